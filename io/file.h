@@ -1,0 +1,41 @@
+/* Whole files: read, write atomically, hash, make durable. */
+#ifndef SNRQ_FILE_H
+#define SNRQ_FILE_H
+
+#include <stdint.h>
+
+#include "mpi/status.h"
+
+/* Opens a regular file for reading and tells its size. The caller closes *fd. SNRQ_NO_INPUT if it
+ * cannot be opened, SNRQ_BAD_DATA if it is no regular file (a FIFO is not waited for). */
+snrq_status snrq_file_open(const char *path, int *fd, uint64_t *bytes);
+
+/* Reads exactly `bytes` bytes from `offset` of an open file; `path` is for messages. SNRQ_IO_ERROR
+ * if reading fails or the file ends too early. */
+snrq_status snrq_file_read_at(int fd, const char *path, uint64_t offset, void *out, size_t bytes);
+
+/* Reads a whole regular file, at most `limit` bytes. *data is allocated, followed by a NUL that is
+ * not counted. SNRQ_NO_INPUT if it cannot be opened, SNRQ_BAD_DATA if it is larger than `limit` or
+ * no regular file. */
+snrq_status snrq_file_read(const char *path, size_t limit, char **data, size_t *bytes);
+
+/* Replaces `path` atomically: PATH.tmp, write, fsync, rename, fsync of the directory. On failure
+ * the old file is untouched and the temporary one removed. */
+snrq_status snrq_file_replace(const char *path, const void *data, size_t bytes);
+
+/* Appends and fsyncs; a missing file is created. A failed append is undone (the file is cut back to
+ * its old size). */
+snrq_status snrq_file_append(const char *path, const void *data, size_t bytes);
+
+/* fsync of a file, of the directory that holds it. */
+snrq_status snrq_file_sync(const char *path);
+snrq_status snrq_directory_sync(const char *directory);
+
+/* Joins DIRECTORY/NAME into out [size]; SNRQ_USAGE if it does not fit. */
+snrq_status snrq_path_join(const char *directory, const char *name, char *out, size_t size);
+
+/* XXH3-128 of a memory block, of a whole file (and its size), as 32 hex digits and a NUL. */
+void snrq_hash(const void *data, size_t bytes, char out[33]);
+snrq_status snrq_file_hash(const char *path, char out[33], uint64_t *bytes);
+
+#endif

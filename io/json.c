@@ -1,0 +1,161 @@
+/* Typed look-ups in JSON; see json.h. */
+#include "io/json.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/file.h"
+
+snrq_status snrq_json_parse(const char *where, const char *data, size_t bytes, json_t **out)
+{
+    json_error_t error;
+    char shown[SNRQ_SHOWN];
+    /* No JSON_ALLOW_NUL: a string with an embedded NUL would be cut short by every later use. */
+    *out = json_loadb(data, bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
+    if (*out == NULL)
+        return snrq_fail(SNRQ_BAD_DATA, "%s: not valid JSON at line %d, column %d (byte %d): %s",
+                         where, error.line, error.column, error.position,
+                         snrq_shown(error.text, shown));
+    if (json_is_object(*out)) return SNRQ_OK;
+    snrq_fail(SNRQ_BAD_DATA, "%s: expected a JSON object, found %s", where, snrq_json_kind(*out));
+    json_decref(*out);
+    *out = NULL;
+    return SNRQ_BAD_DATA;
+}
+
+snrq_status snrq_json_read(const char *path, size_t limit, json_t **out)
+{
+    char *data;
+    size_t bytes;
+    *out = NULL;
+    SNRQ_TRY(snrq_file_read(path, limit, &data, &bytes));
+    snrq_status status = snrq_json_parse(path, data, bytes, out);
+    free(data);
+    return status;
+}
+
+const char *snrq_json_kind(const json_t *value)
+{
+    if (value == NULL) return "nothing";
+    switch (json_typeof(value)) {
+    case JSON_OBJECT:
+        return "an object";
+    case JSON_ARRAY:
+        return "an array";
+    case JSON_STRING:
+        return "a string";
+    case JSON_INTEGER:
+        return "an integer";
+    case JSON_REAL:
+        return "a number with a fraction or exponent";
+    case JSON_TRUE:
+    case JSON_FALSE:
+        return "a boolean";
+    case JSON_NULL:
+        return "null";
+    }
+    return "something unknown";
+}
+
+const char *snrq_shown(const char *text, char out[SNRQ_SHOWN])
+{
+    size_t n = 0;
+    for (; text[n] != '\0' && n < SNRQ_SHOWN - 4; n++) {
+        unsigned char byte = (unsigned char)text[n];
+        out[n] = byte < 32 || byte == 127 ? '?' : text[n];
+    }
+    if (text[n] == '\0') {
+        out[n] = '\0';
+        return out;
+    }
+    while (n > 0 && ((unsigned char)text[n] & 0xc0u) == 0x80u) n--; /* not inside a character */
+    memcpy(out + n, "...", 4);
+    return out;
+}
+
+/* object[key], or NULL if it is absent or null. */
+static json_t *lookup(const json_t *object, const char *key)
+{
+    json_t *value = json_object_get(object, key);
+    return json_is_null(value) ? NULL : value;
+}
+
+static snrq_status wrong_kind(const char *where, const json_t *object, const char *key,
+                              const char *expected)
+{
+    json_t *value = json_object_get(object, key);
+    if (value == NULL)
+        return snrq_fail(SNRQ_BAD_DATA, "%s: key \"%s\" is missing (expected %s)", where, key,
+                         expected);
+    return snrq_fail(SNRQ_BAD_DATA, "%s: key \"%s\": expected %s, found %s", where, key, expected,
+                     snrq_json_kind(value));
+}
+
+snrq_status snrq_json_integer(const char *where, const json_t *object, const char *key, int64_t low,
+                              int64_t high, const int64_t *otherwise, int64_t *out)
+{
+    const json_t *value = lookup(object, key);
+    if (value == NULL && otherwise != NULL) {
+        *out = *otherwise;
+        return SNRQ_OK;
+    }
+    if (!json_is_integer(value)) return wrong_kind(where, object, key, "an integer");
+    int64_t number = json_integer_value(value);
+    if (number < low || number > high)
+        return snrq_fail(SNRQ_BAD_DATA,
+                         "%s: key \"%s\": expected an integer from %" PRId64 " to %" PRId64
+                         ", found %" PRId64,
+                         where, key, low, high, number);
+    *out = number;
+    return SNRQ_OK;
+}
+
+snrq_status snrq_json_number(const char *where, const json_t *object, const char *key, double low,
+                             double high, const double *otherwise, double *out)
+{
+    const json_t *value = lookup(object, key);
+    if (value == NULL && otherwise != NULL) {
+        *out = *otherwise;
+        return SNRQ_OK;
+    }
+    if (!json_is_number(value)) return wrong_kind(where, object, key, "a number");
+    double number = json_number_value(value);
+    if (!(number >= low && number <= high))
+        return snrq_fail(SNRQ_BAD_DATA, "%s: key \"%s\": expected a number from %g to %g, found %g",
+                         where, key, low, high, number);
+    *out = number;
+    return SNRQ_OK;
+}
+
+snrq_status snrq_json_boolean(const char *where, const json_t *object, const char *key,
+                              bool otherwise, bool *out)
+{
+    const json_t *value = lookup(object, key);
+    if (value != NULL && !json_is_boolean(value))
+        return wrong_kind(where, object, key, "true or false");
+    *out = value == NULL ? otherwise : json_is_true(value);
+    return SNRQ_OK;
+}
+
+snrq_status snrq_json_string(const char *where, const json_t *object, const char *key,
+                             const char *otherwise, const char **out)
+{
+    const json_t *value = lookup(object, key);
+    if ((value == NULL && otherwise == NULL) || (value != NULL && !json_is_string(value)))
+        return wrong_kind(where, object, key, "a string");
+    *out = value == NULL ? otherwise : json_string_value(value);
+    return SNRQ_OK;
+}
+
+snrq_status snrq_json_object(const char *where, const json_t *object, const char *key, json_t **out)
+{
+    *out = json_object_get(object, key);
+    return json_is_object(*out) ? SNRQ_OK : wrong_kind(where, object, key, "an object");
+}
+
+snrq_status snrq_json_array(const char *where, const json_t *object, const char *key, json_t **out)
+{
+    *out = json_object_get(object, key);
+    return json_is_array(*out) ? SNRQ_OK : wrong_kind(where, object, key, "an array");
+}

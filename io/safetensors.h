@@ -1,0 +1,52 @@
+/* Reading safetensors checkpoints: one file, or a sharded directory with an index.
+ *
+ * The header is checked before anything is believed (format rules: docs/format.md and the safetensors
+ * README): length, UTF-8 JSON object, duplicate keys, dtypes, shapes, offsets without hole or overlap, file
+ * size. Tensor data is read with large explicit reads, never mapped.
+ */
+#ifndef SNRQ_SAFETENSORS_H
+#define SNRQ_SAFETENSORS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "mpi/status.h"
+
+enum { SNRQ_MAX_DIMENSIONS = 8 };
+
+typedef struct snrq_tensor {
+    char *name;                         /* owned by the reader */
+    char dtype[16];                     /* as the file spells it: "F32", "BF16", "I32", ... */
+    int element_bits;                   /* 8, 16, 32, 64, ... */
+    int dimensions;                     /* 0..SNRQ_MAX_DIMENSIONS */
+    int64_t shape[SNRQ_MAX_DIMENSIONS]; /* row-major */
+    uint64_t offset;                    /* of the first byte, from the start of its file */
+    uint64_t bytes;
+    int file; /* index of the shard */
+} snrq_tensor;
+
+typedef struct snrq_safetensors snrq_safetensors;
+
+/* Opens `path`: a .safetensors file, or a directory that holds model.safetensors or
+ * model.safetensors.index.json. Not collective. SNRQ_NO_INPUT if it is missing, SNRQ_BAD_DATA if any rule
+ * is violated (message: file, place, expected, found). */
+snrq_status snrq_safetensors_open(const char *path, snrq_safetensors **out);
+/* Closes files, frees, sets *reader to NULL. */
+void snrq_safetensors_close(snrq_safetensors **reader);
+
+/* Number of tensors, and the i-th in order of name. Borrowed. */
+int64_t snrq_safetensors_count(const snrq_safetensors *reader);
+const snrq_tensor *snrq_safetensors_at(const snrq_safetensors *reader, int64_t index);
+/* The tensor called `name`, or NULL. Borrowed. */
+const snrq_tensor *snrq_safetensors_find(const snrq_safetensors *reader, const char *name);
+/* Value of `key` in __metadata__ (first shard that has it), or NULL. Borrowed. */
+const char *snrq_safetensors_metadata(const snrq_safetensors *reader, const char *key);
+/* Path of the file that holds the tensor, for messages. Borrowed. */
+const char *snrq_safetensors_file(const snrq_safetensors *reader, const snrq_tensor *tensor);
+
+/* Reads `bytes` bytes from `begin` (relative to the tensor's data) into `out`. Not collective; safe on
+ * several tensors from several ranks at once. SNRQ_IO_ERROR on a failed or short read. */
+snrq_status snrq_safetensors_read(const snrq_safetensors *reader, const snrq_tensor *tensor,
+                                  uint64_t begin, uint64_t bytes, void *out);
+
+#endif

@@ -1,0 +1,34 @@
+/* The few collective operations the pipeline needs, each with a result that does not depend on the
+ * number of ranks. All are collective over the context and return the same status on all ranks. */
+#ifndef SNRQ_COLLECTIVE_H
+#define SNRQ_COLLECTIVE_H
+
+#include <stdint.h>
+
+#include "mpi/context.h"
+
+/* A contiguous run of items: [begin, end). */
+typedef struct snrq_range {
+    int64_t begin, end;
+} snrq_range;
+
+/* The part of `total` items, in units of `unit`, that `rank` of `size` owns: contiguous, in rank order,
+ * as even as whole units allow; the last unit may be short. Not collective. */
+snrq_range snrq_share(int64_t total, int64_t unit, int size, int rank);
+
+/* Copies `bytes` bytes from rank 0 to all ranks, in chunks. */
+snrq_status snrq_broadcast(const snrq_context *context, void *data, size_t bytes);
+
+/* data[i] <- the value of the one rank that owns item i; every other rank passes zero there. Exact: a
+ * sum in which one term is not zero. Used for per-sequence and per-row figures, which are then added
+ * up in item order by every rank alike. */
+snrq_status snrq_collect(const snrq_context *context, double *data, int64_t count);
+
+/* data[i] <- MAX (or SUM) over ranks. Order-free, hence the same for any number of ranks. */
+snrq_status snrq_max_double(const snrq_context *context, double *data, int64_t count);
+snrq_status snrq_sum_int64(const snrq_context *context, int64_t *data, int64_t count);
+
+/* Waits for all ranks. */
+snrq_status snrq_barrier(const snrq_context *context);
+
+#endif

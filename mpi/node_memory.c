@@ -1,0 +1,76 @@
+/* Node-shared memory; see node_memory.h. */
+#include "mpi/node_memory.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { CHUNK_BYTES = 1 << 26 };
+
+static snrq_status allocate_window(const snrq_context *c, snrq_node_memory *m)
+{
+    void *base = NULL;
+    MPI_Aint size = c->node_rank == 0 ? (MPI_Aint)m->bytes : 0;
+    int unit = 1;
+    SNRQ_TRY(snrq_mpi_check(
+        MPI_Win_allocate_shared(size, 1, MPI_INFO_NULL, c->node, &base, &m->window),
+        "MPI_Win_allocate_shared (is /dev/shm large enough?)"));
+    SNRQ_TRY(snrq_mpi_check(MPI_Win_shared_query(m->window, 0, &size, &unit, &base),
+                            "MPI_Win_shared_query"));
+    m->data = base;
+    SNRQ_TRY(snrq_mpi_check(MPI_Win_lock_all(MPI_MODE_NOCHECK, m->window), "MPI_Win_lock_all"));
+    if (c->node_rank == 0) memset(m->data, 0, m->bytes);
+    return snrq_node_memory_sync(c, m);
+}
+
+snrq_status snrq_node_memory_create(const snrq_context *c, size_t bytes, snrq_node_memory **out)
+{
+    snrq_node_memory *m = NULL;
+    *out = NULL;
+    SNRQ_TRY(snrq_agree(c, snrq_allocate(1, sizeof *m, "node memory", &m)));
+    m->bytes = bytes;
+    m->window = MPI_WIN_NULL;
+    snrq_status status = snrq_agree(c, allocate_window(c, m));
+    if (status != SNRQ_OK)
+        snrq_node_memory_destroy(&m);
+    else
+        *out = m;
+    return status;
+}
+
+void snrq_node_memory_destroy(snrq_node_memory **memory)
+{
+    snrq_node_memory *m = *memory;
+    if (m == NULL) return;
+    if (m->window != MPI_WIN_NULL) {
+        MPI_Win_unlock_all(m->window);
+        MPI_Win_free(&m->window);
+    }
+    free(m);
+    *memory = NULL;
+}
+
+snrq_status snrq_node_memory_sync(const snrq_context *c, snrq_node_memory *m)
+{
+    SNRQ_TRY(snrq_mpi_check(MPI_Win_sync(m->window), "MPI_Win_sync"));
+    SNRQ_TRY(snrq_mpi_check(MPI_Barrier(c->node), "MPI_Barrier"));
+    return snrq_mpi_check(MPI_Win_sync(m->window), "MPI_Win_sync");
+}
+
+snrq_status snrq_node_memory_share_rows(const snrq_context *c, snrq_node_memory *m, size_t offset,
+                                        int64_t rows, int64_t unit, size_t row_bytes)
+{
+    SNRQ_TRY(snrq_node_memory_sync(c, m));
+    if (c->nodes == 1) return SNRQ_OK;
+    for (int rank = 0; rank < c->size && c->leaders != MPI_COMM_NULL; rank++) {
+        snrq_range r = snrq_share(rows, unit, c->size, rank);
+        unsigned char *at = m->data + offset + (size_t)r.begin * row_bytes;
+        for (size_t left = (size_t)(r.end - r.begin) * row_bytes; left > 0;) {
+            int bytes = left < CHUNK_BYTES ? (int)left : CHUNK_BYTES;
+            SNRQ_TRY(snrq_mpi_check(
+                MPI_Bcast(at, bytes, MPI_BYTE, c->node_of_rank[rank], c->leaders), "MPI_Bcast"));
+            at += bytes;
+            left -= (size_t)bytes;
+        }
+    }
+    return snrq_node_memory_sync(c, m);
+}

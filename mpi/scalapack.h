@@ -1,0 +1,36 @@
+/* Declarations of the BLACS, ScaLAPACK and PBLAS routines that mpi/ calls. The libraries ship no
+ * headers.
+ *
+ * Names that end in `_` follow the Fortran convention: everything by reference, indices from 1, a
+ * descriptor of 9 integers per matrix. ScaLAPACK routines proper are Fortran and take the lengths
+ * of their character arguments as trailing size_t; the PBLAS (pdgemm) is C and takes none.
+ */
+#ifndef SNRQ_SCALAPACK_H
+#define SNRQ_SCALAPACK_H
+
+#include <mpi.h>
+#include <stddef.h>
+
+/* BLACS: process grids. A handle that is not needed any more is given back, never Cblacs_exit(),
+ * which would finalize MPI. */
+int Csys2blacs_handle(MPI_Comm comm);
+void Cfree_blacs_system_handle(int handle);
+void Cblacs_gridinit(int *context, const char *order, int rows, int columns);
+void Cblacs_gridinfo(int context, int *rows, int *columns, int *row, int *column);
+void Cblacs_gridexit(int context);
+
+/* Cholesky factorization A = L L^T in place, and the solution of A X = B from it. info > 0: the
+ * leading minor of that order is not positive definite. */
+void pdpotrf_(const char *uplo, const int *n, double *a, const int *ia, const int *ja,
+              const int *desca, int *info, size_t uplo_length);
+void pdpotrs_(const char *uplo, const int *n, const int *nrhs, const double *a, const int *ia,
+              const int *ja, const int *desca, double *b, const int *ib, const int *jb,
+              const int *descb, int *info, size_t uplo_length);
+
+/* C <- alpha op(A) op(B) + beta C. */
+void pdgemm_(const char *transa, const char *transb, const int *m, const int *n, const int *k,
+             const double *alpha, const double *a, const int *ia, const int *ja, const int *desca,
+             const double *b, const int *ib, const int *jb, const int *descb, const double *beta,
+             double *c, const int *ic, const int *jc, const int *descc);
+
+#endif

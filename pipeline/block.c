@@ -1,0 +1,85 @@
+/* The transformer block in stages; see block.h. */
+#include "pipeline/block.h"
+
+#include <math.h>
+
+void snrq_rms_norm(const float *h, const float *weight, double eps, int64_t rows, int64_t hidden,
+                   float *x)
+{
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+        const float *in = h + r * hidden;
+        float *out = x + r * hidden;
+        double sum = 0.0;
+        for (int64_t i = 0; i < hidden; i++) sum += (double)in[i] * (double)in[i];
+        float scale = (float)(1.0 / sqrt(sum / (double)hidden + eps));
+        for (int64_t i = 0; i < hidden; i++) out[i] = in[i] * scale * weight[i];
+    }
+}
+
+void snrq_block_begin(const snrq_block *b, int64_t sequences, int64_t tokens, const float *h,
+                      float *x)
+{
+    snrq_rms_norm(h, b->attention_norm, b->config->rms_norm_eps, sequences * tokens,
+                  b->config->hidden, x);
+}
+
+snrq_status snrq_block_apply(const snrq_block *b, snrq_stage stage, int64_t sequences,
+                             int64_t tokens, const float *x, float *y)
+{
+    int64_t stride = b->family->stage_rows[stage];
+    for (int m = b->family->first[stage]; m < b->family->first[stage + 1]; m++) {
+        SNRQ_TRY(snrq_linear_apply(&b->module[m], x, sequences, tokens, y, stride));
+        y += b->module[m].rows;
+    }
+    return SNRQ_OK;
+}
+
+static void add_residual(int64_t count, const float *y, float *h)
+{
+#pragma omp parallel for simd schedule(static)
+    for (int64_t i = 0; i < count; i++) h[i] += y[i];
+}
+
+/* x = silu(gate) * up, from rows that hold gate and up one after the other. */
+static void gated_activation(int64_t rows, int64_t width, const float *y, float *x)
+{
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+        const float *gate = y + r * 2 * width, *up = gate + width;
+        float *out = x + r * width;
+        for (int64_t i = 0; i < width; i++) out[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
+    }
+}
+
+snrq_status snrq_block_continue(const snrq_block *b, snrq_stage stage, int64_t sequences,
+                                int64_t tokens, float *y, float *h, float *x)
+{
+    int64_t rows = sequences * tokens, hidden = b->config->hidden;
+    switch (stage) {
+    case SNRQ_STAGE_QKV:
+        return snrq_attention(b->config, b->rope, y, sequences, tokens, x);
+    case SNRQ_STAGE_O:
+        add_residual(rows * hidden, y, h);
+        snrq_rms_norm(h, b->mlp_norm, b->config->rms_norm_eps, rows, hidden, x);
+        return SNRQ_OK;
+    case SNRQ_STAGE_GATE_UP:
+        gated_activation(rows, b->config->intermediate, y, x);
+        return SNRQ_OK;
+    case SNRQ_STAGE_DOWN:
+        add_residual(rows * hidden, y, h);
+        return SNRQ_OK;
+    }
+    return snrq_fail(SNRQ_INTERNAL, "block: no stage %d", (int)stage);
+}
+
+snrq_status snrq_block_forward(const snrq_block *b, int64_t sequences, int64_t tokens, float *h,
+                               float *x, float *y)
+{
+    snrq_block_begin(b, sequences, tokens, h, x);
+    for (int s = 0; s < SNRQ_STAGES; s++) {
+        SNRQ_TRY(snrq_block_apply(b, (snrq_stage)s, sequences, tokens, x, y));
+        SNRQ_TRY(snrq_block_continue(b, (snrq_stage)s, sequences, tokens, y, h, x));
+    }
+    return SNRQ_OK;
+}

@@ -1,0 +1,48 @@
+/* One pass through a transformer block, cut at its stages.
+ *
+ *     h [tokens, hidden]            the residual stream
+ *     begin:     x = RMSNorm(h)                              input of [q,k,v]
+ *     apply:     y = W_stage x                               the stage's linear modules, outputs stacked
+ *     continue:  [q,k,v] x = attention(y)                    input of [o]
+ *                [o]       h += y, x = RMSNorm(h)            input of [gate,up]
+ *                [gate,up] x = silu(y_gate) * y_up           input of [down]
+ *                [down]    h += y
+ *
+ * Statistics are gathered, and modules quantized, between `begin/continue` and `apply`. Everything works on a batch of
+ * sequences; arithmetic is fp32 with fixed shapes, so results do not depend on how sequences are batched.
+ */
+#ifndef SNRQ_BLOCK_H
+#define SNRQ_BLOCK_H
+
+#include "pipeline/attention.h"
+#include "pipeline/family.h"
+#include "pipeline/linear.h"
+
+typedef struct snrq_block {
+    const snrq_config *config;            /* borrowed */
+    const snrq_family *family;            /* borrowed */
+    const snrq_rope *rope;                /* borrowed */
+    snrq_weight module[SNRQ_MAX_MODULES]; /* views */
+    const float *attention_norm, *mlp_norm; /* [hidden] fp32, borrowed */
+} snrq_block;
+
+/* x [sequences, tokens, hidden] = RMSNorm(h) with weight [hidden]. */
+void snrq_rms_norm(const float *h, const float *weight, double eps, int64_t rows, int64_t hidden,
+                   float *x);
+
+void snrq_block_begin(const snrq_block *block, int64_t sequences, int64_t tokens, const float *h,
+                      float *x);
+
+/* y [sequences, tokens, stage_rows] from x [sequences, tokens, stage_columns]. */
+snrq_status snrq_block_apply(const snrq_block *block, snrq_stage stage, int64_t sequences,
+                             int64_t tokens, const float *x, float *y);
+
+/* Uses up y; updates h; writes the next stage's input to x (nothing after [down]). */
+snrq_status snrq_block_continue(const snrq_block *block, snrq_stage stage, int64_t sequences,
+                                int64_t tokens, float *y, float *h, float *x);
+
+/* The whole block for a batch; x and y are scratch of max_columns and max_rows per token. */
+snrq_status snrq_block_forward(const snrq_block *block, int64_t sequences, int64_t tokens, float *h,
+                               float *x, float *y);
+
+#endif

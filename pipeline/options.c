@@ -1,0 +1,377 @@
+/* The table of options, and what is made from it; see options.h. */
+#include "pipeline/options.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef enum kind { TEXT, INTEGER, REAL, CHOICE, FLAG, GROUP } kind;
+
+typedef struct option_row {
+    const char *name;
+    char letter;          /* short form, or 0 */
+    kind kind;            /* where the value goes: char *, int64_t, double, int64_t (index), bool, int64_t */
+    size_t field;         /* offset in snrq_options */
+    const char *fallback; /* default, as it would be typed; NULL: none */
+    double low, high;     /* INTEGER and REAL: inclusive bounds. FLAG: low is the value it sets */
+    const char *choices;  /* CHOICE: "a|b|c", in the order of the enum */
+    unsigned commands;    /* which commands take it */
+    bool stored;          /* decides the result: part of the stored configuration */
+    const char *unit;     /* placeholder in --help */
+    const char *help;
+} option_row;
+
+enum {
+    Q = SNRQ_COMMAND_QUANTIZE,
+    E = SNRQ_COMMAND_EVALUATE,
+    I = SNRQ_COMMAND_INSPECT,
+    V = SNRQ_COMMAND_VERIFY
+};
+#define FIELD(name) offsetof(snrq_options, name)
+
+static const option_row table[] = {
+    {"output", 'o', TEXT, FIELD(output), NULL, 0, 0, NULL, Q, false, "OUT", "directory to write; an unfinished one is resumed"},
+    {"calibration", 0, TEXT, FIELD(calibration), NULL, 0, 0, NULL, Q, false, "TEXT", "calibration text (UTF-8)"},
+    {"text", 0, TEXT, FIELD(text), NULL, 0, 0, NULL, E, false, "TEXT", "held-out text (UTF-8)"},
+    {"token-file", 0, TEXT, FIELD(token_file), NULL, 0, 0, NULL, Q | E, false, "FILE", "int32 little-endian token ids instead of a text, cut into windows in order"},
+    {"bits", 0, INTEGER, FIELD(bits), "4", 2, 8, NULL, Q, true, "B", "bits per weight"},
+    {"group-size", 0, GROUP, FIELD(group_size), "128", 1, 1 << 20, NULL, Q, true, "N|channel", "columns that share a scale"},
+    {"symmetric", 0, FLAG, FIELD(asymmetric), NULL, 0, 0, NULL, Q, false, NULL, "zero point in the middle of the codes (default)"},
+    {"asymmetric", 0, FLAG, FIELD(asymmetric), NULL, 1, 1, NULL, Q, true, NULL, "a zero point per group"},
+    {"method", 0, CHOICE, FIELD(method), "ksnrq", 0, 0, "rtn|ldlq|snrq|ksnrq", Q, true, "M", "rtn: nearest value; ldlq: error feedback; snrq: with shifted target; ksnrq: snrq with beam search"},
+    {"beam", 0, INTEGER, FIELD(beam), "8", 1, 1024, NULL, Q, true, "K", "beam width of ksnrq"},
+    {"alpha", 0, TEXT, FIELD(alpha_text), "fixed:0.5", 0, 0, NULL, Q, true, "MODE", "regularization strength of snrq, ksnrq: fixed:V | sampled:B | chained | corr"},
+    {"grid", 0, CHOICE, FIELD(grid), "minmax", 0, 0, "minmax|mse|hessian", Q, true, "G", "how scales are chosen"},
+    {"groups", 0, CHOICE, FIELD(permuted_groups), "original", 0, 0, "original|permuted", Q, true, "G", "groups of neighbouring columns, or of columns in decision order"},
+    {"order", 0, CHOICE, FIELD(natural_order), "diagonal", 0, 0, "diagonal|natural", Q, true, "O", "decide the columns of largest diag(H) first, or the last one first"},
+    {"scale-type", 0, CHOICE, FIELD(scale_type), "f16", 0, 0, "f32|f16|bf16", Q, true, "T", "what the checkpoint stores scales in (fixed before rounding starts)"},
+    {"damp", 0, REAL, FIELD(damp), "0.01", 0, 1, NULL, Q, true, "X", "damping, as a share of mean(diag H)"},
+    {"refine", 0, INTEGER, FIELD(refine), "0", 0, 1000, NULL, Q, true, "N", "coordinate-descent passes after the search, at most"},
+    {"sequences", 0, INTEGER, FIELD(sequences), "0", 0, 1 << 24, NULL, Q | E, true, "N", "windows to use; 0: 128 for quantize, all for evaluate"},
+    {"length", 0, INTEGER, FIELD(length), "0", 0, 1 << 24, NULL, Q | E, true, "T", "tokens per window; 0: the model's context, at most 2048"},
+    {"seed", 0, INTEGER, FIELD(seed), "0", 0, 9007199254740992.0, NULL, Q, true, "S", "seed of the random windows and of sampled alpha"},
+    {"windows", 0, CHOICE, FIELD(consecutive), "random", 0, 0, "random|consecutive", Q, true, "W", "where calibration windows start in the text"},
+    {"reference", 0, TEXT, FIELD(reference), NULL, 0, 0, NULL, E, false, "MODEL", "full-precision model to compare with: KL divergence and top-1 agreement"},
+    {"logprobs", 0, TEXT, FIELD(logprobs), NULL, 0, 0, NULL, E, false, "FILE.npy", "write the log-probability of every scored token (float32)"},
+    {"factor-grid", 0, TEXT, FIELD(factor_grid_text), NULL, 0, 0, NULL, Q, true, "RxC", "process grid of the factorization; default: by matrix size"},
+    {"threads", 0, INTEGER, FIELD(threads), "0", 0, 4096, NULL, Q | E, false, "N", "threads per rank; 0: OMP_NUM_THREADS, or the node's cores shared evenly"},
+    {"json", 0, FLAG, FIELD(json), NULL, 1, 1, NULL, E | I | V, false, NULL, "one JSON object on standard output"},
+    {"dry-run", 0, FLAG, FIELD(dry_run), NULL, 1, 1, NULL, Q, false, NULL, "check everything, print the plan, write nothing"},
+};
+enum { ROWS = sizeof table / sizeof table[0] };
+
+typedef struct command_row {
+    const char *name, *argument;
+    snrq_command command;
+    const char *help, *example;
+} command_row;
+
+static const command_row commands[] = {
+    {"quantize", "MODEL", SNRQ_COMMAND_QUANTIZE, "quantize a Hugging Face checkpoint into OUT; resumes by itself",
+     "mpirun -n 2 snrq quantize MODEL --calibration text.txt -o OUT --bits 3 --group-size 64"},
+    {"evaluate", "MODEL|OUT", SNRQ_COMMAND_EVALUATE, "perplexity over non-overlapping windows; KL to a reference model",
+     "mpirun -n 2 snrq evaluate OUT --text held-out.txt --reference MODEL"},
+    {"inspect", "MODEL|OUT", SNRQ_COMMAND_INSPECT, "what it is: shapes, sizes, quality per module", "snrq inspect OUT"},
+    {"verify", "OUT", SNRQ_COMMAND_VERIFY, "check every committed file against the manifest", "snrq verify OUT"},
+};
+enum { COMMANDS = sizeof commands / sizeof commands[0] };
+
+/* Position of `value` among "a|b|c", or -1. */
+static int64_t choice_index(const char *choices, const char *value)
+{
+    size_t length = strlen(value);
+    int64_t index = 0;
+    for (const char *at = choices; at != NULL; index++) {
+        const char *end = strchr(at, '|');
+        size_t size = end ? (size_t)(end - at) : strlen(at);
+        if (size == length && memcmp(at, value, size) == 0) return index;
+        at = end ? end + 1 : NULL;
+    }
+    return -1;
+}
+
+/* Copies the index-th of "a|b|c" to out. */
+static void choice_name(const char *choices, int64_t index, char *out, size_t size)
+{
+    const char *at = choices;
+    while (index-- > 0) at = strchr(at, '|') + 1;
+    const char *end = strchr(at, '|');
+    snprintf(out, size, "%.*s", end ? (int)(end - at) : (int)strlen(at), at);
+}
+
+static snrq_status parse_number(const option_row *row, const char *value, double *out)
+{
+    char *end = NULL;
+    errno = 0;
+    *out = strtod(value, &end);
+    bool whole = row->kind == REAL || *out == floor(*out);
+    if (end == value || *end != '\0' || errno != 0 || !whole || !(*out >= row->low && *out <= row->high))
+        return snrq_fail(SNRQ_USAGE, "--%s: expected %s from %.15g to %.15g, found '%s'", row->name,
+                         row->kind == REAL ? "a number" : "a whole number", row->low, row->high, value);
+    return SNRQ_OK;
+}
+
+static snrq_status set_value(const option_row *row, const char *value, snrq_options *o)
+{
+    char *field = (char *)o + row->field;
+    double number = 0;
+    switch (row->kind) {
+    case TEXT:
+        *(const char **)(void *)field = value;
+        return SNRQ_OK;
+    case FLAG:
+        *(bool *)(void *)field = row->low != 0;
+        return SNRQ_OK;
+    case REAL:
+        SNRQ_TRY(parse_number(row, value, &number));
+        *(double *)(void *)field = number;
+        return SNRQ_OK;
+    case GROUP:
+        if (strcmp(value, "channel") == 0) {
+            *(int64_t *)(void *)field = 0;
+            return SNRQ_OK;
+        }
+        __attribute__((fallthrough));
+    case INTEGER:
+        SNRQ_TRY(parse_number(row, value, &number));
+        *(int64_t *)(void *)field = (int64_t)number;
+        return SNRQ_OK;
+    case CHOICE:
+        *(int64_t *)(void *)field = choice_index(row->choices, value);
+        if (*(int64_t *)(void *)field < 0)
+            return snrq_fail(SNRQ_USAGE, "--%s: expected one of %s, found '%s'", row->name,
+                             row->choices, value);
+        return SNRQ_OK;
+    }
+    return snrq_fail(SNRQ_INTERNAL, "--%s: no such kind of option", row->name);
+}
+
+static snrq_status parse_alpha(snrq_options *o)
+{
+    const option_row fixed = {.name = "alpha fixed:V", .kind = REAL, .low = 0, .high = 1};
+    const option_row sampled = {.name = "alpha sampled:B", .kind = REAL, .low = 0.1, .high = 1000};
+    const char *text = o->alpha_text;
+    o->alpha_value = 0;
+    if (strncmp(text, "fixed:", 6) == 0) {
+        o->alpha_mode = SNRQ_ALPHA_FIXED;
+        return parse_number(&fixed, text + 6, &o->alpha_value);
+    }
+    if (strncmp(text, "sampled:", 8) == 0) {
+        o->alpha_mode = SNRQ_ALPHA_SAMPLED;
+        return parse_number(&sampled, text + 8, &o->alpha_value);
+    }
+    o->alpha_mode = strcmp(text, "chained") == 0 ? SNRQ_ALPHA_CHAINED : SNRQ_ALPHA_CORR;
+    if (o->alpha_mode == SNRQ_ALPHA_CORR && strcmp(text, "corr") != 0)
+        return snrq_fail(SNRQ_USAGE,
+                         "--alpha: expected fixed:V, sampled:B, chained or corr, found '%s'", text);
+    return SNRQ_OK;
+}
+
+static snrq_status parse_factor_grid(snrq_options *o)
+{
+    char rest;
+    if (o->factor_grid_text == NULL) return SNRQ_OK;
+    if (sscanf(o->factor_grid_text, "%4dx%4d%c", &o->factor_rows, &o->factor_columns, &rest) != 2 ||
+        o->factor_rows < 1 || o->factor_columns < 1)
+        return snrq_fail(SNRQ_USAGE, "--factor-grid: expected ROWSxCOLUMNS such as 2x4, found '%s'",
+                         o->factor_grid_text);
+    return SNRQ_OK;
+}
+
+static const command_row *find_command(const char *name)
+{
+    for (int i = 0; i < COMMANDS; i++)
+        if (strcmp(commands[i].name, name) == 0) return &commands[i];
+    return NULL;
+}
+
+static void print_option(FILE *f, const option_row *row)
+{
+    char left[64], letter[8] = "    ";
+    if (row->letter != 0) snprintf(letter, sizeof letter, "-%c, ", row->letter);
+    snprintf(left, sizeof left, "%s--%s%s%s", letter, row->name, row->unit ? " " : "",
+             row->unit ? row->unit : "");
+    fprintf(f, "  %-32s %s", left, row->help);
+    if (row->choices) fprintf(f, " (%s)", row->choices);
+    if (row->fallback) fprintf(f, " [%s]", row->fallback);
+    fputc('\n', f);
+}
+
+static snrq_status make_help(const command_row *command, char **help)
+{
+    size_t bytes = 0;
+    FILE *f = open_memstream(help, &bytes);
+    if (f == NULL) return snrq_fail(SNRQ_INTERNAL, "cannot allocate the help text");
+    if (command == NULL) {
+        fprintf(f, "snrq %s - distributed post-training quantization of large language models\n\n"
+                   "usage: [mpirun -n P] snrq COMMAND ARGUMENT [options]\n\ncommands:\n", SNRQ_VERSION);
+        for (int i = 0; i < COMMANDS; i++)
+            fprintf(f, "  %-9s %-10s %s\n", commands[i].name, commands[i].argument, commands[i].help);
+        fputs("\n`snrq COMMAND --help` lists the options of a command. Exit codes: 0 complete, 75 stopped at a\n"
+              "safe point (run again to continue), 64 usage, 65 bad input data, 66 missing input, 73 cannot\n"
+              "write, 74 I/O error, 70 internal error.\n", f);
+    } else {
+        fprintf(f, "usage: [mpirun -n P] snrq %s %s [options]\n%s.\n\noptions [default]:\n", command->name,
+                command->argument, command->help);
+        for (int i = 0; i < ROWS; i++)
+            if (table[i].commands & (unsigned)command->command) print_option(f, &table[i]);
+        fprintf(f, "\nexample:\n  %s\n", command->example);
+    }
+    if (fclose(f) != 0) return snrq_fail(SNRQ_INTERNAL, "cannot allocate the help text");
+    return SNRQ_OK;
+}
+
+/* What the command cannot do without. */
+static snrq_status check_required(const command_row *command, const snrq_options *o)
+{
+    if (o->path == NULL)
+        return snrq_fail(SNRQ_USAGE, "%s: expected %s, found nothing; example: %s", command->name,
+                         command->argument, command->example);
+    if (o->command == SNRQ_COMMAND_QUANTIZE) {
+        if (o->output == NULL && !o->dry_run)
+            return snrq_fail(SNRQ_USAGE, "quantize: -o OUT is missing; example: %s", command->example);
+        if ((o->calibration == NULL) == (o->token_file == NULL))
+            return snrq_fail(SNRQ_USAGE, "quantize: give either --calibration TEXT or --token-file FILE");
+    }
+    if (o->command == SNRQ_COMMAND_EVALUATE && (o->text == NULL) == (o->token_file == NULL))
+        return snrq_fail(SNRQ_USAGE, "evaluate: give either --text TEXT or --token-file FILE");
+    return SNRQ_OK;
+}
+
+static snrq_status parse_arguments(const command_row *command, int argc, char **argv,
+                                   snrq_options *o, bool *help)
+{
+    struct option longs[ROWS + 2];
+    char shorts[8 + 2 * ROWS] = ":h";
+    memset(longs, 0, sizeof longs);
+    for (int i = 0; i < ROWS; i++) {
+        int argument = table[i].kind == FLAG ? no_argument : required_argument;
+        longs[i] = (struct option){table[i].name, argument, NULL, 1000 + i};
+        if (table[i].letter != 0)
+            snprintf(shorts + strlen(shorts), 4, "%c%s", table[i].letter, argument ? ":" : "");
+    }
+    longs[ROWS] = (struct option){"help", no_argument, NULL, 'h'};
+    optind = 1;
+    opterr = 0;
+    for (int c; (c = getopt_long(argc, argv, shorts, longs, NULL)) != -1;) {
+        if (c == 'h') {
+            *help = true;
+            return SNRQ_OK;
+        }
+        if (c == ':')
+            return snrq_fail(SNRQ_USAGE, "%s: option %s needs a value", command->name, argv[optind - 1]);
+        int row = c - 1000;
+        for (int i = 0; i < ROWS && row < 0; i++)
+            if (table[i].letter == (char)c && c != '?') row = i;
+        if (c == '?' || row < 0)
+            return snrq_fail(SNRQ_USAGE, "%s: unknown option %s; `snrq %s --help` lists them",
+                             command->name, argv[optind - 1], command->name);
+        if (!(table[row].commands & (unsigned)command->command))
+            return snrq_fail(SNRQ_USAGE, "%s: --%s does not belong to this command; `snrq %s --help`",
+                             command->name, table[row].name, command->name);
+        SNRQ_TRY(set_value(&table[row], optarg, o));
+    }
+    if (optind < argc) o->path = argv[optind++];
+    if (optind < argc)
+        return snrq_fail(SNRQ_USAGE, "%s: expected one %s, found also '%s'", command->name,
+                         command->argument, argv[optind]);
+    return SNRQ_OK;
+}
+
+snrq_status snrq_options_parse(int argc, char **argv, snrq_options *o, char **help)
+{
+    memset(o, 0, sizeof *o);
+    *help = NULL;
+    for (int i = 0; i < ROWS; i++)
+        if (table[i].fallback != NULL) SNRQ_TRY(set_value(&table[i], table[i].fallback, o));
+    if (argc < 2) {
+        SNRQ_TRY(make_help(NULL, help));
+        return snrq_fail(SNRQ_USAGE, "no command given; `snrq --help` lists them");
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0)
+        return make_help(argc > 2 ? find_command(argv[2]) : NULL, help);
+    if (strcmp(argv[1], "--version") == 0) {
+        *help = strdup("snrq " SNRQ_VERSION "\n");
+        return *help ? SNRQ_OK : snrq_fail(SNRQ_INTERNAL, "out of memory");
+    }
+    const command_row *command = find_command(argv[1]);
+    if (command == NULL)
+        return snrq_fail(SNRQ_USAGE, "unknown command '%s'; expected quantize, evaluate, inspect or verify",
+                         argv[1]);
+    o->command = command->command;
+    bool wants_help = false;
+    SNRQ_TRY(parse_arguments(command, argc - 1, argv + 1, o, &wants_help));
+    if (wants_help) return make_help(command, help);
+    SNRQ_TRY(parse_alpha(o));
+    SNRQ_TRY(parse_factor_grid(o));
+    return check_required(command, o);
+}
+
+json_t *snrq_options_stored(const snrq_options *o)
+{
+    json_t *object = json_object();
+    for (int i = 0; i < ROWS && object != NULL; i++) {
+        const option_row *row = &table[i];
+        const char *field = (const char *)o + row->field;
+        char name[32];
+        json_t *value = NULL;
+        if (!row->stored || !(row->commands & (unsigned)o->command)) continue;
+        switch (row->kind) {
+        case TEXT: {
+            const char *text = *(const char *const *)(const void *)field;
+            value = text ? json_string(text) : json_null();
+            break;
+        }
+        case FLAG:
+            value = json_boolean(*(const bool *)(const void *)field);
+            break;
+        case REAL:
+            value = json_real(*(const double *)(const void *)field);
+            break;
+        case CHOICE:
+            choice_name(row->choices, *(const int64_t *)(const void *)field, name, sizeof name);
+            value = json_string(name);
+            break;
+        case GROUP:
+        case INTEGER:
+            value = json_integer(*(const int64_t *)(const void *)field);
+            if (row->kind == GROUP && json_integer_value(value) == 0) {
+                json_decref(value);
+                value = json_string("channel");
+            }
+            break;
+        }
+        json_object_set_new(object, row->name, value);
+    }
+    return object;
+}
+
+static const option_row *find_row(const char *name)
+{
+    for (int i = 0; i < ROWS; i++)
+        if (strcmp(table[i].name, name) == 0) return &table[i];
+    return NULL;
+}
+
+/* Position in the table's "a|b|c" as a string of its own. */
+static const char *stored_choice(const char *option, int64_t index, char *out, size_t size)
+{
+    choice_name(find_row(option)->choices, index, out, size);
+    return out;
+}
+
+const char *snrq_method_name(int64_t method)
+{
+    static _Thread_local char name[16];
+    return stored_choice("method", method, name, sizeof name);
+}
+
+const char *snrq_grid_name(int64_t grid)
+{
+    static _Thread_local char name[16];
+    return stored_choice("grid", grid, name, sizeof name);
+}

@@ -1,0 +1,61 @@
+/* The command line: one table of options, from which --help, validation and the stored configuration come. */
+#ifndef SNRQ_OPTIONS_H
+#define SNRQ_OPTIONS_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "io/dtype.h"
+
+typedef enum snrq_command {
+    SNRQ_COMMAND_QUANTIZE = 1,
+    SNRQ_COMMAND_EVALUATE = 2,
+    SNRQ_COMMAND_INSPECT = 4,
+    SNRQ_COMMAND_VERIFY = 8
+} snrq_command;
+
+typedef enum snrq_method { SNRQ_RTN, SNRQ_LDLQ, SNRQ_SNRQ, SNRQ_KSNRQ } snrq_method;
+typedef enum snrq_alpha_mode {
+    SNRQ_ALPHA_FIXED,
+    SNRQ_ALPHA_SAMPLED,
+    SNRQ_ALPHA_CHAINED,
+    SNRQ_ALPHA_CORR
+} snrq_alpha_mode;
+typedef enum snrq_grid_kind { SNRQ_GRID_MINMAX, SNRQ_GRID_MSE, SNRQ_GRID_HESSIAN } snrq_grid_kind;
+
+/* Everything a command can be told. Strings are borrowed from argv. */
+typedef struct snrq_options {
+    snrq_command command;
+    const char *path; /* the positional argument: MODEL or OUT */
+    const char *output, *calibration, *text, *token_file, *reference, *logprobs;
+    int64_t bits, group_size; /* group_size 0: per channel */
+    bool asymmetric;
+    int64_t method, beam;
+    const char *alpha_text; /* as given; parsed into the next two */
+    snrq_alpha_mode alpha_mode;
+    double alpha_value; /* fixed: a; sampled: B */
+    int64_t grid, permuted_groups, natural_order, scale_type;
+    double damp;
+    int64_t refine;
+    int64_t sequences, length, seed, consecutive;
+    const char *factor_grid_text;
+    int factor_rows, factor_columns; /* 0: chosen by size */
+    int64_t threads;
+    bool json, dry_run;
+} snrq_options;
+
+/* Parses argv (argv[1] is the command). On SNRQ_OK with *done set, help or version was asked for and *text (a static string or
+ * allocated with malloc, owned by the caller) holds it. SNRQ_USAGE with a message that names the option, what was
+ * expected and what was found. Not collective: every rank parses the same argv. */
+snrq_status snrq_options_parse(int argc, char **argv, snrq_options *out, char **help);
+
+/* The options that decide the result, as a JSON object {"bits": 3, ...}, for the stored configuration. New reference; NULL
+ * without memory. */
+json_t *snrq_options_stored(const snrq_options *options);
+
+/* Names as on the command line. Borrowed. */
+const char *snrq_method_name(int64_t method);
+const char *snrq_grid_name(int64_t grid);
+
+#endif

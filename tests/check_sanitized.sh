@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Builds the asan preset in a folder and runs its unit and rank tests there: memory errors, leaks, undefined behaviour.
+# usage: check_sanitized.sh FOLDER GENERATOR COMPILER
+# Skipped where the compiler has no sanitizer libraries.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+folder=$1 generator=$2 compiler=$3
+
+mkdir -p "$folder"
+if ! echo 'int main(void) { return 0; }' |
+    "$compiler" -fsanitize=address,undefined -x c - -o "$folder/probe" 2>"$folder/probe.log"; then
+    cat "$folder/probe.log"
+    exit 77
+fi
+cmake --preset asan -B "$folder" -G "$generator" -DCMAKE_C_COMPILER="$compiler"
+cmake --build "$folder" --parallel 2
+ctest --test-dir "$folder" -L 'unit|ranks' --no-tests=error --output-on-failure -j 2
