@@ -220,8 +220,10 @@ build() {
     cmake --build --preset "$1" --parallel "${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}" || fail "the build failed"
 }
 
-# What a laptop, a container and a login node have in common: fewer cores than ranks.
+# What a laptop, a container and a login node have in common: fewer cores than ranks. Open MPI 5 does not start
+# without a HOME, which need not exist.
 prepare_mpi() {
+    export HOME=${HOME:-/}
     if [ "$(id -u)" -eq 0 ]; then
         export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
     fi

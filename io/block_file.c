@@ -56,11 +56,6 @@ void snrq_unpack_codes(const uint8_t *packed, int64_t count, int bits, uint8_t *
     }
 }
 
-static void close_tables(snrq_hdf5_table tables[SNRQ_TABLES])
-{
-    for (int t = 0; t < SNRQ_TABLES; t++) snrq_hdf5_table_close(&tables[t]);
-}
-
 static snrq_status check_modules(const char *path, int64_t block, const snrq_module_rows *modules,
                                  int count)
 {
@@ -93,31 +88,37 @@ static int64_t expected_bytes(const snrq_module_rows *modules, int count)
     return bytes;
 }
 
-static snrq_status make_module(snrq_hdf5_writer *w, const snrq_module_record *r, int index,
-                               snrq_hdf5_table tables[SNRQ_TABLES])
+/* What rank 0 lays out. */
+struct layout {
+    int64_t block;
+    const snrq_module_rows *modules;
+    int count;
+};
+
+static snrq_status make_module(const snrq_hdf5_object *root, const snrq_module_record *r, int index)
 {
-    hid_t group;
-    SNRQ_TRY(snrq_hdf5_make_group(w, r->name, &group));
-    snrq_status status = snrq_hdf5_put_integer(w, group, "index", index);
-    if (status == SNRQ_OK) status = snrq_block_record_put(w, group, r);
+    snrq_hdf5_object group;
+    SNRQ_TRY(snrq_hdf5_make_group(root, r->name, &group));
+    snrq_status status = snrq_hdf5_put_integer(&group, "index", index);
+    if (status == SNRQ_OK) status = snrq_block_record_put(&group, r);
     for (int t = 0; t < SNRQ_TABLES && status == SNRQ_OK; t++) {
         int64_t shape[2];
         snrq_hdf5_kind kind;
         int dimensions = snrq_block_table_shape(r, t, &kind, shape);
-        status =
-            snrq_hdf5_make_table(w, group, table_names[t], kind, dimensions, shape, &tables[t]);
+        status = snrq_hdf5_make_table(&group, table_names[t], kind, dimensions, shape);
     }
-    H5Gclose(group);
+    H5Gclose(group.id);
     return status;
 }
 
-static snrq_status make_all(snrq_hdf5_writer *w, int64_t block, const snrq_module_rows *modules,
-                            int count, snrq_hdf5_table (*tables)[SNRQ_TABLES])
+static snrq_status lay_out(const snrq_hdf5_object *root, const void *source)
 {
-    SNRQ_TRY(snrq_hdf5_put_text(w, w->file, "format", format_name));
-    SNRQ_TRY(snrq_hdf5_put_integer(w, w->file, "format_version", FORMAT_VERSION));
-    SNRQ_TRY(snrq_hdf5_put_integer(w, w->file, "block", block));
-    for (int i = 0; i < count; i++) SNRQ_TRY(make_module(w, &modules[i].record, i, tables[i]));
+    const struct layout *layout = source;
+    SNRQ_TRY(snrq_hdf5_put_text(root, "format", format_name));
+    SNRQ_TRY(snrq_hdf5_put_integer(root, "format_version", FORMAT_VERSION));
+    SNRQ_TRY(snrq_hdf5_put_integer(root, "block", layout->block));
+    for (int i = 0; i < layout->count; i++)
+        SNRQ_TRY(make_module(root, &layout->modules[i].record, i));
     return SNRQ_OK;
 }
 
@@ -199,16 +200,42 @@ static snrq_status fill_g_idx(const void *source, snrq_range columns, void *out)
     return SNRQ_OK;
 }
 
-static snrq_status write_module(snrq_hdf5_writer *w, const snrq_module_rows *m,
-                                const snrq_hdf5_table tables[SNRQ_TABLES])
+/* Opens the four tables of a module, whose group is open. */
+static snrq_status open_tables(const snrq_hdf5_object *group, const snrq_module_record *r,
+                               int64_t index, snrq_hdf5_table tables[SNRQ_TABLES])
+{
+    snrq_status status = SNRQ_OK;
+    for (int t = 0; t < SNRQ_TABLES && status == SNRQ_OK; t++) {
+        int64_t shape[2];
+        snrq_hdf5_kind kind;
+        int dimensions = snrq_block_table_shape(r, t, &kind, shape);
+        status = snrq_hdf5_open_table(group, table_names[t], kind, dimensions, shape, &tables[t]);
+        tables[t].index = index * SNRQ_TABLES + t;
+    }
+    return status;
+}
+
+static void close_tables(snrq_hdf5_table tables[SNRQ_TABLES])
+{
+    for (int t = 0; t < SNRQ_TABLES; t++) snrq_hdf5_table_close(&tables[t]);
+}
+
+/* Writes this rank's rows; columns of g_idx are shared out evenly. */
+static snrq_status write_module(snrq_hdf5_writer *w, const snrq_module_rows *m, int index)
 {
     static snrq_hdf5_fill *const fill[SNRQ_TABLES] = {fill_codes, fill_scales, fill_zeros,
                                                       fill_g_idx};
     snrq_range columns = snrq_share(m->record.columns, 1, w->context->size, w->context->rank);
-    for (int t = 0; t < SNRQ_TABLES; t++)
-        SNRQ_TRY(
-            snrq_hdf5_write_rows(w, &tables[t], t == SNRQ_G_IDX ? columns : m->rows, fill[t], m));
-    return SNRQ_OK;
+    snrq_hdf5_table tables[SNRQ_TABLES] = {{0}};
+    snrq_hdf5_object group;
+    SNRQ_TRY(snrq_hdf5_open_group(&w->root, m->record.name, &group));
+    snrq_status status = open_tables(&group, &m->record, index, tables);
+    for (int t = 0; t < SNRQ_TABLES && status == SNRQ_OK; t++)
+        status =
+            snrq_hdf5_write_rows(w, &tables[t], t == SNRQ_G_IDX ? columns : m->rows, fill[t], m);
+    close_tables(tables);
+    H5Gclose(group.id);
+    return status;
 }
 
 /* Rank 0: opens the file as any reader would and sums up the hashes of its rows. */
@@ -228,24 +255,15 @@ static snrq_status read_back(const char *path, uint64_t *sum)
 snrq_status snrq_block_file_write(const snrq_context *context, const char *path, int64_t block,
                                   const snrq_module_rows *modules, int count)
 {
+    const struct layout layout = {block, modules, count};
     snrq_hdf5_writer writer;
-    snrq_hdf5_table(*tables)[SNRQ_TABLES] = NULL;
-    snrq_status status = check_modules(path, block, modules, count);
-    if (status == SNRQ_OK)
-        status = snrq_allocate((size_t)count, sizeof *tables, "tables of a block", &tables);
-    status = snrq_agree(context, status);
-    if (status == SNRQ_OK)
-        status = snrq_hdf5_create(context, path, expected_bytes(modules, count), &writer);
-    if (status == SNRQ_OK) {
-        status = snrq_agree(context, make_all(&writer, block, modules, count, tables));
-        for (int i = 0; i < count && status == SNRQ_OK; i++)
-            status = write_module(&writer, &modules[i], tables[i]);
-        for (int i = 0; i < count; i++) close_tables(tables[i]);
-        status = snrq_hdf5_finish(&writer, status);
-    }
-    free(tables);
-    if (status == SNRQ_OK) status = snrq_hdf5_check(&writer, read_back);
-    return status;
+    SNRQ_TRY(snrq_agree(context, check_modules(path, block, modules, count)));
+    SNRQ_TRY(
+        snrq_hdf5_create(context, path, expected_bytes(modules, count), lay_out, &layout, &writer));
+    snrq_status status = SNRQ_OK;
+    for (int i = 0; i < count && status == SNRQ_OK; i++)
+        status = write_module(&writer, &modules[i], i);
+    return snrq_hdf5_finish(&writer, status, read_back);
 }
 
 static snrq_status open_module(snrq_block_file *file, const char *name)
@@ -261,14 +279,7 @@ static snrq_status open_module(snrq_block_file *file, const char *name)
         status =
             snrq_fail(SNRQ_BAD_DATA, "%s: %s: index is %lld; indices must be 0 to %d, each once",
                       file->path, name, (long long)index, file->count - 1);
-    for (int t = 0; t < SNRQ_TABLES && status == SNRQ_OK; t++) {
-        int64_t shape[2];
-        snrq_hdf5_kind kind;
-        int dimensions = snrq_block_table_shape(&found.record, t, &kind, shape);
-        status =
-            snrq_hdf5_open_table(&group, table_names[t], kind, dimensions, shape, &found.tables[t]);
-        found.tables[t].index = index * SNRQ_TABLES + t;
-    }
+    if (status == SNRQ_OK) status = open_tables(&group, &found.record, index, found.tables);
     if (group.id >= 0) H5Gclose(group.id);
     if (status == SNRQ_OK)
         file->modules[index] = found;

@@ -105,7 +105,7 @@ int snrq_block_table_shape(const snrq_module_record *r, int which, snrq_hdf5_kin
     }
 }
 
-static snrq_status put_field(const snrq_hdf5_writer *w, hid_t group, const struct field *f,
+static snrq_status put_field(const snrq_hdf5_object *group, const struct field *f,
                              const snrq_module_record *r)
 {
     const char *at = (const char *)r + f->offset;
@@ -114,30 +114,29 @@ static snrq_status put_field(const snrq_hdf5_writer *w, hid_t group, const struc
     double real = 0;
     switch (f->type) {
     case TEXT:
-        return snrq_hdf5_put_text(w, group, f->name, at);
+        return snrq_hdf5_put_text(group, f->name, at);
     case FLAG:
-        return snrq_hdf5_put_flag(w, group, f->name, *(const bool *)at);
+        return snrq_hdf5_put_flag(group, f->name, *(const bool *)at);
     case SCALE_TYPE:
-        return snrq_hdf5_put_text(w, group, f->name, snrq_dtype_name(r->scale_type));
+        return snrq_hdf5_put_text(group, f->name, snrq_dtype_name(r->scale_type));
     case INTEGER:
         memcpy(&small, at, sizeof small);
-        return snrq_hdf5_put_integer(w, group, f->name, small);
+        return snrq_hdf5_put_integer(group, f->name, small);
     case INTEGER64:
         memcpy(&number, at, sizeof number);
-        return snrq_hdf5_put_integer(w, group, f->name, number);
+        return snrq_hdf5_put_integer(group, f->name, number);
     case REAL:
     case REAL_OR_NAN:
         break;
     }
     memcpy(&real, at, sizeof real);
     if (isnan(real)) real = NAN; /* one NaN, so that the file has one form */
-    return snrq_hdf5_put_real(w, group, f->name, real);
+    return snrq_hdf5_put_real(group, f->name, real);
 }
 
-snrq_status snrq_block_record_put(const snrq_hdf5_writer *writer, hid_t group,
-                                  const snrq_module_record *record)
+snrq_status snrq_block_record_put(const snrq_hdf5_object *group, const snrq_module_record *record)
 {
-    for (int i = 0; i < FIELDS; i++) SNRQ_TRY(put_field(writer, group, &fields[i], record));
+    for (int i = 0; i < FIELDS; i++) SNRQ_TRY(put_field(group, &fields[i], record));
     return SNRQ_OK;
 }
 

@@ -21,9 +21,8 @@ const char *snrq_block_record_problem(const snrq_module_record *record);
 int snrq_block_table_shape(const snrq_module_record *record, int table, snrq_hdf5_kind *kind,
                            int64_t shape[2]);
 
-/* Writes the attributes of a module's group (all ranks alike; this rank's outcome). */
-snrq_status snrq_block_record_put(const snrq_hdf5_writer *writer, hid_t group,
-                                  const snrq_module_record *record);
+/* Writes the attributes of a module's group (rank 0). */
+snrq_status snrq_block_record_put(const snrq_hdf5_object *group, const snrq_module_record *record);
 /* Reads and checks them; the name is the group's. SNRQ_BAD_DATA says what is wrong. */
 snrq_status snrq_block_record_get(const snrq_hdf5_object *group, snrq_module_record *record);
 

@@ -120,25 +120,17 @@ void snrq_hdf5_select(const snrq_hdf5_table *table, const int64_t *start, const 
 {
     hsize_t from[SNRQ_HDF5_MAX_DIMENSIONS] = {0}, box[SNRQ_HDF5_MAX_DIMENSIONS] = {0};
     hsize_t elements = 1;
-    for (int i = 0; i < table->dimensions && count != NULL; i++) {
+    for (int i = 0; i < table->dimensions; i++) {
         from[i] = (hsize_t)start[i];
         box[i] = (hsize_t)count[i];
         elements *= box[i];
     }
-    bool nothing = count == NULL || elements == 0;
-    if (nothing) elements = 1;
     *file_space = H5Dget_space(table->dataset);
     *memory_space = H5Screate_simple(1, &elements, NULL);
-    if (*file_space < 0 || *memory_space < 0) return;
-    herr_t result = 0;
-    if (nothing)
-        result = H5Sselect_none(*file_space) < 0 ? -1 : H5Sselect_none(*memory_space);
-    else if (table->dimensions > 0)
-        result = H5Sselect_hyperslab(*file_space, H5S_SELECT_SET, from, NULL, box, NULL);
-    if (result < 0) {
-        H5Sclose(*file_space);
-        *file_space = -1;
-    }
+    if (*file_space < 0 || *memory_space < 0 || table->dimensions == 0) return;
+    if (H5Sselect_hyperslab(*file_space, H5S_SELECT_SET, from, NULL, box, NULL) >= 0) return;
+    H5Sclose(*file_space);
+    *file_space = -1;
 }
 
 uint64_t snrq_hdf5_row_hashes(const snrq_hdf5_table *table, snrq_range rows, const void *data)

@@ -24,6 +24,13 @@ typedef enum snrq_hdf5_kind {
     SNRQ_HDF5_F32
 } snrq_hdf5_kind;
 
+/* An open file, group or dataset, with its name for messages. */
+typedef struct snrq_hdf5_object {
+    hid_t id;
+    const char *path; /* of the file; borrowed */
+    const char *name; /* borrowed; "/" for the root */
+} snrq_hdf5_object;
+
 /* An open dataset. */
 typedef struct snrq_hdf5_table {
     hid_t dataset, type; /* owned */
@@ -52,9 +59,8 @@ snrq_status snrq_hdf5_shape(snrq_hdf5_table *table, const char *name, snrq_hdf5_
 /* Closes the handles of a table (zeroed ones are left alone) and zeroes it. */
 void snrq_hdf5_table_close(snrq_hdf5_table *table);
 
-/* Dataspaces for a transfer of the box [start, start + count) of a table, one entry per dimension;
- * count NULL: nothing at all (every rank takes part in a collective write). Both are closed by the
- * caller; -1 on failure. */
+/* Dataspaces for a transfer of the box [start, start + count) of a table, one entry per dimension.
+ * Both are closed by the caller; -1 on failure. */
 void snrq_hdf5_select(const snrq_hdf5_table *table, const int64_t *start, const int64_t *count,
                       hid_t *file_space, hid_t *memory_space);
 

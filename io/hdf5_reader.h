@@ -13,13 +13,6 @@
 
 #include "io/hdf5_helpers.h"
 
-/* An object being read, with its name for messages. */
-typedef struct snrq_hdf5_object {
-    hid_t id;
-    const char *path; /* of the file; borrowed */
-    const char *name; /* borrowed; "/" for the root */
-} snrq_hdf5_object;
-
 /* Opens a file to read; SNRQ_NO_INPUT if it is missing, SNRQ_BAD_DATA if it is not HDF5 or is cut
  * short, not marked as `format`, or of another version than `version`. *root is the root group;
  * close with snrq_hdf5_close_file(). */

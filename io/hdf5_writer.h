@@ -1,9 +1,16 @@
-/* Writing an HDF5 file by all ranks: the same bytes for any number of ranks.
+/* Writing an HDF5 file by all ranks: the same bytes for any number of ranks, and no hang if one of
+ * them fails.
  *
- * Order of calls: create; groups, attributes and tables; rows of every table; finish. Everything is
- * created by all ranks alike before the first row is written: no object times, storage allocated at
- * once and never filled, no filters, object headers with checksums (format of HDF5 1.8). No
- * function leaves ranks behind in a collective call: outcomes are agreed before the next one.
+ * 1. Rank 0 alone lays the file out: groups, attributes, and tables whose storage is allocated at
+ * once and never filled. No object times, no filters, object headers with checksums (the format of
+ * HDF5 1.8). The file's whole size is then reserved on the file system.
+ * 2. All ranks open the file through MPI-IO, and every rank writes its own rows, in place. Nothing
+ * else is written: neither metadata nor the size of the file changes.
+ * 3. All ranks close it; rank 0 reads it back.
+ *
+ * Opening and closing are collective. Rows are not: a failing collective write leaves the other
+ * ranks waiting inside Open MPI 4.1 (measured, with a full disk), and interleaved collective writes
+ * can be corrupted by it (its issue 12718), whereas large contiguous rows gain nothing from them.
  */
 #ifndef SNRQ_HDF5_WRITER_H
 #define SNRQ_HDF5_WRITER_H
@@ -14,49 +21,44 @@
 
 typedef struct snrq_hdf5_writer {
     const snrq_context *context; /* borrowed */
-    const char *path;            /* borrowed */
-    hid_t file;
-    int64_t tables;  /* made so far */
-    uint64_t hashes; /* sum over the rows that this rank wrote */
+    snrq_hdf5_object root;       /* open for reading and in-place writing, on all ranks */
+    uint64_t hashes;             /* sum over the rows that this rank wrote */
 } snrq_hdf5_writer;
 
-/* Creates (or truncates) `path`, for about `bytes` bytes of data. SNRQ_CANNOT_WRITE if it cannot be
- * created or if the file system has less room. Collective; agreed. If it fails there is nothing to
- * finish. */
+/* Lays out an empty file below `root`, with the make and put functions. Called on rank 0 only. */
+typedef snrq_status snrq_hdf5_layout(const snrq_hdf5_object *root, const void *source);
+
+/* Creates (or replaces) `path` (borrowed), for about `bytes` bytes of data, and opens it on all
+ * ranks. SNRQ_CANNOT_WRITE if it cannot be created or there is no room for it. Collective; agreed.
+ * If it fails there is nothing to finish. */
 snrq_status snrq_hdf5_create(const snrq_context *context, const char *path, int64_t bytes,
-                             snrq_hdf5_writer *out);
+                             snrq_hdf5_layout *layout, const void *source, snrq_hdf5_writer *out);
 
-/* Flushes and closes the file. `status`: outcome so far, agreed; the file is removed if it,
- * flushing or closing failed. Collective; agreed. */
-snrq_status snrq_hdf5_finish(snrq_hdf5_writer *writer, snrq_status status);
-
-/* Each of these is called by all ranks with the same arguments and returns this rank's outcome, to
- * be agreed once everything is created. The caller closes *group (H5Gclose) and the table. */
-snrq_status snrq_hdf5_make_group(snrq_hdf5_writer *writer, const char *name, hid_t *group);
-snrq_status snrq_hdf5_make_table(snrq_hdf5_writer *writer, hid_t parent, const char *name,
-                                 snrq_hdf5_kind kind, int dimensions, const int64_t *shape,
-                                 snrq_hdf5_table *out);
-snrq_status snrq_hdf5_put_text(const snrq_hdf5_writer *writer, hid_t object, const char *name,
-                               const char *value);
-snrq_status snrq_hdf5_put_integer(const snrq_hdf5_writer *writer, hid_t object, const char *name,
-                                  int64_t value);
-snrq_status snrq_hdf5_put_real(const snrq_hdf5_writer *writer, hid_t object, const char *name,
-                               double value);
-snrq_status snrq_hdf5_put_flag(const snrq_hdf5_writer *writer, hid_t object, const char *name,
-                               bool value);
+/* For layout functions. Not collective. The caller closes group->id with H5Gclose. */
+snrq_status snrq_hdf5_make_group(const snrq_hdf5_object *parent, const char *name,
+                                 snrq_hdf5_object *group);
+snrq_status snrq_hdf5_make_table(const snrq_hdf5_object *parent, const char *name,
+                                 snrq_hdf5_kind kind, int dimensions, const int64_t *shape);
+snrq_status snrq_hdf5_put_text(const snrq_hdf5_object *object, const char *name, const char *value);
+snrq_status snrq_hdf5_put_integer(const snrq_hdf5_object *object, const char *name, int64_t value);
+snrq_status snrq_hdf5_put_real(const snrq_hdf5_object *object, const char *name, double value);
+snrq_status snrq_hdf5_put_flag(const snrq_hdf5_object *object, const char *name, bool value);
 
 /* Puts rows [rows.begin, rows.end) of a table, as they are stored, into `out`. */
 typedef snrq_status snrq_hdf5_fill(const void *source, snrq_range rows, void *out);
 
 /* Writes the rows of this rank (which may be none), in steps of bounded memory. The ranges of all
- * ranks tile the table. Collective; agreed. */
+ * ranks tile the table. Not collective: the outcome is agreed by snrq_hdf5_finish(). */
 snrq_status snrq_hdf5_write_rows(snrq_hdf5_writer *writer, const snrq_hdf5_table *table,
                                  snrq_range rows, snrq_hdf5_fill *fill, const void *source);
 
-/* After finish: rank 0 opens the file again through `read_back`, which sums up the hashes of all
- * its rows; the sum must be the one of all ranks' rows. A file that fails is removed:
- * SNRQ_IO_ERROR. Collective; agreed. */
+/* Recomputes, on rank 0, the sum of the hashes of all rows of a file. */
 typedef snrq_status snrq_hdf5_read_back(const char *path, uint64_t *sum);
-snrq_status snrq_hdf5_check(const snrq_hdf5_writer *writer, snrq_hdf5_read_back *read_back);
+
+/* Agrees on `status` (this rank's outcome), closes the file, and on rank 0 reads it back: the sum
+ * of the hashes must be the one of what the ranks wrote. The file is removed if anything failed.
+ * Collective; agreed. */
+snrq_status snrq_hdf5_finish(snrq_hdf5_writer *writer, snrq_status status,
+                             snrq_hdf5_read_back *read_back);
 
 #endif

@@ -45,6 +45,7 @@ static snrq_status find_kind(const snrq_safetensors *model, const snrq_tensor *t
                      snrq_safetensors_file(model, tensor), tensor->name, tensor->dtype);
 }
 
+/* The names are in order. */
 static snrq_status check_tensors(const snrq_safetensors *model, const char *const *names, int count,
                                  int64_t *bytes)
 {
@@ -58,26 +59,32 @@ static snrq_status check_tensors(const snrq_safetensors *model, const char *cons
                              "%s: a tensor's name has a '/' or control characters, or is longer "
                              "than %d bytes",
                              snrq_safetensors_file(model, tensor), SNRQ_HDF5_MAX_NAME);
-        for (int k = 0; k < i; k++)
-            if (strcmp(names[k], names[i]) == 0)
-                return snrq_fail(SNRQ_INTERNAL, "tensor %s is to be stored twice", names[i]);
+        if (i > 0 && strcmp(names[i - 1], names[i]) == 0)
+            return snrq_fail(SNRQ_INTERNAL, "tensor %s is to be stored twice", names[i]);
         SNRQ_TRY(find_kind(model, tensor, &kind));
         *bytes += (int64_t)tensor->bytes;
     }
     return SNRQ_OK;
 }
 
-static snrq_status make_all(snrq_hdf5_writer *w, const snrq_safetensors *model,
-                            const char *const *names, int count, snrq_hdf5_table *tables)
+/* What is written: tensors in order of name, as the reader finds them again. */
+struct layout {
+    const snrq_safetensors *model;
+    const char *const *names;
+    int count;
+};
+
+static snrq_status lay_out(const snrq_hdf5_object *root, const void *source)
 {
-    SNRQ_TRY(snrq_hdf5_put_text(w, w->file, "format", format_name));
-    SNRQ_TRY(snrq_hdf5_put_integer(w, w->file, "format_version", FORMAT_VERSION));
-    for (int i = 0; i < count; i++) {
-        const snrq_tensor *tensor = snrq_safetensors_find(model, names[i]);
+    const struct layout *layout = source;
+    SNRQ_TRY(snrq_hdf5_put_text(root, "format", format_name));
+    SNRQ_TRY(snrq_hdf5_put_integer(root, "format_version", FORMAT_VERSION));
+    for (int i = 0; i < layout->count; i++) {
+        const snrq_tensor *tensor = snrq_safetensors_find(layout->model, layout->names[i]);
         snrq_hdf5_kind kind;
-        SNRQ_TRY(find_kind(model, tensor, &kind));
-        SNRQ_TRY(snrq_hdf5_make_table(w, w->file, names[i], kind, tensor->dimensions, tensor->shape,
-                                      &tables[i]));
+        SNRQ_TRY(find_kind(layout->model, tensor, &kind));
+        SNRQ_TRY(
+            snrq_hdf5_make_table(root, layout->names[i], kind, tensor->dimensions, tensor->shape));
     }
     return SNRQ_OK;
 }
@@ -87,7 +94,6 @@ static snrq_status fill_tensor(const void *user, snrq_range rows, void *out)
     const struct source *source = user;
     uint64_t begin = (uint64_t)rows.begin * source->row_bytes;
     uint64_t bytes = (uint64_t)(rows.end - rows.begin) * source->row_bytes;
-    if (bytes == 0) return SNRQ_OK;
     return snrq_safetensors_read(source->model, source->tensor, begin, bytes, out);
 }
 
@@ -108,7 +114,6 @@ static int by_name(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* The tensors in order of name, as they are found again by the reader. */
 static snrq_status sort_names(const char *const *names, int count, const char ***sorted)
 {
     SNRQ_TRY(snrq_allocate((size_t)count, sizeof **sorted, "tensor names", sorted));
@@ -117,39 +122,43 @@ static snrq_status sort_names(const char *const *names, int count, const char **
     return SNRQ_OK;
 }
 
-static snrq_status write_sorted(const snrq_context *context, const char *path,
-                                const snrq_safetensors *model, const char *const *names, int count,
-                                snrq_hdf5_table *tables)
+/* Copies this rank's rows of the i-th tensor. */
+static snrq_status write_tensor(snrq_hdf5_writer *w, const struct layout *layout, int i)
 {
-    int64_t bytes = 0;
-    snrq_hdf5_writer writer;
-    SNRQ_TRY(snrq_agree(context, check_tensors(model, names, count, &bytes)));
-    SNRQ_TRY(snrq_hdf5_create(context, path, bytes, &writer));
-    snrq_status status = snrq_agree(context, make_all(&writer, model, names, count, tables));
-    for (int i = 0; i < count && status == SNRQ_OK; i++) {
-        struct source source = {model, snrq_safetensors_find(model, names[i]), tables[i].row_bytes};
-        snrq_range rows = snrq_share(tables[i].rows, 1, context->size, context->rank);
-        status = snrq_hdf5_write_rows(&writer, &tables[i], rows, fill_tensor, &source);
-    }
-    for (int i = 0; i < count; i++) snrq_hdf5_table_close(&tables[i]);
-    SNRQ_TRY(snrq_hdf5_finish(&writer, status));
-    return snrq_hdf5_check(&writer, read_back);
+    const char *name = layout->names[i];
+    const snrq_tensor *tensor = snrq_safetensors_find(layout->model, name);
+    snrq_hdf5_kind kind;
+    snrq_hdf5_table table;
+    SNRQ_TRY(find_kind(layout->model, tensor, &kind));
+    SNRQ_TRY(snrq_hdf5_open_table(&w->root, name, kind, tensor->dimensions, tensor->shape, &table));
+    table.index = i;
+    struct source source = {layout->model, tensor, table.row_bytes};
+    snrq_range rows = snrq_share(table.rows, 1, w->context->size, w->context->rank);
+    snrq_status status = snrq_hdf5_write_rows(w, &table, rows, fill_tensor, &source);
+    snrq_hdf5_table_close(&table);
+    return status;
 }
 
 snrq_status snrq_rest_file_write(const snrq_context *context, const char *path,
                                  const snrq_safetensors *model, const char *const *names, int count)
 {
     const char **sorted = NULL;
-    snrq_hdf5_table *tables = NULL;
+    int64_t bytes = 0;
+    snrq_hdf5_writer writer;
     snrq_status status = SNRQ_OK;
     if (count < 0 || count > MAX_TENSORS)
         status = snrq_fail(SNRQ_INTERNAL, "%s: %d tensors cannot be stored", path, count);
     if (status == SNRQ_OK) status = sort_names(names, count, &sorted);
-    if (status == SNRQ_OK)
-        status = snrq_allocate((size_t)count, sizeof *tables, "tables of tensors", &tables);
+    if (status == SNRQ_OK) status = check_tensors(model, sorted, count, &bytes);
+    const struct layout layout = {model, sorted, count};
     status = snrq_agree(context, status);
-    if (status == SNRQ_OK) status = write_sorted(context, path, model, sorted, count, tables);
-    free(tables);
+    if (status == SNRQ_OK)
+        status = snrq_hdf5_create(context, path, bytes, lay_out, &layout, &writer);
+    if (status == SNRQ_OK) {
+        for (int i = 0; i < count && status == SNRQ_OK; i++)
+            status = write_tensor(&writer, &layout, i);
+        status = snrq_hdf5_finish(&writer, status, read_back);
+    }
     free(sorted);
     return status;
 }

@@ -135,7 +135,7 @@ static snrq_status tensor_offsets(const char *where, const json_t *entry, uint64
 static snrq_status tensor_parse(const char *path, const char *name, const json_t *entry,
                                 snrq_tensor *tensor)
 {
-    char where[PATH_MAX + SNRQ_SHOWN], shown[SNRQ_SHOWN];
+    char where[PATH_MAX + SNRQ_SHOWN + 32], shown[SNRQ_SHOWN];
     uint64_t bits = 0;
     snprintf(where, sizeof where, "%s: tensor \"%s\"", path, snrq_shown(name, shown));
     if (!json_is_object(entry))

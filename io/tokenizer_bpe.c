@@ -1,15 +1,16 @@
 /* Byte pair encoding of one word.
  *
- * The word becomes a list of symbols, one per character (or per byte, where a character has no token). The
- * pair of neighbours with the lowest rank is merged, the leftmost first among equals, until no pair is in
- * the table of merges. The candidates are in a binary heap of (rank, position); a merge does not take the
- * outdated candidates out, they are recognized when they come up because the pair at their position is no
- * longer the one of their rank. n symbols: O(n log n) time, about 12 + 16 n bytes at most.
+ * The word becomes a list of symbols, one per character (or per byte, where a character has no
+ * token). The pair of neighbours with the lowest rank is merged, the leftmost first among equals,
+ * until no pair is in the table of merges. The candidates are in a binary heap of (rank, position);
+ * a merge does not take the outdated candidates out, they are recognized when they come up because
+ * the pair at their position is no longer the one of their rank. n symbols: O(n log n) time, about
+ * 12 + 16 n bytes at most.
  *
- * SentencePiece-style files make a whole text one word. It is cut where no merge can ever reach across: a
- * merge that joins two neighbours a b puts the last character of a beside the first one of b, so two
- * characters that meet in no merge of the table stay apart. Stretches between such places are merged one
- * by one, with the same result, in memory that fits the cache.
+ * SentencePiece-style files make a whole text one word. It is cut where no merge can ever reach
+ * across: a merge that joins two neighbours a b puts the last character of a beside the first one
+ * of b, so two characters that meet in no merge of the table stay apart. Stretches between such
+ * places are merged one by one, with the same result, in memory that fits the cache.
  */
 #include <stdlib.h>
 
@@ -45,7 +46,8 @@ static void heap_up(uint64_t *heap, size_t at)
     heap[at] = value;
 }
 
-/* Appends the candidate at `position`, if its pair can be merged. The heap's order is the caller's business. */
+/* Appends the candidate at `position`, if its pair can be merged. The heap's order is the caller's
+ * business. */
 static snrq_status candidate_add(const snrq_vocabulary *vocabulary, snrq_bpe *work,
                                  uint32_t position, bool *added)
 {
@@ -90,8 +92,7 @@ static snrq_status merge_all(const snrq_vocabulary *vocabulary, snrq_bpe *work)
     snrq_symbol *symbols = work->symbols;
     bool added;
     work->heap_count = 0;
-    for (uint32_t i = 0; i < work->count; i++)
-        SNRQ_TRY(candidate_add(vocabulary, work, i, &added));
+    for (uint32_t i = 0; i < work->count; i++) SNRQ_TRY(candidate_add(vocabulary, work, i, &added));
     for (size_t i = work->heap_count / 2; i-- > 0;) heap_down(work->heap, work->heap_count, i);
 
     while (work->heap_count > 0) {
@@ -141,9 +142,10 @@ static snrq_status symbol_add(const snrq_vocabulary *vocabulary, snrq_bpe *work,
         snrq_symbol *grown =
             capacity >= none ? NULL : realloc(work->symbols, capacity * sizeof *grown);
         if (grown == NULL)
-            return snrq_fail(SNRQ_INTERNAL,
-                             "cannot allocate %zu symbols for one word: cut the text into smaller files",
-                             capacity);
+            return snrq_fail(
+                SNRQ_INTERNAL,
+                "cannot allocate %zu symbols for one word: cut the text into smaller files",
+                capacity);
         work->symbols = grown;
         work->symbol_capacity = capacity;
     }

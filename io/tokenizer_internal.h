@@ -1,6 +1,7 @@
 /* The parts of a tokenizer, shared by the tokenizer_*.c files; not for others.
  *
- * Text passes through them in this order (what the next kind of tokenizer adds goes to the same places):
+ * Text passes through them in this order (what the next kind of tokenizer adds goes to the same
+ * places):
  *
  *     added tokens, normalized = false   tokenizer_added.c       cut out of the text as it is
  *     normalizer                         tokenizer_normalize.c   each piece between them
@@ -11,8 +12,8 @@
  *     post-processor                     tokenizer_template.c    ids before and after the text
  *     decoder                            tokenizer_decode.c      ids back into text
  *
- * Strings from the file are UTF-8 without NUL. Limits on them keep a hostile file from making work or memory
- * grow out of proportion; real files are far below.
+ * Strings from the file are UTF-8 without NUL. Limits on them keep a hostile file from making work
+ * or memory grow out of proportion; real files are far below.
  */
 #ifndef SNRQ_TOKENIZER_INTERNAL_H
 #define SNRQ_TOKENIZER_INTERNAL_H
@@ -35,7 +36,8 @@ enum {
     SNRQ_WHERE = PATH_MAX + 64         /* room for the `where` of json.h */
 };
 
-/* Bytes and ids that grow; zero-initialized is empty. Release with free(data). (tokenizer_text.c) */
+/* Bytes and ids that grow; zero-initialized is empty. Release with free(data). (tokenizer_text.c)
+ */
 typedef struct snrq_buffer {
     char *data;
     size_t used, capacity;
@@ -59,7 +61,8 @@ size_t snrq_utf8_before(const char *text, size_t end);
 bool snrq_is_space(uint32_t character);
 bool snrq_is_word(uint32_t character);
 
-/* A hash map of integers, its capacity fixed at creation. Keys below UINT64_MAX. (tokenizer_map.c) */
+/* A hash map of integers, its capacity fixed at creation. Keys below UINT64_MAX. (tokenizer_map.c)
+ */
 typedef struct snrq_map_entry {
     uint64_t key, value;
 } snrq_map_entry;
@@ -79,7 +82,8 @@ uint64_t snrq_map_get(const snrq_map *map, uint64_t key);
 typedef struct snrq_token_text {
     size_t offset; /* in vocabulary.texts */
     uint32_t bytes;
-    bool present, special, in_model; /* in_model: of the model's vocabulary, not only an added token */
+    bool present, special,
+        in_model; /* in_model: of the model's vocabulary, not only an added token */
 } snrq_token_text;
 
 typedef struct snrq_vocabulary {
@@ -93,8 +97,9 @@ typedef struct snrq_vocabulary {
     int32_t unknown;       /* -1: none, characters without a token vanish */
     bool byte_fallback, fuse_unknown, ignore_merges;
     snrq_map merges; /* left id << 32 | right id -> rank << 32 | id of the result */
-    snrq_map joins;  /* pairs of one-character tokens that meet inside some merge (see tokenizer_bpe.c) */
-    bool cuttable;   /* joins may be relied upon */
+    snrq_map
+        joins; /* pairs of one-character tokens that meet inside some merge (see tokenizer_bpe.c) */
+    bool cuttable; /* joins may be relied upon */
 } snrq_vocabulary;
 
 snrq_status snrq_vocabulary_read(const char *file, const json_t *root, snrq_vocabulary *out);
@@ -163,8 +168,8 @@ typedef struct snrq_added_token {
 typedef struct snrq_added_set {
     snrq_added_token *tokens; /* [count] */
     size_t count;
-    snrq_map edges; /* node << 8 | byte -> node; the root is 0 */
-    int32_t *ends;  /* [nodes] index of the token that ends here, or -1 */
+    snrq_map edges;  /* node << 8 | byte -> node; the root is 0 */
+    int32_t *ends;   /* [nodes] index of the token that ends here, or -1 */
     bool first[256]; /* bytes some token begins with */
 } snrq_added_set;
 
@@ -178,8 +183,8 @@ typedef struct snrq_pieces {
     size_t used, capacity;
 } snrq_pieces;
 
-/* Reads added_tokens into two sets, entering each in the vocabulary; those with normalized = true are looked for
- * in their normalized spelling. */
+/* Reads added_tokens into two sets, entering each in the vocabulary; those with normalized = true
+ * are looked for in their normalized spelling. */
 snrq_status snrq_added_read(const char *file, const json_t *root, const snrq_normalizer *normalizer,
                             snrq_vocabulary *vocabulary, snrq_added_set *raw,
                             snrq_added_set *normalized);

@@ -35,7 +35,8 @@ snrq_status snrq_ids_append(snrq_ids *ids, int32_t id)
     return SNRQ_OK;
 }
 
-/* Bytes of the character at `position`, 0 if there is none that is valid (Unicode standard, table 3-7). */
+/* Bytes of the character at `position`, 0 if there is none that is valid (Unicode standard, table
+ * 3-7). */
 static size_t valid_character(const unsigned char *text, size_t bytes, size_t position)
 {
     unsigned char first = text[position];
@@ -97,9 +98,9 @@ bool snrq_is_space(uint32_t c)
            c == 0x205f || c == 0x3000;
 }
 
-/* Ranges of characters above ASCII that are Alphabetic, Mark, Decimal_Number, Connector_Punctuation or
- * Join_Control; made from the Unicode Character Database 14. Code points it does not assign are counted with
- * whatever surrounds them. */
+/* Ranges of characters above ASCII that are Alphabetic, Mark, Decimal_Number, Connector_Punctuation
+ * or Join_Control; made from the Unicode Character Database 14. Code points it does not assign are
+ * counted with whatever surrounds them. */
 /* clang-format off */
 static const struct {
     uint32_t low, high;
@@ -170,7 +171,8 @@ static const struct {
 bool snrq_is_word(uint32_t c)
 {
     if (c < 0x80)
-        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+               c == '_';
     size_t low = 0, high = sizeof word_ranges / sizeof word_ranges[0];
     while (low < high) {
         size_t middle = (low + high) / 2;

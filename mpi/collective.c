@@ -22,9 +22,9 @@ static snrq_status reduce(const snrq_context *c, void *data, int64_t count, MPI_
     for (int64_t at = 0; at < count; at += CHUNK_ITEMS) {
         int64_t left = count - at;
         int items = left < CHUNK_ITEMS ? (int)left : CHUNK_ITEMS;
-        SNRQ_TRY(snrq_mpi_check(MPI_Allreduce(MPI_IN_PLACE, (char *)data + (size_t)at * size, items,
-                                              type, op, c->comm),
-                                "MPI_Allreduce"));
+        SNRQ_TRY(snrq_mpi_check(
+            MPI_Allreduce(MPI_IN_PLACE, (char *)data + (size_t)at * size, items, type, op, c->comm),
+            "MPI_Allreduce"));
     }
     return SNRQ_OK;
 }
@@ -34,8 +34,8 @@ snrq_status snrq_broadcast(const snrq_context *c, void *data, size_t bytes)
     for (size_t at = 0; at < bytes; at += CHUNK_ITEMS) {
         size_t left = bytes - at;
         int items = left < CHUNK_ITEMS ? (int)left : CHUNK_ITEMS;
-        SNRQ_TRY(snrq_mpi_check(MPI_Bcast((char *)data + at, items, MPI_BYTE, 0, c->comm),
-                                "MPI_Bcast"));
+        SNRQ_TRY(
+            snrq_mpi_check(MPI_Bcast((char *)data + at, items, MPI_BYTE, 0, c->comm), "MPI_Bcast"));
     }
     return SNRQ_OK;
 }

@@ -12,16 +12,16 @@ typedef struct snrq_range {
     int64_t begin, end;
 } snrq_range;
 
-/* The part of `total` items, in units of `unit`, that `rank` of `size` owns: contiguous, in rank order,
- * as even as whole units allow; the last unit may be short. Not collective. */
+/* The part of `total` items, in units of `unit`, that `rank` of `size` owns: contiguous, in rank
+ * order, as even as whole units allow; the last unit may be short. Not collective. */
 snrq_range snrq_share(int64_t total, int64_t unit, int size, int rank);
 
 /* Copies `bytes` bytes from rank 0 to all ranks, in chunks. */
 snrq_status snrq_broadcast(const snrq_context *context, void *data, size_t bytes);
 
-/* data[i] <- the value of the one rank that owns item i; every other rank passes zero there. Exact: a
- * sum in which one term is not zero. Used for per-sequence and per-row figures, which are then added
- * up in item order by every rank alike. */
+/* data[i] <- the value of the one rank that owns item i; every other rank passes zero there. Exact:
+ * a sum in which one term is not zero. Used for per-sequence and per-row figures, which are then
+ * added up in item order by every rank alike. */
 snrq_status snrq_collect(const snrq_context *context, double *data, int64_t count);
 
 /* data[i] <- MAX (or SUM) over ranks. Order-free, hence the same for any number of ranks. */

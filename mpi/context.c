@@ -22,9 +22,9 @@ static snrq_status split_nodes(snrq_context *c)
         "MPI_Comm_split_type"));
     MPI_Comm_rank(c->node, &c->node_rank);
     MPI_Comm_size(c->node, &c->node_size);
-    SNRQ_TRY(snrq_mpi_check(MPI_Comm_split(c->comm, c->node_rank == 0 ? 0 : MPI_UNDEFINED, c->rank,
-                                           &c->leaders),
-                            "MPI_Comm_split"));
+    SNRQ_TRY(snrq_mpi_check(
+        MPI_Comm_split(c->comm, c->node_rank == 0 ? 0 : MPI_UNDEFINED, c->rank, &c->leaders),
+        "MPI_Comm_split"));
     int place[2] = {0, 1};
     if (c->leaders != MPI_COMM_NULL) {
         MPI_Comm_rank(c->leaders, &place[0]);
@@ -49,8 +49,8 @@ snrq_status snrq_context_create(MPI_Comm comm, snrq_context **out)
         MPI_Comm_set_errhandler(c->comm, MPI_ERRORS_RETURN);
         MPI_Comm_rank(c->comm, &c->rank);
         MPI_Comm_size(c->comm, &c->size);
-        status = snrq_allocate((size_t)c->size, sizeof *c->node_of_rank, "node map",
-                               &c->node_of_rank);
+        status =
+            snrq_allocate((size_t)c->size, sizeof *c->node_of_rank, "node map", &c->node_of_rank);
     }
     if (status == SNRQ_OK) status = split_nodes(c);
     if (status != SNRQ_OK)

@@ -1,8 +1,8 @@
 /* The ranks that work together, and how they agree.
  *
- * A context owns a duplicate of the communicator it was made from, and a communicator of the ranks that
- * share memory with this one. Everything in mpi/ takes a context; only main() names MPI_COMM_WORLD.
- * pipeline/ and io/ see ranks through this header and collective.h alone.
+ * A context owns a duplicate of the communicator it was made from, and a communicator of the ranks
+ * that share memory with this one. Everything in mpi/ takes a context; only main() names
+ * MPI_COMM_WORLD. pipeline/ and io/ see ranks through this header and collective.h alone.
  */
 #ifndef SNRQ_CONTEXT_H
 #define SNRQ_CONTEXT_H
@@ -29,10 +29,10 @@ snrq_status snrq_context_create(MPI_Comm comm, snrq_context **out);
 /* Frees the context and sets *context to NULL. Collective. */
 void snrq_context_destroy(snrq_context **context);
 
-/* Agrees on the outcome of a step that each rank tried on its own: returns SNRQ_OK if every rank passes
- * SNRQ_OK, else the same status on all ranks, with the message of the lowest failing rank (prefixed by
- * its rank where there is more than one). Collective; call it after each file open, large allocation or
- * one-rank step. */
+/* Agrees on the outcome of a step that each rank tried on its own: returns SNRQ_OK if every rank
+ * passes SNRQ_OK, else the same status on all ranks, with the message of the lowest failing rank
+ * (prefixed by its rank where there is more than one). Collective; call it after each file open,
+ * large allocation or one-rank step. */
 snrq_status snrq_agree(const snrq_context *context, snrq_status local);
 
 /* Turns an MPI return code into a status, naming the call. Not collective. */

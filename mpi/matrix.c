@@ -25,6 +25,24 @@ void snrq_grid_shape(int64_t n, int ranks, int *rows, int *columns)
     if (*columns < side) *columns = side;
 }
 
+/* Makes the BLACS grid from a communicator of its members alone: BLACS leaks memory on ranks that
+ * it leaves out. BLACS duplicates the communicator. */
+static snrq_status start_blacs(snrq_grid *grid)
+{
+    const snrq_context *c = grid->context;
+    MPI_Comm members = MPI_COMM_NULL;
+    int color = c->rank < grid->rows * grid->columns ? 0 : MPI_UNDEFINED;
+    SNRQ_TRY(snrq_mpi_check(MPI_Comm_split(c->comm, color, c->rank, &members), "MPI_Comm_split"));
+    if (members == MPI_COMM_NULL) return SNRQ_OK;
+    int handle = Csys2blacs_handle(members), rows, columns;
+    grid->blacs = handle;
+    Cblacs_gridinit(&grid->blacs, "Row", grid->rows, grid->columns);
+    Cblacs_gridinfo(grid->blacs, &rows, &columns, &grid->row, &grid->column);
+    Cfree_blacs_system_handle(handle);
+    MPI_Comm_free(&members);
+    return SNRQ_OK;
+}
+
 snrq_status snrq_grid_create(const snrq_context *context, int rows, int columns, snrq_grid **out)
 {
     snrq_grid *grid = NULL;
@@ -36,19 +54,18 @@ snrq_status snrq_grid_create(const snrq_context *context, int rows, int columns,
             "start more ranks",
             rows, columns, context->size);
     SNRQ_TRY(snrq_agree(context, snrq_allocate(1, sizeof *grid, "process grid", &grid)));
-    *grid = (snrq_grid){.context = context, .rows = rows, .columns = columns};
-
-    int handle = Csys2blacs_handle(context->comm);
-    grid->blacs = handle;
-    Cblacs_gridinit(&grid->blacs, "Row", rows, columns);
-    Cfree_blacs_system_handle(handle);
-    grid->row = grid->column = OUTSIDE;
-    if (grid->blacs != OUTSIDE) {
-        int r, c;
-        Cblacs_gridinfo(grid->blacs, &r, &c, &grid->row, &grid->column);
-    }
-    *out = grid;
-    return SNRQ_OK;
+    *grid = (snrq_grid){.context = context,
+                        .blacs = OUTSIDE,
+                        .rows = rows,
+                        .columns = columns,
+                        .row = OUTSIDE,
+                        .column = OUTSIDE};
+    snrq_status status = snrq_agree(context, start_blacs(grid));
+    if (status != SNRQ_OK)
+        snrq_grid_destroy(&grid);
+    else
+        *out = grid;
+    return status;
 }
 
 void snrq_grid_destroy(snrq_grid **grid)
@@ -254,4 +271,15 @@ void snrq_matrix_add_diagonal(snrq_matrix *m, double value, const unsigned char 
         if (g / NB % m->grid->rows != m->grid->row) continue;
         m->local[j * m->local_rows + local_begin(g, m->grid->row, m->grid->rows)] += value;
     }
+}
+
+snrq_status snrq_matrix_diagonal(const snrq_matrix *m, double *diagonal)
+{
+    memset(diagonal, 0, (size_t)m->columns * sizeof *diagonal);
+    for (int64_t j = 0; j < m->local_columns; j++) {
+        int64_t g = snrq_matrix_global_column(m, j);
+        if (g >= m->rows || g / NB % m->grid->rows != m->grid->row) continue;
+        diagonal[g] = m->local[j * m->local_rows + local_begin(g, m->grid->row, m->grid->rows)];
+    }
+    return snrq_collect(m->grid->context, diagonal, m->columns);
 }

@@ -56,6 +56,9 @@ void snrq_matrix_set_panel(snrq_matrix *matrix, int64_t begin, int64_t width, in
 snrq_status snrq_matrix_broadcast_panel(const snrq_matrix *matrix, int64_t begin, int64_t width,
                                         int64_t first_row, double *panel);
 
+/* diagonal [n] = the diagonal, on every rank. Collective over the context. */
+snrq_status snrq_matrix_diagonal(const snrq_matrix *matrix, double *diagonal);
+
 /* Adds value to every diagonal element i with mask == NULL or mask[i] != 0. Not collective. */
 void snrq_matrix_add_diagonal(snrq_matrix *matrix, double value, const unsigned char *mask);
 

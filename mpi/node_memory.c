@@ -11,9 +11,9 @@ static snrq_status allocate_window(const snrq_context *c, snrq_node_memory *m)
     void *base = NULL;
     MPI_Aint size = c->node_rank == 0 ? (MPI_Aint)m->bytes : 0;
     int unit = 1;
-    SNRQ_TRY(snrq_mpi_check(
-        MPI_Win_allocate_shared(size, 1, MPI_INFO_NULL, c->node, &base, &m->window),
-        "MPI_Win_allocate_shared (is /dev/shm large enough?)"));
+    SNRQ_TRY(
+        snrq_mpi_check(MPI_Win_allocate_shared(size, 1, MPI_INFO_NULL, c->node, &base, &m->window),
+                       "MPI_Win_allocate_shared (is /dev/shm large enough?)"));
     SNRQ_TRY(snrq_mpi_check(MPI_Win_shared_query(m->window, 0, &size, &unit, &base),
                             "MPI_Win_shared_query"));
     m->data = base;

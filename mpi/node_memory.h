@@ -21,12 +21,13 @@ snrq_status snrq_node_memory_create(const snrq_context *context, size_t bytes,
 /* Frees the memory and sets *memory to NULL. Collective over the node. */
 void snrq_node_memory_destroy(snrq_node_memory **memory);
 
-/* After this, what any rank of the node wrote before is seen by all of them. Collective over the node. */
+/* After this, what any rank of the node wrote before is seen by all of them. Collective over the
+ * node. */
 snrq_status snrq_node_memory_sync(const snrq_context *context, snrq_node_memory *memory);
 
-/* Copies rows between nodes: rank r wrote rows snrq_share(rows, unit, size, r) of a [rows, row_bytes]
- * table at `offset`, in its own node's memory; afterwards every node has all rows. Includes the sync.
- * Collective over the context. */
+/* Copies rows between nodes: rank r wrote rows snrq_share(rows, unit, size, r) of a [rows,
+ * row_bytes] table at `offset`, in its own node's memory; afterwards every node has all rows.
+ * Includes the sync. Collective over the context. */
 snrq_status snrq_node_memory_share_rows(const snrq_context *context, snrq_node_memory *memory,
                                         size_t offset, int64_t rows, int64_t unit,
                                         size_t row_bytes);

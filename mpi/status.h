@@ -1,8 +1,9 @@
 /* Status of a call, and the message that belongs to it.
  *
- * Every function that can fail returns a snrq_status. The values are the exit codes of the program, so
- * that what a shell script sees is what the failing function said. The message of the last failure of
- * this thread is kept, as errno is; snrq_agree() (context.h) makes it the same on all ranks.
+ * Every function that can fail returns a snrq_status. The values are the exit codes of the program,
+ * so that what a shell script sees is what the failing function said. The message of the last
+ * failure of this thread is kept, as errno is; snrq_agree() (context.h) makes it the same on all
+ * ranks.
  */
 #ifndef SNRQ_STATUS_H
 #define SNRQ_STATUS_H
@@ -21,7 +22,8 @@ typedef enum snrq_status {
 } snrq_status;
 
 /* Records a message (printf style: what was expected, what was found, where, what to do next) and
- * returns `status`, so that a failing function ends with `return snrq_fail(...)`. Not collective. */
+ * returns `status`, so that a failing function ends with `return snrq_fail(...)`. Not collective.
+ */
 snrq_status snrq_fail(snrq_status status, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
@@ -29,8 +31,8 @@ snrq_status snrq_fail(snrq_status status, const char *format, ...)
 const char *snrq_error_message(void);
 
 /* Allocates zeroed memory for `count` items of `size` bytes and stores it in *(void **)out.
- * Overflow and lack of memory are SNRQ_INTERNAL with a message that names `what`; *out is then NULL.
- * count = 0 gives a pointer that can be freed. The caller frees it with free(). */
+ * Overflow and lack of memory are SNRQ_INTERNAL with a message that names `what`; *out is then
+ * NULL. count = 0 gives a pointer that can be freed. The caller frees it with free(). */
 snrq_status snrq_allocate(size_t count, size_t size, const char *what, void *out);
 
 /* Returns the status of a failed call to the caller. The only control flow in a macro. */

@@ -34,7 +34,8 @@ void snrq_rope_free(snrq_rope *rope)
 
 static void rotate(const snrq_rope *rope, int64_t token, float *head)
 {
-    const float *cosine = rope->cosine + token * rope->half, *sine = rope->sine + token * rope->half;
+    const float *cosine = rope->cosine + token * rope->half,
+                *sine = rope->sine + token * rope->half;
     for (int64_t i = 0; i < rope->half; i++) {
         float a = head[i], b = head[i + rope->half];
         head[i] = a * cosine[i] - b * sine[i];
@@ -55,7 +56,8 @@ static void softmax_row(float *scores, int64_t visible, int64_t width)
     for (int64_t i = visible; i < width; i++) scores[i] = 0.0f;
 }
 
-/* One query head of one sequence: q, k, v point at the head's first token, with row stride `stride`. */
+/* One query head of one sequence: q, k, v point at the head's first token, with row stride
+ * `stride`. */
 static void attend(const float *q, const float *k, const float *v, int64_t stride, int64_t tokens,
                    int64_t head_dim, float *scores, float *out, int64_t out_stride)
 {

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The cheapest extension of a beam that was not taken yet: its grid values lie in order of distance around y, below from
- * `low` down and above from `high` up. */
+/* The cheapest extension of a beam that was not taken yet: its grid values lie in order of distance
+ * around y, below from `low` down and above from `high` up. */
 typedef struct snrq_candidate {
     double cost; /* HUGE if there is none left */
     int low, high, code;
@@ -64,7 +64,8 @@ void snrq_beam_scratch_free(snrq_beam_scratch *s)
     memset(s, 0, sizeof *s);
 }
 
-/* y of every beam at the start of a panel: that of the first beam, and the recent columns in which a beam differs. */
+/* y of every beam at the start of a panel: that of the first beam, and the recent columns in which
+ * a beam differs. */
 static void start_panel(const snrq_rows *r, int64_t row, const snrq_panel *p, const float *y,
                         const snrq_beam_row *b, snrq_beam_scratch *s)
 {
@@ -105,9 +106,10 @@ static void advance(snrq_candidate *c, double cost, double d2, float scale, int 
     }
 }
 
-/* Decides column c of the panel: the cheapest extensions of all beams, each beam's in order of distance. */
-static int extend(const snrq_beam_row *b, int count, int64_t c, double d2, float scale, int zero, int top,
-                  snrq_beam_scratch *s)
+/* Decides column c of the panel: the cheapest extensions of all beams, each beam's in order of
+ * distance. */
+static int extend(const snrq_beam_row *b, int count, int64_t c, double d2, float scale, int zero,
+                  int top, snrq_beam_scratch *s)
 {
     int taken = 0;
     for (int k = 0; k < count; k++) {
@@ -132,8 +134,8 @@ static int extend(const snrq_beam_row *b, int count, int64_t c, double d2, float
 }
 
 /* y of the survivors for the columns of the panel that are still to come. */
-static void feed_back(const snrq_panel *p, int64_t c, int count, int width, float target, float scale,
-                      int zero, snrq_beam_scratch *s)
+static void feed_back(const snrq_panel *p, int64_t c, int count, int width, float target,
+                      float scale, int zero, snrq_beam_scratch *s)
 {
     const float *u = p->u + c * SNRQ_BLOCK;
     for (int k = 0; k < count; k++) {
@@ -171,7 +173,8 @@ static snrq_status reserve(snrq_beam_row *b, int64_t columns)
     uint8_t *recent = NULL;
     SNRQ_TRY(snrq_allocate((size_t)b->width * (size_t)capacity, 1, "recent codes", &recent));
     for (int k = 0; k < b->count; k++)
-        memcpy(recent + k * capacity, b->recent + k * b->capacity, (size_t)(b->settled - b->position));
+        memcpy(recent + k * capacity, b->recent + k * b->capacity,
+               (size_t)(b->settled - b->position));
     free(b->recent);
     b->recent = recent;
     b->capacity = capacity;
@@ -179,7 +182,8 @@ static snrq_status reserve(snrq_beam_row *b, int64_t columns)
 }
 
 /* The survivors' recent codes: this panel's, followed by those of the beam each comes from. */
-static snrq_status take_over(const snrq_panel *p, int count, snrq_beam_row *b, const snrq_beam_scratch *s)
+static snrq_status take_over(const snrq_panel *p, int count, snrq_beam_row *b,
+                             const snrq_beam_scratch *s)
 {
     size_t recent = (size_t)(b->settled - b->position), width = (size_t)p->width;
     uint8_t *old = NULL;
@@ -214,7 +218,8 @@ snrq_status snrq_beam_panel(const snrq_rows *r, int64_t row, const snrq_panel *p
                             float *errors, snrq_beam_row *b, snrq_beam_scratch *s)
 {
     int top = (1 << r->bits) - 1, count = b->count;
-    const float *target = r->target + row * r->columns, *scales = r->scales + row * r->groups->count;
+    const float *target = r->target + row * r->columns,
+                *scales = r->scales + row * r->groups->count;
     const uint8_t *zeros = r->zeros + row * r->groups->count;
     start_panel(r, row, p, y, b, s);
     for (int64_t c = p->width - 1; c >= 0; c--) {

@@ -2,14 +2,14 @@
  *
  *     h [tokens, hidden]            the residual stream
  *     begin:     x = RMSNorm(h)                              input of [q,k,v]
- *     apply:     y = W_stage x                               the stage's linear modules, outputs stacked
- *     continue:  [q,k,v] x = attention(y)                    input of [o]
- *                [o]       h += y, x = RMSNorm(h)            input of [gate,up]
- *                [gate,up] x = silu(y_gate) * y_up           input of [down]
- *                [down]    h += y
+ *     apply:     y = W_stage x                               the stage's linear modules, outputs
+ * stacked continue:  [q,k,v] x = attention(y)                    input of [o] [o]       h += y, x =
+ * RMSNorm(h)            input of [gate,up] [gate,up] x = silu(y_gate) * y_up           input of
+ * [down] [down]    h += y
  *
- * Statistics are gathered, and modules quantized, between `begin/continue` and `apply`. Everything works on a batch of
- * sequences; arithmetic is fp32 with fixed shapes, so results do not depend on how sequences are batched.
+ * Statistics are gathered, and modules quantized, between `begin/continue` and `apply`. Everything
+ * works on a batch of sequences; arithmetic is fp32 with fixed shapes, so results do not depend on
+ * how sequences are batched.
  */
 #ifndef SNRQ_BLOCK_H
 #define SNRQ_BLOCK_H
@@ -19,10 +19,10 @@
 #include "pipeline/linear.h"
 
 typedef struct snrq_block {
-    const snrq_config *config;            /* borrowed */
-    const snrq_family *family;            /* borrowed */
-    const snrq_rope *rope;                /* borrowed */
-    snrq_weight module[SNRQ_MAX_MODULES]; /* views */
+    const snrq_config *config;              /* borrowed */
+    const snrq_family *family;              /* borrowed */
+    const snrq_rope *rope;                  /* borrowed */
+    snrq_weight module[SNRQ_MAX_MODULES];   /* views */
     const float *attention_norm, *mlp_norm; /* [hidden] fp32, borrowed */
 } snrq_block;
 

@@ -37,12 +37,14 @@ snrq_status snrq_linear_apply(const snrq_weight *w, const float *x, int64_t sequ
     int threads = omp_get_max_threads();
     size_t panel_floats = (size_t)(PANEL_ROWS * w->columns);
     float *scratch = NULL;
-    SNRQ_TRY(snrq_allocate((size_t)threads * panel_floats, sizeof *scratch, "weight panels", &scratch));
+    SNRQ_TRY(
+        snrq_allocate((size_t)threads * panel_floats, sizeof *scratch, "weight panels", &scratch));
 #pragma omp parallel
     {
         float *panel = scratch + (size_t)omp_get_thread_num() * panel_floats;
         int64_t widened = -1;
-        /* Units run panel by panel, so that a thread widens a panel once for its run of sequences. */
+        /* Units run panel by panel, so that a thread widens a panel once for its run of sequences.
+         */
 #pragma omp for schedule(static)
         for (int64_t unit = 0; unit < panels * sequences; unit++) {
             int64_t p = unit / sequences, s = unit % sequences;

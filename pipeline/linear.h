@@ -1,8 +1,8 @@
 /* Linear modules as the forward pass reads them: dense in the checkpoint's type, or quantized.
  *
- * Arithmetic is fp32. A row panel of weights is widened to fp32 once per use and multiplied with whole
- * sequences, one GEMM of fixed shape per panel and sequence: the result is the same bits however the sequences are
- * dealt to ranks, and for any number of threads.
+ * Arithmetic is fp32. A row panel of weights is widened to fp32 once per use and multiplied with
+ * whole sequences, one GEMM of fixed shape per panel and sequence: the result is the same bits
+ * however the sequences are dealt to ranks, and for any number of threads.
  */
 #ifndef SNRQ_LINEAR_H
 #define SNRQ_LINEAR_H
@@ -15,18 +15,19 @@ typedef struct snrq_weight {
     snrq_dtype dtype;
     const unsigned char *dense; /* [rows, columns] of dtype, or NULL if quantized */
     /* quantized: value = scales[r, g] * (codes[r, c] - zeros[r, g]), g = g_idx[c] */
-    const uint8_t *codes;  /* [rows, columns] */
-    const float *scales;   /* [rows, groups] */
-    const uint8_t *zeros;  /* [rows, groups] */
-    const int32_t *g_idx;  /* [columns] */
+    const uint8_t *codes; /* [rows, columns] */
+    const float *scales;  /* [rows, groups] */
+    const uint8_t *zeros; /* [rows, groups] */
+    const int32_t *g_idx; /* [columns] */
     int64_t groups;
 } snrq_weight;
 
 /* out [count, columns] = rows [row, row + count) as fp32. */
 void snrq_weight_widen(const snrq_weight *weight, int64_t row, int64_t count, float *out);
 
-/* y[s, t, 0..rows) = W x[s, t, :] for all sequences and tokens. x [sequences, tokens, columns]; y has row stride
- * `stride` (>= rows) and may be offset into a wider array. Not collective. SNRQ_INTERNAL without memory. */
+/* y[s, t, 0..rows) = W x[s, t, :] for all sequences and tokens. x [sequences, tokens, columns]; y
+ * has row stride `stride` (>= rows) and may be offset into a wider array. Not collective.
+ * SNRQ_INTERNAL without memory. */
 snrq_status snrq_linear_apply(const snrq_weight *weight, const float *x, int64_t sequences,
                               int64_t tokens, float *y, int64_t stride);
 

@@ -43,23 +43,26 @@ snrq_status snrq_model_expect(const snrq_model *m, const char *name, int64_t row
     const snrq_tensor *t = snrq_model_tensor(m, name);
     int dimensions = columns > 0 ? 2 : 1;
     if (t == NULL)
-        return snrq_fail(SNRQ_BAD_DATA,
-                         "%s: no tensor '%s', which config.json asks for (is the checkpoint complete, "
-                         "and does config.json belong to it?)",
-                         m->path, name);
-    if (t->dimensions != dimensions || t->shape[0] != rows || (columns > 0 && t->shape[1] != columns))
-        return snrq_fail(SNRQ_BAD_DATA,
-                         "%s: tensor '%s' has %d dimension(s), the first of %lld and the last of %lld; "
-                         "config.json asks for [%lld%s%.0lld]",
-                         m->path, name, t->dimensions,
-                         (long long)(t->dimensions > 0 ? t->shape[0] : 0),
-                         (long long)(t->dimensions > 0 ? t->shape[t->dimensions - 1] : 0),
-                         (long long)rows, columns > 0 ? ", " : "", (long long)columns);
+        return snrq_fail(
+            SNRQ_BAD_DATA,
+            "%s: no tensor '%s', which config.json asks for (is the checkpoint complete, "
+            "and does config.json belong to it?)",
+            m->path, name);
+    if (t->dimensions != dimensions || t->shape[0] != rows ||
+        (columns > 0 && t->shape[1] != columns))
+        return snrq_fail(
+            SNRQ_BAD_DATA,
+            "%s: tensor '%s' has %d dimension(s), the first of %lld and the last of %lld; "
+            "config.json asks for [%lld%s%.0lld]",
+            m->path, name, t->dimensions, (long long)(t->dimensions > 0 ? t->shape[0] : 0),
+            (long long)(t->dimensions > 0 ? t->shape[t->dimensions - 1] : 0), (long long)rows,
+            columns > 0 ? ", " : "", (long long)columns);
     if (!parse_dtype(t->dtype, dtype))
-        return snrq_fail(SNRQ_BAD_DATA,
-                         "%s: tensor '%s' is of type %s; supported are F32, F16 and BF16 (quantized "
-                         "checkpoints cannot be quantized again)",
-                         m->path, name, t->dtype);
+        return snrq_fail(
+            SNRQ_BAD_DATA,
+            "%s: tensor '%s' is of type %s; supported are F32, F16 and BF16 (quantized "
+            "checkpoints cannot be quantized again)",
+            m->path, name, t->dtype);
     *tensor = t;
     return SNRQ_OK;
 }
@@ -144,7 +147,8 @@ snrq_status snrq_model_open(const snrq_context *context, const char *path, snrq_
         m->context = context;
         m->quantized = snrq_output_is(path);
         if (strlen(path) >= sizeof m->path)
-            status = snrq_fail(SNRQ_USAGE, "model path is longer than %zu bytes", sizeof m->path - 1);
+            status =
+                snrq_fail(SNRQ_USAGE, "model path is longer than %zu bytes", sizeof m->path - 1);
         else
             strcpy(m->path, path);
     }
@@ -246,8 +250,8 @@ static snrq_status load_table(const snrq_model *m, const char *name, snrq_table 
     memset(out, 0, sizeof *out);
     SNRQ_TRY(snrq_model_expect(m, name, rows, columns, &t, &dtype));
     SNRQ_TRY(snrq_node_memory_create(m->context, t->bytes, &out->memory));
-    SNRQ_TRY(snrq_agree(m->context, snrq_model_load_dense(m, name, rows, columns,
-                                                          out->memory->data, &out->weight)));
+    SNRQ_TRY(snrq_agree(m->context, snrq_model_load_dense(m, name, rows, columns, out->memory->data,
+                                                          &out->weight)));
     return snrq_node_memory_sync(m->context, out->memory);
 }
 

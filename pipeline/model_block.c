@@ -66,7 +66,8 @@ static snrq_status load_dense_block(const snrq_model *m, int64_t layer, snrq_loa
 }
 
 snrq_status snrq_quantized_block_create(const snrq_model *m, int64_t layer, int64_t group_size,
-                                        const snrq_rope *rope, snrq_stage_arrays arrays[SNRQ_STAGES],
+                                        const snrq_rope *rope,
+                                        snrq_stage_arrays arrays[SNRQ_STAGES],
                                         snrq_loaded_block *out)
 {
     const snrq_family *f = &m->family;
@@ -112,13 +113,15 @@ static snrq_status read_module(const snrq_context *c, const snrq_block_file *fil
     size_t tail = strlen(shape->name), length = strlen(r->name);
     if (length < tail || strcmp(r->name + length - tail, shape->name) != 0 ||
         r->rows != weight->rows || r->columns != weight->columns || r->groups != weight->groups)
-        return snrq_fail(SNRQ_BAD_DATA,
-                         "%s: module %d is '%s' [%lld, %lld] with %lld groups; expected '...%s' [%lld, "
-                         "%lld] with %lld",
-                         path, index, r->name, (long long)r->rows, (long long)r->columns,
-                         (long long)r->groups, shape->name, (long long)weight->rows,
-                         (long long)weight->columns, (long long)weight->groups);
-    /* The views are const for the forward pass; here, and here only, the memory behind them is filled. */
+        return snrq_fail(
+            SNRQ_BAD_DATA,
+            "%s: module %d is '%s' [%lld, %lld] with %lld groups; expected '...%s' [%lld, "
+            "%lld] with %lld",
+            path, index, r->name, (long long)r->rows, (long long)r->columns, (long long)r->groups,
+            shape->name, (long long)weight->rows, (long long)weight->columns,
+            (long long)weight->groups);
+    /* The views are const for the forward pass; here, and here only, the memory behind them is
+     * filled. */
     snrq_range mine = snrq_share(weight->rows, 1, c->node_size, c->node_rank);
     return snrq_block_file_read(file, index, mine,
                                 (uint8_t *)weight->codes + mine.begin * weight->columns,

@@ -7,7 +7,8 @@
 /* The tensor, or NULL. Borrowed. */
 const snrq_tensor *snrq_model_tensor(const snrq_model *model, const char *name);
 
-/* The tensor with its shape checked: [rows, columns], or [rows] if columns is 0, and a float type. */
+/* The tensor with its shape checked: [rows, columns], or [rows] if columns is 0, and a float type.
+ */
 snrq_status snrq_model_expect(const snrq_model *model, const char *name, int64_t rows,
                               int64_t columns, const snrq_tensor **tensor, snrq_dtype *dtype);
 

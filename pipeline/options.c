@@ -13,8 +13,8 @@ typedef enum kind { TEXT, INTEGER, REAL, CHOICE, FLAG, GROUP } kind;
 
 typedef struct option_row {
     const char *name;
-    char letter;          /* short form, or 0 */
-    kind kind;            /* where the value goes: char *, int64_t, double, int64_t (index), bool, int64_t */
+    char letter; /* short form, or 0 */
+    kind kind;   /* where the value goes: char *, int64_t, double, int64_t (index), bool, int64_t */
     size_t field;         /* offset in snrq_options */
     const char *fallback; /* default, as it would be typed; NULL: none */
     double low, high;     /* INTEGER and REAL: inclusive bounds. FLAG: low is the value it sets */
@@ -34,33 +34,58 @@ enum {
 #define FIELD(name) offsetof(snrq_options, name)
 
 static const option_row table[] = {
-    {"output", 'o', TEXT, FIELD(output), NULL, 0, 0, NULL, Q, false, "OUT", "directory to write; an unfinished one is resumed"},
-    {"calibration", 0, TEXT, FIELD(calibration), NULL, 0, 0, NULL, Q, false, "TEXT", "calibration text (UTF-8)"},
+    {"output", 'o', TEXT, FIELD(output), NULL, 0, 0, NULL, Q, false, "OUT",
+     "directory to write; an unfinished one is resumed"},
+    {"calibration", 0, TEXT, FIELD(calibration), NULL, 0, 0, NULL, Q, false, "TEXT",
+     "calibration text (UTF-8)"},
     {"text", 0, TEXT, FIELD(text), NULL, 0, 0, NULL, E, false, "TEXT", "held-out text (UTF-8)"},
-    {"token-file", 0, TEXT, FIELD(token_file), NULL, 0, 0, NULL, Q | E, false, "FILE", "int32 little-endian token ids instead of a text, cut into windows in order"},
+    {"token-file", 0, TEXT, FIELD(token_file), NULL, 0, 0, NULL, Q | E, false, "FILE",
+     "int32 little-endian token ids instead of a text, cut into windows in order"},
     {"bits", 0, INTEGER, FIELD(bits), "4", 2, 8, NULL, Q, true, "B", "bits per weight"},
-    {"group-size", 0, GROUP, FIELD(group_size), "128", 1, 1 << 20, NULL, Q, true, "N|channel", "columns that share a scale"},
-    {"symmetric", 0, FLAG, FIELD(asymmetric), NULL, 0, 0, NULL, Q, false, NULL, "zero point in the middle of the codes (default)"},
-    {"asymmetric", 0, FLAG, FIELD(asymmetric), NULL, 1, 1, NULL, Q, true, NULL, "a zero point per group"},
-    {"method", 0, CHOICE, FIELD(method), "ksnrq", 0, 0, "rtn|ldlq|snrq|ksnrq", Q, true, "M", "rtn: nearest value; ldlq: error feedback; snrq: with shifted target; ksnrq: snrq with beam search"},
+    {"group-size", 0, GROUP, FIELD(group_size), "128", 1, 1 << 20, NULL, Q, true, "N|channel",
+     "columns that share a scale"},
+    {"symmetric", 0, FLAG, FIELD(asymmetric), NULL, 0, 0, NULL, Q, false, NULL,
+     "zero point in the middle of the codes (default)"},
+    {"asymmetric", 0, FLAG, FIELD(asymmetric), NULL, 1, 1, NULL, Q, true, NULL,
+     "a zero point per group"},
+    {"method", 0, CHOICE, FIELD(method), "ksnrq", 0, 0, "rtn|ldlq|snrq|ksnrq", Q, true, "M",
+     "rtn: nearest value; ldlq: error feedback; snrq: with shifted target; ksnrq: snrq with beam "
+     "search"},
     {"beam", 0, INTEGER, FIELD(beam), "8", 1, 1024, NULL, Q, true, "K", "beam width of ksnrq"},
-    {"alpha", 0, TEXT, FIELD(alpha_text), "fixed:0.5", 0, 0, NULL, Q, true, "MODE", "regularization strength of snrq, ksnrq: fixed:V | sampled:B | chained | corr"},
-    {"grid", 0, CHOICE, FIELD(grid), "minmax", 0, 0, "minmax|mse|hessian", Q, true, "G", "how scales are chosen"},
-    {"groups", 0, CHOICE, FIELD(permuted_groups), "original", 0, 0, "original|permuted", Q, true, "G", "groups of neighbouring columns, or of columns in decision order"},
-    {"order", 0, CHOICE, FIELD(natural_order), "diagonal", 0, 0, "diagonal|natural", Q, true, "O", "decide the columns of largest diag(H) first, or the last one first"},
-    {"scale-type", 0, CHOICE, FIELD(scale_type), "f16", 0, 0, "f32|f16|bf16", Q, true, "T", "what the checkpoint stores scales in (fixed before rounding starts)"},
-    {"damp", 0, REAL, FIELD(damp), "0.01", 0, 1, NULL, Q, true, "X", "damping, as a share of mean(diag H)"},
-    {"refine", 0, INTEGER, FIELD(refine), "0", 0, 1000, NULL, Q, true, "N", "coordinate-descent passes after the search, at most"},
-    {"sequences", 0, INTEGER, FIELD(sequences), "0", 0, 1 << 24, NULL, Q | E, true, "N", "windows to use; 0: 128 for quantize, all for evaluate"},
-    {"length", 0, INTEGER, FIELD(length), "0", 0, 1 << 24, NULL, Q | E, true, "T", "tokens per window; 0: the model's context, at most 2048"},
-    {"seed", 0, INTEGER, FIELD(seed), "0", 0, 9007199254740992.0, NULL, Q, true, "S", "seed of the random windows and of sampled alpha"},
-    {"windows", 0, CHOICE, FIELD(consecutive), "random", 0, 0, "random|consecutive", Q, true, "W", "where calibration windows start in the text"},
-    {"reference", 0, TEXT, FIELD(reference), NULL, 0, 0, NULL, E, false, "MODEL", "full-precision model to compare with: KL divergence and top-1 agreement"},
-    {"logprobs", 0, TEXT, FIELD(logprobs), NULL, 0, 0, NULL, E, false, "FILE.npy", "write the log-probability of every scored token (float32)"},
-    {"factor-grid", 0, TEXT, FIELD(factor_grid_text), NULL, 0, 0, NULL, Q, true, "RxC", "process grid of the factorization; default: by matrix size"},
-    {"threads", 0, INTEGER, FIELD(threads), "0", 0, 4096, NULL, Q | E, false, "N", "threads per rank; 0: OMP_NUM_THREADS, or the node's cores shared evenly"},
-    {"json", 0, FLAG, FIELD(json), NULL, 1, 1, NULL, E | I | V, false, NULL, "one JSON object on standard output"},
-    {"dry-run", 0, FLAG, FIELD(dry_run), NULL, 1, 1, NULL, Q, false, NULL, "check everything, print the plan, write nothing"},
+    {"alpha", 0, TEXT, FIELD(alpha_text), "fixed:0.5", 0, 0, NULL, Q, true, "MODE",
+     "regularization strength of snrq, ksnrq: fixed:V | sampled:B | chained | corr"},
+    {"grid", 0, CHOICE, FIELD(grid), "minmax", 0, 0, "minmax|mse|hessian", Q, true, "G",
+     "how scales are chosen"},
+    {"groups", 0, CHOICE, FIELD(permuted_groups), "original", 0, 0, "original|permuted", Q, true,
+     "G", "groups of neighbouring columns, or of columns in decision order"},
+    {"order", 0, CHOICE, FIELD(natural_order), "diagonal", 0, 0, "diagonal|natural", Q, true, "O",
+     "decide the columns of largest diag(H) first, or the last one first"},
+    {"scale-type", 0, CHOICE, FIELD(scale_type), "f16", 0, 0, "f32|f16|bf16", Q, true, "T",
+     "what the checkpoint stores scales in (fixed before rounding starts)"},
+    {"damp", 0, REAL, FIELD(damp), "0.01", 0, 1, NULL, Q, true, "X",
+     "damping, as a share of mean(diag H)"},
+    {"refine", 0, INTEGER, FIELD(refine), "0", 0, 1000, NULL, Q, true, "N",
+     "coordinate-descent passes after the search, at most"},
+    {"sequences", 0, INTEGER, FIELD(sequences), "0", 0, 1 << 24, NULL, Q | E, true, "N",
+     "windows to use; 0: 128 for quantize, all for evaluate"},
+    {"length", 0, INTEGER, FIELD(length), "0", 0, 1 << 24, NULL, Q | E, true, "T",
+     "tokens per window; 0: the model's context, at most 2048"},
+    {"seed", 0, INTEGER, FIELD(seed), "0", 0, 9007199254740992.0, NULL, Q, true, "S",
+     "seed of the random windows and of sampled alpha"},
+    {"windows", 0, CHOICE, FIELD(consecutive), "random", 0, 0, "random|consecutive", Q, true, "W",
+     "where calibration windows start in the text"},
+    {"reference", 0, TEXT, FIELD(reference), NULL, 0, 0, NULL, E, false, "MODEL",
+     "full-precision model to compare with: KL divergence and top-1 agreement"},
+    {"logprobs", 0, TEXT, FIELD(logprobs), NULL, 0, 0, NULL, E, false, "FILE.npy",
+     "write the log-probability of every scored token (float32)"},
+    {"factor-grid", 0, TEXT, FIELD(factor_grid_text), NULL, 0, 0, NULL, Q, true, "RxC",
+     "process grid of the factorization; default: by matrix size"},
+    {"threads", 0, INTEGER, FIELD(threads), "0", 0, 4096, NULL, Q | E, false, "N",
+     "threads per rank; 0: OMP_NUM_THREADS, or the node's cores shared evenly"},
+    {"json", 0, FLAG, FIELD(json), NULL, 1, 1, NULL, E | I | V, false, NULL,
+     "one JSON object on standard output"},
+    {"dry-run", 0, FLAG, FIELD(dry_run), NULL, 1, 1, NULL, Q, false, NULL,
+     "check everything, print the plan, write nothing"},
 };
 enum { ROWS = sizeof table / sizeof table[0] };
 
@@ -71,12 +96,16 @@ typedef struct command_row {
 } command_row;
 
 static const command_row commands[] = {
-    {"quantize", "MODEL", SNRQ_COMMAND_QUANTIZE, "quantize a Hugging Face checkpoint into OUT; resumes by itself",
+    {"quantize", "MODEL", SNRQ_COMMAND_QUANTIZE,
+     "quantize a Hugging Face checkpoint into OUT; resumes by itself",
      "mpirun -n 2 snrq quantize MODEL --calibration text.txt -o OUT --bits 3 --group-size 64"},
-    {"evaluate", "MODEL|OUT", SNRQ_COMMAND_EVALUATE, "perplexity over non-overlapping windows; KL to a reference model",
+    {"evaluate", "MODEL|OUT", SNRQ_COMMAND_EVALUATE,
+     "perplexity over non-overlapping windows; KL to a reference model",
      "mpirun -n 2 snrq evaluate OUT --text held-out.txt --reference MODEL"},
-    {"inspect", "MODEL|OUT", SNRQ_COMMAND_INSPECT, "what it is: shapes, sizes, quality per module", "snrq inspect OUT"},
-    {"verify", "OUT", SNRQ_COMMAND_VERIFY, "check every committed file against the manifest", "snrq verify OUT"},
+    {"inspect", "MODEL|OUT", SNRQ_COMMAND_INSPECT, "what it is: shapes, sizes, quality per module",
+     "snrq inspect OUT"},
+    {"verify", "OUT", SNRQ_COMMAND_VERIFY, "check every committed file against the manifest",
+     "snrq verify OUT"},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
@@ -109,9 +138,11 @@ static snrq_status parse_number(const option_row *row, const char *value, double
     errno = 0;
     *out = strtod(value, &end);
     bool whole = row->kind == REAL || *out == floor(*out);
-    if (end == value || *end != '\0' || errno != 0 || !whole || !(*out >= row->low && *out <= row->high))
+    if (end == value || *end != '\0' || errno != 0 || !whole ||
+        !(*out >= row->low && *out <= row->high))
         return snrq_fail(SNRQ_USAGE, "--%s: expected %s from %.15g to %.15g, found '%s'", row->name,
-                         row->kind == REAL ? "a number" : "a whole number", row->low, row->high, value);
+                         row->kind == REAL ? "a number" : "a whole number", row->low, row->high,
+                         value);
     return SNRQ_OK;
 }
 
@@ -207,16 +238,22 @@ static snrq_status make_help(const command_row *command, char **help)
     FILE *f = open_memstream(help, &bytes);
     if (f == NULL) return snrq_fail(SNRQ_INTERNAL, "cannot allocate the help text");
     if (command == NULL) {
-        fprintf(f, "snrq %s - distributed post-training quantization of large language models\n\n"
-                   "usage: [mpirun -n P] snrq COMMAND ARGUMENT [options]\n\ncommands:\n", SNRQ_VERSION);
+        fprintf(f,
+                "snrq %s - distributed post-training quantization of large language models\n\n"
+                "usage: [mpirun -n P] snrq COMMAND ARGUMENT [options]\n\ncommands:\n",
+                SNRQ_VERSION);
         for (int i = 0; i < COMMANDS; i++)
-            fprintf(f, "  %-9s %-10s %s\n", commands[i].name, commands[i].argument, commands[i].help);
-        fputs("\n`snrq COMMAND --help` lists the options of a command. Exit codes: 0 complete, 75 stopped at a\n"
-              "safe point (run again to continue), 64 usage, 65 bad input data, 66 missing input, 73 cannot\n"
-              "write, 74 I/O error, 70 internal error.\n", f);
+            fprintf(f, "  %-9s %-10s %s\n", commands[i].name, commands[i].argument,
+                    commands[i].help);
+        fputs("\n`snrq COMMAND --help` lists the options of a command. Exit codes: 0 complete, 75 "
+              "stopped at a\n"
+              "safe point (run again to continue), 64 usage, 65 bad input data, 66 missing input, "
+              "73 cannot\n"
+              "write, 74 I/O error, 70 internal error.\n",
+              f);
     } else {
-        fprintf(f, "usage: [mpirun -n P] snrq %s %s [options]\n%s.\n\noptions [default]:\n", command->name,
-                command->argument, command->help);
+        fprintf(f, "usage: [mpirun -n P] snrq %s %s [options]\n%s.\n\noptions [default]:\n",
+                command->name, command->argument, command->help);
         for (int i = 0; i < ROWS; i++)
             if (table[i].commands & (unsigned)command->command) print_option(f, &table[i]);
         fprintf(f, "\nexample:\n  %s\n", command->example);
@@ -233,9 +270,11 @@ static snrq_status check_required(const command_row *command, const snrq_options
                          command->argument, command->example);
     if (o->command == SNRQ_COMMAND_QUANTIZE) {
         if (o->output == NULL && !o->dry_run)
-            return snrq_fail(SNRQ_USAGE, "quantize: -o OUT is missing; example: %s", command->example);
+            return snrq_fail(SNRQ_USAGE, "quantize: -o OUT is missing; example: %s",
+                             command->example);
         if ((o->calibration == NULL) == (o->token_file == NULL))
-            return snrq_fail(SNRQ_USAGE, "quantize: give either --calibration TEXT or --token-file FILE");
+            return snrq_fail(SNRQ_USAGE,
+                             "quantize: give either --calibration TEXT or --token-file FILE");
     }
     if (o->command == SNRQ_COMMAND_EVALUATE && (o->text == NULL) == (o->token_file == NULL))
         return snrq_fail(SNRQ_USAGE, "evaluate: give either --text TEXT or --token-file FILE");
@@ -263,7 +302,8 @@ static snrq_status parse_arguments(const command_row *command, int argc, char **
             return SNRQ_OK;
         }
         if (c == ':')
-            return snrq_fail(SNRQ_USAGE, "%s: option %s needs a value", command->name, argv[optind - 1]);
+            return snrq_fail(SNRQ_USAGE, "%s: option %s needs a value", command->name,
+                             argv[optind - 1]);
         int row = c - 1000;
         for (int i = 0; i < ROWS && row < 0; i++)
             if (table[i].letter == (char)c && c != '?') row = i;
@@ -271,7 +311,8 @@ static snrq_status parse_arguments(const command_row *command, int argc, char **
             return snrq_fail(SNRQ_USAGE, "%s: unknown option %s; `snrq %s --help` lists them",
                              command->name, argv[optind - 1], command->name);
         if (!(table[row].commands & (unsigned)command->command))
-            return snrq_fail(SNRQ_USAGE, "%s: --%s does not belong to this command; `snrq %s --help`",
+            return snrq_fail(SNRQ_USAGE,
+                             "%s: --%s does not belong to this command; `snrq %s --help`",
                              command->name, table[row].name, command->name);
         SNRQ_TRY(set_value(&table[row], optarg, o));
     }
@@ -292,7 +333,8 @@ snrq_status snrq_options_parse(int argc, char **argv, snrq_options *o, char **he
         SNRQ_TRY(make_help(NULL, help));
         return snrq_fail(SNRQ_USAGE, "no command given; `snrq --help` lists them");
     }
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0)
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
+        strcmp(argv[1], "help") == 0)
         return make_help(argc > 2 ? find_command(argv[2]) : NULL, help);
     if (strcmp(argv[1], "--version") == 0) {
         *help = strdup("snrq " SNRQ_VERSION "\n");
@@ -300,7 +342,8 @@ snrq_status snrq_options_parse(int argc, char **argv, snrq_options *o, char **he
     }
     const command_row *command = find_command(argv[1]);
     if (command == NULL)
-        return snrq_fail(SNRQ_USAGE, "unknown command '%s'; expected quantize, evaluate, inspect or verify",
+        return snrq_fail(SNRQ_USAGE,
+                         "unknown command '%s'; expected quantize, evaluate, inspect or verify",
                          argv[1]);
     o->command = command->command;
     bool wants_help = false;

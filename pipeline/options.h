@@ -1,4 +1,5 @@
-/* The command line: one table of options, from which --help, validation and the stored configuration come. */
+/* The command line: one table of options, from which --help, validation and the stored
+ * configuration come. */
 #ifndef SNRQ_OPTIONS_H
 #define SNRQ_OPTIONS_H
 
@@ -45,13 +46,14 @@ typedef struct snrq_options {
     bool json, dry_run;
 } snrq_options;
 
-/* Parses argv (argv[1] is the command). On SNRQ_OK with *done set, help or version was asked for and *text (a static string or
- * allocated with malloc, owned by the caller) holds it. SNRQ_USAGE with a message that names the option, what was
- * expected and what was found. Not collective: every rank parses the same argv. */
+/* Parses argv (argv[1] is the command). On SNRQ_OK with *done set, help or version was asked for
+ * and *text (a static string or allocated with malloc, owned by the caller) holds it. SNRQ_USAGE
+ * with a message that names the option, what was expected and what was found. Not collective: every
+ * rank parses the same argv. */
 snrq_status snrq_options_parse(int argc, char **argv, snrq_options *out, char **help);
 
-/* The options that decide the result, as a JSON object {"bits": 3, ...}, for the stored configuration. New reference; NULL
- * without memory. */
+/* The options that decide the result, as a JSON object {"bits": 3, ...}, for the stored
+ * configuration. New reference; NULL without memory. */
 json_t *snrq_options_stored(const snrq_options *options);
 
 /* Names as on the command line. Borrowed. */

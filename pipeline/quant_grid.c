@@ -25,7 +25,8 @@ snrq_status snrq_groups_create(const int32_t *order, int64_t columns, int64_t gr
         out->first[out->of_position[k] + 1]++;
     }
     for (int64_t g = 0; g < out->count; g++) out->first[g + 1] += out->first[g];
-    /* Each start walks to the end of its group while the members are dealt, and is put back afterwards. */
+    /* Each start walks to the end of its group while the members are dealt, and is put back
+     * afterwards. */
     for (int64_t k = 0; k < columns; k++)
         out->members[out->first[out->of_position[k]]++] = (int32_t)k;
     for (int64_t g = out->count; g > 0; g--) out->first[g] = out->first[g - 1];
@@ -61,7 +62,8 @@ static double grid_error(const snrq_grid_rule *rule, const sample *s, float scal
     return sum;
 }
 
-/* Scale and zero of the range [lo, hi]; a scale that the checkpoint would store as zero becomes one, as for an all-zero group. */
+/* Scale and zero of the range [lo, hi]; a scale that the checkpoint would store as zero becomes
+ * one, as for an all-zero group. */
 static void grid_of_range(const snrq_grid_rule *rule, float lo, float hi, float *scale, int *zero)
 {
     int top = (1 << rule->bits) - 1, middle = 1 << (rule->bits - 1);
@@ -77,7 +79,8 @@ static void grid_of_range(const snrq_grid_rule *rule, float lo, float hi, float 
     *zero = rule->symmetric ? middle : snrq_nearest_code(-lo, s, 0, top);
 }
 
-static snrq_status fit_group(const snrq_grid_rule *rule, const sample *s, float *scale, uint8_t *zero)
+static snrq_status fit_group(const snrq_grid_rule *rule, const sample *s, float *scale,
+                             uint8_t *zero)
 {
     float lo = 0.0f, hi = 0.0f;
     int z = 0;
@@ -87,10 +90,11 @@ static snrq_status fit_group(const snrq_grid_rule *rule, const sample *s, float 
     }
     grid_of_range(rule, lo, hi, scale, &z);
     if (!isfinite(*scale))
-        return snrq_fail(SNRQ_BAD_DATA,
-                         "a group's values reach from %g to %g, too far for %s scales; choose another "
-                         "--scale-type",
-                         (double)lo, (double)hi, snrq_dtype_name(rule->scale_type));
+        return snrq_fail(
+            SNRQ_BAD_DATA,
+            "a group's values reach from %g to %g, too far for %s scales; choose another "
+            "--scale-type",
+            (double)lo, (double)hi, snrq_dtype_name(rule->scale_type));
     *zero = (uint8_t)z;
     if (rule->kind == SNRQ_GRID_MINMAX || (lo == 0.0f && hi == 0.0f)) return SNRQ_OK;
 
@@ -109,11 +113,13 @@ static snrq_status fit_group(const snrq_grid_rule *rule, const sample *s, float 
 }
 
 snrq_status snrq_quant_grid_fit(const snrq_grid_rule *rule, const snrq_groups *groups,
-                                const float *target, const double *d2, float *scales, uint8_t *zeros)
+                                const float *target, const double *d2, float *scales,
+                                uint8_t *zeros)
 {
     double *weights = NULL;
     float *values = NULL;
-    snrq_status status = snrq_allocate((size_t)groups->columns, sizeof *weights, "grid weights", &weights);
+    snrq_status status =
+        snrq_allocate((size_t)groups->columns, sizeof *weights, "grid weights", &weights);
     if (status == SNRQ_OK)
         status = snrq_allocate((size_t)groups->columns, sizeof *values, "grid values", &values);
     for (int64_t g = 0; status == SNRQ_OK && g < groups->count; g++) {

@@ -1,4 +1,5 @@
-/* Coordinate descent after the search; see search.h. G = (R - Q) H, so that the step of column j is G_j / H_jj. */
+/* Coordinate descent after the search; see search.h. G = (R - Q) H, so that the step of column j is
+ * G_j / H_jj. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -56,8 +57,8 @@ static int64_t refine_panel(snrq_rows *r, const gram_panel *p, float *errors)
 #pragma omp parallel for schedule(dynamic) reduction(+ : changed)
     for (int64_t row = 0; row < r->rows; row += SNRQ_TILE_ROWS) {
         float g[SNRQ_TILE_ROWS * SNRQ_BLOCK];
-        snrq_sgemm(false, false, SNRQ_TILE_ROWS, p->width, r->columns, 1.0f, errors + row * r->columns,
-                   r->columns, p->h, SNRQ_BLOCK, 0.0f, g, SNRQ_BLOCK);
+        snrq_sgemm(false, false, SNRQ_TILE_ROWS, p->width, r->columns, 1.0f,
+                   errors + row * r->columns, r->columns, p->h, SNRQ_BLOCK, 0.0f, g, SNRQ_BLOCK);
         for (int64_t i = 0; i < SNRQ_TILE_ROWS; i++)
             changed += descend(r, row + i, p, g + i * SNRQ_BLOCK, errors + (row + i) * r->columns);
     }
@@ -73,8 +74,10 @@ snrq_status snrq_refine(const snrq_matrix *h, int64_t passes, snrq_rows *rows)
     gram_panel panel = {0};
     if (passes == 0) return SNRQ_OK;
     snrq_status status = snrq_allocate(cells, sizeof *errors, "rounding errors", &errors);
-    if (status == SNRQ_OK) status = snrq_allocate(panel_cells, sizeof *buffer, "panel of H", &buffer);
-    if (status == SNRQ_OK) status = snrq_allocate(panel_cells, sizeof *panel.h, "panel of H", &panel.h);
+    if (status == SNRQ_OK)
+        status = snrq_allocate(panel_cells, sizeof *buffer, "panel of H", &buffer);
+    if (status == SNRQ_OK)
+        status = snrq_allocate(panel_cells, sizeof *panel.h, "panel of H", &panel.h);
     status = snrq_agree(context, status);
     for (int64_t i = 0; status == SNRQ_OK && i < rows->rows; i++)
         for (int64_t k = 0; k < rows->columns; k++)
@@ -83,8 +86,8 @@ snrq_status snrq_refine(const snrq_matrix *h, int64_t passes, snrq_rows *rows)
 
     for (int64_t pass = 0, changed = 1; status == SNRQ_OK && pass < passes && changed > 0; pass++) {
         changed = 0;
-        for (int64_t begin = (h->rows - 1) / SNRQ_BLOCK * SNRQ_BLOCK; status == SNRQ_OK && begin >= 0;
-             begin -= SNRQ_BLOCK) {
+        for (int64_t begin = (h->rows - 1) / SNRQ_BLOCK * SNRQ_BLOCK;
+             status == SNRQ_OK && begin >= 0; begin -= SNRQ_BLOCK) {
             int64_t width = h->rows - begin < SNRQ_BLOCK ? h->rows - begin : SNRQ_BLOCK;
             status = load_panel(h, begin, width, buffer, &panel);
             if (status == SNRQ_OK) changed += refine_panel(rows, &panel, errors);

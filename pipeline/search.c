@@ -1,4 +1,5 @@
-/* Rounding rows panel by panel: the panels, the tiles, and the greedy recursion; the beam is in beam.c. See search.h. */
+/* Rounding rows panel by panel: the panels, the tiles, and the greedy recursion; the beam is in
+ * beam.c. See search.h. */
 #include "pipeline/search.h"
 
 #include <stdlib.h>
@@ -53,9 +54,10 @@ static snrq_status load_panel(const snrq_matrix *l, int64_t begin, int64_t width
     return SNRQ_OK;
 }
 
-/* y [SNRQ_TILE_ROWS, SNRQ_BLOCK] = R_panel + E_decided U, with E = R - Q of the decided columns [rows, columns]. */
-static void bring_in_decided(const snrq_rows *r, int64_t row, const snrq_panel *p, const float *errors,
-                             float *y)
+/* y [SNRQ_TILE_ROWS, SNRQ_BLOCK] = R_panel + E_decided U, with E = R - Q of the decided columns
+ * [rows, columns]. */
+static void bring_in_decided(const snrq_rows *r, int64_t row, const snrq_panel *p,
+                             const float *errors, float *y)
 {
     int64_t decided = p->begin + p->width, count = r->columns - decided;
     for (int64_t i = 0; i < SNRQ_TILE_ROWS; i++)
@@ -67,12 +69,15 @@ static void bring_in_decided(const snrq_rows *r, int64_t row, const snrq_panel *
                    SNRQ_BLOCK, 1.0f, y, SNRQ_BLOCK);
 }
 
-/* Greedy over one panel of one row; y [width] is used up. errors [columns] of this row receives R - Q. */
-static void greedy_panel(const snrq_rows *r, int64_t row, const snrq_panel *p, snrq_rounding rounding,
-                         float *y, float *errors, uint8_t *codes, double *cost)
+/* Greedy over one panel of one row; y [width] is used up. errors [columns] of this row receives R -
+ * Q. */
+static void greedy_panel(const snrq_rows *r, int64_t row, const snrq_panel *p,
+                         snrq_rounding rounding, float *y, float *errors, uint8_t *codes,
+                         double *cost)
 {
     int top = (1 << r->bits) - 1;
-    const float *target = r->target + row * r->columns, *scales = r->scales + row * r->groups->count;
+    const float *target = r->target + row * r->columns,
+                *scales = r->scales + row * r->groups->count;
     const uint8_t *zeros = r->zeros + row * r->groups->count;
     for (int64_t c = p->width - 1; c >= 0; c--) {
         int64_t k = p->begin + c;
@@ -99,19 +104,19 @@ typedef struct search_state {
     float *beam_errors;   /* [rows, columns] of the first beam, or NULL */
 } search_state;
 
-static snrq_status search_tile(const snrq_rows *r, int64_t row, const snrq_panel *p, search_state *s,
-                               snrq_beam_scratch *scratch)
+static snrq_status search_tile(const snrq_rows *r, int64_t row, const snrq_panel *p,
+                               search_state *s, snrq_beam_scratch *scratch)
 {
     float y[SNRQ_TILE_ROWS * SNRQ_BLOCK];
     bring_in_decided(r, row, p, s->greedy_errors, y);
     for (int64_t i = row; i < row + SNRQ_TILE_ROWS; i++)
-        greedy_panel(r, i, p, s->rounding, y + (i - row) * SNRQ_BLOCK, s->greedy_errors + i * r->columns,
-                     r->codes + i * r->columns, &r->costs[i]);
+        greedy_panel(r, i, p, s->rounding, y + (i - row) * SNRQ_BLOCK,
+                     s->greedy_errors + i * r->columns, r->codes + i * r->columns, &r->costs[i]);
     if (s->beams == NULL) return SNRQ_OK;
     bring_in_decided(r, row, p, s->beam_errors, y);
     for (int64_t i = row; i < row + SNRQ_TILE_ROWS; i++)
-        SNRQ_TRY(snrq_beam_panel(r, i, p, y + (i - row) * SNRQ_BLOCK, s->beam_errors + i * r->columns,
-                                 &s->beams[i], scratch));
+        SNRQ_TRY(snrq_beam_panel(r, i, p, y + (i - row) * SNRQ_BLOCK,
+                                 s->beam_errors + i * r->columns, &s->beams[i], scratch));
     return SNRQ_OK;
 }
 
@@ -135,7 +140,8 @@ static snrq_status search_panel(const snrq_rows *r, const snrq_panel *p, search_
     return SNRQ_OK;
 }
 
-static snrq_status create_state(const snrq_rows *r, snrq_rounding rounding, int beam, search_state *s)
+static snrq_status create_state(const snrq_rows *r, snrq_rounding rounding, int beam,
+                                search_state *s)
 {
     size_t cells = (size_t)(r->rows * r->columns);
     *s = (search_state){.rounding = rounding, .beam = beam};
@@ -171,8 +177,8 @@ snrq_status snrq_search(const snrq_matrix *l, snrq_rounding rounding, int beam, 
     status = snrq_agree(context, status);
 
     memset(rows->costs, 0, (size_t)rows->rows * sizeof *rows->costs);
-    for (int64_t begin = (l->columns - 1) / SNRQ_BLOCK * SNRQ_BLOCK; status == SNRQ_OK && begin >= 0;
-         begin -= SNRQ_BLOCK) {
+    for (int64_t begin = (l->columns - 1) / SNRQ_BLOCK * SNRQ_BLOCK;
+         status == SNRQ_OK && begin >= 0; begin -= SNRQ_BLOCK) {
         int64_t width = l->columns - begin < SNRQ_BLOCK ? l->columns - begin : SNRQ_BLOCK;
         status = load_panel(l, begin, width, buffer, &panel);
         if (status == SNRQ_OK) status = snrq_agree(context, search_panel(rows, &panel, &state));

@@ -1,19 +1,21 @@
 /* Successive rounding and its beam search (SNRQ, K-SNRQ; arXiv 2602.05902).
  *
  * Symbols, all in decision order p (columns are decided from n - 1 down to 0):
- *   R [rows, n]   rounding target            H = L L^T [n, n]   damped Gram and its lower Cholesky factor
- *   U_ij = L_ij / L_jj (i > j)               d_j = L_jj         K beam width
- *   y_j = R_j + sum_{i>j} (R_i - Q_i) U_ij   the value to round at column j, given what was decided before
- *   d_j^2 (y_j - q)^2                        cost of choosing q; summed over j it is (Q - R) H (Q - R)^T of the row
- * Greedy takes the nearest value. The beam keeps the K cheapest partial roundings of a row over all columns; each is
- * extended by every grid value, the K cheapest extensions survive (ties: lower parent, then lower code). The greedy path is
- * carried along, so that a row's result is never worse than greedy.
+ *   R [rows, n]   rounding target            H = L L^T [n, n]   damped Gram and its lower Cholesky
+ * factor U_ij = L_ij / L_jj (i > j)               d_j = L_jj         K beam width y_j = R_j +
+ * sum_{i>j} (R_i - Q_i) U_ij   the value to round at column j, given what was decided before d_j^2
+ * (y_j - q)^2                        cost of choosing q; summed over j it is (Q - R) H (Q - R)^T of
+ * the row Greedy takes the nearest value. The beam keeps the K cheapest partial roundings of a row
+ * over all columns; each is extended by every grid value, the K cheapest extensions survive (ties:
+ * lower parent, then lower code). The greedy path is carried along, so that a row's result is never
+ * worse than greedy.
  *
- * Work: the ranks hold disjoint rows in fixed tiles; column panels of L are broadcast from last to first; the tiles of a
- * rank are OpenMP tasks. For a tile and a panel one GEMM of fixed shape brings in all decided columns at once - for
- * all beams of a row, because beams differ only in a few recent columns, which are added per beam. A column in which all
- * beams of a row agree, and all columns decided before it, are settled and belong to that common part. This is exact: no beam
- * is ever cut. Memory per row: n floats and K codes per unsettled column.
+ * Work: the ranks hold disjoint rows in fixed tiles; column panels of L are broadcast from last to
+ * first; the tiles of a rank are OpenMP tasks. For a tile and a panel one GEMM of fixed shape
+ * brings in all decided columns at once - for all beams of a row, because beams differ only in a
+ * few recent columns, which are added per beam. A column in which all beams of a row agree, and all
+ * columns decided before it, are settled and belong to that common part. This is exact: no beam is
+ * ever cut. Memory per row: n floats and K codes per unsettled column.
  */
 #ifndef SNRQ_SEARCH_H
 #define SNRQ_SEARCH_H
@@ -23,8 +25,8 @@
 
 enum { SNRQ_TILE_ROWS = 64 };
 
-/* A set of rows to round, in decision order. Arrays are padded to whole tiles: rows is a multiple of SNRQ_TILE_ROWS, padding
- * rows are zero targets with scale 1. */
+/* A set of rows to round, in decision order. Arrays are padded to whole tiles: rows is a multiple
+ * of SNRQ_TILE_ROWS, padding rows are zero targets with scale 1. */
 typedef struct snrq_rows {
     int64_t rows, columns;
     int bits;
@@ -52,17 +54,17 @@ static inline float snrq_rows_value(const snrq_rows *r, int64_t row, int64_t k)
     return r->scales[g] * (float)(r->codes[row * r->columns + k] - r->zeros[g]);
 }
 
-/* Rounds all rows. l: the factor L [n, n]; beam 1 is greedy. Collective over l's context (each rank with its own rows,
- * possibly none); agreed. */
+/* Rounds all rows. l: the factor L [n, n]; beam 1 is greedy. Collective over l's context (each rank
+ * with its own rows, possibly none); agreed. */
 snrq_status snrq_search(const snrq_matrix *l, snrq_rounding rounding, int beam, snrq_rows *rows);
 
-/* Coordinate descent on the objective: q_j <- nearest(Q_j - ((Q - R) H)_j / H_jj) from last to first column, at most
- * `passes` times or until a pass changes nothing on any rank. Updates codes and costs; a cost never rises.
- * h: the damped Gram. Collective; agreed. */
+/* Coordinate descent on the objective: q_j <- nearest(Q_j - ((Q - R) H)_j / H_jj) from last to
+ * first column, at most `passes` times or until a pass changes nothing on any rank. Updates codes
+ * and costs; a cost never rises. h: the damped Gram. Collective; agreed. */
 snrq_status snrq_refine(const snrq_matrix *h, int64_t passes, snrq_rows *rows);
 
-/* Twin of snrq_search on one row with L as a dense fp64 [n, n] column-major matrix: every beam keeps its whole
- * history, every candidate is looked at. For tests. */
+/* Twin of snrq_search on one row with L as a dense fp64 [n, n] column-major matrix: every beam
+ * keeps its whole history, every candidate is looked at. For tests. */
 snrq_status snrq_search_reference(const double *l, snrq_rounding rounding, int beam,
                                   const snrq_rows *rows, int64_t row, uint8_t *codes, double *cost);
 
@@ -70,7 +72,8 @@ snrq_status snrq_search_reference(const double *l, snrq_rounding rounding, int b
 typedef struct snrq_panel {
     int64_t begin, width; /* columns [begin, begin + width) */
     int64_t below;        /* rows of u: columns - begin */
-    float *u;             /* [below, SNRQ_BLOCK]: u[i][c] = L_{begin+i, begin+c} / L_{begin+c, begin+c} where i > c */
+    float *u; /* [below, SNRQ_BLOCK]: u[i][c] = L_{begin+i, begin+c} / L_{begin+c, begin+c} where i
+                 > c */
     double d2[SNRQ_BLOCK];
 } snrq_panel;
 

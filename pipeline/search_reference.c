@@ -18,7 +18,8 @@ static snrq_status create_paths(int64_t count, int64_t columns, path **out)
     SNRQ_TRY(snrq_allocate((size_t)count, sizeof **out, "reference paths", out));
     for (int64_t i = 0; i < count; i++) {
         SNRQ_TRY(snrq_allocate((size_t)columns, 1, "reference codes", &(*out)[i].codes));
-        SNRQ_TRY(snrq_allocate((size_t)columns, sizeof(double), "reference errors", &(*out)[i].errors));
+        SNRQ_TRY(
+            snrq_allocate((size_t)columns, sizeof(double), "reference errors", &(*out)[i].errors));
     }
     return SNRQ_OK;
 }
@@ -32,7 +33,8 @@ static void free_paths(int64_t count, path *paths)
     free(paths);
 }
 
-static double value_to_round(const double *l, const snrq_rows *r, int64_t row, int64_t j, const path *p)
+static double value_to_round(const double *l, const snrq_rows *r, int64_t row, int64_t j,
+                             const path *p)
 {
     int64_t n = r->columns;
     double y = (double)r->target[row * n + j];
@@ -54,7 +56,8 @@ static double grid_value(const snrq_rows *r, int64_t row, int64_t j, int code)
     return (double)(r->scales[g] * (float)(code - r->zeros[g]));
 }
 
-/* Extends every path of `now` at column j by all grid values, keeps the `beam` cheapest in `next`. */
+/* Extends every path of `now` at column j by all grid values, keeps the `beam` cheapest in `next`.
+ */
 static snrq_status extend(const double *l, const snrq_rows *r, int64_t row, int64_t j, int beam,
                           const path *now, int *count, path *next)
 {
@@ -83,7 +86,8 @@ static snrq_status extend(const double *l, const snrq_rows *r, int64_t row, int6
     return SNRQ_OK;
 }
 
-static void greedy(const double *l, snrq_rounding rounding, const snrq_rows *r, int64_t row, path *p)
+static void greedy(const double *l, snrq_rounding rounding, const snrq_rows *r, int64_t row,
+                   path *p)
 {
     int64_t n = r->columns;
     p->cost = 0.0;

@@ -16,4 +16,12 @@ if [ -z "$formatter" ]; then
     exit 77
 fi
 
-find pipeline mpi io tests -name '*.[ch]' -print0 | xargs -0 "$formatter" --dry-run -Werror
+bad=()
+while read -r -d '' file; do
+    "$formatter" --dry-run -Werror "$file" 2>/dev/null || bad+=("$file")
+done < <(find pipeline mpi io tests -name '*.[ch]' -print0 | sort -z)
+if [ ${#bad[@]} -gt 0 ]; then
+    echo "These files do not look as .clang-format says; this command changes them:"
+    echo "$formatter -i ${bad[*]}"
+    exit 1
+fi

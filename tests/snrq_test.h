@@ -1,4 +1,5 @@
-/* What every CUnit program of this project shares: run the tests given as a table, return their verdict.
+/* What every CUnit program of this project shares: run the tests given as a table, return their
+ * verdict.
  *
  *     static void adds_up(void) { CU_ASSERT_EQUAL(1 + 1, 2); }
  *     int main(void) { return SNRQ_RUN_TESTS(adds_up); }   -- or a list of SNRQ_TEST(name)
@@ -17,12 +18,17 @@ typedef struct snrq_test {
     void (*run)(void);
 } snrq_test;
 
-#define SNRQ_TEST(function) {#function, function}
+#define SNRQ_TEST(function)                                                                        \
+    {                                                                                              \
+#function, function                                                                        \
+    }
 
 enum { SNRQ_TEST_SKIPPED = 77 };
 
-/* Runs the tests; returns 0 if all passed, 1 otherwise. verbose: print the names (one rank only). */
-static inline int snrq_run_tests(const char *suite_name, const snrq_test *tests, size_t count, int verbose)
+/* Runs the tests; returns 0 if all passed, 1 otherwise. verbose: print the names (one rank only).
+ */
+static inline int snrq_run_tests(const char *suite_name, const snrq_test *tests, size_t count,
+                                 int verbose)
 {
     if (CU_initialize_registry() != CUE_SUCCESS) return 1;
     CU_pSuite suite = CU_add_suite(suite_name, NULL, NULL);

@@ -1,5 +1,5 @@
-/* What every program in tests/ranks shares: MPI start and end, a context of all ranks, contexts of fewer ranks, and
- * one verdict for all ranks.
+/* What every program in tests/ranks shares: MPI start and end, a context of all ranks, contexts of
+ * fewer ranks, and one verdict for all ranks.
  *
  *     static void behaves(void) { ... rank_test_world ... }
  *     int main(int argc, char **argv)
@@ -36,8 +36,8 @@ static inline int rank_test_main(int argc, char **argv, const char *name, const 
     return all_failed;
 }
 
-/* A context of `ranks` neighbouring ranks, this one among them; what is left over makes a smaller one. Collective
- * over all ranks. The caller destroys it. */
+/* A context of `ranks` neighbouring ranks, this one among them; what is left over makes a smaller
+ * one. Collective over all ranks. The caller destroys it. */
 static inline snrq_context *rank_test_group(int ranks)
 {
     snrq_context *group = NULL;

@@ -1,0 +1,15 @@
+/* Measuring a model: perplexity over non-overlapping windows, and its distance to a reference
+ * model. */
+#ifndef SNRQ_EVALUATE_H
+#define SNRQ_EVALUATE_H
+
+#include "mpi/context.h"
+#include "pipeline/options.h"
+
+/* `snrq evaluate`: the whole command. In every window all tokens but the first are scored, given
+ * those before them in the window (GPTQ's protocol, arXiv 2210.17323); perplexity = exp(mean token
+ * loss). With a reference: mean KL(reference || model) in nats and the share of positions with the
+ * same most likely token. The result does not depend on the number of ranks. Collective; agreed. */
+snrq_status snrq_evaluate(const snrq_context *context, const snrq_options *options);
+
+#endif

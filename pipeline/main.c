@@ -1,0 +1,74 @@
+/* The command line program: starts MPI, runs one command, ends with its status as exit code. */
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "mpi/blas.h"
+#include "mpi/context.h"
+#include "pipeline/evaluate.h"
+#include "pipeline/inspect.h"
+#include "pipeline/options.h"
+#include "pipeline/quantize.h"
+
+/* --threads, or OMP_NUM_THREADS, or the cores this process may use shared evenly by the ranks of
+ * the node. */
+static void set_threads(const snrq_context *context, const snrq_options *options)
+{
+    int cores = omp_get_num_procs() / context->node_size;
+    if (options->threads > 0)
+        omp_set_num_threads((int)options->threads);
+    else if (getenv("OMP_NUM_THREADS") == NULL)
+        omp_set_num_threads(cores > 0 ? cores : 1);
+    snrq_blas_single_thread();
+}
+
+static snrq_status run_command(const snrq_context *context, const snrq_options *options)
+{
+    switch (options->command) {
+    case SNRQ_COMMAND_QUANTIZE:
+        return snrq_quantize(context, options);
+    case SNRQ_COMMAND_EVALUATE:
+        return snrq_evaluate(context, options);
+    case SNRQ_COMMAND_INSPECT:
+        return snrq_inspect(context, options);
+    case SNRQ_COMMAND_VERIFY:
+        return snrq_verify(context, options);
+    }
+    return snrq_fail(SNRQ_INTERNAL, "no command");
+}
+
+static snrq_status parse_and_run(const snrq_context *context, int argc, char **argv)
+{
+    snrq_options options;
+    char *help = NULL;
+    snrq_status status = snrq_options_parse(argc, argv, &options, &help);
+    if (help != NULL && context->rank == 0) {
+        fputs(help, status == SNRQ_OK ? stdout : stderr);
+        fflush(stdout);
+    }
+    if (help == NULL && status == SNRQ_OK) {
+        set_threads(context, &options);
+        status = run_command(context, &options);
+    }
+    free(help);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    int provided = 0;
+    snrq_context *context = NULL;
+    if (MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) {
+        fputs("snrq: MPI could not be started\n", stderr);
+        return SNRQ_INTERNAL;
+    }
+    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+    snrq_status status = snrq_context_create(MPI_COMM_WORLD, &context);
+    if (status == SNRQ_OK) status = parse_and_run(context, argc, argv);
+    if (status != SNRQ_OK && (context == NULL || context->rank == 0))
+        fprintf(stderr, "snrq: %s\n", snrq_error_message());
+    snrq_context_destroy(&context);
+    MPI_Finalize();
+    return (int)status;
+}

@@ -1,0 +1,89 @@
+/* The plan of a run; see plan.h. */
+#include "pipeline/plan.h"
+
+#include "mpi/gram.h"
+#include "pipeline/report.h"
+#include "pipeline/search.h"
+#include "pipeline/statistics.h"
+
+double snrq_plan_stage_work(const snrq_options *o, const snrq_family *f, snrq_stage stage,
+                            int64_t sequences, int64_t length)
+{
+    double tokens = (double)sequences * (double)length;
+    double m = (double)f->stage_rows[stage], n = (double)f->stage_columns[stage];
+    double beams = o->method == SNRQ_KSNRQ && o->beam > 1 ? 1.5 + 0.25 * (double)o->beam : 1.0;
+    double grams = snrq_uses_mismatch_energy(o) ? 2.0 : snrq_uses_mismatch(o) ? 1.5 : 0.5;
+    /* fp64 work counts double. */
+    double factor = n * n * n / 3.0 * 2.0 + (snrq_uses_mismatch(o) ? 4.0 : 2.0) * m * n * n;
+    double fit = (o->grid == SNRQ_GRID_MINMAX ? 2.0 : 1000.0) * m * n;
+    return 2.0 * tokens * m * n + grams * tokens * n * n + factor + fit +
+           (beams / 2.0 + (double)o->refine) * m * n * n;
+}
+
+/* Bytes of weights of a block: full precision, and as codes with scales and zeros in memory. */
+static void block_bytes(const snrq_options *o, const snrq_model *m, double *full, double *codes,
+                        double *stored)
+{
+    *full = *codes = *stored = 0.0;
+    for (int i = 0; i < m->family.modules; i++) {
+        double rows = (double)m->family.module[i].rows,
+               columns = (double)m->family.module[i].columns;
+        double groups = o->group_size > 0 ? columns / (double)o->group_size : 1.0;
+        *full += rows * columns * (double)snrq_dtype_size(m->config.dtype);
+        *codes += rows * columns + rows * groups * 5.0;
+        *stored += rows * columns * (double)o->bits / 8.0 +
+                   rows * groups * (1.0 + (double)snrq_dtype_size((snrq_dtype)o->scale_type));
+    }
+}
+
+/* Largest stage of a rank: both streams with a stage's input and the next one, Grams, targets and
+ * search. */
+static double rank_bytes(const snrq_context *c, const snrq_options *o, const snrq_model *m,
+                         const snrq_windows *w)
+{
+    snrq_range mine = snrq_share(w->count, 1, c->size, 0);
+    double tokens = (double)((mine.end - mine.begin) * w->length), most = 0.0;
+    double hidden = 8.0 * tokens * (double)m->config.hidden;
+    for (int s = 0; s < SNRQ_STAGES; s++) {
+        double n = (double)m->family.stage_columns[s],
+               next = s < 3 ? (double)m->family.stage_columns[s + 1] : 0;
+        snrq_range r = snrq_share(m->family.stage_rows[s], SNRQ_TILE_ROWS, c->size, 0);
+        double rows = (double)(r.end - r.begin), shifted = snrq_uses_mismatch(o) ? 1.0 : 0.0;
+        int grid_rows = o->factor_rows, grid_columns = o->factor_columns;
+        if (grid_rows == 0) snrq_grid_shape((int64_t)n, c->size, &grid_rows, &grid_columns);
+        double share = 1.0 / (grid_rows * grid_columns);
+        double panels = n < 8192.0 * 1024.0 / n ? 16.0 * n * n : 128.0 * 1048576.0;
+        double gram = 8.0 * tokens * n + panels + n * n * 8.0 * (1.0 + shifted) * share;
+        double search = 8.0 * tokens * n + n * n * 8.0 * (2.0 + shifted) * share +
+                        rows * n * (25.0 + 16.0 * shifted) +
+                        16.0 * n * (double)m->family.stage_rows[s] * share;
+        double forward = 8.0 * tokens * (n + next);
+        double stage = gram > search ? gram : search;
+        stage = stage > forward ? stage : forward;
+        most = stage > most ? stage : most;
+    }
+    return hidden + most;
+}
+
+void snrq_plan_print(const snrq_context *c, const snrq_options *o, const snrq_model *m,
+                     const snrq_windows *w)
+{
+    double full, codes, stored;
+    const snrq_config *k = &m->config;
+    block_bytes(o, m, &full, &codes, &stored);
+    double table = (double)(k->vocabulary * k->hidden) * (double)snrq_dtype_size(k->dtype);
+    double rest = table * (k->tied_embeddings ? 1.0 : 2.0);
+    snrq_note(c, "model        %s: %s, %lld blocks of %lld modules, hidden %lld, intermediate %lld",
+              m->path, k->architecture, (long long)k->layers, (long long)m->family.modules,
+              (long long)k->hidden, (long long)k->intermediate);
+    snrq_note(c, "calibration  %lld windows of %lld tokens", (long long)w->count,
+              (long long)w->length);
+    snrq_note(c, "method       %s, %lld bits, %s, alpha %s, grid %s, refine %lld",
+              snrq_method_name(o->method), (long long)o->bits,
+              o->group_size > 0 ? "grouped" : "per channel", o->alpha_text, snrq_grid_name(o->grid),
+              (long long)o->refine);
+    snrq_note(c, "memory       about %.0f MB per rank, and %.0f MB per node for weights",
+              rank_bytes(c, o, m, w) / 1e6, (full + codes > table ? full + codes : table) / 1e6);
+    snrq_note(c, "output       %.1f MB in %lld files", ((double)k->layers * stored + rest) / 1e6,
+              (long long)k->layers + 1);
+}

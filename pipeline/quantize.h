@@ -1,0 +1,11 @@
+/* Quantizing a model: block by block, stage by stage. */
+#ifndef SNRQ_QUANTIZE_H
+#define SNRQ_QUANTIZE_H
+
+#include "pipeline/options.h"
+#include "mpi/context.h"
+
+/* `snrq quantize`: the whole command. Collective; agreed. */
+snrq_status snrq_quantize(const snrq_context *context, const snrq_options *options);
+
+#endif

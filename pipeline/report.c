@@ -1,0 +1,147 @@
+/* Progress lines, records and timers; see report.h. */
+#include "pipeline/report.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+void snrq_note(const snrq_context *context, const char *format, ...)
+{
+    if (context->rank != 0) return;
+    va_list arguments;
+    va_start(arguments, format);
+    vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    fputc('\n', stderr);
+}
+
+void snrq_progress_start(const snrq_context *context, double total, snrq_progress *out)
+{
+    *out = (snrq_progress){.context = context,
+                           .terminal = isatty(STDERR_FILENO) != 0,
+                           .total = total,
+                           .started = snrq_now(),
+                           .stage_started = snrq_now()};
+}
+
+/* "1:02:03" or "2:03". */
+static void clock_text(double seconds, char *out, size_t size)
+{
+    long s = seconds > 0 && seconds < 1e9 ? lround(seconds) : 0;
+    if (s >= 3600)
+        snprintf(out, size, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
+    else
+        snprintf(out, size, "%ld:%02ld", s / 60, s % 60);
+}
+
+static double seconds_left(const snrq_progress *p)
+{
+    double here = p->done - p->replayed, elapsed = snrq_now() - p->started;
+    return here > 0 ? elapsed * (p->total - p->done) / here : 0;
+}
+
+static json_t *stage_event(int64_t layer, const char *stage, double seconds, double left,
+                           const snrq_module_record *records, int count)
+{
+    json_t *modules = json_array();
+    for (int i = 0; i < count; i++) json_array_append_new(modules, snrq_record_json(&records[i]));
+    return json_pack("{s:s, s:I, s:s, s:f, s:f, s:o}", "event", "stage", "block", (json_int_t)layer,
+                     "stage", stage, "seconds", seconds, "seconds_left", left, "modules", modules);
+}
+
+void snrq_progress_stage(snrq_progress *p, snrq_output *output, int64_t layer, int64_t layers,
+                         const char *stage, double work, const snrq_module_record *records,
+                         int count)
+{
+    double now = snrq_now(), seconds = now - p->stage_started, objective = 0.0, worst = 0.0;
+    char left[32];
+    p->stage_started = now;
+    p->done += work;
+    if (p->context->rank != 0) return;
+    for (int i = 0; i < count; i++) {
+        objective += records[i].objective;
+        worst = records[i].output_error > worst ? records[i].output_error : worst;
+        if (records[i].damping_attempts > 1)
+            fprintf(stderr, "%swarning: %s: H was not positive definite; damping raised to %g\n",
+                    p->terminal ? "\n" : "", records[i].name, records[i].damping);
+    }
+    clock_text(seconds_left(p), left, sizeof left);
+    fprintf(
+        stderr,
+        "%sblock %lld/%lld  %-8s objective %-11.5g output error %5.2f %%  alpha %.3f  %.2f s  left "
+        "%s%s",
+        p->terminal ? "\r" : "", (long long)layer + 1, (long long)layers, stage, objective,
+        100.0 * worst, records[0].alpha, seconds, left, p->terminal ? "   " : "\n");
+    if (p->terminal && p->done >= p->total) fputc('\n', stderr);
+    json_t *event = stage_event(layer, stage, seconds, seconds_left(p), records, count);
+    snrq_output_event(output, event);
+    json_decref(event);
+    json_t *status = json_pack("{s:s, s:I, s:I, s:s, s:f, s:f}", "state", "running", "block",
+                               (json_int_t)layer, "blocks", (json_int_t)layers, "stage", stage,
+                               "done", p->done / p->total, "seconds_left", seconds_left(p));
+    snrq_output_status(output, status);
+    json_decref(status);
+}
+
+void snrq_progress_replayed(snrq_progress *p, int64_t layer, int64_t layers, double work)
+{
+    p->done += work;
+    p->replayed += work;
+    p->stage_started = snrq_now();
+    snrq_note(p->context, "block %lld/%lld  committed earlier, replayed", (long long)layer + 1,
+              (long long)layers);
+}
+
+json_t *snrq_record_json(const snrq_module_record *r)
+{
+    json_t *next = isnan(r->alpha_next) ? json_null() : json_real(r->alpha_next);
+    return json_pack("{s:s, s:I, s:I, s:i, s:I, s:I, s:b, s:b, s:s, s:s, s:s, s:i, s:i, s:f, s:o, "
+                     "s:f, s:i, s:I, "
+                     "s:f, s:f, s:f, s:f}",
+                     "name", r->name, "rows", (json_int_t)r->rows, "columns",
+                     (json_int_t)r->columns, "bits", r->bits, "group_size",
+                     (json_int_t)r->group_size, "groups", (json_int_t)r->groups, "symmetric",
+                     r->symmetric, "permuted_groups", r->permuted_groups, "scale_type",
+                     snrq_dtype_name(r->scale_type), "method", r->method, "grid", r->grid, "beam",
+                     r->beam, "refine", r->refine, "alpha", r->alpha, "alpha_next", next, "damping",
+                     r->damping, "damping_attempts", r->damping_attempts, "dead_inputs",
+                     (json_int_t)r->dead_inputs, "objective", r->objective, "output_error",
+                     r->output_error, "model_error", r->model_error, "clipped", r->clipped);
+}
+
+static json_t *timers_event(const snrq_phase_report *report, int rows, double total, double memory)
+{
+    json_t *phases = json_object();
+    for (int i = 0; i < rows; i++)
+        json_object_set_new(phases, snrq_phase_name(i),
+                            json_pack("{s:f, s:f, s:f, s:i}", "min", report[i].min, "mean",
+                                      report[i].mean, "max", report[i].max, "slowest_rank",
+                                      report[i].slowest));
+    return json_pack("{s:s, s:f, s:f, s:f, s:o}", "event", "timers", "seconds", total, "rest_share",
+                     total > 0 ? report[rows - 1].mean / total : 0.0, "peak_memory_bytes", memory,
+                     "phases", phases);
+}
+
+snrq_status snrq_report_timers(const snrq_context *c, const snrq_timers *timers,
+                               snrq_output *output)
+{
+    snrq_phase_report report[SNRQ_MAX_PHASES + 1];
+    double total = 0, memory = snrq_peak_memory();
+    SNRQ_TRY(snrq_timers_report(c, timers, report, &total));
+    SNRQ_TRY(snrq_max_double(c, &memory, 1));
+    if (c->rank != 0) return SNRQ_OK;
+    fprintf(stderr, "\n%-8s %9s %9s %9s  %-12s %s\n", "phase", "min s", "mean s", "max s",
+            "slowest rank", "share");
+    for (int i = 0; i <= timers->phases; i++)
+        fprintf(stderr, "%-8s %9.2f %9.2f %9.2f  %-12d %4.1f %%\n", snrq_phase_name(i),
+                report[i].min, report[i].mean, report[i].max, report[i].slowest,
+                total > 0 ? 100.0 * report[i].mean / total : 0.0);
+    fprintf(stderr, "%.2f s in all, peak memory %.0f MB per rank, %d rank%s\n", total, memory / 1e6,
+            c->size, c->size == 1 ? "" : "s");
+    json_t *event = timers_event(report, timers->phases + 1, total, memory);
+    snrq_output_event(output, event);
+    json_decref(event);
+    return SNRQ_OK;
+}

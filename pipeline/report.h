@@ -1,0 +1,45 @@
+/* What a run tells: one line per stage, the record of every module, where the time went.
+ *
+ * People read standard error of rank 0; programs read OUT/run.jsonl, where the same facts go.
+ */
+#ifndef SNRQ_REPORT_H
+#define SNRQ_REPORT_H
+
+#include "io/block_file.h"
+#include "io/output.h"
+#include "mpi/timers.h"
+#include "pipeline/stage.h"
+
+/* Progress of a run in units of work (multiply-adds), for the ETA. */
+typedef struct snrq_progress {
+    const snrq_context *context; /* borrowed */
+    bool terminal;               /* standard error is a terminal: one line, rewritten */
+    double total, done, replayed;
+    double started, stage_started;
+} snrq_progress;
+
+void snrq_progress_start(const snrq_context *context, double total, snrq_progress *out);
+
+/* Reports a finished stage: records [count] of its modules. Rank 0 prints and logs; the others
+ * return at once. */
+void snrq_progress_stage(snrq_progress *progress, snrq_output *output, int64_t layer,
+                         int64_t layers, const char *stage, double work,
+                         const snrq_module_record *records, int count);
+
+/* Counts work that was done in an earlier run. */
+void snrq_progress_replayed(snrq_progress *progress, int64_t layer, int64_t layers, double work);
+
+/* A line on rank 0's standard error, printf style. */
+void snrq_note(const snrq_context *context, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* The record as JSON, as in the manifest and in `inspect --json`. New reference, NULL without
+ * memory. */
+json_t *snrq_record_json(const snrq_module_record *record);
+
+/* Phases x (min, mean, max, slowest rank), the rest, peak memory: prints on rank 0 and logs.
+ * Collective. */
+snrq_status snrq_report_timers(const snrq_context *context, const snrq_timers *timers,
+                               snrq_output *output);
+
+#endif

@@ -1,0 +1,271 @@
+/* Rounding modules that share an input; see rounding.h. */
+#include "pipeline/rounding.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *snrq_phase_name(int phase)
+{
+    static const char *const names[] = {"read", "forward", "gram", "factor",
+                                        "grid", "search",  "write"};
+    _Static_assert(sizeof names / sizeof names[0] == SNRQ_PHASES, "a name for every phase");
+    return phase < SNRQ_PHASES ? names[phase] : "rest";
+}
+
+snrq_range snrq_rounding_share(int64_t rows, int size, int rank)
+{
+    return snrq_share(rows, SNRQ_TILE_ROWS, size, rank);
+}
+
+/* Everything a rounding needs between its steps. */
+typedef struct work {
+    const snrq_context *context;
+    const snrq_options *options;
+    const snrq_statistics *statistics;
+    const snrq_modules *modules;
+    snrq_target target;
+    snrq_rounded *out;
+    double *d2;     /* [columns] weights of the columns in the objective, L_jj^2 */
+    double *figure; /* [local rows] scratch */
+} work;
+
+static int64_t rows_global(const work *w)
+{
+    return w->modules->first[w->modules->count];
+}
+
+static snrq_range rows_of_module(const work *w, int module)
+{
+    return (snrq_range){w->modules->first[module], w->modules->first[module + 1]};
+}
+
+static int module_of_row(const work *w, int64_t row)
+{
+    int m = 0;
+    while (row >= w->modules->first[m + 1]) m++;
+    return m;
+}
+
+static double alpha_of_row(const work *w, int64_t local)
+{
+    return w->out->modules[module_of_row(w, w->out->mine.begin + local)].alpha;
+}
+
+static snrq_status choose_alpha(work *w, int module)
+{
+    const snrq_options *o = w->options;
+    double *alpha = &w->out->modules[module].alpha;
+    *alpha = 0.0;
+    if (!snrq_uses_mismatch(o)) return SNRQ_OK;
+    switch (o->alpha_mode) {
+    case SNRQ_ALPHA_FIXED:
+        *alpha = o->alpha_value;
+        return SNRQ_OK;
+    case SNRQ_ALPHA_SAMPLED:
+        *alpha = 1.0; /* the strengths are inside D */
+        return SNRQ_OK;
+    case SNRQ_ALPHA_CHAINED:
+        *alpha = w->modules->alpha_before[module];
+        return SNRQ_OK;
+    case SNRQ_ALPHA_CORR:
+        return snrq_target_alpha_corr(w->context, &w->target, rows_global(w),
+                                      rows_of_module(w, module), alpha);
+    }
+    return snrq_fail(SNRQ_INTERNAL, "no alpha mode %d", (int)o->alpha_mode);
+}
+
+/* d_j^2 for all columns, on every rank. */
+static snrq_status column_weights(work *w)
+{
+    SNRQ_TRY(snrq_matrix_diagonal(w->target.l, w->d2));
+    for (int64_t k = 0; k < w->statistics->columns; k++) w->d2[k] *= w->d2[k];
+    return SNRQ_OK;
+}
+
+/* Targets and grids of this rank's rows. */
+static snrq_status fit_rows(work *w)
+{
+    const snrq_options *o = w->options;
+    snrq_grid_rule rule = {(int)o->bits, !o->asymmetric, (snrq_grid_kind)o->grid,
+                           (snrq_dtype)o->scale_type};
+    int64_t count = w->out->mine.end - w->out->mine.begin, n = w->out->rows.columns;
+    snrq_status worst = SNRQ_OK;
+    char message[512] = "";
+#pragma omp parallel for schedule(dynamic, 16)
+    for (int64_t r = 0; r < count; r++) {
+        snrq_target_row(&w->target, r, alpha_of_row(w, r), w->out->rows.target + r * n);
+        snrq_status status =
+            snrq_quant_grid_fit(&rule, &w->out->groups, w->out->rows.target + r * n, w->d2,
+                                w->out->rows.scales + r * w->out->groups.count,
+                                w->out->rows.zeros + r * w->out->groups.count);
+        if (status != SNRQ_OK) {
+#pragma omp critical
+            {
+                worst = status;
+                snprintf(message, sizeof message, "%s: %s",
+                         w->modules->names[module_of_row(w, w->out->mine.begin + r)],
+                         snrq_error_message());
+            }
+        }
+    }
+    return worst == SNRQ_OK ? SNRQ_OK : snrq_fail(worst, "%s", message);
+}
+
+static snrq_status round_rows(work *w)
+{
+    const snrq_options *o = w->options;
+    snrq_rounding rounding = o->method == SNRQ_RTN ? SNRQ_ROUND_NEAREST : SNRQ_ROUND_FEEDBACK;
+    int beam = o->method == SNRQ_KSNRQ ? (int)o->beam : 1;
+    SNRQ_TRY(snrq_search(w->target.l, rounding, beam, &w->out->rows));
+    return o->method == SNRQ_RTN ? SNRQ_OK
+                                 : snrq_refine(w->statistics->h, o->refine, &w->out->rows);
+}
+
+/* Figures of one row; see the formulas where they are used. */
+typedef struct row_figures {
+    double error;      /* (Q - W) H (Q - W)^T, undamped */
+    double clipped;    /* weights whose target lies outside the grid by more than half a step */
+    double next_above; /* <Q - W, W D> */
+    double next_below; /* <W D H^-1, W D> */
+} row_figures;
+
+static row_figures measure_row(const work *w, int64_t r)
+{
+    const snrq_target *t = &w->target;
+    int64_t n = w->out->rows.columns;
+    int top = (1 << w->out->rows.bits) - 1;
+    double a = alpha_of_row(w, r);
+    double change = 0.0, cross = 0.0, squared = 0.0;
+    row_figures f = {0};
+    for (int64_t k = 0; k < n; k++) {
+        int64_t at = r * n + k, g = r * w->out->groups.count + w->out->groups.of_position[k];
+        double q = (double)snrq_rows_value(&w->out->rows, r, k), weight = (double)t->weights[at];
+        double target = (double)w->out->rows.target[at];
+        double code = target / (double)w->out->rows.scales[g] + (double)w->out->rows.zeros[g];
+        f.clipped += code < -0.5 || code > (double)top + 0.5;
+        change += (q - weight) * (q - weight);
+        if (t->mismatch == NULL) continue;
+        cross += (q - target) * t->mismatch[at];
+        squared += t->shift[at] * t->mismatch[at];
+        f.next_above += (q - weight) * t->mismatch[at];
+    }
+    /* Q - W = (Q - R) + a W D H^-1, and H (W D H^-1)^T = (W D)^T; lambda |Q - W|^2 is what damping
+     * added. */
+    f.error =
+        w->out->rows.costs[r] + 2.0 * a * cross + a * a * squared - t->factor.damping * change;
+    f.next_below = squared;
+    return f;
+}
+
+/* Sum over the rows of a module of one figure per local row. */
+static snrq_status sum_module(const work *w, int module, const double *values, double *sum)
+{
+    return snrq_sum_rows(w->context, w->out->mine, values, rows_global(w),
+                         rows_of_module(w, module), sum);
+}
+
+static double ratio(double above, double below)
+{
+    return below > 0.0 && above > 0.0 ? above / below : 0.0;
+}
+
+static snrq_status measure_module(work *w, int module, const row_figures *figures)
+{
+    const snrq_options *o = w->options;
+    snrq_rounded_module *out = &w->out->modules[module];
+    snrq_range rows = rows_of_module(w, module);
+    int64_t count = w->out->mine.end - w->out->mine.begin;
+    double output = 0, error = 0, clipped = 0, above = 0, below = 0;
+    SNRQ_TRY(sum_module(w, module, w->out->rows.costs, &out->objective));
+    SNRQ_TRY(sum_module(w, module, w->target.output, &output));
+    for (int64_t r = 0; r < count; r++) w->figure[r] = figures[r].error;
+    SNRQ_TRY(sum_module(w, module, w->figure, &error));
+    for (int64_t r = 0; r < count; r++) w->figure[r] = figures[r].clipped;
+    SNRQ_TRY(sum_module(w, module, w->figure, &clipped));
+    for (int64_t r = 0; r < count; r++) w->figure[r] = figures[r].next_above;
+    SNRQ_TRY(sum_module(w, module, w->figure, &above));
+    for (int64_t r = 0; r < count; r++) w->figure[r] = figures[r].next_below;
+    SNRQ_TRY(sum_module(w, module, w->figure, &below));
+
+    bool chained = snrq_uses_mismatch(o) && o->alpha_mode == SNRQ_ALPHA_CHAINED;
+    double next = below > 0.0 ? above / below : 0.0;
+    out->alpha_next = !chained ? NAN : next < 0.0 ? 0.0 : next > 1.0 ? 1.0 : next;
+    out->output_error = sqrt(ratio(error, output));
+    out->clipped = clipped / (double)((rows.end - rows.begin) * w->out->rows.columns);
+    return SNRQ_OK;
+}
+
+static snrq_status measure_modules(work *w)
+{
+    int64_t count = w->out->mine.end - w->out->mine.begin;
+    row_figures *figures = NULL;
+    SNRQ_TRY(snrq_agree(w->context,
+                        snrq_allocate((size_t)count, sizeof *figures, "row figures", &figures)));
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < count; r++) figures[r] = measure_row(w, r);
+    snrq_status status = SNRQ_OK;
+    for (int m = 0; status == SNRQ_OK && m < w->modules->count; m++)
+        status = measure_module(w, m, figures);
+    free(figures);
+    return status;
+}
+
+static snrq_status prepare(work *w)
+{
+    const snrq_options *o = w->options;
+    size_t count = (size_t)(w->out->mine.end - w->out->mine.begin),
+           n = (size_t)w->statistics->columns;
+    SNRQ_TRY(snrq_groups_create(w->statistics->order, w->statistics->columns, o->group_size,
+                                o->permuted_groups != 0, &w->out->groups));
+    SNRQ_TRY(snrq_rows_create((int64_t)count, (int)o->bits, &w->out->groups, &w->out->rows));
+    SNRQ_TRY(snrq_allocate((size_t)w->modules->count, sizeof *w->out->modules, "modules",
+                           &w->out->modules));
+    SNRQ_TRY(snrq_allocate(n, sizeof *w->d2, "column weights", &w->d2));
+    return snrq_allocate(count, sizeof *w->figure, "row figures", &w->figure);
+}
+
+static snrq_status round_modules(work *w, snrq_timers *timers, snrq_statistics *statistics)
+{
+    const snrq_context *c = w->context;
+    snrq_timers_enter(timers, SNRQ_PHASE_FACTOR);
+    SNRQ_TRY(snrq_target_create(c, w->options, statistics, w->modules->row, w->modules->source,
+                                rows_global(w), w->out->mine, &w->target));
+    w->out->factor = w->target.factor;
+    for (int m = 0; m < w->modules->count; m++) SNRQ_TRY(choose_alpha(w, m));
+    snrq_timers_enter(timers, SNRQ_PHASE_GRID);
+    SNRQ_TRY(column_weights(w));
+    SNRQ_TRY(snrq_agree(c, fit_rows(w)));
+    snrq_timers_enter(timers, SNRQ_PHASE_SEARCH);
+    SNRQ_TRY(round_rows(w));
+    return measure_modules(w);
+}
+
+snrq_status snrq_round_modules(const snrq_context *context, const snrq_options *options,
+                               snrq_timers *timers, snrq_statistics *statistics,
+                               const snrq_modules *modules, snrq_rounded *out)
+{
+    work w = {.context = context,
+              .options = options,
+              .statistics = statistics,
+              .modules = modules,
+              .out = out};
+    *out =
+        (snrq_rounded){.mine = snrq_rounding_share(rows_global(&w), context->size, context->rank)};
+    snrq_status status = snrq_agree(context, prepare(&w));
+    if (status == SNRQ_OK) status = round_modules(&w, timers, statistics);
+    snrq_target_free(&w.target);
+    free(w.d2);
+    free(w.figure);
+    if (status != SNRQ_OK) snrq_rounded_free(out);
+    return status;
+}
+
+void snrq_rounded_free(snrq_rounded *r)
+{
+    snrq_rows_free(&r->rows);
+    snrq_groups_free(&r->groups);
+    free(r->modules);
+    r->modules = NULL;
+}

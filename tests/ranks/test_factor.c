@@ -1,0 +1,322 @@
+/* Cholesky factors, products and solves on every grid, and the ladder of dampings. */
+#include "mpi/factor.h"
+
+#include <math.h>
+#include <omp.h>
+#include <string.h>
+
+#include "tests/ranks/rank_test.h"
+
+/* Dense tables here are [columns][rows], column-major, the same on all ranks. */
+
+static double *zeros(int64_t count)
+{
+    return calloc((size_t)count, sizeof(double));
+}
+
+/* A Gram of `vectors` random vectors of length n, plus `shift` on the diagonal; scales of columns
+ * differ. */
+static double *gram_of(int64_t n, int64_t vectors, double shift)
+{
+    double *h = zeros(n * n);
+    for (int64_t v = 0; v < vectors; v++)
+        for (int64_t j = 0; j < n; j++)
+            for (int64_t i = 0; i < n; i++)
+                h[j * n + i] += rank_test_number(v, i, 1) * rank_test_number(v, j, 1) *
+                                (double)((i % 5 + 1) * (j % 5 + 1));
+    for (int64_t i = 0; i < n; i++) h[i * n + i] += shift;
+    return h;
+}
+
+static double mean_diagonal(int64_t n, const double *h)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += h[i * n + i];
+    return sum / (double)n;
+}
+
+/* The textbook Cholesky factor, lower, the rest zero. */
+static double *naive_cholesky(int64_t n, const double *h)
+{
+    double *l = zeros(n * n);
+    for (int64_t j = 0; j < n; j++)
+        for (int64_t i = j; i < n; i++) {
+            double sum = h[j * n + i];
+            for (int64_t k = 0; k < j; k++) sum -= l[k * n + i] * l[k * n + j];
+            l[j * n + i] = i == j ? sqrt(sum) : sum / l[j * n + j];
+        }
+    return l;
+}
+
+static double norm_of_difference(int64_t count, const double *x, const double *y)
+{
+    double sum = 0;
+    for (int64_t k = 0; k < count; k++) sum += (x[k] - y[k]) * (x[k] - y[k]);
+    return sqrt(sum);
+}
+
+static snrq_matrix *distribute(const snrq_grid *grid, int64_t rows, int64_t columns,
+                               const double *values)
+{
+    snrq_matrix *m = NULL;
+    CU_ASSERT_EQUAL(snrq_matrix_create(grid, rows, columns, &m), SNRQ_OK);
+    snrq_matrix_set_panel(m, 0, columns, 0, values);
+    return m;
+}
+
+static double *gather(const snrq_matrix *m)
+{
+    double *all = zeros(m->rows * m->columns);
+    CU_ASSERT_EQUAL(snrq_matrix_broadcast_panel(m, 0, m->columns, 0, all), SNRQ_OK);
+    return all;
+}
+
+/* Calls test(grid) for every grid that these ranks allow. */
+static void on_every_grid(void (*test)(const snrq_grid *grid))
+{
+    int size = rank_test_world->size;
+    for (int rows = 1; rows <= size; rows++)
+        for (int columns = 1; rows * columns <= size; columns++) {
+            snrq_grid *grid = NULL;
+            CU_ASSERT_EQUAL(snrq_grid_create(rank_test_world, rows, columns, &grid), SNRQ_OK);
+            test(grid);
+            snrq_grid_destroy(&grid);
+        }
+}
+
+static void check_cholesky(const snrq_grid *grid, int64_t n)
+{
+    double *h = gram_of(n, n / 2 + 1, 0), lambda = 0.01 * mean_diagonal(n, h);
+    snrq_matrix *dh = distribute(grid, n, n, h), *dl = distribute(grid, n, n, h);
+    snrq_factor_report report;
+    CU_ASSERT_EQUAL(snrq_factor_cholesky(dh, 0.01, dl, &report), SNRQ_OK);
+    for (int64_t i = 0; i < n; i++) h[i * n + i] += lambda;
+    double *expected = naive_cholesky(n, h), *found = gather(dl), *damped = gather(dh);
+    int64_t not_zero = 0;
+    for (int64_t j = 0; j < n; j++)
+        for (int64_t i = 0; i < j; i++) not_zero += found[j * n + i] != 0;
+    CU_ASSERT_EQUAL(not_zero, 0);
+    /* Condition about 1e3 here, fp64: 1e-13 expected. */
+    CU_ASSERT_TRUE(norm_of_difference(n * n, found, expected) <= 1e-11 * sqrt((double)n * h[0]));
+    CU_ASSERT_TRUE(norm_of_difference(n * n, damped, h) <= 1e-12 * lambda * (double)n);
+    CU_ASSERT_EQUAL(report.attempts, 1);
+    CU_ASSERT_TRUE(fabs(report.damping - lambda) <= 1e-12 * lambda);
+    CU_ASSERT_TRUE(report.residual < 1e-13);
+    free(h);
+    free(expected);
+    free(found);
+    free(damped);
+    snrq_matrix_destroy(&dh);
+    snrq_matrix_destroy(&dl);
+}
+
+static void cholesky_on(const snrq_grid *grid)
+{
+    const int64_t sizes[] = {1, 100, 128, 129, 300};
+    for (int k = 0; k < 5; k++) check_cholesky(grid, sizes[k]);
+}
+
+static void cholesky_agrees_with_the_textbook(void)
+{
+    on_every_grid(cholesky_on);
+}
+
+/* out = op(A) X by definition. */
+static double *naive_multiply(int64_t n, int64_t m, const double *a, bool transpose,
+                              const double *x)
+{
+    double *out = zeros(n * m);
+    for (int64_t c = 0; c < m; c++)
+        for (int64_t i = 0; i < n; i++)
+            for (int64_t k = 0; k < n; k++)
+                out[c * n + i] += (transpose ? a[i * n + k] : a[k * n + i]) * x[c * n + k];
+    return out;
+}
+
+static void multiply_on(const snrq_grid *grid)
+{
+    const int64_t n = 200, m = 150;
+    double *a = zeros(n * n), *x = zeros(n * m), *none = zeros(n * m);
+    for (int64_t k = 0; k < n * n; k++) a[k] = rank_test_number(k, 2, 0);
+    for (int64_t k = 0; k < n * m; k++) x[k] = rank_test_number(k, 3, 0);
+    snrq_matrix *da = distribute(grid, n, n, a), *dx = distribute(grid, n, m, x);
+    snrq_matrix *dout = distribute(grid, n, m, none);
+    for (int transpose = 0; transpose < 2; transpose++) {
+        CU_ASSERT_EQUAL(snrq_factor_multiply(da, transpose, dx, dout), SNRQ_OK);
+        double *expected = naive_multiply(n, m, a, transpose, x), *found = gather(dout);
+        CU_ASSERT_TRUE(norm_of_difference(n * m, expected, found) < 1e-10);
+        free(expected);
+        free(found);
+    }
+    snrq_matrix_destroy(&da);
+    snrq_matrix_destroy(&dx);
+    snrq_matrix_destroy(&dout);
+    free(a);
+    free(x);
+    free(none);
+}
+
+static void products_agree_with_their_definition(void)
+{
+    on_every_grid(multiply_on);
+}
+
+static void solve_on(const snrq_grid *grid)
+{
+    const int64_t n = 200, m = 150;
+    double *h = gram_of(n, n, 1), *x = zeros(n * m);
+    for (int64_t k = 0; k < n * m; k++) x[k] = rank_test_number(k, 3, 0);
+    double *right = naive_multiply(n, m, h, false, x);
+    snrq_matrix *dh = distribute(grid, n, n, h), *dl = distribute(grid, n, n, h);
+    snrq_matrix *dx = distribute(grid, n, m, right);
+    snrq_factor_report report;
+    CU_ASSERT_EQUAL(snrq_factor_cholesky(dh, 0, dl, &report), SNRQ_OK);
+    CU_ASSERT_EQUAL(snrq_factor_solve(dl, dx), SNRQ_OK);
+    double *found = gather(dx);
+    CU_ASSERT_TRUE(norm_of_difference(n * m, x, found) < 1e-8); /* condition about 1e5 */
+    snrq_matrix_destroy(&dh);
+    snrq_matrix_destroy(&dl);
+    snrq_matrix_destroy(&dx);
+    free(h);
+    free(x);
+    free(right);
+    free(found);
+}
+
+static void solves_undo_products(void)
+{
+    on_every_grid(solve_on);
+}
+
+/* Factorizes h with damp; returns the status and what every rank must agree on. */
+static snrq_status try_damp(const snrq_grid *grid, int64_t n, const double *h, double damp,
+                            snrq_factor_report *report)
+{
+    snrq_matrix *dh = distribute(grid, n, n, h), *dl = distribute(grid, n, n, h);
+    snrq_status status = snrq_factor_cholesky(dh, damp, dl, report);
+    double most = report->damping, least = -report->damping;
+    snrq_max_double(grid->context, &most, 1);
+    snrq_max_double(grid->context, &least, 1);
+    CU_ASSERT_EQUAL(most, -least);
+    if (status == SNRQ_OK) { /* h keeps the matrix that was factorized: no damping is left of failed
+                                attempts */
+        double *damped = gather(dh);
+        int64_t wrong = 0;
+        for (int64_t i = 0; i < n; i++)
+            wrong += damped[i * n + i] != h[i * n + i] + report->damping;
+        CU_ASSERT_EQUAL(wrong, 0);
+        free(damped);
+    }
+    snrq_matrix_destroy(&dh);
+    snrq_matrix_destroy(&dl);
+    return status;
+}
+
+static void ladder_on(const snrq_grid *grid)
+{
+    const int64_t n = 150;
+    snrq_factor_report report;
+    double *h = gram_of(n, 20, -1e-4); /* rank 20, the other eigenvalues -1e-4 */
+    double mean = mean_diagonal(n, h);
+    CU_ASSERT_EQUAL(try_damp(grid, n, h, 0, &report), SNRQ_OK);
+    CU_ASSERT_TRUE(report.attempts > 1 && report.damping > 1e-4 && report.damping < 1e-2 * mean);
+    CU_ASSERT_EQUAL(try_damp(grid, n, h, 2e-8, &report), SNRQ_OK);
+    CU_ASSERT_TRUE(report.attempts > 1 && report.damping > 1e-4);
+    CU_ASSERT_EQUAL(try_damp(grid, n, h, 0.01, &report), SNRQ_OK);
+    CU_ASSERT_EQUAL(report.attempts, 1);
+    free(h);
+}
+
+static void singular_grams_climb_the_ladder(void)
+{
+    on_every_grid(ladder_on);
+}
+
+static void hopeless_on(const snrq_grid *grid)
+{
+    const int64_t n = 150;
+    snrq_factor_report report;
+    double *h = gram_of(n, 5, 0);
+    for (int64_t k = 0; k < n * n; k++) h[k] = -h[k];
+    CU_ASSERT_EQUAL(try_damp(grid, n, h, 0.01, &report), SNRQ_BAD_DATA);
+    CU_ASSERT_EQUAL(report.attempts, 5);
+    h[3 * n + 3] = NAN;
+    CU_ASSERT_EQUAL(try_damp(grid, n, h, 0.01, &report), SNRQ_BAD_DATA);
+    h[3 * n + 3] = 1;
+    h[2 * n + 40] = h[40 * n + 2] = NAN;
+    CU_ASSERT_EQUAL(try_damp(grid, n, h, 0.01, &report), SNRQ_BAD_DATA);
+    free(h);
+}
+
+static void hopeless_grams_are_bad_data_everywhere(void)
+{
+    on_every_grid(hopeless_on);
+}
+
+/* A factor on the first rank's 1 x 1 grid of the context. The caller frees it. */
+static double *factor_on_one(const snrq_context *context, int64_t n)
+{
+    snrq_grid *grid = NULL;
+    snrq_factor_report report;
+    double *h = gram_of(n, 8, 1);
+    CU_ASSERT_EQUAL(snrq_grid_create(context, 1, 1, &grid), SNRQ_OK);
+    snrq_matrix *dh = distribute(grid, n, n, h), *dl = distribute(grid, n, n, h);
+    CU_ASSERT_EQUAL(snrq_factor_cholesky(dh, 0.01, dl, &report), SNRQ_OK);
+    double *found = gather(dl);
+    snrq_matrix_destroy(&dh);
+    snrq_matrix_destroy(&dl);
+    snrq_grid_destroy(&grid);
+    free(h);
+    return found;
+}
+
+static void a_given_grid_gives_the_same_bits_for_any_ranks_and_threads(void)
+{
+    const int64_t n = 700;
+    int before = omp_get_max_threads();
+    snrq_context *alone = rank_test_group(1);
+    double *expected = factor_on_one(alone, n);
+    for (int threads = 1; threads <= 3; threads++) {
+        omp_set_num_threads(threads);
+        double *found = factor_on_one(rank_test_world, n);
+        CU_ASSERT_EQUAL(memcmp(found, expected, (size_t)(n * n) * sizeof *found), 0);
+        CU_ASSERT_EQUAL(omp_get_max_threads(), threads);
+        free(found);
+    }
+    omp_set_num_threads(before);
+    free(expected);
+    snrq_context_destroy(&alone);
+}
+
+static void shapes_that_do_not_fit_are_refused(void)
+{
+    snrq_grid *grid = NULL;
+    snrq_matrix *square = NULL, *wide = NULL, *other = NULL;
+    snrq_factor_report report;
+    snrq_grid_create(rank_test_world, 1, 1, &grid);
+    snrq_matrix_create(grid, 10, 10, &square);
+    snrq_matrix_create(grid, 10, 12, &wide);
+    snrq_matrix_create(grid, 11, 12, &other);
+    CU_ASSERT_EQUAL(snrq_factor_multiply(square, 0, wide, square), SNRQ_INTERNAL);
+    CU_ASSERT_EQUAL(snrq_factor_multiply(wide, 0, wide, wide), SNRQ_INTERNAL);
+    CU_ASSERT_EQUAL(snrq_factor_solve(square, other), SNRQ_INTERNAL);
+    CU_ASSERT_EQUAL(snrq_factor_cholesky(square, 0.01, wide, &report), SNRQ_INTERNAL);
+    snrq_matrix_destroy(&square);
+    snrq_matrix_destroy(&wide);
+    snrq_matrix_destroy(&other);
+    snrq_grid_destroy(&grid);
+}
+
+int main(int argc, char **argv)
+{
+    const snrq_test tests[] = {
+        SNRQ_TEST(cholesky_agrees_with_the_textbook),
+        SNRQ_TEST(products_agree_with_their_definition),
+        SNRQ_TEST(solves_undo_products),
+        SNRQ_TEST(singular_grams_climb_the_ladder),
+        SNRQ_TEST(hopeless_grams_are_bad_data_everywhere),
+        SNRQ_TEST(a_given_grid_gives_the_same_bits_for_any_ranks_and_threads),
+        SNRQ_TEST(shapes_that_do_not_fit_are_refused),
+    };
+    return rank_test_main(argc, argv, "factor", tests, sizeof tests / sizeof *tests);
+}

@@ -1,0 +1,329 @@
+/* The rounding search against brute force, its reference twin, its objective and itself on other
+ * rank counts. */
+#include <math.h>
+#include <string.h>
+
+#include "mpi/blas.h"
+#include "mpi/factor.h"
+#include "pipeline/search.h"
+#include "tests/ranks/rank_test.h"
+
+/* A rounding problem, the same on all ranks: H = A^T A / t + a little, R, and a grid fitted to R.
+ */
+typedef struct problem {
+    int64_t rows, n;
+    double *h; /* [n, n] */
+    double *l; /* [n, n] column-major lower factor */
+    snrq_groups groups;
+    snrq_rows all; /* every row, padded */
+    snrq_grid *grid;
+    snrq_matrix *factor, *gram;
+} problem;
+
+static uint64_t random_state;
+
+static double uniform(void)
+{
+    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+    return (double)(random_state >> 11) * 0x1p-53;
+}
+
+static double normal(void)
+{
+    return sqrt(-2.0 * log(uniform() + 1e-300)) * cos(6.283185307179586 * uniform());
+}
+
+/* Naive Cholesky, column-major. */
+static void cholesky(int64_t n, const double *h, double *l)
+{
+    for (int64_t j = 0; j < n; j++)
+        for (int64_t i = j; i < n; i++) {
+            double s = h[j * n + i];
+            for (int64_t k = 0; k < j; k++) s -= l[k * n + i] * l[k * n + j];
+            l[j * n + i] = i == j ? sqrt(s) : s / l[j * n + j];
+        }
+}
+
+static void fill_gram(problem *p)
+{
+    int64_t n = p->n, tokens = 2 * n;
+    double *a = calloc((size_t)(tokens * n), sizeof *a);
+    for (int64_t t = 0; t < tokens; t++) {
+        double common = normal();
+        for (int64_t j = 0; j < n; j++)
+            a[t * n + j] = (normal() + 1.5 * common) * (1.0 + 3.0 * (double)(j % 5 == 0));
+    }
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j < n; j++) {
+            double s = i == j ? 0.05 : 0.0;
+            for (int64_t t = 0; t < tokens; t++) s += a[t * n + i] * a[t * n + j] / (double)tokens;
+            p->h[i * n + j] = s;
+        }
+    free(a);
+}
+
+static void make_problem(problem *out, uint64_t seed, int64_t rows, int64_t n, int bits,
+                         int64_t group_size, bool symmetric)
+{
+    *out = (problem){.rows = rows, .n = n};
+    random_state = seed;
+    out->h = calloc((size_t)(n * n), sizeof *out->h);
+    out->l = calloc((size_t)(n * n), sizeof *out->l);
+    fill_gram(out);
+    cholesky(n, out->h, out->l);
+    int32_t *order = calloc((size_t)n, sizeof *order);
+    for (int64_t k = 0; k < n; k++) order[k] = (int32_t)k;
+    CU_ASSERT_EQUAL_FATAL(snrq_groups_create(order, n, group_size, true, &out->groups), SNRQ_OK);
+    free(order);
+    CU_ASSERT_EQUAL_FATAL(snrq_rows_create(rows, bits, &out->groups, &out->all), SNRQ_OK);
+    double *d2 = calloc((size_t)n, sizeof *d2);
+    for (int64_t j = 0; j < n; j++) d2[j] = out->l[j * n + j] * out->l[j * n + j];
+    snrq_grid_rule rule = {bits, symmetric, SNRQ_GRID_MINMAX, SNRQ_F32};
+    for (int64_t r = 0; r < rows; r++) {
+        for (int64_t k = 0; k < n; k++) out->all.target[r * n + k] = (float)normal();
+        CU_ASSERT_EQUAL_FATAL(snrq_quant_grid_fit(&rule, &out->groups, out->all.target + r * n, d2,
+                                                  out->all.scales + r * out->groups.count,
+                                                  out->all.zeros + r * out->groups.count),
+                              SNRQ_OK);
+    }
+    free(d2);
+    CU_ASSERT_EQUAL_FATAL(snrq_grid_create(rank_test_world, 1, 1, &out->grid), SNRQ_OK);
+    CU_ASSERT_EQUAL_FATAL(snrq_matrix_create(out->grid, n, n, &out->factor), SNRQ_OK);
+    CU_ASSERT_EQUAL_FATAL(snrq_matrix_create(out->grid, n, n, &out->gram), SNRQ_OK);
+    snrq_matrix_set_panel(out->factor, 0, n, 0, out->l);
+    snrq_matrix_set_panel(out->gram, 0, n, 0, out->h);
+}
+
+static void free_problem(problem *p)
+{
+    snrq_matrix_destroy(&p->factor);
+    snrq_matrix_destroy(&p->gram);
+    snrq_grid_destroy(&p->grid);
+    snrq_rows_free(&p->all);
+    snrq_groups_free(&p->groups);
+    free(p->h);
+    free(p->l);
+}
+
+/* Objective of row r of `rows` in fp64. */
+static double objective(const problem *p, const snrq_rows *rows, int64_t r)
+{
+    double sum = 0.0;
+    for (int64_t i = 0; i < p->n; i++)
+        for (int64_t j = 0; j < p->n; j++) {
+            double a = (double)snrq_rows_value(rows, r, i) - (double)rows->target[r * p->n + i];
+            double b = (double)snrq_rows_value(rows, r, j) - (double)rows->target[r * p->n + j];
+            sum += a * p->h[i * p->n + j] * b;
+        }
+    return sum;
+}
+
+/* The cheapest of all 2^(b n) roundings of row r. */
+static double brute_force(const problem *p, int64_t r)
+{
+    int64_t levels = 1 << p->all.bits, count = 1;
+    double best = INFINITY;
+    for (int64_t k = 0; k < p->n; k++) count *= levels;
+    uint8_t *codes = p->all.codes + r * p->n;
+    for (int64_t index = 0; index < count; index++) {
+        int64_t rest = index;
+        for (int64_t k = 0; k < p->n; k++, rest /= levels) codes[k] = (uint8_t)(rest % levels);
+        double cost = objective(p, &p->all, r);
+        best = cost < best ? cost : best;
+    }
+    return best;
+}
+
+static void cost_equals_objective(void)
+{
+    problem p;
+    make_problem(&p, 1, 70, 150, 3, 32, true);
+    CU_ASSERT_EQUAL_FATAL(snrq_search(p.factor, SNRQ_ROUND_FEEDBACK, 4, &p.all), SNRQ_OK);
+    for (int64_t r = 0; r < p.rows; r++) {
+        double o = objective(&p, &p.all, r);
+        /* fp32 recursion over 150 columns: a few 1e-6 relative */
+        CU_ASSERT(fabs(p.all.costs[r] - o) <= 2e-5 * o);
+    }
+    free_problem(&p);
+}
+
+static void exhaustive_beam_is_brute_force(void)
+{
+    problem p;
+    make_problem(&p, 2, 5, 5, 2, 5, false);
+    CU_ASSERT_EQUAL_FATAL(snrq_search(p.factor, SNRQ_ROUND_FEEDBACK, 1024, &p.all), SNRQ_OK);
+    for (int64_t r = 0; r < p.rows; r++) {
+        double found = p.all.costs[r], best = brute_force(&p, r);
+        CU_ASSERT(fabs(found - best) <= 1e-5 * best);
+    }
+    free_problem(&p);
+}
+
+static void beam_one_is_greedy(void)
+{
+    problem p;
+    make_problem(&p, 3, 64, 200, 3, 64, true);
+    uint8_t *codes = calloc((size_t)p.n, 1);
+    double cost = 0, same = 0;
+    CU_ASSERT_EQUAL_FATAL(snrq_search(p.factor, SNRQ_ROUND_FEEDBACK, 1, &p.all), SNRQ_OK);
+    for (int64_t r = 0; r < p.rows; r++) {
+        CU_ASSERT_EQUAL_FATAL(
+            snrq_search_reference(p.l, SNRQ_ROUND_FEEDBACK, 1, &p.all, r, codes, &cost), SNRQ_OK);
+        same += memcmp(codes, p.all.codes + r * p.n, (size_t)p.n) == 0;
+    }
+    /* fp32 against fp64: a near tie may flip, and sends that row another way */
+    CU_ASSERT(same >= 0.95 * (double)p.rows);
+    free(codes);
+    free_problem(&p);
+}
+
+static void search_equals_its_reference(void)
+{
+    for (int beam = 2; beam <= 16; beam *= 2) {
+        problem p;
+        make_problem(&p, 4 + (uint64_t)beam, 40, 300, beam == 4 ? 2 : 3, 64, beam != 8);
+        uint8_t *codes = calloc((size_t)p.n, 1);
+        double cost = 0, same = 0;
+        CU_ASSERT_EQUAL_FATAL(snrq_search(p.factor, SNRQ_ROUND_FEEDBACK, beam, &p.all), SNRQ_OK);
+        for (int64_t r = 0; r < p.rows; r++) {
+            CU_ASSERT_EQUAL_FATAL(
+                snrq_search_reference(p.l, SNRQ_ROUND_FEEDBACK, beam, &p.all, r, codes, &cost),
+                SNRQ_OK);
+            same += memcmp(codes, p.all.codes + r * p.n, (size_t)p.n) == 0;
+            CU_ASSERT(fabs(p.all.costs[r] - cost) <= 0.05 * cost);
+        }
+        CU_ASSERT(same >= 0.9 * (double)p.rows);
+        free(codes);
+        free_problem(&p);
+    }
+}
+
+static void beam_is_never_worse_than_greedy(void)
+{
+    problem p;
+    make_problem(&p, 5, 256, 192, 2, 64, true);
+    double *greedy = calloc((size_t)p.rows, sizeof *greedy), beam_sum = 0, greedy_sum = 0;
+    CU_ASSERT_EQUAL_FATAL(snrq_search(p.factor, SNRQ_ROUND_FEEDBACK, 1, &p.all), SNRQ_OK);
+    memcpy(greedy, p.all.costs, (size_t)p.rows * sizeof *greedy);
+    CU_ASSERT_EQUAL_FATAL(snrq_search(p.factor, SNRQ_ROUND_FEEDBACK, 8, &p.all), SNRQ_OK);
+    for (int64_t r = 0; r < p.rows; r++) {
+        CU_ASSERT(p.all.costs[r] <= greedy[r]);
+        beam_sum += p.all.costs[r];
+        greedy_sum += greedy[r];
+    }
+    CU_ASSERT(beam_sum < 0.95 * greedy_sum);
+    free(greedy);
+    free_problem(&p);
+}
+
+static void wider_beam_is_better_in_sum(void)
+{
+    problem p;
+    make_problem(&p, 6, 128, 256, 3, 128, true);
+    double before = INFINITY;
+    for (int beam = 1; beam <= 16; beam *= 4) {
+        double sum = 0;
+        CU_ASSERT_EQUAL_FATAL(snrq_search(p.factor, SNRQ_ROUND_FEEDBACK, beam, &p.all), SNRQ_OK);
+        for (int64_t r = 0; r < p.rows; r++) sum += p.all.costs[r];
+        CU_ASSERT(sum < before);
+        before = sum;
+    }
+    free_problem(&p);
+}
+
+static void grid_values_come_back_unchanged(void)
+{
+    problem p;
+    make_problem(&p, 7, 64, 130, 4, 26, false);
+    for (int64_t r = 0; r < p.rows; r++)
+        for (int64_t k = 0; k < p.n; k++) {
+            p.all.codes[r * p.n + k] = (uint8_t)(uniform() * 16);
+            p.all.target[r * p.n + k] = snrq_rows_value(&p.all, r, k);
+        }
+    uint8_t *wanted = malloc((size_t)(p.rows * p.n));
+    memcpy(wanted, p.all.codes, (size_t)(p.rows * p.n));
+    for (int beam = 1; beam <= 4; beam += 3) {
+        CU_ASSERT_EQUAL_FATAL(snrq_search(p.factor, SNRQ_ROUND_FEEDBACK, beam, &p.all), SNRQ_OK);
+        CU_ASSERT_EQUAL(memcmp(wanted, p.all.codes, (size_t)(p.rows * p.n)), 0);
+    }
+    free(wanted);
+    free_problem(&p);
+}
+
+static void rtn_takes_the_nearest_value(void)
+{
+    problem p;
+    make_problem(&p, 8, 64, 100, 3, 25, true);
+    CU_ASSERT_EQUAL_FATAL(snrq_search(p.factor, SNRQ_ROUND_NEAREST, 8, &p.all), SNRQ_OK);
+    for (int64_t i = 0; i < p.rows * p.n; i++) {
+        int64_t r = i / p.n, k = i % p.n, g = r * p.groups.count + p.groups.of_position[k];
+        float distance = fabsf(snrq_rows_value(&p.all, r, k) - p.all.target[i]);
+        for (int code = 0; code < 8; code++) {
+            float other = p.all.scales[g] * (float)(code - p.all.zeros[g]);
+            CU_ASSERT(distance <= fabsf(other - p.all.target[i]) * 1.000001f);
+        }
+    }
+    for (int64_t r = 0; r < p.rows; r++)
+        CU_ASSERT(fabs(p.all.costs[r] - objective(&p, &p.all, r)) <= 2e-5 * p.all.costs[r]);
+    free_problem(&p);
+}
+
+static void refinement_never_raises_the_objective(void)
+{
+    problem p;
+    make_problem(&p, 9, 128, 260, 2, 65, true);
+    double *before = calloc((size_t)p.rows, sizeof *before), gained = 0;
+    CU_ASSERT_EQUAL_FATAL(snrq_search(p.factor, SNRQ_ROUND_FEEDBACK, 1, &p.all), SNRQ_OK);
+    memcpy(before, p.all.costs, (size_t)p.rows * sizeof *before);
+    CU_ASSERT_EQUAL_FATAL(snrq_refine(p.gram, 3, &p.all), SNRQ_OK);
+    for (int64_t r = 0; r < p.rows; r++) {
+        CU_ASSERT(p.all.costs[r] <= before[r]);
+        CU_ASSERT(fabs(p.all.costs[r] - objective(&p, &p.all, r)) <= 1e-4 * p.all.costs[r]);
+        gained += before[r] - p.all.costs[r];
+    }
+    CU_ASSERT(gained > 0.0);
+    free(before);
+    free_problem(&p);
+}
+
+/* Each rank searches its share of the tiles; together they must equal one rank that searches all.
+ */
+static void result_does_not_depend_on_who_owns_a_row(void)
+{
+    problem p;
+    make_problem(&p, 10, 320, 200, 3, 64, true);
+    snrq_range mine =
+        snrq_share(p.rows, SNRQ_TILE_ROWS, rank_test_world->size, rank_test_world->rank);
+    snrq_rows part;
+    CU_ASSERT_EQUAL_FATAL(snrq_search(p.factor, SNRQ_ROUND_FEEDBACK, 8, &p.all), SNRQ_OK);
+    CU_ASSERT_EQUAL_FATAL(snrq_rows_create(mine.end - mine.begin, 3, &p.groups, &part), SNRQ_OK);
+    for (int64_t r = 0; r < mine.end - mine.begin; r++) {
+        int64_t g = p.groups.count, from = mine.begin + r;
+        memcpy(part.target + r * p.n, p.all.target + from * p.n, (size_t)p.n * sizeof(float));
+        memcpy(part.scales + r * g, p.all.scales + from * g, (size_t)g * sizeof(float));
+        memcpy(part.zeros + r * g, p.all.zeros + from * g, (size_t)g);
+    }
+    CU_ASSERT_EQUAL_FATAL(snrq_search(p.factor, SNRQ_ROUND_FEEDBACK, 8, &part), SNRQ_OK);
+    for (int64_t r = 0; r < mine.end - mine.begin; r++) {
+        CU_ASSERT_EQUAL(
+            memcmp(part.codes + r * p.n, p.all.codes + (mine.begin + r) * p.n, (size_t)p.n), 0);
+        CU_ASSERT_EQUAL(memcmp(&part.costs[r], &p.all.costs[mine.begin + r], sizeof(double)), 0);
+    }
+    snrq_rows_free(&part);
+    free_problem(&p);
+}
+
+int main(int argc, char **argv)
+{
+    static const snrq_test tests[] = {SNRQ_TEST(cost_equals_objective),
+                                      SNRQ_TEST(exhaustive_beam_is_brute_force),
+                                      SNRQ_TEST(beam_one_is_greedy),
+                                      SNRQ_TEST(search_equals_its_reference),
+                                      SNRQ_TEST(beam_is_never_worse_than_greedy),
+                                      SNRQ_TEST(wider_beam_is_better_in_sum),
+                                      SNRQ_TEST(grid_values_come_back_unchanged),
+                                      SNRQ_TEST(rtn_takes_the_nearest_value),
+                                      SNRQ_TEST(refinement_never_raises_the_objective),
+                                      SNRQ_TEST(result_does_not_depend_on_who_owns_a_row)};
+    return rank_test_main(argc, argv, "search", tests, sizeof tests / sizeof *tests);
+}

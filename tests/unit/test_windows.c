@@ -1,0 +1,251 @@
+/* Token windows: cutting, drawing, and the checks on ids. */
+#include "io/windows.h"
+
+#include "tests/unit/test_files.h"
+
+static void fill(int32_t *ids, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++) ids[i] = (int32_t)i;
+}
+
+static void consecutive_windows_follow_each_other_and_drop_the_rest(void)
+{
+    int32_t ids[11];
+    snrq_windows windows;
+    fill(ids, 11);
+    if (!assert_ok(snrq_windows_consecutive("text", ids, 11, 0, 4, &windows))) return;
+    CU_ASSERT_EQUAL(windows.count, 2);
+    CU_ASSERT_EQUAL(windows.length, 4);
+    CU_ASSERT_EQUAL(windows.total_tokens, 11);
+    for (int i = 0; i < 8; i++) CU_ASSERT_EQUAL(windows.ids[i], i);
+    snrq_windows_free(&windows);
+    CU_ASSERT_PTR_NULL(windows.ids);
+}
+
+static void consecutive_windows_can_be_fewer_than_there_are(void)
+{
+    int32_t ids[11];
+    snrq_windows windows;
+    fill(ids, 11);
+    if (!assert_ok(snrq_windows_consecutive("text", ids, 11, 1, 4, &windows))) return;
+    CU_ASSERT_EQUAL(windows.count, 1);
+    CU_ASSERT_EQUAL(windows.total_tokens, 11);
+    snrq_windows_free(&windows);
+}
+
+static void too_short_a_text_is_refused_with_both_numbers(void)
+{
+    int32_t ids[8];
+    snrq_windows windows;
+    fill(ids, 8);
+    assert_failed(snrq_windows_consecutive("book.txt", ids, 8, 0, 9, &windows), SNRQ_BAD_DATA,
+                  "book.txt: 8 tokens, but one window is 9");
+    assert_failed(snrq_windows_random("book.txt", ids, 8, 1, 9, 0, &windows), SNRQ_BAD_DATA,
+                  "book.txt: 8 tokens, but one window is 9");
+    assert_failed(snrq_windows_consecutive("book.txt", ids, 8, 3, 4, &windows), SNRQ_BAD_DATA,
+                  "8 tokens make 2 windows of 4, but 3");
+    snrq_windows_free(&windows);
+}
+
+static void senseless_numbers_are_usage_errors(void)
+{
+    int32_t ids[8];
+    snrq_windows windows;
+    fill(ids, 8);
+    assert_failed(snrq_windows_consecutive("t", ids, 8, 1, 0, &windows), SNRQ_USAGE, "0 tokens");
+    assert_failed(snrq_windows_consecutive("t", ids, 8, -1, 2, &windows), SNRQ_USAGE, "-1 of them");
+    assert_failed(snrq_windows_random("t", ids, 8, 0, 2, 0, &windows), SNRQ_USAGE,
+                  "0 random windows");
+    assert_failed(snrq_windows_random("t", ids, 8, INT64_MAX / 2, 8, 0, &windows), SNRQ_USAGE,
+                  "more than can be held");
+}
+
+/* With as many tokens as a window has there is one start; with one more there are two, both drawn.
+ */
+static void random_windows_reach_both_ends(void)
+{
+    int32_t ids[5];
+    snrq_windows windows;
+    int seen[2] = {0, 0};
+    fill(ids, 5);
+    if (!assert_ok(snrq_windows_random("t", ids, 5, 64, 4, 7, &windows))) return;
+    for (int i = 0; i < 64; i++) {
+        int32_t start = windows.ids[4 * i];
+        CU_ASSERT_TRUE(start == 0 || start == 1);
+        for (int j = 0; j < 4; j++) CU_ASSERT_EQUAL(windows.ids[4 * i + j], start + j);
+        if (start == 0 || start == 1) seen[start]++;
+    }
+    CU_ASSERT_TRUE(seen[0] > 16 && seen[1] > 16);
+    snrq_windows_free(&windows);
+    if (!assert_ok(snrq_windows_random("t", ids, 4, 3, 4, 7, &windows))) return;
+    for (int i = 0; i < 3; i++) CU_ASSERT_EQUAL(windows.ids[4 * i], 0);
+    snrq_windows_free(&windows);
+}
+
+static void a_random_window_depends_on_seed_and_index_only(void)
+{
+    enum { TOTAL = 100000, LENGTH = 8 };
+    static int32_t ids[TOTAL];
+    snrq_windows few, many, other;
+    fill(ids, TOTAL);
+    if (!assert_ok(snrq_windows_random("t", ids, TOTAL, 5, LENGTH, 1, &few)) ||
+        !assert_ok(snrq_windows_random("t", ids, TOTAL, 50, LENGTH, 1, &many)) ||
+        !assert_ok(snrq_windows_random("t", ids, TOTAL, 50, LENGTH, 2, &other)))
+        return;
+    CU_ASSERT_EQUAL(memcmp(few.ids, many.ids, sizeof(int32_t) * 5 * LENGTH), 0);
+    CU_ASSERT_NOT_EQUAL(memcmp(many.ids, other.ids, sizeof(int32_t) * 50 * LENGTH), 0);
+    CU_ASSERT_STRING_NOT_EQUAL(few.fingerprint, many.fingerprint);
+    CU_ASSERT_STRING_NOT_EQUAL(other.fingerprint, many.fingerprint);
+    snrq_windows_free(&few);
+    snrq_windows_free(&many);
+    snrq_windows_free(&other);
+}
+
+/* Chi-square with 15 degrees of freedom: 99.99 % of true uniform samples stay below 44.3. */
+static void random_starts_are_uniform(void)
+{
+    enum { CELLS = 16, DRAWS = 16000 };
+    int32_t ids[CELLS];
+    double chi = 0;
+    int seen[CELLS] = {0};
+    snrq_windows windows;
+    fill(ids, CELLS);
+    if (!assert_ok(snrq_windows_random("t", ids, CELLS, DRAWS, 1, 3, &windows))) return;
+    for (int i = 0; i < DRAWS; i++) seen[windows.ids[i]]++;
+    for (int i = 0; i < CELLS; i++) {
+        double away = seen[i] - (double)DRAWS / CELLS;
+        chi += away * away / ((double)DRAWS / CELLS);
+    }
+    CU_ASSERT_TRUE(chi < 44.3);
+    snrq_windows_free(&windows);
+}
+
+/* The same ids in another shape, and other ids in the same shape, are other sets. */
+static void the_fingerprint_covers_ids_and_shape(void)
+{
+    int32_t ids[8];
+    snrq_windows a, b, c, again;
+    fill(ids, 8);
+    if (!assert_ok(snrq_windows_consecutive("t", ids, 8, 2, 4, &a)) ||
+        !assert_ok(snrq_windows_consecutive("elsewhere", ids, 8, 0, 4, &again)) ||
+        !assert_ok(snrq_windows_consecutive("t", ids, 8, 4, 2, &b)))
+        return;
+    ids[7] = 99;
+    if (!assert_ok(snrq_windows_consecutive("t", ids, 8, 2, 4, &c))) return;
+    CU_ASSERT_EQUAL(strlen(a.fingerprint), 32);
+    CU_ASSERT_STRING_EQUAL(a.fingerprint, again.fingerprint);
+    CU_ASSERT_STRING_NOT_EQUAL(a.fingerprint, b.fingerprint);
+    CU_ASSERT_STRING_NOT_EQUAL(a.fingerprint, c.fingerprint);
+    snrq_windows_free(&a);
+    snrq_windows_free(&b);
+    snrq_windows_free(&c);
+    snrq_windows_free(&again);
+}
+
+static void a_token_file_is_read_as_it_is(void)
+{
+    const int32_t written[] = {0, 5, 31999};
+    int32_t *ids;
+    int64_t count;
+    scratch_write("tokens", written, sizeof written);
+    if (!assert_ok(snrq_token_file(scratch_path("tokens"), 32000, &ids, &count))) return;
+    CU_ASSERT_EQUAL(count, 3);
+    CU_ASSERT_EQUAL(memcmp(ids, written, sizeof written), 0);
+    free(ids);
+}
+
+static void a_token_file_of_a_wrong_size_is_refused(void)
+{
+    int32_t *ids;
+    int64_t count;
+    scratch_write("tokens", "12345", 5);
+    assert_failed(snrq_token_file(scratch_path("tokens"), 10, &ids, &count), SNRQ_BAD_DATA,
+                  "5 bytes, expected a multiple of 4");
+    scratch_write("tokens", "", 0);
+    assert_failed(snrq_token_file(scratch_path("tokens"), 10, &ids, &count), SNRQ_BAD_DATA,
+                  "0 bytes");
+    assert_failed(snrq_token_file(scratch_path("none"), 10, &ids, &count), SNRQ_NO_INPUT, "none");
+}
+
+static void a_token_outside_the_vocabulary_is_named(void)
+{
+    const int32_t high[] = {0, 1, 10}, negative[] = {0, -1};
+    int32_t *ids;
+    int64_t count;
+    scratch_write("tokens", high, sizeof high);
+    assert_failed(snrq_token_file(scratch_path("tokens"), 10, &ids, &count), SNRQ_BAD_DATA,
+                  "token 2 is id 10, expected 0..9");
+    scratch_write("tokens", negative, sizeof negative);
+    assert_failed(snrq_token_file(scratch_path("tokens"), 10, &ids, &count), SNRQ_BAD_DATA,
+                  "token 1 is id -1");
+    CU_ASSERT_PTR_NULL(ids);
+}
+
+/* A tokenizer of three letters and a beginning-of-sequence token. */
+static snrq_tokenizer *letters(void)
+{
+    snrq_tokenizer *tokenizer = NULL;
+    scratch_write_text(
+        "tokenizer.json",
+        "{\"added_tokens\":[],\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":["
+        "{\"SpecialToken\":{\"id\":\"<s>\"}},{\"Sequence\":{\"id\":\"A\"}}],"
+        "\"special_tokens\":{\"<s>\":{\"ids\":[0]}}},\"model\":{\"type\":\"BPE\","
+        "\"vocab\":{\"<s>\":0,\"a\":1,\"b\":2,\"ab\":3},\"merges\":[\"a b\"]}}");
+    assert_ok(snrq_tokenizer_read(scratch(), &tokenizer));
+    return tokenizer;
+}
+
+static void a_text_becomes_tokens_with_the_beginning_token(void)
+{
+    snrq_tokenizer *tokenizer = letters();
+    int32_t *ids;
+    int64_t count;
+    scratch_write_text("text", "aab");
+    if (assert_ok(snrq_text_tokens(scratch_path("text"), tokenizer, 4, &ids, &count))) {
+        const int32_t expected[] = {0, 1, 3};
+        CU_ASSERT_EQUAL(count, 3);
+        CU_ASSERT_EQUAL(memcmp(ids, expected, sizeof expected), 0);
+        free(ids);
+    }
+    snrq_tokenizer_destroy(&tokenizer);
+}
+
+static void unusable_texts_are_refused_by_name(void)
+{
+    snrq_tokenizer *tokenizer = letters();
+    int32_t *ids;
+    int64_t count;
+    scratch_write_text("text", "");
+    assert_failed(snrq_text_tokens(scratch_path("text"), tokenizer, 4, &ids, &count), SNRQ_BAD_DATA,
+                  "text: the text is empty");
+    scratch_write_text("text", "ab\xff");
+    assert_failed(snrq_text_tokens(scratch_path("text"), tokenizer, 4, &ids, &count), SNRQ_BAD_DATA,
+                  "text: byte 2 of the text is not valid UTF-8");
+    scratch_write_text("text", "ab");
+    assert_failed(snrq_text_tokens(scratch_path("text"), tokenizer, 3, &ids, &count), SNRQ_BAD_DATA,
+                  "token 1 is id 3, expected 0..2");
+    CU_ASSERT_PTR_NULL(ids);
+    snrq_tokenizer_destroy(&tokenizer);
+}
+
+int main(void)
+{
+    const snrq_test tests[] = {
+        SNRQ_TEST(consecutive_windows_follow_each_other_and_drop_the_rest),
+        SNRQ_TEST(consecutive_windows_can_be_fewer_than_there_are),
+        SNRQ_TEST(too_short_a_text_is_refused_with_both_numbers),
+        SNRQ_TEST(senseless_numbers_are_usage_errors),
+        SNRQ_TEST(random_windows_reach_both_ends),
+        SNRQ_TEST(a_random_window_depends_on_seed_and_index_only),
+        SNRQ_TEST(random_starts_are_uniform),
+        SNRQ_TEST(the_fingerprint_covers_ids_and_shape),
+        SNRQ_TEST(a_token_file_is_read_as_it_is),
+        SNRQ_TEST(a_token_file_of_a_wrong_size_is_refused),
+        SNRQ_TEST(a_token_outside_the_vocabulary_is_named),
+        SNRQ_TEST(a_text_becomes_tokens_with_the_beginning_token),
+        SNRQ_TEST(unusable_texts_are_refused_by_name),
+    };
+    int result = snrq_run_tests("windows", tests, sizeof tests / sizeof tests[0], 1);
+    scratch_remove();
+    return result;
+}
