@@ -45,8 +45,8 @@ finds_ninja() { have ninja; }
 finds_pkg_config() { have pkg-config; }
 
 finds_hdf5() {
-    local code=$'#include <hdf5.h>\n#ifndef H5_HAVE_PARALLEL\n#error serial\n#endif\nint main(void) { return H5open(); }'
-    local name flags
+    local code name flags
+    code=$'#include <hdf5.h>\n#ifndef H5_HAVE_PARALLEL\n#error serial\n#endif\nint main(void) { return H5open(); }'
     for name in hdf5-openmpi hdf5-mpich hdf5; do
         flags=$(pkg-config --cflags --libs "$name" 2>/dev/null) || continue
         # shellcheck disable=SC2086 # one word per flag
@@ -61,17 +61,18 @@ finds_blas() {
     for library in "-llapack -lblas" -lopenblas -lflexiblas; do
         # shellcheck disable=SC2086
         links "${CC:-cc}" "$code" $library || continue
-        if ldd "$scratch/probe" | awk '/libblas/ { print $3 }' | xargs -r readlink -f | grep -q '/blas/libblas\.so'; then
-            return 1
-        fi
-        return 0
+        case $(ldd "$scratch/probe" | awk '/libblas/ { print $3 }' | xargs -r readlink -f) in
+        */blas/libblas.so*) return 1 ;;
+        *) return 0 ;;
+        esac
     done
     [ -n "${MKLROOT:-}" ]
 }
 
 finds_scalapack() {
-    local code='void pdpotrf_(void); int Csys2blacs_handle(void); int main(void) { pdpotrf_(); return Csys2blacs_handle(); }'
-    local library
+    local code library
+    code='void pdpotrf_(void); int Csys2blacs_handle(void);
+          int main(void) { pdpotrf_(); return Csys2blacs_handle(); }'
     for library in scalapack-openmpi scalapack scalapack-mpich; do
         links mpicc "$code" "-l$library" && return
         links mpicc "$code" "-l$library" -llapack -lblas -lgfortran -lm && return
@@ -188,8 +189,9 @@ provide() {
     fi
     report_missing
     finds_compiler || fail "nothing can be built without a C compiler (tried: ${CC:-cc})"
-    finds_cmake || fail "nothing can be built without CMake $cmake_needed or newer (found: $(cmake_version || echo none));" \
-        "\`python3 -m pip install --user cmake\` brings one where packages and modules do not"
+    finds_cmake ||
+        fail "nothing can be built without CMake $cmake_needed or newer (found: $(cmake_version || echo none));" \
+            "\`python3 -m pip install --user cmake\` brings one where packages and modules do not"
     echo "Going on with what is there."
 }
 

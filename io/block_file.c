@@ -221,20 +221,36 @@ static void close_tables(snrq_hdf5_table tables[SNRQ_TABLES])
 }
 
 /* Writes this rank's rows; columns of g_idx are shared out evenly. */
-static snrq_status write_module(snrq_hdf5_writer *w, const snrq_module_rows *m, int index)
+static snrq_status write_module(snrq_hdf5_writer *w, const snrq_module_rows *m,
+                                const snrq_hdf5_table tables[SNRQ_TABLES])
 {
     static snrq_hdf5_fill *const fill[SNRQ_TABLES] = {fill_codes, fill_scales, fill_zeros,
                                                       fill_g_idx};
     snrq_range columns = snrq_share(m->record.columns, 1, w->context->size, w->context->rank);
-    snrq_hdf5_table tables[SNRQ_TABLES] = {{0}};
-    snrq_hdf5_object group;
-    SNRQ_TRY(snrq_hdf5_open_group(&w->root, m->record.name, &group));
-    snrq_status status = open_tables(&group, &m->record, index, tables);
-    for (int t = 0; t < SNRQ_TABLES && status == SNRQ_OK; t++)
-        status =
-            snrq_hdf5_write_rows(w, &tables[t], t == SNRQ_G_IDX ? columns : m->rows, fill[t], m);
-    close_tables(tables);
-    H5Gclose(group.id);
+    for (int t = 0; t < SNRQ_TABLES; t++)
+        SNRQ_TRY(
+            snrq_hdf5_write_rows(w, &tables[t], t == SNRQ_G_IDX ? columns : m->rows, fill[t], m));
+    return SNRQ_OK;
+}
+
+/* Writes all modules. Every rank opens every table before the first row is written: HDF5 wants the
+ * same openings on all ranks, also if one of them fails later. */
+static snrq_status write_all(snrq_hdf5_writer *w, const snrq_module_rows *modules, int count)
+{
+    snrq_hdf5_table(*tables)[SNRQ_TABLES] = NULL;
+    snrq_status status = snrq_allocate((size_t)count, sizeof *tables, "tables of a block", &tables);
+    SNRQ_TRY(snrq_agree(w->context, status));
+    for (int i = 0; i < count && status == SNRQ_OK; i++) {
+        snrq_hdf5_object group;
+        status = snrq_hdf5_open_group(&w->root, modules[i].record.name, &group);
+        if (status == SNRQ_OK) status = open_tables(&group, &modules[i].record, i, tables[i]);
+        if (group.id >= 0) H5Gclose(group.id);
+    }
+    status = snrq_agree(w->context, status);
+    for (int i = 0; i < count && status == SNRQ_OK; i++)
+        status = write_module(w, &modules[i], tables[i]);
+    for (int i = 0; i < count; i++) close_tables(tables[i]);
+    free(tables);
     return status;
 }
 
@@ -260,10 +276,7 @@ snrq_status snrq_block_file_write(const snrq_context *context, const char *path,
     SNRQ_TRY(snrq_agree(context, check_modules(path, block, modules, count)));
     SNRQ_TRY(
         snrq_hdf5_create(context, path, expected_bytes(modules, count), lay_out, &layout, &writer));
-    snrq_status status = SNRQ_OK;
-    for (int i = 0; i < count && status == SNRQ_OK; i++)
-        status = write_module(&writer, &modules[i], i);
-    return snrq_hdf5_finish(&writer, status, read_back);
+    return snrq_hdf5_finish(&writer, write_all(&writer, modules, count), read_back);
 }
 
 static snrq_status open_module(snrq_block_file *file, const char *name)

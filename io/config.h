@@ -1,7 +1,8 @@
 /* The model's config.json: the numbers of a decoder-only transformer.
  *
- * Source: transformers' LlamaConfig; both spellings of the rope settings (rope_theta + rope_scaling, and
- * rope_parameters). Sizes are bounded and products checked here, so that later code may multiply them.
+ * Source: transformers' LlamaConfig; both spellings of the rope settings (rope_theta +
+ * rope_scaling, and rope_parameters). Sizes are bounded and products checked here, so that later
+ * code may multiply them.
  */
 #ifndef SNRQ_CONFIG_H
 #define SNRQ_CONFIG_H
@@ -23,8 +24,8 @@ typedef struct snrq_config {
     snrq_dtype dtype;       /* torch_dtype or dtype; SNRQ_BF16 if absent */
 } snrq_config;
 
-/* Reads DIRECTORY/config.json. Not collective. Unknown architectures, activations, rope scalings and biases
- * are refused by name, with what is supported. */
+/* Reads DIRECTORY/config.json. Not collective. Unknown architectures, activations, rope scalings
+ * and biases are refused by name, with what is supported. */
 snrq_status snrq_config_read(const char *directory, snrq_config *out);
 
 #endif

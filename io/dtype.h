@@ -1,7 +1,7 @@
 /* Number types of checkpoints, and exact conversion between them and float.
  *
- * Source: IEEE 754 binary16/binary32; bfloat16 is the upper half of binary32. Narrowing rounds to nearest,
- * ties to even.
+ * Source: IEEE 754 binary16/binary32; bfloat16 is the upper half of binary32. Narrowing rounds to
+ * nearest, ties to even.
  */
 #ifndef SNRQ_DTYPE_H
 #define SNRQ_DTYPE_H

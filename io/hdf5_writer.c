@@ -56,7 +56,6 @@ static hid_t open_shared(const snrq_context *context, const char *path)
 {
     hid_t access = H5Pcreate(H5P_FILE_ACCESS), file = -1;
     if (access >= 0 && H5Pset_fapl_mpio(access, context->comm, MPI_INFO_NULL) >= 0 &&
-        H5Pset_coll_metadata_write(access, true) >= 0 &&
         H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V18) >= 0 &&
         H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) >= 0)
         file = H5Fopen(path, H5F_ACC_RDWR, access);

@@ -122,20 +122,37 @@ static snrq_status sort_names(const char *const *names, int count, const char **
     return SNRQ_OK;
 }
 
-/* Copies this rank's rows of the i-th tensor. */
-static snrq_status write_tensor(snrq_hdf5_writer *w, const struct layout *layout, int i)
+static snrq_status open_tables(const snrq_hdf5_writer *w, const struct layout *layout,
+                               snrq_hdf5_table *tables)
 {
-    const char *name = layout->names[i];
-    const snrq_tensor *tensor = snrq_safetensors_find(layout->model, name);
-    snrq_hdf5_kind kind;
-    snrq_hdf5_table table;
-    SNRQ_TRY(find_kind(layout->model, tensor, &kind));
-    SNRQ_TRY(snrq_hdf5_open_table(&w->root, name, kind, tensor->dimensions, tensor->shape, &table));
-    table.index = i;
-    struct source source = {layout->model, tensor, table.row_bytes};
-    snrq_range rows = snrq_share(table.rows, 1, w->context->size, w->context->rank);
-    snrq_status status = snrq_hdf5_write_rows(w, &table, rows, fill_tensor, &source);
-    snrq_hdf5_table_close(&table);
+    for (int i = 0; i < layout->count; i++) {
+        const snrq_tensor *tensor = snrq_safetensors_find(layout->model, layout->names[i]);
+        snrq_hdf5_kind kind;
+        SNRQ_TRY(find_kind(layout->model, tensor, &kind));
+        SNRQ_TRY(snrq_hdf5_open_table(&w->root, layout->names[i], kind, tensor->dimensions,
+                                      tensor->shape, &tables[i]));
+        tables[i].index = i;
+    }
+    return SNRQ_OK;
+}
+
+/* Copies this rank's rows of all tensors. Every rank opens every table before the first row is
+ * written: HDF5 wants the same openings on all ranks, also if one of them fails later. */
+static snrq_status write_all(snrq_hdf5_writer *w, const struct layout *layout)
+{
+    snrq_hdf5_table *tables = NULL;
+    snrq_status status =
+        snrq_allocate((size_t)layout->count, sizeof *tables, "tables of tensors", &tables);
+    SNRQ_TRY(snrq_agree(w->context, status));
+    status = snrq_agree(w->context, open_tables(w, layout, tables));
+    for (int i = 0; i < layout->count && status == SNRQ_OK; i++) {
+        const snrq_tensor *tensor = snrq_safetensors_find(layout->model, layout->names[i]);
+        struct source source = {layout->model, tensor, tables[i].row_bytes};
+        snrq_range rows = snrq_share(tables[i].rows, 1, w->context->size, w->context->rank);
+        status = snrq_hdf5_write_rows(w, &tables[i], rows, fill_tensor, &source);
+    }
+    for (int i = 0; i < layout->count; i++) snrq_hdf5_table_close(&tables[i]);
+    free(tables);
     return status;
 }
 
@@ -154,11 +171,8 @@ snrq_status snrq_rest_file_write(const snrq_context *context, const char *path,
     status = snrq_agree(context, status);
     if (status == SNRQ_OK)
         status = snrq_hdf5_create(context, path, bytes, lay_out, &layout, &writer);
-    if (status == SNRQ_OK) {
-        for (int i = 0; i < count && status == SNRQ_OK; i++)
-            status = write_tensor(&writer, &layout, i);
-        status = snrq_hdf5_finish(&writer, status, read_back);
-    }
+    if (status == SNRQ_OK)
+        status = snrq_hdf5_finish(&writer, write_all(&writer, &layout), read_back);
     free(sorted);
     return status;
 }

@@ -1,8 +1,8 @@
 /* Reading safetensors checkpoints: one file, or a sharded directory with an index.
  *
- * The header is checked before anything is believed (format rules: docs/format.md and the safetensors
- * README): length, UTF-8 JSON object, duplicate keys, dtypes, shapes, offsets without hole or overlap, file
- * size. Tensor data is read with large explicit reads, never mapped.
+ * The header is checked before anything is believed (format rules: docs/format.md and the
+ * safetensors README): length, UTF-8 JSON object, duplicate keys, dtypes, shapes, offsets without
+ * hole or overlap, file size. Tensor data is read with large explicit reads, never mapped.
  */
 #ifndef SNRQ_SAFETENSORS_H
 #define SNRQ_SAFETENSORS_H
@@ -28,8 +28,8 @@ typedef struct snrq_tensor {
 typedef struct snrq_safetensors snrq_safetensors;
 
 /* Opens `path`: a .safetensors file, or a directory that holds model.safetensors or
- * model.safetensors.index.json. Not collective. SNRQ_NO_INPUT if it is missing, SNRQ_BAD_DATA if any rule
- * is violated (message: file, place, expected, found). */
+ * model.safetensors.index.json. Not collective. SNRQ_NO_INPUT if it is missing, SNRQ_BAD_DATA if
+ * any rule is violated (message: file, place, expected, found). */
 snrq_status snrq_safetensors_open(const char *path, snrq_safetensors **out);
 /* Closes files, frees, sets *reader to NULL. */
 void snrq_safetensors_close(snrq_safetensors **reader);
@@ -44,8 +44,8 @@ const char *snrq_safetensors_metadata(const snrq_safetensors *reader, const char
 /* Path of the file that holds the tensor, for messages. Borrowed. */
 const char *snrq_safetensors_file(const snrq_safetensors *reader, const snrq_tensor *tensor);
 
-/* Reads `bytes` bytes from `begin` (relative to the tensor's data) into `out`. Not collective; safe on
- * several tensors from several ranks at once. SNRQ_IO_ERROR on a failed or short read. */
+/* Reads `bytes` bytes from `begin` (relative to the tensor's data) into `out`. Not collective; safe
+ * on several tensors from several ranks at once. SNRQ_IO_ERROR on a failed or short read. */
 snrq_status snrq_safetensors_read(const snrq_safetensors *reader, const snrq_tensor *tensor,
                                   uint64_t begin, uint64_t bytes, void *out);
 

@@ -1,8 +1,8 @@
 /* tokenizer.json: text to token ids and back (SentencePiece-style BPE with byte fallback).
  *
- * Algorithm: added tokens are cut out (leftmost, longest), the rest is normalized, and each piece is
- * merged as one word with a heap of (rank, position), so that a megabyte of text as one word takes O(n log n).
- * Source: the tokenizer.json of Hugging Face tokenizers.
+ * Algorithm: added tokens are cut out (leftmost, longest), the rest is normalized, and each piece
+ * is merged as one word with a heap of (rank, position), so that a megabyte of text as one word
+ * takes O(n log n). Source: the tokenizer.json of Hugging Face tokenizers.
  */
 #ifndef SNRQ_TOKENIZER_H
 #define SNRQ_TOKENIZER_H
@@ -14,20 +14,21 @@
 
 typedef struct snrq_tokenizer snrq_tokenizer;
 
-/* Reads DIRECTORY/tokenizer.json. Not collective. What the file asks for and this reader does not know is
- * refused by name. The caller destroys it. */
+/* Reads DIRECTORY/tokenizer.json. Not collective. What the file asks for and this reader does not
+ * know is refused by name. The caller destroys it. */
 snrq_status snrq_tokenizer_read(const char *directory, snrq_tokenizer **out);
 void snrq_tokenizer_destroy(snrq_tokenizer **tokenizer);
 
-/* Encodes `bytes` bytes of UTF-8 text. special: add what the post-processor adds (BOS). *ids [*count] is
- * allocated; the caller frees it. Invalid UTF-8 is SNRQ_BAD_DATA with the byte position. */
+/* Encodes `bytes` bytes of UTF-8 text. special: add what the post-processor adds (BOS). *ids
+ * [*count] is allocated; the caller frees it. Invalid UTF-8 is SNRQ_BAD_DATA with the byte
+ * position. */
 snrq_status snrq_tokenizer_encode(const snrq_tokenizer *tokenizer, const char *text, size_t bytes,
                                   bool special, int32_t **ids, int64_t *count);
 
-/* Decodes ids to text (special tokens are skipped if skip_special). *text is allocated, NUL-terminated, *bytes
- * long. An id outside the vocabulary is SNRQ_BAD_DATA with its position. */
-snrq_status snrq_tokenizer_decode(const snrq_tokenizer *tokenizer, const int32_t *ids, int64_t count,
-                                  bool skip_special, char **text, size_t *bytes);
+/* Decodes ids to text (special tokens are skipped if skip_special). *text is allocated,
+ * NUL-terminated, *bytes long. An id outside the vocabulary is SNRQ_BAD_DATA with its position. */
+snrq_status snrq_tokenizer_decode(const snrq_tokenizer *tokenizer, const int32_t *ids,
+                                  int64_t count, bool skip_special, char **text, size_t *bytes);
 
 /* Highest id + 1 over vocabulary and added tokens. */
 int64_t snrq_tokenizer_size(const snrq_tokenizer *tokenizer);

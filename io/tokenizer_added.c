@@ -35,15 +35,12 @@ static snrq_status entry_read(const char *file, size_t index, const json_t *obje
     SNRQ_TRY(snrq_json_boolean(where, object, "rstrip", false, &out->token.right_strip));
     out->token.id = (int32_t)id;
     if (out->content[0] == '\0') return snrq_fail(SNRQ_BAD_DATA, "%s: content is empty", where);
-    if (strlen(out->content) > SNRQ_MAX_ADDED_BYTES)
-        return snrq_fail(SNRQ_BAD_DATA, "%s: content has %zu bytes, expected at most %d", where,
-                         strlen(out->content), SNRQ_MAX_ADDED_BYTES);
     return snrq_vocabulary_add(where, vocabulary, out->content, out->token.id, special);
 }
 
 /* The bytes to look for are appended to `spellings`, ended by a NUL. */
-static snrq_status entry_spell(const added_entry *entry, const snrq_normalizer *normalizer,
-                               snrq_buffer *spellings)
+static snrq_status entry_spell(const char *file, const added_entry *entry,
+                               const snrq_normalizer *normalizer, snrq_buffer *spellings)
 {
     snrq_buffer text = {0}, scratch = {0};
     size_t bytes = strlen(entry->content);
@@ -52,6 +49,11 @@ static snrq_status entry_spell(const added_entry *entry, const snrq_normalizer *
         status = snrq_normalize(normalizer, entry->content, bytes, &text, &scratch);
     else
         status = snrq_buffer_append(&text, entry->content, bytes);
+    if (status == SNRQ_OK && text.used > SNRQ_MAX_ADDED_BYTES)
+        status = snrq_fail(SNRQ_BAD_DATA,
+                           "%s: added_tokens: the token of id %" PRId32
+                           " has %zu bytes, expected at most %d",
+                           file, entry->token.id, text.used, SNRQ_MAX_ADDED_BYTES);
     if (status == SNRQ_OK) status = snrq_buffer_append(spellings, text.data, text.used);
     if (status == SNRQ_OK) status = snrq_buffer_append(spellings, "", 1);
     free(text.data);
@@ -108,7 +110,7 @@ snrq_status snrq_added_read(const char *file, const json_t *root, const snrq_nor
         if (status != SNRQ_OK) break;
         snrq_added_set *set = entry.normalized ? normalized : raw;
         set->tokens[set->count++] = entry.token;
-        status = entry_spell(&entry, normalizer, &spellings[entry.normalized]);
+        status = entry_spell(file, &entry, normalizer, &spellings[entry.normalized]);
         if (status != SNRQ_OK) break;
     }
     if (status == SNRQ_OK) status = trie_build(file, raw, &spellings[0]);

@@ -28,7 +28,7 @@
 
 enum {
     SNRQ_MAX_TOKEN_ID = (1 << 22) - 1, /* the largest vocabularies have 2^18 tokens */
-    SNRQ_MAX_ADDED_BYTES = 1024,       /* of one added token: bounds the work per byte of text */
+    SNRQ_MAX_ADDED_BYTES = 512,        /* of one added token: bounds the work per byte of text */
     SNRQ_MAX_STEPS = 16,               /* of normalizer or decoder, Sequences taken apart */
     SNRQ_MAX_DEPTH = 8,                /* of Sequences in Sequences */
     SNRQ_MAX_AFFIX = 256,              /* bytes of a prefix or replacement; ids around the text */

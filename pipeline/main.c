@@ -10,6 +10,7 @@
 #include "pipeline/inspect.h"
 #include "pipeline/options.h"
 #include "pipeline/quantize.h"
+#include "pipeline/round.h"
 
 /* --threads, or OMP_NUM_THREADS, or the cores this process may use shared evenly by the ranks of
  * the node. */
@@ -34,6 +35,8 @@ static snrq_status run_command(const snrq_context *context, const snrq_options *
         return snrq_inspect(context, options);
     case SNRQ_COMMAND_VERIFY:
         return snrq_verify(context, options);
+    case SNRQ_COMMAND_ROUND:
+        return snrq_round(context, options);
     }
     return snrq_fail(SNRQ_INTERNAL, "no command");
 }

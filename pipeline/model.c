@@ -77,7 +77,7 @@ snrq_status snrq_model_read(const snrq_model *m, const snrq_tensor *tensor, uint
 snrq_status snrq_model_read_vector(const snrq_model *m, const char *name, int64_t count, float *out)
 {
     const snrq_tensor *t = NULL;
-    snrq_dtype dtype;
+    snrq_dtype dtype = SNRQ_F32;
     unsigned char *raw = NULL;
     SNRQ_TRY(snrq_model_expect(m, name, count, 0, &t, &dtype));
     SNRQ_TRY(snrq_allocate((size_t)count, snrq_dtype_size(dtype), name, &raw));
@@ -92,7 +92,7 @@ static snrq_status check_tensors(const snrq_model *m)
 {
     const snrq_config *c = &m->config;
     const snrq_tensor *t;
-    snrq_dtype dtype;
+    snrq_dtype dtype = SNRQ_F32;
     char name[256];
     SNRQ_TRY(snrq_model_expect(m, embedding_name, c->vocabulary, c->hidden, &t, &dtype));
     SNRQ_TRY(snrq_model_expect(m, final_norm_name, c->hidden, 0, &t, &dtype));
@@ -231,7 +231,7 @@ snrq_status snrq_model_load_dense(const snrq_model *m, const char *name, int64_t
                                   int64_t columns, unsigned char *base, snrq_weight *out)
 {
     const snrq_tensor *t = NULL;
-    snrq_dtype dtype;
+    snrq_dtype dtype = SNRQ_F32;
     SNRQ_TRY(snrq_model_expect(m, name, rows, columns, &t, &dtype));
     snrq_range mine = snrq_share(rows, 1, m->context->node_size, m->context->node_rank);
     uint64_t row_bytes = (uint64_t)columns * snrq_dtype_size(dtype);
@@ -245,7 +245,7 @@ snrq_status snrq_model_load_dense(const snrq_model *m, const char *name, int64_t
 static snrq_status load_table(const snrq_model *m, const char *name, snrq_table *out)
 {
     const snrq_tensor *t = NULL;
-    snrq_dtype dtype;
+    snrq_dtype dtype = SNRQ_F32;
     int64_t rows = m->config.vocabulary, columns = m->config.hidden;
     memset(out, 0, sizeof *out);
     SNRQ_TRY(snrq_model_expect(m, name, rows, columns, &t, &dtype));

@@ -29,42 +29,43 @@ enum {
     Q = SNRQ_COMMAND_QUANTIZE,
     E = SNRQ_COMMAND_EVALUATE,
     I = SNRQ_COMMAND_INSPECT,
-    V = SNRQ_COMMAND_VERIFY
+    V = SNRQ_COMMAND_VERIFY,
+    R = SNRQ_COMMAND_ROUND
 };
 #define FIELD(name) offsetof(snrq_options, name)
 
 static const option_row table[] = {
-    {"output", 'o', TEXT, FIELD(output), NULL, 0, 0, NULL, Q, false, "OUT",
+    {"output", 'o', TEXT, FIELD(output), NULL, 0, 0, NULL, Q | R, false, "OUT",
      "directory to write; an unfinished one is resumed"},
     {"calibration", 0, TEXT, FIELD(calibration), NULL, 0, 0, NULL, Q, false, "TEXT",
      "calibration text (UTF-8)"},
     {"text", 0, TEXT, FIELD(text), NULL, 0, 0, NULL, E, false, "TEXT", "held-out text (UTF-8)"},
     {"token-file", 0, TEXT, FIELD(token_file), NULL, 0, 0, NULL, Q | E, false, "FILE",
      "int32 little-endian token ids instead of a text, cut into windows in order"},
-    {"bits", 0, INTEGER, FIELD(bits), "4", 2, 8, NULL, Q, true, "B", "bits per weight"},
-    {"group-size", 0, GROUP, FIELD(group_size), "128", 1, 1 << 20, NULL, Q, true, "N|channel",
+    {"bits", 0, INTEGER, FIELD(bits), "4", 2, 8, NULL, Q | R, true, "B", "bits per weight"},
+    {"group-size", 0, GROUP, FIELD(group_size), "128", 1, 1 << 20, NULL, Q | R, true, "N|channel",
      "columns that share a scale"},
-    {"symmetric", 0, FLAG, FIELD(asymmetric), NULL, 0, 0, NULL, Q, false, NULL,
+    {"symmetric", 0, FLAG, FIELD(asymmetric), NULL, 0, 0, NULL, Q | R, false, NULL,
      "zero point in the middle of the codes (default)"},
-    {"asymmetric", 0, FLAG, FIELD(asymmetric), NULL, 1, 1, NULL, Q, true, NULL,
+    {"asymmetric", 0, FLAG, FIELD(asymmetric), NULL, 1, 1, NULL, Q | R, true, NULL,
      "a zero point per group"},
-    {"method", 0, CHOICE, FIELD(method), "ksnrq", 0, 0, "rtn|ldlq|snrq|ksnrq", Q, true, "M",
+    {"method", 0, CHOICE, FIELD(method), "ksnrq", 0, 0, "rtn|ldlq|snrq|ksnrq", Q | R, true, "M",
      "rtn: nearest value; ldlq: error feedback; snrq: with shifted target; ksnrq: snrq with beam "
      "search"},
-    {"beam", 0, INTEGER, FIELD(beam), "8", 1, 1024, NULL, Q, true, "K", "beam width of ksnrq"},
-    {"alpha", 0, TEXT, FIELD(alpha_text), "fixed:0.5", 0, 0, NULL, Q, true, "MODE",
+    {"beam", 0, INTEGER, FIELD(beam), "8", 1, 1024, NULL, Q | R, true, "K", "beam width of ksnrq"},
+    {"alpha", 0, TEXT, FIELD(alpha_text), "fixed:0.5", 0, 0, NULL, Q | R, true, "MODE",
      "regularization strength of snrq, ksnrq: fixed:V | sampled:B | chained | corr"},
-    {"grid", 0, CHOICE, FIELD(grid), "minmax", 0, 0, "minmax|mse|hessian", Q, true, "G",
+    {"grid", 0, CHOICE, FIELD(grid), "minmax", 0, 0, "minmax|mse|hessian", Q | R, true, "G",
      "how scales are chosen"},
-    {"groups", 0, CHOICE, FIELD(permuted_groups), "original", 0, 0, "original|permuted", Q, true,
-     "G", "groups of neighbouring columns, or of columns in decision order"},
-    {"order", 0, CHOICE, FIELD(natural_order), "diagonal", 0, 0, "diagonal|natural", Q, true, "O",
-     "decide the columns of largest diag(H) first, or the last one first"},
-    {"scale-type", 0, CHOICE, FIELD(scale_type), "f16", 0, 0, "f32|f16|bf16", Q, true, "T",
+    {"groups", 0, CHOICE, FIELD(permuted_groups), "original", 0, 0, "original|permuted", Q | R,
+     true, "G", "groups of neighbouring columns, or of columns in decision order"},
+    {"order", 0, CHOICE, FIELD(natural_order), "diagonal", 0, 0, "diagonal|natural", Q | R, true,
+     "O", "decide the columns of largest diag(H) first, or the last one first"},
+    {"scale-type", 0, CHOICE, FIELD(scale_type), "f16", 0, 0, "f32|f16|bf16", Q | R, true, "T",
      "what the checkpoint stores scales in (fixed before rounding starts)"},
-    {"damp", 0, REAL, FIELD(damp), "0.01", 0, 1, NULL, Q, true, "X",
+    {"damp", 0, REAL, FIELD(damp), "0.01", 0, 1, NULL, Q | R, true, "X",
      "damping, as a share of mean(diag H)"},
-    {"refine", 0, INTEGER, FIELD(refine), "0", 0, 1000, NULL, Q, true, "N",
+    {"refine", 0, INTEGER, FIELD(refine), "0", 0, 1000, NULL, Q | R, true, "N",
      "coordinate-descent passes after the search, at most"},
     {"sequences", 0, INTEGER, FIELD(sequences), "0", 0, 1 << 24, NULL, Q | E, true, "N",
      "windows to use; 0: 128 for quantize, all for evaluate"},
@@ -78,11 +79,11 @@ static const option_row table[] = {
      "full-precision model to compare with: KL divergence and top-1 agreement"},
     {"logprobs", 0, TEXT, FIELD(logprobs), NULL, 0, 0, NULL, E, false, "FILE.npy",
      "write the log-probability of every scored token (float32)"},
-    {"factor-grid", 0, TEXT, FIELD(factor_grid_text), NULL, 0, 0, NULL, Q, true, "RxC",
+    {"factor-grid", 0, TEXT, FIELD(factor_grid_text), NULL, 0, 0, NULL, Q | R, true, "RxC",
      "process grid of the factorization; default: by matrix size"},
-    {"threads", 0, INTEGER, FIELD(threads), "0", 0, 4096, NULL, Q | E, false, "N",
+    {"threads", 0, INTEGER, FIELD(threads), "0", 0, 4096, NULL, Q | E | R, false, "N",
      "threads per rank; 0: OMP_NUM_THREADS, or the node's cores shared evenly"},
-    {"json", 0, FLAG, FIELD(json), NULL, 1, 1, NULL, E | I | V, false, NULL,
+    {"json", 0, FLAG, FIELD(json), NULL, 1, 1, NULL, E | I | V | R, false, NULL,
      "one JSON object on standard output"},
     {"dry-run", 0, FLAG, FIELD(dry_run), NULL, 1, 1, NULL, Q, false, NULL,
      "check everything, print the plan, write nothing"},
@@ -104,6 +105,9 @@ static const command_row commands[] = {
      "mpirun -n 2 snrq evaluate OUT --text held-out.txt --reference MODEL"},
     {"inspect", "MODEL|OUT", SNRQ_COMMAND_INSPECT, "what it is: shapes, sizes, quality per module",
      "snrq inspect OUT"},
+    {"round", "CASE", SNRQ_COMMAND_ROUND,
+     "round one layer from W, H, D, E in a safetensors file; for tests and research",
+     "snrq round CASE.safetensors --bits 3 --group-size 64 --method ksnrq -o RESULT.safetensors"},
     {"verify", "OUT", SNRQ_COMMAND_VERIFY, "check every committed file against the manifest",
      "snrq verify OUT"},
 };
@@ -342,9 +346,9 @@ snrq_status snrq_options_parse(int argc, char **argv, snrq_options *o, char **he
     }
     const command_row *command = find_command(argv[1]);
     if (command == NULL)
-        return snrq_fail(SNRQ_USAGE,
-                         "unknown command '%s'; expected quantize, evaluate, inspect or verify",
-                         argv[1]);
+        return snrq_fail(
+            SNRQ_USAGE,
+            "unknown command '%s'; expected quantize, evaluate, inspect, verify or round", argv[1]);
     o->command = command->command;
     bool wants_help = false;
     SNRQ_TRY(parse_arguments(command, argc - 1, argv + 1, o, &wants_help));

@@ -13,7 +13,8 @@ typedef enum snrq_command {
     SNRQ_COMMAND_QUANTIZE = 1,
     SNRQ_COMMAND_EVALUATE = 2,
     SNRQ_COMMAND_INSPECT = 4,
-    SNRQ_COMMAND_VERIFY = 8
+    SNRQ_COMMAND_VERIFY = 8,
+    SNRQ_COMMAND_ROUND = 16
 } snrq_command;
 
 typedef enum snrq_method { SNRQ_RTN, SNRQ_LDLQ, SNRQ_SNRQ, SNRQ_KSNRQ } snrq_method;

@@ -28,22 +28,31 @@ static int ascending(const void *a, const void *b)
     return x->column < y->column ? -1 : x->column > y->column;
 }
 
-/* Decision order and dead inputs, from the squared column norms of X. */
-static snrq_status decide_order(const snrq_options *o, const double *norms, double factor,
-                                snrq_statistics *s)
+snrq_status snrq_statistics_order(const snrq_options *o, const double *diagonal, snrq_statistics *s)
 {
+    size_t n = (size_t)s->columns;
     ranked *list = NULL;
-    SNRQ_TRY(snrq_allocate((size_t)s->columns, sizeof *list, "decision order", &list));
+    SNRQ_TRY(snrq_allocate(n, sizeof *s->order, "decision order", &s->order));
+    SNRQ_TRY(snrq_allocate(n, 1, "dead inputs", &s->dead));
+    SNRQ_TRY(snrq_allocate(n, sizeof *list, "decision order", &list));
     for (int64_t j = 0; j < s->columns; j++)
-        list[j] = (ranked){norms[j] > 0.0 ? factor * norms[j] : 1.0, (int32_t)j};
-    if (!o->natural_order) qsort(list, (size_t)s->columns, sizeof *list, ascending);
+        list[j] = (ranked){diagonal[j] == 0.0 ? 1.0 : diagonal[j], (int32_t)j};
+    /* rtn does not look at the data, hence has no order but the natural one. */
+    if (!o->natural_order && o->method != SNRQ_RTN) qsort(list, n, sizeof *list, ascending);
     for (int64_t k = 0; k < s->columns; k++) {
         s->order[k] = list[k].column;
-        s->dead[k] = norms[list[k].column] > 0.0 ? 0 : 1;
+        s->dead[k] = diagonal[list[k].column] == 0.0;
         s->dead_inputs += s->dead[k];
     }
     free(list);
     return SNRQ_OK;
+}
+
+snrq_status snrq_statistics_grid(const snrq_context *c, const snrq_options *o, snrq_statistics *s)
+{
+    int rows = o->factor_rows, columns = o->factor_columns;
+    if (rows == 0) snrq_grid_shape(s->columns, c->size, &rows, &columns);
+    return snrq_grid_create(c, rows, columns, &s->grid);
 }
 
 /* The mismatch of a dead input does not count. */
@@ -82,11 +91,10 @@ static snrq_status gather(const snrq_context *c, const snrq_options *o, const sn
                           snrq_statistics *s)
 {
     double factor = 2.0 / (double)sequences_global;
-    int rows = o->factor_rows, columns = o->factor_columns;
     SNRQ_TRY(snrq_gram_norms(c, x, NULL, NULL, norms));
-    SNRQ_TRY(snrq_agree(c, decide_order(o, norms, factor, s)));
-    if (rows == 0) snrq_grid_shape(s->columns, c->size, &rows, &columns);
-    SNRQ_TRY(snrq_grid_create(c, rows, columns, &s->grid));
+    for (int64_t j = 0; j < s->columns; j++) mismatch_norms[j] = factor * norms[j];
+    SNRQ_TRY(snrq_agree(c, snrq_statistics_order(o, mismatch_norms, s)));
+    SNRQ_TRY(snrq_statistics_grid(c, o, s));
     SNRQ_TRY(snrq_matrix_create(s->grid, s->columns, s->columns, &s->h));
     snrq_gram_request request = {.a = x,
                                  .b = x,
@@ -110,10 +118,7 @@ snrq_status snrq_statistics_gather(const snrq_context *c, const snrq_options *o,
     double *norms = NULL;
     memset(s, 0, sizeof *s);
     s->columns = x->columns;
-    snrq_status status = snrq_allocate(2 * n, sizeof *norms, "column norms", &norms);
-    if (status == SNRQ_OK) status = snrq_allocate(n, sizeof *s->order, "decision order", &s->order);
-    if (status == SNRQ_OK) status = snrq_allocate(n, 1, "dead inputs", &s->dead);
-    status = snrq_agree(c, status);
+    snrq_status status = snrq_agree(c, snrq_allocate(2 * n, sizeof *norms, "column norms", &norms));
     if (status == SNRQ_OK)
         status = gather(c, o, x, xf, sequences_global, alphas, norms, norms + n, s);
     free(norms);

@@ -33,6 +33,14 @@ snrq_status snrq_statistics_gather(const snrq_context *context, const snrq_optio
                                    snrq_statistics *out);
 void snrq_statistics_free(snrq_statistics *statistics);
 
+/* The two steps that do not need activations, for statistics that come from elsewhere. order:
+ * allocates and fills order and dead from diag(H) [columns] (columns set before). grid: makes the
+ * process grid for matrices of this order; collective. */
+snrq_status snrq_statistics_order(const snrq_options *options, const double *diagonal,
+                                  snrq_statistics *statistics);
+snrq_status snrq_statistics_grid(const snrq_context *context, const snrq_options *options,
+                                 snrq_statistics *statistics);
+
 /* Per-sequence strengths of alpha sampled:B (SNRQ-S): u ~ Beta(B, B), a = min(u, 1 - u); a function
  * of (seed, sequence) only. alphas [range of sequences]. */
 void snrq_sampled_alphas(double beta, uint64_t seed, snrq_range sequences, double *alphas);

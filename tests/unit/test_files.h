@@ -1,4 +1,5 @@
-/* For the tests of readers and writers: a scratch directory, files made of strings, data that may be absent.
+/* For the tests of readers and writers: a scratch directory, files made of strings, data that may
+ * be absent.
  *
  * Paths are relative to the scratch directory; returned strings are borrowed until the next call.
  */
@@ -86,8 +87,8 @@ static inline void assert_failed(snrq_status status, snrq_status expected, const
 {
     bool good = status == expected && strstr(snrq_error_message(), fragment) != NULL;
     if (!good)
-        fprintf(stderr, "expected status %d and \"%s\", found status %d and \"%s\"\n", (int)expected,
-                fragment, (int)status, snrq_error_message());
+        fprintf(stderr, "expected status %d and \"%s\", found status %d and \"%s\"\n",
+                (int)expected, fragment, (int)status, snrq_error_message());
     CU_ASSERT_TRUE(good);
 }
 

@@ -1,0 +1,268 @@
+/* A lock file; see lock.h. */
+#include "io/lock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "io/file.h"
+
+enum { STALE_SECONDS = 600, BEAT_SECONDS = 30, LIMIT_BYTES = 4096, ATTEMPTS = 20 };
+
+/* Who holds a lock. */
+struct holder {
+    char host[256], job[64];
+    long long pid, process, started, heartbeat;
+};
+
+struct snrq_lock {
+    char *path;
+    struct holder self;
+};
+
+static long long now(void)
+{
+    return (long long)time(NULL);
+}
+
+/* When process `pid` of this host was started, in clock ticks since boot; 0 if that is not known.
+ */
+static long long process_start(long long pid)
+{
+    char path[64], text[1024];
+    long long start = 0;
+    snprintf(path, sizeof path, "/proc/%lld/stat", pid);
+    FILE *file = fopen(path, "r");
+    if (file == NULL) return 0;
+    size_t used = fread(text, 1, sizeof text - 1, file);
+    fclose(file);
+    text[used] = '\0';
+    /* Field 22; the command (field 2) may hold anything, so counting begins after its ')'. */
+    char *at = strrchr(text, ')');
+    for (int field = 2; at != NULL && field < 22; field++) at = strchr(at + 1, ' ');
+    if (at != NULL) start = strtoll(at + 1, NULL, 10);
+    return start;
+}
+
+static struct holder describe_self(void)
+{
+    struct holder self = {.pid = (long long)getpid(), .started = now(), .heartbeat = now()};
+    const char *job = getenv("SLURM_JOB_ID");
+    if (gethostname(self.host, sizeof self.host - 1) != 0) strcpy(self.host, "unknown");
+    if (job != NULL) snprintf(self.job, sizeof self.job, "%s", job);
+    self.process = process_start(self.pid);
+    return self;
+}
+
+/* The file's content; the caller frees it. NULL if there is no memory or a name is not UTF-8. */
+static char *format(const struct holder *h)
+{
+    json_t *object =
+        json_pack("{s:s, s:s, s:I, s:I, s:I, s:I}", "host", h->host, "job", h->job, "pid",
+                  (json_int_t)h->pid, "process", (json_int_t)h->process, "started",
+                  (json_int_t)h->started, "heartbeat", (json_int_t)h->heartbeat);
+    char *text = object == NULL ? NULL : json_dumps(object, JSON_COMPACT | JSON_SORT_KEYS);
+    json_decref(object);
+    return text;
+}
+
+static bool parse(const char *data, size_t bytes, struct holder *h)
+{
+    const char *host = NULL, *job = NULL;
+    json_int_t pid = 0, process = 0, started = 0, heartbeat = 0;
+    json_t *object = json_loadb(data, bytes, JSON_REJECT_DUPLICATES, NULL);
+    bool good =
+        object != NULL &&
+        json_unpack(object, "{s:s, s:s, s:I, s:I, s:I, s:I}", "host", &host, "job", &job, "pid",
+                    &pid, "process", &process, "started", &started, "heartbeat", &heartbeat) == 0 &&
+        strlen(host) < sizeof h->host && strlen(job) < sizeof h->job && pid > 0;
+    *h =
+        (struct holder){.pid = pid, .process = process, .started = started, .heartbeat = heartbeat};
+    if (good) {
+        strcpy(h->host, host);
+        strcpy(h->job, job);
+    }
+    json_decref(object);
+    return good;
+}
+
+static bool is_same(const struct holder *a, const struct holder *b)
+{
+    return a->pid == b->pid && a->process == b->process && a->started == b->started &&
+           strcmp(a->host, b->host) == 0;
+}
+
+/* Reads a lock file. *found: there is one; *known: it says who holds it (a job that is just taking
+ * the lock has not written that yet). */
+static snrq_status look(const char *path, bool *found, bool *known, struct holder *h)
+{
+    char *data = NULL;
+    size_t bytes = 0;
+    struct stat facts;
+    *found = *known = false;
+    if (lstat(path, &facts) != 0) {
+        if (errno == ENOENT) return SNRQ_OK;
+        return snrq_fail(SNRQ_CANNOT_WRITE, "%s: %s", path, strerror(errno));
+    }
+    *found = true;
+    if (snrq_file_read(path, LIMIT_BYTES, &data, &bytes) == SNRQ_OK) *known = parse(data, bytes, h);
+    if (!*known) *h = (struct holder){.heartbeat = (long long)facts.st_mtime};
+    free(data);
+    return SNRQ_OK;
+}
+
+static bool is_stale(const struct holder *h, bool known)
+{
+    struct holder self = describe_self();
+    long long age = now() - h->heartbeat;
+    if (!known || strcmp(h->host, self.host) != 0) return age > STALE_SECONDS;
+    if (h->pid > INT_MAX || (kill((pid_t)h->pid, 0) != 0 && errno == ESRCH)) return true;
+    long long start = process_start(h->pid);
+    return start != 0 && h->process != 0 && start != h->process;
+}
+
+static snrq_status held(const char *path, const struct holder *h, bool known)
+{
+    if (!known)
+        return snrq_fail(
+            SNRQ_CANNOT_WRITE,
+            "%s: somebody is taking this lock, or left it half-written; if no job works "
+            "here, delete the file and run again",
+            path);
+    return snrq_fail(SNRQ_CANNOT_WRITE,
+                     "%s: the directory is in use by process %lld on %s%s%s, last heard of %lld "
+                     "seconds ago; wait for it, or choose another directory (if it is gone for "
+                     "good, delete the file)",
+                     path, h->pid, h->host, h->job[0] ? ", job " : "", h->job,
+                     now() - h->heartbeat);
+}
+
+/* Creates the file; *taken stays false if there is one. */
+static snrq_status create(const char *path, const char *text, bool *taken)
+{
+    size_t bytes = strlen(text);
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd < 0) {
+        if (errno == EEXIST) return SNRQ_OK;
+        return snrq_fail(SNRQ_CANNOT_WRITE, "%s: cannot be created: %s", path, strerror(errno));
+    }
+    ssize_t written = write(fd, text, bytes);
+    int failed = written != (ssize_t)bytes || fsync(fd) != 0;
+    int reason = errno;
+    if (close(fd) != 0) failed = 1;
+    if (failed) {
+        unlink(path);
+        return snrq_fail(SNRQ_CANNOT_WRITE, "%s: cannot be written: %s", path, strerror(reason));
+    }
+    *taken = true;
+    return SNRQ_OK;
+}
+
+/* Puts a stale lock aside. Somebody else may do so too, and may have taken the lock already: what
+ * was moved is put back unless it is the stale lock. */
+static void put_aside(const char *path, const struct holder *stale, bool known)
+{
+    char aside[PATH_MAX];
+    bool found = false, known_now = false;
+    struct holder moved;
+    snprintf(aside, sizeof aside, "%s.%lld", path, (long long)getpid());
+    if (rename(path, aside) != 0) return;
+    snrq_status status = look(aside, &found, &known_now, &moved);
+    bool same = known ? known_now && is_same(&moved, stale) : !known_now;
+    if (status == SNRQ_OK && found && !same && link(aside, path) == 0) {
+        unlink(aside);
+        return;
+    }
+    unlink(aside);
+    if (!same) return;
+    if (known)
+        fprintf(stderr, "snrq: %s was left by process %lld on %s, which is gone: taken over\n",
+                path, stale->pid, stale->host);
+    else
+        fprintf(stderr, "snrq: %s was left half-written: taken over\n", path);
+}
+
+static snrq_status take(const char *path, const char *text)
+{
+    const struct timespec pause = {0, 50000000};
+    struct holder other;
+    bool taken = false, found = false, known = false;
+    for (int i = 0; i < ATTEMPTS; i++) {
+        SNRQ_TRY(create(path, text, &taken));
+        if (taken) return SNRQ_OK;
+        SNRQ_TRY(look(path, &found, &known, &other));
+        if (found && is_stale(&other, known))
+            put_aside(path, &other, known);
+        else if (found && known)
+            return held(path, &other, true);
+        else
+            nanosleep(&pause, NULL); /* it is being written, or has just been released */
+    }
+    return held(path, &other, known);
+}
+
+snrq_status snrq_lock_take(const char *path, snrq_lock **out)
+{
+    snrq_lock *lock = NULL;
+    char *text = NULL;
+    *out = NULL;
+    SNRQ_TRY(snrq_allocate(1, sizeof *lock, "lock", &lock));
+    lock->self = describe_self();
+    snrq_status status = snrq_allocate(strlen(path) + 1, 1, "path", &lock->path);
+    if (status == SNRQ_OK) {
+        strcpy(lock->path, path);
+        text = format(&lock->self);
+        if (text == NULL) status = snrq_fail(SNRQ_INTERNAL, "%s: cannot be composed", path);
+    }
+    if (status == SNRQ_OK) status = take(path, text);
+    free(text);
+    if (status == SNRQ_OK) {
+        *out = lock;
+    } else {
+        free(lock->path);
+        free(lock);
+    }
+    return status;
+}
+
+static bool is_mine(const snrq_lock *lock)
+{
+    struct holder holder;
+    bool found, known;
+    return look(lock->path, &found, &known, &holder) == SNRQ_OK && known &&
+           is_same(&holder, &lock->self);
+}
+
+snrq_status snrq_lock_heartbeat(snrq_lock *lock)
+{
+    if (now() - lock->self.heartbeat < BEAT_SECONDS) return SNRQ_OK;
+    if (!is_mine(lock))
+        return snrq_fail(SNRQ_CANNOT_WRITE,
+                         "%s: the lock is gone or somebody else's: two runs may be writing here",
+                         lock->path);
+    lock->self.heartbeat = now();
+    char *text = format(&lock->self);
+    if (text == NULL) return snrq_fail(SNRQ_INTERNAL, "%s: cannot be composed", lock->path);
+    snrq_status status = snrq_file_replace(lock->path, text, strlen(text));
+    free(text);
+    return status;
+}
+
+void snrq_lock_release(snrq_lock **lock)
+{
+    snrq_lock *l = *lock;
+    if (l == NULL) return;
+    if (is_mine(l)) unlink(l->path);
+    free(l->path);
+    free(l);
+    *lock = NULL;
+}

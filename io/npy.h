@@ -1,0 +1,13 @@
+/* Arrays for NumPy: the .npy format, version 1.0. */
+#ifndef SNRQ_NPY_H
+#define SNRQ_NPY_H
+
+#include <stdint.h>
+
+#include "mpi/status.h"
+
+/* Writes data [shape[0], ..., shape[dims - 1]], row-major, as float32; dims 0 to 8 (0: a single
+ * number). Atomic: an old file stays as it is if anything fails. Not collective. */
+snrq_status snrq_npy_write_f32(const char *path, const float *data, const int64_t *shape, int dims);
+
+#endif

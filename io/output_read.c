@@ -1,0 +1,211 @@
+/* Reading and verifying an output directory; see output.h. No locks, no MPI: a running job may be
+ * looked at. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "io/directory.h"
+#include "io/file.h"
+#include "io/json.h"
+#include "io/manifest.h"
+#include "io/output_internal.h"
+
+enum { CONFIGURATION_LIMIT = 16 << 20, MANIFEST_LIMIT = 1 << 30 };
+
+bool snrq_output_is(const char *path)
+{
+    return snrq_is_plain_file(path, "snrq.json");
+}
+
+snrq_status snrq_output_configuration_text(const json_t *configuration, char **text)
+{
+    char *body =
+        json_dumps(configuration, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(17));
+    *text = NULL;
+    if (body == NULL)
+        return snrq_fail(SNRQ_INTERNAL, "the configuration cannot be composed: it is %s",
+                         snrq_json_kind(configuration));
+    snrq_status status = snrq_allocate(strlen(body) + 2, 1, "configuration", text);
+    if (status == SNRQ_OK) sprintf(*text, "%s\n", body);
+    free(body);
+    return status;
+}
+
+snrq_status snrq_output_load_configuration(const char *directory, json_t **configuration,
+                                           char fingerprint[33])
+{
+    char path[PATH_MAX];
+    *configuration = NULL;
+    SNRQ_TRY(snrq_path_join(directory, "snrq.json", path, sizeof path));
+    SNRQ_TRY(snrq_json_read(path, CONFIGURATION_LIMIT, configuration));
+    snrq_status status = snrq_fingerprint(*configuration, fingerprint);
+    if (status != SNRQ_OK) json_decref(*configuration);
+    if (status != SNRQ_OK) *configuration = NULL;
+    return status;
+}
+
+snrq_status snrq_output_load_manifest(const char *directory, const char *configuration,
+                                      json_t **records, size_t *used, size_t *torn)
+{
+    char path[PATH_MAX];
+    char *data = NULL;
+    struct stat facts;
+    size_t bytes = 0;
+    *records = NULL;
+    SNRQ_TRY(snrq_path_join(directory, "manifest.jsonl", path, sizeof path));
+    /* A run that was stopped early has no manifest yet. */
+    if (lstat(path, &facts) == 0 || errno != ENOENT)
+        SNRQ_TRY(snrq_file_read(path, MANIFEST_LIMIT, &data, &bytes));
+    snrq_status status =
+        snrq_manifest_parse(path, data != NULL ? data : "", bytes, configuration, records, used);
+    *torn = bytes - *used;
+    free(data);
+    return status;
+}
+
+snrq_status snrq_output_check_file(const char *directory, const json_t *record)
+{
+    char path[PATH_MAX], hash[33];
+    uint64_t bytes = 0;
+    const char *name = json_string_value(json_object_get(record, "file"));
+    json_int_t expected = json_integer_value(json_object_get(record, "bytes"));
+    const char *expected_hash = json_string_value(json_object_get(record, "xxh3"));
+    struct stat facts;
+    SNRQ_TRY(snrq_path_join(directory, name, path, sizeof path));
+    if (lstat(path, &facts) != 0)
+        return snrq_fail(SNRQ_BAD_DATA, "%s: %s, though its manifest record says it is complete",
+                         path, errno == ENOENT ? "missing" : strerror(errno));
+    if (!S_ISREG(facts.st_mode)) return snrq_fail(SNRQ_BAD_DATA, "%s: not a regular file", path);
+    if ((json_int_t)facts.st_size != expected)
+        return snrq_fail(SNRQ_BAD_DATA, "%s: has %lld bytes, its manifest record says %lld", path,
+                         (long long)facts.st_size, (long long)expected);
+    SNRQ_TRY(snrq_file_hash(path, hash, &bytes));
+    if (bytes != (uint64_t)expected || strcmp(hash, expected_hash) != 0)
+        return snrq_fail(SNRQ_BAD_DATA,
+                         "%s: has changed: its hash is %s, its manifest record says "
+                         "%s",
+                         path, hash, expected_hash);
+    return SNRQ_OK;
+}
+
+bool snrq_output_is_stray(const char *directory, const char *name, const json_t *records)
+{
+    return snrq_ends_with(name, ".h5") && snrq_manifest_find(records, name) == NULL &&
+           snrq_is_plain_file(directory, name);
+}
+
+snrq_status snrq_output_read_configuration(const char *directory, json_t **configuration)
+{
+    char fingerprint[33];
+    return snrq_output_load_configuration(directory, configuration, fingerprint);
+}
+
+snrq_status snrq_output_read_manifest(const char *directory, json_t **records, bool *complete)
+{
+    json_t *configuration = NULL;
+    char fingerprint[33];
+    size_t used, torn;
+    *records = NULL;
+    SNRQ_TRY(snrq_output_load_configuration(directory, &configuration, fingerprint));
+    json_decref(configuration);
+    SNRQ_TRY(snrq_output_load_manifest(directory, fingerprint, records, &used, &torn));
+    if (complete != NULL) *complete = snrq_manifest_complete(*records);
+    return SNRQ_OK;
+}
+
+/* Passes findings on, and keeps the first failure with its message. */
+struct findings {
+    snrq_verify_report *report;
+    void *user;
+    snrq_status first;
+    char message[2048];
+};
+
+static void note(struct findings *f, const char *file, snrq_status status)
+{
+    const char *problem = status == SNRQ_OK ? NULL : snrq_error_message();
+    if (status != SNRQ_OK && f->first == SNRQ_OK) {
+        f->first = status;
+        snprintf(f->message, sizeof f->message, "%s", problem);
+    }
+    if (f->report != NULL) f->report(f->user, file, problem);
+}
+
+/* Is snrq.json what a run wrote, to the letter? */
+static snrq_status check_configuration(const char *directory, char fingerprint[33])
+{
+    char path[PATH_MAX];
+    char *data = NULL, *expected = NULL;
+    size_t bytes = 0;
+    json_t *configuration = NULL;
+    SNRQ_TRY(snrq_path_join(directory, "snrq.json", path, sizeof path));
+    SNRQ_TRY(snrq_output_load_configuration(directory, &configuration, fingerprint));
+    snrq_status status = snrq_file_read(path, CONFIGURATION_LIMIT, &data, &bytes);
+    if (status == SNRQ_OK) status = snrq_output_configuration_text(configuration, &expected);
+    if (status == SNRQ_OK && (bytes != strlen(expected) || memcmp(data, expected, bytes) != 0))
+        status = snrq_fail(SNRQ_BAD_DATA, "%s: was changed after the run wrote it", path);
+    free(data);
+    free(expected);
+    json_decref(configuration);
+    return status;
+}
+
+static snrq_status check_manifest(const char *directory, const char *fingerprint, json_t **records)
+{
+    size_t used, torn;
+    SNRQ_TRY(snrq_output_load_manifest(directory, fingerprint, records, &used, &torn));
+    if (torn == 0) return SNRQ_OK;
+    return snrq_fail(SNRQ_BAD_DATA,
+                     "%s/manifest.jsonl: ends with %zu bytes of an unfinished line; run snrq "
+                     "quantize again to drop it and go on",
+                     directory, torn);
+}
+
+/* Data files that no record knows; once a run is complete, unfinished files as well. */
+static void check_strays(struct findings *f, const char *directory, const json_t *records)
+{
+    char **names = NULL;
+    int count = 0;
+    snrq_status status = snrq_directory_names(directory, &names, &count);
+    if (status != SNRQ_OK) note(f, ".", status);
+    for (int i = 0; i < count; i++) {
+        if (snrq_output_is_stray(directory, names[i], records))
+            note(f, names[i],
+                 snrq_fail(SNRQ_BAD_DATA,
+                           "%s/%s: has no record in the manifest: it was never "
+                           "finished",
+                           directory, names[i]));
+        else if (snrq_manifest_complete(records) && snrq_ends_with(names[i], ".tmp") &&
+                 snrq_is_plain_file(directory, names[i]))
+            note(f, names[i],
+                 snrq_fail(SNRQ_BAD_DATA,
+                           "%s/%s: an unfinished file in a complete output; it can "
+                           "be deleted",
+                           directory, names[i]));
+    }
+    snrq_names_free(&names, count);
+}
+
+snrq_status snrq_output_verify(const char *directory, snrq_verify_report *report, void *user)
+{
+    struct findings f = {.report = report, .user = user};
+    char fingerprint[33] = "";
+    json_t *records = NULL;
+    if (!snrq_output_is(directory))
+        return snrq_fail(SNRQ_NO_INPUT, "%s: no output of snrq: it holds no snrq.json", directory);
+    snrq_status status = check_configuration(directory, fingerprint);
+    note(&f, "snrq.json", status);
+    /* Without a configuration to compare with, the records are still checked. */
+    note(&f, "manifest.jsonl",
+         check_manifest(directory, status == SNRQ_OK ? fingerprint : NULL, &records));
+    for (size_t i = 0; i < json_array_size(records); i++) {
+        const json_t *record = json_array_get(records, i);
+        const char *name = json_string_value(json_object_get(record, "file"));
+        if (name != NULL) note(&f, name, snrq_output_check_file(directory, record));
+    }
+    if (records != NULL) check_strays(&f, directory, records);
+    json_decref(records);
+    return f.first == SNRQ_OK ? SNRQ_OK : snrq_fail(f.first, "%s", f.message);
+}

@@ -1,0 +1,195 @@
+/* One layer from files; see round.h. */
+#include "pipeline/round.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/safetensors.h"
+#include "io/safetensors_writer.h"
+#include "mpi/node_memory.h"
+#include "pipeline/rounding.h"
+
+/* A case as read: everything in original column order. */
+typedef struct layer_case {
+    int64_t rows, columns;
+    float *w, *h, *d, *e; /* d and e may be NULL */
+} layer_case;
+
+static snrq_status read_matrix(const snrq_safetensors *file, const char *path, const char *name,
+                               int64_t rows, int64_t columns, float **out)
+{
+    const snrq_tensor *t = snrq_safetensors_find(file, name);
+    if (t == NULL) return snrq_fail(SNRQ_BAD_DATA, "%s: no tensor '%s'", path, name);
+    if (strcmp(t->dtype, "F32") != 0 || t->dimensions != 2 || (rows > 0 && t->shape[0] != rows) ||
+        (columns > 0 && t->shape[1] != columns) || t->shape[0] < 1 || t->shape[1] < 1)
+        return snrq_fail(SNRQ_BAD_DATA, "%s: tensor '%s' must be F32 and two-dimensional%s", path,
+                         name, rows > 0 ? ", square, with as many columns as W" : "");
+    SNRQ_TRY(snrq_allocate((size_t)t->shape[0] * (size_t)t->shape[1], sizeof **out, name, out));
+    return snrq_safetensors_read(file, t, 0, t->bytes, *out);
+}
+
+static snrq_status read_case(const snrq_options *o, layer_case *c)
+{
+    snrq_safetensors *file = NULL;
+    SNRQ_TRY(snrq_safetensors_open(o->path, &file));
+    snrq_status status = read_matrix(file, o->path, "W", 0, 0, &c->w);
+    if (status == SNRQ_OK) {
+        const snrq_tensor *w = snrq_safetensors_find(file, "W");
+        c->rows = w->shape[0];
+        c->columns = w->shape[1];
+        status = read_matrix(file, o->path, "H", c->columns, c->columns, &c->h);
+    }
+    if (status == SNRQ_OK && snrq_uses_mismatch(o))
+        status = read_matrix(file, o->path, "D", c->columns, c->columns, &c->d);
+    if (status == SNRQ_OK && snrq_uses_mismatch_energy(o))
+        status = read_matrix(file, o->path, "E", c->columns, c->columns, &c->e);
+    snrq_safetensors_close(&file);
+    return status;
+}
+
+static void free_case(layer_case *c)
+{
+    free(c->w);
+    free(c->h);
+    free(c->d);
+    free(c->e);
+}
+
+static void case_row(const void *source, int64_t row, float *out)
+{
+    const layer_case *c = source;
+    memcpy(out, c->w + row * c->columns, (size_t)c->columns * sizeof *out);
+}
+
+/* One Gram in decision order, as a distributed matrix. `silence`: dead inputs have no share in it.
+ */
+static snrq_status distribute(const snrq_statistics *s, const float *original, bool silence,
+                              snrq_matrix **out)
+{
+    int64_t n = s->columns;
+    double *column = NULL;
+    SNRQ_TRY(snrq_matrix_create(s->grid, n, n, out));
+    snrq_status status = snrq_allocate((size_t)n, sizeof *column, "Gram column", &column);
+    for (int64_t l = 0; status == SNRQ_OK && l < n; l++) {
+        for (int64_t k = 0; k < n; k++) {
+            bool dead = silence && (s->dead[k] || s->dead[l]);
+            column[k] = dead ? 0.0 : (double)original[(int64_t)s->order[k] * n + s->order[l]];
+        }
+        snrq_matrix_set_panel(*out, l, 1, 0, column);
+    }
+    free(column);
+    return snrq_agree(s->grid->context, status);
+}
+
+static snrq_status make_statistics(const snrq_context *context, const snrq_options *o,
+                                   const layer_case *c, snrq_statistics *s)
+{
+    int64_t n = c->columns;
+    double *diagonal = NULL;
+    *s = (snrq_statistics){.columns = n};
+    snrq_status status = snrq_allocate((size_t)n, sizeof *diagonal, "diagonal", &diagonal);
+    for (int64_t j = 0; status == SNRQ_OK && j < n; j++) diagonal[j] = (double)c->h[j * n + j];
+    if (status == SNRQ_OK) status = snrq_statistics_order(o, diagonal, s);
+    free(diagonal);
+    SNRQ_TRY(snrq_agree(context, status));
+    SNRQ_TRY(snrq_statistics_grid(context, o, s));
+    SNRQ_TRY(distribute(s, c->h, false, &s->h));
+    snrq_matrix_add_diagonal(s->h, 1.0, s->dead);
+    if (c->d != NULL) SNRQ_TRY(distribute(s, c->d, true, &s->d));
+    if (c->e != NULL) SNRQ_TRY(distribute(s, c->e, true, &s->e));
+    return SNRQ_OK;
+}
+
+/* Writes this rank's rows to node memory, brings them to rank 0 and writes the result file there.
+ */
+static snrq_status write_result(const snrq_context *context, const snrq_options *o,
+                                const layer_case *c, const snrq_statistics *s,
+                                const snrq_rounded *rounded)
+{
+    const snrq_rows *rows = &rounded->rows;
+    size_t m = (size_t)c->rows, n = (size_t)c->columns, g = (size_t)rounded->groups.count;
+    size_t zeros_at = m * g * sizeof(float), codes_at = zeros_at + m * g * sizeof(int32_t);
+    snrq_node_memory *memory = NULL;
+    SNRQ_TRY(snrq_node_memory_create(context, codes_at + m * n, &memory));
+    float *scales = (float *)(void *)memory->data;
+    int32_t *zeros = (int32_t *)(void *)(memory->data + zeros_at);
+    uint8_t *codes = memory->data + codes_at;
+    for (int64_t r = rounded->mine.begin; r < rounded->mine.end; r++) {
+        size_t local = (size_t)(r - rounded->mine.begin), global = (size_t)r;
+        memcpy(scales + global * g, rows->scales + local * g, g * sizeof *scales);
+        for (size_t i = 0; i < g; i++) zeros[global * g + i] = rows->zeros[local * g + i];
+        for (size_t k = 0; k < n; k++)
+            codes[global * n + (size_t)s->order[k]] = rows->codes[local * n + k];
+    }
+    snrq_status status = snrq_node_memory_share_rows(context, memory, 0, c->rows, SNRQ_TILE_ROWS,
+                                                     g * sizeof *scales);
+    if (status == SNRQ_OK)
+        status = snrq_node_memory_share_rows(context, memory, zeros_at, c->rows, SNRQ_TILE_ROWS,
+                                             g * sizeof *zeros);
+    if (status == SNRQ_OK)
+        status = snrq_node_memory_share_rows(context, memory, codes_at, c->rows, SNRQ_TILE_ROWS, n);
+    const snrq_tensor_data tensors[] = {
+        {"scales", "F32", 2, {c->rows, (int64_t)g}, scales, m * g * sizeof *scales},
+        {"zeros", "I32", 2, {c->rows, (int64_t)g}, zeros, m * g * sizeof *zeros},
+        {"g_idx", "I32", 1, {c->columns}, rounded->groups.g_idx, n * sizeof(int32_t)},
+        {"codes", "U8", 2, {c->rows, c->columns}, codes, m * n}};
+    if (status == SNRQ_OK && context->rank == 0 && o->output != NULL)
+        status = snrq_safetensors_write(o->output, tensors, 4);
+    status = snrq_agree(context, status);
+    snrq_node_memory_destroy(&memory);
+    return status;
+}
+
+static void print_result(const snrq_context *context, const snrq_options *o, const layer_case *c,
+                         const snrq_rounded *rounded, double rounding, double total)
+{
+    const snrq_rounded_module *m = &rounded->modules[0];
+    if (context->rank != 0) return;
+    if (o->json)
+        printf(
+            "{\"objective\": %.17g, \"output_error\": %.17g, \"alpha\": %.17g, \"clipped\": %.17g, "
+            "\"damping\": %.17g, \"rounding_seconds\": %.6f, \"total_seconds\": %.6f}\n",
+            m->objective, m->output_error, m->alpha, m->clipped, rounded->factor.damping, rounding,
+            total);
+    else
+        printf("%lld x %lld, %lld bits, %s: objective %.8g, output error %.3f %%, alpha %.4f, "
+               "rounding %.3f s "
+               "of %.3f s\n",
+               (long long)c->rows, (long long)c->columns, (long long)o->bits,
+               snrq_method_name(o->method), m->objective, 100.0 * m->output_error, m->alpha,
+               rounding, total);
+    fflush(stdout);
+}
+
+static snrq_status round_case(const snrq_context *context, const snrq_options *o, layer_case *c,
+                              snrq_statistics *s, snrq_rounded *rounded)
+{
+    snrq_timers timers;
+    snrq_timers_reset(&timers, SNRQ_PHASES);
+    SNRQ_TRY(snrq_agree(context, read_case(o, c)));
+    SNRQ_TRY(make_statistics(context, o, c, s));
+    const int64_t first[2] = {0, c->rows};
+    const char *name = "W";
+    double alpha = o->group_size == 0 ? 0.25 : 0.5;
+    snrq_modules modules = {1, first, &name, &alpha, case_row, c};
+    SNRQ_TRY(snrq_round_modules(context, o, &timers, s, &modules, rounded));
+    snrq_timers_enter(&timers, SNRQ_PHASE_WRITE);
+    SNRQ_TRY(write_result(context, o, c, s, rounded));
+    snrq_timers_enter(&timers, -1);
+    print_result(context, o, c, rounded, timers.seconds[SNRQ_PHASE_SEARCH],
+                 snrq_now() - timers.created);
+    return SNRQ_OK;
+}
+
+snrq_status snrq_round(const snrq_context *context, const snrq_options *options)
+{
+    layer_case c = {0};
+    snrq_statistics statistics = {0};
+    snrq_rounded rounded = {0};
+    snrq_status status = round_case(context, options, &c, &statistics, &rounded);
+    snrq_rounded_free(&rounded);
+    snrq_statistics_free(&statistics);
+    free_case(&c);
+    return status;
+}

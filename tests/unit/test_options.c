@@ -1,0 +1,168 @@
+/* The command line: what is accepted, what is refused and how, what is stored. */
+#include <string.h>
+
+#include "pipeline/options.h"
+#include "tests/snrq_test.h"
+
+enum { MOST = 48 };
+
+/* Parses a command line given as one string, split at spaces. */
+static snrq_status parse(const char *line, snrq_options *options, char **help)
+{
+    static char copy[512];
+    char *argv[MOST] = {(char *)"snrq"};
+    int argc = 1;
+    snprintf(copy, sizeof copy, "%s", line);
+    for (char *at = strtok(copy, " "); at != NULL && argc < MOST; at = strtok(NULL, " "))
+        argv[argc++] = at;
+    return snrq_options_parse(argc, argv, options, help);
+}
+
+static void accepts(const char *line, snrq_options *options)
+{
+    char *help = NULL;
+    CU_ASSERT_EQUAL(parse(line, options, &help), SNRQ_OK);
+    CU_ASSERT_PTR_NULL(help);
+    free(help);
+}
+
+/* Refused as usage, with a message that names `what`. */
+static void refuses(const char *line, const char *what)
+{
+    snrq_options options;
+    char *help = NULL;
+    CU_ASSERT_EQUAL(parse(line, &options, &help), SNRQ_USAGE);
+    CU_ASSERT_PTR_NOT_NULL(strstr(snrq_error_message(), what));
+    free(help);
+}
+
+static void quantize_reads_every_option(void)
+{
+    snrq_options o;
+    accepts("quantize M -o OUT --calibration T --bits 3 --group-size 64 --asymmetric --method snrq "
+            "--beam 4 "
+            "--alpha sampled:5 --grid hessian --groups permuted --order natural",
+            &o);
+    CU_ASSERT_STRING_EQUAL(o.path, "M");
+    CU_ASSERT_STRING_EQUAL(o.output, "OUT");
+    CU_ASSERT_EQUAL(o.bits, 3);
+    CU_ASSERT_EQUAL(o.group_size, 64);
+    CU_ASSERT_TRUE(o.asymmetric);
+    CU_ASSERT_EQUAL(o.method, SNRQ_SNRQ);
+    CU_ASSERT_EQUAL(o.beam, 4);
+    CU_ASSERT_EQUAL(o.alpha_mode, SNRQ_ALPHA_SAMPLED);
+    CU_ASSERT_EQUAL(o.alpha_value, 5.0);
+    CU_ASSERT_EQUAL(o.grid, SNRQ_GRID_HESSIAN);
+    CU_ASSERT_EQUAL(o.permuted_groups, 1);
+    CU_ASSERT_EQUAL(o.natural_order, 1);
+    accepts("quantize M -o OUT --token-file T --scale-type bf16 --damp 0.1 --refine 2 --sequences "
+            "8 --length 64 "
+            "--seed 7 --windows consecutive --factor-grid 2x3 --threads 2 --dry-run",
+            &o);
+    CU_ASSERT_EQUAL(o.scale_type, SNRQ_BF16);
+    CU_ASSERT_EQUAL(o.damp, 0.1);
+    CU_ASSERT_EQUAL(o.refine, 2);
+    CU_ASSERT_EQUAL(o.sequences, 8);
+    CU_ASSERT_EQUAL(o.length, 64);
+    CU_ASSERT_EQUAL(o.seed, 7);
+    CU_ASSERT_EQUAL(o.consecutive, 1);
+    CU_ASSERT_EQUAL(o.factor_rows * 10 + o.factor_columns, 23);
+    CU_ASSERT_EQUAL(o.threads, 2);
+    CU_ASSERT_TRUE(o.dry_run);
+}
+
+static void defaults_are_those_of_the_table(void)
+{
+    snrq_options o;
+    accepts("quantize M -o OUT --calibration T", &o);
+    CU_ASSERT_EQUAL(o.method, SNRQ_KSNRQ);
+    CU_ASSERT_EQUAL(o.beam, 8);
+    CU_ASSERT_EQUAL(o.alpha_mode, SNRQ_ALPHA_FIXED);
+    CU_ASSERT_EQUAL(o.alpha_value, 0.5);
+    CU_ASSERT_EQUAL(o.scale_type, SNRQ_F16);
+    CU_ASSERT_EQUAL(o.damp, 0.01);
+    CU_ASSERT_FALSE(o.asymmetric);
+    accepts("quantize M -o OUT --calibration T --group-size channel --asymmetric --symmetric", &o);
+    CU_ASSERT_EQUAL(o.group_size, 0);
+    CU_ASSERT_FALSE(o.asymmetric);
+}
+
+static void wrong_values_are_refused_by_name(void)
+{
+    const char *base = "quantize M -o OUT --calibration T ";
+    const char *const wrong[][2] = {{"--bits 9", "--bits"},
+                                    {"--bits 1", "--bits"},
+                                    {"--bits 3.5", "--bits"},
+                                    {"--bits x", "found 'x'"},
+                                    {"--group-size 0", "group-size"},
+                                    {"--method magic", "rtn|ldlq"},
+                                    {"--alpha fixed:2", "from 0 to 1"},
+                                    {"--alpha often", "chained"},
+                                    {"--damp nan", "--damp"},
+                                    {"--damp -1", "--damp"},
+                                    {"--factor-grid 2by2", "2x4"},
+                                    {"--factor-grid 0x2", "2x4"},
+                                    {"--beam 0", "--beam"},
+                                    {"--frobnicate", "unknown option"},
+                                    {"--text T", "does not belong"},
+                                    {"--bits", "needs a value"},
+                                    {"EXTRA", "found also 'EXTRA'"},
+                                    {"--token-file F", "either"}};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        char line[256];
+        snprintf(line, sizeof line, "%s%s", base, wrong[i][0]);
+        refuses(line, wrong[i][1]);
+    }
+}
+
+static void missing_parts_are_named(void)
+{
+    refuses("", "no command");
+    refuses("quantise M", "unknown command");
+    refuses("quantize", "expected MODEL");
+    refuses("quantize M --calibration T", "-o OUT");
+    refuses("quantize M -o OUT", "--calibration");
+    refuses("evaluate M", "--text");
+}
+
+static void help_lists_the_options_of_a_command(void)
+{
+    snrq_options o;
+    char *help = NULL;
+    CU_ASSERT_EQUAL(parse("evaluate --help", &o, &help), SNRQ_OK);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(help);
+    CU_ASSERT_PTR_NOT_NULL(strstr(help, "--reference"));
+    CU_ASSERT_PTR_NULL(strstr(help, "--bits"));
+    free(help);
+    CU_ASSERT_EQUAL(parse("--help", &o, &help), SNRQ_OK);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(help);
+    CU_ASSERT_PTR_NOT_NULL(strstr(help, "quantize"));
+    free(help);
+}
+
+/* Options that decide the result are stored, others are not. */
+static void stored_options_decide_the_result(void)
+{
+    snrq_options o;
+    accepts("quantize M -o OUT --calibration T --bits 3 --group-size channel --threads 4", &o);
+    json_t *stored = snrq_options_stored(&o);
+    CU_ASSERT_EQUAL(json_integer_value(json_object_get(stored, "bits")), 3);
+    CU_ASSERT_STRING_EQUAL(json_string_value(json_object_get(stored, "group-size")), "channel");
+    CU_ASSERT_STRING_EQUAL(json_string_value(json_object_get(stored, "method")), "ksnrq");
+    CU_ASSERT_STRING_EQUAL(json_string_value(json_object_get(stored, "alpha")), "fixed:0.5");
+    CU_ASSERT_PTR_NULL(json_object_get(stored, "threads"));
+    CU_ASSERT_PTR_NULL(json_object_get(stored, "output"));
+    CU_ASSERT_PTR_NULL(json_object_get(stored, "calibration"));
+    json_decref(stored);
+}
+
+int main(void)
+{
+    static const snrq_test tests[] = {SNRQ_TEST(quantize_reads_every_option),
+                                      SNRQ_TEST(defaults_are_those_of_the_table),
+                                      SNRQ_TEST(wrong_values_are_refused_by_name),
+                                      SNRQ_TEST(missing_parts_are_named),
+                                      SNRQ_TEST(help_lists_the_options_of_a_command),
+                                      SNRQ_TEST(stored_options_decide_the_result)};
+    return snrq_run_tests("options", tests, sizeof tests / sizeof *tests, 1);
+}

@@ -1,0 +1,160 @@
+/* Quantization grids against their definition (method.md, "Grids"), on small cases worked out by
+ * hand or by brute force. */
+#include <math.h>
+#include <string.h>
+
+#include "pipeline/quant_grid.h"
+#include "tests/snrq_test.h"
+
+static const int32_t natural[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9};
+
+/* Fits one group of `count` values with weights one. */
+static void fit(const snrq_grid_rule *rule, int64_t count, const float *values, const double *d2,
+                float *scale, uint8_t *zero)
+{
+    static const double ones[] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+    snrq_groups groups;
+    CU_ASSERT_EQUAL_FATAL(snrq_groups_create(natural, count, 0, true, &groups), SNRQ_OK);
+    CU_ASSERT_EQUAL(snrq_quant_grid_fit(rule, &groups, values, d2 ? d2 : ones, scale, zero),
+                    SNRQ_OK);
+    snrq_groups_free(&groups);
+}
+
+static void symmetric_scale_reaches_the_largest_magnitude(void)
+{
+    const snrq_grid_rule rule = {3, true, SNRQ_GRID_MINMAX, SNRQ_F32};
+    float scale = 0;
+    uint8_t zero = 0;
+    fit(&rule, 4, (const float[]){0.1f, -0.7f, 0.3f, 0.2f}, NULL, &scale, &zero);
+    CU_ASSERT_DOUBLE_EQUAL((double)scale, 2 * 0.7 / 7, 1e-7);
+    CU_ASSERT_EQUAL(zero, 4);
+}
+
+static void symmetric_group_without_negative_values_is_not_halved(void)
+{
+    const snrq_grid_rule rule = {3, true, SNRQ_GRID_MINMAX, SNRQ_F32};
+    float scale = 0;
+    uint8_t zero = 0;
+    fit(&rule, 3, (const float[]){0.1f, 0.7f, 0.3f}, NULL, &scale, &zero);
+    CU_ASSERT_DOUBLE_EQUAL((double)scale, 2 * 0.7 / 7, 1e-7);
+}
+
+static void asymmetric_grid_includes_zero(void)
+{
+    const snrq_grid_rule rule = {2, false, SNRQ_GRID_MINMAX, SNRQ_F32};
+    float scale = 0;
+    uint8_t zero = 9;
+    fit(&rule, 3, (const float[]){0.3f, 0.6f, 0.9f}, NULL, &scale, &zero);
+    CU_ASSERT_DOUBLE_EQUAL((double)scale, 0.3, 1e-7);
+    CU_ASSERT_EQUAL(zero, 0);
+    fit(&rule, 3, (const float[]){-0.3f, 0.1f, 0.6f}, NULL, &scale, &zero);
+    CU_ASSERT_DOUBLE_EQUAL((double)scale, 0.3, 1e-7);
+    CU_ASSERT_EQUAL(zero, 1);
+}
+
+static void all_zero_group_stays_exactly_zero(void)
+{
+    float scale = 0;
+    uint8_t zero = 9;
+    for (int kind = SNRQ_GRID_MINMAX; kind <= SNRQ_GRID_HESSIAN; kind++)
+        for (int symmetric = 0; symmetric < 2; symmetric++) {
+            const snrq_grid_rule rule = {4, symmetric != 0, (snrq_grid_kind)kind, SNRQ_F16};
+            fit(&rule, 3, (const float[]){0, 0, 0}, NULL, &scale, &zero);
+            int code = snrq_nearest_code(0.0f, scale, zero, 15);
+            CU_ASSERT_EQUAL((double)(scale * (float)(code - zero)), 0.0);
+        }
+}
+
+static void scales_are_what_the_checkpoint_stores(void)
+{
+    float scale = 0;
+    uint8_t zero = 0;
+    const snrq_grid_rule rule = {3, true, SNRQ_GRID_HESSIAN, SNRQ_F16};
+    fit(&rule, 5, (const float[]){0.123f, -0.77f, 0.31f, 0.9f, -0.05f}, NULL, &scale, &zero);
+    CU_ASSERT_EQUAL((double)scale, (double)snrq_round_to(SNRQ_F16, scale));
+}
+
+static void scale_out_of_range_is_refused_by_value(void)
+{
+    const snrq_grid_rule rule = {2, true, SNRQ_GRID_MINMAX, SNRQ_F16};
+    snrq_groups groups;
+    float scale;
+    uint8_t zero;
+    CU_ASSERT_EQUAL_FATAL(snrq_groups_create(natural, 2, 0, true, &groups), SNRQ_OK);
+    CU_ASSERT_EQUAL(snrq_quant_grid_fit(&rule, &groups, (const float[]){1e6f, -1.0f},
+                                        (const double[]){1, 1}, &scale, &zero),
+                    SNRQ_BAD_DATA);
+    CU_ASSERT_PTR_NOT_NULL(strstr(snrq_error_message(), "--scale-type"));
+    snrq_groups_free(&groups);
+}
+
+static double weighted_error(const snrq_grid_rule *rule, int64_t n, const float *x,
+                             const double *d2, float scale, int zero, double power)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+        int code = snrq_nearest_code(x[i], scale, zero, (1 << rule->bits) - 1);
+        sum += d2[i] * pow(fabs((double)x[i] - (double)scale * (code - zero)), power);
+    }
+    return sum;
+}
+
+/* The chosen scale is at least as good as every shrink factor of the definition. */
+static void searched_grids_minimize_their_error(void)
+{
+    const float x[] = {0.9f, -0.2f, 0.25f, 0.1f, -0.31f, 0.18f, -0.05f, 0.33f, 0.29f, -0.11f};
+    const double d2[] = {0.01, 4, 1, 2, 9, 3, 1, 5, 2, 7}, ones[] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+    for (int hessian = 0; hessian < 2; hessian++) {
+        const snrq_grid_rule rule = {3, true, hessian ? SNRQ_GRID_HESSIAN : SNRQ_GRID_MSE,
+                                     SNRQ_F32};
+        const double *weights = hessian ? d2 : ones, power = hessian ? 2.0 : 2.4;
+        float scale = 0;
+        uint8_t zero = 0;
+        fit(&rule, 10, x, d2, &scale, &zero);
+        double found = weighted_error(&rule, 10, x, weights, scale, zero, power);
+        for (int step = 0; step < 80; step++) {
+            float other = 2 * 0.9f * (1.0f - 0.01f * (float)step) / 7;
+            CU_ASSERT(found <= weighted_error(&rule, 10, x, weights, other, 4, power) * (1 + 1e-5));
+        }
+    }
+}
+
+static void last_group_may_be_shorter_and_order_is_kept(void)
+{
+    const int32_t order[] = {4, 2, 0, 1, 3};
+    snrq_groups g;
+    CU_ASSERT_EQUAL_FATAL(snrq_groups_create(order, 5, 2, true, &g), SNRQ_OK);
+    CU_ASSERT_EQUAL(g.count, 3);
+    CU_ASSERT_EQUAL(memcmp(g.of_position, (const int32_t[]){0, 0, 1, 1, 2}, 20), 0);
+    CU_ASSERT_EQUAL(memcmp(g.g_idx, (const int32_t[]){1, 1, 0, 2, 0}, 20), 0);
+    snrq_groups_free(&g);
+    CU_ASSERT_EQUAL_FATAL(snrq_groups_create(order, 5, 2, false, &g), SNRQ_OK);
+    CU_ASSERT_EQUAL(memcmp(g.g_idx, (const int32_t[]){0, 0, 1, 1, 2}, 20), 0);
+    CU_ASSERT_EQUAL(memcmp(g.of_position, (const int32_t[]){2, 1, 0, 0, 1}, 20), 0);
+    CU_ASSERT_EQUAL(memcmp(g.members, (const int32_t[]){2, 3, 1, 4, 0}, 20), 0);
+    snrq_groups_free(&g);
+}
+
+static void ties_go_to_the_even_code_and_codes_are_clamped(void)
+{
+    CU_ASSERT_EQUAL(snrq_nearest_code(0.5f, 1.0f, 4, 7), 4);
+    CU_ASSERT_EQUAL(snrq_nearest_code(1.5f, 1.0f, 4, 7), 6);
+    CU_ASSERT_EQUAL(snrq_nearest_code(100.0f, 1.0f, 4, 7), 7);
+    CU_ASSERT_EQUAL(snrq_nearest_code(-100.0f, 1.0f, 4, 7), 0);
+    CU_ASSERT_EQUAL(snrq_nearest_code(1e30f, 1e-10f, 4, 7), 7);
+}
+
+int main(void)
+{
+    static const snrq_test tests[] = {
+        SNRQ_TEST(symmetric_scale_reaches_the_largest_magnitude),
+        SNRQ_TEST(symmetric_group_without_negative_values_is_not_halved),
+        SNRQ_TEST(asymmetric_grid_includes_zero),
+        SNRQ_TEST(all_zero_group_stays_exactly_zero),
+        SNRQ_TEST(scales_are_what_the_checkpoint_stores),
+        SNRQ_TEST(scale_out_of_range_is_refused_by_value),
+        SNRQ_TEST(searched_grids_minimize_their_error),
+        SNRQ_TEST(last_group_may_be_shorter_and_order_is_kept),
+        SNRQ_TEST(ties_go_to_the_even_code_and_codes_are_clamped)};
+    return snrq_run_tests("quant_grid", tests, sizeof tests / sizeof *tests, 1);
+}
