@@ -33,11 +33,12 @@ links() {
     local compiler=$1 code=$2
     shift 2
     printf '%s\n' "$code" >"$scratch/probe.c"
-    "$compiler" "$scratch/probe.c" -o "$scratch/probe" "$@" >/dev/null 2>&1
+    # shellcheck disable=SC2086 # CC may be two words: ccache gcc
+    $compiler "$scratch/probe.c" -o "$scratch/probe" "$@" >/dev/null 2>&1
 }
 
-finds_compiler() { have "${CC:-cc}" && links "${CC:-cc}" 'int main(void) { return 0; }'; }
-finds_mpi() { have mpirun && have mpicc && links mpicc $'#include <mpi.h>\nint main(void) { return MPI_Finalize(); }'; }
+finds_compiler() { links "${CC:-cc}" 'int main(void) { return 0; }'; }
+finds_mpi() { have mpirun && links mpicc $'#include <mpi.h>\nint main(void) { return MPI_Finalize(); }'; }
 cmake_needed=3.25
 cmake_version() { cmake --version 2>/dev/null | sed -n 's/^cmake version //p'; }
 finds_cmake() { have cmake && printf '%s\n' "$cmake_needed" "$(cmake_version)" | sort -V -C; }

@@ -1,6 +1,7 @@
 /* Writing an HDF5 file by all ranks; see hdf5_writer.h. */
 #include "io/hdf5_writer.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,6 +64,13 @@ static hid_t open_shared(const snrq_context *context, const char *path)
     return file;
 }
 
+/* A file that failed is gone when its writers learn of it. Collective. */
+static void remove_file(const snrq_context *context, const char *path)
+{
+    if (context->rank == 0) unlink(path);
+    snrq_barrier(context);
+}
+
 snrq_status snrq_hdf5_create(const snrq_context *context, const char *path, int64_t bytes,
                              snrq_hdf5_layout *layout, const void *source, snrq_hdf5_writer *out)
 {
@@ -71,18 +79,23 @@ snrq_status snrq_hdf5_create(const snrq_context *context, const char *path, int6
     snrq_hdf5_silence();
     if (context->rank == 0) status = lay_out(path, bytes, layout, source);
     status = snrq_agree(context, status);
+    /* A collective open is no place to find out that a node does not see the file. */
+    if (status == SNRQ_OK && access(path, R_OK | W_OK) != 0)
+        status = snrq_fail(SNRQ_CANNOT_WRITE,
+                           "%s: rank 0 made this file, here it cannot be opened: %s; the directory "
+                           "must be shared by all nodes",
+                           path, strerror(errno));
+    status = snrq_agree(context, status);
     if (status == SNRQ_OK) {
         out->root.id = open_shared(context, path);
         if (out->root.id < 0)
-            status = snrq_hdf5_error(SNRQ_IO_ERROR, path,
-                                     "a new file cannot be opened through MPI-IO; is the directory "
-                                     "shared by all nodes?");
+            status = snrq_hdf5_error(SNRQ_IO_ERROR, path, "cannot be opened through MPI-IO");
         status = snrq_agree(context, status);
     }
     if (status == SNRQ_OK) return SNRQ_OK;
     if (out->root.id >= 0) H5Fclose(out->root.id);
     out->root.id = -1;
-    if (context->rank == 0) unlink(path);
+    remove_file(context, path);
     return status;
 }
 
@@ -267,6 +280,6 @@ snrq_status snrq_hdf5_finish(snrq_hdf5_writer *w, snrq_status status,
         if (context->rank == 0) status = check(w->root.path, (uint64_t)written, read_back);
         status = snrq_agree(context, status);
     }
-    if (status != SNRQ_OK && context->rank == 0) unlink(w->root.path);
+    if (status != SNRQ_OK) remove_file(context, w->root.path);
     return status;
 }

@@ -24,8 +24,10 @@ static size_t make_header(const int64_t *shape, int dims, unsigned char header[H
     char text[HEADER_BYTES - PREFIX];
     int used = snprintf(text, sizeof text, "{'descr': '<f4', 'fortran_order': False, 'shape': (");
     for (int i = 0; i < dims; i++)
-        used += snprintf(text + used, sizeof text - (size_t)used, "%lld,%s", (long long)shape[i],
-                         i + 1 < dims ? " " : "");
+        used += snprintf(text + used, sizeof text - (size_t)used, "%lld%s", (long long)shape[i],
+                         i + 1 < dims ? ", "
+                         : dims == 1  ? ","
+                                      : "");
     used += snprintf(text + used, sizeof text - (size_t)used, "), }");
     size_t bytes = ((size_t)used + PREFIX + 1 + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     memcpy(header, "\x93NUMPY\x01\x00", 8);

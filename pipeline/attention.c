@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "mpi/blas.h"
+#include "pipeline/exponential.h"
 
 enum { QUERY_ROWS = 64 };
 
@@ -47,12 +48,15 @@ static void rotate(const snrq_rope *rope, int64_t token, float *head)
 static void softmax_row(float *scores, int64_t visible, int64_t width)
 {
     float top = scores[0], sum = 0.0f;
+#pragma omp simd reduction(max : top)
     for (int64_t i = 1; i < visible; i++) top = scores[i] > top ? scores[i] : top;
+#pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < visible; i++) {
-        scores[i] = expf(scores[i] - top);
+        scores[i] = snrq_exp(scores[i] - top);
         sum += scores[i];
     }
-    for (int64_t i = 0; i < visible; i++) scores[i] /= sum;
+    float share = 1.0f / sum;
+    for (int64_t i = 0; i < visible; i++) scores[i] *= share;
     for (int64_t i = visible; i < width; i++) scores[i] = 0.0f;
 }
 

@@ -3,6 +3,8 @@
 
 #include <math.h>
 
+#include "pipeline/exponential.h"
+
 void snrq_rms_norm(const float *h, const float *weight, double eps, int64_t rows, int64_t hidden,
                    float *x)
 {
@@ -11,6 +13,7 @@ void snrq_rms_norm(const float *h, const float *weight, double eps, int64_t rows
         const float *in = h + r * hidden;
         float *out = x + r * hidden;
         double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
         for (int64_t i = 0; i < hidden; i++) sum += (double)in[i] * (double)in[i];
         float scale = (float)(1.0 / sqrt(sum / (double)hidden + eps));
         for (int64_t i = 0; i < hidden; i++) out[i] = in[i] * scale * weight[i];
@@ -48,7 +51,8 @@ static void gated_activation(int64_t rows, int64_t width, const float *y, float 
     for (int64_t r = 0; r < rows; r++) {
         const float *gate = y + r * 2 * width, *up = gate + width;
         float *out = x + r * width;
-        for (int64_t i = 0; i < width; i++) out[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
+#pragma omp simd
+        for (int64_t i = 0; i < width; i++) out[i] = gate[i] / (1.0f + snrq_exp(-gate[i])) * up[i];
     }
 }
 

@@ -8,6 +8,7 @@
 
 #include "io/npy.h"
 #include "pipeline/calibration.h"
+#include "pipeline/exponential.h"
 #include "pipeline/report.h"
 #include "pipeline/stream.h"
 
@@ -106,8 +107,10 @@ static double normalizer(const float *logits, int64_t count, int64_t *top)
     *top = 0;
     for (int64_t i = 1; i < count; i++)
         if (logits[i] > logits[*top]) *top = i;
-    for (int64_t i = 0; i < count; i++) sum += (double)expf(logits[i] - logits[*top]);
-    return (double)logits[*top] + log(sum);
+    float most = logits[*top];
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < count; i++) sum += (double)snrq_exp(logits[i] - most);
+    return (double)most + log(sum);
 }
 
 /* KL(reference || model) of one position, in nats. */
@@ -115,9 +118,10 @@ static double divergence(const float *reference, double reference_norm, const fl
                          double norm, int64_t count)
 {
     double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < count; i++) {
         double p = (double)reference[i] - reference_norm;
-        sum += (double)expf((float)p) * (p - ((double)logits[i] - norm));
+        sum += (double)snrq_exp((float)p) * (p - ((double)logits[i] - norm));
     }
     return sum;
 }

@@ -73,6 +73,7 @@ static void measure(const snrq_family *f, snrq_stage stage, int64_t sequences, i
             int64_t rows = f->module[f->first[stage] + m].rows;
             double difference = 0.0, norm = 0.0;
             for (int64_t t = s * tokens; t < (s + 1) * tokens; t++)
+#pragma omp simd reduction(+ : difference, norm)
                 for (int64_t i = t * stride + column; i < t * stride + column + rows; i++) {
                     double e = (double)y_full[i] - (double)y[i];
                     difference += e * e;

@@ -1,0 +1,191 @@
+"""What the end-to-end tests share: running the program, files made for one test, and the exit code for CTest.
+
+A test is a unittest class; `helpers.main()` at the end of its file runs it. Exit code 0: passed, 77: every test was
+skipped, else failed. From the environment: SNRQ (the program), SNRQ_TEST_DATA (tests/data), SNRQ_SHARED (larger models
+and reference figures; may be absent).
+"""
+import hashlib
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+
+import numpy as np
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+DATA = os.environ.get("SNRQ_TEST_DATA") or os.path.join(os.path.dirname(HERE), "data")
+MODEL = os.path.join(DATA, "model")
+CALIBRATION = os.path.join(DATA, "calibration.txt")
+HELDOUT = os.path.join(DATA, "heldout.txt")
+SHARED = os.environ.get("SNRQ_SHARED", "")
+SANITIZED = "ASAN_OPTIONS" in os.environ
+
+USAGE, BAD_DATA, NO_INPUT, CANNOT_WRITE, IO_ERROR = 64, 65, 66, 73, 74
+
+
+def shared(*parts):
+    """A path below SNRQ_SHARED; skips the test if it does not exist."""
+    path = os.path.join(SHARED, *parts)
+    if not SHARED or not os.path.exists(path):
+        raise unittest.SkipTest("SNRQ_SHARED has no %s" % os.path.join(*parts))
+    return path
+
+
+def command(arguments, ranks):
+    """The program on `ranks` ranks; 0: started by itself, without mpirun."""
+    program = os.environ.get("SNRQ") or shutil.which("snrq")
+    if not program:
+        raise RuntimeError("SNRQ is not set and there is no snrq in PATH")
+    launch = [] if ranks == 0 else [shutil.which("mpirun") or "mpiexec", "-n", str(ranks)]
+    return launch + [program] + [str(a) for a in arguments]
+
+
+def environment(threads):
+    changed = dict(os.environ)
+    changed.setdefault("OPENBLAS_NUM_THREADS", "1")
+    changed["OMP_NUM_THREADS"] = str(threads)
+    return changed
+
+
+class Result:
+    def __init__(self, code, stdout, stderr, words):
+        self.code, self.stdout, self.stderr, self.words = code, stdout, stderr, words
+
+    def json(self):
+        return json.loads(self.stdout)
+
+    def __str__(self):
+        return "\n%s\nexit code %d\n%s%s" % (" ".join(self.words), self.code, self.stdout, self.stderr)
+
+
+def stop(process):
+    """Ends a run: mpirun takes its ranks along when it is asked to end."""
+    process.terminate()
+    try:
+        process.communicate(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+
+
+def run(*arguments, ranks=0, threads=1, timeout=120):
+    """Runs the program to its end; a run that takes longer than `timeout` seconds is an error."""
+    words = command(arguments, ranks)
+    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               env=environment(threads))
+    try:
+        stdout, stderr = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        stop(process)
+        raise AssertionError("still running after %d s: %s" % (timeout, " ".join(words)))
+    return Result(process.returncode, stdout.decode(), stderr.decode(errors="replace"), words)
+
+
+def succeed(*arguments, **how):
+    result = run(*arguments, **how)
+    if result.code != 0:
+        raise AssertionError(str(result))
+    return result
+
+
+def quantize(out, *options, model=MODEL, ranks=1, sequences=4, length=64, **how):
+    """A short quantization run of the bundled model that must succeed. Returns `out`."""
+    succeed("quantize", model, "--calibration", CALIBRATION, "-o", out, "--sequences", sequences, "--length", length,
+            *options, ranks=ranks, **how)
+    return out
+
+
+def start(*arguments, ranks=1, threads=1):
+    """Starts the program in the background, for runs that are to be killed."""
+    return subprocess.Popen(command(arguments, ranks), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                            stderr=subprocess.DEVNULL, env=environment(threads))
+
+
+def kill_ranks(process):
+    """SIGKILL to every process that mpirun has started, as when the machine is taken away."""
+    with open("/proc/%d/task/%d/children" % (process.pid, process.pid)) as f:
+        children = [int(pid) for pid in f.read().split()]
+    for pid in children:
+        os.kill(pid, signal.SIGKILL)
+    process.wait(timeout=60)
+
+
+def sha256(path):
+    with open(path, "rb") as f:
+        return hashlib.sha256(f.read()).hexdigest()
+
+
+def weights(out):
+    """Checksums of the data files of an output directory, by name."""
+    return {name: sha256(os.path.join(out, name)) for name in sorted(os.listdir(out)) if name.endswith(".h5")}
+
+
+def manifest(out):
+    """Records of an output directory; a last line that is not finished yet is left out."""
+    try:
+        with open(os.path.join(out, "manifest.jsonl"), "rb") as f:
+            return [json.loads(line) for line in f.read().split(b"\n")[:-1]]
+    except FileNotFoundError:
+        return []
+
+
+def flip_bit(path, offset, bit=0):
+    """Negative offsets count from the end of the file."""
+    with open(path, "r+b") as f:
+        f.seek(offset, os.SEEK_END if offset < 0 else os.SEEK_SET)
+        at = f.tell()
+        byte = f.read(1)[0]
+        f.seek(at)
+        f.write(bytes([byte ^ (1 << bit)]))
+
+
+def write_ids(path, ids):
+    np.asarray(ids, dtype="<i4").tofile(path)
+    return path
+
+
+def read_safetensors_header(path):
+    """(header as a dictionary, offset of the data)"""
+    with open(path, "rb") as f:
+        size, = struct.unpack("<Q", f.read(8))
+        return json.loads(f.read(size).decode()), 8 + size
+
+
+def copy_model(directory, **changed):
+    """A copy of the bundled model that can be damaged; `changed` are entries of config.json (None: left out)."""
+    shutil.copytree(MODEL, directory)
+    os.chmod(directory, 0o755)
+    path = os.path.join(directory, "config.json")
+    with open(path) as f:
+        config = json.load(f)
+    for key, value in changed.items():
+        config[key] = value
+        if value is None:
+            del config[key]
+    with open(path, "w") as f:
+        json.dump(config, f)
+    return directory
+
+
+class Test(unittest.TestCase):
+    """A test with a folder of its own, self.folder, that is removed at the end."""
+
+    def setUp(self):
+        self.folder = tempfile.mkdtemp(prefix="snrq-")
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+
+    def path(self, *parts):
+        return os.path.join(self.folder, *parts)
+
+
+def main():
+    program = unittest.main(verbosity=2, exit=False)
+    result = program.result
+    if not result.wasSuccessful():
+        sys.exit(1)
+    sys.exit(77 if result.testsRun > 0 and len(result.skipped) == result.testsRun else 0)
