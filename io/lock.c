@@ -185,7 +185,8 @@ static void put_aside(const char *path, const struct holder *stale, bool known)
     unlink(aside);
     if (!same) return;
     if (known)
-        fprintf(stderr, "snrq: %s was left by process %lld on %s, which is gone: taken over\n",
+        fprintf(stderr,
+                "snrq: %s was left by process %lld on %s, which is gone or silent: taken over\n",
                 path, stale->pid, stale->host);
     else
         fprintf(stderr, "snrq: %s was left half-written: taken over\n", path);

@@ -99,9 +99,9 @@ static snrq_status check_record(const char *where, const json_t *record, int64_t
                          where, (long long)value, (long long)number);
     SNRQ_TRY(snrq_json_string(where, record, "configuration", NULL, &text));
     if (configuration != NULL && strcmp(text, configuration) != 0)
-        return snrq_fail(SNRQ_BAD_DATA,
-                         "%s: written with another configuration than snrq.json, which was changed",
-                         where);
+        return snrq_fail(
+            SNRQ_BAD_DATA,
+            "%s: made with another configuration than the lines before, or than snrq.json", where);
     SNRQ_TRY(snrq_json_boolean(where, record, "complete", false, &complete));
     if (complete) return SNRQ_OK;
     SNRQ_TRY(snrq_json_integer(where, record, "bytes", 0, INT64_MAX, NULL, &value));
@@ -134,6 +134,8 @@ static snrq_status read_lines(const char *path, const char *data, size_t used,
         if (json_array_append_new(records, record) != 0)
             return snrq_fail(SNRQ_INTERNAL, "%s: no memory", where);
         SNRQ_TRY(check_record(where, record, number, configuration, seen));
+        if (configuration == NULL)
+            configuration = json_string_value(json_object_get(record, "configuration"));
         complete = json_is_true(json_object_get(record, "complete"));
         at += length + 1;
     }

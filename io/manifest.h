@@ -33,8 +33,8 @@ snrq_status snrq_manifest_line(const json_t *record, char **line);
 
 /* Reads lines: *records is an array (without the "line" fields); the caller releases it. *used:
  * bytes up to the last newline; what follows is a torn line, and no record. configuration: what
- * every record must have, or NULL. SNRQ_BAD_DATA names the line: wrong hash, number, fields or
- * configuration, two records of one file, records after the last. */
+ * every record must have; NULL: what the first one has. SNRQ_BAD_DATA names the line: wrong hash,
+ * number, fields or configuration, two records of one file, records after the last. */
 snrq_status snrq_manifest_parse(const char *path, const char *data, size_t bytes,
                                 const char *configuration, json_t **records, size_t *used);
 

@@ -174,6 +174,13 @@ static snrq_status check_files(const snrq_output *output)
     return snrq_agree(output->context, status);
 }
 
+static void release(snrq_output *output)
+{
+    snrq_lock_release(&output->lock);
+    json_decref(output->records);
+    free(output);
+}
+
 snrq_status snrq_output_open(const snrq_context *context, const char *directory,
                              const json_t *configuration, snrq_output **out)
 {
@@ -204,22 +211,20 @@ snrq_status snrq_output_open(const snrq_context *context, const char *directory,
     }
     if (status == SNRQ_OK) {
         *out = output;
-    } else if (output != NULL) {
-        snrq_lock_release(&output->lock);
-        json_decref(output->records);
-        free(output);
+    } else {
+        if (output != NULL) release(output);
+        snrq_barrier(context); /* the lock is gone on every rank */
     }
     return status;
 }
 
 void snrq_output_close(snrq_output **output)
 {
-    snrq_output *o = *output;
-    if (o == NULL) return;
-    snrq_barrier(o->context); /* nobody writes here any more */
-    snrq_lock_release(&o->lock);
-    json_decref(o->records);
-    free(o);
+    if (*output == NULL) return;
+    const snrq_context *context = (*output)->context;
+    snrq_barrier(context); /* nobody writes here any more */
+    release(*output);
+    snrq_barrier(context); /* the lock is gone on every rank */
     *output = NULL;
 }
 

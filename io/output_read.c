@@ -133,18 +133,21 @@ static void note(struct findings *f, const char *file, snrq_status status)
     if (f->report != NULL) f->report(f->user, file, problem);
 }
 
-/* Is snrq.json what a run wrote, to the letter? */
-static snrq_status check_configuration(const char *directory, char fingerprint[33])
+/* Is snrq.json what a run wrote, to the letter, and what the records were made with? */
+static snrq_status check_configuration(const char *directory, const json_t *records)
 {
-    char path[PATH_MAX];
+    char path[PATH_MAX], fingerprint[33];
     char *data = NULL, *expected = NULL;
     size_t bytes = 0;
     json_t *configuration = NULL;
+    const char *known =
+        json_string_value(json_object_get(json_array_get(records, 0), "configuration"));
     SNRQ_TRY(snrq_path_join(directory, "snrq.json", path, sizeof path));
     SNRQ_TRY(snrq_output_load_configuration(directory, &configuration, fingerprint));
     snrq_status status = snrq_file_read(path, CONFIGURATION_LIMIT, &data, &bytes);
     if (status == SNRQ_OK) status = snrq_output_configuration_text(configuration, &expected);
-    if (status == SNRQ_OK && (bytes != strlen(expected) || memcmp(data, expected, bytes) != 0))
+    if (status == SNRQ_OK && ((known != NULL && strcmp(fingerprint, known) != 0) ||
+                              bytes != strlen(expected) || memcmp(data, expected, bytes) != 0))
         status = snrq_fail(SNRQ_BAD_DATA, "%s: was changed after the run wrote it", path);
     free(data);
     free(expected);
@@ -152,10 +155,10 @@ static snrq_status check_configuration(const char *directory, char fingerprint[3
     return status;
 }
 
-static snrq_status check_manifest(const char *directory, const char *fingerprint, json_t **records)
+static snrq_status check_manifest(const char *directory, json_t **records)
 {
     size_t used, torn;
-    SNRQ_TRY(snrq_output_load_manifest(directory, fingerprint, records, &used, &torn));
+    SNRQ_TRY(snrq_output_load_manifest(directory, NULL, records, &used, &torn));
     if (torn == 0) return SNRQ_OK;
     return snrq_fail(SNRQ_BAD_DATA,
                      "%s/manifest.jsonl: ends with %zu bytes of an unfinished line; run snrq "
@@ -191,15 +194,11 @@ static void check_strays(struct findings *f, const char *directory, const json_t
 snrq_status snrq_output_verify(const char *directory, snrq_verify_report *report, void *user)
 {
     struct findings f = {.report = report, .user = user};
-    char fingerprint[33] = "";
     json_t *records = NULL;
     if (!snrq_output_is(directory))
         return snrq_fail(SNRQ_NO_INPUT, "%s: no output of snrq: it holds no snrq.json", directory);
-    snrq_status status = check_configuration(directory, fingerprint);
-    note(&f, "snrq.json", status);
-    /* Without a configuration to compare with, the records are still checked. */
-    note(&f, "manifest.jsonl",
-         check_manifest(directory, status == SNRQ_OK ? fingerprint : NULL, &records));
+    note(&f, "manifest.jsonl", check_manifest(directory, &records));
+    note(&f, "snrq.json", check_configuration(directory, records));
     for (size_t i = 0; i < json_array_size(records); i++) {
         const json_t *record = json_array_get(records, i);
         const char *name = json_string_value(json_object_get(record, "file"));

@@ -9,13 +9,15 @@
  * thread. Activations are packed tile by tile for it: GEMMs on columns of the full table are slowed
  * by its long stride.
  *
- * Fixed point: ||A_i|| <= 2^ea_i, ||B_j|| <= 2^eb_j, and G_ij counts units of 2^(ea_i + eb_j - 61).
- * By Cauchy-Schwarz over all sequences, every partial sum is at most 2^61 units, but for the
- * rounding of norms and fp32 products (a share of at most tokens * 2^-24), for which two bits are
- * left.
+ * Fixed point: ||A_i|| <= 2^ea_i and ||B_j|| <= 2^eb_j, from the norms. Packing multiplies by
+ * 2^-ea_i and 2^-eb_j, which is exact and keeps every product far from the ends of fp32, and G_ij
+ * counts units of 2^(ea_i + eb_j - 61). By Cauchy-Schwarz over all sequences, every partial sum is
+ * at most 2^61 units, but for the rounding of norms and fp32 products (a share of at most 512 *
+ * 2^-24), for which two bits are left.
  */
 #include "mpi/gram.h"
 
+#include <float.h>
 #include <math.h>
 #include <omp.h>
 #include <stdlib.h>
@@ -24,108 +26,23 @@
 #include "mpi/blas.h"
 
 enum {
-    SMALL_N = 1024,         /* up to here one panel and small tiles, */
+    SMALL_N = 512,          /* up to here one panel and small tiles, */
     SMALL_TILE = 128,       /* [128, 128] elements; */
     LARGE_TILE = 256,       /* above it large ones, and */
     PANELS = 2,             /* at least so many panels, so that some of the reduction is hidden, */
     PANEL_ITEMS = 1 << 23,  /* each of at most 64 MiB, or one tile wide */
-    STRIP_TILES = 4,        /* tiles of a panel that one thread computes from one packing of A */
+    STRIP_TILES = 2,        /* tiles of a panel that one thread computes from one packing of A */
     CHUNK_TOKENS = 512,     /* tokens of one GEMM */
     BATCH_ITEMS = 1 << 23,  /* 32 MiB of B are packed at a time, or one sequence */
     REDUCE_ITEMS = 1 << 23, /* per MPI call */
-    ROW_BITS = 31,          /* ea_i is worth 31 bits and */
-    COLUMN_BITS = 30,       /* eb_j 30: together the 61 above */
-    NORM_BITS = 62,
-    NORM_COLUMNS = 512 /* columns of one unit of work of the norms */
+    STORE_COLUMNS = 32,     /* columns of the result that are stored together */
+    UNIT_BITS = 61,
+    ROW_BITS = 31,         /* the part of them that belongs to the row */
+    LEAST_EXPONENT = -126, /* 2^-ea_i is an fp32 number; no column of fp32 numbers needs more */
+    MOST_EXPONENT = 149
 };
 
-static const double SUM_LIMIT = 0x1p62; /* no contribution within its bound comes near */
-
-/* ---- column norms ---- */
-
-/* sums[j] <- sum over tokens of x_j^2 for columns [begin, end) of sequence s, token by token. */
-static void add_squares(const snrq_activations *a, const snrq_activations *minus, int64_t s,
-                        int64_t begin, int64_t end, double *sums)
-{
-    for (int64_t t = 0; t < a->tokens; t++) {
-        size_t at = (size_t)((s * a->tokens + t) * a->columns);
-        const float *x = a->data + at;
-        const float *y = minus == NULL ? NULL : minus->data + at;
-        for (int64_t j = begin; j < end; j++) {
-            double value = y == NULL ? x[j] : x[j] - y[j];
-            sums[j] += value * value;
-        }
-    }
-}
-
-/* sums [sequences, n] <- scale_s^2 sum_t x_tj^2. Fails if one is not finite. */
-static snrq_status sum_squares(const snrq_activations *a, const snrq_activations *minus,
-                               const double *scale, double *sums)
-{
-    int64_t n = a->columns, parts = (n + NORM_COLUMNS - 1) / NORM_COLUMNS;
-#pragma omp parallel for schedule(dynamic)
-    for (int64_t unit = 0; unit < a->sequences * parts; unit++) {
-        int64_t s = unit / parts, begin = unit % parts * NORM_COLUMNS;
-        int64_t end = begin + NORM_COLUMNS < n ? begin + NORM_COLUMNS : n;
-        double *row = sums + s * n, factor = scale == NULL ? 1 : scale[s] * scale[s];
-        add_squares(a, minus, s, begin, end, row);
-        for (int64_t j = begin; j < end; j++) row[j] *= factor;
-    }
-    for (int64_t at = 0; at < a->sequences * n; at++)
-        if (!isfinite(sums[at]))
-            return snrq_fail(SNRQ_BAD_DATA,
-                             "the activations of input column %lld are not finite (NaN or Inf) in "
-                             "sequence %lld of this rank",
-                             (long long)(at % n), (long long)(at / n));
-    return SNRQ_OK;
-}
-
-/* norms[j] <- sum over all sequences of sums[s][j], added as integers of a unit that all ranks
- * agree on. */
-static snrq_status add_sequences(const snrq_context *context, int64_t sequences, int64_t n,
-                                 const double *sums, int64_t *fixed, double *norms)
-{
-    int64_t total = sequences;
-    int guard = 0;
-    SNRQ_TRY(snrq_sum_int64(context, &total, 1));
-    while (((int64_t)1 << guard) < total) guard++;
-    memset(norms, 0, (size_t)n * sizeof *norms);
-    for (int64_t at = 0; at < sequences * n; at++)
-        if (sums[at] > norms[at % n]) norms[at % n] = sums[at];
-    SNRQ_TRY(snrq_max_double(context, norms, n));
-    for (int64_t at = 0; at < sequences * n; at++) {
-        int exponent; /* the largest sum of a sequence is below 2^exponent */
-        frexp(norms[at % n], &exponent);
-        fixed[at % n] += llrint(ldexp(sums[at], NORM_BITS - guard - exponent));
-    }
-    SNRQ_TRY(snrq_sum_int64(context, fixed, n));
-    for (int64_t j = 0; j < n; j++) {
-        int exponent;
-        frexp(norms[j], &exponent);
-        norms[j] = ldexp((double)fixed[j], exponent + guard - NORM_BITS);
-    }
-    return SNRQ_OK;
-}
-
-snrq_status snrq_gram_norms(const snrq_context *context, const snrq_activations *a,
-                            const snrq_activations *minus, const double *scale, double *norms)
-{
-    double *sums = NULL;
-    int64_t *fixed = NULL;
-    snrq_status status =
-        snrq_allocate((size_t)(a->sequences * a->columns), sizeof *sums, "column sums", &sums);
-    if (status == SNRQ_OK)
-        status = snrq_allocate((size_t)a->columns, sizeof *fixed, "column sums", &fixed);
-    if (status == SNRQ_OK) status = sum_squares(a, minus, scale, sums);
-    status = snrq_agree(context, status);
-    if (status == SNRQ_OK)
-        status = add_sequences(context, a->sequences, a->columns, sums, fixed, norms);
-    free(sums);
-    free(fixed);
-    return status;
-}
-
-/* ---- the Gram ---- */
+static const double CONTRIBUTION_LIMIT = 2; /* of the bound; rounding stays far below */
 
 /* Columns [begin, begin + width) of G, rows [first_row, n): sums[j - begin][i - first_row]. */
 typedef struct panel {
@@ -138,11 +55,10 @@ typedef struct gram {
     snrq_matrix *out;
     int64_t n, tokens, sequences; /* of this rank */
     int64_t tile, panel_width, batch;
-    double *row_units,
-        *column_units; /* [n] each: 2^(31 - ea_i), 2^(30 - eb_j); 0 if the norm is 0 */
-    double *row_values, *column_values; /* [n] each: their reciprocals, 0 if the norm is 0 */
-    int64_t *sums[2];                   /* two panels: one computed, one in flight */
-    float *packed;                      /* [batch sequences, tiles of a panel, tokens, tile] of B */
+    float *a_units, *b_units;    /* [n] each: 2^-ea_i, 2^-eb_j; 0 if the norm is 0 */
+    double *a_values, *b_values; /* [n] each: 2^(ea_i - 31), 2^(eb_j - 30); 0 if the norm is 0 */
+    int64_t *sums[2];            /* two panels: one computed, one in flight */
+    float *packed;               /* [batch sequences, tiles of a panel, tokens, tile] of B */
     int threads;
     float *scratch; /* [threads]: a chunk of A, [chunk, tile], and a tile of G, [tile, tile] */
     int32_t *rows;  /* [local rows of out] the column of A that each stands for */
@@ -180,7 +96,7 @@ static void choose_shapes(gram *g)
     g->batch = least(g->batch, g->sequences);
 }
 
-static snrq_status choose_units(int64_t n, const double *norms, int bits, double *units,
+static snrq_status choose_units(int64_t n, const double *norms, int bits, float *units,
                                 double *values)
 {
     for (int64_t j = 0; j < n; j++) {
@@ -188,9 +104,11 @@ static snrq_status choose_units(int64_t n, const double *norms, int bits, double
         if (!isfinite(norms[j]) || norms[j] < 0)
             return snrq_fail(SNRQ_INTERNAL, "the norm of column %lld is %g", (long long)j,
                              norms[j]);
-        frexp(sqrt(norms[j]), &exponent);
         if (norms[j] == 0) continue; /* and both stay 0 */
-        units[j] = ldexp(1, bits - exponent);
+        frexp(sqrt(norms[j]), &exponent);
+        if (exponent < LEAST_EXPONENT) exponent = LEAST_EXPONENT;
+        if (exponent > MOST_EXPONENT) exponent = MOST_EXPONENT;
+        units[j] = ldexpf(1, -exponent);
         values[j] = ldexp(1, exponent - bits);
     }
     return SNRQ_OK;
@@ -220,10 +138,10 @@ static snrq_status prepare(gram *g)
     choose_shapes(g);
     size_t n = (size_t)g->n, items = (size_t)(g->panel_width * g->n);
     size_t packed = (size_t)(g->batch * g->tokens * g->panel_width);
-    SNRQ_TRY(snrq_allocate(n, sizeof(double), "Gram units", &g->row_units));
-    SNRQ_TRY(snrq_allocate(n, sizeof(double), "Gram units", &g->column_units));
-    SNRQ_TRY(snrq_allocate(n, sizeof(double), "Gram units", &g->row_values));
-    SNRQ_TRY(snrq_allocate(n, sizeof(double), "Gram units", &g->column_values));
+    SNRQ_TRY(snrq_allocate(n, sizeof(float), "Gram units", &g->a_units));
+    SNRQ_TRY(snrq_allocate(n, sizeof(float), "Gram units", &g->b_units));
+    SNRQ_TRY(snrq_allocate(n, sizeof(double), "Gram units", &g->a_values));
+    SNRQ_TRY(snrq_allocate(n, sizeof(double), "Gram units", &g->b_values));
     SNRQ_TRY(snrq_allocate(items, sizeof(int64_t), "Gram panel", &g->sums[0]));
     if (g->panel_width < g->n)
         SNRQ_TRY(snrq_allocate(items, sizeof(int64_t), "Gram panel", &g->sums[1]));
@@ -235,20 +153,23 @@ static snrq_status prepare(gram *g)
                            &g->requests));
     for (int64_t k = 0; k < g->out->local_rows; k++)
         g->rows[k] = r->order[snrq_matrix_global_row(g->out, k)];
-    SNRQ_TRY(choose_units(g->n, r->a_norms, ROW_BITS, g->row_units, g->row_values));
-    return choose_units(g->n, r->b_norms, COLUMN_BITS, g->column_units, g->column_values);
+    SNRQ_TRY(choose_units(g->n, r->a_norms, ROW_BITS, g->a_units, g->a_values));
+    return choose_units(g->n, r->b_norms, UNIT_BITS - ROW_BITS, g->b_units, g->b_values);
 }
 
-/* out [tokens, width] <- columns [column, column + width) of (x - minus) from token `token` of
- * sequence s on. */
-static void pack(const snrq_activations *x, const snrq_activations *minus, int64_t s, int64_t token,
-                 int64_t tokens, int64_t column, int64_t width, float *out)
+/* out [tokens, width] <- columns [column, column + width) of (x - minus) times units, from token
+ * `token` of sequence s on. */
+static void pack(const snrq_activations *x, const snrq_activations *minus, const float *units,
+                 int64_t s, int64_t token, int64_t tokens, int64_t column, int64_t width,
+                 float *out)
 {
     for (int64_t t = 0; t < tokens; t++, out += width) {
         size_t at = (size_t)((s * x->tokens + token + t) * x->columns + column);
-        memcpy(out, x->data + at, (size_t)width * sizeof *out);
-        if (minus != NULL)
-            for (int64_t j = 0; j < width; j++) out[j] -= minus->data[at + (size_t)j];
+        const float *from = x->data + at, *less = minus == NULL ? NULL : minus->data + at;
+        if (less == NULL)
+            for (int64_t j = 0; j < width; j++) out[j] = from[j] * units[column + j];
+        else
+            for (int64_t j = 0; j < width; j++) out[j] = (from[j] - less[j]) * units[column + j];
     }
 }
 
@@ -259,35 +180,31 @@ static void pack_batch(const gram *g, const panel *p, int64_t first, int64_t cou
 #pragma omp parallel for schedule(static)
     for (int64_t unit = 0; unit < count * tiles; unit++) {
         int64_t s = unit / tiles, at = unit % tiles * g->tile;
-        pack(g->request->b, g->request->b_minus, first + s, 0, g->tokens, p->begin + at,
+        pack(g->request->b, g->request->b_minus, g->b_units, first + s, 0, g->tokens, p->begin + at,
              least(g->tile, p->width - at), g->packed + (s * p->width + at) * g->tokens);
     }
 }
 
-/* sums[i] += x[i] in fixed point; false if one is not finite or beyond its bound. */
-static bool add_fixed(int64_t count, const float *x, const double *row_units, double column_unit,
-                      int64_t *sums)
+/* sums[i] += x[i] * unit, rounded; false, and nothing added, if one x is not finite or beyond the
+ * limit. */
+static bool add_fixed(int64_t count, const float *x, float limit, double unit, int64_t *sums)
 {
-    int64_t bad = 0;
-    for (int64_t i = 0; i < count; i++) {
-        double value = (double)x[i] * column_unit * row_units[i];
-        bool good = fabs(value) <= SUM_LIMIT;
-        bad += !good;
-        sums[i] += (int64_t)rint(good ? value : 0);
-    }
-    return bad == 0;
+    int bad = 0;
+    for (int64_t i = 0; i < count; i++) bad |= !(fabsf(x[i]) <= limit);
+    if (bad) return false;
+    for (int64_t i = 0; i < count; i++) sums[i] += (int64_t)rint((double)x[i] * unit);
+    return true;
 }
 
 /* Adds one fp32 tile [columns, rows] of G at (row, column), from a sequence of the given scale. */
 static void add_tile(gram *g, const panel *p, const float *tile, int64_t row, int64_t rows,
                      int64_t column, int64_t columns, double scale)
 {
+    float limit = (float)fmin(CONTRIBUTION_LIMIT / fabs(scale), FLT_MAX);
     for (int64_t j = 0; j < columns; j++) {
         int64_t *sums =
             p->sums + (column + j - p->begin) * (g->n - p->first_row) + row - p->first_row;
-        if (add_fixed(rows, tile + j * rows, g->row_units + row,
-                      scale * g->column_units[column + j], sums))
-            continue;
+        if (add_fixed(rows, tile + j * rows, limit, ldexp(scale, UNIT_BITS), sums)) continue;
 #pragma omp critical(snrq_gram_bad_column)
         g->bad_column = least(g->bad_column, column + j);
     }
@@ -304,7 +221,7 @@ static void add_strip(gram *g, const panel *p, int64_t first, int64_t count, int
     for (int64_t s = 0; s < count; s++)
         for (int64_t token = 0; token < g->tokens; token += CHUNK_TOKENS) {
             int64_t tokens = least(CHUNK_TOKENS, g->tokens - token);
-            pack(r->a, r->a_minus, first + s, token, tokens, row, rows, a);
+            pack(r->a, r->a_minus, g->a_units, first + s, token, tokens, row, rows, a);
             for (int64_t column = begin; column < end; column += g->tile) {
                 int64_t columns = least(g->tile, end - column), at = column - p->begin;
                 const float *b = g->packed + (s * p->width + at) * g->tokens + token * columns;
@@ -378,34 +295,46 @@ static snrq_status wait_reduction(gram *g)
 /* G_ij from its panel, for 0 <= i - first_row, 0 <= j - begin < width. */
 static double element(const gram *g, const panel *p, int64_t i, int64_t j)
 {
-    double units = (double)p->sums[(j - p->begin) * (g->n - p->first_row) + i - p->first_row];
-    return units * g->row_values[i] * g->column_values[j] * g->request->factor;
+    int64_t units = p->sums[(j - p->begin) * (g->n - p->first_row) + i - p->first_row];
+    return (double)units * g->a_values[i] * g->b_values[j] * g->request->factor;
 }
 
-/* Stores what this rank owns of a reduced panel: element (i, j) of G at the places where `order`
- * has i and j. Of a symmetric G, the panel has the elements with i >= j; each is stored at (i, j)
- * and (j, i). */
-static void store_panel(gram *g, const panel *p)
+/* Stores column l of this rank's part, if it stands for column j of the panel: all of it, or the
+ * elements with i >= j of a symmetric G. */
+static void store_column(const gram *g, const panel *p, int64_t j, double *to)
+{
+    if (j < p->begin || j >= p->begin + p->width) return;
+    for (int64_t k = 0; k < g->out->local_rows; k++)
+        if (!g->request->symmetric || g->rows[k] >= j) to[k] = element(g, p, g->rows[k], j);
+}
+
+/* Stores the elements (i, j), i < j, of local columns [begin, end) from the panel's (j, i). Many
+ * columns for one row: a column of the panel is then read many times while it is in the cache. */
+static void store_mirrored(const gram *g, const panel *p, int64_t begin, int64_t end)
 {
     snrq_matrix *out = g->out;
-    int64_t end = p->begin + p->width;
-#pragma omp parallel for schedule(dynamic, 16)
-    for (int64_t l = 0; l < out->local_columns; l++) {
-        int64_t j = g->request->order[snrq_matrix_global_column(out, l)];
-        bool inside = j >= p->begin && j < end;
-        double *to = out->local + l * out->local_rows;
-        if (!g->request->symmetric) {
-            for (int64_t k = 0; k < out->local_rows && inside; k++)
-                to[k] = element(g, p, g->rows[k], j);
-            continue;
+    for (int64_t k = 0; k < out->local_rows; k++) {
+        int64_t i = g->rows[k];
+        if (i < p->begin || i >= p->begin + p->width) continue;
+        for (int64_t l = begin; l < end; l++) {
+            int64_t j = g->request->order[snrq_matrix_global_column(out, l)];
+            if (i < j) out->local[l * out->local_rows + k] = element(g, p, j, i);
         }
-        for (int64_t k = 0; k < out->local_rows && j >= p->begin; k++) {
-            int64_t i = g->rows[k];
-            if (i >= j && inside)
-                to[k] = element(g, p, i, j);
-            else if (i < j && i >= p->begin && i < end)
-                to[k] = element(g, p, j, i);
-        }
+    }
+}
+
+/* Stores what this rank owns of a reduced panel: element (i, j) of G where `order` has i and j. Of
+ * a symmetric G, the panel has the elements with i >= j; each is stored at (i, j) and (j, i). */
+static void store_panel(const gram *g, const panel *p)
+{
+    snrq_matrix *out = g->out;
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t begin = 0; begin < out->local_columns; begin += STORE_COLUMNS) {
+        int64_t end = least(begin + STORE_COLUMNS, out->local_columns);
+        for (int64_t l = begin; l < end; l++)
+            store_column(g, p, g->request->order[snrq_matrix_global_column(out, l)],
+                         out->local + l * out->local_rows);
+        if (g->request->symmetric) store_mirrored(g, p, begin, end);
     }
 }
 
@@ -432,10 +361,12 @@ static snrq_status reduce_panels(gram *g)
 static snrq_status check_finite(const gram *g)
 {
     if (g->bad_column == g->n) return SNRQ_OK;
-    return snrq_fail(SNRQ_BAD_DATA,
-                     "the products of input column %lld with other columns are too large for fp32: "
-                     "its activations are not finite or beyond 1e18",
-                     (long long)g->bad_column);
+    return snrq_fail(
+        SNRQ_BAD_DATA,
+        "the products of input column %lld with other columns are not finite, or larger "
+        "than its norm allows: its activations contain NaN or Inf, or changed since "
+        "the norms were taken",
+        (long long)g->bad_column);
 }
 
 snrq_status snrq_gram_reduce(const snrq_gram_request *request, snrq_matrix *out)
@@ -451,10 +382,10 @@ snrq_status snrq_gram_reduce(const snrq_gram_request *request, snrq_matrix *out)
     snrq_status status = snrq_agree(context, prepare(&g));
     if (status == SNRQ_OK) status = reduce_panels(&g);
     if (status == SNRQ_OK) status = snrq_agree(context, check_finite(&g));
-    free(g.row_units);
-    free(g.column_units);
-    free(g.row_values);
-    free(g.column_values);
+    free(g.a_units);
+    free(g.b_units);
+    free(g.a_values);
+    free(g.b_values);
     free(g.sums[0]);
     free(g.sums[1]);
     free(g.packed);
@@ -462,29 +393,4 @@ snrq_status snrq_gram_reduce(const snrq_gram_request *request, snrq_matrix *out)
     free(g.rows);
     free(g.requests);
     return status;
-}
-
-/* x - minus at (sequence, token, column), subtracted in fp32 as the fast path does. */
-static float reference_item(const snrq_activations *x, const snrq_activations *minus, int64_t s,
-                            int64_t t, int64_t column)
-{
-    size_t at = (size_t)((s * x->tokens + t) * x->columns + column);
-    return minus == NULL ? x->data[at] : x->data[at] - minus->data[at];
-}
-
-void snrq_gram_reference(const snrq_gram_request *r, double *out)
-{
-    int64_t n = r->a->columns;
-    for (int64_t l = 0; l < n; l++)
-        for (int64_t k = 0; k < n; k++) {
-            double sum = 0;
-            for (int64_t s = 0; s < r->a->sequences; s++) {
-                double part = 0;
-                for (int64_t t = 0; t < r->a->tokens; t++)
-                    part += (double)reference_item(r->a, r->a_minus, s, t, r->order[k]) *
-                            (double)reference_item(r->b, r->b_minus, s, t, r->order[l]);
-                sum += (r->scale == NULL ? 1 : r->scale[s]) * part;
-            }
-            out[l * n + k] = r->factor * sum;
-        }
 }

@@ -193,6 +193,18 @@ static snrq_status score_all(evaluation *e)
     return snrq_collect(e->context, e->logprobs, sequences * (e->windows.length - 1));
 }
 
+/* A loss that is no number means weights that are none. Every rank has all losses. */
+static snrq_status check_losses(const evaluation *e)
+{
+    for (int64_t s = 0; s < e->windows.count; s++)
+        if (!isfinite(e->loss[s]))
+            return snrq_fail(SNRQ_BAD_DATA,
+                             "%s: the loss of window %lld is %g: the model's weights or "
+                             "activations are not finite",
+                             e->model.model->path, (long long)s, e->loss[s]);
+    return SNRQ_OK;
+}
+
 /* Rank 0 writes the log-probabilities as float32 [windows, length - 1]. */
 static snrq_status write_logprobs(const evaluation *e)
 {
@@ -271,6 +283,7 @@ static snrq_status evaluate(evaluation *e)
     SNRQ_TRY(load_head(e, &e->model));
     if (e->compare) SNRQ_TRY(load_head(e, &e->reference));
     SNRQ_TRY(score_all(e));
+    SNRQ_TRY(check_losses(e));
     SNRQ_TRY(write_logprobs(e));
     print_result(e);
     return SNRQ_OK;

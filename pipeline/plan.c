@@ -65,6 +65,23 @@ static double rank_bytes(const snrq_context *c, const snrq_options *o, const snr
     return hidden + most;
 }
 
+/* Says so where the factorization's grid is smaller than the matrices ask for, because its bits
+ * depend on it. */
+static void print_grid(const snrq_context *c, const snrq_options *o, const snrq_model *m)
+{
+    int rows, columns, wanted_rows, wanted_columns;
+    int64_t n = m->family.max_columns;
+    snrq_grid_shape(n, c->size, &rows, &columns);
+    snrq_grid_shape(n, 1 << 20, &wanted_rows, &wanted_columns);
+    if (o->factor_rows > 0 || (rows == wanted_rows && columns == wanted_columns)) return;
+    snrq_note(c,
+              "factor grid  %dx%d for matrices of order %lld; on %d or more ranks it would be "
+              "%dx%d, and the last "
+              "bits would differ (--factor-grid %dx%d keeps them)",
+              rows, columns, (long long)n, wanted_rows * wanted_columns, wanted_rows,
+              wanted_columns, rows, columns);
+}
+
 void snrq_plan_print(const snrq_context *c, const snrq_options *o, const snrq_model *m,
                      const snrq_windows *w)
 {
@@ -86,4 +103,5 @@ void snrq_plan_print(const snrq_context *c, const snrq_options *o, const snrq_mo
               rank_bytes(c, o, m, w) / 1e6, (full + codes > table ? full + codes : table) / 1e6);
     snrq_note(c, "output       %.1f MB in %lld files", ((double)k->layers * stored + rest) / 1e6,
               (long long)k->layers + 1);
+    print_grid(c, o, m);
 }

@@ -53,6 +53,22 @@ static double alpha_of_row(const work *w, int64_t local)
     return w->out->modules[module_of_row(w, w->out->mine.begin + local)].alpha;
 }
 
+/* Weights that are no numbers would become arbitrary codes. */
+static snrq_status check_finite(const work *w)
+{
+    int64_t n = w->target.columns, cells = (w->out->mine.end - w->out->mine.begin) * n;
+    for (int64_t at = 0; at < cells; at++) {
+        if (isfinite(w->target.weights[at])) continue;
+        int64_t row = w->out->mine.begin + at / n;
+        int module = module_of_row(w, row);
+        return snrq_fail(SNRQ_BAD_DATA,
+                         "%s: the weight at row %lld, column %d is %g; is the checkpoint damaged?",
+                         w->modules->names[module], (long long)(row - w->modules->first[module]),
+                         (int)w->statistics->order[at % n], (double)w->target.weights[at]);
+    }
+    return SNRQ_OK;
+}
+
 static snrq_status choose_alpha(work *w, int module)
 {
     const snrq_options *o = w->options;
@@ -232,6 +248,7 @@ static snrq_status round_modules(work *w, snrq_timers *timers, snrq_statistics *
     snrq_timers_enter(timers, SNRQ_PHASE_FACTOR);
     SNRQ_TRY(snrq_target_create(c, w->options, statistics, w->modules->row, w->modules->source,
                                 rows_global(w), w->out->mine, &w->target));
+    SNRQ_TRY(snrq_agree(c, check_finite(w)));
     w->out->factor = w->target.factor;
     for (int m = 0; m < w->modules->count; m++) SNRQ_TRY(choose_alpha(w, m));
     snrq_timers_enter(timers, SNRQ_PHASE_GRID);

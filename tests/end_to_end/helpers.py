@@ -48,6 +48,7 @@ def command(arguments, ranks):
 def environment(threads):
     changed = dict(os.environ)
     changed.setdefault("OPENBLAS_NUM_THREADS", "1")
+    changed.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait do not take cores from other ranks
     changed["OMP_NUM_THREADS"] = str(threads)
     return changed
 
@@ -101,9 +102,9 @@ def quantize(out, *options, model=MODEL, ranks=1, sequences=4, length=64, **how)
 
 
 def start(*arguments, ranks=1, threads=1):
-    """Starts the program in the background, for runs that are to be killed."""
+    """Starts the program in the background, for runs that are to be killed. Few words on stderr fit in the pipe."""
     return subprocess.Popen(command(arguments, ranks), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                            stderr=subprocess.DEVNULL, env=environment(threads))
+                            stderr=subprocess.PIPE, env=environment(threads))
 
 
 def kill_ranks(process):
@@ -170,6 +171,13 @@ def copy_model(directory, **changed):
     with open(path, "w") as f:
         json.dump(config, f)
     return directory
+
+
+def temporary_folder(case):
+    """A folder for all tests of a class; called in setUpClass with the class."""
+    folder = tempfile.mkdtemp(prefix="snrq-")
+    case.addClassCleanup(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 class Test(unittest.TestCase):

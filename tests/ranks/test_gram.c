@@ -12,7 +12,7 @@ typedef struct problem {
     bool minus, scaled, symmetric, permuted;
 } problem;
 
-/* n > 1024 takes several panels and large tiles, tokens > 512 several chunks. */
+/* n > 512 takes several panels and large tiles, tokens > 512 several chunks. */
 static const problem PROBLEMS[] = {
     {.n = 1, .tokens = 1, .sequences = 1, .symmetric = true},
     {.n = 77, .tokens = 19, .sequences = 5, .symmetric = true, .minus = true, .permuted = true},
@@ -306,22 +306,20 @@ static void norms_are_sums_of_squares(void)
     snrq_context_destroy(&alone);
 }
 
-/* Puts a value into the activations of the last rank; the norms must say so, or the products. */
-static snrq_status poisoned(float poison, bool of_norms)
+/* Puts a value into the activations of the last rank before or after the norms are taken; returns
+ * what every rank gets to see. */
+static snrq_status poisoned(float poison, bool before_norms)
 {
     const problem p = {.n = 40, .tokens = 6, .sequences = 8, .symmetric = true};
     const snrq_context *w = rank_test_world;
     inputs in;
-    snrq_status status;
+    snrq_status status = SNRQ_BAD_DATA;
     inputs_create(w, &p, snrq_share(p.sequences, 1, w->size, w->rank), &in);
     if (w->rank == w->size - 1) in.a_data[2 * p.n + 23] = poison;
-    status = snrq_gram_norms(w, &in.a, NULL, NULL, in.a_norms);
-    if (!of_norms) {
-        CU_ASSERT_EQUAL(status, SNRQ_OK);
-        memcpy(in.b_norms, in.a_norms, (size_t)p.n * sizeof(double));
+    if (before_norms)
+        status = snrq_gram_norms(w, &in.a, NULL, NULL, in.a_norms);
+    else
         free(whole_gram(w, &in.request, SNRQ_BAD_DATA));
-        status = SNRQ_BAD_DATA;
-    }
     inputs_free(&in);
     return status;
 }
@@ -329,16 +327,44 @@ static snrq_status poisoned(float poison, bool of_norms)
 static void activations_that_are_not_finite_are_bad_data_everywhere(void)
 {
     const float poisons[] = {NAN, INFINITY, -INFINITY};
-    for (int k = 0; k < 3; k++) {
-        CU_ASSERT_EQUAL(poisoned(poisons[k], true), SNRQ_BAD_DATA);
-        CU_ASSERT_PTR_NOT_NULL(strstr(snrq_error_message(), "column 23 "));
-    }
+    for (int k = 0; k < 3; k++)
+        for (int before_norms = 0; before_norms < 2; before_norms++) {
+            CU_ASSERT_EQUAL(poisoned(poisons[k], before_norms), SNRQ_BAD_DATA);
+            CU_ASSERT_PTR_NOT_NULL(
+                strstr(snrq_error_message(), before_norms ? "column 23 " : "column"));
+        }
 }
 
-static void products_beyond_fp32_are_bad_data_everywhere(void)
+static void activations_beyond_their_norms_are_bad_data_everywhere(void)
 {
     CU_ASSERT_EQUAL(poisoned(1e25f, false), SNRQ_BAD_DATA);
-    CU_ASSERT_PTR_NOT_NULL(strstr(snrq_error_message(), "column 23 "));
+    CU_ASSERT_PTR_NOT_NULL(strstr(snrq_error_message(), "column"));
+}
+
+/* Columns of 1e30, 1 and 1e-30: fp32 products of them would overflow and vanish. */
+static void magnitudes_at_the_ends_of_fp32_are_no_trouble(void)
+{
+    const problem p = {.n = 40, .tokens = 6, .sequences = 4, .symmetric = true};
+    const float magnitudes[] = {1e30f, 1, 1e-30f};
+    snrq_context *alone = rank_test_group(1);
+    inputs in;
+    int64_t wrong = 0;
+    double expected[40 * 40];
+    inputs_create(alone, &p, (snrq_range){0, p.sequences}, &in);
+    for (int64_t at = 0; at < p.sequences * p.tokens * p.n; at++)
+        in.a_data[at] *= magnitudes[at % p.n % 3];
+    CU_ASSERT_EQUAL(snrq_gram_norms(alone, &in.a, NULL, NULL, in.a_norms), SNRQ_OK);
+    memcpy(in.b_norms, in.a_norms, (size_t)p.n * sizeof(double));
+    double *found = whole_gram(alone, &in.request, SNRQ_OK);
+    snrq_gram_reference(&in.request, expected);
+    for (int64_t at = 0; at < p.n * p.n; at++) {
+        double bound = in.request.factor * sqrt(in.a_norms[at % p.n]) * sqrt(in.a_norms[at / p.n]);
+        wrong += !(fabs(found[at] - expected[at]) <= 6 * 0x1p-24 * bound);
+    }
+    CU_ASSERT_EQUAL(wrong, 0);
+    free(found);
+    inputs_free(&in);
+    snrq_context_destroy(&alone);
 }
 
 static void activations_of_another_size_are_refused(void)
@@ -364,7 +390,8 @@ int main(int argc, char **argv)
         SNRQ_TEST(norms_have_the_same_bits_for_any_number_of_ranks),
         SNRQ_TEST(norms_are_sums_of_squares),
         SNRQ_TEST(activations_that_are_not_finite_are_bad_data_everywhere),
-        SNRQ_TEST(products_beyond_fp32_are_bad_data_everywhere),
+        SNRQ_TEST(activations_beyond_their_norms_are_bad_data_everywhere),
+        SNRQ_TEST(magnitudes_at_the_ends_of_fp32_are_no_trouble),
         SNRQ_TEST(activations_of_another_size_are_refused),
     };
     return rank_test_main(argc, argv, "gram", tests, sizeof tests / sizeof *tests);

@@ -1,0 +1,426 @@
+/* The output directory: commit, resume, locks, and damage that is found and named. */
+#include "io/output.h"
+
+#include <signal.h>
+#include <time.h>
+
+#include "io/manifest.h"
+#include "tests/ranks/rank_files.h"
+
+static char directory[PATH_MAX];
+
+static const char *inside(const char *name)
+{
+    static char path[PATH_MAX];
+    CU_ASSERT_EQUAL(snrq_path_join(directory, name, path, sizeof path), SNRQ_OK);
+    return path;
+}
+
+static void begin(void)
+{
+    rank_files_begin();
+    snprintf(directory, sizeof directory, "%s", scratch_path("OUT"));
+}
+
+static json_t *make_configuration(int bits, double damping)
+{
+    return json_pack("{s:s, s:s, s:{s:i, s:f, s:[i, i]}, s:{s:s}, s:{}}", "format", "snrq",
+                     "version", "0.1.0", "options", "bits", bits, "damp", damping, "list", 1, 2,
+                     "model", "name", "tiny", "calibration");
+}
+
+static snrq_status open_output(int bits, snrq_output **output)
+{
+    json_t *configuration = make_configuration(bits, 0.1);
+    snrq_status status = snrq_output_open(rank_test_world, directory, configuration, output);
+    json_decref(configuration);
+    return status;
+}
+
+/* Writes NAME.tmp on rank 0 and commits it. */
+static snrq_status commit(snrq_output *output, const char *name, const char *text)
+{
+    json_t *details = json_pack("{s:f, s:i}", "quality", 0.1, "block", 3);
+    if (rank_test_world->rank == 0) {
+        FILE *file = fopen(snrq_output_temporary(output, name), "w");
+        CU_ASSERT_FALSE(file == NULL || fputs(text, file) < 0 || fclose(file) != 0);
+    }
+    snrq_status status = snrq_output_commit(output, name, details);
+    json_decref(details);
+    return status;
+}
+
+static void committed_files_are_there_after_reopening(void)
+{
+    snrq_output *output = NULL;
+    json_t *records = NULL;
+    bool complete = true;
+    begin();
+    if (assert_ok(open_output(3, &output))) {
+        CU_ASSERT_PTR_NULL(snrq_output_record(output, "a.h5"));
+        assert_ok(commit(output, "a.h5", "hello"));
+        assert_ok(commit(output, "b.h5", ""));
+        CU_ASSERT_EQUAL(snrq_output_commit(output, "a.h5", NULL), SNRQ_INTERNAL);
+        CU_ASSERT_EQUAL(snrq_output_commit(output, "../c.h5", NULL), SNRQ_INTERNAL);
+        CU_ASSERT_EQUAL(snrq_output_commit(output, "snrq.json", NULL), SNRQ_INTERNAL);
+        assert_failed(snrq_output_commit(output, "none.h5", NULL), SNRQ_NO_INPUT, "none.h5.tmp");
+        CU_ASSERT_FALSE(snrq_output_complete(output));
+    }
+    snrq_output_close(&output);
+    CU_ASSERT_PTR_NULL(output);
+    CU_ASSERT_FALSE(file_exists(inside("snrq.lock")));
+    if (assert_ok(open_output(3, &output))) {
+        const json_t *record = snrq_output_record(output, "a.h5");
+        CU_ASSERT_EQUAL(json_integer_value(json_object_get(record, "bytes")), 5);
+        CU_ASSERT_EQUAL(json_real_value(json_object_get(record, "quality")), 0.1);
+        CU_ASSERT_PTR_NOT_NULL(snrq_output_record(output, "b.h5"));
+        CU_ASSERT_PTR_NULL(snrq_output_record(output, "c.h5"));
+        CU_ASSERT_FALSE(snrq_output_complete(output));
+    }
+    snrq_output_close(&output);
+    CU_ASSERT_TRUE(snrq_output_is(directory));
+    CU_ASSERT_FALSE(snrq_output_is(scratch()));
+    assert_ok(snrq_output_read_manifest(directory, &records, &complete));
+    CU_ASSERT_EQUAL(json_array_size(records), 2);
+    CU_ASSERT_FALSE(complete);
+    json_decref(records);
+    rank_files_end();
+}
+
+static void a_finished_run_is_complete(void)
+{
+    snrq_output *output = NULL;
+    bool complete = false;
+    json_t *records = NULL, *details = json_pack("{s:i}", "seconds", 5);
+    begin();
+    if (assert_ok(open_output(3, &output))) {
+        assert_ok(commit(output, "a.h5", "hello"));
+        assert_ok(snrq_output_finish(output, details));
+        CU_ASSERT_TRUE(snrq_output_complete(output));
+        CU_ASSERT_EQUAL(snrq_output_finish(output, NULL), SNRQ_INTERNAL);
+        CU_ASSERT_EQUAL(commit(output, "b.h5", ""), SNRQ_INTERNAL);
+    }
+    snrq_output_close(&output);
+    if (assert_ok(open_output(3, &output))) CU_ASSERT_TRUE(snrq_output_complete(output));
+    snrq_output_close(&output);
+    assert_failed(open_output(4, &output), SNRQ_USAGE, "the finished run has 3, this one 4");
+    assert_ok(snrq_output_read_manifest(directory, &records, &complete));
+    CU_ASSERT_TRUE(complete);
+    json_decref(records);
+    json_decref(details);
+    rank_files_end();
+}
+
+static void leftovers_are_removed_and_strangers_kept(void)
+{
+    static const char *const leftovers[] = {"block-00001.h5", "block-00002.h5.tmp",
+                                            "status.json.tmp"};
+    static const char *const strangers[] = {"notes.txt", "slurm-12.out"};
+    snrq_output *output = NULL;
+    begin();
+    assert_ok(open_output(3, &output));
+    assert_ok(commit(output, "block-00000.h5", "kept"));
+    snrq_output_close(&output);
+    if (rank_test_world->rank == 0) {
+        for (int i = 0; i < 3; i++) assert_ok(snrq_file_append(inside(leftovers[i]), "x", 1));
+        for (int i = 0; i < 2; i++) assert_ok(snrq_file_append(inside(strangers[i]), "x", 1));
+    }
+    assert_ok(open_output(3, &output));
+    for (int i = 0; i < 3; i++) CU_ASSERT_FALSE(file_exists(inside(leftovers[i])));
+    for (int i = 0; i < 2; i++) CU_ASSERT_TRUE(file_exists(inside(strangers[i])));
+    CU_ASSERT_TRUE(file_exists(inside("block-00000.h5")));
+    snrq_output_close(&output);
+    rank_files_end();
+}
+
+static void a_torn_last_line_is_dropped(void)
+{
+    snrq_output *output = NULL;
+    char *line = NULL;
+    size_t bytes = 0;
+    begin();
+    assert_ok(open_output(3, &output));
+    assert_ok(commit(output, "a.h5", "a"));
+    assert_ok(commit(output, "b.h5", "b"));
+    snrq_output_close(&output);
+    long whole = file_size(inside("manifest.jsonl"));
+    long half = whole / 2; /* both lines have the same length */
+    for (long cut = whole - 1; cut >= half; cut -= 37) {
+        MPI_Barrier(rank_test_world->comm);
+        if (rank_test_world->rank == 0) CU_ASSERT_EQUAL(truncate(inside("manifest.jsonl"), cut), 0);
+        MPI_Barrier(rank_test_world->comm);
+        if (assert_ok(open_output(3, &output))) {
+            CU_ASSERT_PTR_NOT_NULL(snrq_output_record(output, "a.h5"));
+            CU_ASSERT_PTR_NULL(snrq_output_record(output, "b.h5"));
+            CU_ASSERT_FALSE(file_exists(inside("b.h5")));
+            CU_ASSERT_EQUAL(file_size(inside("manifest.jsonl")), half);
+            assert_ok(commit(output, "b.h5", "b"));
+        }
+        snrq_output_close(&output);
+        CU_ASSERT_EQUAL(file_size(inside("manifest.jsonl")), whole);
+    }
+    /* A whole line that is wrong is no torn line. */
+    if (rank_test_world->rank == 0) flip_bit(inside("manifest.jsonl"), half + 20, 1);
+    MPI_Barrier(rank_test_world->comm);
+    assert_failed(open_output(3, &output), SNRQ_BAD_DATA, "manifest.jsonl: line 2: damaged");
+    /* Nor are lines in another order, twice, or from another run. */
+    MPI_Barrier(rank_test_world->comm);
+    if (rank_test_world->rank == 0) {
+        flip_bit(inside("manifest.jsonl"), half + 20, 1);
+        assert_ok(snrq_file_read(inside("manifest.jsonl"), 1 << 20, &line, &bytes));
+        assert_ok(snrq_file_replace(inside("manifest.jsonl"), line + half, (size_t)half));
+    }
+    MPI_Barrier(rank_test_world->comm);
+    assert_failed(open_output(3, &output), SNRQ_BAD_DATA, "is record 1, expected 0");
+    free(line);
+    rank_files_end();
+}
+
+static void another_configuration_is_refused_by_key(void)
+{
+    snrq_output *output = NULL;
+    begin();
+    assert_ok(open_output(3, &output));
+    snrq_output_close(&output);
+    assert_failed(open_output(4, &output), SNRQ_USAGE,
+                  "options.bits: the unfinished run has 3, this one 4");
+    CU_ASSERT_PTR_NULL(output);
+    json_t *other = json_pack("{s:s, s:s, s:{s:i, s:f, s:s}, s:{s:s}, s:{}}", "format", "snrq",
+                              "version", "0.2.0", "options", "bits", 3, "damp", 0.2, "new", "x",
+                              "model", "name", "large", "calibration");
+    assert_failed(snrq_output_open(rank_test_world, directory, other, &output), SNRQ_USAGE,
+                  "and 2 more");
+    json_decref(other);
+    /* The lock was released each time. */
+    assert_ok(open_output(3, &output));
+    snrq_output_close(&output);
+    rank_files_end();
+}
+
+static void unusable_directories_say_why(void)
+{
+    snrq_output *output = NULL;
+    begin();
+    if (rank_test_world->rank == 0) scratch_write_text("OUT", "a file");
+    MPI_Barrier(rank_test_world->comm);
+    assert_failed(open_output(3, &output), SNRQ_CANNOT_WRITE, "is a file");
+    MPI_Barrier(rank_test_world->comm);
+    if (rank_test_world->rank == 0) unlink(directory);
+    snprintf(directory, sizeof directory, "%s", scratch_path("no/OUT"));
+    assert_failed(open_output(3, &output), SNRQ_CANNOT_WRITE, "directory above it");
+    if (rank_test_world->rank == 0) {
+        CU_ASSERT_EQUAL(mkdir(scratch_path("other"), 0700), 0);
+        scratch_write_text("other/thesis.tex", "precious");
+    }
+    snprintf(directory, sizeof directory, "%s", scratch_path("other"));
+    assert_failed(open_output(3, &output), SNRQ_CANNOT_WRITE, "is not empty (thesis.tex)");
+    CU_ASSERT_FALSE(file_exists(inside("snrq.lock")));
+    MPI_Barrier(rank_test_world->comm);
+    if (rank_test_world->rank == 0 && geteuid() != 0) {
+        unlink(scratch_path("other/thesis.tex"));
+        chmod(directory, 0500);
+    }
+    if (geteuid() != 0)
+        assert_failed(open_output(3, &output), SNRQ_CANNOT_WRITE, "cannot be written to");
+    rank_files_end();
+}
+
+/* Writes a lock of somebody else. */
+static void write_lock(const char *host, long long pid, long long heartbeat)
+{
+    char text[400];
+    snprintf(text, sizeof text,
+             "{\"heartbeat\":%lld,\"host\":\"%s\",\"job\":\"42\",\"pid\":%lld,\"process\":0,"
+             "\"started\":1}",
+             heartbeat, host, pid);
+    if (rank_test_world->rank == 0)
+        assert_ok(snrq_file_replace(inside("snrq.lock"), text, strlen(text)));
+    MPI_Barrier(rank_test_world->comm);
+}
+
+static void locks_keep_others_out_while_they_live(void)
+{
+    snrq_output *output = NULL, *second = NULL;
+    char host[256] = "";
+    long long now = (long long)time(NULL);
+    pid_t gone = 0;
+    begin();
+    gethostname(host, sizeof host - 1);
+    if (rank_test_world->rank == 0) {
+        fflush(NULL);
+        gone = fork();
+        if (gone == 0) _exit(0);
+        CU_ASSERT_EQUAL(waitpid(gone, NULL, 0), gone);
+    }
+    assert_ok(open_output(3, &output));
+    assert_failed(open_output(3, &second), SNRQ_CANNOT_WRITE, "in use by process");
+    CU_ASSERT_PTR_NULL(second);
+    snrq_output_close(&output);
+    /* A process of this host: alive, gone. */
+    write_lock(host, 1, 0);
+    assert_failed(open_output(3, &output), SNRQ_CANNOT_WRITE, "process 1 on");
+    write_lock(host, gone, now);
+    assert_ok(open_output(3, &output));
+    snrq_output_close(&output);
+    /* Another host: heard of a minute ago, an hour ago. */
+    write_lock("elsewhere", 1, now - 60);
+    assert_failed(open_output(3, &output), SNRQ_CANNOT_WRITE, "elsewhere, job 42");
+    write_lock("elsewhere", 1, now - 3600);
+    assert_ok(open_output(3, &output));
+    /* A lock that was taken over is not removed by the one who lost it. */
+    write_lock("elsewhere", 2, now);
+    snrq_output_close(&output);
+    CU_ASSERT_TRUE(file_exists(inside("snrq.lock")));
+    MPI_Barrier(rank_test_world->comm);
+    if (rank_test_world->rank == 0) assert_ok(snrq_file_replace(inside("snrq.lock"), "{", 1));
+    MPI_Barrier(rank_test_world->comm);
+    assert_failed(open_output(3, &output), SNRQ_CANNOT_WRITE, "half-written");
+    rank_files_end();
+}
+
+static void model_files_are_copied_once(void)
+{
+    snrq_output *output = NULL;
+    begin();
+    if (rank_test_world->rank == 0) {
+        scratch_write_text("config.json", "{}");
+        scratch_write_text("tokenizer.json", "{\"version\":1}");
+        scratch_write_text("model.safetensors", "not copied");
+    }
+    for (int i = 0; i < 2; i++) {
+        assert_ok(open_output(3, &output));
+        assert_ok(snrq_output_copy_model_files(output, scratch()));
+        CU_ASSERT_PTR_NOT_NULL(snrq_output_record(output, "config.json"));
+        CU_ASSERT_PTR_NOT_NULL(snrq_output_record(output, "tokenizer.json"));
+        snrq_output_close(&output);
+    }
+    CU_ASSERT_EQUAL(file_size(inside("tokenizer.json")), 13);
+    CU_ASSERT_FALSE(file_exists(inside("model.safetensors")));
+    CU_ASSERT_FALSE(file_exists(inside("generation_config.json")));
+    rank_files_end();
+}
+
+static void logs_are_written_by_one_rank(void)
+{
+    snrq_output *output = NULL;
+    char *data = NULL;
+    size_t bytes = 0;
+    json_t *event = json_pack("{s:s, s:f}", "event", "stage", "share", 0.1);
+    begin();
+    assert_ok(open_output(3, &output));
+    for (int i = 0; i < 3; i++) snrq_output_event(output, event);
+    for (int i = 0; i < 3; i++) snrq_output_status(output, event);
+    snrq_output_close(&output);
+    if (rank_test_world->rank == 0) {
+        int lines = 0;
+        if (assert_ok(snrq_file_read(inside("run.jsonl"), 1 << 20, &data, &bytes)))
+            for (size_t i = 0; i < bytes; i++) lines += data[i] == '\n';
+        CU_ASSERT_EQUAL(lines, 3);
+        CU_ASSERT_EQUAL(strncmp(data, "{\"time\":", 8), 0);
+        CU_ASSERT_PTR_NOT_NULL(strstr(data, "\"event\":\"stage\",\"share\":0.10000000000000001}"));
+        free(data);
+        CU_ASSERT_TRUE(file_exists(inside("status.json")));
+    }
+    json_decref(event);
+    rank_files_end();
+}
+
+/* What verify says: the first file with a problem, and how many files it looked at. */
+struct verdict {
+    char bad[64];
+    int good;
+};
+
+static void collect(void *user, const char *file, const char *problem)
+{
+    struct verdict *v = user;
+    if (problem == NULL) v->good++;
+    if (problem != NULL && v->bad[0] == '\0') snprintf(v->bad, sizeof v->bad, "%s", file);
+}
+
+/* Verify must fail and name `file` first. */
+static void assert_found(const char *file, long at)
+{
+    struct verdict v = {.good = 0};
+    bool found = snrq_output_verify(directory, collect, &v) != SNRQ_OK && strcmp(v.bad, file) == 0;
+    if (!found) fprintf(stderr, "%s, byte %ld: verify names \"%s\"\n", file, at, v.bad);
+    CU_ASSERT_TRUE(found);
+}
+
+static void any_flipped_bit_is_found_and_named(void)
+{
+    static const char *const files[] = {"snrq.json", "manifest.jsonl", "a.h5"};
+    snrq_output *output = NULL;
+    struct verdict v = {.good = 0};
+    begin();
+    assert_ok(open_output(3, &output));
+    assert_ok(commit(output, "a.h5", "a few bytes of data"));
+    assert_ok(snrq_output_finish(output, NULL));
+    snrq_output_close(&output);
+    if (rank_test_world->rank == 0) {
+        assert_ok(snrq_output_verify(directory, collect, &v));
+        CU_ASSERT_EQUAL(v.good, 3);
+        for (int f = 0; f < 3; f++)
+            for (long at = 0, end = file_size(inside(files[f])); at < end; at++)
+                for (int bit = 0; bit < 8; bit++) {
+                    flip_bit(inside(files[f]), at, bit);
+                    assert_found(files[f], at);
+                    flip_bit(inside(files[f]), at, bit);
+                }
+        assert_ok(snrq_output_verify(directory, NULL, NULL));
+    }
+    MPI_Barrier(rank_test_world->comm);
+    /* A run does not start on damaged files either. */
+    if (rank_test_world->rank == 0) flip_bit(inside("a.h5"), 3, 3);
+    MPI_Barrier(rank_test_world->comm);
+    assert_failed(open_output(3, &output), SNRQ_BAD_DATA, "a.h5: has changed");
+    rank_files_end();
+}
+
+static void missing_and_extra_files_are_found(void)
+{
+    snrq_output *output = NULL;
+    begin();
+    assert_ok(open_output(3, &output));
+    assert_ok(commit(output, "a.h5", "a"));
+    assert_ok(commit(output, "b.h5", "b"));
+    assert_ok(snrq_output_finish(output, NULL));
+    snrq_output_close(&output);
+    if (rank_test_world->rank == 0) {
+        assert_ok(snrq_file_append(inside("c.h5"), "x", 1));
+        assert_found("c.h5", 0);
+        unlink(inside("c.h5"));
+        assert_ok(snrq_file_append(inside("c.h5.tmp"), "x", 1));
+        assert_found("c.h5.tmp", 0);
+        unlink(inside("c.h5.tmp"));
+        assert_ok(snrq_file_append(inside("a.h5"), "x", 1));
+        assert_found("a.h5", 0);
+        unlink(inside("b.h5"));
+        CU_ASSERT_EQUAL(truncate(inside("a.h5"), 1), 0);
+        assert_found("b.h5", 0);
+        CU_ASSERT_EQUAL(symlink("a.h5", inside("b.h5")), 0);
+        assert_found("b.h5", 0);
+        unlink(inside("manifest.jsonl"));
+        assert_found("a.h5", 0);
+        assert_failed(snrq_output_verify(scratch(), NULL, NULL), SNRQ_NO_INPUT, "no snrq.json");
+    }
+    rank_files_end();
+}
+
+int main(int argc, char **argv)
+{
+    const snrq_test tests[] = {
+        SNRQ_TEST(committed_files_are_there_after_reopening),
+        SNRQ_TEST(a_finished_run_is_complete),
+        SNRQ_TEST(leftovers_are_removed_and_strangers_kept),
+        SNRQ_TEST(a_torn_last_line_is_dropped),
+        SNRQ_TEST(another_configuration_is_refused_by_key),
+        SNRQ_TEST(unusable_directories_say_why),
+        SNRQ_TEST(locks_keep_others_out_while_they_live),
+        SNRQ_TEST(model_files_are_copied_once),
+        SNRQ_TEST(logs_are_written_by_one_rank),
+        SNRQ_TEST(any_flipped_bit_is_found_and_named),
+        SNRQ_TEST(missing_and_extra_files_are_found),
+    };
+    return rank_test_main(argc, argv, "output", tests, sizeof tests / sizeof *tests);
+}
