@@ -67,6 +67,8 @@ static const option_row table[] = {
      "damping, as a share of mean(diag H)"},
     {"refine", 0, INTEGER, FIELD(refine), "0", 0, 1000, NULL, Q | R, true, "N",
      "coordinate-descent passes after the search, at most"},
+    {"regrid", 0, INTEGER, FIELD(regrid), "0", 0, 100, NULL, Q | R, true, "N",
+     "rounds of least-squares scales and another search, at most; the better is kept per row"},
     {"sequences", 0, INTEGER, FIELD(sequences), "0", 0, 1 << 24, NULL, Q | E, true, "N",
      "windows to use; 0: 128 for quantize, all for evaluate"},
     {"length", 0, INTEGER, FIELD(length), "0", 0, 1 << 24, NULL, Q | E, true, "T",

@@ -39,7 +39,7 @@ typedef struct snrq_options {
     double alpha_value; /* fixed: a; sampled: B */
     int64_t grid, permuted_groups, natural_order, scale_type;
     double damp;
-    int64_t refine;
+    int64_t refine, regrid;
     int64_t sequences, length, seed, consecutive;
     const char *factor_grid_text;
     int factor_rows, factor_columns; /* 0: chosen by size */

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pipeline/regrid.h"
+
 const char *snrq_phase_name(int phase)
 {
     static const char *const names[] = {"read", "forward", "gram", "factor",
@@ -129,14 +131,62 @@ static snrq_status fit_rows(work *w)
     return worst == SNRQ_OK ? SNRQ_OK : snrq_fail(worst, "%s", message);
 }
 
-static snrq_status round_rows(work *w)
+/* Search and refinement of one set of rows, with the scales it has. */
+static snrq_status search_and_refine(const work *w, snrq_rows *rows)
 {
     const snrq_options *o = w->options;
-    snrq_rounding rounding = o->method == SNRQ_RTN ? SNRQ_ROUND_NEAREST : SNRQ_ROUND_FEEDBACK;
     int beam = o->method == SNRQ_KSNRQ ? (int)o->beam : 1;
-    SNRQ_TRY(snrq_search(w->target.l, rounding, beam, &w->out->rows));
-    return o->method == SNRQ_RTN ? SNRQ_OK
-                                 : snrq_refine(w->statistics->h, o->refine, &w->out->rows);
+    if (o->method == SNRQ_RTN) return snrq_search(w->target.l, SNRQ_ROUND_NEAREST, 1, rows);
+    SNRQ_TRY(snrq_search(w->target.l, SNRQ_ROUND_FEEDBACK, beam, rows));
+    return snrq_refine(w->statistics->h, o->refine, rows);
+}
+
+/* Takes over the rows of `trial` that are cheaper. Returns how many. */
+static int64_t keep_better(snrq_rows *rows, const snrq_rows *trial)
+{
+    size_t n = (size_t)rows->columns, g = (size_t)rows->groups->count;
+    int64_t better = 0;
+    for (int64_t r = 0; r < rows->rows; r++) {
+        if (!(trial->costs[r] < rows->costs[r])) continue;
+        memcpy(rows->codes + (size_t)r * n, trial->codes + (size_t)r * n, n);
+        memcpy(rows->scales + (size_t)r * g, trial->scales + (size_t)r * g,
+               g * sizeof *rows->scales);
+        rows->costs[r] = trial->costs[r];
+        better++;
+    }
+    return better;
+}
+
+/* Alternates between the best scales for the codes and a search with these scales; a row only ever
+ * gets better. */
+static snrq_status regrid_rows(work *w)
+{
+    snrq_rows *rows = &w->out->rows, trial = {0};
+    size_t cells = (size_t)(rows->rows * rows->columns),
+           groups = (size_t)(rows->rows * rows->groups->count);
+    snrq_status status =
+        snrq_agree(w->context, snrq_rows_create(rows->rows, rows->bits, rows->groups, &trial));
+    if (status == SNRQ_OK) {
+        memcpy(trial.target, rows->target, cells * sizeof *trial.target);
+        memcpy(trial.zeros, rows->zeros, groups);
+    }
+    int64_t better = 1;
+    for (int64_t round = 0; status == SNRQ_OK && round < w->options->regrid && better > 0;
+         round++) {
+        status = snrq_regrid(w->target.l, (snrq_dtype)w->options->scale_type, rows, trial.scales);
+        if (status == SNRQ_OK) status = search_and_refine(w, &trial);
+        if (status != SNRQ_OK) break;
+        better = keep_better(rows, &trial);
+        status = snrq_sum_int64(w->context, &better, 1);
+    }
+    snrq_rows_free(&trial);
+    return status;
+}
+
+static snrq_status round_rows(work *w)
+{
+    SNRQ_TRY(search_and_refine(w, &w->out->rows));
+    return w->options->method == SNRQ_RTN || w->options->regrid == 0 ? SNRQ_OK : regrid_rows(w);
 }
 
 /* Figures of one row; see the formulas where they are used. */
