@@ -34,32 +34,45 @@ static long long now(void)
     return (long long)time(NULL);
 }
 
-/* When process `pid` of this host was started, in clock ticks since boot; 0 if that is not known.
- */
-static long long process_start(long long pid)
+/* State ('Z': ended, but not yet waited for) and start, in clock ticks since boot, of process `pid`
+ * of this host; '?' and 0 where that cannot be known. */
+static long long process_facts(long long pid, char *state)
 {
     char path[64], text[1024];
-    long long start = 0;
+    *state = '?';
     snprintf(path, sizeof path, "/proc/%lld/stat", pid);
     FILE *file = fopen(path, "r");
     if (file == NULL) return 0;
     size_t used = fread(text, 1, sizeof text - 1, file);
     fclose(file);
     text[used] = '\0';
-    /* Field 22; the command (field 2) may hold anything, so counting begins after its ')'. */
+    /* Fields 3 and 22; the command (field 2) may hold anything, so counting begins after its ')'.
+     */
     char *at = strrchr(text, ')');
+    if (at == NULL || used - (size_t)(at - text) < 3) return 0;
+    *state = at[2];
     for (int field = 2; at != NULL && field < 22; field++) at = strchr(at + 1, ' ');
-    if (at != NULL) start = strtoll(at + 1, NULL, 10);
-    return start;
+    return at != NULL ? strtoll(at + 1, NULL, 10) : 0;
+}
+
+/* Is the holder's process still at work on this host? */
+static bool is_alive(const struct holder *h)
+{
+    char state;
+    if (h->pid > INT_MAX || (kill((pid_t)h->pid, 0) != 0 && errno == ESRCH)) return false;
+    long long start = process_facts(h->pid, &state);
+    if (state == 'Z' || state == 'X') return false;
+    return start == 0 || h->process == 0 || start == h->process;
 }
 
 static struct holder describe_self(void)
 {
     struct holder self = {.pid = (long long)getpid(), .started = now(), .heartbeat = now()};
     const char *job = getenv("SLURM_JOB_ID");
+    char state;
     if (gethostname(self.host, sizeof self.host - 1) != 0) strcpy(self.host, "unknown");
     if (job != NULL) snprintf(self.job, sizeof self.job, "%s", job);
-    self.process = process_start(self.pid);
+    self.process = process_facts(self.pid, &state);
     return self;
 }
 
@@ -125,9 +138,7 @@ static bool is_stale(const struct holder *h, bool known)
     struct holder self = describe_self();
     long long age = now() - h->heartbeat;
     if (!known || strcmp(h->host, self.host) != 0) return age > STALE_SECONDS;
-    if (h->pid > INT_MAX || (kill((pid_t)h->pid, 0) != 0 && errno == ESRCH)) return true;
-    long long start = process_start(h->pid);
-    return start != 0 && h->process != 0 && start != h->process;
+    return !is_alive(h);
 }
 
 static snrq_status held(const char *path, const struct holder *h, bool known)

@@ -31,7 +31,8 @@ enum {
     LARGE_TILE = 256,       /* above it large ones, and */
     PANELS = 2,             /* at least so many panels, so that some of the reduction is hidden, */
     PANEL_ITEMS = 1 << 23,  /* each of at most 64 MiB, or one tile wide */
-    STRIP_TILES = 2,        /* tiles of a panel that one thread computes from one packing of A */
+    STRIP_TILES = 8,        /* at most, that one thread computes from one packing of A, and */
+    STRIPS_PER_THREAD = 4,  /* at least, so that threads are evenly loaded */
     CHUNK_TOKENS = 512,     /* tokens of one GEMM */
     BATCH_ITEMS = 1 << 23,  /* 32 MiB of B are packed at a time, or one sequence */
     REDUCE_ITEMS = 1 << 23, /* per MPI call */
@@ -233,12 +234,15 @@ static void add_strip(gram *g, const panel *p, int64_t first, int64_t count, int
         }
 }
 
-/* Adds a batch of sequences to the panel. A unit of work is a strip: one row of tiles, STRIP_TILES
- * long. */
+/* Adds a batch of sequences to the panel. A unit of work is a strip: some tiles of one row of
+ * tiles. Its length may depend on the number of threads, since the arithmetic is that of its tiles.
+ */
 static void add_batch(gram *g, const panel *p, int64_t first, int64_t count)
 {
-    int64_t width = STRIP_TILES * g->tile, strips = (p->width + width - 1) / width;
     int64_t row_tiles = (g->n - p->first_row + g->tile - 1) / g->tile;
+    int64_t column_tiles = (p->width + g->tile - 1) / g->tile;
+    int64_t tiles = least(row_tiles * column_tiles / (STRIPS_PER_THREAD * g->threads), STRIP_TILES);
+    int64_t width = (tiles > 1 ? tiles : 1) * g->tile, strips = (p->width + width - 1) / width;
     pack_batch(g, p, first, count);
 #pragma omp parallel for schedule(dynamic) num_threads(g->threads)
     for (int64_t unit = 0; unit < strips * row_tiles; unit++) {

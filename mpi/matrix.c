@@ -34,6 +34,8 @@ static snrq_status start_blacs(snrq_grid *grid)
     int color = c->rank < grid->rows * grid->columns ? 0 : MPI_UNDEFINED;
     SNRQ_TRY(snrq_mpi_check(MPI_Comm_split(c->comm, color, c->rank, &members), "MPI_Comm_split"));
     if (members == MPI_COMM_NULL) return SNRQ_OK;
+    /* BLACS looks at no return code: an error that is not fatal would pass unseen. */
+    MPI_Comm_set_errhandler(members, MPI_ERRORS_ARE_FATAL);
     int handle = Csys2blacs_handle(members), rows, columns;
     grid->blacs = handle;
     Cblacs_gridinit(&grid->blacs, "Row", grid->rows, grid->columns);

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the asan preset in a folder and runs its unit and rank tests there: memory errors, leaks, undefined behaviour.
 # usage: check_sanitized.sh FOLDER GENERATOR COMPILER
-# With 3 ranks only: the start of MPI takes seconds for each rank here. Skipped where the compiler has no sanitizers.
+# With 2 ranks only: the start of MPI takes seconds for each rank here. Skipped where the compiler has no sanitizers.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 folder=$1 generator=$2 compiler=$3
@@ -12,6 +12,6 @@ if ! echo 'int main(void) { return 0; }' |
     cat "$folder/probe.log"
     exit 77
 fi
-cmake --preset asan -B "$folder" -G "$generator" -DCMAKE_C_COMPILER="$compiler" -DSNRQ_TEST_RANKS=3
+cmake --preset asan -B "$folder" -G "$generator" -DCMAKE_C_COMPILER="$compiler" -DSNRQ_TEST_RANKS=2
 cmake --build "$folder" --parallel 2
 ctest --test-dir "$folder" -L 'unit|ranks' --no-tests=error --output-on-failure -j 2

@@ -157,6 +157,26 @@ def read_safetensors_header(path):
         return json.loads(f.read(size).decode()), 8 + size
 
 
+def read_safetensors(path):
+    """{name: (type, shape, bytes)}"""
+    header, start_of_data = read_safetensors_header(path)
+    with open(path, "rb") as f:
+        data = f.read()[start_of_data:]
+    return {name: (t["dtype"], t["shape"], data[slice(*t["data_offsets"])])
+            for name, t in header.items() if name != "__metadata__"}
+
+
+def write_safetensors(path, tensors):
+    header, at = {}, 0
+    for name, (kind, shape, data) in tensors.items():
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [at, at + len(data)]}
+        at += len(data)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text + b"".join(data for _, _, data in tensors.values()))
+
+
 def copy_model(directory, **changed):
     """A copy of the bundled model that can be damaged; `changed` are entries of config.json (None: left out)."""
     shutil.copytree(MODEL, directory)

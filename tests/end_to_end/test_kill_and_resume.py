@@ -2,6 +2,7 @@
 import json
 import os
 import shutil
+import subprocess
 import time
 
 import helpers
@@ -52,6 +53,7 @@ class KillAndResume(helpers.Test):
         finally:
             if process.poll() is None:
                 helpers.stop(process)
+            process.stderr.close()
 
     def copy_of_unfinished(self):
         return shutil.copytree(self.unfinished, self.path("out"))
@@ -159,7 +161,25 @@ class KillAndResume(helpers.Test):
         finally:
             if first.poll() is None:
                 helpers.stop(first)
+            first.stderr.close()
         self.assertEqual(helpers.weights(out), self.expected)
+
+    def test_lock_of_a_killed_process_that_nobody_has_waited_for(self):
+        """Where the first process of a container does not collect orphans, killed ranks stay listed for ever."""
+        out = self.copy_of_unfinished()
+        lock = os.path.join(out, "snrq.lock")
+        with open(lock) as f:
+            holder = json.load(f)
+        dead = subprocess.Popen(["sleep", "60"])
+        try:
+            with open("/proc/%d/stat" % dead.pid) as f:
+                holder["pid"], holder["process"] = dead.pid, int(f.read().rsplit(")", 1)[1].split()[19])
+            dead.kill()
+            with open(lock, "w") as f:
+                json.dump(holder, f)
+            self.check_resumes(out, 1)
+        finally:
+            dead.wait()
 
     def test_manifest_says_what_was_committed(self):
         records = helpers.manifest(self.undisturbed)

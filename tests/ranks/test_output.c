@@ -226,16 +226,21 @@ static void unusable_directories_say_why(void)
 }
 
 /* Writes a lock of somebody else. */
-static void write_lock(const char *host, long long pid, long long heartbeat)
+static void write_lock_of(const char *host, long long pid, long long process, long long heartbeat)
 {
     char text[400];
     snprintf(text, sizeof text,
-             "{\"heartbeat\":%lld,\"host\":\"%s\",\"job\":\"42\",\"pid\":%lld,\"process\":0,"
+             "{\"heartbeat\":%lld,\"host\":\"%s\",\"job\":\"42\",\"pid\":%lld,\"process\":%lld,"
              "\"started\":1}",
-             heartbeat, host, pid);
+             heartbeat, host, pid, process);
     if (rank_test_world->rank == 0)
         assert_ok(snrq_file_replace(inside("snrq.lock"), text, strlen(text)));
     MPI_Barrier(rank_test_world->comm);
+}
+
+static void write_lock(const char *host, long long pid, long long heartbeat)
+{
+    write_lock_of(host, pid, 0, heartbeat);
 }
 
 static void locks_keep_others_out_while_they_live(void)
@@ -250,16 +255,25 @@ static void locks_keep_others_out_while_they_live(void)
         fflush(NULL);
         gone = fork();
         if (gone == 0) _exit(0);
-        CU_ASSERT_EQUAL(waitpid(gone, NULL, 0), gone);
     }
     assert_ok(open_output(3, &output));
     assert_failed(open_output(3, &second), SNRQ_CANNOT_WRITE, "in use by process");
     CU_ASSERT_PTR_NULL(second);
     snrq_output_close(&output);
-    /* A process of this host: alive, gone. */
+    /* A process of this host: alive; ended, but not waited for yet; gone. */
     write_lock(host, 1, 0);
     assert_failed(open_output(3, &output), SNRQ_CANNOT_WRITE, "process 1 on");
-    write_lock(host, gone, now);
+    for (int waited_for = 0; waited_for < 2; waited_for++) {
+        siginfo_t ended;
+        if (rank_test_world->rank == 0)
+            CU_ASSERT_EQUAL(waitid(P_PID, (id_t)gone, &ended, WEXITED | (waited_for ? 0 : WNOWAIT)),
+                            0);
+        write_lock(host, gone, now);
+        assert_ok(open_output(3, &output));
+        snrq_output_close(&output);
+    }
+    /* The number was given to another process since. */
+    write_lock_of(host, 1, 7, now);
     assert_ok(open_output(3, &output));
     snrq_output_close(&output);
     /* Another host: heard of a minute ago, an hour ago. */
