@@ -11,20 +11,23 @@
 #include <string.h>
 
 #include "io/block_record.h"
+#include "io/directory.h"
 
 enum { FORMAT_VERSION = 1, MAX_MODULES = 4096, READ_BYTES = 16 << 20 };
 static const char format_name[] = "snrq-block";
 static const char *const table_names[SNRQ_TABLES] = {"codes", "scales", "zeros", "g_idx"};
+
+struct module {
+    snrq_module_record record;
+    snrq_hdf5_table tables[SNRQ_TABLES];
+};
 
 struct snrq_block_file {
     char *path;
     snrq_hdf5_object root;
     int64_t block;
     int count;
-    struct module {
-        snrq_module_record record;
-        snrq_hdf5_table tables[SNRQ_TABLES];
-    } * modules; /* [count] */
+    struct module *modules; /* [count] */
 };
 
 int64_t snrq_packed_bytes(int64_t count, int bits)
@@ -312,7 +315,7 @@ static snrq_status open_all(snrq_block_file *file)
     snrq_status status = snrq_allocate((size_t)file->count, sizeof *file->modules,
                                        "modules of a block", &file->modules);
     for (int i = 0; i < file->count && status == SNRQ_OK; i++) status = open_module(file, names[i]);
-    snrq_hdf5_names_free(&names, file->count);
+    snrq_names_free(&names, file->count);
     return status;
 }
 

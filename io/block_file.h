@@ -1,15 +1,18 @@
 /* Quantized blocks in parallel HDF5: OUT/block-00007.h5.
  *
  * Layout (docs/format.md is the page for readers):
- *   /                           attributes: format = "snrq-block", format_version, block
- *   /MODULE/                    one group per linear module, called by its full Hugging Face name
- *       codes   u8  [rows, ceil(columns * bits / 8)]   a row is one LSB-first bit stream, padded to
- * whole bytes scales  f16 | bf16 (as u16) | f32  [rows, groups] zeros   u8  [rows, groups] g_idx
- * i32 [columns]                          group of each column, original column order attributes:
- * the fields of snrq_module_record value of weight (r, c) = scales[r, g_idx[c]] * (code[r, c] -
- * zeros[r, g_idx[c]]), in fp32 The bytes of the file do not depend on the number of ranks:
- * everything is created collectively first (no object times, early allocation, never filled), then
- * raw rows are written.
+ *
+ *   /                    attributes: format = "snrq-block", format_version, block
+ *   /MODULE/             one group per linear module, called by its full Hugging Face name
+ *       codes            u8 [rows, ceil(columns * bits / 8)]: a row is one LSB-first bit stream
+ *       scales           f16 | bf16 (as u16) | f32 [rows, groups]
+ *       zeros            u8 [rows, groups]
+ *       g_idx            i32 [columns]: group of each column, original column order
+ *       attributes       "index" and the fields of snrq_module_record, but for the name
+ *
+ *   weight (r, c) = scales[r, g_idx[c]] * (code[r, c] - zeros[r, g_idx[c]]), in fp32
+ *
+ * The bytes of the file do not depend on the number of ranks: see hdf5_writer.h.
  */
 #ifndef SNRQ_BLOCK_FILE_H
 #define SNRQ_BLOCK_FILE_H
@@ -27,8 +30,7 @@ typedef struct snrq_module_record {
     int64_t group_size, groups;
     int bits;
     bool symmetric;
-    bool permuted_groups; /* groups of consecutive columns in decision order instead of original
-                             order */
+    bool permuted_groups; /* groups are runs of columns in decision order, not in original order */
     snrq_dtype scale_type;
     char method[16], grid[16];
     int beam, refine;

@@ -9,36 +9,34 @@
 /* How the fields of a record are stored as attributes. */
 enum field_type { TEXT, INTEGER64, INTEGER, FLAG, REAL, REAL_OR_NAN, SCALE_TYPE };
 static const struct field {
-    const char *name;
     enum field_type type;
+    const char *name;
     size_t offset, size;
 } fields[] = {
-#define FIELD(name, type)                                                                          \
-    {                                                                                              \
-#name, type, offsetof(snrq_module_record, name), sizeof(((snrq_module_record *)0)->name)   \
-    }
-    FIELD(rows, INTEGER64),
-    FIELD(columns, INTEGER64),
-    FIELD(bits, INTEGER),
-    FIELD(group_size, INTEGER64),
-    FIELD(groups, INTEGER64),
-    FIELD(symmetric, FLAG),
-    FIELD(permuted_groups, FLAG),
-    FIELD(scale_type, SCALE_TYPE),
-    FIELD(method, TEXT),
-    FIELD(grid, TEXT),
-    FIELD(beam, INTEGER),
-    FIELD(refine, INTEGER),
-    FIELD(alpha, REAL),
-    FIELD(alpha_next, REAL_OR_NAN),
-    FIELD(damping, REAL),
-    FIELD(damping_attempts, INTEGER),
-    FIELD(dead_inputs, INTEGER64),
-    FIELD(objective, REAL),
-    FIELD(output_error, REAL),
-    FIELD(model_error, REAL),
-    FIELD(clipped, REAL),
-#undef FIELD
+#define PLACE(name)                                                                                \
+#name, offsetof(snrq_module_record, name), sizeof(((snrq_module_record *)NULL)->name)
+    {INTEGER64, PLACE(rows)},
+    {INTEGER64, PLACE(columns)},
+    {INTEGER, PLACE(bits)},
+    {INTEGER64, PLACE(group_size)},
+    {INTEGER64, PLACE(groups)},
+    {FLAG, PLACE(symmetric)},
+    {FLAG, PLACE(permuted_groups)},
+    {SCALE_TYPE, PLACE(scale_type)},
+    {TEXT, PLACE(method)},
+    {TEXT, PLACE(grid)},
+    {INTEGER, PLACE(beam)},
+    {INTEGER, PLACE(refine)},
+    {REAL, PLACE(alpha)},
+    {REAL_OR_NAN, PLACE(alpha_next)},
+    {REAL, PLACE(damping)},
+    {INTEGER, PLACE(damping_attempts)},
+    {INTEGER64, PLACE(dead_inputs)},
+    {REAL, PLACE(objective)},
+    {REAL, PLACE(output_error)},
+    {REAL, PLACE(model_error)},
+    {REAL, PLACE(clipped)},
+#undef PLACE
 };
 enum { FIELDS = sizeof fields / sizeof *fields };
 
@@ -51,7 +49,6 @@ static bool text_is_plain(const char *text, size_t size)
     return true;
 }
 
-/* What makes a record impossible, or NULL. The same rules hold for writing and reading. */
 const char *snrq_block_record_problem(const snrq_module_record *r)
 {
     if (!text_is_plain(r->name, sizeof r->name) || !snrq_hdf5_name_is_valid(r->name))
@@ -70,8 +67,10 @@ const char *snrq_block_record_problem(const snrq_module_record *r)
     for (int i = 0; i < FIELDS; i++) {
         const char *value = (const char *)r + fields[i].offset;
         double real = 0;
-        if (fields[i].type == REAL) memcpy(&real, value, sizeof real);
-        if (!isfinite(real)) return "a measure is not finite";
+        if (fields[i].type == REAL || fields[i].type == REAL_OR_NAN)
+            memcpy(&real, value, sizeof real);
+        if (!isfinite(real) && !(isnan(real) && fields[i].type == REAL_OR_NAN))
+            return "a measure is not finite";
         if (fields[i].type == TEXT && !text_is_plain(value, fields[i].size))
             return "method or grid is not printable text";
     }
@@ -83,7 +82,6 @@ static snrq_hdf5_kind scale_kind(snrq_dtype type)
     return type == SNRQ_F16 ? SNRQ_HDF5_F16 : type == SNRQ_BF16 ? SNRQ_HDF5_BF16 : SNRQ_HDF5_F32;
 }
 
-/* Kind and shape of a table of a module. Returns the number of dimensions. */
 int snrq_block_table_shape(const snrq_module_record *r, int which, snrq_hdf5_kind *kind,
                            int64_t shape[2])
 {

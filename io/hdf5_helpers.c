@@ -144,12 +144,12 @@ uint64_t snrq_hdf5_row_hashes(const snrq_hdf5_table *table, snrq_range rows, con
     return sum;
 }
 
-int snrq_hdf5_name_is_valid(const char *name)
+bool snrq_hdf5_name_is_valid(const char *name)
 {
     size_t length = strlen(name);
-    if (length == 0 || length > SNRQ_HDF5_MAX_NAME) return 0;
-    if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) return 0;
+    if (length == 0 || length > SNRQ_HDF5_MAX_NAME) return false;
+    if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) return false;
     for (const char *c = name; *c != '\0'; c++)
-        if ((unsigned char)*c < ' ' || *c == '/' || *c == 0x7f) return 0;
-    return 1;
+        if ((unsigned char)*c < ' ' || *c == '/' || *c == 0x7f) return false;
+    return true;
 }

@@ -1,7 +1,6 @@
 /* What reading and writing HDF5 files have in common: error text, element types, tables.
  *
- * HDF5 is called from here, hdf5_writer.c, hdf5_reader.c, block_file.c and rest_file.c only. A
- * dataset is seen as a table of rows: the first dimension counts them, the others make up a row.
+ * A dataset is seen as a table of rows: the first dimension counts them, the others make up a row.
  * Data is always read and written in the type it is stored in, so that what is hashed are the bytes
  * of the file.
  */
@@ -9,6 +8,7 @@
 #define SNRQ_HDF5_HELPERS_H
 
 #include <hdf5.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "mpi/collective.h"
@@ -68,9 +68,8 @@ void snrq_hdf5_select(const snrq_hdf5_table *table, const int64_t *start, const 
  * rows. */
 uint64_t snrq_hdf5_row_hashes(const snrq_hdf5_table *table, snrq_range rows, const void *data);
 
-/* True if `name` can be the name of a group or dataset and be printed: not empty, at most
- * SNRQ_HDF5_MAX_NAME bytes, no
- * '/', no control characters, not "." or "..". */
-int snrq_hdf5_name_is_valid(const char *name);
+/* True if `name` can be the name of a group or dataset and be printed: not empty, not "." or "..",
+ * at most SNRQ_HDF5_MAX_NAME bytes, no '/', no control characters. */
+bool snrq_hdf5_name_is_valid(const char *name);
 
 #endif

@@ -7,6 +7,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "io/directory.h"
+
 enum { STEP_BYTES = 16 << 20 };
 
 static snrq_status bad(const snrq_hdf5_object *object, const char *name, const char *problem)
@@ -105,17 +107,10 @@ snrq_status snrq_hdf5_names(const snrq_hdf5_object *group, int limit, char ***na
         if (status == SNRQ_OK) *count = i + 1;
     }
     if (status != SNRQ_OK)
-        snrq_hdf5_names_free(names, *count);
+        snrq_names_free(names, *count);
     else
         qsort(*names, (size_t)*count, sizeof **names, by_name);
     return status;
-}
-
-void snrq_hdf5_names_free(char ***names, int count)
-{
-    for (int i = 0; *names != NULL && i < count; i++) free((*names)[i]);
-    free(*names);
-    *names = NULL;
 }
 
 /* Opens an object that must be reached by a hard link and be of the given type. */
@@ -129,10 +124,7 @@ static snrq_status open_object(const snrq_hdf5_object *parent, const char *name,
         return snrq_hdf5_error(SNRQ_BAD_DATA, parent->path, "a link cannot be read");
     if (facts.type != H5L_TYPE_HARD) return bad(parent, name, "a link to elsewhere");
     hid_t id = H5Oopen(parent->id, name, H5P_DEFAULT);
-    if (id < 0) {
-        snrq_hdf5_error(SNRQ_BAD_DATA, parent->path, "an object cannot be opened");
-        return bad(parent, name, snrq_error_message());
-    }
+    if (id < 0) return bad(parent, name, "cannot be opened: damaged");
     if (H5Iget_type(id) != type) {
         H5Oclose(id);
         return bad(parent, name, type == H5I_GROUP ? "not a group" : "not a dataset");

@@ -21,9 +21,8 @@ snrq_status snrq_hdf5_open(const char *path, const char *format, int64_t version
 void snrq_hdf5_close_file(snrq_hdf5_object *root);
 
 /* Names of the objects in a group, in order of name; at most `limit`. *names [*count] is allocated,
- * every name too. */
+ * every name too; release with snrq_names_free() (directory.h). */
 snrq_status snrq_hdf5_names(const snrq_hdf5_object *group, int limit, char ***names, int *count);
-void snrq_hdf5_names_free(char ***names, int count);
 
 /* Opens a group; the name is borrowed. The caller closes group->id with H5Gclose. */
 snrq_status snrq_hdf5_open_group(const snrq_hdf5_object *parent, const char *name,

@@ -1,16 +1,17 @@
 /* Writing an HDF5 file by all ranks: the same bytes for any number of ranks, and no hang if one of
  * them fails.
  *
- * 1. Rank 0 alone lays the file out: groups, attributes, and tables whose storage is allocated at
- * once and never filled. No object times, no filters, object headers with checksums (the format of
- * HDF5 1.8). The file's whole size is then reserved on the file system.
- * 2. All ranks open the file through MPI-IO, and every rank writes its own rows, in place. Nothing
- * else is written: neither metadata nor the size of the file changes.
- * 3. All ranks close it; rank 0 reads it back.
+ *   1. Rank 0 alone lays the file out: groups, attributes, and tables whose storage is allocated at
+ *      once and never filled. No object times, no filters, object headers with checksums (the
+ * format of HDF5 1.8). Then the whole size of the file is reserved on the file system.
+ *   2. All ranks open the file through MPI-IO, and every rank writes its own rows, in place.
+ * Nothing else changes: neither metadata nor the size of the file.
+ *   3. All ranks close it; rank 0 reads it back.
  *
- * Opening and closing are collective. Rows are not: a failing collective write leaves the other
- * ranks waiting inside Open MPI 4.1 (measured, with a full disk), and interleaved collective writes
- * can be corrupted by it (its issue 12718), whereas large contiguous rows gain nothing from them.
+ * Opening and closing are collective. Writing rows is not: when a collective write fails on one
+ * rank, Open MPI 4.1 leaves the others waiting inside it (measured, with limits on file sizes), and
+ * it can corrupt interleaved collective writes (its issue 12718). Ranks write long contiguous runs,
+ * which have little to gain from collective buffering.
  */
 #ifndef SNRQ_HDF5_WRITER_H
 #define SNRQ_HDF5_WRITER_H

@@ -1,11 +1,14 @@
 /* The manifest: one line per committed file, each protected by a hash of its own text.
  *
- * A line is   TEXT ,"line":"HHHHHHHHHHHHHHHH"} \n   (without the blanks), where TEXT} is a JSON
- * object, compact, with its keys sorted, and H.. is the XXH3-64 of TEXT in 16 hex digits. Its
- * fields are record         number of the line, from 0: a missing or moved line is noticed
- *   configuration  fingerprint of snrq.json: 32 hex digits
- *   file, bytes, xxh3   name, size and XXH3-128 of a committed file; or complete = true in the last
- * record of a finished run and whatever else is known about the file. Not collective.
+ * A line is TEXT,"line":"HHHHHHHHHHHHHHHH"} and a newline, where TEXT} is a JSON object, compact,
+ * with its keys sorted, and H... is the XXH3-64 of TEXT in 16 hex digits. Its fields are
+ *
+ *   record              number of the line, from 0: a missing or moved line is noticed
+ *   configuration       fingerprint of snrq.json, 32 hex digits
+ *   file, bytes, xxh3   name, size and XXH3-128 of a committed file, or
+ *   complete            true, in the last record of a finished run
+ *
+ * and whatever else is known about the file. Not collective.
  */
 #ifndef SNRQ_MANIFEST_H
 #define SNRQ_MANIFEST_H
@@ -38,7 +41,7 @@ snrq_status snrq_manifest_line(const json_t *record, char **line);
 snrq_status snrq_manifest_parse(const char *path, const char *data, size_t bytes,
                                 const char *configuration, json_t **records, size_t *used);
 
-/* The record of a file, or NULL; true if the last record says that the run is complete. Borrowed.
+/* The record of a file, or NULL (borrowed); true if the last record says that the run is complete.
  */
 const json_t *snrq_manifest_find(const json_t *records, const char *name);
 bool snrq_manifest_complete(const json_t *records);

@@ -1,14 +1,16 @@
 /* The output directory: configuration, lock, manifest, commit, run log.
  *
- *   OUT/snrq.json       configuration as run: {"format", "version", "options", "model", "calibration"}; written first
+ *   OUT/snrq.json       configuration as run, written first: {"format", "version", "options",
+ *                       "model", "calibration"}
  *   OUT/manifest.jsonl  append-only, one record per committed file; the record IS the commit
  *   OUT/run.jsonl       events and timers;   OUT/status.json: replaced atomically
  *   OUT/snrq.lock       who works here (host, process, job, heartbeat)
  *
- * Commit of a file: it is complete as NAME.tmp on all ranks -> fsync on every node -> rank 0 hashes it -> rename ->
- * fsync of the directory -> append + fsync of the manifest record. A file without a record does not exist: it is
- * removed when a run resumes. A manifest record ends with a hash of its own text; a torn last line (a kill while
- * appending) is cut off on resume, any other damage is an error that names the line.
+ * Commit of a file: it is complete as NAME.tmp on all ranks -> fsync on every node -> rank 0 hashes
+ * it -> rename -> fsync of the directory -> append + fsync of the manifest record. A file without a
+ * record does not exist: it is removed when a run resumes. A manifest record ends with a hash of
+ * its own text; a torn last line (a kill while appending) is cut off on resume, any other damage is
+ * an error that names the line.
  */
 #ifndef SNRQ_OUTPUT_H
 #define SNRQ_OUTPUT_H
@@ -20,17 +22,20 @@
 
 typedef struct snrq_output snrq_output;
 
-/* Opens `directory` for a run with `configuration` (borrowed; the keys above). Creates the directory (one level) and
- * snrq.json if new; refuses a non-empty directory that is no snrq output. If a run was started there before, its
- * configuration must be the same: otherwise SNRQ_USAGE and the message names the first keys that differ, with both
- * values ("options.bits: the unfinished run has 3, this one 4"). Takes the lock: SNRQ_CANNOT_WRITE and who
- * holds it, if another live job does; a stale lock (same host and no such process, or an older heartbeat than ten
- * minutes on another host) is taken over with a note on stderr. Verifies the size and hash of every committed file;
- * removes *.tmp files and files without a record. Collective; agreed. */
+/* Opens `directory` for a run with `configuration` (borrowed; the keys above). Creates the
+ * directory (one level) and snrq.json if new; refuses a non-empty directory that is no snrq output.
+ * If a run was started there before, its configuration must be the same: otherwise SNRQ_USAGE and
+ * the message names the first keys that differ, with both values ("options.bits: the unfinished run
+ * has 3, this one 4"). Takes the lock: SNRQ_CANNOT_WRITE and who holds it, if another live job
+ * does; a stale lock (same host and no such process, or an older heartbeat than ten minutes on
+ * another host) is taken over with a note on stderr. Verifies the size and hash of every committed
+ * file (shared out over the ranks); removes *.tmp and *.h5 files without a record, nothing else.
+ * Collective; agreed. */
 snrq_status snrq_output_open(const snrq_context *context, const char *directory,
                              const json_t *configuration, snrq_output **out);
 
-/* Releases the lock and frees. Collective. Files without a record are left as .tmp for the next run to remove. */
+/* Releases the lock and frees. Collective. Files without a record are left as .tmp for the next run
+ * to remove. */
 void snrq_output_close(snrq_output **output);
 
 /* The committed record of file `name`, or NULL. Borrowed. Same on all ranks. */
@@ -42,31 +47,37 @@ bool snrq_output_complete(const snrq_output *output);
 /* Path of NAME.tmp in the output directory, to write to. Borrowed until the next call. */
 const char *snrq_output_temporary(snrq_output *output, const char *name);
 
-/* Commits NAME.tmp as NAME (see the protocol above); `details` (borrowed, an object or NULL) is stored in the record
- * beside {"file", "bytes", "xxh3", "configuration"}. Collective; agreed. */
+/* Commits NAME.tmp as NAME (see the protocol above); `details` (borrowed, an object or NULL) is
+ * stored in the record beside {"file", "bytes", "xxh3", "configuration", "record"}. Collective;
+ * agreed. */
 snrq_status snrq_output_commit(snrq_output *output, const char *name, const json_t *details);
 
 /* Writes the closing record {"complete": true, ...details}. Collective; agreed. */
 snrq_status snrq_output_finish(snrq_output *output, const json_t *details);
 
-/* Copies config.json, generation_config.json and the tokenizer files that exist from `model` into the directory
- * (rank 0; atomically each). Collective; agreed. */
+/* Copies config.json, generation_config.json and the tokenizer files that exist from `model` into
+ * the directory; each is committed with a record of its own, unless it has one already. Collective;
+ * agreed. */
 snrq_status snrq_output_copy_model_files(snrq_output *output, const char *model);
 
-/* Appends an event to run.jsonl ("time" is added) / replaces status.json / refreshes the lock's heartbeat. Rank 0 writes, the other
- * ranks return at once. A failure is a warning on stderr (once): logs never stop a run. Not collective. */
+/* Appends an event to run.jsonl ("time" is added) / replaces status.json / refreshes the lock's
+ * heartbeat. Rank 0 writes, the other ranks return at once. A failure is a warning on stderr
+ * (once): logs never stop a run. Not collective. */
 void snrq_output_event(snrq_output *output, const json_t *event);
 void snrq_output_status(snrq_output *output, const json_t *status);
 
 /* Reading a finished or unfinished directory; not collective, no lock. */
 snrq_status snrq_output_read_configuration(const char *directory, json_t **configuration);
-/* All records in order as a JSON array; *complete as above (may be NULL). The caller releases it. */
+/* All records in order as a JSON array; *complete as above (may be NULL). The caller releases it.
+ */
 snrq_status snrq_output_read_manifest(const char *directory, json_t **records, bool *complete);
 /* True if `path` is a directory that holds snrq.json. */
 bool snrq_output_is(const char *path);
 
-/* Checks every committed file (present, size, hash, no file without record) and the manifest itself. Calls `report`
- * for every file with NULL or what is wrong. Returns SNRQ_OK if all is well, else the first failure. Not collective. */
+/* Checks the manifest, snrq.json and every committed file (present, size, hash); a *.h5 file
+ * without a record and, once the run is complete, a *.tmp file are wrong as well. Calls `report`
+ * for every file with NULL or what is wrong. Returns SNRQ_OK if all is well, else the first
+ * failure. Not collective. */
 typedef void snrq_verify_report(void *user, const char *file, const char *problem);
 snrq_status snrq_output_verify(const char *directory, snrq_verify_report *report, void *user);
 

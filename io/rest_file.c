@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "io/directory.h"
 #include "io/hdf5_reader.h"
 #include "io/hdf5_writer.h"
 
@@ -52,7 +53,7 @@ static snrq_status check_tensors(const snrq_safetensors *model, const char *cons
     *bytes = 0;
     for (int i = 0; i < count; i++) {
         const snrq_tensor *tensor = snrq_safetensors_find(model, names[i]);
-        snrq_hdf5_kind kind;
+        snrq_hdf5_kind kind = SNRQ_HDF5_F32;
         if (tensor == NULL) return snrq_fail(SNRQ_BAD_DATA, "the model has no tensor %s", names[i]);
         if (!snrq_hdf5_name_is_valid(names[i]))
             return snrq_fail(SNRQ_BAD_DATA,
@@ -81,7 +82,7 @@ static snrq_status lay_out(const snrq_hdf5_object *root, const void *source)
     SNRQ_TRY(snrq_hdf5_put_integer(root, "format_version", FORMAT_VERSION));
     for (int i = 0; i < layout->count; i++) {
         const snrq_tensor *tensor = snrq_safetensors_find(layout->model, layout->names[i]);
-        snrq_hdf5_kind kind;
+        snrq_hdf5_kind kind = SNRQ_HDF5_F32;
         SNRQ_TRY(find_kind(layout->model, tensor, &kind));
         SNRQ_TRY(
             snrq_hdf5_make_table(root, layout->names[i], kind, tensor->dimensions, tensor->shape));
@@ -127,7 +128,7 @@ static snrq_status open_tables(const snrq_hdf5_writer *w, const struct layout *l
 {
     for (int i = 0; i < layout->count; i++) {
         const snrq_tensor *tensor = snrq_safetensors_find(layout->model, layout->names[i]);
-        snrq_hdf5_kind kind;
+        snrq_hdf5_kind kind = SNRQ_HDF5_F32;
         SNRQ_TRY(find_kind(layout->model, tensor, &kind));
         SNRQ_TRY(snrq_hdf5_open_table(&w->root, layout->names[i], kind, tensor->dimensions,
                                       tensor->shape, &tables[i]));
@@ -208,7 +209,7 @@ static snrq_status open_all(snrq_rest_file *file)
         names[i] = NULL;
         status = open_tensor(file, i);
     }
-    snrq_hdf5_names_free(&names, file->count);
+    snrq_names_free(&names, file->count);
     return status;
 }
 

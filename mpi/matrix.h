@@ -1,8 +1,9 @@
 /* Dense fp64 matrices, block-cyclic over a BLACS grid.
  *
- * Symbols: rows x columns global size; NB = 128 square blocks; the grid is Pr x Pc, made from the context's
- * communicator. Ranks that are not part of the grid hold nothing but take part in the collectives of this
- * header. Storage is column-major, as ScaLAPACK wants it: the local block has leading dimension local_rows.
+ * Symbols: rows x columns global size; NB = 128 square blocks; the grid is Pr x Pc, made from the
+ * context's communicator. Ranks that are not part of the grid hold nothing but take part in the
+ * collectives of this header. Storage is column-major, as ScaLAPACK wants it: the local block has
+ * leading dimension local_rows.
  */
 #ifndef SNRQ_MATRIX_H
 #define SNRQ_MATRIX_H
@@ -19,12 +20,13 @@ typedef struct snrq_grid {
     int row, column; /* of this rank; -1 outside */
 } snrq_grid;
 
-/* Shape of the grid for matrices of order n: near square, flat (rows <= columns), each rank at least four blocks
- * in a dimension, a function of n only as long as `ranks` is large enough. Not collective. */
+/* Shape of the grid for matrices of order n: near square, flat (rows <= columns), each rank at
+ * least four blocks in a dimension, a function of n only as long as `ranks` is large enough. Not
+ * collective. */
 void snrq_grid_shape(int64_t n, int ranks, int *rows, int *columns);
 
-/* Makes a grid of the given shape. Collective over the context. SNRQ_USAGE if it needs more ranks than there
- * are. */
+/* Makes a grid of the given shape. Collective over the context. SNRQ_USAGE if it needs more ranks
+ * than there are. */
 snrq_status snrq_grid_create(const snrq_context *context, int rows, int columns, snrq_grid **out);
 void snrq_grid_destroy(snrq_grid **grid);
 
@@ -36,8 +38,8 @@ typedef struct snrq_matrix {
     double *local; /* [local_columns][local_rows] owned: column-major */
 } snrq_matrix;
 
-/* Allocates a zero matrix. Collective; agreed. Sizes that BLACS cannot hold (a local block of 2^31 bytes or
- * more is fine for local work, but its dimensions must fit an int) are SNRQ_INTERNAL. */
+/* Allocates a zero matrix. Collective; agreed. Sizes that BLACS cannot hold (a local block of 2^31
+ * bytes or more is fine for local work, but its dimensions must fit an int) are SNRQ_INTERNAL. */
 snrq_status snrq_matrix_create(const snrq_grid *grid, int64_t rows, int64_t columns,
                                snrq_matrix **out);
 void snrq_matrix_destroy(snrq_matrix **matrix);
@@ -46,13 +48,15 @@ void snrq_matrix_destroy(snrq_matrix **matrix);
 int64_t snrq_matrix_global_row(const snrq_matrix *matrix, int64_t local);
 int64_t snrq_matrix_global_column(const snrq_matrix *matrix, int64_t local);
 
-/* Stores the part of a panel that this rank owns: panel is columns [begin, begin + width) of the matrix, rows
- * [first_row, rows), column-major with leading dimension rows - first_row. Not collective. */
+/* Stores the part of a panel that this rank owns: panel is columns [begin, begin + width) of the
+ * matrix, rows [first_row, rows), column-major with leading dimension rows - first_row. Not
+ * collective. */
 void snrq_matrix_set_panel(snrq_matrix *matrix, int64_t begin, int64_t width, int64_t first_row,
                            const double *panel);
 
-/* Gives every rank columns [begin, begin + width), rows [first_row, rows), column-major with leading dimension
- * rows - first_row. One broadcast per owning process. Collective over the context. */
+/* Gives every rank columns [begin, begin + width), rows [first_row, rows), column-major with
+ * leading dimension rows - first_row. One broadcast per owning process. Collective over the
+ * context. */
 snrq_status snrq_matrix_broadcast_panel(const snrq_matrix *matrix, int64_t begin, int64_t width,
                                         int64_t first_row, double *panel);
 

@@ -17,9 +17,12 @@ static snrq_status allocate_window(const snrq_context *c, snrq_node_memory *m)
     SNRQ_TRY(snrq_mpi_check(MPI_Win_shared_query(m->window, 0, &size, &unit, &base),
                             "MPI_Win_shared_query"));
     m->data = base;
+    SNRQ_TRY(snrq_mpi_check(MPI_Win_set_errhandler(m->window, MPI_ERRORS_RETURN),
+                            "MPI_Win_set_errhandler"));
     SNRQ_TRY(snrq_mpi_check(MPI_Win_lock_all(MPI_MODE_NOCHECK, m->window), "MPI_Win_lock_all"));
-    if (c->node_rank == 0) memset(m->data, 0, m->bytes);
-    return snrq_node_memory_sync(c, m);
+    m->locked = true;
+    if (c->node_rank == 0 && m->bytes > 0) memset(m->data, 0, m->bytes);
+    return SNRQ_OK;
 }
 
 snrq_status snrq_node_memory_create(const snrq_context *c, size_t bytes, snrq_node_memory **out)
@@ -30,6 +33,7 @@ snrq_status snrq_node_memory_create(const snrq_context *c, size_t bytes, snrq_no
     m->bytes = bytes;
     m->window = MPI_WIN_NULL;
     snrq_status status = snrq_agree(c, allocate_window(c, m));
+    if (status == SNRQ_OK) status = snrq_agree(c, snrq_node_memory_sync(c, m));
     if (status != SNRQ_OK)
         snrq_node_memory_destroy(&m);
     else
@@ -42,7 +46,7 @@ void snrq_node_memory_destroy(snrq_node_memory **memory)
     snrq_node_memory *m = *memory;
     if (m == NULL) return;
     if (m->window != MPI_WIN_NULL) {
-        MPI_Win_unlock_all(m->window);
+        if (m->locked) MPI_Win_unlock_all(m->window);
         MPI_Win_free(&m->window);
     }
     free(m);
@@ -56,14 +60,13 @@ snrq_status snrq_node_memory_sync(const snrq_context *c, snrq_node_memory *m)
     return snrq_mpi_check(MPI_Win_sync(m->window), "MPI_Win_sync");
 }
 
-snrq_status snrq_node_memory_share_rows(const snrq_context *c, snrq_node_memory *m, size_t offset,
-                                        int64_t rows, int64_t unit, size_t row_bytes)
+/* Every node's leader gives the rows that its ranks wrote to the other leaders. */
+static snrq_status exchange_rows(const snrq_context *c, unsigned char *table, int64_t rows,
+                                 int64_t unit, size_t row_bytes)
 {
-    SNRQ_TRY(snrq_node_memory_sync(c, m));
-    if (c->nodes == 1) return SNRQ_OK;
-    for (int rank = 0; rank < c->size && c->leaders != MPI_COMM_NULL; rank++) {
+    for (int rank = 0; rank < c->size; rank++) {
         snrq_range r = snrq_share(rows, unit, c->size, rank);
-        unsigned char *at = m->data + offset + (size_t)r.begin * row_bytes;
+        unsigned char *at = table + (size_t)r.begin * row_bytes;
         for (size_t left = (size_t)(r.end - r.begin) * row_bytes; left > 0;) {
             int bytes = left < CHUNK_BYTES ? (int)left : CHUNK_BYTES;
             SNRQ_TRY(snrq_mpi_check(
@@ -72,5 +75,17 @@ snrq_status snrq_node_memory_share_rows(const snrq_context *c, snrq_node_memory 
             left -= (size_t)bytes;
         }
     }
+    return SNRQ_OK;
+}
+
+snrq_status snrq_node_memory_share_rows(const snrq_context *c, snrq_node_memory *m, size_t offset,
+                                        int64_t rows, int64_t unit, size_t row_bytes)
+{
+    SNRQ_TRY(snrq_node_memory_sync(c, m));
+    if (c->nodes == 1) return SNRQ_OK;
+    snrq_status status = SNRQ_OK;
+    if (c->leaders != MPI_COMM_NULL)
+        status = exchange_rows(c, m->data + offset, rows, unit, row_bytes);
+    SNRQ_TRY(snrq_agree(c, status));
     return snrq_node_memory_sync(c, m);
 }

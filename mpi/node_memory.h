@@ -6,12 +6,15 @@
 #ifndef SNRQ_NODE_MEMORY_H
 #define SNRQ_NODE_MEMORY_H
 
+#include <stdbool.h>
+
 #include "mpi/collective.h"
 
 typedef struct snrq_node_memory {
     unsigned char *data; /* [bytes], the same memory on all ranks of the node; zeroed at creation */
     size_t bytes;
     MPI_Win window; /* owned */
+    bool locked;    /* the access epoch is open */
 } snrq_node_memory;
 
 /* Allocates `bytes` (the same on all ranks) once per node. Collective over the context; agreed. */

@@ -4,6 +4,7 @@ A test is a unittest class; `helpers.main()` at the end of its file runs it. Exi
 skipped, else failed. From the environment: SNRQ (the program), SNRQ_TEST_DATA (tests/data), SNRQ_SHARED (larger models
 and reference figures; may be absent).
 """
+import contextlib
 import hashlib
 import json
 import os
@@ -49,6 +50,8 @@ def environment(threads):
     changed = dict(os.environ)
     changed.setdefault("OPENBLAS_NUM_THREADS", "1")
     changed.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait do not take cores from other ranks
+    # When a rank fails, mpirun ends the others; by default it lets a second pass first.
+    changed.setdefault("OMPI_MCA_odls_base_sigkill_timeout", "0")
     changed["OMP_NUM_THREADS"] = str(threads)
     return changed
 
@@ -198,6 +201,20 @@ def temporary_folder(case):
     folder = tempfile.mkdtemp(prefix="snrq-")
     case.addClassCleanup(shutil.rmtree, folder, ignore_errors=True)
     return folder
+
+
+@contextlib.contextmanager
+def file_system(directory, options):
+    """A small file system in memory, mounted at `directory` for a while. Skips the test where that is not allowed."""
+    os.mkdir(directory)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "snrq-test", directory], check=False,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    if mounted.returncode != 0:
+        raise unittest.SkipTest("a file system cannot be mounted here")
+    try:
+        yield directory
+    finally:
+        subprocess.run(["umount", directory], check=True)
 
 
 class Test(unittest.TestCase):

@@ -1,0 +1,152 @@
+"""What a user sees of each command: help, the plan of a run, inspect, verify, and output that programs can read."""
+import json
+import os
+import shutil
+
+import helpers
+
+COMMANDS = ("quantize", "evaluate", "inspect", "verify", "round")
+MODULES = ["model.layers.%d.%s" % (layer, name) for layer in range(6) for name in
+           ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj",
+            "mlp.up_proj", "mlp.down_proj")]
+
+
+class Commands(helpers.Test):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.out = os.path.join(helpers.temporary_folder(cls), "out")
+        helpers.quantize(cls.out, *"--bits 3 --group-size 32 --method snrq --seed 4".split(), ranks=2)
+
+    def copy(self):
+        return shutil.copytree(self.out, self.path("copy"))
+
+    def test_help(self):
+        overview = helpers.succeed("--help").stdout
+        for name in COMMANDS:
+            with self.subTest(command=name):
+                self.assertIn(name, overview)
+                text = helpers.succeed(name, "--help").stdout
+                self.assertIn("usage:", text)
+                self.assertIn("example:", text)
+
+    def test_help_is_printed_once_by_two_ranks(self):
+        self.assertEqual(helpers.succeed("evaluate", "--help", ranks=2).stdout.count("usage:"), 1)
+
+    def test_version(self):
+        self.assertRegex(helpers.succeed("--version").stdout, r"^snrq \d+\.\d+\.\d+\n$")
+
+    def test_dry_run_writes_nothing(self):
+        out = self.path("out")
+        result = helpers.succeed("quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", out,
+                                 "--sequences", 3, "--length", 32, "--bits", 3, "--dry-run", ranks=2)
+        self.assertEqual(os.listdir(self.folder), [])
+        for words in ("3 windows of 32 tokens", "3 bits", "MB per rank"):
+            self.assertIn(words, result.stderr)
+
+    def test_dry_run_needs_no_output_and_finds_errors(self):
+        arguments = ["quantize", helpers.MODEL, "--dry-run", "--length", 32, "--calibration"]
+        helpers.succeed(*arguments, helpers.CALIBRATION)
+        self.assertEqual(helpers.run(*arguments, self.path("none")).code, helpers.NO_INPUT)
+
+    def test_inspect_model(self):
+        found = helpers.succeed("inspect", helpers.MODEL, "--json").json()
+        with open(os.path.join(helpers.MODEL, "config.json")) as f:
+            config = json.load(f)
+        for ours, theirs in (("layers", "num_hidden_layers"), ("hidden", "hidden_size"), ("heads", "num_attention_heads"),
+                             ("intermediate", "intermediate_size"), ("kv_heads", "num_key_value_heads"),
+                             ("vocabulary", "vocab_size"), ("head_dim", "head_dim")):
+            self.assertEqual(found[ours], config[theirs])
+        self.assertEqual(found["architecture"], "LlamaForCausalLM")
+        self.assertEqual(found["quantizable_weights"], 6 * (128 * (128 + 64 + 64 + 128) + 3 * 128 * 384))
+
+    def test_inspect_model_as_text(self):
+        text = helpers.succeed("inspect", helpers.MODEL).stdout
+        for words in ("LlamaForCausalLM", "6 blocks", "hidden 128", "mlp.down_proj"):
+            self.assertIn(words, text)
+
+    def test_inspect_checkpoint(self):
+        found = helpers.succeed("inspect", self.out, "--json").json()
+        self.assertTrue(found["complete"])
+        options = found["configuration"]["options"]
+        expected = {"bits": 3, "group-size": 32, "method": "snrq", "seed": 4, "sequences": 4, "length": 64}
+        self.assertEqual({key: options[key] for key in expected}, expected)
+        self.assertEqual([m["name"] for m in found["modules"]], MODULES)
+        for m in found["modules"]:
+            self.assertEqual((m["bits"], m["group_size"], m["method"]), (3, 32, "snrq"))
+            self.assertEqual(m["groups"], m["columns"] // 32)
+            self.assertGreater(m["objective"], 0)
+            self.assertTrue(0 < m["output_error"] < 1 and 0 < m["model_error"] < 1)
+            self.assertTrue(0 <= m["clipped"] < 0.1)
+
+    def test_inspect_checkpoint_as_text(self):
+        text = helpers.succeed("inspect", self.out).stdout
+        for words in MODULES + ["complete", '"bits": 3']:
+            self.assertIn(words, text)
+
+    def test_inspect_is_printed_once_by_two_ranks(self):
+        found = helpers.succeed("inspect", self.out, "--json", ranks=2)
+        self.assertEqual(found.json(), helpers.succeed("inspect", self.out, "--json").json())
+
+    def test_verify_good(self):
+        self.assertIn("0 bad, complete", helpers.succeed("verify", self.out).stdout)
+        found = helpers.succeed("verify", self.out, "--json", ranks=2).json()
+        self.assertTrue(found["ok"] and found["complete"])
+        files = {entry["file"] for entry in found["files"]}
+        self.assertLessEqual({"rest.h5", "config.json", "tokenizer.json", "manifest.jsonl"}, files)
+        self.assertLessEqual(set(helpers.weights(self.out)), files)
+        self.assertTrue(all(entry["ok"] for entry in found["files"]))
+
+    def check_verify_names(self, out, name):
+        found = helpers.run("verify", out, "--json")
+        self.assertEqual(found.code, helpers.BAD_DATA, found)
+        self.assertFalse(found.json()["ok"])
+        self.assertEqual([entry["file"] for entry in found.json()["files"] if not entry["ok"]], [name])
+        text = helpers.run("verify", out)
+        self.assertEqual(text.code, helpers.BAD_DATA, text)
+        self.assertRegex(text.stdout, r"(?m)^%s +(?!ok$)" % name)
+
+    def test_verify_names_a_flipped_bit(self):
+        for name in ("block-00004.h5", "rest.h5", "tokenizer.json"):
+            with self.subTest(file=name):
+                path = os.path.join(self.copy(), name)
+                helpers.flip_bit(path, os.path.getsize(path) // 2)
+                self.check_verify_names(self.path("copy"), name)
+                shutil.rmtree(self.path("copy"))
+
+    def test_verify_names_a_missing_and_a_foreign_file(self):
+        out = self.copy()
+        os.rename(os.path.join(out, "block-00001.h5"), os.path.join(out, "block-00009.h5"))
+        found = helpers.run("verify", out, "--json")
+        self.assertEqual(found.code, helpers.BAD_DATA, found)
+        bad = [entry["file"] for entry in found.json()["files"] if not entry["ok"]]
+        self.assertEqual(sorted(bad), ["block-00001.h5", "block-00009.h5"])
+
+    def test_verify_needs_an_output(self):
+        self.assertEqual(helpers.run("verify", helpers.MODEL).code, helpers.NO_INPUT)
+
+    def test_evaluate_prints_one_object(self):
+        result = helpers.succeed("evaluate", self.out, "--text", helpers.HELDOUT, "--length", 32, "--sequences", 3,
+                                 "--json", "--reference", helpers.MODEL, ranks=2)
+        self.assertEqual(len(result.stdout.splitlines()), 1)
+        self.assertEqual(list(result.json()), ["perplexity", "mean_token_loss", "tokens", "kl", "top1_agreement"])
+        self.assertEqual(result.json()["tokens"], 3 * 31)
+
+    def test_evaluate_as_text(self):
+        result = helpers.succeed("evaluate", self.out, "--text", helpers.HELDOUT, "--length", 32, "--sequences", 3)
+        self.assertRegex(result.stdout, r"(?m)^perplexity +\d")
+        self.assertNotIn("KL", result.stdout)
+
+    def test_a_model_is_its_own_perfect_reference(self):
+        result = helpers.succeed("evaluate", helpers.MODEL, "--text", helpers.HELDOUT, "--length", 32, "--sequences", 3,
+                                 "--json", "--reference", helpers.MODEL).json()
+        self.assertEqual((result["kl"], result["top1_agreement"]), (0, 1))
+
+    def test_checkpoint_is_self_contained(self):
+        for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+            self.assertEqual(helpers.sha256(os.path.join(self.out, name)),
+                             helpers.sha256(os.path.join(helpers.MODEL, name)))
+
+
+if __name__ == "__main__":
+    helpers.main()

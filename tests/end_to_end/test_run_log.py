@@ -1,0 +1,60 @@
+"""run.jsonl: the events and timers of a run, one JSON object per line."""
+import json
+import os
+
+import helpers
+
+PHASES = ["read", "forward", "gram", "factor", "grid", "search", "write", "rest"]
+STAGES = ["q,k,v", "o", "gate,up", "down"]
+
+
+class RunLog(helpers.Test):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        out = os.path.join(helpers.temporary_folder(cls), "out")
+        cls.ranks = 2
+        cls.stderr = helpers.succeed("quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", out,
+                                     *"--bits 3 --method ksnrq --sequences 4 --length 64".split(), ranks=cls.ranks).stderr
+        with open(os.path.join(out, "run.jsonl")) as f:
+            cls.events = [json.loads(line) for line in f]
+
+    def of_kind(self, kind):
+        return [event for event in self.events if event["event"] == kind]
+
+    def test_every_event_has_a_time(self):
+        times = [event["time"] for event in self.events]
+        self.assertEqual(times, sorted(times))
+
+    def test_a_stage_event_for_every_stage_of_every_block(self):
+        found = [(event["block"], event["stage"]) for event in self.of_kind("stage")]
+        self.assertEqual(found, [(block, stage) for block in range(6) for stage in STAGES])
+
+    def test_stage_events_tell_of_their_modules(self):
+        names = [m["name"] for event in self.of_kind("stage") for m in event["modules"]]
+        self.assertEqual(len(set(names)), 6 * 7)
+        self.assertTrue(all(m["objective"] > 0 for event in self.of_kind("stage") for m in event["modules"]))
+
+    def test_timers(self):
+        timers, = self.of_kind("timers")
+        self.assertEqual(list(timers["phases"]), PHASES)
+        for phase in timers["phases"].values():
+            self.assertTrue(0 <= phase["min"] <= phase["mean"] <= phase["max"] <= timers["seconds"] * 1.001)
+            self.assertIn(phase["slowest_rank"], range(self.ranks))
+        accounted = sum(phase["mean"] for phase in timers["phases"].values())
+        self.assertLess(abs(accounted / timers["seconds"] - 1), 0.01)
+        print("not accounted for: %.2f %% of %.2f s" % (100 * timers["rest_share"], timers["seconds"]))
+
+    def test_peak_memory(self):
+        timers, = self.of_kind("timers")
+        self.assertGreater(timers["peak_memory_bytes"], 10e6)
+        if not helpers.SANITIZED:
+            self.assertLess(timers["peak_memory_bytes"], 400e6)
+
+    def test_one_line_per_stage_whatever_the_number_of_ranks(self):
+        lines = [line for line in self.stderr.splitlines() if line.startswith("block ")]
+        self.assertEqual(len(lines), 6 * 4)
+
+
+if __name__ == "__main__":
+    helpers.main()
