@@ -295,6 +295,7 @@ static snrq_status work_through(run *r)
     for (int64_t layer = 0; layer < c->layers; layer++) SNRQ_TRY(process_block(r, layer));
     snrq_timers_enter(&r->timers, SNRQ_PHASE_WRITE);
     SNRQ_TRY(snrq_output_finish(r->output, NULL));
+    snrq_progress_finish(&r->progress, r->output);
     snrq_timers_enter(&r->timers, -1);
     return snrq_report_timers(r->context, &r->timers, r->output);
 }

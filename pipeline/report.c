@@ -94,6 +94,14 @@ void snrq_progress_replayed(snrq_progress *p, int64_t layer, int64_t layers, dou
               (long long)layers);
 }
 
+void snrq_progress_finish(const snrq_progress *p, snrq_output *output)
+{
+    json_t *status = json_pack("{s:s, s:f, s:f}", "state", "complete", "done", 1.0, "seconds",
+                               snrq_now() - p->started);
+    snrq_output_status(output, status);
+    json_decref(status);
+}
+
 json_t *snrq_record_json(const snrq_module_record *r)
 {
     json_t *next = isnan(r->alpha_next) ? json_null() : json_real(r->alpha_next);

@@ -29,6 +29,9 @@ void snrq_progress_stage(snrq_progress *progress, snrq_output *output, int64_t l
 /* Counts work that was done in an earlier run. */
 void snrq_progress_replayed(snrq_progress *progress, int64_t layer, int64_t layers, double work);
 
+/* Says in status.json that the run is complete. */
+void snrq_progress_finish(const snrq_progress *progress, snrq_output *output);
+
 /* A line on rank 0's standard error, printf style. */
 void snrq_note(const snrq_context *context, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

@@ -53,9 +53,9 @@ class Commands(helpers.Test):
         found = helpers.succeed("inspect", helpers.MODEL, "--json").json()
         with open(os.path.join(helpers.MODEL, "config.json")) as f:
             config = json.load(f)
-        for ours, theirs in (("layers", "num_hidden_layers"), ("hidden", "hidden_size"), ("heads", "num_attention_heads"),
-                             ("intermediate", "intermediate_size"), ("kv_heads", "num_key_value_heads"),
-                             ("vocabulary", "vocab_size"), ("head_dim", "head_dim")):
+        for ours, theirs in (("layers", "num_hidden_layers"), ("hidden", "hidden_size"), ("head_dim", "head_dim"),
+                             ("heads", "num_attention_heads"), ("kv_heads", "num_key_value_heads"),
+                             ("intermediate", "intermediate_size"), ("vocabulary", "vocab_size")):
             self.assertEqual(found[ours], config[theirs])
         self.assertEqual(found["architecture"], "LlamaForCausalLM")
         self.assertEqual(found["quantizable_weights"], 6 * (128 * (128 + 64 + 64 + 128) + 3 * 128 * 384))

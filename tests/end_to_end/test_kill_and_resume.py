@@ -8,12 +8,12 @@ import time
 import helpers
 
 # A block takes about half a second, so that a kill after one block comes well before the next is complete.
-OPTIONS = "--bits 3 --group-size 64 --method ksnrq --beam 8 --sequences 4 --length 64 --alpha chained --grid mse".split()
+OPTIONS = "--bits 3 --group-size 64 --method ksnrq --beam 8 --alpha chained --grid mse --sequences 4 --length 64"
 BLOCKS = 6
 
 
 def arguments(out, *more):
-    return ["quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", out, *OPTIONS, *more]
+    return ["quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", out, *OPTIONS.split(), *more]
 
 
 def committed_blocks(out):

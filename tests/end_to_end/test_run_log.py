@@ -14,8 +14,9 @@ class RunLog(helpers.Test):
         super().setUpClass()
         out = os.path.join(helpers.temporary_folder(cls), "out")
         cls.ranks = 2
+        options = "--bits 3 --method ksnrq --sequences 4 --length 64".split()
         cls.stderr = helpers.succeed("quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", out,
-                                     *"--bits 3 --method ksnrq --sequences 4 --length 64".split(), ranks=cls.ranks).stderr
+                                     *options, ranks=cls.ranks).stderr
         with open(os.path.join(out, "run.jsonl")) as f:
             cls.events = [json.loads(line) for line in f]
 

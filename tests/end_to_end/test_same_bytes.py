@@ -47,9 +47,9 @@ class SameBytes(helpers.Test):
         self.check("--method snrq --bits 6 --group-size channel --alpha corr --groups permuted --grid hessian",
                    (1, 1), (3, 1))
 
-    def test_ksnrq_7_bits_asymmetric_consecutive_windows(self):
-        self.check("--method ksnrq --beam 2 --bits 7 --group-size 32 --asymmetric --windows consecutive --refine 1",
-                   (1, 1), (2, 1))
+    def test_ksnrq_7_bits_asymmetric_refined_regridded_consecutive_windows(self):
+        self.check("--method ksnrq --beam 2 --bits 7 --group-size 32 --asymmetric --windows consecutive --refine 1 "
+                   "--regrid 2", (1, 1), (2, 1))
 
     def test_evaluation(self):
         out = helpers.quantize(self.path("out"), *"--bits 2 --method rtn --group-size 32".split())
