@@ -189,8 +189,8 @@ static snrq_status set_value(const option_row *row, const char *value, snrq_opti
 
 static snrq_status parse_alpha(snrq_options *o)
 {
-    const option_row fixed = {.name = "alpha fixed:V", .kind = REAL, .low = 0, .high = 1};
-    const option_row sampled = {.name = "alpha sampled:B", .kind = REAL, .low = 0.1, .high = 1000};
+    const option_row fixed = {.name = "alpha fixed", .kind = REAL, .low = 0, .high = 1};
+    const option_row sampled = {.name = "alpha sampled", .kind = REAL, .low = 0.1, .high = 1000};
     const char *text = o->alpha_text;
     o->alpha_value = 0;
     if (strncmp(text, "fixed:", 6) == 0) {
