@@ -33,7 +33,7 @@ typedef struct snrq_module_record {
     bool permuted_groups; /* groups are runs of columns in decision order, not in original order */
     snrq_dtype scale_type;
     char method[16], grid[16];
-    int beam, refine;
+    int beam, refine, regrid;
     double alpha;      /* regularization strength used for this module */
     double alpha_next; /* closed form for the next block (alpha chained), or NaN */
     double damping;    /* lambda added to the diagonal of H */

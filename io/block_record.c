@@ -27,6 +27,7 @@ static const struct field {
     {TEXT, PLACE(grid)},
     {INTEGER, PLACE(beam)},
     {INTEGER, PLACE(refine)},
+    {INTEGER, PLACE(regrid)},
     {REAL, PLACE(alpha)},
     {REAL_OR_NAN, PLACE(alpha_next)},
     {REAL, PLACE(damping)},
@@ -62,8 +63,8 @@ const char *snrq_block_record_problem(const snrq_module_record *r)
     if (r->scale_type != SNRQ_F32 && r->scale_type != SNRQ_F16 && r->scale_type != SNRQ_BF16)
         return "scale_type is unknown";
     if (r->dead_inputs < 0 || r->dead_inputs > r->columns) return "dead_inputs is out of range";
-    if (r->beam < 0 || r->refine < 0 || r->damping_attempts < 0)
-        return "beam, refine and damping_attempts must not be negative";
+    if (r->beam < 0 || r->refine < 0 || r->regrid < 0 || r->damping_attempts < 0)
+        return "beam, refine, regrid and damping_attempts must not be negative";
     for (int i = 0; i < FIELDS; i++) {
         const char *value = (const char *)r + fields[i].offset;
         double real = 0;

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "format.md"
-INTEGERS = "index rows columns bits group_size groups beam refine damping_attempts dead_inputs".split()
+INTEGERS = "index rows columns bits group_size groups beam refine regrid damping_attempts dead_inputs".split()
 REALS = "alpha alpha_next damping objective output_error model_error clipped".split()
 FLAGS = "symmetric permuted_groups".split()
 TEXTS = "scale_type method grid".split()
