@@ -1,247 +1,364 @@
-/* The beams of one row; see beam.h and search.h. */
+/* The beams; see beam.h. */
 #include "pipeline/beam.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* The cheapest extension of a beam that was not taken yet: its grid values lie in order of distance
- * around y, below from `low` down and above from `high` up. */
-typedef struct snrq_candidate {
-    double cost; /* HUGE if there is none left */
-    int low, high, code;
-    float y;
-} snrq_candidate;
+enum { LANES = SNRQ_LANES, STRIP = SNRQ_STRIP };
 
-static const double no_candidate = 1e300 * 1e300;
-
-snrq_status snrq_beam_row_create(int beam, int64_t columns, snrq_beam_row *out)
+static snrq_status create_arrays(const snrq_rows *rows, snrq_beams *b)
 {
-    int64_t capacity = columns < 2 * SNRQ_BLOCK ? columns : 2 * SNRQ_BLOCK;
-    *out = (snrq_beam_row){.width = beam,
-                           .count = 1,
-                           .columns = columns,
-                           .position = columns,
-                           .settled = columns,
-                           .capacity = capacity};
-    SNRQ_TRY(snrq_allocate((size_t)beam, sizeof(double), "beam costs", &out->costs));
-    SNRQ_TRY(snrq_allocate((size_t)columns, 1, "settled codes", &out->common));
-    return snrq_allocate((size_t)beam * (size_t)capacity, 1, "recent codes", &out->recent);
+    size_t cells = (size_t)(rows->rows * rows->columns), m = (size_t)rows->rows;
+    SNRQ_TRY(snrq_allocate(cells, sizeof *b->errors, "rounding errors", &b->errors));
+    SNRQ_TRY(snrq_allocate(cells, 1, "settled codes", &b->codes));
+    SNRQ_TRY(snrq_allocate(m * (size_t)b->width, sizeof *b->costs, "beam costs", &b->costs));
+    SNRQ_TRY(snrq_allocate(m, sizeof *b->base, "beam costs", &b->base));
+    SNRQ_TRY(snrq_allocate(m, sizeof *b->unit, "beam costs", &b->unit));
+    SNRQ_TRY(snrq_allocate(m, sizeof *b->histories, "beam histories", &b->histories));
+    for (int64_t r = 0; r < rows->rows; r++)
+        SNRQ_TRY(snrq_beam_history_create(rows->columns, b->width, &b->histories[r]));
+    return SNRQ_OK;
 }
 
-void snrq_beam_row_free(snrq_beam_row *b)
+/* The cost of a miss by one step of the row's largest scale: keeps fp32 costs in range. */
+static double cost_unit(const snrq_rows *rows, int64_t row, double d2)
 {
+    double most = 0.0;
+    for (int64_t g = 0; g < rows->groups->count; g++)
+        most = fmax(most, fabs((double)rows->scales[row * rows->groups->count + g]));
+    return most > 0.0 ? d2 * most * most : d2;
+}
+
+snrq_status snrq_beams_create(const snrq_rows *rows, int beam, double d2, snrq_beams **out)
+{
+    snrq_beams *b = NULL;
+    SNRQ_TRY(snrq_allocate(1, sizeof *b, "beams", &b));
+    *out = b;
+    *b = (snrq_beams){.width = beam, .rows = rows->rows, .columns = rows->columns};
+    SNRQ_TRY(create_arrays(rows, b));
+    for (int64_t r = 0; r < rows->rows; r++) {
+        b->unit[r] = cost_unit(rows, r, d2);
+        for (int k = 1; k < beam; k++)
+            b->costs[(r / LANES * beam + k) * LANES + r % LANES] = INFINITY;
+    }
+    return SNRQ_OK;
+}
+
+void snrq_beams_destroy(snrq_beams **beams)
+{
+    snrq_beams *b = *beams;
+    if (b == NULL) return;
+    for (int64_t r = 0; r < b->rows && b->histories != NULL; r++)
+        snrq_beam_history_free(&b->histories[r]);
+    free(b->histories);
+    free(b->unit);
+    free(b->base);
     free(b->costs);
-    free(b->recent);
-    free(b->common);
-    memset(b, 0, sizeof *b);
+    free(b->codes);
+    free(b->errors);
+    free(b);
+    *beams = NULL;
 }
 
 snrq_status snrq_beam_scratch_create(int beam, snrq_beam_scratch *s)
 {
-    size_t k = (size_t)beam;
-    SNRQ_TRY(snrq_allocate(k * SNRQ_BLOCK, sizeof *s->y, "beam scratch", &s->y));
-    SNRQ_TRY(snrq_allocate(k * SNRQ_BLOCK, sizeof *s->y_next, "beam scratch", &s->y_next));
-    SNRQ_TRY(snrq_allocate(k, sizeof *s->costs, "beam scratch", &s->costs));
-    SNRQ_TRY(snrq_allocate(k, sizeof *s->costs_next, "beam scratch", &s->costs_next));
-    SNRQ_TRY(snrq_allocate(k, sizeof *s->next, "beam scratch", &s->next));
-    SNRQ_TRY(snrq_allocate(k * SNRQ_BLOCK, sizeof *s->parents, "beam scratch", &s->parents));
-    SNRQ_TRY(snrq_allocate(k * SNRQ_BLOCK, 1, "beam scratch", &s->codes));
-    SNRQ_TRY(snrq_allocate(k * SNRQ_BLOCK, 1, "beam scratch", &s->traced));
-    return snrq_allocate(k, sizeof *s->roots, "beam scratch", &s->roots);
+    size_t k = (size_t)beam, cells = k * LANES;
+    float **floats[] = {&s->costs, &s->costs_next, &s->levels,    &s->low,
+                        &s->high,  &s->other,      &s->other_cost};
+    for (size_t i = 0; i < sizeof floats / sizeof *floats; i++)
+        SNRQ_TRY(snrq_allocate(cells, sizeof(float), "beam scratch", floats[i]));
+    SNRQ_TRY(snrq_allocate(cells, sizeof *s->roots, "beam scratch", &s->roots));
+    SNRQ_TRY(snrq_allocate(cells * STRIP, sizeof *s->y, "beam scratch", &s->y));
+    SNRQ_TRY(snrq_allocate(cells * STRIP, sizeof *s->errors, "beam scratch", &s->errors));
+    SNRQ_TRY(snrq_allocate(cells * STRIP, 1, "beam scratch", &s->codes));
+    SNRQ_TRY(snrq_allocate(k * STRIP, sizeof *s->values, "beam scratch", &s->values));
+    SNRQ_TRY(snrq_allocate(k * STRIP, sizeof *s->values, "beam scratch", &s->values_scratch));
+    return snrq_allocate(k, sizeof *s->parents, "beam scratch", &s->parents);
 }
 
 void snrq_beam_scratch_free(snrq_beam_scratch *s)
 {
-    free(s->y);
-    free(s->y_next);
     free(s->costs);
     free(s->costs_next);
-    free(s->next);
-    free(s->parents);
-    free(s->codes);
-    free(s->traced);
+    free(s->levels);
+    free(s->low);
+    free(s->high);
+    free(s->other);
+    free(s->other_cost);
     free(s->roots);
-    memset(s, 0, sizeof *s);
+    free(s->y);
+    free(s->errors);
+    free(s->codes);
+    free(s->values);
+    free(s->values_scratch);
+    free(s->parents);
+    *s = (snrq_beam_scratch){0};
 }
 
-/* y of every beam at the start of a panel: that of the first beam, and the recent columns in which
- * a beam differs. */
-static void start_panel(const snrq_rows *r, int64_t row, const snrq_panel *p, const float *y,
-                        const snrq_beam_row *b, snrq_beam_scratch *s)
+/* The rows whose slots are in the scratch, at one column. */
+typedef struct column_grid {
+    float scale[LANES], lowest[LANES], highest[LANES]; /* levels are code - zero */
+    float weight[LANES];                               /* d2 in units of the row */
+} column_grid;
+
+static void load_grid(const snrq_beams *b, const snrq_tile *t, int64_t lane, int64_t column,
+                      double d2, column_grid *out)
 {
-    for (int k = 0; k < b->count; k++) {
-        float *mine = s->y + (size_t)k * SNRQ_BLOCK;
-        memcpy(mine, y, SNRQ_BLOCK * sizeof *mine);
-        s->costs[k] = b->costs[k];
-        for (int64_t column = b->position; k > 0 && column < b->settled; column++) {
-            int64_t at = column - b->position;
-            int first = b->recent[at], code = b->recent[(int64_t)k * b->capacity + at];
-            if (code == first) continue;
-            int64_t g = row * r->groups->count + r->groups->of_position[column];
-            float difference = r->scales[g] * (float)(first - code);
-            const float *u = p->u + (column - p->begin) * SNRQ_BLOCK;
-            for (int64_t i = 0; i < p->width; i++) mine[i] += difference * u[i];
+    int64_t g = t->rows->groups->of_position[column];
+    const float *scales = t->scales + g * SNRQ_TILE_ROWS + lane;
+    const float *zeros = t->zeros + g * SNRQ_TILE_ROWS + lane;
+    const double *unit = b->unit + t->row + lane;
+    float top = (float)((1 << t->rows->bits) - 1);
+    for (int r = 0; r < LANES; r++) {
+        out->scale[r] = scales[r];
+        out->lowest[r] = -zeros[r];
+        out->highest[r] = top - zeros[r];
+        out->weight[r] = (float)(d2 / unit[r]);
+    }
+}
+
+/* The two levels around y of every beam: the nearer one extends it in its slot, the other one
+ * waits.
+ */
+static void extend(const column_grid *g, int width, const float *restrict y, snrq_beam_scratch *s)
+{
+    for (int k = 0; k < width; k++) {
+        const float *mine = y + k * LANES, *cost = s->costs + k * LANES;
+        float *next = s->costs_next + k * LANES, *level = s->levels + k * LANES;
+        float *low = s->low + k * LANES, *high = s->high + k * LANES;
+        float *other = s->other + k * LANES, *other_cost = s->other_cost + k * LANES;
+#pragma omp simd
+        for (int r = 0; r < LANES; r++) {
+            float below = __builtin_floorf(mine[r] / g->scale[r]);
+            below = below > g->lowest[r] ? below : g->lowest[r];
+            below = below < g->highest[r] - 1.0f ? below : g->highest[r] - 1.0f;
+            float above = below + 1.0f;
+            float miss_below = mine[r] - g->scale[r] * below;
+            float miss_above = mine[r] - g->scale[r] * above;
+            float cost_below = snrq_madd(g->weight[r] * miss_below, miss_below, cost[r]);
+            float cost_above = snrq_madd(g->weight[r] * miss_above, miss_above, cost[r]);
+            bool down = cost_below <= cost_above;
+            next[r] = down ? cost_below : cost_above;
+            level[r] = down ? below : above;
+            other_cost[r] = down ? cost_above : cost_below;
+            other[r] = down ? above : below;
+            low[r] = below;
+            high[r] = above;
         }
     }
 }
 
-/* Moves to the next cheapest value of a beam; equal distances: the lower code first. */
-static void advance(snrq_candidate *c, double cost, double d2, float scale, int zero, int top)
+/* The most expensive extension of each row and the cheapest level that waits. */
+typedef struct contest {
+    float worst[LANES], best[LANES];
+    int32_t worst_slot[LANES], best_slot[LANES];
+} contest;
+
+static void compare(int width, const snrq_beam_scratch *s, contest *out)
 {
-    double below = no_candidate, above = no_candidate;
-    if (c->low >= 0) {
-        double miss = (double)(c->y - scale * (float)(c->low - zero));
-        below = cost + d2 * miss * miss;
+    contest c;
+    for (int r = 0; r < LANES; r++) {
+        c.worst[r] = s->costs_next[r];
+        c.best[r] = s->other_cost[r];
+        c.worst_slot[r] = c.best_slot[r] = 0;
     }
-    if (c->high <= top) {
-        double miss = (double)(c->y - scale * (float)(c->high - zero));
-        above = cost + d2 * miss * miss;
+    for (int32_t k = 1; k < width; k++) {
+        const float *next = s->costs_next + k * LANES, *other = s->other_cost + k * LANES;
+#pragma omp simd
+        for (int r = 0; r < LANES; r++) {
+            c.worst_slot[r] = next[r] > c.worst[r] ? k : c.worst_slot[r];
+            c.worst[r] = next[r] > c.worst[r] ? next[r] : c.worst[r];
+            c.best_slot[r] = other[r] < c.best[r] ? k : c.best_slot[r];
+            c.best[r] = other[r] < c.best[r] ? other[r] : c.best[r];
+        }
     }
-    if (below <= above) {
-        c->cost = below;
-        c->code = c->low--;
-    } else {
-        c->cost = above;
-        c->code = c->high++;
-    }
+    *out = c;
 }
 
-/* Decides column c of the panel: the cheapest extensions of all beams, each beam's in order of
- * distance. */
-static int extend(const snrq_beam_row *b, int count, int64_t c, double d2, float scale, int zero,
-                  int top, snrq_beam_scratch *s)
+static float cost_of(const column_grid *g, int r, float level, float y, float cost)
 {
-    int taken = 0;
-    for (int k = 0; k < count; k++) {
-        snrq_candidate *next = &s->next[k];
-        next->y = s->y[(size_t)k * SNRQ_BLOCK + (size_t)c];
-        float below = __builtin_floorf(next->y / scale) + (float)zero;
-        next->low = below < 0.0f ? -1 : below > (float)top ? top : (int)below;
-        next->high = next->low + 1;
-        advance(next, s->costs[k], d2, scale, zero, top);
-    }
-    for (; taken < b->width; taken++) {
-        int best = 0;
-        for (int k = 1; k < count; k++)
-            if (s->next[k].cost < s->next[best].cost) best = k;
-        if (!(s->next[best].cost < no_candidate)) break;
-        s->parents[c * b->width + taken] = best;
-        s->codes[c * b->width + taken] = (uint8_t)s->next[best].code;
-        s->costs_next[taken] = s->next[best].cost;
-        advance(&s->next[best], s->costs[best], d2, scale, zero, top);
-    }
-    return taken;
+    if (level < g->lowest[r] || level > g->highest[r]) return INFINITY;
+    float miss = y - g->scale[r] * level;
+    return snrq_madd(g->weight[r] * miss, miss, cost);
 }
 
-/* y of the survivors for the columns of the panel that are still to come. */
-static void feed_back(const snrq_panel *p, int64_t c, int count, int width, float target,
-                      float scale, int zero, snrq_beam_scratch *s)
+/* Lane r: the waiting level of beam `in` takes slot `out`; beam `in` gets its next level to wait.
+ * The slot of `in` is not lost itself in this step: nothing that waits is cheaper than what was
+ * taken from it. `end`: columns of the strip. */
+static void take_slot(const column_grid *g, int width, int64_t c, int64_t end, int r, int32_t in,
+                      int32_t out, snrq_beam_scratch *s)
 {
-    const float *u = p->u + c * SNRQ_BLOCK;
-    for (int k = 0; k < count; k++) {
-        const float *parent = s->y + (size_t)s->parents[c * width + k] * SNRQ_BLOCK;
-        float *mine = s->y_next + (size_t)k * SNRQ_BLOCK;
-        float error = target - scale * (float)(s->codes[c * width + k] - zero);
-        for (int64_t i = 0; i < c; i++) mine[i] = parent[i] + error * u[i];
+    int64_t from = in * LANES + r, to = out * LANES + r, stride = (int64_t)width * LANES;
+    s->levels[to] = s->other[from];
+    s->costs_next[to] = s->other_cost[from];
+    s->other_cost[to] = INFINITY;
+    s->roots[to] = s->roots[from];
+    for (int64_t i = 0; i <= c; i++) s->y[i * stride + to] = s->y[i * stride + from];
+    for (int64_t i = c + 1; i < end; i++) {
+        s->errors[i * stride + to] = s->errors[i * stride + from];
+        s->codes[i * stride + to] = s->codes[i * stride + from];
     }
-    float *y = s->y;
-    s->y = s->y_next;
-    s->y_next = y;
-    double *costs = s->costs;
+    float y = s->y[c * stride + from];
+    float below = cost_of(g, r, s->low[from] - 1.0f, y, s->costs[from]);
+    float above = cost_of(g, r, s->high[from] + 1.0f, y, s->costs[from]);
+    s->other_cost[from] = below <= above ? below : above;
+    s->other[from] = below <= above ? --s->low[from] : ++s->high[from];
+}
+
+/* Gives slots to waiting levels until none is cheaper than the extensions in the slots. */
+static void select_cheapest(const column_grid *g, int width, int64_t c, int64_t end,
+                            snrq_beam_scratch *s)
+{
+    int lanes[LANES], count;
+    do {
+        contest now;
+        compare(width, s, &now);
+        count = 0;
+        for (int r = 0; r < LANES; r++) {
+            lanes[count] = r;
+            count += now.best[r] < now.worst[r];
+        }
+        for (int i = 0; i < count; i++) {
+            int r = lanes[i];
+            take_slot(g, width, c, end, r, now.best_slot[r], now.worst_slot[r], s);
+        }
+    } while (count > 0);
+}
+
+/* Errors, codes and costs of the extensions, and what they add to the strip's columns to come. */
+static void commit(const column_grid *g, int width, int64_t c, const float *u,
+                   const float *restrict target, snrq_beam_scratch *s)
+{
+    int64_t stride = (int64_t)width * LANES;
+    float *restrict errors = s->errors + c * stride;
+    uint8_t *restrict codes = s->codes + c * stride;
+    for (int k = 0; k < width; k++) {
+        const float *level = s->levels + k * LANES;
+#pragma omp simd
+        for (int r = 0; r < LANES; r++) {
+            errors[k * LANES + r] = target[r] - g->scale[r] * level[r];
+            codes[k * LANES + r] = (uint8_t)(int)(level[r] - g->lowest[r]);
+        }
+    }
+    for (int64_t i = 0; i < c; i++) {
+        float *restrict y = s->y + i * stride;
+#pragma omp simd
+        for (int64_t r = 0; r < stride; r++) y[r] = snrq_madd(errors[r], u[i], y[r]);
+    }
+    float *swap = s->costs;
     s->costs = s->costs_next;
-    s->costs_next = costs;
+    s->costs_next = swap;
 }
 
-/* Codes of every survivor in this panel, and which beam of the panel's start each comes from. */
-static void trace_back(const snrq_panel *p, int count, int width, snrq_beam_scratch *s)
+/* Values of the strip's columns for all slots, as known before the strip. lane: of the tile. */
+static void start_strip(const snrq_beams *b, const snrq_tile *t, const snrq_panel *p, int64_t lane,
+                        int64_t begin, int64_t end, snrq_beam_scratch *s)
 {
-    for (int k = 0; k < count; k++) {
-        int32_t lane = k;
-        for (int64_t c = 0; c < p->width; c++) {
-            s->traced[(int64_t)k * SNRQ_BLOCK + c] = s->codes[c * width + lane];
-            lane = s->parents[c * width + lane];
+    int64_t stride = (int64_t)b->width * LANES;
+    const float *u = p->u + end * SNRQ_BLOCK + begin;
+    memset(s->values, 0, (size_t)b->width * STRIP * sizeof *s->values);
+    for (int r = 0; r < LANES; r++) {
+        snrq_beam_history_feed_back(&b->histories[t->row + lane + r], u, s->values,
+                                    s->values_scratch);
+        for (int64_t c = 0; c < end - begin; c++) {
+            float settled = t->y[(begin + c) * SNRQ_TILE_ROWS + lane + r];
+            for (int k = 0; k < b->width; k++)
+                s->y[c * stride + k * LANES + r] = settled + s->values[k * STRIP + c];
         }
-        s->roots[k] = lane;
     }
+    for (int32_t k = 0; k < b->width; k++)
+        for (int r = 0; r < LANES; r++) s->roots[k * LANES + r] = k;
+    memcpy(s->costs, b->costs + (t->row + lane) * b->width, (size_t)stride * sizeof *s->costs);
 }
 
-/* Makes room for `columns` recent columns. */
-static snrq_status reserve(snrq_beam_row *b, int64_t columns)
+/* Adds the strip to the histories, and its cheapest cost to the base. */
+static snrq_status end_strip(snrq_beams *b, const snrq_tile *t, int64_t lane, int64_t width,
+                             snrq_beam_scratch *s)
 {
-    if (columns <= b->capacity) return SNRQ_OK;
-    int64_t capacity = 2 * columns < b->columns ? 2 * columns : b->columns;
-    uint8_t *recent = NULL;
-    SNRQ_TRY(snrq_allocate((size_t)b->width * (size_t)capacity, 1, "recent codes", &recent));
-    for (int k = 0; k < b->count; k++)
-        memcpy(recent + k * capacity, b->recent + k * b->capacity,
-               (size_t)(b->settled - b->position));
-    free(b->recent);
-    b->recent = recent;
-    b->capacity = capacity;
+    int64_t stride = (int64_t)b->width * LANES;
+    float *costs = b->costs + (t->row + lane) * b->width;
+    for (int r = 0; r < LANES; r++) {
+        float least = s->costs[r];
+        snrq_beam_node *nodes = NULL;
+        for (int k = 0; k < b->width; k++) {
+            float cost = s->costs[k * LANES + r];
+            least = cost < least ? cost : least;
+            s->parents[k] = s->roots[k * LANES + r];
+        }
+        b->base[t->row + lane + r] += (double)least;
+        SNRQ_TRY(
+            snrq_beam_history_push(&b->histories[t->row + lane + r], b->width, s->parents, &nodes));
+        for (int k = 0; k < b->width; k++) {
+            costs[k * LANES + r] = s->costs[k * LANES + r] - least;
+            for (int64_t c = 0; c < STRIP; c++) {
+                int64_t at = c * stride + k * LANES + r;
+                nodes[k].errors[c] = c < width ? s->errors[at] : 0.0f;
+                nodes[k].codes[c] = c < width ? s->codes[at] : 0;
+            }
+        }
+    }
     return SNRQ_OK;
 }
 
-/* The survivors' recent codes: this panel's, followed by those of the beam each comes from. */
-static snrq_status take_over(const snrq_panel *p, int count, snrq_beam_row *b,
-                             const snrq_beam_scratch *s)
+snrq_status snrq_beams_tile(snrq_beams *b, const snrq_tile *t, const snrq_panel *p,
+                            snrq_beam_scratch *s)
 {
-    size_t recent = (size_t)(b->settled - b->position), width = (size_t)p->width;
-    uint8_t *old = NULL;
-    SNRQ_TRY(reserve(b, (int64_t)(recent + width)));
-    SNRQ_TRY(snrq_allocate((size_t)b->count, recent, "recent codes", &old));
-    for (int k = 0; k < b->count; k++)
-        memcpy(old + (size_t)k * recent, b->recent + k * b->capacity, recent);
-    for (int k = 0; k < count; k++) {
-        uint8_t *mine = b->recent + k * b->capacity;
-        memcpy(mine, s->traced + (int64_t)k * SNRQ_BLOCK, width);
-        memcpy(mine + width, old + (size_t)s->roots[k] * recent, recent);
+    column_grid grid;
+    for (int64_t begin = (p->width - 1) / STRIP * STRIP; begin >= 0; begin -= STRIP) {
+        int64_t end = begin + STRIP < p->width ? begin + STRIP : p->width;
+        for (int64_t lane = 0; lane < SNRQ_TILE_ROWS; lane += LANES) {
+            start_strip(b, t, p, lane, begin, end, s);
+            for (int64_t c = end - begin - 1; c >= 0; c--) {
+                int64_t at = begin + c;
+                load_grid(b, t, lane, p->begin + at, p->d2[at], &grid);
+                extend(&grid, b->width, s->y + c * b->width * LANES, s);
+                select_cheapest(&grid, b->width, c, end - begin, s);
+                commit(&grid, b->width, c, p->u + at * SNRQ_BLOCK + begin,
+                       t->target + at * SNRQ_TILE_ROWS + lane, s);
+            }
+            SNRQ_TRY(end_strip(b, t, lane, end - begin, s));
+        }
     }
-    free(old);
-    b->position = p->begin;
-    b->count = count;
-    memcpy(b->costs, s->costs, (size_t)count * sizeof *b->costs);
     return SNRQ_OK;
 }
 
-/* Moves the columns on which all survivors agree, oldest first, to the common part. */
-static void settle(snrq_beam_row *b)
+void snrq_beams_settle(snrq_beams *b, const snrq_tile *t, int64_t decided)
 {
-    while (b->settled > b->position) {
-        int64_t at = b->settled - 1 - b->position;
-        for (int k = 1; k < b->count; k++)
-            if (b->recent[k * b->capacity + at] != b->recent[at]) return;
-        b->common[--b->settled] = b->recent[at];
+    for (int r = 0; r < SNRQ_TILE_ROWS; r++) {
+        snrq_beam_history *h = &b->histories[t->row + r];
+        int settled = snrq_beam_history_settled(h);
+        for (int i = 0; i < settled; i++) {
+            int64_t begin = decided + (int64_t)(h->layers - 1 - i) * STRIP;
+            for (int64_t c = 0; c < STRIP && begin + c < b->columns; c++) {
+                b->errors[t->row * b->columns + (begin + c) * SNRQ_TILE_ROWS + r] =
+                    h->nodes[i].errors[c];
+                b->codes[(t->row + r) * b->columns + begin + c] = h->nodes[i].codes[c];
+            }
+        }
+        snrq_beam_history_drop(h, settled);
     }
 }
 
-snrq_status snrq_beam_panel(const snrq_rows *r, int64_t row, const snrq_panel *p, const float *y,
-                            float *errors, snrq_beam_row *b, snrq_beam_scratch *s)
+void snrq_beams_finish(const snrq_beams *b, snrq_rows *rows)
 {
-    int top = (1 << r->bits) - 1, count = b->count;
-    const float *target = r->target + row * r->columns,
-                *scales = r->scales + row * r->groups->count;
-    const uint8_t *zeros = r->zeros + row * r->groups->count;
-    start_panel(r, row, p, y, b, s);
-    for (int64_t c = p->width - 1; c >= 0; c--) {
-        int32_t g = r->groups->of_position[p->begin + c];
-        count = extend(b, count, c, p->d2[c], scales[g], zeros[g], top, s);
-        feed_back(p, c, count, b->width, target[p->begin + c], scales[g], zeros[g], s);
+    for (int64_t r = 0; r < b->rows; r++) {
+        const snrq_beam_history *h = &b->histories[r];
+        const float *costs = b->costs + r / LANES * LANES * b->width + r % LANES;
+        int best = 0;
+        for (int k = 1; k < b->width; k++)
+            if (costs[k * LANES] < costs[best * LANES]) best = k;
+        double cost = b->unit[r] * (b->base[r] + (double)costs[best * LANES]);
+        if (!(cost < rows->costs[r])) continue;
+        rows->costs[r] = cost;
+        uint8_t *codes = rows->codes + r * b->columns;
+        int64_t settled = (int64_t)h->layers * STRIP;
+        if (settled < b->columns)
+            memcpy(codes + settled, b->codes + r * b->columns + settled,
+                   (size_t)(b->columns - settled));
+        int32_t node = h->first[h->layers - 1] + best;
+        for (int64_t begin = 0; begin < settled; begin += STRIP, node = h->nodes[node].parent)
+            for (int64_t c = 0; c < STRIP && begin + c < b->columns; c++)
+                codes[begin + c] = h->nodes[node].codes[c];
     }
-    trace_back(p, count, b->width, s);
-    int64_t settled_before = b->settled;
-    SNRQ_TRY(take_over(p, count, b, s));
-    for (int64_t k = b->position; k < settled_before; k++) {
-        int32_t g = r->groups->of_position[k];
-        errors[k] = target[k] - scales[g] * (float)(b->recent[k - b->position] - zeros[g]);
-    }
-    settle(b);
-    return SNRQ_OK;
-}
-
-void snrq_beam_finish(const snrq_beam_row *b, uint8_t *codes, double *cost)
-{
-    if (!(b->costs[0] < *cost)) return;
-    *cost = b->costs[0];
-    memcpy(codes, b->recent, (size_t)b->settled);
-    memcpy(codes + b->settled, b->common + b->settled, (size_t)(b->columns - b->settled));
 }

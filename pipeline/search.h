@@ -68,13 +68,4 @@ snrq_status snrq_refine(const snrq_matrix *h, int64_t passes, snrq_rows *rows);
 snrq_status snrq_search_reference(const double *l, snrq_rounding rounding, int beam,
                                   const snrq_rows *rows, int64_t row, uint8_t *codes, double *cost);
 
-/* Internal to the search: a column panel of U with what belongs to it. */
-typedef struct snrq_panel {
-    int64_t begin, width; /* columns [begin, begin + width) */
-    int64_t below;        /* rows of u: columns - begin */
-    float *u; /* [below, SNRQ_BLOCK]: u[i][c] = L_{begin+i, begin+c} / L_{begin+c, begin+c} where i
-                 > c */
-    double d2[SNRQ_BLOCK];
-} snrq_panel;
-
 #endif
