@@ -14,20 +14,20 @@ static snrq_status create_arrays(const snrq_rows *rows, snrq_beams *b)
     SNRQ_TRY(snrq_allocate(cells, 1, "settled codes", &b->codes));
     SNRQ_TRY(snrq_allocate(m * (size_t)b->width, sizeof *b->costs, "beam costs", &b->costs));
     SNRQ_TRY(snrq_allocate(m, sizeof *b->base, "beam costs", &b->base));
-    SNRQ_TRY(snrq_allocate(m, sizeof *b->unit, "beam costs", &b->unit));
+    SNRQ_TRY(snrq_allocate(m, sizeof *b->per_unit, "beam costs", &b->per_unit));
     SNRQ_TRY(snrq_allocate(m, sizeof *b->histories, "beam histories", &b->histories));
     for (int64_t r = 0; r < rows->rows; r++)
         SNRQ_TRY(snrq_beam_history_create(rows->columns, b->width, &b->histories[r]));
     return SNRQ_OK;
 }
 
-/* The cost of a miss by one step of the row's largest scale: keeps fp32 costs in range. */
-static double cost_unit(const snrq_rows *rows, int64_t row, double d2)
+/* One over the cost of a miss by a step of the row's largest scale: keeps fp32 costs in range. */
+static double per_cost_unit(const snrq_rows *rows, int64_t row, double d2)
 {
     double most = 0.0;
     for (int64_t g = 0; g < rows->groups->count; g++)
         most = fmax(most, fabs((double)rows->scales[row * rows->groups->count + g]));
-    return most > 0.0 ? d2 * most * most : d2;
+    return 1.0 / (d2 * most * most);
 }
 
 snrq_status snrq_beams_create(const snrq_rows *rows, int beam, double d2, snrq_beams **out)
@@ -38,7 +38,7 @@ snrq_status snrq_beams_create(const snrq_rows *rows, int beam, double d2, snrq_b
     *b = (snrq_beams){.width = beam, .rows = rows->rows, .columns = rows->columns};
     SNRQ_TRY(create_arrays(rows, b));
     for (int64_t r = 0; r < rows->rows; r++) {
-        b->unit[r] = cost_unit(rows, r, d2);
+        b->per_unit[r] = per_cost_unit(rows, r, d2);
         for (int k = 1; k < beam; k++)
             b->costs[(r / LANES * beam + k) * LANES + r % LANES] = INFINITY;
     }
@@ -52,7 +52,7 @@ void snrq_beams_destroy(snrq_beams **beams)
     for (int64_t r = 0; r < b->rows && b->histories != NULL; r++)
         snrq_beam_history_free(&b->histories[r]);
     free(b->histories);
-    free(b->unit);
+    free(b->per_unit);
     free(b->base);
     free(b->costs);
     free(b->codes);
@@ -63,120 +63,98 @@ void snrq_beams_destroy(snrq_beams **beams)
 
 snrq_status snrq_beam_scratch_create(int beam, snrq_beam_scratch *s)
 {
-    size_t k = (size_t)beam, cells = k * LANES;
-    float **floats[] = {&s->costs, &s->costs_next, &s->levels,    &s->low,
-                        &s->high,  &s->other,      &s->other_cost};
-    for (size_t i = 0; i < sizeof floats / sizeof *floats; i++)
-        SNRQ_TRY(snrq_allocate(cells, sizeof(float), "beam scratch", floats[i]));
-    SNRQ_TRY(snrq_allocate(cells, sizeof *s->roots, "beam scratch", &s->roots));
-    SNRQ_TRY(snrq_allocate(cells * STRIP, sizeof *s->y, "beam scratch", &s->y));
-    SNRQ_TRY(snrq_allocate(cells * STRIP, sizeof *s->errors, "beam scratch", &s->errors));
-    SNRQ_TRY(snrq_allocate(cells * STRIP, 1, "beam scratch", &s->codes));
-    SNRQ_TRY(snrq_allocate(k * STRIP, sizeof *s->values, "beam scratch", &s->values));
-    SNRQ_TRY(snrq_allocate(k * STRIP, sizeof *s->values, "beam scratch", &s->values_scratch));
-    return snrq_allocate(k, sizeof *s->parents, "beam scratch", &s->parents);
+    size_t k = (size_t)beam, line = sizeof(snrq_lanes);
+    SNRQ_TRY(snrq_allocate(k * (9 + 2 * STRIP + 3) + STRIP * k / 4 + 2, line, "beam scratch",
+                           &s->memory));
+    s->costs = (snrq_lanes *)(((uintptr_t)s->memory + line - 1) / line * line);
+    s->extended = s->costs + k;
+    s->level = s->extended + k;
+    s->waiting = s->level + k;
+    s->waiting_level = s->waiting + k;
+    s->low = s->waiting_level + k;
+    s->high = s->low + k;
+    s->y = s->high + k;
+    s->errors = s->y + STRIP * k;
+    s->roots = (snrq_int_lanes *)(s->errors + STRIP * k);
+    s->values = (snrq_lanes *)(s->roots + k);
+    s->values_scratch = s->values + k;
+    s->codes = (snrq_byte_lanes *)(s->values_scratch + k);
+    s->parents = (int32_t *)(s->codes + STRIP * k);
+    return SNRQ_OK;
 }
 
 void snrq_beam_scratch_free(snrq_beam_scratch *s)
 {
-    free(s->costs);
-    free(s->costs_next);
-    free(s->levels);
-    free(s->low);
-    free(s->high);
-    free(s->other);
-    free(s->other_cost);
-    free(s->roots);
-    free(s->y);
-    free(s->errors);
-    free(s->codes);
-    free(s->values);
-    free(s->values_scratch);
-    free(s->parents);
+    free(s->memory);
     *s = (snrq_beam_scratch){0};
 }
 
-/* The rows whose slots are in the scratch, at one column. */
-typedef struct column_grid {
-    float scale[LANES], lowest[LANES], highest[LANES]; /* levels are code - zero */
-    float weight[LANES];                               /* d2 in units of the row */
-} column_grid;
+/* A column for the rows whose slots are in the scratch. */
+typedef struct column {
+    int64_t at, end;                          /* in the strip; columns of the strip */
+    snrq_lanes scale, steps, lowest, highest; /* steps = 1 / scale; levels are code - zero */
+    snrq_lanes weight;                        /* d2 in units of the row */
+} column;
 
-static void load_grid(const snrq_beams *b, const snrq_tile *t, int64_t lane, int64_t column,
-                      double d2, column_grid *out)
+static column load_column(const snrq_beams *b, const snrq_tile *t, int64_t lane, int64_t k,
+                          double d2)
 {
-    int64_t g = t->rows->groups->of_position[column];
-    const float *scales = t->scales + g * SNRQ_TILE_ROWS + lane;
-    const float *zeros = t->zeros + g * SNRQ_TILE_ROWS + lane;
-    const double *unit = b->unit + t->row + lane;
-    float top = (float)((1 << t->rows->bits) - 1);
-    for (int r = 0; r < LANES; r++) {
-        out->scale[r] = scales[r];
-        out->lowest[r] = -zeros[r];
-        out->highest[r] = top - zeros[r];
-        out->weight[r] = (float)(d2 / unit[r]);
-    }
+    int64_t g = (int64_t)t->rows->groups->of_position[k] * SNRQ_TILE_ROWS + lane;
+    const double *per_unit = b->per_unit + t->row + lane;
+    column out = {.scale = snrq_lanes_load(t->scales + g),
+                  .lowest = -snrq_lanes_load(t->zeros + g)};
+    out.highest = out.lowest + (float)((1 << t->rows->bits) - 1);
+    out.steps = 1.0f / out.scale;
+    for (int r = 0; r < LANES; r++) out.weight[r] = (float)(d2 * per_unit[r]);
+    return out;
 }
 
 /* The two levels around y of every beam: the nearer one extends it in its slot, the other one
  * waits.
  */
-static void extend(const column_grid *g, int width, const float *restrict y, snrq_beam_scratch *s)
+static void extend(const column *g, int width, const snrq_lanes *y, snrq_beam_scratch *s)
 {
+    snrq_lanes scale = g->scale, last = g->highest - 1.0f;
     for (int k = 0; k < width; k++) {
-        const float *mine = y + k * LANES, *cost = s->costs + k * LANES;
-        float *next = s->costs_next + k * LANES, *level = s->levels + k * LANES;
-        float *low = s->low + k * LANES, *high = s->high + k * LANES;
-        float *other = s->other + k * LANES, *other_cost = s->other_cost + k * LANES;
-#pragma omp simd
-        for (int r = 0; r < LANES; r++) {
-            float below = __builtin_floorf(mine[r] / g->scale[r]);
-            below = below > g->lowest[r] ? below : g->lowest[r];
-            below = below < g->highest[r] - 1.0f ? below : g->highest[r] - 1.0f;
-            float above = below + 1.0f;
-            float miss_below = mine[r] - g->scale[r] * below;
-            float miss_above = mine[r] - g->scale[r] * above;
-            float cost_below = snrq_madd(g->weight[r] * miss_below, miss_below, cost[r]);
-            float cost_above = snrq_madd(g->weight[r] * miss_above, miss_above, cost[r]);
-            bool down = cost_below <= cost_above;
-            next[r] = down ? cost_below : cost_above;
-            level[r] = down ? below : above;
-            other_cost[r] = down ? cost_above : cost_below;
-            other[r] = down ? above : below;
-            low[r] = below;
-            high[r] = above;
-        }
+        snrq_lanes below = snrq_lanes_max(snrq_lanes_min(y[k] * g->steps, last), g->lowest);
+        below = snrq_lanes_floor(below);
+        snrq_lanes above = below + 1.0f;
+        snrq_lanes miss_below = y[k] - scale * below, miss_above = y[k] - scale * above;
+        snrq_lanes cost_below = snrq_lanes_madd(g->weight * miss_below, miss_below, s->costs[k]);
+        snrq_lanes cost_above = snrq_lanes_madd(g->weight * miss_above, miss_above, s->costs[k]);
+        snrq_int_lanes down = cost_below <= cost_above;
+        s->extended[k] = snrq_lanes_min(cost_below, cost_above);
+        s->waiting[k] = snrq_lanes_max(cost_below, cost_above);
+        s->level[k] = snrq_lanes_select(down, below, above);
+        s->waiting_level[k] = snrq_lanes_select(down, above, below);
+        s->low[k] = below;
+        s->high[k] = above;
     }
 }
 
 /* The most expensive extension of each row and the cheapest level that waits. */
 typedef struct contest {
-    float worst[LANES], best[LANES];
-    int32_t worst_slot[LANES], best_slot[LANES];
+    snrq_lanes worst, best;
+    snrq_int_lanes worst_slot, best_slot;
 } contest;
 
-static void compare(int width, const snrq_beam_scratch *s, contest *out)
+static contest compare(int width, const snrq_beam_scratch *s)
 {
-    contest c;
-    for (int r = 0; r < LANES; r++) {
-        c.worst[r] = s->costs_next[r];
-        c.best[r] = s->other_cost[r];
-        c.worst_slot[r] = c.best_slot[r] = 0;
+    contest c = {.worst = s->extended[0], .best = s->waiting[0]};
+    snrq_lanes worst_slot = {0}, best_slot = {0};
+    for (int k = 1; k < width; k++) {
+        snrq_lanes slot = snrq_lanes_all((float)k);
+        worst_slot = snrq_lanes_select(s->extended[k] > c.worst, slot, worst_slot);
+        best_slot = snrq_lanes_select(s->waiting[k] < c.best, slot, best_slot);
+        c.worst = snrq_lanes_max(s->extended[k], c.worst);
+        c.best = snrq_lanes_min(s->waiting[k], c.best);
     }
-    for (int32_t k = 1; k < width; k++) {
-        const float *next = s->costs_next + k * LANES, *other = s->other_cost + k * LANES;
-#pragma omp simd
-        for (int r = 0; r < LANES; r++) {
-            c.worst_slot[r] = next[r] > c.worst[r] ? k : c.worst_slot[r];
-            c.worst[r] = next[r] > c.worst[r] ? next[r] : c.worst[r];
-            c.best_slot[r] = other[r] < c.best[r] ? k : c.best_slot[r];
-            c.best[r] = other[r] < c.best[r] ? other[r] : c.best[r];
-        }
-    }
-    *out = c;
+    c.worst_slot = __builtin_convertvector(worst_slot, snrq_int_lanes);
+    c.best_slot = __builtin_convertvector(best_slot, snrq_int_lanes);
+    return c;
 }
 
-static float cost_of(const column_grid *g, int r, float level, float y, float cost)
+static float cost_of(const column *g, int r, float level, float y, float cost)
 {
     if (level < g->lowest[r] || level > g->highest[r]) return INFINITY;
     float miss = y - g->scale[r] * level;
@@ -185,118 +163,96 @@ static float cost_of(const column_grid *g, int r, float level, float y, float co
 
 /* Lane r: the waiting level of beam `in` takes slot `out`; beam `in` gets its next level to wait.
  * The slot of `in` is not lost itself in this step: nothing that waits is cheaper than what was
- * taken from it. `end`: columns of the strip. */
-static void take_slot(const column_grid *g, int width, int64_t c, int64_t end, int r, int32_t in,
-                      int32_t out, snrq_beam_scratch *s)
+ * taken from it. */
+static void take_slot(const column *g, int width, int r, int32_t in, int32_t out,
+                      snrq_beam_scratch *s)
 {
-    int64_t from = in * LANES + r, to = out * LANES + r, stride = (int64_t)width * LANES;
-    s->levels[to] = s->other[from];
-    s->costs_next[to] = s->other_cost[from];
-    s->other_cost[to] = INFINITY;
-    s->roots[to] = s->roots[from];
-    for (int64_t i = 0; i <= c; i++) s->y[i * stride + to] = s->y[i * stride + from];
-    for (int64_t i = c + 1; i < end; i++) {
-        s->errors[i * stride + to] = s->errors[i * stride + from];
-        s->codes[i * stride + to] = s->codes[i * stride + from];
+    s->level[out][r] = s->waiting_level[in][r];
+    s->extended[out][r] = s->waiting[in][r];
+    s->waiting[out][r] = INFINITY;
+    s->roots[out][r] = s->roots[in][r];
+    for (int64_t i = 0; i <= g->at; i++) s->y[i * width + out][r] = s->y[i * width + in][r];
+    for (int64_t i = g->at + 1; i < g->end; i++) {
+        s->errors[i * width + out][r] = s->errors[i * width + in][r];
+        s->codes[i * width + out][r] = s->codes[i * width + in][r];
     }
-    float y = s->y[c * stride + from];
-    float below = cost_of(g, r, s->low[from] - 1.0f, y, s->costs[from]);
-    float above = cost_of(g, r, s->high[from] + 1.0f, y, s->costs[from]);
-    s->other_cost[from] = below <= above ? below : above;
-    s->other[from] = below <= above ? --s->low[from] : ++s->high[from];
+    float y = s->y[g->at * width + in][r], cost = s->costs[in][r];
+    float below = cost_of(g, r, s->low[in][r] - 1.0f, y, cost);
+    float above = cost_of(g, r, s->high[in][r] + 1.0f, y, cost);
+    s->waiting[in][r] = below <= above ? below : above;
+    s->waiting_level[in][r] = below <= above ? --s->low[in][r] : ++s->high[in][r];
 }
 
 /* Gives slots to waiting levels until none is cheaper than the extensions in the slots. */
-static void select_cheapest(const column_grid *g, int width, int64_t c, int64_t end,
-                            snrq_beam_scratch *s)
+static void select_cheapest(const column *g, int width, snrq_beam_scratch *s)
 {
-    int lanes[LANES], count;
-    do {
-        contest now;
-        compare(width, s, &now);
-        count = 0;
-        for (int r = 0; r < LANES; r++) {
-            lanes[count] = r;
-            count += now.best[r] < now.worst[r];
+    for (;;) {
+        contest now = compare(width, s);
+        uint32_t rows = snrq_lanes_bits(now.best < now.worst);
+        if (rows == 0) return;
+        for (; rows != 0; rows &= rows - 1) {
+            int r = __builtin_ctz(rows);
+            take_slot(g, width, r, now.best_slot[r], now.worst_slot[r], s);
         }
-        for (int i = 0; i < count; i++) {
-            int r = lanes[i];
-            take_slot(g, width, c, end, r, now.best_slot[r], now.worst_slot[r], s);
-        }
-    } while (count > 0);
+    }
 }
 
 /* Errors, codes and costs of the extensions, and what they add to the strip's columns to come. */
-static void commit(const column_grid *g, int width, int64_t c, const float *u,
-                   const float *restrict target, snrq_beam_scratch *s)
+static void commit(const column *g, int width, const float *u, snrq_lanes target,
+                   snrq_beam_scratch *s)
 {
-    int64_t stride = (int64_t)width * LANES;
-    float *restrict errors = s->errors + c * stride;
-    uint8_t *restrict codes = s->codes + c * stride;
+    snrq_lanes *costs = s->costs;
     for (int k = 0; k < width; k++) {
-        const float *level = s->levels + k * LANES;
-#pragma omp simd
-        for (int r = 0; r < LANES; r++) {
-            errors[k * LANES + r] = target[r] - g->scale[r] * level[r];
-            codes[k * LANES + r] = (uint8_t)(int)(level[r] - g->lowest[r]);
-        }
+        snrq_lanes error = target - g->scale * s->level[k];
+        s->errors[g->at * width + k] = error;
+        s->codes[g->at * width + k] =
+            __builtin_convertvector(s->level[k] - g->lowest, snrq_byte_lanes);
+        for (int64_t i = 0; i < g->at; i++)
+            s->y[i * width + k] = snrq_lanes_madd(error, snrq_lanes_all(u[i]), s->y[i * width + k]);
     }
-    for (int64_t i = 0; i < c; i++) {
-        float *restrict y = s->y + i * stride;
-#pragma omp simd
-        for (int64_t r = 0; r < stride; r++) y[r] = snrq_madd(errors[r], u[i], y[r]);
-    }
-    float *swap = s->costs;
-    s->costs = s->costs_next;
-    s->costs_next = swap;
+    s->costs = s->extended;
+    s->extended = costs;
 }
 
 /* Values of the strip's columns for all slots, as known before the strip. lane: of the tile. */
 static void start_strip(const snrq_beams *b, const snrq_tile *t, const snrq_panel *p, int64_t lane,
                         int64_t begin, int64_t end, snrq_beam_scratch *s)
 {
-    int64_t stride = (int64_t)b->width * LANES;
     const float *u = p->u + end * SNRQ_BLOCK + begin;
-    memset(s->values, 0, (size_t)b->width * STRIP * sizeof *s->values);
+    const float *settled = t->y + begin * SNRQ_TILE_ROWS + lane;
+    memset(s->values, 0, (size_t)b->width * sizeof *s->values);
     for (int r = 0; r < LANES; r++) {
         snrq_beam_history_feed_back(&b->histories[t->row + lane + r], u, s->values,
                                     s->values_scratch);
-        for (int64_t c = 0; c < end - begin; c++) {
-            float settled = t->y[(begin + c) * SNRQ_TILE_ROWS + lane + r];
-            for (int k = 0; k < b->width; k++)
-                s->y[c * stride + k * LANES + r] = settled + s->values[k * STRIP + c];
-        }
+        for (int k = 0; k < b->width; k++)
+            for (int64_t c = 0; c < end - begin; c++)
+                s->y[c * b->width + k][r] = settled[c * SNRQ_TILE_ROWS + r] + s->values[k][c];
     }
-    for (int32_t k = 0; k < b->width; k++)
-        for (int r = 0; r < LANES; r++) s->roots[k * LANES + r] = k;
-    memcpy(s->costs, b->costs + (t->row + lane) * b->width, (size_t)stride * sizeof *s->costs);
+    for (int32_t k = 0; k < b->width; k++) s->roots[k] = k - (snrq_int_lanes){0};
+    memcpy(s->costs, b->costs + (t->row + lane) * b->width, (size_t)b->width * sizeof *s->costs);
 }
 
 /* Adds the strip to the histories, and its cheapest cost to the base. */
 static snrq_status end_strip(snrq_beams *b, const snrq_tile *t, int64_t lane, int64_t width,
                              snrq_beam_scratch *s)
 {
-    int64_t stride = (int64_t)b->width * LANES;
-    float *costs = b->costs + (t->row + lane) * b->width;
+    snrq_lanes least = s->costs[0];
+    for (int k = 1; k < b->width; k++) least = snrq_lanes_min(least, s->costs[k]);
+    for (int k = 0; k < b->width; k++) {
+        float *costs = b->costs + (t->row + lane) * b->width + k * LANES;
+        snrq_lanes_store(costs, s->costs[k] - least);
+    }
     for (int r = 0; r < LANES; r++) {
-        float least = s->costs[r];
         snrq_beam_node *nodes = NULL;
-        for (int k = 0; k < b->width; k++) {
-            float cost = s->costs[k * LANES + r];
-            least = cost < least ? cost : least;
-            s->parents[k] = s->roots[k * LANES + r];
-        }
-        b->base[t->row + lane + r] += (double)least;
+        b->base[t->row + lane + r] += (double)least[r];
+        for (int k = 0; k < b->width; k++) s->parents[k] = s->roots[k][r];
         SNRQ_TRY(
             snrq_beam_history_push(&b->histories[t->row + lane + r], b->width, s->parents, &nodes));
-        for (int k = 0; k < b->width; k++) {
-            costs[k * LANES + r] = s->costs[k * LANES + r] - least;
+        for (int k = 0; k < b->width; k++)
             for (int64_t c = 0; c < STRIP; c++) {
-                int64_t at = c * stride + k * LANES + r;
-                nodes[k].errors[c] = c < width ? s->errors[at] : 0.0f;
-                nodes[k].codes[c] = c < width ? s->codes[at] : 0;
+                nodes[k].errors[c] = c < width ? s->errors[c * b->width + k][r] : 0.0f;
+                nodes[k].codes[c] = c < width ? s->codes[c * b->width + k][r] : 0;
             }
-        }
     }
     return SNRQ_OK;
 }
@@ -304,18 +260,18 @@ static snrq_status end_strip(snrq_beams *b, const snrq_tile *t, int64_t lane, in
 snrq_status snrq_beams_tile(snrq_beams *b, const snrq_tile *t, const snrq_panel *p,
                             snrq_beam_scratch *s)
 {
-    column_grid grid;
     for (int64_t begin = (p->width - 1) / STRIP * STRIP; begin >= 0; begin -= STRIP) {
         int64_t end = begin + STRIP < p->width ? begin + STRIP : p->width;
         for (int64_t lane = 0; lane < SNRQ_TILE_ROWS; lane += LANES) {
             start_strip(b, t, p, lane, begin, end, s);
-            for (int64_t c = end - begin - 1; c >= 0; c--) {
-                int64_t at = begin + c;
-                load_grid(b, t, lane, p->begin + at, p->d2[at], &grid);
-                extend(&grid, b->width, s->y + c * b->width * LANES, s);
-                select_cheapest(&grid, b->width, c, end - begin, s);
-                commit(&grid, b->width, c, p->u + at * SNRQ_BLOCK + begin,
-                       t->target + at * SNRQ_TILE_ROWS + lane, s);
+            for (int64_t c = end - 1; c >= begin; c--) {
+                column now = load_column(b, t, lane, p->begin + c, p->d2[c]);
+                now.at = c - begin;
+                now.end = end - begin;
+                extend(&now, b->width, s->y + now.at * b->width, s);
+                select_cheapest(&now, b->width, s);
+                commit(&now, b->width, p->u + c * SNRQ_BLOCK + begin,
+                       snrq_lanes_load(t->target + c * SNRQ_TILE_ROWS + lane), s);
             }
             SNRQ_TRY(end_strip(b, t, lane, end - begin, s));
         }
@@ -348,7 +304,7 @@ void snrq_beams_finish(const snrq_beams *b, snrq_rows *rows)
         int best = 0;
         for (int k = 1; k < b->width; k++)
             if (costs[k * LANES] < costs[best * LANES]) best = k;
-        double cost = b->unit[r] * (b->base[r] + (double)costs[best * LANES]);
+        double cost = (b->base[r] + (double)costs[best * LANES]) / b->per_unit[r];
         if (!(cost < rows->costs[r])) continue;
         rows->costs[r] = cost;
         uint8_t *codes = rows->codes + r * b->columns;

@@ -19,11 +19,11 @@
 typedef struct snrq_beams {
     int width; /* K */
     int64_t rows, columns;
-    float *errors;  /* [tiles][columns][SNRQ_TILE_ROWS] R - Q of settled columns, else 0 */
-    uint8_t *codes; /* [rows][columns] of settled columns */
-    float *costs;   /* [rows / SNRQ_LANES][K][SNRQ_LANES] above base; infinite: no beam */
-    double *base;   /* [rows] in units */
-    double *unit;   /* [rows] */
+    float *errors;    /* [tiles][columns][SNRQ_TILE_ROWS] R - Q of settled columns, else 0 */
+    uint8_t *codes;   /* [rows][columns] of settled columns */
+    float *costs;     /* [rows / SNRQ_LANES][K][SNRQ_LANES] above base; infinite: no beam */
+    double *base;     /* [rows] in units */
+    double *per_unit; /* [rows] one over the unit */
     snrq_beam_history *histories; /* [rows] */
 } snrq_beams;
 
@@ -31,17 +31,17 @@ typedef struct snrq_beams {
 snrq_status snrq_beams_create(const snrq_rows *rows, int beam, double d2, snrq_beams **out);
 void snrq_beams_destroy(snrq_beams **beams);
 
-/* Scratch of one thread: the slots of SNRQ_LANES rows in a strip. Column c of the strip, slot k,
- * lane r. */
+/* Scratch of one thread: the slots of SNRQ_LANES rows in a strip. [K] of lanes, or [SNRQ_STRIP][K];
+ * see beam.c. */
 typedef struct snrq_beam_scratch {
-    int32_t *roots; /* [K][LANES] slot before the strip; the arrays below have the same shape */
-    float *costs, *costs_next, *levels; /* levels: code - zero of the extension */
-    float *low, *high;                  /* levels of a beam tried so far */
-    float *other, *other_cost;          /* its next nearest level */
-    float *y, *errors;                  /* [SNRQ_STRIP][K][LANES] */
-    uint8_t *codes;                     /* the same shape */
-    float *values, *values_scratch;     /* [K][SNRQ_STRIP] */
-    int32_t *parents;                   /* [K] */
+    void *memory; /* owned: all that follows */
+    snrq_lanes *costs, *extended, *level;
+    snrq_lanes *waiting, *waiting_level, *low, *high;
+    snrq_lanes *y, *errors;
+    snrq_byte_lanes *codes;
+    snrq_int_lanes *roots;
+    snrq_lanes *values, *values_scratch; /* [K], a lane is a column */
+    int32_t *parents;                    /* [K] */
 } snrq_beam_scratch;
 
 snrq_status snrq_beam_scratch_create(int beam, snrq_beam_scratch *out);

@@ -86,36 +86,31 @@ void snrq_beam_history_drop(snrq_beam_history *h, int layers)
     for (int32_t i = 0; i < h->first[h->layers]; i++) h->nodes[i].parent -= layers;
 }
 
-/* out [SNRQ_STRIP] = in + errors u; in may be NULL for zero. Two sums, so that they overlap. */
-static void add_node(const snrq_beam_node *node, const float *restrict u, const float *in,
-                     float *restrict out)
+/* before + errors u, one lane per column. Two sums, so that they overlap. */
+static snrq_lanes add_node(const float *errors, const float *u, snrq_lanes before)
 {
-    float even[SNRQ_STRIP], odd[SNRQ_STRIP] = {0};
-    for (int i = 0; i < SNRQ_STRIP; i++) even[i] = in != NULL ? in[i] : 0.0f;
-    for (int j = 0; j < SNRQ_STRIP; j += 2) {
-        const float *u0 = u + j * SNRQ_BLOCK, *u1 = u0 + SNRQ_BLOCK;
-        float e0 = node->errors[j], e1 = node->errors[j + 1];
-#pragma omp simd
-        for (int i = 0; i < SNRQ_STRIP; i++) even[i] = snrq_madd(e0, u0[i], even[i]);
-#pragma omp simd
-        for (int i = 0; i < SNRQ_STRIP; i++) odd[i] = snrq_madd(e1, u1[i], odd[i]);
+    snrq_lanes odd = {0};
+    for (int j = 0; j < SNRQ_STRIP; j += 2, u += 2 * SNRQ_BLOCK) {
+        before = snrq_lanes_madd(snrq_lanes_all(errors[j]), snrq_lanes_load(u), before);
+        odd = snrq_lanes_madd(snrq_lanes_all(errors[j + 1]), snrq_lanes_load(u + SNRQ_BLOCK), odd);
     }
-    for (int i = 0; i < SNRQ_STRIP; i++) out[i] = even[i] + odd[i];
+    return before + odd;
 }
 
-void snrq_beam_history_feed_back(const snrq_beam_history *h, const float *u, float *values,
-                                 float *scratch)
+void snrq_beam_history_feed_back(const snrq_beam_history *h, const float *u, snrq_lanes *values,
+                                 snrq_lanes *scratch)
 {
     /* The layers take turns with the two arrays, so that the last one lands in values. */
     for (int layer = 0; layer < h->layers; layer++) {
         int younger = h->layers - 1 - layer;
-        float *out = younger % 2 == 0 ? values : scratch, *in = younger % 2 == 0 ? scratch : values;
+        snrq_lanes *out = younger % 2 == 0 ? values : scratch;
+        const snrq_lanes *in = younger % 2 == 0 ? scratch : values;
         for (int32_t i = h->first[layer]; i < h->first[layer + 1]; i++) {
             const snrq_beam_node *node = &h->nodes[i];
-            const float *before = NULL;
-            if (layer > 0) before = in + (node->parent - h->first[layer - 1]) * SNRQ_STRIP;
-            add_node(node, u + younger * SNRQ_STRIP * SNRQ_BLOCK, before,
-                     out + (i - h->first[layer]) * SNRQ_STRIP);
+            snrq_lanes before = {0};
+            if (layer > 0) before = in[node->parent - h->first[layer - 1]];
+            out[i - h->first[layer]] =
+                add_node(node->errors, u + younger * SNRQ_STRIP * SNRQ_BLOCK, before);
         }
     }
 }

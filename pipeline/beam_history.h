@@ -40,10 +40,10 @@ int snrq_beam_history_settled(const snrq_beam_history *history);
 /* Removes that many settled layers. */
 void snrq_beam_history_drop(snrq_beam_history *history, int layers);
 
-/* values [beams][SNRQ_STRIP] = sum of the errors times u over all columns of the history, for the
- * beams of the newest layer. u [..][SNRQ_BLOCK] begins at the newest layer's first column; scratch
- * is of the size of values. */
-void snrq_beam_history_feed_back(const snrq_beam_history *history, const float *u, float *values,
-                                 float *scratch);
+/* values [beams]: the sum of the errors times u over all columns of the history for each beam of
+ * the newest layer, one lane per column. u [..][SNRQ_BLOCK] begins at the newest layer's first
+ * column; scratch is of the size of values. */
+void snrq_beam_history_feed_back(const snrq_beam_history *history, const float *u,
+                                 snrq_lanes *values, snrq_lanes *scratch);
 
 #endif

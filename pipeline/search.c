@@ -147,7 +147,7 @@ static void load_grids(const snrq_rows *r, search_state *s)
         }
 }
 
-static snrq_status create_state(const snrq_rows *r, snrq_rounding rounding, int beam,
+static snrq_status create_state(const snrq_rows *r, snrq_rounding rounding, int beam, double d2,
                                 search_state *s)
 {
     size_t cells = (size_t)(r->rows * r->columns), grids = (size_t)(r->rows * r->groups->count);
@@ -157,7 +157,7 @@ static snrq_status create_state(const snrq_rows *r, snrq_rounding rounding, int 
     SNRQ_TRY(snrq_allocate(grids, sizeof(float), "zeros", &s->zeros));
     load_grids(r, s);
     if (beam == 1 || rounding == SNRQ_ROUND_NEAREST) return SNRQ_OK;
-    return snrq_beams_create(r, beam, 1.0, &s->beams);
+    return snrq_beams_create(r, beam, d2, &s->beams);
 }
 
 static void free_state(search_state *s)
@@ -173,9 +173,10 @@ snrq_status snrq_search(const snrq_matrix *l, snrq_rounding rounding, int beam, 
     const snrq_context *context = l->grid->context;
     search_state state = {0};
     snrq_panel panel = {0};
-    double *buffer = NULL;
+    double *buffer = NULL, last = 1.0;
     size_t panel_cells = (size_t)l->columns * SNRQ_BLOCK;
-    snrq_status status = create_state(rows, rounding, beam, &state);
+    SNRQ_TRY(snrq_matrix_broadcast_panel(l, l->columns - 1, 1, l->columns - 1, &last));
+    snrq_status status = create_state(rows, rounding, beam, last * last, &state);
     if (status == SNRQ_OK)
         status = snrq_allocate(panel_cells + SNRQ_STRIP * SNRQ_BLOCK, sizeof *panel.u, "panel of L",
                                &panel.u);

@@ -9,9 +9,10 @@
 #ifndef SNRQ_SEARCH_TILE_H
 #define SNRQ_SEARCH_TILE_H
 
+#include "pipeline/lanes.h"
 #include "pipeline/search.h"
 
-enum { SNRQ_STRIP = 16, SNRQ_LANES = 16 };
+enum { SNRQ_STRIP = SNRQ_LANES }; /* so that a strip's columns fill a vector, too */
 _Static_assert(SNRQ_BLOCK % SNRQ_STRIP == 0, "a panel is whole strips");
 _Static_assert(SNRQ_TILE_ROWS % SNRQ_LANES == 0, "a tile is whole vectors");
 
@@ -34,17 +35,6 @@ typedef struct snrq_tile {
     float *target;       /* [SNRQ_BLOCK][SNRQ_TILE_ROWS] R */
     float *y;            /* the same shape: the values to round, as far as they are known */
 } snrq_tile;
-
-/* a * b + c: in one rounding where the machine has it at full speed. The same in every place of one
- * build. */
-static inline float snrq_madd(float a, float b, float c)
-{
-#ifdef __FP_FAST_FMAF
-    return __builtin_fmaf(a, b, c);
-#else
-    return a * b + c;
-#endif
-}
 
 /* Rounds the rows of a tile greedily in a panel: tile->y (used up) holds the panel's values with
  * all decided columns brought in; errors [columns][SNRQ_TILE_ROWS] receives R - Q, and codes and

@@ -1,0 +1,89 @@
+/* Internal to the search: SNRQ_LANES floats as one value, by the vector extensions that gcc and
+ * clang share. The compiler makes of them what the machine has; each lane is computed as a float.
+ */
+#ifndef SNRQ_LANES_H
+#define SNRQ_LANES_H
+
+#include <stdint.h>
+#include <string.h>
+
+enum { SNRQ_LANES = 16 };
+
+typedef float snrq_lanes __attribute__((vector_size(SNRQ_LANES * sizeof(float))));
+typedef int32_t snrq_int_lanes __attribute__((vector_size(SNRQ_LANES * sizeof(int32_t))));
+typedef uint8_t snrq_byte_lanes __attribute__((vector_size(SNRQ_LANES)));
+
+/* a * b + c: in one rounding where the machine has it at full speed. The same in every place of one
+ * build. */
+static inline float snrq_madd(float a, float b, float c)
+{
+#ifdef __FP_FAST_FMAF
+    return __builtin_fmaf(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
+static inline snrq_lanes snrq_lanes_load(const float *from)
+{
+    snrq_lanes x;
+    memcpy(&x, from, sizeof x);
+    return x;
+}
+
+static inline void snrq_lanes_store(float *to, snrq_lanes x)
+{
+    memcpy(to, &x, sizeof x);
+}
+
+static inline snrq_lanes snrq_lanes_all(float x)
+{
+    return x - (snrq_lanes){0};
+}
+
+/* yes where mask (all bits set or none), no elsewhere */
+static inline snrq_lanes snrq_lanes_select(snrq_int_lanes mask, snrq_lanes yes, snrq_lanes no)
+{
+    return (snrq_lanes)(((snrq_int_lanes)yes & mask) | ((snrq_int_lanes)no & ~mask));
+}
+
+static inline snrq_lanes snrq_lanes_min(snrq_lanes a, snrq_lanes b)
+{
+    return snrq_lanes_select(a < b, a, b);
+}
+
+static inline snrq_lanes snrq_lanes_max(snrq_lanes a, snrq_lanes b)
+{
+    return snrq_lanes_select(a > b, a, b);
+}
+
+/* Largest integer <= x, for |x| < 2^22: there adding and subtracting 1.5 * 2^23 rounds to an
+ * integer.
+ */
+static inline snrq_lanes snrq_lanes_floor(snrq_lanes x)
+{
+    snrq_lanes nearest = (x + 0x1.8p23f) - 0x1.8p23f;
+    return nearest + __builtin_convertvector(nearest > x, snrq_lanes); /* true is -1 */
+}
+
+/* a * b + c, as snrq_madd. */
+static inline snrq_lanes snrq_lanes_madd(snrq_lanes a, snrq_lanes b, snrq_lanes c)
+{
+    snrq_lanes out;
+    for (int r = 0; r < SNRQ_LANES; r++) out[r] = snrq_madd(a[r], b[r], c[r]);
+    return out;
+}
+
+/* Bit r is set where mask is in lane r. */
+static inline uint32_t snrq_lanes_bits(snrq_int_lanes mask)
+{
+    const snrq_int_lanes bit = {1 << 0,  1 << 1,  1 << 2,  1 << 3, 1 << 4,  1 << 5,
+                                1 << 6,  1 << 7,  1 << 8,  1 << 9, 1 << 10, 1 << 11,
+                                1 << 12, 1 << 13, 1 << 14, 1 << 15};
+    uint32_t bits = 0;
+    mask &= bit;
+    for (int r = 0; r < SNRQ_LANES; r++) bits |= (uint32_t)mask[r];
+    return bits;
+}
+
+#endif
