@@ -64,8 +64,9 @@ void snrq_beams_destroy(snrq_beams **beams)
 snrq_status snrq_beam_scratch_create(int beam, snrq_beam_scratch *s)
 {
     size_t k = (size_t)beam, line = sizeof(snrq_lanes);
-    SNRQ_TRY(snrq_allocate(k * (9 + 2 * STRIP + 3) + STRIP * k / 4 + 2, line, "beam scratch",
-                           &s->memory));
+    size_t lanes = k * (7 + STRIP + LANES + 1);
+    SNRQ_TRY(snrq_allocate((lanes + 1) * line + k * (sizeof *s->roots + STRIP * LANES + 4), 1,
+                           "beam scratch", &s->memory));
     s->costs = (snrq_lanes *)(((uintptr_t)s->memory + line - 1) / line * line);
     s->extended = s->costs + k;
     s->level = s->extended + k;
@@ -74,11 +75,10 @@ snrq_status snrq_beam_scratch_create(int beam, snrq_beam_scratch *s)
     s->low = s->waiting_level + k;
     s->high = s->low + k;
     s->y = s->high + k;
-    s->errors = s->y + STRIP * k;
-    s->roots = (snrq_int_lanes *)(s->errors + STRIP * k);
-    s->values = (snrq_lanes *)(s->roots + k);
-    s->values_scratch = s->values + k;
-    s->codes = (snrq_byte_lanes *)(s->values_scratch + k);
+    s->values = s->y + STRIP * k;
+    s->values_scratch = s->values + LANES * k;
+    s->roots = (snrq_int_lanes *)(s->values_scratch + k);
+    s->codes = (snrq_byte_lanes *)(s->roots + k);
     s->parents = (int32_t *)(s->codes + STRIP * k);
     return SNRQ_OK;
 }
@@ -172,10 +172,8 @@ static void take_slot(const column *g, int width, int r, int32_t in, int32_t out
     s->waiting[out][r] = INFINITY;
     s->roots[out][r] = s->roots[in][r];
     for (int64_t i = 0; i <= g->at; i++) s->y[i * width + out][r] = s->y[i * width + in][r];
-    for (int64_t i = g->at + 1; i < g->end; i++) {
-        s->errors[i * width + out][r] = s->errors[i * width + in][r];
+    for (int64_t i = g->at + 1; i < g->end; i++)
         s->codes[i * width + out][r] = s->codes[i * width + in][r];
-    }
     float y = s->y[g->at * width + in][r], cost = s->costs[in][r];
     float below = cost_of(g, r, s->low[in][r] - 1.0f, y, cost);
     float above = cost_of(g, r, s->high[in][r] + 1.0f, y, cost);
@@ -204,9 +202,7 @@ static void commit(const column *g, int width, const float *u, snrq_lanes target
     snrq_lanes *costs = s->costs;
     for (int k = 0; k < width; k++) {
         snrq_lanes error = target - g->scale * s->level[k];
-        s->errors[g->at * width + k] = error;
-        s->codes[g->at * width + k] =
-            __builtin_convertvector(s->level[k] - g->lowest, snrq_byte_lanes);
+        s->codes[g->at * width + k] = snrq_lanes_to_bytes(s->level[k] - g->lowest);
         for (int64_t i = 0; i < g->at; i++)
             s->y[i * width + k] = snrq_lanes_madd(error, snrq_lanes_all(u[i]), s->y[i * width + k]);
     }
@@ -220,40 +216,58 @@ static void start_strip(const snrq_beams *b, const snrq_tile *t, const snrq_pane
 {
     const float *u = p->u + end * SNRQ_BLOCK + begin;
     const float *settled = t->y + begin * SNRQ_TILE_ROWS + lane;
-    memset(s->values, 0, (size_t)b->width * sizeof *s->values);
-    for (int r = 0; r < LANES; r++) {
-        snrq_beam_history_feed_back(&b->histories[t->row + lane + r], u, s->values,
+    memset(s->values, 0, (size_t)b->width * LANES * sizeof *s->values); /* before the first strip */
+    for (int r = 0; r < LANES; r++)
+        snrq_beam_history_feed_back(&b->histories[t->row + lane + r], u, s->values + r * b->width,
                                     s->values_scratch);
-        for (int k = 0; k < b->width; k++)
-            for (int64_t c = 0; c < end - begin; c++)
-                s->y[c * b->width + k][r] = settled[c * SNRQ_TILE_ROWS + r] + s->values[k][c];
+    for (int k = 0; k < b->width; k++) {
+        snrq_lanes rows[LANES];
+        for (int r = 0; r < LANES; r++) rows[r] = s->values[r * b->width + k];
+        snrq_lanes_transpose(rows);
+        for (int64_t c = 0; c < end - begin; c++)
+            s->y[c * b->width + k] = rows[c] + snrq_lanes_load(settled + c * SNRQ_TILE_ROWS);
+        s->roots[k] = k - (snrq_int_lanes){0};
     }
-    for (int32_t k = 0; k < b->width; k++) s->roots[k] = k - (snrq_int_lanes){0};
     memcpy(s->costs, b->costs + (t->row + lane) * b->width, (size_t)b->width * sizeof *s->costs);
 }
 
+/* Writes slot k's errors and codes in the strip to the histories' newest layers. */
+static void store_nodes(const snrq_beams *b, const snrq_tile *t, const snrq_panel *p, int64_t lane,
+                        int64_t begin, int64_t end, int k, const snrq_beam_scratch *s)
+{
+    snrq_lanes errors[STRIP] = {0};
+    snrq_byte_lanes codes[STRIP] = {0};
+    for (int64_t c = begin; c < end; c++) {
+        int64_t g = (int64_t)t->rows->groups->of_position[p->begin + c] * SNRQ_TILE_ROWS + lane;
+        codes[c - begin] = s->codes[(c - begin) * b->width + k];
+        errors[c - begin] =
+            snrq_lanes_load(t->target + c * SNRQ_TILE_ROWS + lane) -
+            snrq_lanes_load(t->scales + g) *
+                (snrq_lanes_of_bytes(codes[c - begin]) - snrq_lanes_load(t->zeros + g));
+    }
+    snrq_lanes_transpose(errors);
+    snrq_byte_lanes_transpose(codes);
+    for (int r = 0; r < LANES; r++) {
+        snrq_beam_node *node = snrq_beam_history_newest(&b->histories[t->row + lane + r]) + k;
+        memcpy(node->errors, &errors[r], sizeof node->errors);
+        memcpy(node->codes, &codes[r], sizeof node->codes);
+    }
+}
+
 /* Adds the strip to the histories, and its cheapest cost to the base. */
-static snrq_status end_strip(snrq_beams *b, const snrq_tile *t, int64_t lane, int64_t width,
-                             snrq_beam_scratch *s)
+static snrq_status end_strip(snrq_beams *b, const snrq_tile *t, const snrq_panel *p, int64_t lane,
+                             int64_t begin, int64_t end, snrq_beam_scratch *s)
 {
     snrq_lanes least = s->costs[0];
     for (int k = 1; k < b->width; k++) least = snrq_lanes_min(least, s->costs[k]);
-    for (int k = 0; k < b->width; k++) {
-        float *costs = b->costs + (t->row + lane) * b->width + k * LANES;
-        snrq_lanes_store(costs, s->costs[k] - least);
-    }
+    for (int k = 0; k < b->width; k++)
+        snrq_lanes_store(b->costs + (t->row + lane) * b->width + k * LANES, s->costs[k] - least);
     for (int r = 0; r < LANES; r++) {
-        snrq_beam_node *nodes = NULL;
         b->base[t->row + lane + r] += (double)least[r];
         for (int k = 0; k < b->width; k++) s->parents[k] = s->roots[k][r];
-        SNRQ_TRY(
-            snrq_beam_history_push(&b->histories[t->row + lane + r], b->width, s->parents, &nodes));
-        for (int k = 0; k < b->width; k++)
-            for (int64_t c = 0; c < STRIP; c++) {
-                nodes[k].errors[c] = c < width ? s->errors[c * b->width + k][r] : 0.0f;
-                nodes[k].codes[c] = c < width ? s->codes[c * b->width + k][r] : 0;
-            }
+        SNRQ_TRY(snrq_beam_history_push(&b->histories[t->row + lane + r], b->width, s->parents));
     }
+    for (int k = 0; k < b->width; k++) store_nodes(b, t, p, lane, begin, end, k, s);
     return SNRQ_OK;
 }
 
@@ -273,7 +287,7 @@ snrq_status snrq_beams_tile(snrq_beams *b, const snrq_tile *t, const snrq_panel 
                 commit(&now, b->width, p->u + c * SNRQ_BLOCK + begin,
                        snrq_lanes_load(t->target + c * SNRQ_TILE_ROWS + lane), s);
             }
-            SNRQ_TRY(end_strip(b, t, lane, end - begin, s));
+            SNRQ_TRY(end_strip(b, t, p, lane, begin, end, s));
         }
     }
     return SNRQ_OK;
@@ -313,7 +327,7 @@ void snrq_beams_finish(const snrq_beams *b, snrq_rows *rows)
             memcpy(codes + settled, b->codes + r * b->columns + settled,
                    (size_t)(b->columns - settled));
         int32_t node = h->first[h->layers - 1] + best;
-        for (int64_t begin = 0; begin < settled; begin += STRIP, node = h->nodes[node].parent)
+        for (int64_t begin = 0; begin < settled; begin += STRIP, node = h->parents[node])
             for (int64_t c = 0; c < STRIP && begin + c < b->columns; c++)
                 codes[begin + c] = h->nodes[node].codes[c];
     }

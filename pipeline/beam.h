@@ -37,10 +37,10 @@ typedef struct snrq_beam_scratch {
     void *memory; /* owned: all that follows */
     snrq_lanes *costs, *extended, *level;
     snrq_lanes *waiting, *waiting_level, *low, *high;
-    snrq_lanes *y, *errors;
+    snrq_lanes *y;
     snrq_byte_lanes *codes;
     snrq_int_lanes *roots;
-    snrq_lanes *values, *values_scratch; /* [K], a lane is a column */
+    snrq_lanes *values, *values_scratch; /* [rows][K] and [K]; a lane is a column */
     int32_t *parents;                    /* [K] */
 } snrq_beam_scratch;
 

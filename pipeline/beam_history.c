@@ -4,67 +4,73 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DROPPED = -1 };
+/* Room for `capacity` nodes instead of what there is. */
+static snrq_status reserve(snrq_beam_history *h, int64_t capacity)
+{
+    size_t count = (size_t)capacity, used = (size_t)h->first[h->layers];
+    snrq_beam_node *nodes = NULL;
+    int32_t *parents = NULL;
+    SNRQ_TRY(snrq_allocate(count, sizeof *nodes, "beam history", &nodes));
+    snrq_status status = snrq_allocate(3 * count + 1, sizeof *parents, "beam history", &parents);
+    if (status != SNRQ_OK) {
+        free(nodes);
+        return status;
+    }
+    if (used > 0) memcpy(nodes, h->nodes, used * sizeof *nodes);
+    if (used > 0) memcpy(parents, h->parents, used * sizeof *parents);
+    free(h->nodes);
+    free(h->parents);
+    h->nodes = nodes;
+    h->parents = parents;
+    h->capacity = capacity;
+    return SNRQ_OK;
+}
 
 snrq_status snrq_beam_history_create(int64_t columns, int beam, snrq_beam_history *out)
 {
-    *out = (snrq_beam_history){.capacity = 4 * (int64_t)beam};
+    *out = (snrq_beam_history){0};
     SNRQ_TRY(snrq_allocate((size_t)(columns / SNRQ_STRIP + 2), sizeof *out->first, "beam history",
                            &out->first));
-    return snrq_allocate((size_t)out->capacity, sizeof *out->nodes, "beam history", &out->nodes);
+    return reserve(out, 4 * (int64_t)beam);
 }
 
 void snrq_beam_history_free(snrq_beam_history *h)
 {
     free(h->first);
     free(h->nodes);
+    free(h->parents);
     *h = (snrq_beam_history){0};
 }
 
 /* Drops the nodes from which none of the beams to come descends. parents [count] becomes indices in
- * nodes. */
-static void prune(snrq_beam_history *h, int count, int32_t *parents)
+ * nodes. scratch [2 nodes + 1]. */
+static void prune(snrq_beam_history *h, int count, int32_t *parents, int32_t *scratch)
 {
-    snrq_beam_node *nodes = h->nodes;
-    int32_t newest = h->first[h->layers - 1], end = h->first[h->layers], kept = 0, i = 0;
-    for (i = 0; i < end; i++) nodes[i].moved = DROPPED;
-    for (int k = 0; k < count; k++) nodes[newest + parents[k]].moved = 0;
-    for (i = end - 1; i >= h->first[1]; i--)
-        if (nodes[i].moved != DROPPED) nodes[nodes[i].parent].moved = 0;
-    i = 0;
-    for (int layer = 0; layer < h->layers; layer++) {
-        for (end = h->first[layer + 1]; i < end; i++) {
-            if (nodes[i].moved == DROPPED) continue;
-            if (layer > 0) nodes[i].parent = nodes[nodes[i].parent].moved;
-            nodes[i].moved = kept++;
-        }
-        h->first[layer + 1] = kept;
+    int32_t newest = h->first[h->layers - 1], end = h->first[h->layers], to = 0;
+    int32_t *kept = scratch, *moved = scratch + end;
+    memset(kept, 0, (size_t)end * sizeof *kept);
+    for (int k = 0; k < count; k++) kept[newest + parents[k]] = 1;
+    for (int32_t i = end - 1; i >= h->first[1]; i--) kept[h->parents[i]] |= kept[i];
+    for (int32_t i = 0; i < end; i++) {
+        moved[i] = to;
+        to += kept[i];
     }
-    for (int k = 0; k < count; k++) parents[k] = nodes[newest + parents[k]].moved;
-    for (i = 0; i < end; i++)
-        if (nodes[i].moved != DROPPED && nodes[i].moved != i) nodes[nodes[i].moved] = nodes[i];
+    moved[end] = to;
+    for (int k = 0; k < count; k++) parents[k] = moved[newest + parents[k]];
+    for (int layer = 1; layer <= h->layers; layer++) h->first[layer] = moved[h->first[layer]];
+    for (int32_t i = 0; i < end; i++) {
+        if (!kept[i]) continue;
+        h->parents[moved[i]] = moved[h->parents[i]];
+        if (moved[i] != i) h->nodes[moved[i]] = h->nodes[i];
+    }
 }
 
-static snrq_status reserve(snrq_beam_history *h, int64_t count)
+snrq_status snrq_beam_history_push(snrq_beam_history *h, int count, int32_t *parents)
 {
-    snrq_beam_node *nodes = NULL;
-    if (count <= h->capacity) return SNRQ_OK;
-    SNRQ_TRY(snrq_allocate((size_t)(2 * count), sizeof *nodes, "beam history", &nodes));
-    memcpy(nodes, h->nodes, (size_t)h->first[h->layers] * sizeof *nodes);
-    free(h->nodes);
-    h->nodes = nodes;
-    h->capacity = 2 * count;
-    return SNRQ_OK;
-}
-
-snrq_status snrq_beam_history_push(snrq_beam_history *h, int count, int32_t *parents,
-                                   snrq_beam_node **out)
-{
-    if (h->layers > 0) prune(h, count, parents);
+    if (h->layers > 0) prune(h, count, parents, h->parents + h->capacity);
     int32_t begin = h->first[h->layers];
-    SNRQ_TRY(reserve(h, begin + count));
-    *out = h->nodes + begin;
-    for (int k = 0; k < count; k++) (*out)[k].parent = parents[k];
+    if (begin + count > h->capacity) SNRQ_TRY(reserve(h, 2 * (int64_t)(begin + count)));
+    memcpy(h->parents + begin, parents, (size_t)count * sizeof *parents);
     h->first[++h->layers] = begin + count;
     return SNRQ_OK;
 }
@@ -83,7 +89,8 @@ void snrq_beam_history_drop(snrq_beam_history *h, int layers)
     for (int layer = 0; layer <= h->layers; layer++)
         h->first[layer] = h->first[layer + layers] - layers;
     memmove(h->nodes, h->nodes + layers, (size_t)h->first[h->layers] * sizeof *h->nodes);
-    for (int32_t i = 0; i < h->first[h->layers]; i++) h->nodes[i].parent -= layers;
+    for (int32_t i = 0; i < h->first[h->layers]; i++)
+        h->parents[i] = i < h->first[1] ? 0 : h->parents[i + layers] - layers;
 }
 
 /* before + errors u, one lane per column. Two sums, so that they overlap. */
@@ -106,11 +113,10 @@ void snrq_beam_history_feed_back(const snrq_beam_history *h, const float *u, snr
         snrq_lanes *out = younger % 2 == 0 ? values : scratch;
         const snrq_lanes *in = younger % 2 == 0 ? scratch : values;
         for (int32_t i = h->first[layer]; i < h->first[layer + 1]; i++) {
-            const snrq_beam_node *node = &h->nodes[i];
             snrq_lanes before = {0};
-            if (layer > 0) before = in[node->parent - h->first[layer - 1]];
+            if (layer > 0) before = in[h->parents[i] - h->first[layer - 1]];
             out[i - h->first[layer]] =
-                add_node(node->errors, u + younger * SNRQ_STRIP * SNRQ_BLOCK, before);
+                add_node(h->nodes[i].errors, u + younger * SNRQ_STRIP * SNRQ_BLOCK, before);
         }
     }
 }

@@ -14,15 +14,15 @@
 typedef struct snrq_beam_node {
     float errors[SNRQ_STRIP]; /* R - Q; 0 beyond the last column */
     uint8_t codes[SNRQ_STRIP];
-    int32_t parent; /* index in nodes; without meaning in the oldest layer */
-    int32_t moved;  /* scratch */
 } snrq_beam_node;
 
 typedef struct snrq_beam_history {
     int layers;
     int32_t *first;        /* [columns / SNRQ_STRIP + 2] where each layer starts in nodes; owned */
+    int64_t capacity;      /* in nodes */
     snrq_beam_node *nodes; /* owned */
-    int64_t capacity;
+    int32_t *parents; /* [capacity] of each node, in nodes; any in the oldest layer; then scratch
+                         [2 capacity + 1]; owned */
 } snrq_beam_history;
 
 /* Nothing here is collective. */
@@ -30,10 +30,14 @@ snrq_status snrq_beam_history_create(int64_t columns, int beam, snrq_beam_histor
 void snrq_beam_history_free(snrq_beam_history *history);
 
 /* Adds a layer of `count` beams, of which beam k extends beam parents[k] of the newest layer (there
- * may be none yet), and drops what is no longer an ancestor. parents [count] is used up. *out: the
- * layer's nodes, whose errors and codes are to be filled in; borrowed until the next call. */
-snrq_status snrq_beam_history_push(snrq_beam_history *history, int count, int32_t *parents,
-                                   snrq_beam_node **out);
+ * may be none yet), and drops what is no longer an ancestor. parents [count] is used up. The
+ * newest layer's nodes are to be filled in by the caller. */
+snrq_status snrq_beam_history_push(snrq_beam_history *history, int count, int32_t *parents);
+
+static inline snrq_beam_node *snrq_beam_history_newest(const snrq_beam_history *history)
+{
+    return history->nodes + history->first[history->layers - 1];
+}
 
 /* How many of the oldest layers are settled; their nodes are the first ones. */
 int snrq_beam_history_settled(const snrq_beam_history *history);

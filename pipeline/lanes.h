@@ -74,6 +74,51 @@ static inline snrq_lanes snrq_lanes_madd(snrq_lanes a, snrq_lanes b, snrq_lanes 
     return out;
 }
 
+/* Whole numbers from 0 to 255, to and from bytes. */
+static inline snrq_byte_lanes snrq_lanes_to_bytes(snrq_lanes x)
+{
+    return __builtin_convertvector(__builtin_convertvector(x, snrq_int_lanes), snrq_byte_lanes);
+}
+
+static inline snrq_lanes snrq_lanes_of_bytes(snrq_byte_lanes x)
+{
+    return __builtin_convertvector(__builtin_convertvector(x, snrq_int_lanes), snrq_lanes);
+}
+
+/* Rows become lanes: x[i][j] <-> x[j][i]. One bit of the indices changes places at a time: of two
+ * rows that differ in that bit only, the first takes the lanes without it, the second those with
+ * it.
+ */
+#define SNRQ_FIRST(l, d) ((l) & (d) ? SNRQ_LANES + (l) - (d) : (l))
+#define SNRQ_SECOND(l, d) ((l) & (d) ? SNRQ_LANES + (l) : (l) + (d))
+#define SNRQ_SHUFFLE(a, b, of, d)                                                                  \
+    __builtin_shufflevector(a, b, of(0, d), of(1, d), of(2, d), of(3, d), of(4, d), of(5, d),      \
+                            of(6, d), of(7, d), of(8, d), of(9, d), of(10, d), of(11, d),          \
+                            of(12, d), of(13, d), of(14, d), of(15, d))
+#define SNRQ_TRANSPOSE_BIT(type, x, d)                                                             \
+    for (int i = 0; i < SNRQ_LANES; i++) {                                                         \
+        if (i & (d)) continue;                                                                     \
+        type first = x[i], second = x[i + (d)];                                                    \
+        x[i] = SNRQ_SHUFFLE(first, second, SNRQ_FIRST, d);                                         \
+        x[i + (d)] = SNRQ_SHUFFLE(first, second, SNRQ_SECOND, d);                                  \
+    }
+
+static inline void snrq_lanes_transpose(snrq_lanes x[SNRQ_LANES])
+{
+    SNRQ_TRANSPOSE_BIT(snrq_lanes, x, 8)
+    SNRQ_TRANSPOSE_BIT(snrq_lanes, x, 4)
+    SNRQ_TRANSPOSE_BIT(snrq_lanes, x, 2)
+    SNRQ_TRANSPOSE_BIT(snrq_lanes, x, 1)
+}
+
+static inline void snrq_byte_lanes_transpose(snrq_byte_lanes x[SNRQ_LANES])
+{
+    SNRQ_TRANSPOSE_BIT(snrq_byte_lanes, x, 8)
+    SNRQ_TRANSPOSE_BIT(snrq_byte_lanes, x, 4)
+    SNRQ_TRANSPOSE_BIT(snrq_byte_lanes, x, 2)
+    SNRQ_TRANSPOSE_BIT(snrq_byte_lanes, x, 1)
+}
+
 /* Bit r is set where mask is in lane r. */
 static inline uint32_t snrq_lanes_bits(snrq_int_lanes mask)
 {
