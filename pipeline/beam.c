@@ -171,7 +171,7 @@ static void take_slot(const column *g, int width, int r, int32_t in, int32_t out
     s->extended[out][r] = s->waiting[in][r];
     s->waiting[out][r] = INFINITY;
     s->roots[out][r] = s->roots[in][r];
-    for (int64_t i = 0; i <= g->at; i++) s->y[i * width + out][r] = s->y[i * width + in][r];
+    for (int64_t i = 0; i < g->at; i++) s->y[i * width + out][r] = s->y[i * width + in][r];
     for (int64_t i = g->at + 1; i < g->end; i++)
         s->codes[i * width + out][r] = s->codes[i * width + in][r];
     float y = s->y[g->at * width + in][r], cost = s->costs[in][r];
@@ -214,7 +214,7 @@ static void commit(const column *g, int width, const float *u, snrq_lanes target
 static void start_strip(const snrq_beams *b, const snrq_tile *t, const snrq_panel *p, int64_t lane,
                         int64_t begin, int64_t end, snrq_beam_scratch *s)
 {
-    const float *u = p->u + end * SNRQ_BLOCK + begin;
+    const float *u = snrq_panel_strip(p, begin, end);
     const float *settled = t->y + begin * SNRQ_TILE_ROWS + lane;
     memset(s->values, 0, (size_t)b->width * LANES * sizeof *s->values); /* before the first strip */
     for (int r = 0; r < LANES; r++)
@@ -284,7 +284,7 @@ snrq_status snrq_beams_tile(snrq_beams *b, const snrq_tile *t, const snrq_panel 
                 now.end = end - begin;
                 extend(&now, b->width, s->y + now.at * b->width, s);
                 select_cheapest(&now, b->width, s);
-                commit(&now, b->width, p->u + c * SNRQ_BLOCK + begin,
+                commit(&now, b->width, snrq_panel_strip(p, begin, c),
                        snrq_lanes_load(t->target + c * SNRQ_TILE_ROWS + lane), s);
             }
             SNRQ_TRY(end_strip(b, t, p, lane, begin, end, s));

@@ -97,9 +97,9 @@ void snrq_beam_history_drop(snrq_beam_history *h, int layers)
 static snrq_lanes add_node(const float *errors, const float *u, snrq_lanes before)
 {
     snrq_lanes odd = {0};
-    for (int j = 0; j < SNRQ_STRIP; j += 2, u += 2 * SNRQ_BLOCK) {
+    for (int j = 0; j < SNRQ_STRIP; j += 2, u += 2 * SNRQ_STRIP) {
         before = snrq_lanes_madd(snrq_lanes_all(errors[j]), snrq_lanes_load(u), before);
-        odd = snrq_lanes_madd(snrq_lanes_all(errors[j + 1]), snrq_lanes_load(u + SNRQ_BLOCK), odd);
+        odd = snrq_lanes_madd(snrq_lanes_all(errors[j + 1]), snrq_lanes_load(u + SNRQ_STRIP), odd);
     }
     return before + odd;
 }
@@ -116,7 +116,7 @@ void snrq_beam_history_feed_back(const snrq_beam_history *h, const float *u, snr
             snrq_lanes before = {0};
             if (layer > 0) before = in[h->parents[i] - h->first[layer - 1]];
             out[i - h->first[layer]] =
-                add_node(h->nodes[i].errors, u + younger * SNRQ_STRIP * SNRQ_BLOCK, before);
+                add_node(h->nodes[i].errors, u + younger * SNRQ_STRIP * SNRQ_STRIP, before);
         }
     }
 }

@@ -45,7 +45,7 @@ int snrq_beam_history_settled(const snrq_beam_history *history);
 void snrq_beam_history_drop(snrq_beam_history *history, int layers);
 
 /* values [beams]: the sum of the errors times u over all columns of the history for each beam of
- * the newest layer, one lane per column. u [..][SNRQ_BLOCK] begins at the newest layer's first
+ * the newest layer, one lane per column. u [..][SNRQ_STRIP] begins at the newest layer's first
  * column; scratch is of the size of values. */
 void snrq_beam_history_feed_back(const snrq_beam_history *history, const float *u,
                                  snrq_lanes *values, snrq_lanes *scratch);

@@ -37,6 +37,19 @@ void snrq_rows_free(snrq_rows *r)
     memset(r, 0, sizeof *r);
 }
 
+/* The panel's strips from u. */
+static void cut_strips(snrq_panel *p)
+{
+    size_t row = SNRQ_STRIP * sizeof *p->strips;
+#pragma omp parallel for schedule(static)
+    for (int64_t begin = 0; begin < SNRQ_BLOCK; begin += SNRQ_STRIP) {
+        float *strip = p->strips + begin * (p->below + SNRQ_STRIP);
+        for (int64_t i = 0; i < p->below; i++)
+            memcpy(strip + i * SNRQ_STRIP, p->u + i * SNRQ_BLOCK + begin, row);
+        memset(strip + p->below * SNRQ_STRIP, 0, SNRQ_STRIP * row);
+    }
+}
+
 /* Brings panel [begin, begin + width) of L to this rank and divides by the diagonal. */
 static snrq_status load_panel(const snrq_matrix *l, int64_t begin, int64_t width, double *buffer,
                               snrq_panel *panel)
@@ -59,6 +72,7 @@ static snrq_status load_panel(const snrq_matrix *l, int64_t begin, int64_t width
             for (int64_t i = piece; i < piece + SNRQ_STRIP && i < below; i++)
                 panel->u[i * SNRQ_BLOCK + c] =
                     i > c ? (float)(buffer[c * below + i] * inverse[c]) : 0.0f;
+    cut_strips(panel);
     return SNRQ_OK;
 }
 
@@ -178,8 +192,10 @@ snrq_status snrq_search(const snrq_matrix *l, snrq_rounding rounding, int beam, 
     SNRQ_TRY(snrq_matrix_broadcast_panel(l, l->columns - 1, 1, l->columns - 1, &last));
     snrq_status status = create_state(rows, rounding, beam, last * last, &state);
     if (status == SNRQ_OK)
-        status = snrq_allocate(panel_cells + SNRQ_STRIP * SNRQ_BLOCK, sizeof *panel.u, "panel of L",
-                               &panel.u);
+        status = snrq_allocate(panel_cells, sizeof *panel.u, "panel of L", &panel.u);
+    if (status == SNRQ_OK)
+        status = snrq_allocate(panel_cells + SNRQ_STRIP * SNRQ_BLOCK, sizeof *panel.strips,
+                               "panel of L", &panel.strips);
     if (status == SNRQ_OK)
         status = snrq_allocate(panel_cells, sizeof *buffer, "panel of L", &buffer);
     status = snrq_agree(context, status);
@@ -193,6 +209,7 @@ snrq_status snrq_search(const snrq_matrix *l, snrq_rounding rounding, int beam, 
     }
     if (status == SNRQ_OK && state.beams != NULL) snrq_beams_finish(state.beams, rows);
     free(buffer);
+    free(panel.strips);
     free(panel.u);
     free_state(&state);
     return status;

@@ -16,15 +16,22 @@ enum { SNRQ_STRIP = SNRQ_LANES }; /* so that a strip's columns fill a vector, to
 _Static_assert(SNRQ_BLOCK % SNRQ_STRIP == 0, "a panel is whole strips");
 _Static_assert(SNRQ_TILE_ROWS % SNRQ_LANES == 0, "a tile is whole vectors");
 
-/* A column panel of U with what belongs to it. */
+/* A column panel of U = L_{begin+i, begin+c} / L_{begin+c, begin+c} where i > c, else 0, with what
+ * belongs to it. `strips` is u cut so that the rows of a strip are neighbours in cache; its zero
+ * rows at the end let a last, narrower strip need no care. */
 typedef struct snrq_panel {
     int64_t begin, width; /* columns [begin, begin + width) */
     int64_t below;        /* rows of u: columns - begin */
-    float
-        *u; /* [below + SNRQ_STRIP][SNRQ_BLOCK]: L_{begin+i, begin+c} / L_{begin+c, begin+c} where
-               i > c, else 0; zero rows at the end, so that a last, narrower strip needs no care */
+    float *u;             /* [below][SNRQ_BLOCK] */
+    float *strips;        /* [SNRQ_BLOCK / SNRQ_STRIP][below + SNRQ_STRIP][SNRQ_STRIP] */
     double d2[SNRQ_BLOCK];
 } snrq_panel;
+
+/* u from row `row` on in the strip that begins at column `begin`: rows of SNRQ_STRIP floats. */
+static inline const float *snrq_panel_strip(const snrq_panel *p, int64_t begin, int64_t row)
+{
+    return p->strips + begin * (p->below + SNRQ_STRIP) + row * SNRQ_STRIP;
+}
 
 /* A tile in a panel; column c of the panel, lane r. */
 typedef struct snrq_tile {
