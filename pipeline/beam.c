@@ -7,6 +7,8 @@
 
 enum { LANES = SNRQ_LANES, STRIP = SNRQ_STRIP };
 
+static const float UNKNOWN = 1e9f; /* no level of a grid of at most 256 */
+
 static snrq_status create_arrays(const snrq_rows *rows, snrq_beams *b)
 {
     size_t cells = (size_t)(rows->rows * rows->columns), m = (size_t)rows->rows;
@@ -161,24 +163,33 @@ static float cost_of(const column *g, int r, float level, float y, float cost)
     return snrq_madd(g->weight[r] * miss, miss, cost);
 }
 
-/* Lane r: the waiting level of beam `in` takes slot `out`; beam `in` gets its next level to wait.
- * The slot of `in` is not lost itself in this step: nothing that waits is cheaper than what was
- * taken from it. */
+/* Lane r: the waiting level of beam `in` takes slot `out`. The slot of `in` is not lost itself in
+ * this step: nothing that waits is cheaper than what was taken from it. Its next level is seldom
+ * wanted: it lies at least a step beyond the nearest one, which is all that is told here. */
 static void take_slot(const column *g, int width, int r, int32_t in, int32_t out,
                       snrq_beam_scratch *s)
 {
+    float miss = s->y[g->at * width + in][r] - g->scale[r] * s->level[in][r];
+    float next = __builtin_fabsf(miss) + g->scale[r];
     s->level[out][r] = s->waiting_level[in][r];
     s->extended[out][r] = s->waiting[in][r];
     s->waiting[out][r] = INFINITY;
+    s->waiting[in][r] = snrq_madd(g->weight[r] * next, next, s->costs[in][r]);
+    s->waiting_level[in][r] = UNKNOWN;
     s->roots[out][r] = s->roots[in][r];
     for (int64_t i = 0; i < g->at; i++) s->y[i * width + out][r] = s->y[i * width + in][r];
     for (int64_t i = g->at + 1; i < g->end; i++)
         s->codes[i * width + out][r] = s->codes[i * width + in][r];
-    float y = s->y[g->at * width + in][r], cost = s->costs[in][r];
-    float below = cost_of(g, r, s->low[in][r] - 1.0f, y, cost);
-    float above = cost_of(g, r, s->high[in][r] + 1.0f, y, cost);
-    s->waiting[in][r] = below <= above ? below : above;
-    s->waiting_level[in][r] = below <= above ? --s->low[in][r] : ++s->high[in][r];
+}
+
+/* Lane r: finds the level of beam k that waits after those from low to high. */
+static void find_level(const column *g, int width, int r, int32_t k, snrq_beam_scratch *s)
+{
+    float y = s->y[g->at * width + k][r], cost = s->costs[k][r];
+    float below = cost_of(g, r, s->low[k][r] - 1.0f, y, cost);
+    float above = cost_of(g, r, s->high[k][r] + 1.0f, y, cost);
+    s->waiting[k][r] = below <= above ? below : above;
+    s->waiting_level[k][r] = below <= above ? --s->low[k][r] : ++s->high[k][r];
 }
 
 /* Gives slots to waiting levels until none is cheaper than the extensions in the slots. */
@@ -190,7 +201,10 @@ static void select_cheapest(const column *g, int width, snrq_beam_scratch *s)
         if (rows == 0) return;
         for (; rows != 0; rows &= rows - 1) {
             int r = __builtin_ctz(rows);
-            take_slot(g, width, r, now.best_slot[r], now.worst_slot[r], s);
+            if (s->waiting_level[now.best_slot[r]][r] == UNKNOWN)
+                find_level(g, width, r, now.best_slot[r], s);
+            else
+                take_slot(g, width, r, now.best_slot[r], now.worst_slot[r], s);
         }
     }
 }
@@ -216,7 +230,8 @@ static void start_strip(const snrq_beams *b, const snrq_tile *t, const snrq_pane
 {
     const float *u = snrq_panel_strip(p, begin, end);
     const float *settled = t->y + begin * SNRQ_TILE_ROWS + lane;
-    memset(s->values, 0, (size_t)b->width * LANES * sizeof *s->values); /* before the first strip */
+    if (p->begin + end == b->columns) /* nothing decided yet */
+        memset(s->values, 0, (size_t)b->width * LANES * sizeof *s->values);
     for (int r = 0; r < LANES; r++)
         snrq_beam_history_feed_back(&b->histories[t->row + lane + r], u, s->values + r * b->width,
                                     s->values_scratch);

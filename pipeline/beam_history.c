@@ -58,11 +58,12 @@ static void prune(snrq_beam_history *h, int count, int32_t *parents, int32_t *sc
     moved[end] = to;
     for (int k = 0; k < count; k++) parents[k] = moved[newest + parents[k]];
     for (int layer = 1; layer <= h->layers; layer++) h->first[layer] = moved[h->first[layer]];
-    for (int32_t i = 0; i < end; i++) {
-        if (!kept[i]) continue;
-        h->parents[moved[i]] = moved[h->parents[i]];
-        if (moved[i] != i) h->nodes[moved[i]] = h->nodes[i];
-    }
+    /* What was dropped is moved as well, to where the next one kept then goes: no branch to guess.
+     */
+    for (int32_t i = 0; i < end; i++) h->parents[moved[i]] = moved[h->parents[i]];
+    int32_t first = 0;
+    while (first < end && kept[first]) first++;
+    for (int32_t i = first; i < end; i++) h->nodes[moved[i]] = h->nodes[i];
 }
 
 snrq_status snrq_beam_history_push(snrq_beam_history *h, int count, int32_t *parents)
