@@ -209,7 +209,7 @@ static void select_cheapest(const column *g, int width, snrq_beam_scratch *s)
     }
 }
 
-/* Errors, codes and costs of the extensions, and what they add to the strip's columns to come. */
+/* Codes and costs of the extensions, and what they add to the strip's columns to come. */
 static void commit(const column *g, int width, const float *u, snrq_lanes target,
                    snrq_beam_scratch *s)
 {
@@ -286,25 +286,31 @@ static snrq_status end_strip(snrq_beams *b, const snrq_tile *t, const snrq_panel
     return SNRQ_OK;
 }
 
+/* The rows of one vector in one strip. */
+static snrq_status search_strip(snrq_beams *b, const snrq_tile *t, const snrq_panel *p,
+                                int64_t lane, int64_t begin, int64_t end, snrq_beam_scratch *s)
+{
+    start_strip(b, t, p, lane, begin, end, s);
+    for (int64_t c = end - 1; c >= begin; c--) {
+        column now = load_column(b, t, lane, p->begin + c, p->d2[c]);
+        now.at = c - begin;
+        now.end = end - begin;
+        extend(&now, b->width, s->y + now.at * b->width, s);
+        select_cheapest(&now, b->width, s);
+        commit(&now, b->width, snrq_panel_strip(p, begin, c),
+               snrq_lanes_load(t->target + c * SNRQ_TILE_ROWS + lane), s);
+    }
+    return end_strip(b, t, p, lane, begin, end, s);
+}
+
 snrq_status snrq_beams_tile(snrq_beams *b, const snrq_tile *t, const snrq_panel *p,
                             snrq_beam_scratch *s)
 {
-    for (int64_t begin = (p->width - 1) / STRIP * STRIP; begin >= 0; begin -= STRIP) {
-        int64_t end = begin + STRIP < p->width ? begin + STRIP : p->width;
-        for (int64_t lane = 0; lane < SNRQ_TILE_ROWS; lane += LANES) {
-            start_strip(b, t, p, lane, begin, end, s);
-            for (int64_t c = end - 1; c >= begin; c--) {
-                column now = load_column(b, t, lane, p->begin + c, p->d2[c]);
-                now.at = c - begin;
-                now.end = end - begin;
-                extend(&now, b->width, s->y + now.at * b->width, s);
-                select_cheapest(&now, b->width, s);
-                commit(&now, b->width, snrq_panel_strip(p, begin, c),
-                       snrq_lanes_load(t->target + c * SNRQ_TILE_ROWS + lane), s);
-            }
-            SNRQ_TRY(end_strip(b, t, p, lane, begin, end, s));
+    for (int64_t lane = 0; lane < SNRQ_TILE_ROWS; lane += LANES)
+        for (int64_t begin = (p->width - 1) / STRIP * STRIP; begin >= 0; begin -= STRIP) {
+            int64_t end = begin + STRIP < p->width ? begin + STRIP : p->width;
+            SNRQ_TRY(search_strip(b, t, p, lane, begin, end, s));
         }
-    }
     return SNRQ_OK;
 }
 
