@@ -47,9 +47,8 @@ static void decide_strip(const snrq_tile *t, const snrq_panel *p, snrq_rounding 
         decide(rounding == SNRQ_ROUND_NEAREST ? target : y, y, target, t->scales + g * ROWS,
                t->zeros + g * ROWS, top, p->d2[c], errors + k * ROWS, codes[c - begin],
                rows->costs + t->row);
-        const float *u = snrq_panel_strip(p, begin, c);
         for (int64_t i = begin; i < c; i++)
-            feed_back(errors + k * ROWS, u[i - begin], t->y + i * ROWS);
+            feed_back(errors + k * ROWS, p->u[c * SNRQ_BLOCK + i], t->y + i * ROWS);
     }
     for (int r = 0; r < ROWS; r++) {
         uint8_t *out = rows->codes + (t->row + r) * rows->columns + p->begin;

@@ -72,7 +72,6 @@ static snrq_status load_panel(const snrq_matrix *l, int64_t begin, int64_t width
             for (int64_t i = piece; i < piece + SNRQ_STRIP && i < below; i++)
                 panel->u[i * SNRQ_BLOCK + c] =
                     i > c ? (float)(buffer[c * below + i] * inverse[c]) : 0.0f;
-    cut_strips(panel);
     return SNRQ_OK;
 }
 
@@ -90,12 +89,26 @@ typedef struct tile_scratch {
     snrq_beam_scratch beam;
 } tile_scratch;
 
+/* One vector of rows, one strip of columns. */
+static void load_target_block(const snrq_tile *t, const snrq_panel *p, int64_t lane, int64_t begin)
+{
+    const snrq_rows *rows = t->rows;
+    int64_t width = p->width - begin < SNRQ_STRIP ? p->width - begin : SNRQ_STRIP;
+    snrq_lanes block[SNRQ_LANES] = {0};
+    for (int64_t r = 0; r < SNRQ_LANES; r++) {
+        const float *from = rows->target + (t->row + lane + r) * rows->columns + p->begin + begin;
+        memcpy(&block[r], from, (size_t)width * sizeof *from);
+    }
+    snrq_lanes_transpose(block);
+    for (int64_t c = 0; c < width; c++)
+        snrq_lanes_store(t->target + (begin + c) * SNRQ_TILE_ROWS + lane, block[c]);
+}
+
 static void load_target(const snrq_tile *t, const snrq_panel *p)
 {
-    for (int64_t r = 0; r < SNRQ_TILE_ROWS; r++) {
-        const float *from = t->rows->target + (t->row + r) * t->rows->columns + p->begin;
-        for (int64_t c = 0; c < p->width; c++) t->target[c * SNRQ_TILE_ROWS + r] = from[c];
-    }
+    for (int64_t lane = 0; lane < SNRQ_TILE_ROWS; lane += SNRQ_LANES)
+        for (int64_t begin = 0; begin < p->width; begin += SNRQ_STRIP)
+            load_target_block(t, p, lane, begin);
 }
 
 /* y = R_panel + E_decided U, with E = R - Q of the decided columns. */
@@ -205,6 +218,7 @@ snrq_status snrq_search(const snrq_matrix *l, snrq_rounding rounding, int beam, 
          status == SNRQ_OK && begin >= 0; begin -= SNRQ_BLOCK) {
         int64_t width = l->columns - begin < SNRQ_BLOCK ? l->columns - begin : SNRQ_BLOCK;
         status = load_panel(l, begin, width, buffer, &panel);
+        if (status == SNRQ_OK && state.beams != NULL) cut_strips(&panel);
         if (status == SNRQ_OK) status = snrq_agree(context, search_panel(rows, &panel, &state));
     }
     if (status == SNRQ_OK && state.beams != NULL) snrq_beams_finish(state.beams, rows);
