@@ -95,12 +95,12 @@ void snrq_beam_history_drop(snrq_beam_history *h, int layers)
 }
 
 /* before + errors u, one lane per column. Two sums, so that they overlap. */
-static snrq_lanes add_node(const float *errors, const float *u, snrq_lanes before)
+static inline snrq_lanes add_node(const float *errors, const snrq_lanes *u, snrq_lanes before)
 {
     snrq_lanes odd = {0};
-    for (int j = 0; j < SNRQ_STRIP; j += 2, u += 2 * SNRQ_STRIP) {
-        before = snrq_lanes_madd(snrq_lanes_all(errors[j]), snrq_lanes_load(u), before);
-        odd = snrq_lanes_madd(snrq_lanes_all(errors[j + 1]), snrq_lanes_load(u + SNRQ_STRIP), odd);
+    for (int j = 0; j < SNRQ_STRIP; j += 2) {
+        before = snrq_lanes_madd(snrq_lanes_all(errors[j]), u[j], before);
+        odd = snrq_lanes_madd(snrq_lanes_all(errors[j + 1]), u[j + 1], odd);
     }
     return before + odd;
 }
@@ -113,11 +113,13 @@ void snrq_beam_history_feed_back(const snrq_beam_history *h, const float *u, snr
         int younger = h->layers - 1 - layer;
         snrq_lanes *out = younger % 2 == 0 ? values : scratch;
         const snrq_lanes *in = younger % 2 == 0 ? scratch : values;
+        snrq_lanes rows[SNRQ_STRIP]; /* these stay in registers, where there are enough of them */
+        for (int j = 0; j < SNRQ_STRIP; j++)
+            rows[j] = snrq_lanes_load(u + (younger * SNRQ_STRIP + j) * SNRQ_STRIP);
         for (int32_t i = h->first[layer]; i < h->first[layer + 1]; i++) {
             snrq_lanes before = {0};
             if (layer > 0) before = in[h->parents[i] - h->first[layer - 1]];
-            out[i - h->first[layer]] =
-                add_node(h->nodes[i].errors, u + younger * SNRQ_STRIP * SNRQ_STRIP, before);
+            out[i - h->first[layer]] = add_node(h->nodes[i].errors, rows, before);
         }
     }
 }
