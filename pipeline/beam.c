@@ -177,9 +177,10 @@ static void take_slot(const column *g, int width, int r, int32_t in, int32_t out
     s->waiting[in][r] = snrq_madd(g->weight[r] * next, next, s->costs[in][r]);
     s->waiting_level[in][r] = UNKNOWN;
     s->roots[out][r] = s->roots[in][r];
-    for (int64_t i = 0; i < g->at; i++) s->y[i * width + out][r] = s->y[i * width + in][r];
-    for (int64_t i = g->at + 1; i < g->end; i++)
-        s->codes[i * width + out][r] = s->codes[i * width + in][r];
+    snrq_lanes *y = s->y;
+    for (int64_t i = 0; i < g->at; i++, y += width) y[out][r] = y[in][r];
+    snrq_byte_lanes *codes = s->codes + (g->at + 1) * width;
+    for (int64_t i = g->at + 1; i < g->end; i++, codes += width) codes[out][r] = codes[in][r];
 }
 
 /* Lane r: finds the level of beam k that waits after those from low to high. */
@@ -213,12 +214,13 @@ static void select_cheapest(const column *g, int width, snrq_beam_scratch *s)
 static void commit(const column *g, int width, const float *u, snrq_lanes target,
                    snrq_beam_scratch *s)
 {
-    snrq_lanes *costs = s->costs;
+    snrq_lanes *costs = s->costs, *y = s->y;
+    snrq_byte_lanes *codes = s->codes + g->at * width;
+    for (int k = 0; k < width; k++) codes[k] = snrq_lanes_to_bytes(s->level[k] - g->lowest);
     for (int k = 0; k < width; k++) {
         snrq_lanes error = target - g->scale * s->level[k];
-        s->codes[g->at * width + k] = snrq_lanes_to_bytes(s->level[k] - g->lowest);
         for (int64_t i = 0; i < g->at; i++)
-            s->y[i * width + k] = snrq_lanes_madd(error, snrq_lanes_all(u[i]), s->y[i * width + k]);
+            y[i * width + k] = snrq_lanes_madd(error, snrq_lanes_all(u[i]), y[i * width + k]);
     }
     s->costs = s->extended;
     s->extended = costs;
