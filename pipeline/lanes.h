@@ -6,6 +6,9 @@
 
 #include <stdint.h>
 #include <string.h>
+#ifdef __FMA__
+#include <immintrin.h>
+#endif
 
 enum { SNRQ_LANES = 16 };
 
@@ -66,12 +69,26 @@ static inline snrq_lanes snrq_lanes_floor(snrq_lanes x)
     return nearest + __builtin_convertvector(nearest > x, snrq_lanes); /* true is -1 */
 }
 
-/* a * b + c, as snrq_madd. */
+/* a * b + c, as snrq_madd: by name, because compilers do not reliably make vectors of a loop of it.
+ */
 static inline snrq_lanes snrq_lanes_madd(snrq_lanes a, snrq_lanes b, snrq_lanes c)
 {
-    snrq_lanes out;
-    for (int r = 0; r < SNRQ_LANES; r++) out[r] = snrq_madd(a[r], b[r], c[r]);
-    return out;
+#if defined __AVX512F__
+    return (snrq_lanes)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined __FMA__
+    __m256 x[2], y[2], z[2];
+    memcpy(x, &a, sizeof x);
+    memcpy(y, &b, sizeof y);
+    memcpy(z, &c, sizeof z);
+    for (int i = 0; i < 2; i++) z[i] = _mm256_fmadd_ps(x[i], y[i], z[i]);
+    memcpy(&c, z, sizeof c);
+    return c;
+#elif defined __FP_FAST_FMAF
+    for (int r = 0; r < SNRQ_LANES; r++) c[r] = snrq_madd(a[r], b[r], c[r]);
+    return c;
+#else
+    return a * b + c;
+#endif
 }
 
 /* Whole numbers from 0 to 255, to and from bytes. */
