@@ -1,46 +1,63 @@
-/* Internal to the search: the beams of one row between and within column panels. See search.h for
- * the symbols. */
+/* Internal to the search: the beams of all rows of a rank, carried from panel to panel. See
+ * search.h for the symbols, search_tile.h for the pieces.
+ *
+ * The K beams of a row sit in K slots, in no order. A step extends each beam to its nearest grid
+ * value in its own slot; then, as long as some beam's next nearest value is cheaper than the most
+ * expensive extension, it takes that one's slot. Seldom more than one slot changes hands, and all
+ * else is the same for every row and slot.
+ *
+ * The value to round is the sum of three parts: the settled columns, by one GEMM per tile and
+ * panel; the recent ones up to the last strip, along the tree of beam_history.h; and the columns of
+ * the strip itself, kept per slot. Costs are fp32 relative to the row's cheapest beam, in units of
+ * the row, and are moved to an fp64 sum after every strip.
+ */
 #ifndef SNRQ_BEAM_H
 #define SNRQ_BEAM_H
 
-#include "pipeline/search.h"
+#include "pipeline/beam_history.h"
 
-/* The survivors of one row, cheapest first, after the columns >= position were decided. Their codes
- * are kept where they may differ, in columns [position, settled); from `settled` on all agree. */
-typedef struct snrq_beam_row {
-    int width, count; /* K, and how many survive now (1 before the first column) */
-    int64_t columns, position, settled, capacity;
-    double *costs;   /* [K] owned */
-    uint8_t *recent; /* [K][capacity] codes of columns position, position + 1, ...; owned */
-    uint8_t *common; /* [columns] codes of the settled columns; owned */
-} snrq_beam_row;
+typedef struct snrq_beams {
+    int width; /* K */
+    int64_t rows, columns;
+    float *errors;    /* [tiles][columns][SNRQ_TILE_ROWS] R - Q of settled columns, else 0 */
+    uint8_t *codes;   /* [rows][columns] of settled columns */
+    float *costs;     /* [rows / SNRQ_LANES][K][SNRQ_LANES] above base; infinite: no beam */
+    double *base;     /* [rows] in units */
+    double *per_unit; /* [rows] one over the unit */
+    snrq_beam_history *histories; /* [rows] */
+} snrq_beams;
 
-snrq_status snrq_beam_row_create(int beam, int64_t columns, snrq_beam_row *out);
-void snrq_beam_row_free(snrq_beam_row *row);
+/* One beam per row and nothing decided. d2: the weight of the first column to decide. */
+snrq_status snrq_beams_create(const snrq_rows *rows, int beam, double d2, snrq_beams **out);
+void snrq_beams_destroy(snrq_beams **beams);
 
-/* Scratch of one thread. */
+/* Scratch of one thread: the slots of SNRQ_LANES rows in a strip. [K] of lanes, or [SNRQ_STRIP][K];
+ * see beam.c. */
 typedef struct snrq_beam_scratch {
-    float *y, *y_next;          /* [K][SNRQ_BLOCK] */
-    double *costs, *costs_next; /* [K] */
-    struct snrq_candidate *next;
-    int32_t *parents; /* [SNRQ_BLOCK][K] */
-    uint8_t *codes;   /* [SNRQ_BLOCK][K] */
-    uint8_t *traced;  /* [K][SNRQ_BLOCK] */
-    int32_t *roots;   /* [K] */
+    void *memory; /* owned: all that follows */
+    snrq_lanes *costs, *extended, *level;
+    snrq_lanes *waiting, *waiting_level, *low, *high;
+    snrq_lanes *y;
+    snrq_byte_lanes *codes;
+    snrq_int_lanes *roots;
+    snrq_lanes *values, *values_scratch; /* [rows][K] and [K]; a lane is a column */
+    int32_t *parents;                    /* [K] */
 } snrq_beam_scratch;
 
 snrq_status snrq_beam_scratch_create(int beam, snrq_beam_scratch *out);
 void snrq_beam_scratch_free(snrq_beam_scratch *scratch);
 
-/* Carries the beams of row `row` through a panel. y [SNRQ_BLOCK] is the value to round of the first
- * beam, with all decided columns brought in; errors [columns] (R - Q of the first beam) is brought
- * up to date. */
-snrq_status snrq_beam_panel(const snrq_rows *rows, int64_t row, const snrq_panel *panel,
-                            const float *y, float *errors, snrq_beam_row *beam,
+/* Moves what all beams of a row agree on from the histories to errors and codes; `decided`: the
+ * first decided column. */
+void snrq_beams_settle(snrq_beams *beams, const snrq_tile *tile, int64_t decided);
+
+/* Carries the beams of a tile through a panel. tile->y: the panel's values with the settled columns
+ * brought in. */
+snrq_status snrq_beams_tile(snrq_beams *beams, const snrq_tile *tile, const snrq_panel *panel,
                             snrq_beam_scratch *scratch);
 
-/* After the last panel: replaces codes [columns] and *cost (the greedy result) if the best beam is
- * cheaper. */
-void snrq_beam_finish(const snrq_beam_row *beam, uint8_t *codes, double *cost);
+/* After the last panel: gives each row its best beam if that is cheaper than the codes and costs it
+ * has. */
+void snrq_beams_finish(const snrq_beams *beams, snrq_rows *rows);
 
 #endif

@@ -1,21 +1,23 @@
 /* Successive rounding and its beam search (SNRQ, K-SNRQ; arXiv 2602.05902).
  *
  * Symbols, all in decision order p (columns are decided from n - 1 down to 0):
- *   R [rows, n]   rounding target            H = L L^T [n, n]   damped Gram and its lower Cholesky
- * factor U_ij = L_ij / L_jj (i > j)               d_j = L_jj         K beam width y_j = R_j +
- * sum_{i>j} (R_i - Q_i) U_ij   the value to round at column j, given what was decided before d_j^2
- * (y_j - q)^2                        cost of choosing q; summed over j it is (Q - R) H (Q - R)^T of
- * the row Greedy takes the nearest value. The beam keeps the K cheapest partial roundings of a row
- * over all columns; each is extended by every grid value, the K cheapest extensions survive (ties:
- * lower parent, then lower code). The greedy path is carried along, so that a row's result is never
+ *   R [rows, n]   rounding target
+ *   H = L L^T     [n, n] damped Gram and its lower Cholesky factor
+ *   U_ij = L_ij / L_jj (i > j), d_j = L_jj
+ *   K             beam width
+ *   y_j = R_j + sum_{i>j} (R_i - Q_i) U_ij   the value to round at column j, given what was decided
+ *   d_j^2 (y_j - q)^2   cost of choosing q; the sum over j is (Q - R) H (Q - R)^T of the row
+ * Greedy takes the nearest value. The beam keeps the K cheapest partial roundings of a row over all
+ * columns; each is extended by every grid value, the K cheapest extensions survive (equal costs of
+ * one beam: the lower code). The greedy path is carried along, so that a row's result is never
  * worse than greedy.
  *
  * Work: the ranks hold disjoint rows in fixed tiles; column panels of L are broadcast from last to
- * first; the tiles of a rank are OpenMP tasks. For a tile and a panel one GEMM of fixed shape
- * brings in all decided columns at once - for all beams of a row, because beams differ only in a
- * few recent columns, which are added per beam. A column in which all beams of a row agree, and all
- * columns decided before it, are settled and belong to that common part. This is exact: no beam is
- * ever cut. Memory per row: n floats and K codes per unsettled column.
+ * first; the tiles of a rank are shared out among OpenMP threads. For a tile and a panel one GEMM
+ * of fixed shape brings in all decided columns at once - for all beams of a row, because beams
+ * differ only in some recent columns, which are added per beam (beam.h). This is exact: no beam is
+ * ever cut. Memory per row: n floats and K errors and codes per column in which its beams may
+ * differ.
  */
 #ifndef SNRQ_SEARCH_H
 #define SNRQ_SEARCH_H
@@ -67,14 +69,5 @@ snrq_status snrq_refine(const snrq_matrix *h, int64_t passes, snrq_rows *rows);
  * keeps its whole history, every candidate is looked at. For tests. */
 snrq_status snrq_search_reference(const double *l, snrq_rounding rounding, int beam,
                                   const snrq_rows *rows, int64_t row, uint8_t *codes, double *cost);
-
-/* Internal to the search: a column panel of U with what belongs to it. */
-typedef struct snrq_panel {
-    int64_t begin, width; /* columns [begin, begin + width) */
-    int64_t below;        /* rows of u: columns - begin */
-    float *u; /* [below, SNRQ_BLOCK]: u[i][c] = L_{begin+i, begin+c} / L_{begin+c, begin+c} where i
-                 > c */
-    double d2[SNRQ_BLOCK];
-} snrq_panel;
 
 #endif

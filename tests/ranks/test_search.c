@@ -1,6 +1,7 @@
 /* The rounding search against brute force, its reference twin, its objective and itself on other
  * rank counts. */
 #include <math.h>
+#include <omp.h>
 #include <string.h>
 
 #include "mpi/blas.h"
@@ -313,6 +314,75 @@ static void result_does_not_depend_on_who_owns_a_row(void)
     free_problem(&p);
 }
 
+/* Widths around those of a strip of columns and a panel, and beams that are no power of two. */
+static void odd_sizes_equal_their_reference(void)
+{
+    static const int64_t widths[] = {1, 15, 17, 127, 129, 145};
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
+        problem p;
+        int beam = 3 + 2 * (int)i;
+        make_problem(&p, 20 + i, 20, widths[i], 2 + (int)(i % 3), 24, i % 2 == 0);
+        uint8_t *codes = calloc((size_t)p.n, 1);
+        double cost = 0, same = 0;
+        CU_ASSERT_EQUAL_FATAL(snrq_search(p.factor, SNRQ_ROUND_FEEDBACK, beam, &p.all), SNRQ_OK);
+        for (int64_t r = 0; r < p.rows; r++) {
+            CU_ASSERT_EQUAL_FATAL(
+                snrq_search_reference(p.l, SNRQ_ROUND_FEEDBACK, beam, &p.all, r, codes, &cost),
+                SNRQ_OK);
+            same += fabs(p.all.costs[r] - cost) <= 1e-4 * cost;
+            CU_ASSERT(fabs(p.all.costs[r] - objective(&p, &p.all, r)) <= 1e-4 * cost);
+        }
+        /* fp32 against fp64: a near tie may send a row another way */
+        CU_ASSERT(same >= 0.9 * (double)p.rows);
+        free(codes);
+        free_problem(&p);
+    }
+}
+
+/* Costs are kept in units of the row: tiny and huge weights round like others. */
+static void scale_of_a_row_does_not_matter(void)
+{
+    problem p;
+    make_problem(&p, 30, 64, 160, 3, 32, true);
+    CU_ASSERT_EQUAL_FATAL(snrq_search(p.factor, SNRQ_ROUND_FEEDBACK, 8, &p.all), SNRQ_OK);
+    uint8_t *wanted = malloc((size_t)(p.rows * p.n));
+    memcpy(wanted, p.all.codes, (size_t)(p.rows * p.n));
+    for (int64_t r = 0; r < p.rows; r++) {
+        float factor = r % 2 == 0 ? 0x1p-60f : 0x1p50f;
+        for (int64_t k = 0; k < p.n; k++) p.all.target[r * p.n + k] *= factor;
+        for (int64_t g = 0; g < p.groups.count; g++) p.all.scales[r * p.groups.count + g] *= factor;
+    }
+    CU_ASSERT_EQUAL_FATAL(snrq_search(p.factor, SNRQ_ROUND_FEEDBACK, 8, &p.all), SNRQ_OK);
+    CU_ASSERT_EQUAL(memcmp(wanted, p.all.codes, (size_t)(p.rows * p.n)), 0);
+    free(wanted);
+    free_problem(&p);
+}
+
+static void result_does_not_depend_on_threads(void)
+{
+    problem p;
+    make_problem(&p, 31, 320, 200, 3, 64, true);
+    uint8_t *wanted = malloc((size_t)(p.rows * p.n));
+    double *costs = malloc((size_t)p.rows * sizeof *costs);
+    int before = omp_get_max_threads();
+    for (int beam = 1; beam <= 6; beam += 5)
+        for (int threads = 1; threads <= 3; threads++) {
+            omp_set_num_threads(threads);
+            CU_ASSERT_EQUAL_FATAL(snrq_search(p.factor, SNRQ_ROUND_FEEDBACK, beam, &p.all),
+                                  SNRQ_OK);
+            if (threads == 1) {
+                memcpy(wanted, p.all.codes, (size_t)(p.rows * p.n));
+                memcpy(costs, p.all.costs, (size_t)p.rows * sizeof *costs);
+            }
+            CU_ASSERT_EQUAL(memcmp(wanted, p.all.codes, (size_t)(p.rows * p.n)), 0);
+            CU_ASSERT_EQUAL(memcmp(costs, p.all.costs, (size_t)p.rows * sizeof *costs), 0);
+        }
+    omp_set_num_threads(before);
+    free(costs);
+    free(wanted);
+    free_problem(&p);
+}
+
 int main(int argc, char **argv)
 {
     static const snrq_test tests[] = {SNRQ_TEST(cost_equals_objective),
@@ -324,6 +394,9 @@ int main(int argc, char **argv)
                                       SNRQ_TEST(grid_values_come_back_unchanged),
                                       SNRQ_TEST(rtn_takes_the_nearest_value),
                                       SNRQ_TEST(refinement_never_raises_the_objective),
-                                      SNRQ_TEST(result_does_not_depend_on_who_owns_a_row)};
+                                      SNRQ_TEST(result_does_not_depend_on_who_owns_a_row),
+                                      SNRQ_TEST(odd_sizes_equal_their_reference),
+                                      SNRQ_TEST(scale_of_a_row_does_not_matter),
+                                      SNRQ_TEST(result_does_not_depend_on_threads)};
     return rank_test_main(argc, argv, "search", tests, sizeof tests / sizeof *tests);
 }

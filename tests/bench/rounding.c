@@ -1,0 +1,325 @@
+/* How fast the rounding search is, on synthetic layers with correlated inputs.
+ *
+ * Symbols: a layer has m rows and n columns; the bound is the time in which this machine's sgemm
+ * does the m n^2 flops that any column-by-column rounding needs to feed its errors back. Every time
+ * is the best of some runs of snrq_search() on one rank and is also given as share of that bound
+ * (100 % is the bound itself), so that figures of different machines can be compared.
+ */
+#include <dlfcn.h>
+#include <math.h>
+#include <mpi.h>
+#include <omp.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "mpi/blas.h"
+#include "mpi/factor.h"
+#include "mpi/timers.h"
+#include "pipeline/search.h"
+
+enum { MOST = 16, GROUP_SIZE = 128, GEMM_ORDER = 1024 };
+
+typedef struct int_list {
+    int count, values[MOST];
+} int_list;
+
+typedef struct bench {
+    int layers, rows[MOST], columns[MOST];
+    int_list bits, beams, threads;
+    int runs;
+    double seconds; /* a measurement is not repeated after that long */
+    bool json, cpu;
+    double gemm[MOST]; /* flop/s, per entry of threads */
+} bench;
+
+static const char usage[] =
+    "usage: bench_rounding [--size MxN,...] [--bits B,...] [--beam K,...] [--threads T,...]\n"
+    "                      [--runs R] [--seconds S] [--json] [--cpu]\n"
+    "Times snrq_search() on synthetic layers (K = 1 is greedy); the best of R runs. --cpu: CPU\n"
+    "time instead of wall-clock time, for comparing one thread on a busy machine.\n";
+
+/* Seconds on the wall, or of CPU time. */
+static double now(bool cpu)
+{
+    struct timespec t;
+    if (!cpu) return snrq_now();
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static double number(uint64_t *state)
+{
+    *state = *state * 6364136223846793005u + 1442695040888963407u;
+    return (double)(*state >> 11) * 0x1p-52 - 1.0;
+}
+
+/* A layer: factor, grid and targets. */
+typedef struct layer {
+    snrq_grid *grid;
+    snrq_matrix *h, *l;
+    snrq_groups groups;
+    snrq_rows rows;
+} layer;
+
+/* H = A^T A / n with inputs that share a slow and a fast common part, and some loud columns; in
+ * decision order, which is that of the diagonal. */
+static snrq_status fill_gram(snrq_matrix *h)
+{
+    int n = (int)h->columns, tokens = n + n / 2;
+    uint64_t state = 1;
+    float *a = NULL, *gram = NULL;
+    double *column = NULL;
+    snrq_status status = snrq_allocate((size_t)tokens * (size_t)n, sizeof *a, "inputs", &a);
+    if (status == SNRQ_OK) status = snrq_allocate((size_t)n * (size_t)n, sizeof *gram, "H", &gram);
+    if (status == SNRQ_OK) status = snrq_allocate((size_t)n, sizeof *column, "H", &column);
+    for (int64_t t = 0; status == SNRQ_OK && t < tokens; t++) {
+        double shared = number(&state), wave = 0.0;
+        for (int64_t j = 0; j < n; j++) {
+            wave = 0.9 * wave + number(&state);
+            double loudness = 0.5 + 2.0 * pow((double)j / n, 4.0);
+            a[t * n + j] = (float)(loudness * (number(&state) + 0.5 * wave + 0.7 * shared));
+        }
+    }
+    if (status == SNRQ_OK)
+        snrq_sgemm(true, false, n, n, tokens, 2.0f / (float)tokens, a, n, a, n, 0.0f, gram, n);
+    for (int64_t j = 0; status == SNRQ_OK && j < n; j++) {
+        for (int64_t i = 0; i < n; i++)
+            column[i] = (double)(i < j ? gram[i * n + j] : gram[j * n + i]);
+        snrq_matrix_set_panel(h, j, 1, 0, column);
+    }
+    free(column);
+    free(gram);
+    free(a);
+    return status;
+}
+
+static snrq_status fill_rows(layer *out, int64_t m, int bits)
+{
+    int64_t n = out->l->columns;
+    uint64_t state = 2;
+    snrq_grid_rule rule = {bits, true, SNRQ_GRID_MINMAX, SNRQ_F32};
+    double *d2 = NULL;
+    SNRQ_TRY(snrq_rows_create(m, bits, &out->groups, &out->rows));
+    SNRQ_TRY(snrq_allocate((size_t)n, sizeof *d2, "column weights", &d2));
+    snrq_status status = SNRQ_OK;
+    for (int64_t r = 0; status == SNRQ_OK && r < m; r++) {
+        float *target = out->rows.target + r * n;
+        for (int64_t k = 0; k < n; k++)
+            target[k] = (float)(number(&state) + number(&state) + number(&state)) * 0.02f;
+        status = snrq_quant_grid_fit(&rule, &out->groups, target, d2,
+                                     out->rows.scales + r * out->groups.count,
+                                     out->rows.zeros + r * out->groups.count);
+    }
+    free(d2);
+    return status;
+}
+
+static snrq_status create_layer(const snrq_context *context, int64_t n, layer *out)
+{
+    int32_t *order = NULL;
+    snrq_factor_report report;
+    SNRQ_TRY(snrq_grid_create(context, 1, 1, &out->grid));
+    SNRQ_TRY(snrq_matrix_create(out->grid, n, n, &out->h));
+    SNRQ_TRY(snrq_matrix_create(out->grid, n, n, &out->l));
+    SNRQ_TRY(fill_gram(out->h));
+    SNRQ_TRY(snrq_factor_cholesky(out->h, 0.01, out->l, &report));
+    SNRQ_TRY(snrq_allocate((size_t)n, sizeof *order, "order", &order));
+    for (int32_t k = 0; k < n; k++) order[k] = k;
+    snrq_status status = snrq_groups_create(order, n, GROUP_SIZE, true, &out->groups);
+    free(order);
+    return status;
+}
+
+static void free_layer(layer *l)
+{
+    snrq_groups_free(&l->groups);
+    snrq_matrix_destroy(&l->l);
+    snrq_matrix_destroy(&l->h);
+    snrq_grid_destroy(&l->grid);
+}
+
+/* Flop/s of BLAS on its own `threads`, best of some runs. */
+static snrq_status measure_gemm(int threads, bool cpu, double *out)
+{
+    size_t cells = (size_t)GEMM_ORDER * GEMM_ORDER;
+    float *a = NULL, *c = NULL;
+    void (*set_threads)(int) = NULL;
+    void *program = dlopen(NULL, RTLD_LAZY);
+    void *symbol = program == NULL ? NULL : dlsym(program, "openblas_set_num_threads");
+    memcpy(&set_threads, &symbol, sizeof symbol); /* ISO C has no cast to a function pointer */
+    SNRQ_TRY(snrq_allocate(cells, sizeof *a, "matrix", &a));
+    SNRQ_TRY(snrq_allocate(cells, sizeof *c, "matrix", &c));
+    for (size_t i = 0; i < cells; i++) a[i] = 1.0f / (float)(1 + i % 64);
+    if (set_threads != NULL) set_threads(threads);
+    double best = INFINITY, start = snrq_now();
+    for (int run = 0; run < 40 && (run < 5 || snrq_now() - start < 0.5); run++) {
+        double begin = now(cpu);
+        snrq_sgemm(false, false, GEMM_ORDER, GEMM_ORDER, GEMM_ORDER, 1.0f, a, GEMM_ORDER, a,
+                   GEMM_ORDER, 0.0f, c, GEMM_ORDER);
+        best = fmin(best, now(cpu) - begin);
+    }
+    if (set_threads != NULL) set_threads(1);
+    *out = 2.0 * pow(GEMM_ORDER, 3.0) / best;
+    free(a);
+    free(c);
+    if (program != NULL) dlclose(program);
+    return SNRQ_OK;
+}
+
+static void print_figure(const bench *b, const layer *l, int thread, int bits, int beam,
+                         double best, double greedy)
+{
+    double m = (double)l->rows.rows, n = (double)l->rows.columns, objective = 0.0;
+    double share = m * n * n / b->gemm[thread] / best;
+    for (int64_t i = 0; i < l->rows.rows; i++) objective += l->rows.costs[i];
+    if (b->json)
+        printf("{\"rows\": %.0f, \"columns\": %.0f, \"bits\": %d, \"beam\": %d, \"threads\": %d, "
+               "\"seconds\": %.6f, \"gemm_gflops\": %.1f, \"share_of_bound\": %.4f, "
+               "\"times_greedy\": %.3f, \"objective\": %.9g}\n",
+               m, n, bits, beam, b->threads.values[thread], best, b->gemm[thread] * 1e-9, share,
+               best / greedy, objective);
+    else
+        printf("%5.0f x %-5.0f %4d %4d %8d %10.4f %9.1f %% %8.2f x  %.9g\n", m, n, bits, beam,
+               b->threads.values[thread], best, 100.0 * share, best / greedy, objective);
+    fflush(stdout);
+}
+
+static snrq_status measure_search(const bench *b, layer *l, int beam, double *best)
+{
+    double start = snrq_now();
+    *best = INFINITY;
+    for (int run = 0; run < b->runs && (run == 0 || snrq_now() - start < b->seconds); run++) {
+        double begin = now(b->cpu);
+        SNRQ_TRY(snrq_search(l->l, SNRQ_ROUND_FEEDBACK, beam, &l->rows));
+        *best = fmin(*best, now(b->cpu) - begin);
+    }
+    return SNRQ_OK;
+}
+
+static snrq_status measure_layer(const bench *b, layer *l, int bits)
+{
+    for (int t = 0; t < b->threads.count; t++) {
+        double greedy = NAN, best;
+        omp_set_num_threads(b->threads.values[t]);
+        for (int k = 0; k < b->beams.count; k++) {
+            SNRQ_TRY(measure_search(b, l, b->beams.values[k], &best));
+            if (b->beams.values[k] == 1) greedy = best;
+            print_figure(b, l, t, bits, b->beams.values[k], best, greedy);
+        }
+    }
+    return SNRQ_OK;
+}
+
+static snrq_status run(const snrq_context *context, bench *b)
+{
+    for (int t = 0; t < b->threads.count; t++) {
+        SNRQ_TRY(measure_gemm(b->threads.values[t], b->cpu, &b->gemm[t]));
+        if (!b->json)
+            printf("sgemm on %d threads: %.1f GF/s\n", b->threads.values[t], b->gemm[t] * 1e-9);
+    }
+    if (!b->json)
+        printf("%13s %4s %4s %8s %10s %11s %10s  %s\n", "size", "bits", "K", "threads", "seconds",
+               "of bound", "greedy", "objective");
+    for (int i = 0; i < b->layers; i++) {
+        layer l = {0};
+        snrq_status status = create_layer(context, b->columns[i], &l);
+        for (int k = 0; status == SNRQ_OK && k < b->bits.count; k++) {
+            status = fill_rows(&l, b->rows[i], b->bits.values[k]);
+            if (status == SNRQ_OK) status = measure_layer(b, &l, b->bits.values[k]);
+            snrq_rows_free(&l.rows);
+        }
+        free_layer(&l);
+        SNRQ_TRY(status);
+    }
+    return SNRQ_OK;
+}
+
+static bool read_list(const char *text, int_list *out)
+{
+    out->count = 0;
+    while (out->count < MOST) {
+        char *end;
+        long value = strtol(text, &end, 10);
+        if (end == text || value < 1 || value > 65536) return false;
+        out->values[out->count++] = (int)value;
+        if (*end == '\0') return true;
+        if (*end != ',') return false;
+        text = end + 1;
+    }
+    return false;
+}
+
+static bool read_sizes(const char *text, bench *b)
+{
+    b->layers = 0;
+    while (b->layers < MOST) {
+        int used = 0, i = b->layers;
+        if (sscanf(text, "%dx%d%n", &b->rows[i], &b->columns[i], &used) != 2) return false;
+        if (b->rows[i] < 1 || b->columns[i] < 1) return false;
+        b->layers++;
+        if (text[used] == '\0') return true;
+        if (text[used] != ',') return false;
+        text += used + 1;
+    }
+    return false;
+}
+
+static bool read_arguments(int argc, char **argv, bench *b)
+{
+    for (int i = 1; i < argc; i++) {
+        const char *value = i + 1 < argc ? argv[i + 1] : "";
+        bool good = true;
+        if (strcmp(argv[i], "--json") == 0 || strcmp(argv[i], "--cpu") == 0) {
+            *(argv[i][2] == 'j' ? &b->json : &b->cpu) = true;
+            continue;
+        }
+        if (strcmp(argv[i], "--size") == 0)
+            good = read_sizes(value, b);
+        else if (strcmp(argv[i], "--bits") == 0)
+            good = read_list(value, &b->bits);
+        else if (strcmp(argv[i], "--beam") == 0)
+            good = read_list(value, &b->beams);
+        else if (strcmp(argv[i], "--threads") == 0)
+            good = read_list(value, &b->threads);
+        else if (strcmp(argv[i], "--runs") == 0)
+            good = (b->runs = atoi(value)) > 0;
+        else if (strcmp(argv[i], "--seconds") == 0)
+            good = (b->seconds = atof(value)) > 0.0;
+        else
+            good = false;
+        if (!good) return false;
+        i++;
+    }
+    return true;
+}
+
+int main(int argc, char **argv)
+{
+    bench b = {.layers = 7,
+               .rows = {288, 768, 1024, 2048, 4096, 4096, 1024},
+               .columns = {288, 768, 1024, 2048, 4096, 1024, 4096},
+               .bits = {3, {3, 4, 2}},
+               .beams = {5, {1, 2, 4, 8, 16}},
+               .threads = {2, {1, 2}},
+               .runs = 5,
+               .seconds = 3.0};
+    int provided;
+    snrq_context *context = NULL;
+    if (!read_arguments(argc, argv, &b)) {
+        fputs(usage, stderr);
+        return SNRQ_USAGE;
+    }
+    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
+    snrq_blas_single_thread();
+    snrq_status status = snrq_context_create(MPI_COMM_WORLD, &context);
+    if (status == SNRQ_OK && context->size > 1)
+        status = snrq_fail(SNRQ_USAGE, "the benchmark runs on one rank");
+    if (status == SNRQ_OK) status = run(context, &b);
+    if (status != SNRQ_OK) fprintf(stderr, "bench_rounding: %s\n", snrq_error_message());
+    snrq_context_destroy(&context);
+    MPI_Finalize();
+    return (int)status;
+}
