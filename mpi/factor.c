@@ -67,6 +67,20 @@ snrq_status snrq_factor_solve(const snrq_matrix *l, snrq_matrix *x)
                                 : snrq_fail(SNRQ_INTERNAL, "pdpotrs returned info = %d", info));
 }
 
+snrq_status snrq_factor_solve_right(const snrq_matrix *l, snrq_matrix *x)
+{
+    const double one = 1.0;
+    SNRQ_TRY(check_shapes(l, x));
+    SNRQ_TRY(check_shapes(x, l));
+    if (l->grid->blacs >= 0) {
+        int n = (int)l->rows, threads = snrq_blas_begin();
+        pdtrsm_("R", "L", "T", "N", &n, &n, &one, l->local, &ONE, &ONE, l->descriptor, x->local,
+                &ONE, &ONE, x->descriptor, 1, 1, 1, 1);
+        snrq_blas_end(threads);
+    }
+    return SNRQ_OK;
+}
+
 /* ---- the factorization ---- */
 
 /* The local element of the diagonal at global index g, or NULL if another rank has it. */

@@ -34,6 +34,9 @@ snrq_status snrq_factor_multiply(const snrq_matrix *a, int transpose, const snrq
 /* x <- H^-1 x, with L from snrq_factor_cholesky, x [n, m]. Collective. */
 snrq_status snrq_factor_solve(const snrq_matrix *l, snrq_matrix *x);
 
+/* x <- x L^-T, x [n, n]. Collective. */
+snrq_status snrq_factor_solve_right(const snrq_matrix *l, snrq_matrix *x);
+
 /* Gives this rank rows [range.begin, range.end) of the transposed matrix: out[r - begin][i] =
  * X[i][r], row-major with n columns. X is [n, m]; ranges may differ between ranks and overlap.
  * Collective. */

@@ -23,6 +23,10 @@ void Cblacs_gridexit(int context);
  * leading minor of that order is not positive definite. */
 void pdpotrf_(const char *uplo, const int *n, double *a, const int *ia, const int *ja,
               const int *desca, int *info, size_t uplo_length);
+void pdtrsm_(const char *side, const char *uplo, const char *trans, const char *diag, const int *m,
+             const int *n, const double *alpha, const double *a, const int *ia, const int *ja,
+             const int *desc_a, double *b, const int *ib, const int *jb, const int *desc_b,
+             size_t side_length, size_t uplo_length, size_t trans_length, size_t diag_length);
 void pdpotrs_(const char *uplo, const int *n, const int *nrhs, const double *a, const int *ia,
               const int *ja, const int *desca, double *b, const int *ib, const int *jb,
               const int *descb, int *info, size_t uplo_length);

@@ -34,6 +34,13 @@ static void feed_back(const float *restrict errors, float u, float *restrict y)
     for (int r = 0; r < ROWS; r++) y[r] = snrq_madd(errors[r], u, y[r]);
 }
 
+/* values = y + shift of column c. */
+static const float *shifted_values(const snrq_tile *t, int64_t c, float *values)
+{
+    for (int r = 0; r < ROWS; r++) values[r] = t->y[c * ROWS + r] + t->shift[c * ROWS + r];
+    return values;
+}
+
 /* Columns [begin, end) of the panel. */
 static void decide_strip(const snrq_tile *t, const snrq_panel *p, snrq_rounding rounding,
                          int64_t begin, int64_t end, float *errors)
@@ -44,11 +51,14 @@ static void decide_strip(const snrq_tile *t, const snrq_panel *p, snrq_rounding 
     for (int64_t c = end - 1; c >= begin; c--) {
         int64_t k = p->begin + c, g = rows->groups->of_position[k];
         const float *y = t->y + c * ROWS, *target = t->target + c * ROWS;
-        decide(rounding == SNRQ_ROUND_NEAREST ? target : y, y, target, t->scales + g * ROWS,
-               t->zeros + g * ROWS, top, p->d2[c], errors + k * ROWS, codes[c - begin],
-               rows->costs + t->row);
+        const float *wanted = rounding == SNRQ_ROUND_NEAREST ? target : y;
+        if (t->shift != NULL) wanted = shifted_values(t, c, t->values + k * ROWS);
+        decide(wanted, y, target, t->scales + g * ROWS, t->zeros + g * ROWS, top, p->d2[c],
+               errors + k * ROWS, codes[c - begin], rows->costs + t->row);
         for (int64_t i = begin; i < c; i++)
             feed_back(errors + k * ROWS, p->u[c * SNRQ_BLOCK + i], t->y + i * ROWS);
+        for (int64_t i = begin; i < c && t->shift != NULL; i++)
+            feed_back(wanted, p->mismatch[c * SNRQ_BLOCK + i], t->shift + i * ROWS);
     }
     for (int r = 0; r < ROWS; r++) {
         uint8_t *out = rows->codes + (t->row + r) * rows->columns + p->begin;
@@ -65,5 +75,9 @@ void snrq_greedy_tile(const snrq_tile *t, const snrq_panel *p, snrq_rounding rou
         decide_strip(t, p, rounding, begin, end, errors);
         snrq_sgemm(true, false, begin, ROWS, end - begin, 1.0f, p->u + begin * SNRQ_BLOCK,
                    SNRQ_BLOCK, errors + (p->begin + begin) * ROWS, ROWS, 1.0f, t->y, ROWS);
+        if (t->shift != NULL)
+            snrq_sgemm(true, false, begin, ROWS, end - begin, 1.0f,
+                       p->mismatch + begin * SNRQ_BLOCK, SNRQ_BLOCK,
+                       t->values + (p->begin + begin) * ROWS, ROWS, 1.0f, t->shift, ROWS);
     }
 }

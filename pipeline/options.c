@@ -49,12 +49,15 @@ static const option_row table[] = {
      "zero point in the middle of the codes (default)"},
     {"asymmetric", 0, FLAG, FIELD(asymmetric), NULL, 1, 1, NULL, Q | R, true, NULL,
      "a zero point per group"},
-    {"method", 0, CHOICE, FIELD(method), "ksnrq", 0, 0, "rtn|ldlq|snrq|ksnrq", Q | R, true, "M",
-     "rtn: nearest value; ldlq: error feedback; snrq: with shifted target; ksnrq: snrq with beam "
-     "search"},
+    {"method", 0, CHOICE, FIELD(method), "ksnrq", 0, 0, "rtn|ldlq|gptq|gptaq|snrq|ksnrq", Q | R,
+     true, "M",
+     "rtn: nearest value; ldlq: error feedback; gptq, gptaq: grids fitted on the way; snrq: "
+     "shifted "
+     "target; ksnrq: snrq with beam search"},
     {"beam", 0, INTEGER, FIELD(beam), "8", 1, 1024, NULL, Q | R, true, "K", "beam width of ksnrq"},
-    {"alpha", 0, TEXT, FIELD(alpha_text), "fixed:0.5", 0, 0, NULL, Q | R, true, "MODE",
-     "regularization strength of snrq, ksnrq: fixed:V | sampled:B | chained | corr"},
+    {"alpha", 0, TEXT, FIELD(alpha_text), NULL, 0, 0, NULL, Q | R, true, "MODE",
+     "regularization strength: fixed:V | sampled:B | chained | corr [fixed:0.5; gptaq: "
+     "fixed:0.25]"},
     {"grid", 0, CHOICE, FIELD(grid), "minmax", 0, 0, "minmax|mse|hessian", Q | R, true, "G",
      "how scales are chosen"},
     {"groups", 0, CHOICE, FIELD(permuted_groups), "original", 0, 0, "original|permuted", Q | R,
@@ -191,6 +194,7 @@ static snrq_status parse_alpha(snrq_options *o)
 {
     const option_row fixed = {.name = "alpha fixed", .kind = REAL, .low = 0, .high = 1};
     const option_row sampled = {.name = "alpha sampled", .kind = REAL, .low = 0.1, .high = 1000};
+    if (o->alpha_text == NULL) o->alpha_text = o->method == SNRQ_GPTAQ ? "fixed:0.25" : "fixed:0.5";
     const char *text = o->alpha_text;
     o->alpha_value = 0;
     if (strncmp(text, "fixed:", 6) == 0) {
@@ -205,6 +209,8 @@ static snrq_status parse_alpha(snrq_options *o)
     if (o->alpha_mode == SNRQ_ALPHA_CORR && strcmp(text, "corr") != 0)
         return snrq_fail(SNRQ_USAGE,
                          "--alpha: expected fixed:V, sampled:B, chained or corr, found '%s'", text);
+    if (o->method == SNRQ_GPTAQ)
+        return snrq_fail(SNRQ_USAGE, "--alpha %s: gptaq takes fixed:V or sampled:B", text);
     return SNRQ_OK;
 }
 

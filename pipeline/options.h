@@ -17,7 +17,14 @@ typedef enum snrq_command {
     SNRQ_COMMAND_ROUND = 16
 } snrq_command;
 
-typedef enum snrq_method { SNRQ_RTN, SNRQ_LDLQ, SNRQ_SNRQ, SNRQ_KSNRQ } snrq_method;
+typedef enum snrq_method {
+    SNRQ_RTN,
+    SNRQ_LDLQ,
+    SNRQ_GPTQ,
+    SNRQ_GPTAQ,
+    SNRQ_SNRQ,
+    SNRQ_KSNRQ
+} snrq_method;
 typedef enum snrq_alpha_mode {
     SNRQ_ALPHA_FIXED,
     SNRQ_ALPHA_SAMPLED,

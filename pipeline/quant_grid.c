@@ -15,6 +15,7 @@ snrq_status snrq_groups_create(const int32_t *order, int64_t columns, int64_t gr
     memset(out, 0, sizeof *out);
     out->columns = columns;
     out->count = (columns + size - 1) / size;
+    out->runs = permuted || out->count == 1;
     SNRQ_TRY(snrq_allocate(n, sizeof(int32_t), "group of position", &out->of_position));
     SNRQ_TRY(snrq_allocate(n, sizeof(int32_t), "group index", &out->g_idx));
     SNRQ_TRY(snrq_allocate(n, sizeof(int32_t), "group members", &out->members));
@@ -79,9 +80,10 @@ static void grid_of_range(const snrq_grid_rule *rule, float lo, float hi, float 
     *zero = rule->symmetric ? middle : snrq_nearest_code(-lo, s, 0, top);
 }
 
-static snrq_status fit_group(const snrq_grid_rule *rule, const sample *s, float *scale,
-                             uint8_t *zero)
+snrq_status snrq_quant_grid_fit_group(const snrq_grid_rule *rule, int64_t count, const float *x,
+                                      const double *d2, float *scale, uint8_t *zero)
 {
+    const sample group = {x, d2, count}, *s = &group;
     float lo = 0.0f, hi = 0.0f;
     int z = 0;
     for (int64_t i = 0; i < s->count; i++) {
@@ -123,13 +125,13 @@ snrq_status snrq_quant_grid_fit(const snrq_grid_rule *rule, const snrq_groups *g
     if (status == SNRQ_OK)
         status = snrq_allocate((size_t)groups->columns, sizeof *values, "grid values", &values);
     for (int64_t g = 0; status == SNRQ_OK && g < groups->count; g++) {
-        sample s = {values, weights, groups->first[g + 1] - groups->first[g]};
-        for (int64_t i = 0; i < s.count; i++) {
+        int64_t count = groups->first[g + 1] - groups->first[g];
+        for (int64_t i = 0; i < count; i++) {
             int32_t k = groups->members[groups->first[g] + i];
             values[i] = target[k];
             weights[i] = d2[k];
         }
-        status = fit_group(rule, &s, &scales[g], &zeros[g]);
+        status = snrq_quant_grid_fit_group(rule, count, values, weights, &scales[g], &zeros[g]);
     }
     free(weights);
     free(values);

@@ -15,6 +15,7 @@
 /* Which decision positions belong to which group. */
 typedef struct snrq_groups {
     int64_t columns, count;
+    bool runs;            /* every group is a run of decision positions */
     int32_t *of_position; /* [columns] group of decision position k; owned */
     int32_t *g_idx;       /* [columns] group of original column j; owned */
     int32_t *members;     /* [columns] decision positions, group by group; owned */
@@ -34,6 +35,11 @@ typedef struct snrq_grid_rule {
     snrq_grid_kind kind;
     snrq_dtype scale_type; /* scales are rounded to it */
 } snrq_grid_rule;
+
+/* Fits one group of `count` values x with column weights d2. SNRQ_BAD_DATA if the scale is not
+ * finite in scale_type. */
+snrq_status snrq_quant_grid_fit_group(const snrq_grid_rule *rule, int64_t count, const float *x,
+                                      const double *d2, float *scale, uint8_t *zero);
 
 /* Fits scales [groups] and zeros [groups] of one row. SNRQ_BAD_DATA if a scale is not finite in
  * scale_type. */

@@ -16,6 +16,11 @@ const char *snrq_phase_name(int phase)
     return phase < SNRQ_PHASES ? names[phase] : "rest";
 }
 
+bool snrq_regrids(const snrq_options *o)
+{
+    return o->method == SNRQ_LDLQ || o->method == SNRQ_SNRQ || o->method == SNRQ_KSNRQ;
+}
+
 snrq_range snrq_rounding_share(int64_t rows, int size, int rank)
 {
     return snrq_share(rows, SNRQ_TILE_ROWS, size, rank);
@@ -25,7 +30,7 @@ snrq_range snrq_rounding_share(int64_t rows, int size, int rank)
 typedef struct work {
     const snrq_context *context;
     const snrq_options *options;
-    const snrq_statistics *statistics;
+    snrq_statistics *statistics;
     const snrq_modules *modules;
     snrq_target target;
     snrq_rounded *out;
@@ -76,7 +81,8 @@ static snrq_status choose_alpha(work *w, int module)
     const snrq_options *o = w->options;
     double *alpha = &w->out->modules[module].alpha;
     *alpha = 0.0;
-    if (!snrq_uses_mismatch(o)) return SNRQ_OK;
+    if (!snrq_uses_mismatch(o))
+        return SNRQ_OK; /* gptaq's, too: it works in the recursion, not on the target */
     switch (o->alpha_mode) {
     case SNRQ_ALPHA_FIXED:
         *alpha = o->alpha_value;
@@ -102,12 +108,16 @@ static snrq_status column_weights(work *w)
     return SNRQ_OK;
 }
 
+static snrq_grid_rule grid_rule(const snrq_options *o)
+{
+    return (snrq_grid_rule){(int)o->bits, !o->asymmetric, (snrq_grid_kind)o->grid,
+                            (snrq_dtype)o->scale_type};
+}
+
 /* Targets and grids of this rank's rows. */
 static snrq_status fit_rows(work *w)
 {
-    const snrq_options *o = w->options;
-    snrq_grid_rule rule = {(int)o->bits, !o->asymmetric, (snrq_grid_kind)o->grid,
-                           (snrq_dtype)o->scale_type};
+    snrq_grid_rule rule = grid_rule(w->options);
     int64_t count = w->out->mine.end - w->out->mine.begin, n = w->out->rows.columns;
     snrq_status worst = SNRQ_OK;
     char message[512] = "";
@@ -131,13 +141,31 @@ static snrq_status fit_rows(work *w)
     return worst == SNRQ_OK ? SNRQ_OK : snrq_fail(worst, "%s", message);
 }
 
-/* Search and refinement of one set of rows, with the scales it has. */
+/* GPTQ's grids are fitted on the way where groups are runs of columns in decision order; gptaq adds
+ * the mismatch. */
+static snrq_status search_gptq(const work *w, snrq_rows *rows)
+{
+    snrq_grid_rule rule = grid_rule(w->options);
+    bool fixed = w->options->alpha_mode == SNRQ_ALPHA_FIXED;
+    snrq_gptq gptq = {.refit = rows->groups->runs && rows->groups->count > 1 ? &rule : NULL,
+                      .alpha = fixed ? w->options->alpha_value : 1.0};
+    if (w->options->method == SNRQ_GPTAQ && w->statistics->d != NULL) {
+        SNRQ_TRY(snrq_factor_solve_right(w->target.l, w->statistics->d));
+        gptq.mismatch = w->statistics->d;
+    }
+    return snrq_search_gptq(w->target.l, &gptq, rows);
+}
+
+/* Search and refinement of one set of rows. */
 static snrq_status search_and_refine(const work *w, snrq_rows *rows)
 {
     const snrq_options *o = w->options;
     int beam = o->method == SNRQ_KSNRQ ? (int)o->beam : 1;
     if (o->method == SNRQ_RTN) return snrq_search(w->target.l, SNRQ_ROUND_NEAREST, 1, rows);
-    SNRQ_TRY(snrq_search(w->target.l, SNRQ_ROUND_FEEDBACK, beam, rows));
+    if (o->method == SNRQ_GPTQ || o->method == SNRQ_GPTAQ)
+        SNRQ_TRY(search_gptq(w, rows));
+    else
+        SNRQ_TRY(snrq_search(w->target.l, SNRQ_ROUND_FEEDBACK, beam, rows));
     return snrq_refine(w->statistics->h, o->refine, rows);
 }
 
@@ -186,7 +214,7 @@ static snrq_status regrid_rows(work *w)
 static snrq_status round_rows(work *w)
 {
     SNRQ_TRY(search_and_refine(w, &w->out->rows));
-    return w->options->method == SNRQ_RTN || w->options->regrid == 0 ? SNRQ_OK : regrid_rows(w);
+    return w->options->regrid > 0 && snrq_regrids(w->options) ? regrid_rows(w) : SNRQ_OK;
 }
 
 /* Figures of one row; see the formulas where they are used. */
@@ -255,7 +283,7 @@ static snrq_status measure_module(work *w, int module, const row_figures *figure
     for (int64_t r = 0; r < count; r++) w->figure[r] = figures[r].next_below;
     SNRQ_TRY(sum_module(w, module, w->figure, &below));
 
-    bool chained = snrq_uses_mismatch(o) && o->alpha_mode == SNRQ_ALPHA_CHAINED;
+    bool chained = snrq_shifts_target(o) && o->alpha_mode == SNRQ_ALPHA_CHAINED;
     double next = below > 0.0 ? above / below : 0.0;
     out->alpha_next = !chained ? NAN : next < 0.0 ? 0.0 : next > 1.0 ? 1.0 : next;
     out->output_error = sqrt(ratio(error, output));

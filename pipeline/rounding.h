@@ -51,6 +51,10 @@ typedef struct snrq_rounded {
     snrq_factor_report factor;
 } snrq_rounded;
 
+/* Does --regrid apply? Not to rtn, and not to methods that fit their grids on the way. Not
+ * collective. */
+bool snrq_regrids(const snrq_options *options);
+
 /* Stacked rows of a rank: whole tiles. Not collective. */
 snrq_range snrq_rounding_share(int64_t rows, int size, int rank);
 

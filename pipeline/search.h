@@ -60,6 +60,25 @@ static inline float snrq_rows_value(const snrq_rows *r, int64_t row, int64_t k)
  * with its own rows, possibly none); agreed. */
 snrq_status snrq_search(const snrq_matrix *l, snrq_rounding rounding, int beam, snrq_rows *rows);
 
+/* What GPTQ and GPTAQ add to the greedy recursion. */
+typedef struct snrq_gptq {
+    /* Each group's grid is fitted to the values to round, R_j + feedback, when its first column is
+     * about to be decided. Groups must be runs of positions (snrq_groups.runs) and more than one;
+     * NULL: grids as given. */
+    const snrq_grid_rule *refit;
+    /* GPTAQ: A = D L^-T [n, n], or NULL. The value to round is y_j + m_j with m_j = alpha sum_{i>j}
+     * v_i A_ij / L_jj and v_i = y_i + m_i, the value that was rounded at i. (With V = the upper
+     * Cholesky factor of H^-1 in the order of decision, this is GPTAQ's P = alpha striu(D V^T) V,
+     * arXiv 2504.02692, brought into the form of the recursion here by (I + U): y = W + (W - Q) U +
+     * v P (I + U), and P (I + U) = alpha striu(D V^T) diag(1 / L_jj).) */
+    const snrq_matrix *mismatch;
+    double alpha;
+} snrq_gptq;
+
+/* Rounds all rows by GPTQ or GPTAQ; scales and zeros of `rows` are updated where they are refitted.
+ * The costs are still (Q - R) H (Q - R)^T. Collective; agreed. */
+snrq_status snrq_search_gptq(const snrq_matrix *l, const snrq_gptq *gptq, snrq_rows *rows);
+
 /* Coordinate descent on the objective: q_j <- nearest(Q_j - ((Q - R) H)_j / H_jj) from last to
  * first column, at most `passes` times or until a pass changes nothing on any rank. Updates codes
  * and costs; a cost never rises. h: the damped Gram. Collective; agreed. */

@@ -24,6 +24,8 @@ typedef struct snrq_panel {
     int64_t below;        /* rows of u: columns - begin */
     float *u;             /* [below][SNRQ_BLOCK] */
     float *strips;        /* [SNRQ_BLOCK / SNRQ_STRIP][below + SNRQ_STRIP][SNRQ_STRIP] */
+    float
+        *mismatch; /* [below][SNRQ_BLOCK] alpha A_ij / L_jj where i > c, else 0 (gptaq), or NULL */
     double d2[SNRQ_BLOCK];
 } snrq_panel;
 
@@ -41,6 +43,8 @@ typedef struct snrq_tile {
     const float *zeros;  /* the same shape */
     float *target;       /* [SNRQ_BLOCK][SNRQ_TILE_ROWS] R */
     float *y;            /* the same shape: the values to round, as far as they are known */
+    float *shift;        /* the same shape: what gptaq adds to them; NULL without */
+    float *values; /* [columns][SNRQ_TILE_ROWS] the values that were rounded (gptaq), or NULL */
 } snrq_tile;
 
 /* Rounds the rows of a tile greedily in a panel: tile->y (used up) holds the panel's values with

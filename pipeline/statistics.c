@@ -5,15 +5,24 @@
 #include <stdlib.h>
 #include <string.h>
 
+static bool strength_is_zero(const snrq_options *o)
+{
+    return o->alpha_mode == SNRQ_ALPHA_FIXED && o->alpha_value == 0.0;
+}
+
+bool snrq_shifts_target(const snrq_options *o)
+{
+    return (o->method == SNRQ_SNRQ || o->method == SNRQ_KSNRQ) && !strength_is_zero(o);
+}
+
 bool snrq_uses_mismatch(const snrq_options *o)
 {
-    bool shifts = o->method == SNRQ_SNRQ || o->method == SNRQ_KSNRQ;
-    return shifts && !(o->alpha_mode == SNRQ_ALPHA_FIXED && o->alpha_value == 0.0);
+    return snrq_shifts_target(o) || (o->method == SNRQ_GPTAQ && !strength_is_zero(o));
 }
 
 bool snrq_uses_mismatch_energy(const snrq_options *o)
 {
-    return snrq_uses_mismatch(o) && o->alpha_mode == SNRQ_ALPHA_CORR;
+    return snrq_shifts_target(o) && o->alpha_mode == SNRQ_ALPHA_CORR;
 }
 
 typedef struct ranked {

@@ -21,7 +21,8 @@ typedef struct snrq_statistics {
     snrq_matrix *d, *e;  /* owned; NULL where they are not needed */
 } snrq_statistics;
 
-/* Does this method shift its target, i.e. need D? Does it need E? */
+/* Does this method shift its target? Does it need D (as gptaq does, too)? Does it need E? */
+bool snrq_shifts_target(const snrq_options *options);
 bool snrq_uses_mismatch(const snrq_options *options);
 bool snrq_uses_mismatch_energy(const snrq_options *options);
 

@@ -48,14 +48,15 @@ static snrq_status compute(const snrq_options *o, snrq_statistics *s, const snrq
         SNRQ_TRY(quadratic_forms(s->e, weights, product, t, table, t->mismatch_energy));
     SNRQ_TRY(snrq_matrix_create(s->grid, t->columns, t->columns, &t->l));
     SNRQ_TRY(snrq_factor_cholesky(s->h, o->damp, t->l, &t->factor));
-    if (s->d == NULL) return SNRQ_OK;
+    if (!snrq_shifts_target(o)) return SNRQ_OK;
     SNRQ_TRY(snrq_factor_multiply(s->d, 1, weights, product));
     SNRQ_TRY(snrq_matrix_rows(product, t->range, t->mismatch));
     SNRQ_TRY(snrq_factor_solve(t->l, product));
     return snrq_matrix_rows(product, t->range, t->shift);
 }
 
-static snrq_status allocate(const snrq_statistics *s, snrq_target *t, double **table)
+static snrq_status allocate(const snrq_options *o, const snrq_statistics *s, snrq_target *t,
+                            double **table)
 {
     size_t rows = (size_t)(t->range.end - t->range.begin), cells = rows * (size_t)t->columns;
     SNRQ_TRY(snrq_allocate(cells, sizeof(float), "weights", &t->weights));
@@ -63,7 +64,7 @@ static snrq_status allocate(const snrq_statistics *s, snrq_target *t, double **t
     SNRQ_TRY(snrq_allocate(cells, sizeof(double), "products", table));
     if (s->e != NULL)
         SNRQ_TRY(snrq_allocate(rows, sizeof(double), "row figures", &t->mismatch_energy));
-    if (s->d == NULL) return SNRQ_OK;
+    if (!snrq_shifts_target(o)) return SNRQ_OK;
     SNRQ_TRY(snrq_allocate(cells, sizeof(double), "mismatch products", &t->mismatch));
     return snrq_allocate(cells, sizeof(double), "target shifts", &t->shift);
 }
@@ -79,7 +80,7 @@ snrq_status snrq_target_create(const snrq_context *context, const snrq_options *
     int64_t n = statistics->columns, m = rows_global;
     *out = (snrq_target){.range = range, .columns = n};
     snrq_status status = snrq_allocate((size_t)n, sizeof(float), "weight row", &ordered.original);
-    if (status == SNRQ_OK) status = allocate(statistics, out, &table);
+    if (status == SNRQ_OK) status = allocate(options, statistics, out, &table);
     status = snrq_agree(context, status);
     if (status == SNRQ_OK) status = snrq_matrix_create(statistics->grid, n, m, &weights);
     if (status == SNRQ_OK) status = snrq_matrix_create(statistics->grid, n, m, &product);
