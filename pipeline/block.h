@@ -1,15 +1,16 @@
 /* One pass through a transformer block, cut at its stages.
  *
- *     h [tokens, hidden]            the residual stream
- *     begin:     x = RMSNorm(h)                              input of [q,k,v]
- *     apply:     y = W_stage x                               the stage's linear modules, outputs
- * stacked continue:  [q,k,v] x = attention(y)                    input of [o] [o]       h += y, x =
- * RMSNorm(h)            input of [gate,up] [gate,up] x = silu(y_gate) * y_up           input of
- * [down] [down]    h += y
+ *     h [tokens, hidden]         the residual stream
+ *     begin      x = RMSNorm(h)                      input of [q,k,v]
+ *     apply      y = W_stage x                       the stage's linear modules, outputs stacked
+ *     continue   [q,k,v]     x = attention(y)        input of [o]
+ *                [o]         h += y, x = RMSNorm(h)  input of [gate,up]
+ *                [gate,up]   x = silu(gate) * up     input of [down]
+ *                [down]      h += y
  *
- * Statistics are gathered, and modules quantized, between `begin/continue` and `apply`. Everything
- * works on a batch of sequences; arithmetic is fp32 with fixed shapes, so results do not depend on
- * how sequences are batched.
+ * Statistics are gathered, and modules quantized, between `begin` or `continue` and `apply`.
+ * Everything works on a batch of sequences; arithmetic is fp32 with fixed shapes, so results do not
+ * depend on how sequences are batched.
  */
 #ifndef SNRQ_BLOCK_H
 #define SNRQ_BLOCK_H

@@ -33,8 +33,8 @@ typedef struct evaluation {
     snrq_range mine;
     subject model, reference;
     bool compare;
-    double *loss, *kl, *agree; /* [sequences of all ranks] sums per sequence */
-    double *logprobs;          /* [sequences, length - 1] or NULL */
+    double *loss, *kl, *top1; /* [sequences of all ranks] sums per sequence */
+    double *logprobs;         /* [sequences, length - 1] or NULL */
 } evaluation;
 
 static snrq_status start_subject(evaluation *e, subject *s)
@@ -128,7 +128,7 @@ static double divergence(const float *reference, double reference_norm, const fl
 
 /* Figures of one scored position. */
 typedef struct score {
-    double logprob, kl, agree;
+    double logprob, kl, top1;
 } score;
 
 static score score_position(const evaluation *e, int64_t row, int32_t target)
@@ -141,7 +141,7 @@ static score score_position(const evaluation *e, int64_t row, int32_t target)
         const float *reference = e->reference.logits + row * v;
         double reference_norm = normalizer(reference, v, &reference_top);
         s.kl = divergence(reference, reference_norm, logits, norm, v);
-        s.agree = top == reference_top;
+        s.top1 = top == reference_top;
     }
     return s;
 }
@@ -160,7 +160,7 @@ static snrq_status score_sequence(evaluation *e, int64_t local)
         for (int64_t i = 0; i < count; i++) {
             e->loss[sequence] -= scores[i].logprob;
             e->kl[sequence] += scores[i].kl;
-            e->agree[sequence] += scores[i].agree;
+            e->top1[sequence] += scores[i].top1;
             if (e->logprobs != NULL)
                 e->logprobs[sequence * (length - 1) + first + i] = scores[i].logprob;
         }
@@ -173,7 +173,7 @@ static snrq_status allocate_scores(evaluation *e)
     size_t sequences = (size_t)e->windows.count;
     SNRQ_TRY(snrq_allocate(sequences, sizeof(double), "losses", &e->loss));
     SNRQ_TRY(snrq_allocate(sequences, sizeof(double), "divergences", &e->kl));
-    SNRQ_TRY(snrq_allocate(sequences, sizeof(double), "agreements", &e->agree));
+    SNRQ_TRY(snrq_allocate(sequences, sizeof(double), "agreements", &e->top1));
     if (e->options->logprobs == NULL) return SNRQ_OK;
     return snrq_allocate(sequences * (size_t)(e->windows.length - 1), sizeof(double),
                          "log-probabilities", &e->logprobs);
@@ -188,7 +188,7 @@ static snrq_status score_all(evaluation *e)
     SNRQ_TRY(snrq_agree(e->context, status));
     SNRQ_TRY(snrq_collect(e->context, e->loss, sequences));
     SNRQ_TRY(snrq_collect(e->context, e->kl, sequences));
-    SNRQ_TRY(snrq_collect(e->context, e->agree, sequences));
+    SNRQ_TRY(snrq_collect(e->context, e->top1, sequences));
     if (e->logprobs == NULL) return SNRQ_OK;
     return snrq_collect(e->context, e->logprobs, sequences * (e->windows.length - 1));
 }
@@ -202,6 +202,13 @@ static snrq_status check_losses(const evaluation *e)
                              "%s: the loss of window %lld is %g: the model's weights or "
                              "activations are not finite",
                              e->model.model->path, (long long)s, e->loss[s]);
+    for (int64_t s = 0; s < e->windows.count && e->compare; s++)
+        if (!isfinite(e->kl[s]))
+            return snrq_fail(
+                SNRQ_BAD_DATA,
+                "%s: the divergence from it in window %lld is %g: the reference's weights or "
+                "activations are not finite",
+                e->reference.model->path, (long long)s, e->kl[s]);
     return SNRQ_OK;
 }
 
@@ -233,7 +240,7 @@ static void print_result(const evaluation *e)
     int64_t tokens = e->windows.count * (e->windows.length - 1);
     double loss = sum(e->loss, e->windows.count) / (double)tokens;
     double kl = sum(e->kl, e->windows.count) / (double)tokens;
-    double agree = sum(e->agree, e->windows.count) / (double)tokens;
+    double agree = sum(e->top1, e->windows.count) / (double)tokens;
     if (e->context->rank != 0) return;
     if (e->options->json) {
         json_t *result = json_pack("{s:f, s:f, s:I}", "perplexity", exp(loss), "mean_token_loss",
@@ -298,7 +305,7 @@ snrq_status snrq_evaluate(const snrq_context *context, const snrq_options *optio
     snrq_windows_free(&e.windows);
     free(e.loss);
     free(e.kl);
-    free(e.agree);
+    free(e.top1);
     free(e.logprobs);
     return status;
 }

@@ -1,8 +1,9 @@
 /* Model families: which linear modules a transformer block has, in which stage, of which shape.
  *
  * A stage is a set of modules that read the same input, and the point at which a block's forward
- * pass can be cut: [q,k,v] -> [o] -> [gate,up] -> [down] (method.md, "One pass per block"). A
- * family is a table of names and shapes; the forward pass (block.h) is the same for all of them.
+ * pass can be cut: [q,k,v] -> [o] -> [gate,up] -> [down] (docs/method.md, "One pass through a
+ * block"). A family is a table of names and shapes; the forward pass (block.h) is the same for all
+ * of them.
  */
 #ifndef SNRQ_FAMILY_H
 #define SNRQ_FAMILY_H

@@ -36,7 +36,7 @@ enum {
 
 static const option_row table[] = {
     {"output", 'o', TEXT, FIELD(output), NULL, 0, 0, NULL, Q | R, false, "OUT",
-     "directory to write; an unfinished one is resumed"},
+     "what to write: a directory (an unfinished one is resumed); of round, a safetensors file"},
     {"calibration", 0, TEXT, FIELD(calibration), NULL, 0, 0, NULL, Q, false, "TEXT",
      "calibration text (UTF-8)"},
     {"text", 0, TEXT, FIELD(text), NULL, 0, 0, NULL, E, false, "TEXT", "held-out text (UTF-8)"},
@@ -257,9 +257,8 @@ static snrq_status make_help(const command_row *command, char **help)
         for (int i = 0; i < COMMANDS; i++)
             fprintf(f, "  %-9s %-10s %s\n", commands[i].name, commands[i].argument,
                     commands[i].help);
-        fputs("\n`snrq COMMAND --help` lists the options of a command. Exit codes: 0 complete, 75 "
-              "stopped at a\n"
-              "safe point (run again to continue), 64 usage, 65 bad input data, 66 missing input, "
+        fputs("\n`snrq COMMAND --help` lists the options of a command. Exit codes: 0 complete, "
+              "64 usage, 65 bad input data, 66 missing input, "
               "73 cannot\n"
               "write, 74 I/O error, 70 internal error.\n",
               f);

@@ -54,8 +54,8 @@ typedef struct snrq_options {
     bool json, dry_run;
 } snrq_options;
 
-/* Parses argv (argv[1] is the command). On SNRQ_OK with *done set, help or version was asked for
- * and *text (a static string or allocated with malloc, owned by the caller) holds it. SNRQ_USAGE
+/* Parses argv (argv[1] is the command). *help is NULL, or a text to print instead of running
+ * anything (help or version was asked for, or no command given); the caller frees it. SNRQ_USAGE
  * with a message that names the option, what was expected and what was found. Not collective: every
  * rank parses the same argv. */
 snrq_status snrq_options_parse(int argc, char **argv, snrq_options *out, char **help);

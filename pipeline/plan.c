@@ -1,6 +1,9 @@
 /* The plan of a run; see plan.h. */
 #include "pipeline/plan.h"
 
+#include <math.h>
+#include <stdio.h>
+
 #include "mpi/gram.h"
 #include "pipeline/report.h"
 #include "pipeline/search.h"
@@ -17,7 +20,7 @@ double snrq_plan_stage_work(const snrq_options *o, const snrq_family *f, snrq_st
     double factor = n * n * n / 3.0 * 2.0 + (snrq_uses_mismatch(o) ? 4.0 : 2.0) * m * n * n;
     double fit = (o->grid == SNRQ_GRID_MINMAX ? 2.0 : 1000.0) * m * n;
     return 2.0 * tokens * m * n + grams * tokens * n * n + factor + fit +
-           (beams / 2.0 + (double)o->refine) * m * n * n;
+           (beams / 2.0 + (double)o->refine) * m * n * n * (1.0 + (double)o->regrid);
 }
 
 /* Bytes of weights of a block: full precision, and as codes with scales and zeros in memory. */
@@ -57,6 +60,8 @@ static double rank_bytes(const snrq_context *c, const snrq_options *o, const snr
         double search = 8.0 * tokens * n + n * n * 8.0 * (2.0 + shifted) * share +
                         rows * n * (25.0 + 16.0 * shifted) +
                         16.0 * n * (double)m->family.stage_rows[s] * share;
+        double groups = o->group_size > 0 ? ceil(n / (double)o->group_size) : 1.0;
+        if (o->regrid > 0) search += rows * (8.0 * groups * groups + 5.0 * n);
         double forward = 8.0 * tokens * (n + next);
         double stage = gram > search ? gram : search;
         stage = stage > forward ? stage : forward;
@@ -95,10 +100,16 @@ void snrq_plan_print(const snrq_context *c, const snrq_options *o, const snrq_mo
               (long long)k->hidden, (long long)k->intermediate);
     snrq_note(c, "calibration  %lld windows of %lld tokens", (long long)w->count,
               (long long)w->length);
-    snrq_note(c, "method       %s, %lld bits, %s, alpha %s, grid %s, refine %lld",
-              snrq_method_name(o->method), (long long)o->bits,
-              o->group_size > 0 ? "grouped" : "per channel", o->alpha_text, snrq_grid_name(o->grid),
-              (long long)o->refine);
+    char groups[64] = "per channel";
+    if (o->group_size > 0)
+        snprintf(groups, sizeof groups, "groups of %lld %s columns", (long long)o->group_size,
+                 o->permuted_groups ? "permuted" : "original");
+    snrq_note(
+        c,
+        "method       %s, beam %lld, %lld bits %s, %s, alpha %s, grid %s, refine %lld, regrid %lld",
+        snrq_method_name(o->method), o->method == SNRQ_KSNRQ ? (long long)o->beam : 1LL,
+        (long long)o->bits, o->asymmetric ? "asymmetric" : "symmetric", groups, o->alpha_text,
+        snrq_grid_name(o->grid), (long long)o->refine, (long long)o->regrid);
     snrq_note(c, "memory       about %.0f MB per rank, and %.0f MB per node for weights",
               rank_bytes(c, o, m, w) / 1e6, (full + codes > table ? full + codes : table) / 1e6);
     snrq_note(c, "output       %.1f MB in %lld files", ((double)k->layers * stored + rest) / 1e6,

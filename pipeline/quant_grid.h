@@ -2,7 +2,8 @@
  *
  * Symbols: R [rows, n] the rounding target in decision order; d2 [n] = L_jj^2, the weight of column
  * j in the objective; a group is a set of decision positions that share a scale. Value of code c: s
- * * (c - z). Source: method.md, "Grids"; the shrink search of `mse` is GPTQ's (arXiv 2210.17323).
+ * * (c - z). Source: docs/method.md, "Before rounding"; the shrink search of `mse` is GPTQ's (arXiv
+ * 2210.17323).
  */
 #ifndef SNRQ_QUANT_GRID_H
 #define SNRQ_QUANT_GRID_H

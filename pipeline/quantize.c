@@ -1,11 +1,11 @@
-/* The method, block by block and stage by stage (method.md; arXiv 2602.05902):
+/* The method, block by block and stage by stage (docs/method.md; arXiv 2602.05902):
  *
  *     for each block:
  *         for each stage [q,k,v], [o], [gate,up], [down]:
  *             gather the statistics H, D (E) of the stage's input in both streams
- *             factorize, shift the target, fit the grid, search        (stage.c)
- *             take both streams through the stage: X by the rounded weights, Xf by the
- * full-precision ones commit the block
+ *             factorize, shift the target, fit the grid, search          (rounding.c)
+ *             take both streams through the stage: X by rounded, Xf by original weights
+ *         commit the block
  *
  * A run that finds committed blocks replays them forward - the same arithmetic, hence the same
  * activations - and goes on.
@@ -52,7 +52,9 @@ static void chained_alphas(const run *r, int64_t layer, double alphas[SNRQ_MAX_M
         layer > 1 ? json_object_get(snrq_output_record(r->output, name), "modules") : NULL;
     for (int m = 0; m < r->model->family.modules; m++) {
         const json_t *next = json_object_get(json_array_get(modules, (size_t)m), "alpha_next");
-        double start = layer == 0 ? 0.0 : r->options->group_size == 0 ? 0.25 : 0.5;
+        int64_t group = r->options->group_size;
+        bool grouped = group > 0 && group < r->model->family.module[m].columns;
+        double start = layer == 0 ? 0.0 : grouped ? 0.5 : 0.25;
         alphas[m] = json_is_number(next) ? json_number_value(next) : start;
     }
 }
@@ -155,6 +157,11 @@ static snrq_status commit_block(run *r, int64_t layer, const snrq_loaded_block *
         json_array_append_new(list, snrq_record_json(&records[m]));
     }
     json_t *details = json_pack("{s:I, s:o}", "block", (json_int_t)layer, "modules", list);
+    if (details == NULL || json_array_size(list) != (size_t)f->modules) {
+        json_decref(details);
+        return snrq_agree(r->context,
+                          snrq_fail(SNRQ_INTERNAL, "%s: cannot describe the modules", name));
+    }
     snrq_status status = snrq_block_file_write(r->context, snrq_output_temporary(r->output, name),
                                                layer, modules, f->modules);
     if (status == SNRQ_OK) status = snrq_output_commit(r->output, name, details);
@@ -313,6 +320,10 @@ static snrq_status open_and_work(run *r)
         snrq_note(r->context,
                   "note: %d ranks but only %lld sequences: some ranks have no forward pass to do",
                   r->context->size, (long long)r->windows.count);
+    if (o->factor_rows > 0 && o->factor_columns > r->context->size / o->factor_rows)
+        return snrq_fail(SNRQ_USAGE, "--factor-grid %dx%d needs %lld ranks, there are %d",
+                         o->factor_rows, o->factor_columns,
+                         (long long)o->factor_rows * o->factor_columns, r->context->size);
     snrq_plan_print(r->context, o, r->model, &r->windows);
     if (o->dry_run) return SNRQ_OK;
     SNRQ_TRY(open_output(r));

@@ -114,6 +114,18 @@ static snrq_grid_rule grid_rule(const snrq_options *o)
                             (snrq_dtype)o->scale_type};
 }
 
+/* A target that is no number would become an arbitrary code, too. */
+static snrq_status check_target(const work *w, int64_t r)
+{
+    const float *target = w->out->rows.target + r * w->out->rows.columns;
+    for (int64_t k = 0; k < w->out->rows.columns; k++)
+        if (!isfinite(target[k]))
+            return snrq_fail(SNRQ_BAD_DATA,
+                             "the rounding target of column %d is %g: are H and D finite?",
+                             (int)w->statistics->order[k], (double)target[k]);
+    return SNRQ_OK;
+}
+
 /* Targets and grids of this rank's rows. */
 static snrq_status fit_rows(work *w)
 {
@@ -124,10 +136,11 @@ static snrq_status fit_rows(work *w)
 #pragma omp parallel for schedule(dynamic, 16)
     for (int64_t r = 0; r < count; r++) {
         snrq_target_row(&w->target, r, alpha_of_row(w, r), w->out->rows.target + r * n);
-        snrq_status status =
-            snrq_quant_grid_fit(&rule, &w->out->groups, w->out->rows.target + r * n, w->d2,
-                                w->out->rows.scales + r * w->out->groups.count,
-                                w->out->rows.zeros + r * w->out->groups.count);
+        snrq_status status = check_target(w, r);
+        if (status == SNRQ_OK)
+            status = snrq_quant_grid_fit(&rule, &w->out->groups, w->out->rows.target + r * n, w->d2,
+                                         w->out->rows.scales + r * w->out->groups.count,
+                                         w->out->rows.zeros + r * w->out->groups.count);
         if (status != SNRQ_OK) {
 #pragma omp critical
             {

@@ -1,10 +1,13 @@
 /* What a stage's modules are calibrated on: the Grams of their common input.
  *
- * Symbols: X [tokens, n] input in the quantized stream, Xf in the full-precision stream, dX = Xf -
- * X, N sequences. H = (2/N) sum X^T X     D = (2/N) sum dX^T X     E = (2/N) sum dX^T dX (only for
- * alpha corr) all [n, n], block-cyclic, rows and columns in decision order: p = indices of diag(H)
- * ascending, ties by index. Dead inputs (H_jj = 0) get H_jj = 1 and no share in D and E. Source:
- * method.md.
+ * Symbols:
+ *   X, Xf [tokens, n]          the input in the quantized and in the full-precision stream
+ *   dX = Xf - X, N             the mismatch; the number of sequences
+ *   H = (2/N) sum X^T X        D = (2/N) sum dX^T X
+ *   E = (2/N) sum dX^T dX      only for alpha corr
+ * all [n, n], block-cyclic, rows and columns in decision order: p = indices of diag(H) ascending,
+ * ties by index. Dead inputs (H_jj = 0) get H_jj = 1 and no share in D and E. Source:
+ * docs/method.md.
  */
 #ifndef SNRQ_STATISTICS_H
 #define SNRQ_STATISTICS_H

@@ -1,9 +1,10 @@
 /* Factorization and shifted rounding targets of modules that share an input.
  *
  * Symbols (decision order; m rows of all the modules, stacked, of which this rank has `rows`):
- *   W [m, n]   H, D, E, L as in statistics.h and search.h   a: regularization strength of the row's
- * module R = W (H + a D) H^-1 = W + a W D H^-1 Source: arXiv 2602.05902 (target and closed forms of
- * a), method.md.
+ *   W [m, n]         weights;  H, D, E, L as in statistics.h and search.h
+ *   a                regularization strength of the row's module
+ *   R = W (H + a D) H^-1 = W + a W D H^-1
+ * Source: arXiv 2602.05902 (target and closed forms of a), docs/method.md.
  */
 #ifndef SNRQ_TARGET_H
 #define SNRQ_TARGET_H
