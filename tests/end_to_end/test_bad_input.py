@@ -339,7 +339,7 @@ class BadCommandLine(BadInput):
                                      ("beam", "0", ["'0'", "1"]), ("group-size", "0", ["'0'", "1"]),
                                      ("alpha", "fixed:2", ["'2'", "1"]), ("alpha", "none", ["'none'", "fixed:V"]),
                                      ("damp", "-1", ["'-1'", "0"]), ("grid", "x", ["'x'", "minmax|mse|hessian"]),
-                                     ("method", "best", ["'best'", "rtn|ldlq|snrq|ksnrq"])):
+                                     ("method", "best", ["'best'", "rtn|ldlq|gptq|gptaq|snrq|ksnrq"])):
             with self.subTest(option=option, value=value):
                 self.check_quantize(USAGE, ["--" + option, *words], more=["--" + option, value])
 
