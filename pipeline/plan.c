@@ -39,6 +39,9 @@ static void block_bytes(const snrq_options *o, const snrq_model *m, double *full
     }
 }
 
+/* A process with its libraries, before it has any data (measured). */
+static const double process_bytes = 40e6;
+
 /* Largest stage of a rank: both streams with a stage's input and the next one, Grams, targets and
  * search. */
 static double rank_bytes(const snrq_context *c, const snrq_options *o, const snrq_model *m,
@@ -56,7 +59,8 @@ static double rank_bytes(const snrq_context *c, const snrq_options *o, const snr
         if (grid_rows == 0) snrq_grid_shape((int64_t)n, c->size, &grid_rows, &grid_columns);
         double share = 1.0 / (grid_rows * grid_columns);
         double panels = n < 8192.0 * 1024.0 / n ? 16.0 * n * n : 128.0 * 1048576.0;
-        double gram = 8.0 * tokens * n + panels + n * n * 8.0 * (1.0 + shifted) * share;
+        double packed = 4.0 * tokens * n < 33554432.0 ? 4.0 * tokens * n : 33554432.0;
+        double gram = 8.0 * tokens * n + panels + packed + n * n * 8.0 * (1.0 + shifted) * share;
         double search = 8.0 * tokens * n + n * n * 8.0 * (2.0 + shifted) * share +
                         rows * n * (25.0 + 16.0 * shifted) +
                         16.0 * n * (double)m->family.stage_rows[s] * share;
@@ -67,7 +71,7 @@ static double rank_bytes(const snrq_context *c, const snrq_options *o, const snr
         stage = stage > forward ? stage : forward;
         most = stage > most ? stage : most;
     }
-    return hidden + most;
+    return process_bytes + hidden + most;
 }
 
 /* Says so where the factorization's grid is smaller than the matrices ask for, because its bits
