@@ -124,7 +124,12 @@ static void ignore_report(void *user, const char *file, const char *problem)
 static snrq_status open_local(snrq_model *m)
 {
     char path[4096];
-    SNRQ_TRY(snrq_config_read(m->path, &m->config));
+    snrq_status status = snrq_config_read(m->path, &m->config);
+    if (status == SNRQ_NO_INPUT)
+        return snrq_fail(status,
+                         "%s; expected a Hugging Face directory or an output of `snrq quantize`",
+                         snrq_error_message());
+    SNRQ_TRY(status);
     snrq_family_describe(&m->config, &m->family);
     if (!m->quantized) {
         SNRQ_TRY(snrq_safetensors_open(m->path, &m->tensors));
@@ -134,7 +139,7 @@ static snrq_status open_local(snrq_model *m)
     json_t *records = NULL;
     /* Damaged codes would be read as other codes: every byte is checked before any is used. */
     if (m->context->rank == 0) SNRQ_TRY(snrq_output_verify(m->path, ignore_report, NULL));
-    snrq_status status = snrq_output_read_manifest(m->path, &records, &complete);
+    status = snrq_output_read_manifest(m->path, &records, &complete);
     json_decref(records);
     SNRQ_TRY(status);
     if (!complete)
