@@ -3,13 +3,18 @@
  *
  * The K beams of a row sit in K slots, in no order. A step extends each beam to its nearest grid
  * value in its own slot; then, as long as some beam's next nearest value is cheaper than the most
- * expensive extension, it takes that one's slot. Seldom more than one slot changes hands, and all
- * else is the same for every row and slot.
+ * expensive extension, it takes that one's slot. Seldom more than one slot changes hands.
  *
- * The value to round is the sum of three parts: the settled columns, by one GEMM per tile and
- * panel; the recent ones up to the last strip, along the tree of beam_history.h; and the columns of
- * the strip itself, kept per slot. Costs are fp32 relative to the row's cheapest beam, in units of
- * the row, and are moved to an fp64 sum after every strip.
+ * Slots are lanes. With P slots per row (K rounded up to a power of 2), a vector holds all slots of
+ * R = SNRQ_LANES / P rows, lane = slot * R + row; for P > SNRQ_LANES a row has V = P / SNRQ_LANES
+ * vectors. So the most expensive slot is found, and slots change hands, within vectors: SNRQ_LANES
+ * rows are always P vectors.
+ *
+ * The value to round is the sum of three parts: the settled columns, by the products of
+ * search_tile.h; the recent ones up to the last strip, along the tree of beam_history.h; and the
+ * columns of the strip itself, kept per slot. Costs are fp32 relative to the row's cheapest beam,
+ * in units of the row, and are moved to an fp64 sum after every strip. To find the most expensive
+ * and the cheapest, their last few bits make room for the slot's number.
  */
 #ifndef SNRQ_BEAM_H
 #define SNRQ_BEAM_H
@@ -18,46 +23,40 @@
 
 typedef struct snrq_beams {
     int width; /* K */
-    int64_t rows, columns;
-    float *errors;    /* [tiles][columns][SNRQ_TILE_ROWS] R - Q of settled columns, else 0 */
-    uint8_t *codes;   /* [rows][columns] of settled columns */
-    float *costs;     /* [rows / SNRQ_LANES][K][SNRQ_LANES] above base; infinite: no beam */
-    double *base;     /* [rows] in units */
-    double *per_unit; /* [rows] one over the unit */
-    snrq_beam_history *histories; /* [rows] */
+    int slots; /* P */
+    int64_t rows;
+    snrq_lanes *costs; /* [rows / SNRQ_LANES][P] above base; infinite: no beam */
+    void *costs_memory;
+    double *base;                 /* [rows] in units */
+    double *per_unit;             /* [rows] one over the unit */
+    snrq_beam_history *histories; /* [rows / SNRQ_LANES] */
 } snrq_beams;
 
 /* One beam per row and nothing decided. d2: the weight of the first column to decide. */
 snrq_status snrq_beams_create(const snrq_rows *rows, int beam, double d2, snrq_beams **out);
 void snrq_beams_destroy(snrq_beams **beams);
 
-/* Scratch of one thread: the slots of SNRQ_LANES rows in a strip. [K] of lanes, or [SNRQ_STRIP][K];
- * see beam.c. */
+/* Scratch of one thread: SNRQ_LANES rows in a strip. */
 typedef struct snrq_beam_scratch {
-    void *memory; /* owned: all that follows */
-    snrq_lanes *costs, *extended, *level;
-    snrq_lanes *waiting, *waiting_level, *low, *high;
-    snrq_lanes *y;
-    snrq_byte_lanes *codes;
-    snrq_int_lanes *roots;
-    snrq_lanes *values, *values_scratch; /* [rows][K] and [K]; a lane is a column */
-    int32_t *parents;                    /* [K] */
+    void *memory;          /* owned: all that follows */
+    snrq_lanes *costs;     /* [P] */
+    snrq_lanes *y, *level; /* [SNRQ_STRIP][P] values to round, chosen levels */
+    snrq_int_lanes *from;  /* [SNRQ_STRIP][P] which slot a beam was in before that column */
+    snrq_lanes *traced;    /* [SNRQ_STRIP][P] levels of the beams as they are after the strip */
+    uint8_t *parents;      /* [rows][P] */
+    void *sums_memory;     /* owned */
+    snrq_lanes *sums;      /* [sums_room] by node of a history */
+    int32_t sums_room;
 } snrq_beam_scratch;
 
-snrq_status snrq_beam_scratch_create(int beam, snrq_beam_scratch *out);
+snrq_status snrq_beam_scratch_create(const snrq_beams *beams, snrq_beam_scratch *out);
 void snrq_beam_scratch_free(snrq_beam_scratch *scratch);
 
-/* Moves what all beams of a row agree on from the histories to errors and codes; `decided`: the
- * first decided column. */
-void snrq_beams_settle(snrq_beams *beams, const snrq_tile *tile, int64_t decided);
-
-/* Carries the beams of a tile through a panel. tile->y: the panel's values with the settled columns
- * brought in. */
-snrq_status snrq_beams_tile(snrq_beams *beams, const snrq_tile *tile, const snrq_panel *panel,
+/* Carries the beams of a tile through a panel. */
+snrq_status snrq_beams_tile(snrq_beams *beams, snrq_tile *tile, const snrq_panel *panel,
                             snrq_beam_scratch *scratch);
 
-/* After the last panel: gives each row its best beam if that is cheaper than the codes and costs it
- * has. */
+/* After the last panel: writes each row's cheapest beam to its codes and costs. */
 void snrq_beams_finish(const snrq_beams *beams, snrq_rows *rows);
 
 #endif

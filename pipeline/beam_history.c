@@ -1,125 +1,181 @@
-/* Recent decisions of the beams of one row; see beam_history.h. */
+/* Recent decisions of the beams of some rows; see beam_history.h. */
 #include "pipeline/beam_history.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+enum { STRIP = SNRQ_STRIP, LANES = SNRQ_LANES };
+
 /* Room for `capacity` nodes instead of what there is. */
-static snrq_status reserve(snrq_beam_history *h, int64_t capacity)
+static snrq_status grow_nodes(snrq_beam_history *h, int32_t capacity)
 {
-    size_t count = (size_t)capacity, used = (size_t)h->first[h->layers];
-    snrq_beam_node *nodes = NULL;
-    int32_t *parents = NULL;
-    SNRQ_TRY(snrq_allocate(count, sizeof *nodes, "beam history", &nodes));
-    snrq_status status = snrq_allocate(3 * count + 1, sizeof *parents, "beam history", &parents);
-    if (status != SNRQ_OK) {
-        free(nodes);
-        return status;
+    size_t count = (size_t)capacity, line = sizeof *h->errors;
+    size_t bytes = sizeof *h->errors + sizeof *h->codes + 2 * sizeof *h->parents + 2;
+    snrq_beam_history new = *h;
+    SNRQ_TRY(snrq_allocate(count * bytes + 2 * line, 1, "beam history", &new.memory));
+    new.capacity = capacity;
+    new.errors = (snrq_lanes *)(((uintptr_t) new.memory + line - 1) / line * line);
+    new.codes = (snrq_byte_lanes *)(new.errors + count);
+    new.parents = (int32_t *)(new.codes + count);
+    new.moved = new.parents + count;
+    new.row = (uint8_t *)(new.moved + count + 1);
+    new.kept = new.row + count;
+    if (h->memory != NULL) {
+        size_t used = (size_t)h->first[h->layers];
+        memcpy(new.errors, h->errors, used * sizeof *h->errors);
+        memcpy(new.codes, h->codes, used * sizeof *h->codes);
+        memcpy(new.parents, h->parents, used * sizeof *h->parents);
+        memcpy(new.row, h->row, used);
+        free(h->memory);
     }
-    if (used > 0) memcpy(nodes, h->nodes, used * sizeof *nodes);
-    if (used > 0) memcpy(parents, h->parents, used * sizeof *parents);
-    free(h->nodes);
-    free(h->parents);
-    h->nodes = nodes;
-    h->parents = parents;
-    h->capacity = capacity;
+    *h = new;
     return SNRQ_OK;
 }
 
-snrq_status snrq_beam_history_create(int64_t columns, int beam, snrq_beam_history *out)
+static snrq_status grow_layers(snrq_beam_history *h, int room)
 {
-    *out = (snrq_beam_history){0};
-    SNRQ_TRY(snrq_allocate((size_t)(columns / SNRQ_STRIP + 2), sizeof *out->first, "beam history",
-                           &out->first));
-    return reserve(out, 4 * (int64_t)beam);
+    int32_t *first = NULL;
+    SNRQ_TRY(snrq_allocate((size_t)room + 1, sizeof *first, "beam history", &first));
+    first[0] = 1;
+    if (h->first != NULL) memcpy(first, h->first, ((size_t)h->layers + 1) * sizeof *first);
+    free(h->first);
+    h->first = first;
+    h->room = room;
+    return SNRQ_OK;
+}
+
+snrq_status snrq_beam_history_create(int width, snrq_beam_history *out)
+{
+    *out = (snrq_beam_history){.width = width};
+    SNRQ_TRY(grow_layers(out, 8));
+    return grow_nodes(out, 1 + 3 * LANES * width);
 }
 
 void snrq_beam_history_free(snrq_beam_history *h)
 {
     free(h->first);
-    free(h->nodes);
-    free(h->parents);
+    free(h->memory);
     *h = (snrq_beam_history){0};
 }
 
-/* Drops the nodes from which none of the beams to come descends. parents [count] becomes indices in
- * nodes. scratch [2 nodes + 1]. */
-static void prune(snrq_beam_history *h, int count, int32_t *parents, int32_t *scratch)
+/* Marks the ancestors of the beams to come. */
+static void mark(snrq_beam_history *h, const uint8_t *restrict parents, int stride)
 {
-    int32_t newest = h->first[h->layers - 1], end = h->first[h->layers], to = 0;
-    int32_t *kept = scratch, *moved = scratch + end;
-    memset(kept, 0, (size_t)end * sizeof *kept);
-    for (int k = 0; k < count; k++) kept[newest + parents[k]] = 1;
-    for (int32_t i = end - 1; i >= h->first[1]; i--) kept[h->parents[i]] |= kept[i];
-    for (int32_t i = 0; i < end; i++) {
-        moved[i] = to;
-        to += kept[i];
-    }
-    moved[end] = to;
-    for (int k = 0; k < count; k++) parents[k] = moved[newest + parents[k]];
-    for (int layer = 1; layer <= h->layers; layer++) h->first[layer] = moved[h->first[layer]];
-    /* What was dropped is moved as well, to where the next one kept then goes: no branch to guess.
-     */
-    for (int32_t i = 0; i < end; i++) h->parents[moved[i]] = moved[h->parents[i]];
-    int32_t first = 0;
-    while (first < end && kept[first]) first++;
-    for (int32_t i = first; i < end; i++) h->nodes[moved[i]] = h->nodes[i];
+    const int32_t *parent_of = h->parents, first = h->first[0], end = h->first[h->layers];
+    uint8_t *restrict kept = h->kept, *restrict newest = kept + snrq_beam_history_newest(h);
+    int width = h->width;
+    memset(kept, 0, (size_t)end);
+    for (int r = 0; r < LANES; r++)
+        for (int k = 0; k < width; k++) newest[r * width + parents[r * stride + k]] = 1;
+    for (int32_t i = end - 1; i >= first; i--) kept[parent_of[i]] |= kept[i];
 }
 
-snrq_status snrq_beam_history_push(snrq_beam_history *h, int count, int32_t *parents)
+static void write_settled(const snrq_beam_history *h, int32_t i, int64_t begin,
+                          const snrq_settled *out)
 {
-    if (h->layers > 0) prune(h, count, parents, h->parents + h->capacity);
+    int64_t row = h->row[i], width = out->columns - begin < STRIP ? out->columns - begin : STRIP;
+    const float *errors = (const float *)&h->errors[i];
+    for (int64_t c = 0; c < width; c++) out->errors[(begin + c) * LANES + row] = errors[c];
+    uint8_t *codes = out->codes + row * out->columns + begin;
+    if (width == STRIP)
+        memcpy(codes, &h->codes[i], STRIP); /* of a size the compiler knows */
+    else
+        memcpy(codes, &h->codes[i], (size_t)width);
+}
+
+/* Takes the marks of the nodes that settle, which are the only ones of their row in a layer and all
+ * before it, and writes them. */
+static void settle(snrq_beam_history *h, const snrq_settled *out)
+{
+    uint32_t open = 0; /* bit per row: something older is left */
+    for (int layer = 0; layer < h->layers && open != (1u << LANES) - 1; layer++) {
+        int64_t begin = out->decided + (int64_t)(h->layers - 1 - layer) * STRIP;
+        uint32_t once = 0, twice = 0;
+        for (int32_t i = h->first[layer]; i < h->first[layer + 1]; i++) {
+            uint32_t row = (uint32_t)h->kept[i] << h->row[i];
+            twice |= once & row;
+            once |= row;
+        }
+        uint32_t settles = begin < out->limit ? once & ~twice & ~open : 0;
+        open |= once & ~settles;
+        for (int32_t i = h->first[layer]; settles != 0 && i < h->first[layer + 1]; i++) {
+            if (((uint32_t)h->kept[i] << h->row[i] & settles) == 0) continue;
+            write_settled(h, i, begin, out);
+            h->kept[i] = 0;
+        }
+    }
+}
+
+/* Closes the gaps. What was dropped is moved as well, to where the next one kept then goes: no
+ * branch to guess. */
+static void compact(snrq_beam_history *h)
+{
+    snrq_lanes *errors = h->errors;
+    snrq_byte_lanes *codes = h->codes;
+    int32_t *restrict parents = h->parents, *restrict moved = h->moved;
+    uint8_t *restrict row = h->row;
+    const uint8_t *restrict kept = h->kept;
+    int32_t to = 1, from = 1;
+    for (int layer = 0; layer < h->layers; layer++) {
+        int32_t end = h->first[layer + 1];
+        h->first[layer] = to;
+        for (; from < end; from++) {
+            moved[from] = to & -(int32_t)kept[from];
+            errors[to] = errors[from];
+            codes[to] = codes[from];
+            parents[to] = moved[parents[from]];
+            row[to] = row[from];
+            to += kept[from];
+        }
+    }
+    h->first[h->layers] = to;
+    int gone = 0; /* oldest layers that are empty now */
+    while (gone < h->layers && h->first[gone + 1] == 1) gone++;
+    h->layers -= gone;
+    for (int layer = 0; layer <= h->layers; layer++) h->first[layer] = h->first[layer + gone];
+}
+
+snrq_status snrq_beam_history_push(snrq_beam_history *h, const uint8_t *parents, int stride,
+                                   const snrq_settled *settled)
+{
+    int32_t before = h->layers > 0 ? snrq_beam_history_newest(h) : 0, count = LANES * h->width;
+    if (h->layers == h->room) SNRQ_TRY(grow_layers(h, 2 * h->room));
+    if (h->first[h->layers] + count > h->capacity) SNRQ_TRY(grow_nodes(h, 2 * h->capacity));
+    if (h->layers > 0) {
+        mark(h, parents, stride);
+        settle(h, settled);
+        compact(h);
+    }
     int32_t begin = h->first[h->layers];
-    if (begin + count > h->capacity) SNRQ_TRY(reserve(h, 2 * (int64_t)(begin + count)));
-    memcpy(h->parents + begin, parents, (size_t)count * sizeof *parents);
+    for (int r = 0; r < LANES; r++)
+        for (int k = 0; k < h->width; k++) {
+            int32_t i = r * h->width + k;
+            h->row[begin + i] = (uint8_t)r;
+            h->parents[begin + i] =
+                before > 0 ? h->moved[before + r * h->width + parents[r * stride + k]] : 0;
+        }
     h->first[++h->layers] = begin + count;
     return SNRQ_OK;
 }
 
-int snrq_beam_history_settled(const snrq_beam_history *h)
-{
-    int settled = 0;
-    while (settled + 1 < h->layers && h->first[settled + 1] == settled + 1) settled++;
-    return settled;
-}
-
-void snrq_beam_history_drop(snrq_beam_history *h, int layers)
-{
-    if (layers == 0) return; /* a layer dropped is a node dropped */
-    h->layers -= layers;
-    for (int layer = 0; layer <= h->layers; layer++)
-        h->first[layer] = h->first[layer + layers] - layers;
-    memmove(h->nodes, h->nodes + layers, (size_t)h->first[h->layers] * sizeof *h->nodes);
-    for (int32_t i = 0; i < h->first[h->layers]; i++)
-        h->parents[i] = i < h->first[1] ? 0 : h->parents[i + layers] - layers;
-}
-
-/* before + errors u, one lane per column. Two sums, so that they overlap. */
+/* before + errors u, one lane per column. Sums that overlap. */
 static inline snrq_lanes add_node(const float *errors, const snrq_lanes *u, snrq_lanes before)
 {
-    snrq_lanes odd = {0};
-    for (int j = 0; j < SNRQ_STRIP; j += 2) {
-        before = snrq_lanes_madd(snrq_lanes_all(errors[j]), u[j], before);
-        odd = snrq_lanes_madd(snrq_lanes_all(errors[j + 1]), u[j + 1], odd);
-    }
-    return before + odd;
+    snrq_lanes sum[4] = {before};
+    for (int j = 0; j < STRIP; j += 4)
+        for (int i = 0; i < 4; i++)
+            sum[i] = snrq_lanes_madd(snrq_lanes_all(errors[j + i]), u[j + i], sum[i]);
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
-void snrq_beam_history_feed_back(const snrq_beam_history *h, const float *u, snrq_lanes *values,
-                                 snrq_lanes *scratch)
+void snrq_beam_history_feed_back(const snrq_beam_history *h, const float *u, snrq_lanes *sums)
 {
-    /* The layers take turns with the two arrays, so that the last one lands in values. */
+    sums[0] = (snrq_lanes){0};
     for (int layer = 0; layer < h->layers; layer++) {
-        int younger = h->layers - 1 - layer;
-        snrq_lanes *out = younger % 2 == 0 ? values : scratch;
-        const snrq_lanes *in = younger % 2 == 0 ? scratch : values;
-        snrq_lanes rows[SNRQ_STRIP]; /* these stay in registers, where there are enough of them */
-        for (int j = 0; j < SNRQ_STRIP; j++)
-            rows[j] = snrq_lanes_load(u + (younger * SNRQ_STRIP + j) * SNRQ_STRIP);
-        for (int32_t i = h->first[layer]; i < h->first[layer + 1]; i++) {
-            snrq_lanes before = {0};
-            if (layer > 0) before = in[h->parents[i] - h->first[layer - 1]];
-            out[i - h->first[layer]] = add_node(h->nodes[i].errors, rows, before);
-        }
+        const float *strip = u + (h->layers - 1 - layer) * STRIP * STRIP;
+        snrq_lanes rows[STRIP]; /* these stay in registers, where there are enough of them */
+        for (int j = 0; j < STRIP; j++) rows[j] = snrq_lanes_load(strip + j * STRIP);
+        for (int32_t i = h->first[layer]; i < h->first[layer + 1]; i++)
+            sums[i] = add_node((const float *)&h->errors[i], rows, sums[h->parents[i]]);
     }
 }

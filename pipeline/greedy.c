@@ -1,8 +1,5 @@
 /* Greedy rounding of a tile in a panel; see search_tile.h and search.h for the symbols. All rows of
  * the tile decide a column together. */
-#include <string.h>
-
-#include "mpi/blas.h"
 #include "pipeline/search_tile.h"
 
 enum { ROWS = SNRQ_TILE_ROWS };
@@ -34,31 +31,31 @@ static void feed_back(const float *restrict errors, float u, float *restrict y)
     for (int r = 0; r < ROWS; r++) y[r] = snrq_madd(errors[r], u, y[r]);
 }
 
-/* values = y + shift of column c. */
-static const float *shifted_values(const snrq_tile *t, int64_t c, float *values)
-{
-    for (int r = 0; r < ROWS; r++) values[r] = t->y[c * ROWS + r] + t->shift[c * ROWS + r];
-    return values;
-}
-
 /* Columns [begin, end) of the panel. */
 static void decide_strip(const snrq_tile *t, const snrq_panel *p, snrq_rounding rounding,
-                         int64_t begin, int64_t end, float *errors)
+                         int64_t begin, int64_t end)
 {
     const snrq_rows *rows = t->rows;
     float top = (float)((1 << rows->bits) - 1);
     uint8_t codes[SNRQ_STRIP][ROWS];
+    float errors[ROWS], shifted[ROWS];
     for (int64_t c = end - 1; c >= begin; c--) {
         int64_t k = p->begin + c, g = rows->groups->of_position[k];
         const float *y = t->y + c * ROWS, *target = t->target + c * ROWS;
         const float *wanted = rounding == SNRQ_ROUND_NEAREST ? target : y;
-        if (t->shift != NULL) wanted = shifted_values(t, c, t->values + k * ROWS);
-        decide(wanted, y, target, t->scales + g * ROWS, t->zeros + g * ROWS, top, p->d2[c],
-               errors + k * ROWS, codes[c - begin], rows->costs + t->row);
-        for (int64_t i = begin; i < c; i++)
-            feed_back(errors + k * ROWS, p->u[c * SNRQ_BLOCK + i], t->y + i * ROWS);
-        for (int64_t i = begin; i < c && t->shift != NULL; i++)
-            feed_back(wanted, p->mismatch[c * SNRQ_BLOCK + i], t->shift + i * ROWS);
+        const float *u = snrq_panel_strip(p, p->u, begin, c);
+        if (t->shift != NULL) {
+            for (int r = 0; r < ROWS; r++) shifted[r] = y[r] + t->shift[c * ROWS + r];
+            wanted = shifted;
+            snrq_tile_put(t, t->values, k, shifted);
+        }
+        decide(wanted, y, target, t->scales + g * ROWS, t->zeros + g * ROWS, top, p->d2[c], errors,
+               codes[c - begin], rows->costs + t->row);
+        snrq_tile_put(t, t->errors, k, errors);
+        for (int64_t i = begin; i < c; i++) feed_back(errors, u[i - begin], t->y + i * ROWS);
+        if (t->shift == NULL) continue;
+        u = snrq_panel_strip(p, p->mismatch, begin, c);
+        for (int64_t i = begin; i < c; i++) feed_back(shifted, u[i - begin], t->shift + i * ROWS);
     }
     for (int r = 0; r < ROWS; r++) {
         uint8_t *out = rows->codes + (t->row + r) * rows->columns + p->begin;
@@ -66,18 +63,13 @@ static void decide_strip(const snrq_tile *t, const snrq_panel *p, snrq_rounding 
     }
 }
 
-void snrq_greedy_tile(const snrq_tile *t, const snrq_panel *p, snrq_rounding rounding,
-                      float *errors)
+void snrq_greedy_tile(snrq_tile *t, const snrq_panel *p, snrq_rounding rounding)
 {
+    snrq_tile_begin(t, p, p->begin + p->width);
     for (int64_t begin = (p->width - 1) / SNRQ_STRIP * SNRQ_STRIP; begin >= 0;
          begin -= SNRQ_STRIP) {
         int64_t end = begin + SNRQ_STRIP < p->width ? begin + SNRQ_STRIP : p->width;
-        decide_strip(t, p, rounding, begin, end, errors);
-        snrq_sgemm(true, false, begin, ROWS, end - begin, 1.0f, p->u + begin * SNRQ_BLOCK,
-                   SNRQ_BLOCK, errors + (p->begin + begin) * ROWS, ROWS, 1.0f, t->y, ROWS);
-        if (t->shift != NULL)
-            snrq_sgemm(true, false, begin, ROWS, end - begin, 1.0f,
-                       p->mismatch + begin * SNRQ_BLOCK, SNRQ_BLOCK,
-                       t->values + (p->begin + begin) * ROWS, ROWS, 1.0f, t->shift, ROWS);
+        snrq_tile_bring_in(t, p, begin, end);
+        decide_strip(t, p, rounding, begin, end);
     }
 }

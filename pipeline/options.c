@@ -54,7 +54,7 @@ static const option_row table[] = {
      "rtn: nearest value; ldlq: error feedback; gptq, gptaq: grids fitted on the way; snrq: "
      "shifted "
      "target; ksnrq: snrq with beam search"},
-    {"beam", 0, INTEGER, FIELD(beam), "8", 1, 1024, NULL, Q | R, true, "K", "beam width of ksnrq"},
+    {"beam", 0, INTEGER, FIELD(beam), "8", 1, 256, NULL, Q | R, true, "K", "beam width of ksnrq"},
     {"alpha", 0, TEXT, FIELD(alpha_text), NULL, 0, 0, NULL, Q | R, true, "MODE",
      "regularization strength: fixed:V | sampled:B | chained | corr [fixed:0.5; gptaq: "
      "fixed:0.25]"},

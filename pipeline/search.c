@@ -1,11 +1,10 @@
 /* Rounding rows panel by panel: the panels and the tiles. The recursion inside a panel is in
- * greedy.c and beam.c. See search.h and search_tile.h. */
+ * greedy.c and beam.c, their products in search_tile.c. See search.h and search_tile.h. */
 #include "pipeline/search.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "mpi/blas.h"
 #include "pipeline/beam.h"
 #include "pipeline/search_tile.h"
 
@@ -37,17 +36,22 @@ void snrq_rows_free(snrq_rows *r)
     memset(r, 0, sizeof *r);
 }
 
-/* The panel's strips from u. */
-static void cut_strips(snrq_panel *p)
+/* strips <- panel [below, width] (column-major) times `factor` per column, below the diagonal. In
+ * pieces of a few rows, so that both the columns of the panel and the strips stay in cache. */
+static void cut_strips(const snrq_panel *p, const double *panel, const double *factor,
+                       float *strips)
 {
-    size_t row = SNRQ_STRIP * sizeof *p->strips;
+    int64_t rows = p->below + SNRQ_STRIP;
 #pragma omp parallel for schedule(static)
-    for (int64_t begin = 0; begin < SNRQ_BLOCK; begin += SNRQ_STRIP) {
-        float *strip = p->strips + begin * (p->below + SNRQ_STRIP);
-        for (int64_t i = 0; i < p->below; i++)
-            memcpy(strip + i * SNRQ_STRIP, p->u + i * SNRQ_BLOCK + begin, row);
-        memset(strip + p->below * SNRQ_STRIP, 0, SNRQ_STRIP * row);
-    }
+    for (int64_t piece = 0; piece < rows; piece += SNRQ_STRIP)
+        for (int64_t c = 0; c < SNRQ_BLOCK; c++) {
+            float *strip = snrq_panel_strip(p, strips, c / SNRQ_STRIP * SNRQ_STRIP, 0);
+            for (int64_t i = piece; i < piece + SNRQ_STRIP && i < rows; i++)
+                strip[i * SNRQ_STRIP + c % SNRQ_STRIP] =
+                    c < p->width && i > c && i < p->below
+                        ? (float)(panel[c * p->below + i] * factor[c])
+                        : 0.0f;
+        }
 }
 
 /* Brings panel [begin, begin + width) of L to this rank and divides by the diagonal. */
@@ -65,19 +69,11 @@ static snrq_status load_panel(const snrq_matrix *l, const snrq_gptq *gptq, int64
         panel->d2[c] = diagonal * diagonal;
         inverse[c] = 1.0 / diagonal;
     }
-    /* In pieces of a few rows, so that both the columns of L and the rows of U stay in cache. */
-#pragma omp parallel for schedule(static)
-    for (int64_t piece = 0; piece < below; piece += SNRQ_STRIP)
-        for (int64_t c = 0; c < width; c++)
-            for (int64_t i = piece; i < piece + SNRQ_STRIP && i < below; i++)
-                panel->u[i * SNRQ_BLOCK + c] =
-                    i > c ? (float)(buffer[c * below + i] * inverse[c]) : 0.0f;
+    cut_strips(panel, buffer, inverse, panel->u);
     if (panel->mismatch == NULL) return SNRQ_OK;
     SNRQ_TRY(snrq_matrix_broadcast_panel(gptq->mismatch, begin, width, begin, buffer));
-    for (int64_t i = 0; i < below; i++)
-        for (int64_t c = 0; c < width; c++)
-            panel->mismatch[i * SNRQ_BLOCK + c] =
-                i > c ? (float)(gptq->alpha * buffer[c * below + i] * inverse[c]) : 0.0f;
+    for (int64_t c = 0; c < width; c++) inverse[c] *= gptq->alpha;
+    cut_strips(panel, buffer, inverse, panel->mismatch);
     return SNRQ_OK;
 }
 
@@ -85,11 +81,10 @@ static snrq_status load_panel(const snrq_matrix *l, const snrq_gptq *gptq, int64
 typedef struct search_state {
     snrq_rounding rounding;
     const snrq_gptq *gptq; /* or NULL */
-    float *
-        values; /* [tiles][columns][SNRQ_TILE_ROWS] the values that were rounded (gptaq), or NULL */
+    float *values;         /* as errors: the values that were rounded (gptaq), or NULL */
     float *scales, *zeros; /* [tiles][groups][SNRQ_TILE_ROWS] */
-    float *greedy_errors;  /* [tiles][columns][SNRQ_TILE_ROWS] R - Q */
-    snrq_beams *beams;     /* or NULL */
+    float *errors; /* [rows / SNRQ_LANES][columns][SNRQ_LANES] R - Q of decided columns, else 0 */
+    snrq_beams *beams; /* or NULL */
 } search_state;
 
 /* What one thread needs for a tile. */
@@ -98,45 +93,6 @@ typedef struct tile_scratch {
     float shift[SNRQ_BLOCK * SNRQ_TILE_ROWS];
     snrq_beam_scratch beam;
 } tile_scratch;
-
-/* One vector of rows, one strip of columns. */
-static void load_target_block(const snrq_tile *t, const snrq_panel *p, int64_t lane, int64_t begin)
-{
-    const snrq_rows *rows = t->rows;
-    int64_t width = p->width - begin < SNRQ_STRIP ? p->width - begin : SNRQ_STRIP;
-    snrq_lanes block[SNRQ_LANES] = {0};
-    for (int64_t r = 0; r < SNRQ_LANES; r++) {
-        const float *from = rows->target + (t->row + lane + r) * rows->columns + p->begin + begin;
-        memcpy(&block[r], from, (size_t)width * sizeof *from);
-    }
-    snrq_lanes_transpose(block);
-    for (int64_t c = 0; c < width; c++)
-        snrq_lanes_store(t->target + (begin + c) * SNRQ_TILE_ROWS + lane, block[c]);
-}
-
-static void load_target(const snrq_tile *t, const snrq_panel *p)
-{
-    for (int64_t lane = 0; lane < SNRQ_TILE_ROWS; lane += SNRQ_LANES)
-        for (int64_t begin = 0; begin < p->width; begin += SNRQ_STRIP)
-            load_target_block(t, p, lane, begin);
-}
-
-/* y = R_panel + E_decided U, with E = R - Q of the columns behind the panel; the shift likewise. */
-static void bring_in_decided(const snrq_tile *t, const snrq_panel *p, const float *errors)
-{
-    int64_t decided = p->begin + p->width, count = t->rows->columns - decided;
-    size_t bytes = (size_t)(p->width * SNRQ_TILE_ROWS) * sizeof *t->y;
-    memcpy(t->y, t->target, bytes);
-    snrq_sgemm(true, false, p->width, SNRQ_TILE_ROWS, count, 1.0f, p->u + p->width * SNRQ_BLOCK,
-               SNRQ_BLOCK, errors + decided * SNRQ_TILE_ROWS, SNRQ_TILE_ROWS, 1.0f, t->y,
-               SNRQ_TILE_ROWS);
-    if (t->shift == NULL) return;
-    memset(t->shift, 0, bytes);
-    snrq_sgemm(true, false, p->width, SNRQ_TILE_ROWS, count, 1.0f,
-               p->mismatch + p->width * SNRQ_BLOCK, SNRQ_BLOCK,
-               t->values + decided * SNRQ_TILE_ROWS, SNRQ_TILE_ROWS, 1.0f, t->shift,
-               SNRQ_TILE_ROWS);
-}
 
 static snrq_tile make_tile(const snrq_rows *r, int64_t row, const search_state *s,
                            tile_scratch *scratch)
@@ -148,6 +104,7 @@ static snrq_tile make_tile(const snrq_rows *r, int64_t row, const search_state *
                        .zeros = s->zeros + row * r->groups->count,
                        .target = scratch->target,
                        .y = scratch->y,
+                       .errors = s->errors + row * r->columns,
                        .shift = shifted ? scratch->shift : NULL,
                        .values = shifted ? s->values + row * r->columns : NULL};
 }
@@ -156,15 +113,9 @@ static snrq_status search_tile(const snrq_rows *r, int64_t row, const snrq_panel
                                search_state *s, tile_scratch *scratch)
 {
     snrq_tile tile = make_tile(r, row, s, scratch);
-    int64_t decided = p->begin + p->width;
-    float *errors = s->greedy_errors + row * r->columns;
-    load_target(&tile, p);
-    bring_in_decided(&tile, p, errors);
-    snrq_greedy_tile(&tile, p, s->rounding, errors);
-    if (s->beams == NULL) return SNRQ_OK;
-    snrq_beams_settle(s->beams, &tile, decided);
-    bring_in_decided(&tile, p, s->beams->errors + row * r->columns);
-    return snrq_beams_tile(s->beams, &tile, p, &scratch->beam);
+    if (s->beams != NULL) return snrq_beams_tile(s->beams, &tile, p, &scratch->beam);
+    snrq_greedy_tile(&tile, p, s->rounding);
+    return SNRQ_OK;
 }
 
 /* All tiles of this rank for one panel. */
@@ -176,7 +127,7 @@ static snrq_status search_panel(const snrq_rows *r, const snrq_panel *p, search_
         tile_scratch *scratch = NULL;
         snrq_status status = snrq_allocate(1, sizeof *scratch, "tile", &scratch);
         if (status == SNRQ_OK && s->beams != NULL)
-            status = snrq_beam_scratch_create(s->beams->width, &scratch->beam);
+            status = snrq_beam_scratch_create(s->beams, &scratch->beam);
 #pragma omp for schedule(dynamic)
         for (int64_t row = 0; row < r->rows; row += SNRQ_TILE_ROWS)
             if (status == SNRQ_OK) status = search_tile(r, row, p, s, scratch);
@@ -191,17 +142,20 @@ static snrq_status search_panel(const snrq_rows *r, const snrq_panel *p, search_
 
 /* What the columns of a panel would be rounded from if none of them were decided before the others:
  * each is taken as it is (Q_i = y_i), and what it takes up of the decided columns' errors is fed
- * back to those that follow. errors: as for greedy, for the panels of the group that follow. */
-static void compensate(const snrq_tile *t, const snrq_panel *p, float *errors)
+ * back to those that follow. Writes the tile's errors, as greedy does, for the panels of the group
+ * that follow. */
+static void compensate(const snrq_tile *t, const snrq_panel *p)
 {
     for (int64_t c = p->width - 1; c >= 0; c--) {
-        float *y = t->y + c * SNRQ_TILE_ROWS, *error = errors + (p->begin + c) * SNRQ_TILE_ROWS;
+        float *y = t->y + c * SNRQ_TILE_ROWS, error[SNRQ_TILE_ROWS];
         for (int64_t i = 0; i < SNRQ_TILE_ROWS; i++) {
             if (t->shift != NULL) y[i] += t->shift[c * SNRQ_TILE_ROWS + i];
             error[i] = t->target[c * SNRQ_TILE_ROWS + i] - y[i];
         }
+        snrq_tile_put(t, t->errors, p->begin + c, error);
         for (int64_t j = 0; j < c; j++) {
-            float u = p->u[c * SNRQ_BLOCK + j];
+            int64_t strip = j / SNRQ_STRIP * SNRQ_STRIP;
+            float u = snrq_panel_strip(p, p->u, strip, c)[j - strip];
             for (int64_t i = 0; i < SNRQ_TILE_ROWS; i++)
                 t->y[j * SNRQ_TILE_ROWS + i] += error[i] * u;
         }
@@ -216,7 +170,6 @@ static snrq_status group_values(const snrq_rows *r, const snrq_panel *p, search_
     snrq_status worst = SNRQ_OK;
 #pragma omp parallel for schedule(dynamic)
     for (int64_t row = 0; row < r->rows; row += SNRQ_TILE_ROWS) {
-        float *errors = s->greedy_errors + row * r->columns;
         tile_scratch *scratch = NULL;
         if (snrq_allocate(1, sizeof *scratch, "tile", &scratch) != SNRQ_OK) {
 #pragma omp atomic write
@@ -224,9 +177,8 @@ static snrq_status group_values(const snrq_rows *r, const snrq_panel *p, search_
             continue;
         }
         snrq_tile tile = make_tile(r, row, s, scratch);
-        load_target(&tile, p);
-        bring_in_decided(&tile, p, errors);
-        compensate(&tile, p, errors);
+        snrq_tile_begin(&tile, p, p->begin + p->width);
+        compensate(&tile, p);
         for (int64_t c = 0; c < p->width; c++)
             for (int64_t i = 0; i < SNRQ_TILE_ROWS; i++)
                 values[(row + i) * count + p->begin - first + c] = tile.y[c * SNRQ_TILE_ROWS + i];
@@ -269,7 +221,7 @@ static snrq_status create_state(const snrq_rows *r, snrq_rounding rounding, int 
     *s = (search_state){.rounding = rounding, .gptq = gptq};
     if (gptq != NULL && gptq->mismatch != NULL)
         SNRQ_TRY(snrq_allocate(cells, sizeof(float), "rounded values", &s->values));
-    SNRQ_TRY(snrq_allocate(cells, sizeof(float), "rounding errors", &s->greedy_errors));
+    SNRQ_TRY(snrq_allocate(cells, sizeof(float), "rounding errors", &s->errors));
     SNRQ_TRY(snrq_allocate(grids, sizeof(float), "scales", &s->scales));
     SNRQ_TRY(snrq_allocate(grids, sizeof(float), "zeros", &s->zeros));
     load_grids(r, s);
@@ -282,19 +234,17 @@ static void free_state(search_state *s)
     snrq_beams_destroy(&s->beams);
     free(s->zeros);
     free(s->scales);
-    free(s->greedy_errors);
+    free(s->errors);
     free(s->values);
 }
 
 static snrq_status allocate_panel(const snrq_matrix *l, const snrq_gptq *gptq, snrq_panel *p,
                                   double **buffer)
 {
-    size_t cells = (size_t)l->columns * SNRQ_BLOCK;
-    SNRQ_TRY(snrq_allocate(cells, sizeof *p->u, "panel of L", &p->u));
-    SNRQ_TRY(snrq_allocate(cells + SNRQ_STRIP * SNRQ_BLOCK, sizeof *p->strips, "panel of L",
-                           &p->strips));
+    size_t cells = (size_t)l->columns * SNRQ_BLOCK, strips = cells + SNRQ_STRIP * SNRQ_BLOCK;
+    SNRQ_TRY(snrq_allocate(strips, sizeof *p->u, "panel of L", &p->u));
     if (gptq != NULL && gptq->mismatch != NULL)
-        SNRQ_TRY(snrq_allocate(cells, sizeof *p->mismatch, "panel of the mismatch", &p->mismatch));
+        SNRQ_TRY(snrq_allocate(strips, sizeof *p->mismatch, "panel of the mismatch", &p->mismatch));
     return snrq_allocate(cells, sizeof **buffer, "panel of L", buffer);
 }
 
@@ -358,14 +308,12 @@ static snrq_status search(const snrq_matrix *l, snrq_rounding rounding, int beam
                             rows->groups->of_position[end] != rows->groups->of_position[end - 1];
         if (refits && starts_group) status = refit_group(l, end, buffer, &panel, &state, rows);
         if (status == SNRQ_OK) status = load_panel(l, gptq, begin, end - begin, buffer, &panel);
-        if (status == SNRQ_OK && state.beams != NULL) cut_strips(&panel);
         if (status == SNRQ_OK) status = snrq_agree(context, search_panel(rows, &panel, &state));
         end = begin;
     }
     if (status == SNRQ_OK && state.beams != NULL) snrq_beams_finish(state.beams, rows);
     free(buffer);
     free(panel.mismatch);
-    free(panel.strips);
     free(panel.u);
     free_state(&state);
     return status;

@@ -8,16 +8,15 @@
  *   y_j = R_j + sum_{i>j} (R_i - Q_i) U_ij   the value to round at column j, given what was decided
  *   d_j^2 (y_j - q)^2   cost of choosing q; the sum over j is (Q - R) H (Q - R)^T of the row
  * Greedy takes the nearest value. The beam keeps the K cheapest partial roundings of a row over all
- * columns; each is extended by every grid value, the K cheapest extensions survive (equal costs of
- * one beam: the lower code). The greedy path is carried along, so that a row's result is never
- * worse than greedy.
+ * columns; each is extended by every grid value, the K cheapest extensions survive. (Of beams whose
+ * costs differ by less than a few parts in a million, any may survive; the same one every time.)
+ * It is better than greedy in sum, not for every row.
  *
  * Work: the ranks hold disjoint rows in fixed tiles; column panels of L are broadcast from last to
- * first; the tiles of a rank are shared out among OpenMP threads. For a tile and a panel one GEMM
- * of fixed shape brings in all decided columns at once - for all beams of a row, because beams
- * differ only in some recent columns, which are added per beam (beam.h). This is exact: no beam is
- * ever cut. Memory per row: n floats and K errors and codes per column in which its beams may
- * differ.
+ * first; the tiles of a rank are shared out among OpenMP threads. Products of fixed shape bring in
+ * the columns on which all beams of a row agree once for all of them; beams differ only in some
+ * recent columns, which are added per beam (beam.h). This is exact: no beam is ever cut. Memory per
+ * row: n floats and K errors and codes per column in which its beams may differ.
  */
 #ifndef SNRQ_SEARCH_H
 #define SNRQ_SEARCH_H

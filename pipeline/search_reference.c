@@ -106,13 +106,12 @@ static void greedy(const double *l, snrq_rounding rounding, const snrq_rows *r, 
 snrq_status snrq_search_reference(const double *l, snrq_rounding rounding, int beam,
                                   const snrq_rows *rows, int64_t row, uint8_t *codes, double *cost)
 {
-    path *now = NULL, *next = NULL, *alone = NULL;
+    path *now = NULL, *next = NULL;
     int count = 1;
     snrq_status status = create_paths(beam, rows->columns, &now);
     if (status == SNRQ_OK) status = create_paths(beam, rows->columns, &next);
-    if (status == SNRQ_OK) status = create_paths(1, rows->columns, &alone);
-    if (status == SNRQ_OK) greedy(l, rounding, rows, row, alone);
     bool search = beam > 1 && rounding == SNRQ_ROUND_FEEDBACK;
+    if (status == SNRQ_OK && !search) greedy(l, rounding, rows, row, &now[0]);
     for (int64_t j = rows->columns - 1; status == SNRQ_OK && search && j >= 0; j--) {
         status = extend(l, rows, row, j, beam, now, &count, next);
         path *swap = now;
@@ -120,12 +119,10 @@ snrq_status snrq_search_reference(const double *l, snrq_rounding rounding, int b
         next = swap;
     }
     if (status == SNRQ_OK) {
-        const path *best = search && now[0].cost < alone->cost ? &now[0] : alone;
-        memcpy(codes, best->codes, (size_t)rows->columns);
-        *cost = best->cost;
+        memcpy(codes, now[0].codes, (size_t)rows->columns);
+        *cost = now[0].cost;
     }
     free_paths(beam, now);
     free_paths(beam, next);
-    free_paths(1, alone);
     return status;
 }
