@@ -1,11 +1,16 @@
 """The forward pass: log-probabilities of whole models against float64 references."""
 import json
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 import helpers
+import small_models
+
+sys.path.insert(0, helpers.DATA)
+import forward_reference
 
 TOLERANCE = 1e-4  # float32 numpy is within 2e-5 of the float64 references
 
@@ -88,6 +93,29 @@ class Forward(helpers.Test):
 
     def test_phi3_fused_modules_longrope_and_sliding_window(self):
         self.check_fixture("tiny_phi3")
+
+    def check_small(self, config, *lengths, shards=1):
+        """A model made for this test, next to numpy."""
+        model = small_models.write(self.path("model"), config, shards)
+        reference = forward_reference.Model(model)
+        for length in lengths:
+            with self.subTest(length=length):
+                windows = small_models.windows(config, 2, length)
+                _, got = self.score(model, length, windows)
+                expected = [forward_reference.listed(reference.log_p(row), row) for row in windows]
+                self.assertLess(np.abs(got - expected).max(), TOLERANCE)
+
+    def test_llama_with_biases_and_wide_heads(self):
+        self.check_small(small_models.LLAMA_WITH_BIASES, 30)
+
+    def test_mistral_window_across_blocks_of_queries_in_shards(self):
+        self.check_small(small_models.MISTRAL_WITH_WINDOW, 150, shards=3)
+
+    def test_qwen3_window_in_upper_layers_and_biases(self):
+        self.check_small(small_models.QWEN3_WITH_WINDOW, 20)
+
+    def test_phi3_turned_in_part_with_short_and_long_factors(self):
+        self.check_small(small_models.PHI3_TURNED_IN_PART, 24, 25)
 
 
 if __name__ == "__main__":
