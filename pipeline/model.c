@@ -1,6 +1,7 @@
 /* Opening a model and reading its tensors; see model.h. The blocks are in model_block.c. */
 #include "pipeline/model.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -85,6 +86,10 @@ snrq_status snrq_model_read_vector(const snrq_model *m, const char *name, int64_
     snrq_status status = snrq_model_read(m, t, 0, t->bytes, raw);
     if (status == SNRQ_OK) snrq_widen(dtype, raw, (size_t)count, out);
     free(raw);
+    for (int64_t i = 0; status == SNRQ_OK && i < count; i++)
+        if (!isfinite(out[i]))
+            status = snrq_fail(SNRQ_BAD_DATA, "%s: tensor '%s' is not finite at %lld: %g", m->path,
+                               name, (long long)i, (double)out[i]);
     return status;
 }
 

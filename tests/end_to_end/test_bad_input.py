@@ -162,6 +162,14 @@ class BadModel(BadInput):
         self.check_quantize(BAD_DATA, ["block 2", "mlp.up_proj", "row 5, column 17"], model=model)
         self.check_evaluate(BAD_DATA, [model, "not finite"], model)
 
+    def test_nan_in_a_norm_of_the_last_block(self):
+        """Nothing after it is quantized, so nothing else would notice."""
+        def change(tensors, name="model.layers.5.post_attention_layernorm.weight"):
+            kind, shape, data = tensors[name]
+            tensors[name] = kind, shape, data[:6] + b"\xc0\x7f" + data[8:]
+        self.check_both(BAD_DATA, ["model.layers.5.post_attention_layernorm.weight", "not finite at 3"],
+                        self.edit(change))
+
     def test_infinity_among_the_embeddings(self):
         """In the row of a token that no text here has: it matters for every logit, as the head is the same table."""
         def change(tensors, name="model.embed_tokens.weight"):
