@@ -70,24 +70,29 @@ class SameBytes(helpers.Test):
 
 
 class Families(helpers.Test):
-    """Every family on 1 to 4 ranks: the checkpoint, and what an evaluation of it prints."""
+    """Every family: the checkpoint on 1 to 4 ranks, and on 1 and 4 ranks what an evaluation of it says."""
 
-    def run_on(self, model, tokens, ranks):
-        out, logprobs = self.path("out-%d" % ranks), self.path("%d.npy" % ranks)
+    def quantize(self, model, tokens, ranks):
+        out = self.path("out-%d" % ranks)
         helpers.succeed("quantize", model, "--token-file", tokens, "--length", 24, "--sequences", 4, "-o", out,
                         *"--bits 3 --group-size 16 --method ksnrq --beam 2".split(), ranks=ranks)
-        result = helpers.succeed("evaluate", out, "--token-file", tokens, "--length", 24, "--logprobs", logprobs,
-                                 "--json", ranks=ranks)
-        return helpers.weights(out), result.stdout, helpers.sha256(logprobs)
+        return helpers.weights(out)
+
+    def evaluate(self, tokens, ranks):
+        logprobs = self.path("%d.npy" % ranks)
+        result = helpers.succeed("evaluate", self.path("out-%d" % ranks), "--token-file", tokens, "--length", 24,
+                                 "--logprobs", logprobs, "--json", ranks=ranks)
+        return result.stdout, helpers.sha256(logprobs)
 
     def check(self, model, ids):
         tokens = helpers.write_ids(self.path("ids.i32"), ids)
         with ThreadPoolExecutor(2) as pool:
-            first, *others = pool.map(lambda ranks: self.run_on(model, tokens, ranks), (1, 2, 3, 4))
+            first, *others = pool.map(lambda ranks: self.quantize(model, tokens, ranks), (1, 2, 3, 4))
+            evaluations = list(pool.map(lambda ranks: self.evaluate(tokens, ranks), (1, 4)))
         with open(os.path.join(model, "config.json")) as f:
-            self.assertEqual(len(first[0]), json.load(f)["num_hidden_layers"] + 1)
-        for found in others:
-            self.assertEqual(found, first)
+            self.assertEqual(len(first), json.load(f)["num_hidden_layers"] + 1)
+        self.assertEqual(others, [first] * 3)
+        self.assertEqual(evaluations[0], evaluations[1])
 
     def check_fixture(self, name):
         model = helpers.shared("data", "models", "fixtures", name)
