@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "io/config_rope.h"
 #include "io/file.h"
 #include "io/json.h"
 
@@ -16,47 +17,140 @@ enum { MAX_CONFIG = 16 << 20, MAX_LAYERS = 100000 };
 static const int64_t max_size = INT32_MAX;
 static const int64_t max_matrix = INT64_C(1) << 59;
 
-static snrq_status refuse(const char *path, const char *key, const char *found,
-                          const char *supported)
+enum window_rule { NO_WINDOW, ALL_LAYERS, UPPER_LAYERS };
+
+/* The supported architectures: what their configuration classes assume where a key is absent, and
+ * which switches they have. kv_heads and head_dim 0: as many as heads, hidden_size / heads. */
+static const struct architecture {
+    const char *name, *model_type;
+    bool fused, head_norms, attention_bias, mlp_bias, partial_rope, older_longrope;
+    enum window_rule windows;
+    int64_t window, kv_heads, head_dim, max_positions, original_positions;
+    double rms_norm_eps;
+} architectures[] = {
+    {.name = "LlamaForCausalLM",
+     .model_type = "llama",
+     .attention_bias = true,
+     .mlp_bias = true,
+     .max_positions = 2048,
+     .rms_norm_eps = 1e-6},
+    {.name = "MistralForCausalLM",
+     .model_type = "mistral",
+     .windows = ALL_LAYERS,
+     .window = 4096,
+     .kv_heads = 8,
+     .max_positions = 131072,
+     .rms_norm_eps = 1e-6},
+    {.name = "Qwen3ForCausalLM",
+     .model_type = "qwen3",
+     .head_norms = true,
+     .attention_bias = true,
+     .windows = UPPER_LAYERS,
+     .window = 4096,
+     .kv_heads = 32,
+     .head_dim = 128,
+     .max_positions = 32768,
+     .rms_norm_eps = 1e-6},
+    {.name = "Phi3ForCausalLM",
+     .model_type = "phi3",
+     .fused = true,
+     .partial_rope = true,
+     .older_longrope = true,
+     .windows = ALL_LAYERS,
+     .max_positions = 4096,
+     .original_positions = 4096,
+     .rms_norm_eps = 1e-5},
+};
+enum { ARCHITECTURES = sizeof architectures / sizeof architectures[0] };
+
+snrq_status snrq_config_refuse(const char *path, const char *key, const char *found,
+                               const char *supported)
 {
     char shown[SNRQ_SHOWN];
     return snrq_fail(SNRQ_BAD_DATA, "%s: %s \"%s\" is not supported (supported: %s)", path, key,
                      snrq_shown(found, shown), supported);
 }
 
+/* The row of the table whose class, or model type, is `name`; refused with all of them in the
+ * message. */
+static snrq_status find_architecture(const char *path, bool by_class, const char *name,
+                                     const struct architecture **out)
+{
+    char all[256] = "";
+    for (size_t i = 0; i < ARCHITECTURES; i++) {
+        const char *own = by_class ? architectures[i].name : architectures[i].model_type;
+        size_t used = strlen(all);
+        *out = &architectures[i];
+        if (strcmp(name, own) == 0) return SNRQ_OK;
+        snprintf(all + used, sizeof all - used, "%s%s", i > 0 ? ", " : "", own);
+    }
+    return snrq_config_refuse(path, by_class ? "architecture" : "model_type", name, all);
+}
+
 /* The class decides; the model type must agree, and stands in for it where the class is not given.
  */
-static snrq_status read_architecture(const char *path, const json_t *root, snrq_config *out)
+static snrq_status read_architecture(const char *path, const json_t *root,
+                                     const struct architecture **out)
 {
-    const char *type, *architecture = "LlamaForCausalLM";
+    const char *type, *name;
+    char shown[SNRQ_SHOWN];
     SNRQ_TRY(snrq_json_string(path, root, "model_type", "", &type));
     json_t *list = json_object_get(root, "architectures");
     if (list != NULL && !json_is_null(list) && !json_is_array(list))
         return snrq_fail(SNRQ_BAD_DATA, "%s: key \"architectures\": expected an array, found %s",
                          path, snrq_json_kind(list));
-    if (json_array_size(list) > 0) {
-        architecture = json_string_value(json_array_get(list, 0));
-        if (architecture == NULL)
-            return snrq_fail(SNRQ_BAD_DATA, "%s: key \"architectures\": expected strings, found %s",
-                             path, snrq_json_kind(json_array_get(list, 0)));
-    } else if (type[0] == '\0') {
+    if (json_array_size(list) == 0) {
+        if (type[0] != '\0') return find_architecture(path, false, type, out);
         return snrq_fail(SNRQ_BAD_DATA,
                          "%s: has neither \"architectures\" nor \"model_type\": is this a model's "
                          "config.json?",
                          path);
     }
-    if (strcmp(architecture, "LlamaForCausalLM") != 0)
-        return refuse(path, "architecture", architecture, "LlamaForCausalLM");
-    if (type[0] != '\0' && strcmp(type, "llama") != 0)
-        return refuse(path, "model_type", type, "llama");
-    snprintf(out->architecture, sizeof out->architecture, "%s", architecture);
-    snprintf(out->model_type, sizeof out->model_type, "llama");
+    name = json_string_value(json_array_get(list, 0));
+    if (name == NULL)
+        return snrq_fail(SNRQ_BAD_DATA, "%s: key \"architectures\": expected strings, found %s",
+                         path, snrq_json_kind(json_array_get(list, 0)));
+    SNRQ_TRY(find_architecture(path, true, name, out));
+    if (type[0] != '\0' && strcmp(type, (*out)->model_type) != 0)
+        return snrq_fail(SNRQ_BAD_DATA,
+                         "%s: model_type \"%s\" does not belong to architecture \"%s\"; expected "
+                         "\"%s\"",
+                         path, snrq_shown(type, shown), name, (*out)->model_type);
     return SNRQ_OK;
 }
 
-static snrq_status read_sizes(const char *path, const json_t *root, snrq_config *out)
+/* What the configuration class assumes where the key is absent; a null stands for `otherwise`. */
+static int64_t assumed(const json_t *root, const char *key, int64_t by_class, int64_t otherwise)
 {
-    const int64_t default_positions = 2048; /* LlamaConfig's */
+    return by_class > 0 && json_object_get(root, key) == NULL ? by_class : otherwise;
+}
+
+static snrq_status read_heads(const char *path, const json_t *root, const struct architecture *a,
+                              snrq_config *out)
+{
+    static const char kv_key[] = "num_key_value_heads", head_key[] = "head_dim";
+    int64_t kv_heads = assumed(root, kv_key, a->kv_heads, out->heads), unknown = 0;
+    SNRQ_TRY(snrq_json_integer(path, root, kv_key, 1, max_size, &kv_heads, &out->kv_heads));
+    if (out->heads % out->kv_heads != 0)
+        return snrq_fail(SNRQ_BAD_DATA,
+                         "%s: num_attention_heads %" PRId64
+                         " is not a multiple of num_key_value_heads %" PRId64,
+                         path, out->heads, out->kv_heads);
+    int64_t head_dim = assumed(root, head_key, a->head_dim, unknown);
+    SNRQ_TRY(snrq_json_integer(path, root, head_key, 1, max_size, &head_dim, &out->head_dim));
+    if (out->head_dim == unknown && out->hidden % out->heads != 0)
+        return snrq_fail(SNRQ_BAD_DATA,
+                         "%s: hidden_size %" PRId64
+                         " is not a multiple of num_attention_heads %" PRId64
+                         ", and there is no head_dim",
+                         path, out->hidden, out->heads);
+    if (out->head_dim == unknown) out->head_dim = out->hidden / out->heads;
+    return SNRQ_OK;
+}
+
+static snrq_status read_sizes(const char *path, const json_t *root, const struct architecture *a,
+                              snrq_config *out)
+{
     const struct {
         const char *key;
         int64_t *out;
@@ -71,23 +165,8 @@ static snrq_status read_sizes(const char *path, const json_t *root, snrq_config 
             snrq_json_integer(path, root, required[i].key, 1, max_size, NULL, required[i].out));
     SNRQ_TRY(snrq_json_integer(path, root, "num_hidden_layers", 1, MAX_LAYERS, NULL, &out->layers));
     SNRQ_TRY(snrq_json_integer(path, root, "max_position_embeddings", 1, max_size,
-                               &default_positions, &out->max_positions));
-    SNRQ_TRY(snrq_json_integer(path, root, "num_key_value_heads", 1, max_size, &out->heads,
-                               &out->kv_heads));
-    if (out->heads % out->kv_heads != 0)
-        return snrq_fail(SNRQ_BAD_DATA,
-                         "%s: num_attention_heads %" PRId64
-                         " is not a multiple of num_key_value_heads %" PRId64,
-                         path, out->heads, out->kv_heads);
-    const json_t *given = json_object_get(root, "head_dim");
-    if ((given == NULL || json_is_null(given)) && out->hidden % out->heads != 0)
-        return snrq_fail(SNRQ_BAD_DATA,
-                         "%s: hidden_size %" PRId64
-                         " is not a multiple of num_attention_heads %" PRId64
-                         ", and there is no head_dim",
-                         path, out->hidden, out->heads);
-    const int64_t share = out->hidden / out->heads;
-    return snrq_json_integer(path, root, "head_dim", 1, max_size, &share, &out->head_dim);
+                               &a->max_positions, &out->max_positions));
+    return read_heads(path, root, a, out);
 }
 
 static snrq_status check_products(const char *path, const snrq_config *config)
@@ -96,18 +175,25 @@ static snrq_status check_products(const char *path, const snrq_config *config)
         return snrq_fail(SNRQ_BAD_DATA,
                          "%s: head_dim is %" PRId64 ", expected an even number (RoPE turns pairs)",
                          path, config->head_dim);
-    if (config->heads > max_size / config->head_dim)
+    /* heads and kv_heads are at most max_size: their sum is no problem for int64_t. */
+    int64_t qkv_heads = config->heads + 2 * config->kv_heads;
+    if (qkv_heads > max_size / config->head_dim)
         return snrq_fail(SNRQ_BAD_DATA,
-                         "%s: num_attention_heads %" PRId64 " times head_dim %" PRId64
+                         "%s: num_attention_heads %" PRId64
+                         " and twice num_key_value_heads %" PRId64 " times head_dim %" PRId64
                          ": expected at most %" PRId64,
-                         path, config->heads, config->head_dim, max_size);
+                         path, config->heads, config->kv_heads, config->head_dim, max_size);
+    if (config->intermediate > max_size / 2)
+        return snrq_fail(SNRQ_BAD_DATA,
+                         "%s: intermediate_size %" PRId64 ": expected at most %" PRId64, path,
+                         config->intermediate, max_size / 2);
     const struct {
         const char *name;
         int64_t size;
     } wide[] = {
         {"vocab_size", config->vocabulary},
-        {"intermediate_size", config->intermediate},
-        {"num_attention_heads times head_dim", config->heads * config->head_dim},
+        {"twice intermediate_size", 2 * config->intermediate},
+        {"query, key and value heads times head_dim", qkv_heads * config->head_dim},
         {"max_position_embeddings", config->max_positions},
         {"hidden_size", config->hidden},
     };
@@ -120,47 +206,68 @@ static snrq_status check_products(const char *path, const snrq_config *config)
     return SNRQ_OK;
 }
 
-/* One object of RoPE settings: rope_scaling (rope_type or the older spelling type), or
- * rope_parameters, which also holds rope_theta. */
-static snrq_status read_rope_object(const char *path, const json_t *root, const char *name,
-                                    snrq_config *out)
+/* The kinds of attention by layer, where they are given, must be what the other keys say. */
+static snrq_status check_layer_types(const char *path, const json_t *list, const snrq_config *c)
 {
-    json_t *object = json_object_get(root, name);
-    if (object == NULL || json_is_null(object)) return SNRQ_OK;
-    if (!json_is_object(object))
-        return snrq_fail(SNRQ_BAD_DATA, "%s: key \"%s\": expected an object or null, found %s",
-                         path, name, snrq_json_kind(object));
-    char where[PATH_MAX + 64];
-    snprintf(where, sizeof where, "%s: %s", path, name);
-    const char *older, *type, *key;
-    json_t *value;
-    json_object_foreach(object, key, value)
-    {
-        if (json_is_object(value))
+    char shown[SNRQ_SHOWN];
+    if (json_array_size(list) != (size_t)c->layers)
+        return snrq_fail(SNRQ_BAD_DATA,
+                         "%s: key \"layer_types\": expected num_hidden_layers %" PRId64
+                         " entries, found %zu",
+                         path, c->layers, json_array_size(list));
+    for (int64_t i = 0; i < c->layers; i++) {
+        const char *type = json_string_value(json_array_get(list, (size_t)i));
+        const char *expected =
+            snrq_config_window(c, i) > 0 ? "sliding_attention" : "full_attention";
+        if (type == NULL || strcmp(type, expected) != 0)
             return snrq_fail(SNRQ_BAD_DATA,
-                             "%s: separate settings per kind of layer (\"%s\") are not supported",
-                             where, key);
+                             "%s: layer_types[%" PRId64 "] is \"%s\"; supported is \"%s\" there "
+                             "(full attention below a sliding window in the upper layers, as the "
+                             "other keys have it)",
+                             path, i, type != NULL ? snrq_shown(type, shown) : "no string",
+                             expected);
     }
-    SNRQ_TRY(snrq_json_string(where, object, "type", "default", &older));
-    SNRQ_TRY(snrq_json_string(where, object, "rope_type", older, &type));
-    if (strcmp(type, "default") != 0) return refuse(path, "rope scaling", type, "none");
-    return snrq_json_number(where, object, "rope_theta", 1e-3, 1e18, &out->rope_theta,
-                            &out->rope_theta);
+    return SNRQ_OK;
 }
 
-static snrq_status read_rope(const char *path, const json_t *root, snrq_config *out)
+/* The first layer that a list of layer types says has a window. */
+static int64_t first_sliding(const json_t *list, int64_t layers)
 {
-    const double theta = 10000.0, whole = 1.0;
-    double rotated;
-    SNRQ_TRY(snrq_json_number(path, root, "rope_theta", 1e-3, 1e18, &theta, &out->rope_theta));
-    SNRQ_TRY(read_rope_object(path, root, "rope_scaling", out));
-    SNRQ_TRY(read_rope_object(path, root, "rope_parameters", out));
-    SNRQ_TRY(snrq_json_number(path, root, "partial_rotary_factor", 0.0, 1.0, &whole, &rotated));
-    if (rotated < 1.0)
+    for (int64_t i = 0; i < layers; i++) {
+        const char *type = json_string_value(json_array_get(list, (size_t)i));
+        if (type != NULL && strcmp(type, "sliding_attention") == 0) return i;
+    }
+    return layers;
+}
+
+/* The sliding window, and which layers have it. */
+static snrq_status read_window(const char *path, const json_t *root, const struct architecture *a,
+                               snrq_config *c)
+{
+    const int64_t otherwise = assumed(root, "sliding_window", a->window, 0), usual_layers = 28;
+    bool used = a->windows == ALL_LAYERS;
+    int64_t window = 0;
+    SNRQ_TRY(snrq_json_integer(path, root, "sliding_window", 1, max_size, &otherwise, &window));
+    if (a->windows == UPPER_LAYERS) {
+        SNRQ_TRY(snrq_json_boolean(path, root, "use_sliding_window", false, &used));
+        SNRQ_TRY(snrq_json_integer(path, root, "max_window_layers", 0, MAX_LAYERS, &usual_layers,
+                                   &c->first_windowed_layer));
+    }
+    if (a->windows == NO_WINDOW && window > 0)
         return snrq_fail(SNRQ_BAD_DATA,
-                         "%s: partial_rotary_factor %g is not supported (supported: 1)", path,
-                         rotated);
-    return SNRQ_OK;
+                         "%s: sliding_window %" PRId64 " is not supported for %s (supported: null)",
+                         path, window, a->name);
+    c->window = used ? window : 0;
+    json_t *list = json_object_get(root, "layer_types");
+    if (list == NULL || json_is_null(list)) return SNRQ_OK;
+    SNRQ_TRY(snrq_json_array(path, root, "layer_types", &list));
+    if (a->windows == UPPER_LAYERS) c->first_windowed_layer = first_sliding(list, c->layers);
+    return check_layer_types(path, list, c);
+}
+
+int64_t snrq_config_window(const snrq_config *config, int64_t layer)
+{
+    return layer >= config->first_windowed_layer ? config->window : 0;
 }
 
 /* A token id: an integer, the first of a list, or none. -1 is how some writers say none. */
@@ -200,34 +307,67 @@ static snrq_status read_dtype(const char *path, const json_t *root, snrq_dtype *
     else if (strcmp(name, "float32") == 0)
         *out = SNRQ_F32;
     else
-        return refuse(path, "dtype", name, "bfloat16, float16, float32");
+        return snrq_config_refuse(path, "dtype", name, "bfloat16, float16, float32");
+    return SNRQ_OK;
+}
+
+static snrq_status read_bias(const char *path, const json_t *root, const char *key, bool possible,
+                             const struct architecture *a, bool *out)
+{
+    SNRQ_TRY(snrq_json_boolean(path, root, key, false, out));
+    if (*out && !possible)
+        return snrq_fail(SNRQ_BAD_DATA, "%s: %s true is not supported for %s (supported: false)",
+                         path, key, a->name);
     return SNRQ_OK;
 }
 
 /* What the forward pass would have to do and does not. */
 static snrq_status check_features(const char *path, const json_t *root)
 {
-    static const char *const biases[] = {"attention_bias", "mlp_bias"};
-    for (size_t i = 0; i < sizeof biases / sizeof biases[0]; i++) {
-        bool bias;
-        SNRQ_TRY(snrq_json_boolean(path, root, biases[i], false, &bias));
-        if (bias) return refuse(path, biases[i], "true", "false");
-    }
+    static const char *const experts[] = {"num_local_experts", "num_experts"};
+    const int64_t none = 0;
+    int64_t count;
     const char *activation;
+    for (size_t i = 0; i < sizeof experts / sizeof experts[0]; i++) {
+        SNRQ_TRY(snrq_json_integer(path, root, experts[i], 0, max_size, &none, &count));
+        if (count > 0)
+            return snrq_fail(SNRQ_BAD_DATA,
+                             "%s: %s %" PRId64
+                             ": mixtures of experts are not supported (supported: "
+                             "dense models)",
+                             path, experts[i], count);
+    }
+    const json_t *quantized = json_object_get(root, "quantization_config");
+    if (quantized != NULL && !json_is_null(quantized))
+        return snrq_fail(SNRQ_BAD_DATA,
+                         "%s: has a quantization_config: quantized checkpoints cannot be read; "
+                         "expected the original one in F32, F16 or BF16",
+                         path);
     SNRQ_TRY(snrq_json_string(path, root, "hidden_act", "silu", &activation));
-    if (strcmp(activation, "silu") != 0) return refuse(path, "hidden_act", activation, "silu");
+    if (strcmp(activation, "silu") != 0)
+        return snrq_config_refuse(path, "hidden_act", activation, "silu");
     return SNRQ_OK;
 }
 
 static snrq_status read_all(const char *path, const json_t *root, snrq_config *out)
 {
-    const double eps = 1e-6;
-    SNRQ_TRY(read_architecture(path, root, out));
+    const struct architecture *a = NULL;
+    SNRQ_TRY(read_architecture(path, root, &a));
+    const snrq_rope_rules rope = {a->name, a->partial_rope, a->older_longrope,
+                                  a->original_positions};
+    snprintf(out->architecture, sizeof out->architecture, "%s", a->name);
+    snprintf(out->model_type, sizeof out->model_type, "%s", a->model_type);
+    out->fused = a->fused;
+    out->head_norms = a->head_norms;
     SNRQ_TRY(check_features(path, root));
-    SNRQ_TRY(read_sizes(path, root, out));
+    SNRQ_TRY(read_bias(path, root, "attention_bias", a->attention_bias, a, &out->attention_bias));
+    SNRQ_TRY(read_bias(path, root, "mlp_bias", a->mlp_bias, a, &out->mlp_bias));
+    SNRQ_TRY(read_sizes(path, root, a, out));
     SNRQ_TRY(check_products(path, out));
-    SNRQ_TRY(read_rope(path, root, out));
-    SNRQ_TRY(snrq_json_number(path, root, "rms_norm_eps", 0.0, 1.0, &eps, &out->rms_norm_eps));
+    SNRQ_TRY(read_window(path, root, a, out));
+    SNRQ_TRY(snrq_config_read_rope(path, root, &rope, out));
+    SNRQ_TRY(snrq_json_number(path, root, "rms_norm_eps", 0.0, 1.0, &a->rms_norm_eps,
+                              &out->rms_norm_eps));
     SNRQ_TRY(snrq_json_boolean(path, root, "tie_word_embeddings", false, &out->tied_embeddings));
     SNRQ_TRY(read_token_id(path, root, "bos_token_id", out->vocabulary, &out->bos_id));
     SNRQ_TRY(read_token_id(path, root, "eos_token_id", out->vocabulary, &out->eos_id));

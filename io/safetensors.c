@@ -241,6 +241,7 @@ static snrq_status header_parse(shard *file, json_t *header)
     json_object_foreach(header, name, entry)
     {
         if (strcmp(name, "__metadata__") == 0) {
+            if (json_is_null(entry)) continue; /* as some writers say none */
             SNRQ_TRY(metadata_check(file->path, entry));
             file->metadata = json_incref(entry);
             continue;

@@ -1,29 +1,12 @@
 /* The transformer block in stages; see block.h. */
 #include "pipeline/block.h"
 
-#include <math.h>
-
 #include "pipeline/exponential.h"
-
-void snrq_rms_norm(const float *h, const float *weight, double eps, int64_t rows, int64_t hidden,
-                   float *x)
-{
-#pragma omp parallel for schedule(static)
-    for (int64_t r = 0; r < rows; r++) {
-        const float *in = h + r * hidden;
-        float *out = x + r * hidden;
-        double sum = 0.0;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t i = 0; i < hidden; i++) sum += (double)in[i] * (double)in[i];
-        float scale = (float)(1.0 / sqrt(sum / (double)hidden + eps));
-        for (int64_t i = 0; i < hidden; i++) out[i] = in[i] * scale * weight[i];
-    }
-}
 
 void snrq_block_begin(const snrq_block *b, int64_t sequences, int64_t tokens, const float *h,
                       float *x)
 {
-    snrq_rms_norm(h, b->attention_norm, b->config->rms_norm_eps, sequences * tokens,
+    snrq_rms_norm(h, b->vector[SNRQ_ATTENTION_NORM], b->config->rms_norm_eps, sequences * tokens,
                   b->config->hidden, x);
 }
 
@@ -36,6 +19,33 @@ snrq_status snrq_block_apply(const snrq_block *b, snrq_stage stage, int64_t sequ
         y += b->module[m].rows;
     }
     return SNRQ_OK;
+}
+
+/* y [rows, stage_rows] += the biases of the stage's modules. */
+static void add_biases(const snrq_block *b, snrq_stage stage, int64_t rows, float *y)
+{
+    int64_t stride = b->family->stage_rows[stage];
+    for (int m = b->family->first[stage]; m < b->family->first[stage + 1]; m++) {
+        const float *bias = b->vector[SNRQ_BIAS + m];
+        int64_t count = b->module[m].rows;
+        if (bias != NULL) {
+#pragma omp parallel for schedule(static)
+            for (int64_t r = 0; r < rows; r++)
+                for (int64_t i = 0; i < count; i++) y[r * stride + i] += bias[i];
+        }
+        y += count;
+    }
+}
+
+static snrq_status attention(const snrq_block *b, int64_t sequences, int64_t tokens, float *qkv,
+                             float *x)
+{
+    const snrq_attention_settings settings = {.config = b->config,
+                                              .rope = b->rope,
+                                              .query_norm = b->vector[SNRQ_QUERY_NORM],
+                                              .key_norm = b->vector[SNRQ_KEY_NORM],
+                                              .window = b->window};
+    return snrq_attention(&settings, qkv, sequences, tokens, x);
 }
 
 static void add_residual(int64_t count, const float *y, float *h)
@@ -60,12 +70,13 @@ snrq_status snrq_block_continue(const snrq_block *b, snrq_stage stage, int64_t s
                                 int64_t tokens, float *y, float *h, float *x)
 {
     int64_t rows = sequences * tokens, hidden = b->config->hidden;
+    add_biases(b, stage, rows, y);
     switch (stage) {
     case SNRQ_STAGE_QKV:
-        return snrq_attention(b->config, b->rope, y, sequences, tokens, x);
+        return attention(b, sequences, tokens, y, x);
     case SNRQ_STAGE_O:
         add_residual(rows * hidden, y, h);
-        snrq_rms_norm(h, b->mlp_norm, b->config->rms_norm_eps, rows, hidden, x);
+        snrq_rms_norm(h, b->vector[SNRQ_MLP_NORM], b->config->rms_norm_eps, rows, hidden, x);
         return SNRQ_OK;
     case SNRQ_STAGE_GATE_UP:
         gated_activation(rows, b->config->intermediate, y, x);

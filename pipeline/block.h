@@ -3,7 +3,8 @@
  *     h [tokens, hidden]         the residual stream
  *     begin      x = RMSNorm(h)                      input of [q,k,v]
  *     apply      y = W_stage x                       the stage's linear modules, outputs stacked
- *     continue   [q,k,v]     x = attention(y)        input of [o]
+ *     continue   y += biases, where there are any, then
+ *                [q,k,v]     x = attention(y)        input of [o]
  *                [o]         h += y, x = RMSNorm(h)  input of [gate,up]
  *                [gate,up]   x = silu(gate) * up     input of [down]
  *                [down]      h += y
@@ -18,23 +19,22 @@
 #include "pipeline/attention.h"
 #include "pipeline/family.h"
 #include "pipeline/linear.h"
+#include "pipeline/rms_norm.h"
 
 typedef struct snrq_block {
-    const snrq_config *config;              /* borrowed */
-    const snrq_family *family;              /* borrowed */
-    const snrq_rope *rope;                  /* borrowed */
-    snrq_weight module[SNRQ_MAX_MODULES];   /* views */
-    const float *attention_norm, *mlp_norm; /* [hidden] fp32, borrowed */
+    const snrq_config *config;             /* borrowed */
+    const snrq_family *family;             /* borrowed */
+    const snrq_rope *rope;                 /* borrowed */
+    int64_t window;                        /* of its attention; 0: none */
+    snrq_weight module[SNRQ_MAX_MODULES];  /* views */
+    const float *vector[SNRQ_MAX_VECTORS]; /* fp32, NULL where the family has none; borrowed */
 } snrq_block;
 
-/* x [sequences, tokens, hidden] = RMSNorm(h) with weight [hidden]. */
-void snrq_rms_norm(const float *h, const float *weight, double eps, int64_t rows, int64_t hidden,
-                   float *x);
-
+/* x [sequences, tokens, hidden] = RMSNorm(h). */
 void snrq_block_begin(const snrq_block *block, int64_t sequences, int64_t tokens, const float *h,
                       float *x);
 
-/* y [sequences, tokens, stage_rows] from x [sequences, tokens, stage_columns]. */
+/* y [sequences, tokens, stage_rows], without biases, from x [sequences, tokens, stage_columns]. */
 snrq_status snrq_block_apply(const snrq_block *block, snrq_stage stage, int64_t sequences,
                              int64_t tokens, const float *x, float *y);
 

@@ -78,46 +78,105 @@ static snrq_status inspect_output(const char *path, bool json)
     return status;
 }
 
+/* What a model is made of, and how much of it can be quantized. */
+typedef struct model_facts {
+    const char *path;
+    snrq_config config;
+    snrq_family family;
+    int64_t tensors;
+    uint64_t bytes;
+    double quantizable;
+} model_facts;
+
+static snrq_status collect_facts(const char *path, model_facts *m)
+{
+    snrq_safetensors *tensors = NULL;
+    *m = (model_facts){.path = path};
+    SNRQ_TRY(snrq_config_read(path, &m->config));
+    SNRQ_TRY(snrq_safetensors_open(path, &tensors));
+    snrq_family_describe(&m->config, &m->family);
+    m->tensors = snrq_safetensors_count(tensors);
+    for (int64_t i = 0; i < m->tensors; i++) m->bytes += snrq_safetensors_at(tensors, i)->bytes;
+    for (int i = 0; i < m->family.modules; i++)
+        m->quantizable += (double)m->config.layers * (double)m->family.module[i].rows *
+                          (double)m->family.module[i].columns;
+    snrq_safetensors_close(&tensors);
+    return SNRQ_OK;
+}
+
+static json_t *modules_json(const snrq_family *f)
+{
+    json_t *list = json_array();
+    for (int m = 0; m < f->modules; m++)
+        json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:s}", "name", f->module[m].name,
+                                              "rows", (json_int_t)f->module[m].rows, "columns",
+                                              (json_int_t)f->module[m].columns, "stage",
+                                              f->stage_name[f->module[m].stage]));
+    return list;
+}
+
+static void print_facts_json(const model_facts *m)
+{
+    const snrq_config *c = &m->config;
+    json_t *object =
+        json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:I}", "path", m->path,
+                  "architecture", c->architecture, "layers", (json_int_t)c->layers, "hidden",
+                  (json_int_t)c->hidden, "intermediate", (json_int_t)c->intermediate, "heads",
+                  (json_int_t)c->heads, "kv_heads", (json_int_t)c->kv_heads, "head_dim",
+                  (json_int_t)c->head_dim, "vocabulary", (json_int_t)c->vocabulary, "max_positions",
+                  (json_int_t)c->max_positions, "quantizable_weights", m->quantizable,
+                  "tensor_bytes", (json_int_t)m->bytes);
+    json_t *window = c->window > 0 ? json_integer((json_int_t)c->window) : json_null();
+    json_object_set_new(object, "rope_type", json_string(snrq_rope_type_name(c->rope.type)));
+    json_object_set_new(object, "rope_theta", json_real(c->rope.theta));
+    json_object_set_new(object, "sliding_window", window);
+    json_object_set_new(object, "attention_bias", json_boolean(c->attention_bias));
+    json_object_set_new(object, "mlp_bias", json_boolean(c->mlp_bias));
+    json_object_set_new(object, "head_norms", json_boolean(c->head_norms));
+    json_object_set_new(object, "tied_embeddings", json_boolean(c->tied_embeddings));
+    json_object_set_new(object, "modules", modules_json(&m->family));
+    print_json(object);
+}
+
+static void print_attention(const snrq_config *c)
+{
+    printf("rope %s, theta %g", snrq_rope_type_name(c->rope.type), c->rope.theta);
+    if (c->rope.dimensions < c->head_dim)
+        printf(", %lld of %lld dimensions turn", (long long)c->rope.dimensions,
+               (long long)c->head_dim);
+    if (c->rope.original_positions > 0)
+        printf(", original context %lld", (long long)c->rope.original_positions);
+    if (c->window > 0 && c->first_windowed_layer < c->layers)
+        printf("; sliding window %lld from block %lld on", (long long)c->window,
+               (long long)c->first_windowed_layer);
+    printf("%s%s%s\n", c->head_norms ? "; norms of query and key heads" : "",
+           c->attention_bias ? "; attention biases" : "", c->mlp_bias ? "; mlp biases" : "");
+}
+
+static void print_facts(const model_facts *m)
+{
+    const snrq_config *c = &m->config;
+    const snrq_family *f = &m->family;
+    printf("%s: %s, %s embeddings\n", m->path, c->architecture,
+           c->tied_embeddings ? "tied" : "untied");
+    printf("%lld blocks, hidden %lld, intermediate %lld, heads %lld/%lld of %lld, vocabulary %lld, "
+           "context %lld\n",
+           (long long)c->layers, (long long)c->hidden, (long long)c->intermediate,
+           (long long)c->heads, (long long)c->kv_heads, (long long)c->head_dim,
+           (long long)c->vocabulary, (long long)c->max_positions);
+    print_attention(c);
+    for (int i = 0; i < f->modules; i++)
+        printf("  %-20s [%lld, %lld]  stage %s\n", f->module[i].name, (long long)f->module[i].rows,
+               (long long)f->module[i].columns, f->stage_name[f->module[i].stage]);
+    printf("%.3f M weights can be quantized; %lld tensors of %.1f MB in all\n",
+           m->quantizable / 1e6, (long long)m->tensors, (double)m->bytes / 1e6);
+}
+
 static snrq_status inspect_model(const char *path, bool json)
 {
-    snrq_config c;
-    snrq_family f;
-    snrq_safetensors *tensors = NULL;
-    uint64_t bytes = 0;
-    double quantizable = 0;
-    SNRQ_TRY(snrq_config_read(path, &c));
-    SNRQ_TRY(snrq_safetensors_open(path, &tensors));
-    snrq_family_describe(&c, &f);
-    for (int64_t i = 0; i < snrq_safetensors_count(tensors); i++)
-        bytes += snrq_safetensors_at(tensors, i)->bytes;
-    for (int m = 0; m < f.modules; m++)
-        quantizable += (double)c.layers * (double)f.module[m].rows * (double)f.module[m].columns;
-    if (json) {
-        print_json(json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:I}", "path",
-                             path, "architecture", c.architecture, "layers", (json_int_t)c.layers,
-                             "hidden", (json_int_t)c.hidden, "intermediate",
-                             (json_int_t)c.intermediate, "heads", (json_int_t)c.heads, "kv_heads",
-                             (json_int_t)c.kv_heads, "head_dim", (json_int_t)c.head_dim,
-                             "vocabulary", (json_int_t)c.vocabulary, "max_positions",
-                             (json_int_t)c.max_positions, "quantizable_weights", quantizable,
-                             "tensor_bytes", (json_int_t)bytes));
-    } else {
-        printf("%s: %s, %s embeddings\n", path, c.architecture,
-               c.tied_embeddings ? "tied" : "untied");
-        printf("%lld blocks, hidden %lld, intermediate %lld, heads %lld/%lld of %lld, vocabulary "
-               "%lld, context "
-               "%lld\n",
-               (long long)c.layers, (long long)c.hidden, (long long)c.intermediate,
-               (long long)c.heads, (long long)c.kv_heads, (long long)c.head_dim,
-               (long long)c.vocabulary, (long long)c.max_positions);
-        for (int m = 0; m < f.modules; m++)
-            printf("  %-20s [%lld, %lld]  stage %s\n", f.module[m].name,
-                   (long long)f.module[m].rows, (long long)f.module[m].columns,
-                   f.stage_name[f.module[m].stage]);
-        printf("%.3f M weights can be quantized; %lld tensors of %.1f MB in all\n",
-               quantizable / 1e6, (long long)snrq_safetensors_count(tensors), (double)bytes / 1e6);
-    }
-    snrq_safetensors_close(&tensors);
+    model_facts facts;
+    SNRQ_TRY(collect_facts(path, &facts));
+    json ? print_facts_json(&facts) : print_facts(&facts);
     return SNRQ_OK;
 }
 

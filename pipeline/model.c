@@ -1,12 +1,14 @@
 /* Opening a model and reading its tensors; see model.h. The blocks are in model_block.c. */
 #include "pipeline/model.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
 
 #include "io/file.h"
+#include "io/json.h"
 #include "io/output.h"
 #include "pipeline/model_tensors.h"
 
@@ -84,6 +86,10 @@ snrq_status snrq_model_read_vector(const snrq_model *m, const char *name, int64_
     snrq_status status = snrq_model_read(m, t, 0, t->bytes, raw);
     if (status == SNRQ_OK) snrq_widen(dtype, raw, (size_t)count, out);
     free(raw);
+    for (int64_t i = 0; status == SNRQ_OK && i < count; i++)
+        if (!isfinite(out[i]))
+            status = snrq_fail(SNRQ_BAD_DATA, "%s: tensor '%s' is not finite at %lld: %g", m->path,
+                               name, (long long)i, (double)out[i]);
     return status;
 }
 
@@ -99,10 +105,12 @@ static snrq_status check_tensors(const snrq_model *m)
     if (!c->tied_embeddings)
         SNRQ_TRY(snrq_model_expect(m, head_name, c->vocabulary, c->hidden, &t, &dtype));
     for (int64_t layer = 0; layer < c->layers; layer++) {
-        snrq_module_name(layer, "input_layernorm.weight", name, sizeof name);
-        SNRQ_TRY(snrq_model_expect(m, name, c->hidden, 0, &t, &dtype));
-        snrq_module_name(layer, "post_attention_layernorm.weight", name, sizeof name);
-        SNRQ_TRY(snrq_model_expect(m, name, c->hidden, 0, &t, &dtype));
+        for (int v = 0; v < SNRQ_MAX_VECTORS; v++) {
+            const snrq_vector_shape *s = &m->family.vector[v];
+            if (s->count == 0) continue;
+            snrq_module_name(layer, s->name, name, sizeof name);
+            SNRQ_TRY(snrq_model_expect(m, name, s->count, 0, &t, &dtype));
+        }
         for (int i = 0; i < m->family.modules && !m->quantized; i++) {
             const snrq_module_shape *s = &m->family.module[i];
             char module[200];
@@ -110,6 +118,50 @@ static snrq_status check_tensors(const snrq_model *m)
             snprintf(name, sizeof name, "%s.weight", module);
             SNRQ_TRY(snrq_model_expect(m, name, s->rows, s->columns, &t, &dtype));
         }
+    }
+    return SNRQ_OK;
+}
+
+/* What a tensor is called below "model.layers.N.", if it belongs to one of the layers; else NULL.
+ */
+static const char *name_in_layer(const char *name, int64_t layers)
+{
+    static const char start[] = "model.layers.";
+    char *end;
+    if (strncmp(name, start, sizeof start - 1) != 0) return NULL;
+    long long layer = strtoll(name + sizeof start - 1, &end, 10);
+    return *end == '.' && layer >= 0 && layer < layers ? end + 1 : NULL;
+}
+
+static bool is_used(const snrq_family *f, const char *name)
+{
+    for (int v = 0; v < SNRQ_MAX_VECTORS; v++)
+        if (f->vector[v].count > 0 && strcmp(name, f->vector[v].name) == 0) return true;
+    for (int m = 0; m < f->modules; m++) {
+        size_t length = strlen(f->module[m].name);
+        if (strncmp(name, f->module[m].name, length) == 0 && strcmp(name + length, ".weight") == 0)
+            return true;
+    }
+    return false;
+}
+
+/* A tensor of a block that nothing would read: the checkpoint is another kind of model than its
+ * config.json says. Old checkpoints store the frequencies of RoPE; those follow from the settings.
+ */
+static snrq_status check_unused(const snrq_model *m)
+{
+    for (int64_t i = 0; i < snrq_safetensors_count(m->tensors); i++) {
+        const char *name = snrq_safetensors_at(m->tensors, i)->name;
+        const char *below = name_in_layer(name, m->config.layers);
+        char shown[SNRQ_SHOWN];
+        if (below == NULL || strcmp(below, "self_attn.rotary_emb.inv_freq") == 0 ||
+            is_used(&m->family, below))
+            continue;
+        return snrq_fail(
+            SNRQ_BAD_DATA,
+            "%s: tensor '%s' has no place in a block of %s with this config.json (is a "
+            "switch such as attention_bias missing, or is it another architecture?)",
+            m->path, snrq_shown(name, shown), m->config.architecture);
     }
     return SNRQ_OK;
 }
@@ -133,7 +185,8 @@ static snrq_status open_local(snrq_model *m)
     snrq_family_describe(&m->config, &m->family);
     if (!m->quantized) {
         SNRQ_TRY(snrq_safetensors_open(m->path, &m->tensors));
-        return check_tensors(m);
+        SNRQ_TRY(check_tensors(m));
+        return check_unused(m);
     }
     bool complete = false;
     json_t *records = NULL;
@@ -223,7 +276,9 @@ snrq_status snrq_model_fingerprint(const snrq_model *m, char out[33])
 snrq_status snrq_model_rest_names(const snrq_model *m, char ***names, int *count)
 {
     enum { NAME_BYTES = 128 };
-    int total = (int)(2 + !m->config.tied_embeddings + 2 * m->config.layers);
+    int64_t vectors = 0;
+    for (int v = 0; v < SNRQ_MAX_VECTORS; v++) vectors += m->family.vector[v].count > 0;
+    int total = (int)(2 + !m->config.tied_embeddings + vectors * m->config.layers);
     char **list = NULL;
     SNRQ_TRY(snrq_allocate((size_t)total, sizeof *list + NAME_BYTES, "tensor names", &list));
     char *text = (char *)(list + total);
@@ -232,10 +287,10 @@ snrq_status snrq_model_rest_names(const snrq_model *m, char ***names, int *count
     snprintf(list[n++], NAME_BYTES, "%s", embedding_name);
     snprintf(list[n++], NAME_BYTES, "%s", final_norm_name);
     if (!m->config.tied_embeddings) snprintf(list[n++], NAME_BYTES, "%s", head_name);
-    for (int64_t layer = 0; layer < m->config.layers; layer++) {
-        snrq_module_name(layer, "input_layernorm.weight", list[n++], NAME_BYTES);
-        snrq_module_name(layer, "post_attention_layernorm.weight", list[n++], NAME_BYTES);
-    }
+    for (int64_t layer = 0; layer < m->config.layers; layer++)
+        for (int v = 0; v < SNRQ_MAX_VECTORS; v++)
+            if (m->family.vector[v].count > 0)
+                snrq_module_name(layer, m->family.vector[v].name, list[n++], NAME_BYTES);
     *names = list;
     *count = n;
     return SNRQ_OK;

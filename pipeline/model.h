@@ -51,7 +51,7 @@ snrq_status snrq_model_final_norm(const snrq_model *model, float **out);
 typedef struct snrq_loaded_block {
     snrq_block block;
     snrq_node_memory *memory;
-    float *norms; /* [2, hidden] owned */
+    float *vectors; /* norms and biases; owned */
 } snrq_loaded_block;
 
 /* Loads block `layer` as stored: dense, or quantized. rope is borrowed. Collective; agreed. */
@@ -70,8 +70,8 @@ typedef struct snrq_stage_arrays {
     int64_t groups;
 } snrq_stage_arrays;
 
-/* Allocates a quantized block with the norms of `model` and groups of `group_size` columns (0: per
- * channel). Collective; agreed. */
+/* Allocates a quantized block with the norms and biases of `model` and groups of `group_size`
+ * columns (0: per channel). Collective; agreed. */
 snrq_status snrq_quantized_block_create(const snrq_model *model, int64_t layer, int64_t group_size,
                                         const snrq_rope *rope,
                                         snrq_stage_arrays arrays[SNRQ_STAGES],

@@ -15,26 +15,33 @@ static size_t take(size_t *at, size_t bytes)
     return start;
 }
 
-static snrq_status read_norms(const snrq_model *m, int64_t layer, snrq_loaded_block *out)
+/* Norms and biases. */
+static snrq_status read_vectors(const snrq_model *m, int64_t layer, snrq_loaded_block *out)
 {
-    int64_t hidden = m->config.hidden;
+    size_t count = 0;
     char name[256];
-    SNRQ_TRY(snrq_allocate(2 * (size_t)hidden, sizeof *out->norms, "norms", &out->norms));
-    snrq_module_name(layer, "input_layernorm.weight", name, sizeof name);
-    SNRQ_TRY(snrq_model_read_vector(m, name, hidden, out->norms));
-    snrq_module_name(layer, "post_attention_layernorm.weight", name, sizeof name);
-    SNRQ_TRY(snrq_model_read_vector(m, name, hidden, out->norms + hidden));
-    out->block.attention_norm = out->norms;
-    out->block.mlp_norm = out->norms + hidden;
+    for (int v = 0; v < SNRQ_MAX_VECTORS; v++) count += (size_t)m->family.vector[v].count;
+    SNRQ_TRY(snrq_allocate(count, sizeof *out->vectors, "norms and biases", &out->vectors));
+    float *next = out->vectors;
+    for (int v = 0; v < SNRQ_MAX_VECTORS; v++) {
+        const snrq_vector_shape *s = &m->family.vector[v];
+        if (s->count == 0) continue;
+        snrq_module_name(layer, s->name, name, sizeof name);
+        SNRQ_TRY(snrq_model_read_vector(m, name, s->count, next));
+        out->block.vector[v] = next;
+        next += s->count;
+    }
     return SNRQ_OK;
 }
 
-static void start_block(const snrq_model *m, const snrq_rope *rope, snrq_loaded_block *out)
+static void start_block(const snrq_model *m, int64_t layer, const snrq_rope *rope,
+                        snrq_loaded_block *out)
 {
     memset(out, 0, sizeof *out);
     out->block.config = &m->config;
     out->block.family = &m->family;
     out->block.rope = rope;
+    out->block.window = snrq_config_window(&m->config, layer);
 }
 
 static snrq_status load_dense_modules(const snrq_model *m, int64_t layer, const size_t *at,
@@ -72,7 +79,7 @@ snrq_status snrq_quantized_block_create(const snrq_model *m, int64_t layer, int6
 {
     const snrq_family *f = &m->family;
     size_t bytes = 0;
-    start_block(m, rope, out);
+    start_block(m, layer, rope, out);
     for (int s = 0; s < SNRQ_STAGES; s++) {
         snrq_stage_arrays *a = &arrays[s];
         size_t rows = (size_t)f->stage_rows[s], columns = (size_t)f->stage_columns[s];
@@ -101,7 +108,7 @@ snrq_status snrq_quantized_block_create(const snrq_model *m, int64_t layer, int6
                                              .g_idx = a->g_idx,
                                              .groups = a->groups};
     }
-    return snrq_agree(m->context, read_norms(m, layer, out));
+    return snrq_agree(m->context, read_vectors(m, layer, out));
 }
 
 /* Reads this node rank's share of the rows of one module of the file. */
@@ -169,9 +176,9 @@ static snrq_status stored_group_size(const char *path, int64_t *group_size)
 snrq_status snrq_model_load_block(const snrq_model *m, int64_t layer, const snrq_rope *rope,
                                   snrq_loaded_block *out)
 {
-    start_block(m, rope, out);
+    start_block(m, layer, rope, out);
     if (!m->quantized) {
-        SNRQ_TRY(snrq_agree(m->context, read_norms(m, layer, out)));
+        SNRQ_TRY(snrq_agree(m->context, read_vectors(m, layer, out)));
         return load_dense_block(m, layer, out);
     }
     char name[64], path[4096 + 64];
@@ -187,6 +194,6 @@ snrq_status snrq_model_load_block(const snrq_model *m, int64_t layer, const snrq
 void snrq_loaded_block_free(snrq_loaded_block *block)
 {
     snrq_node_memory_destroy(&block->memory);
-    free(block->norms);
+    free(block->vectors);
     memset(block, 0, sizeof *block);
 }

@@ -15,7 +15,7 @@ snrq_status snrq_model_expect(const snrq_model *model, const char *name, int64_t
 snrq_status snrq_model_read(const snrq_model *model, const snrq_tensor *tensor, uint64_t begin,
                             uint64_t bytes, void *out);
 
-/* Reads a vector as fp32. */
+/* Reads a vector as fp32. SNRQ_BAD_DATA if a number is not finite. */
 snrq_status snrq_model_read_vector(const snrq_model *model, const char *name, int64_t count,
                                    float *out);
 

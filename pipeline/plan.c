@@ -99,9 +99,13 @@ void snrq_plan_print(const snrq_context *c, const snrq_options *o, const snrq_mo
     block_bytes(o, m, &full, &codes, &stored);
     double table = (double)(k->vocabulary * k->hidden) * (double)snrq_dtype_size(k->dtype);
     double rest = table * (k->tied_embeddings ? 1.0 : 2.0);
-    snrq_note(c, "model        %s: %s, %lld blocks of %lld modules, hidden %lld, intermediate %lld",
+    const char *const *stage = m->family.stage_name;
+    snrq_note(c,
+              "model        %s: %s, %lld blocks of %lld modules [%s] [%s] [%s] [%s], hidden %lld, "
+              "intermediate %lld",
               m->path, k->architecture, (long long)k->layers, (long long)m->family.modules,
-              (long long)k->hidden, (long long)k->intermediate);
+              stage[SNRQ_STAGE_QKV], stage[SNRQ_STAGE_O], stage[SNRQ_STAGE_GATE_UP],
+              stage[SNRQ_STAGE_DOWN], (long long)k->hidden, (long long)k->intermediate);
     snrq_note(c, "calibration  %lld windows of %lld tokens", (long long)w->count,
               (long long)w->length);
     char groups[64] = "per channel";

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Reference forward pass of Llama models in numpy float64.
+"""Reference forward pass of Llama, Mistral, Qwen3 and Phi-3 models in numpy float64.
 
     forward_reference.py MODEL_DIR --ids 1,5,7       log p of every next token
     forward_reference.py MODEL_DIR --text FILE       the same for a text
@@ -12,8 +12,8 @@ all arithmetic is float64, so the results are good to far more digits than any
 float32 program reaches.  Written to be read, one token position after the
 other layer by layer, and independent of the training code: it shares only
 the plain tokenizer (--text and --write need a SentencePiece-BPE
-tokenizer.json).  Rope scaling of type linear and llama3 is known; other
-types are refused.
+tokenizer.json).  Rope scaling of type linear, llama3 and longrope is known;
+other types are refused.
 """
 import argparse
 import json
@@ -46,12 +46,12 @@ def tensors_of_file(path):
     return out
 
 
-class Llama:
+class Model:
     def __init__(self, directory):
         with open(os.path.join(directory, "config.json"), encoding="utf-8") as f:
             c = json.load(f)
-        if c["model_type"] != "llama":
-            raise SystemExit("not a llama model: " + c["model_type"])
+        if c["model_type"] not in ("llama", "mistral", "qwen3", "phi3"):
+            raise SystemExit("model type not known: " + c["model_type"])
         index = os.path.join(directory, "model.safetensors.index.json")
         if os.path.exists(index):
             with open(index, encoding="utf-8") as f:
@@ -66,25 +66,47 @@ class Llama:
         self.kv_heads = c.get("num_key_value_heads") or self.heads
         self.hd = c.get("head_dim") or c["hidden_size"] // self.heads
         self.eps = c["rms_norm_eps"]
-        self.freq = self.frequencies(c)
+        self.c = c
         self.tied = c.get("tie_word_embeddings", False)
         if c.get("hidden_act", "silu") != "silu":
             raise SystemExit("activation not known: " + c["hidden_act"])
 
-    def frequencies(self, c):
-        half = self.hd // 2
-        theta = c.get("rope_theta", 10000.0)
-        freq = [theta ** (-2.0 * i / self.hd) for i in range(half)]
-        scaling = c.get("rope_scaling")
-        if scaling:
-            kind = scaling.get("rope_type", scaling.get("type"))
-            if kind == "linear":
-                freq = [f / scaling["factor"] for f in freq]
-            elif kind == "llama3":
-                freq = [self.llama3(f, scaling) for f in freq]
-            elif kind != "default":
-                raise SystemExit("rope scaling not known: %s" % kind)
-        return np.array(freq)
+    def window(self, layer):
+        """Position i sees i - window + 1 to i in this layer."""
+        width = self.c.get("sliding_window")
+        if self.c["model_type"] == "qwen3":
+            kinds = self.c.get("layer_types")
+            if not self.c.get("use_sliding_window"):
+                width = None
+            elif kinds:
+                width = width if kinds[layer] == "sliding_attention" else None
+            elif layer < self.c["max_window_layers"]:
+                width = None
+        return width or 10 ** 9
+
+    def angles(self, n):
+        """[positions, pairs] angles, and the factor of their cosines and sines."""
+        c = self.c
+        scaling = c.get("rope_scaling") or c.get("rope_parameters") or {}
+        theta = scaling.get("rope_theta", c.get("rope_theta", 10000.0))
+        share = scaling.get("partial_rotary_factor", c.get("partial_rotary_factor", 1.0))
+        turned = int(self.hd * share)
+        freq = [theta ** (-2.0 * i / turned) for i in range(turned // 2)]
+        kind = scaling.get("rope_type", scaling.get("type", "default"))
+        factor = 1.0
+        if kind == "linear":
+            freq = [f / scaling["factor"] for f in freq]
+        elif kind == "llama3":
+            freq = [self.llama3(f, scaling) for f in freq]
+        elif kind == "longrope":
+            original = c.get("original_max_position_embeddings", scaling.get("original_max_position_embeddings"))
+            stretch = scaling["long_factor" if n > original else "short_factor"]
+            freq = [f / s for f, s in zip(freq, stretch)]
+            longer = c["max_position_embeddings"] / original
+            factor = math.sqrt(1 + math.log(longer) / math.log(original)) if longer > 1 else 1.0
+        elif kind != "default":
+            raise SystemExit("rope scaling not known: %s" % kind)
+        return np.outer(np.arange(n), freq), factor
 
     @staticmethod
     def llama3(f, s):
@@ -108,34 +130,50 @@ class Llama:
         return y
 
     def rope(self, x, cos, sin):
-        """x: positions, heads, head_dim; dimension i turns with i + head_dim/2."""
-        half = self.hd // 2
-        a, b = x[..., :half], x[..., half:]
-        return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+        """x: positions, heads, head_dim; pair i is dimensions i and i + pairs, the rest of a head stays."""
+        pairs = cos.shape[-1]
+        a, b, rest = x[..., :pairs], x[..., pairs:2 * pairs], x[..., 2 * pairs:]
+        return np.concatenate([a * cos - b * sin, b * cos + a * sin, rest], axis=-1)
+
+    def heads_of(self, y, layer, cos, sin):
+        """Queries, keys and values of a layer, each [positions, heads, head_dim]."""
+        p = "model.layers.%d.self_attn." % layer
+        if p + "qkv_proj.weight" in self.w:
+            ends = [self.heads * self.hd, (self.heads + self.kv_heads) * self.hd]
+            q, k, v = np.split(self.linear(y, p + "qkv_proj"), ends, axis=1)
+        else:
+            q, k, v = (self.linear(y, p + name) for name in ("q_proj", "k_proj", "v_proj"))
+        q, k, v = (x.reshape(len(y), -1, self.hd) for x in (q, k, v))
+        if p + "q_norm.weight" in self.w:
+            q, k = self.norm(q, p + "q_norm"), self.norm(k, p + "k_norm")
+        return self.rope(q, cos, sin), self.rope(k, cos, sin), v
+
+    def gate_and_up(self, y, layer):
+        p = "model.layers.%d.mlp." % layer
+        if p + "gate_up_proj.weight" in self.w:
+            return np.split(self.linear(y, p + "gate_up_proj"), 2, axis=1)
+        return self.linear(y, p + "gate_proj"), self.linear(y, p + "up_proj")
 
     def logits(self, ids, dtype=np.float64):
         """Row t: the logits after ids[0..t]."""
         n = len(ids)
-        angle = np.outer(np.arange(n), self.freq)
-        cos, sin = np.cos(angle).astype(dtype)[:, None], np.sin(angle).astype(dtype)[:, None]
+        angle, factor = self.angles(n)
+        cos, sin = (dtype(factor) * part(angle).astype(dtype)[:, None] for part in (np.cos, np.sin))
         x = self.w["model.embed_tokens.weight"][np.array(ids)].astype(dtype)
         for layer in range(self.layers):
-            p = "model.layers.%d." % layer
-            y = self.norm(x, p + "input_layernorm")
-            q = self.rope(self.linear(y, p + "self_attn.q_proj").reshape(n, self.heads, self.hd), cos, sin)
-            k = self.rope(self.linear(y, p + "self_attn.k_proj").reshape(n, self.kv_heads, self.hd), cos, sin)
-            v = self.linear(y, p + "self_attn.v_proj").reshape(n, self.kv_heads, self.hd)
+            p, window = "model.layers.%d." % layer, self.window(layer)
+            q, k, v = self.heads_of(self.norm(x, p + "input_layernorm"), layer, cos, sin)
             out = np.empty((n, self.heads, self.hd), dtype)
             for head in range(self.heads):
                 kv = head * self.kv_heads // self.heads
                 for t in range(n):
-                    score = k[:t + 1, kv] @ q[t, head] / dtype(math.sqrt(self.hd))
+                    seen = slice(max(0, t - window + 1), t + 1)
+                    score = k[seen, kv] @ q[t, head] / dtype(math.sqrt(self.hd))
                     weight = np.exp(score - score.max())
-                    out[t, head] = (weight / weight.sum()) @ v[:t + 1, kv]
+                    out[t, head] = (weight / weight.sum()) @ v[seen, kv]
             x = x + self.linear(out.reshape(n, -1), p + "self_attn.o_proj")
-            y = self.norm(x, p + "post_attention_layernorm")
-            gate = self.linear(y, p + "mlp.gate_proj")
-            x = x + self.linear(gate / (1 + np.exp(-gate)) * self.linear(y, p + "mlp.up_proj"), p + "mlp.down_proj")
+            gate, up = self.gate_and_up(self.norm(x, p + "post_attention_layernorm"), layer)
+            x = x + self.linear(gate / (1 + np.exp(-gate)) * up, p + "mlp.down_proj")
         x = self.norm(x, "model.norm")
         return self.linear(x, "model.embed_tokens" if self.tied or "lm_head.weight" not in self.w else "lm_head")
 
@@ -214,7 +252,7 @@ def main():
     parser.add_argument("--write", metavar="FILE", help="reference.json to make")
     parser.add_argument("--heldout", help="text for --write")
     args = parser.parse_args()
-    model = Llama(args.model)
+    model = Model(args.model)
     if args.check:
         sys.exit(0 if check(model, args.check) <= 1e-6 else 1)
     if args.text or args.write:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 import helpers
+import small_models
 from helpers import BAD_DATA, CANNOT_WRITE, IO_ERROR, NO_INPUT, USAGE
 
 SHORT = "--bits 3 --method rtn --sequences 2 --length 32".split()
@@ -129,6 +130,19 @@ class BadModel(BadInput):
         model = self.copy(architectures=["GPT2LMHeadModel"], model_type="gpt2")
         self.check_both(BAD_DATA, ["config.json", "GPT2LMHeadModel", "LlamaForCausalLM"], model)
 
+    def test_config_that_asks_for_biases(self):
+        self.check_both(BAD_DATA, ["model.layers.0.self_attn.q_proj.bias"],
+                        self.copy(attention_bias=True))
+
+    def test_tensor_of_a_block_that_nothing_reads(self):
+        """Left out, the biases would be missing from every figure."""
+        model = small_models.write(self.path("model"), small_models.LLAMA_WITH_BIASES)
+        with open(os.path.join(model, "config.json"), "w") as f:
+            json.dump(dict(small_models.LLAMA_WITH_BIASES, mlp_bias=False), f)
+        tokens = helpers.write_ids(self.path("ids.i32"), small_models.windows(small_models.LLAMA_WITH_BIASES, 2, 16))
+        words = ["model.layers.0.mlp.down_proj.bias", "config.json"]
+        self.check(BAD_DATA, words, "evaluate", model, "--token-file", tokens, "--length", 16)
+
     def test_config_of_other_sizes(self):
         self.check_both(BAD_DATA, [".weight", "256", "384"], self.copy(intermediate_size=256))
 
@@ -147,6 +161,14 @@ class BadModel(BadInput):
         model = self.edit(change)
         self.check_quantize(BAD_DATA, ["block 2", "mlp.up_proj", "row 5, column 17"], model=model)
         self.check_evaluate(BAD_DATA, [model, "not finite"], model)
+
+    def test_nan_in_a_norm_of_the_last_block(self):
+        """Nothing after it is quantized, so nothing else would notice."""
+        def change(tensors, name="model.layers.5.post_attention_layernorm.weight"):
+            kind, shape, data = tensors[name]
+            tensors[name] = kind, shape, data[:6] + b"\xc0\x7f" + data[8:]
+        self.check_both(BAD_DATA, ["model.layers.5.post_attention_layernorm.weight", "not finite at 3"],
+                        self.edit(change))
 
     def test_infinity_among_the_embeddings(self):
         """In the row of a token that no text here has: it matters for every logit, as the head is the same table."""

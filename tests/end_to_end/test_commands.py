@@ -4,6 +4,7 @@ import os
 import shutil
 
 import helpers
+import small_models
 
 COMMANDS = ("quantize", "evaluate", "inspect", "verify", "round")
 MODULES = ["model.layers.%d.%s" % (layer, name) for layer in range(6) for name in
@@ -63,6 +64,31 @@ class Commands(helpers.Test):
     def test_inspect_model_as_text(self):
         text = helpers.succeed("inspect", helpers.MODEL).stdout
         for words in ("LlamaForCausalLM", "6 blocks", "hidden 128", "mlp.down_proj"):
+            self.assertIn(words, text)
+
+    def test_inspect_and_plan_of_fused_modules(self):
+        config = small_models.PHI3_TURNED_IN_PART
+        model = small_models.write(self.path("phi3"), config)
+        found = helpers.succeed("inspect", model, "--json").json()
+        shapes = {m["name"]: (m["rows"], m["columns"]) for m in found["modules"]}
+        self.assertEqual(shapes, {"self_attn.qkv_proj": (128, 64), "self_attn.o_proj": (64, 64),
+                                  "mlp.gate_up_proj": (96, 64), "mlp.down_proj": (64, 48)})
+        self.assertEqual(found["quantizable_weights"], 3 * sum(rows * columns for rows, columns in shapes.values()))
+        self.assertEqual((found["rope_type"], found["sliding_window"]), ("longrope", None))
+        text = helpers.succeed("inspect", model).stdout
+        for words in ("Phi3ForCausalLM", "longrope", "12 of 16 dimensions", "original context 24", "stage qkv"):
+            self.assertIn(words, text)
+        tokens = helpers.write_ids(self.path("ids.i32"), small_models.windows(config, 2, 16))
+        plan = helpers.succeed("quantize", model, "--token-file", tokens, "--length", 16, "--dry-run").stderr
+        self.assertIn("3 blocks of 4 modules [qkv] [o] [gate_up] [down]", plan)
+
+    def test_inspect_of_window_biases_and_head_norms(self):
+        model = small_models.write(self.path("qwen3"), small_models.QWEN3_WITH_WINDOW)
+        found = helpers.succeed("inspect", model, "--json").json()
+        keys = ("sliding_window", "attention_bias", "mlp_bias", "head_norms", "tied_embeddings")
+        self.assertEqual([found[key] for key in keys], [7, True, False, True, True])
+        text = helpers.succeed("inspect", model).stdout
+        for words in ("sliding window 7 from block 1 on", "norms of query and key heads", "attention biases"):
             self.assertIn(words, text)
 
     def test_inspect_checkpoint(self):

@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 
 import helpers
+import small_models
 
 sys.path.insert(0, helpers.DATA)
 import forward_reference
@@ -44,43 +45,70 @@ def dequantize(out):
     return tensors
 
 
-class IndependentEvaluation(helpers.Test):
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        with open(os.path.join(helpers.DATA, "reference.json")) as f:
-            ids = json.load(f)["cases"][-1]["ids"]
-        cls.ids = np.array(ids[:TOKENS * WINDOWS]).reshape(WINDOWS, TOKENS)
-        cls.full = forward_reference.Llama(helpers.MODEL)
-        cls.expected = np.array([cls.full.log_p(row)[:-1] for row in cls.ids])
+def windows_of(reference):
+    """The longest case of a reference.json, cut into windows."""
+    with open(reference) as f:
+        ids = max((case["ids"] for case in json.load(f)["cases"]), key=len)
+    count = min(WINDOWS, len(ids) // TOKENS)
+    return np.array(ids[:TOKENS * count]).reshape(count, TOKENS)
 
-    def check(self, *options):
-        out = helpers.quantize(self.path("out"), *options, ranks=2)
-        tokens, logprobs = helpers.write_ids(self.path("ids.i32"), self.ids), self.path("logprobs.npy")
-        result = helpers.succeed("evaluate", out, "--token-file", tokens, "--length", TOKENS, "--logprobs", logprobs,
-                                 "--reference", helpers.MODEL, "--json", ranks=2).json()
-        model = forward_reference.Llama(helpers.MODEL)
+
+class IndependentEvaluation(helpers.Test):
+    def check(self, options, source=helpers.MODEL, ids=None):
+        """Quantizes and evaluates on the same windows: few models have a tokenizer of their own."""
+        if ids is None:
+            ids = windows_of(os.path.join(helpers.DATA, "reference.json"))
+        out, tokens = self.path("out"), helpers.write_ids(self.path("ids.i32"), ids)
+        helpers.succeed("quantize", source, "--token-file", tokens, "--length", ids.shape[1], "-o", out,
+                        *options.split(), ranks=2)
+        logprobs = self.path("logprobs.npy")
+        result = helpers.succeed("evaluate", out, "--token-file", tokens, "--length", ids.shape[1], "--logprobs",
+                                 logprobs, "--reference", source, "--json", ranks=2).json()
+        model = forward_reference.Model(source)
+        expected = np.array([model.log_p(row)[:-1] for row in ids])
         names = set(model.w)
         model.w = dequantize(out)
         self.assertEqual(set(model.w), names)
-        found = np.array([model.log_p(row)[:-1] for row in self.ids])
-        scored = np.take_along_axis(found, self.ids[:, 1:, None], axis=2)[:, :, 0]
+        found = np.array([model.log_p(row)[:-1] for row in ids])
+        scored = np.take_along_axis(found, ids[:, 1:, None], axis=2)[:, :, 0]
         self.assertLess(np.abs(np.load(logprobs) - scored).max(), 1e-3)
         self.assertLess(abs(result["mean_token_loss"] + scored.mean()), 1e-5)
-        kl = (np.exp(self.expected) * (self.expected - found)).sum(axis=2).mean()
+        kl = (np.exp(expected) * (expected - found)).sum(axis=2).mean()
         self.assertLess(abs(result["kl"] - kl), 1e-5 + 1e-4 * kl)
         # A near tie may fall either way in float32: one position of all.
-        agreement = (found.argmax(axis=2) == self.expected.argmax(axis=2)).mean()
+        agreement = (found.argmax(axis=2) == expected.argmax(axis=2)).mean()
         self.assertLess(abs(result["top1_agreement"] - agreement), 1.5 / scored.size)
 
+    def check_fixture(self, options, name):
+        model = helpers.shared("data", "models", "fixtures", name)
+        self.check(options, model, windows_of(os.path.join(model, "reference.json")))
+
+    def check_small(self, options, config, length):
+        self.check(options, small_models.write(self.path("model"), config), small_models.windows(config, 4, length))
+
     def test_symmetric_original_groups_f16_scales(self):
-        self.check(*"--bits 3 --group-size 64 --method snrq".split())
+        self.check("--bits 3 --group-size 64 --method snrq")
 
     def test_asymmetric_permuted_odd_groups_bf16_scales(self):
-        self.check(*"--bits 5 --group-size 48 --method ldlq --asymmetric --groups permuted --scale-type bf16".split())
+        self.check("--bits 5 --group-size 48 --method ldlq --asymmetric --groups permuted --scale-type bf16")
 
     def test_per_channel_f32_scales(self):
-        self.check(*"--bits 2 --group-size channel --method ksnrq --beam 4 --scale-type f32 --grid mse".split())
+        self.check("--bits 2 --group-size channel --method ksnrq --beam 4 --scale-type f32 --grid mse")
+
+    def test_phi3_fused_modules_longrope_and_window(self):
+        self.check_fixture("--bits 4 --group-size 32 --method snrq", "tiny_phi3")
+
+    def test_qwen3_head_norms_tied(self):
+        self.check_fixture("--bits 4 --group-size 32 --method snrq", "strong_qwen3")
+
+    def test_biases(self):
+        self.check_small("--bits 4 --group-size 8 --method snrq", small_models.LLAMA_WITH_BIASES, 30)
+
+    def test_qwen3_window_in_upper_layers(self):
+        self.check_small("--bits 5 --group-size 8 --method ldlq", small_models.QWEN3_WITH_WINDOW, 20)
+
+    def test_phi3_turned_in_part(self):
+        self.check_small("--bits 3 --group-size 16 --method ksnrq --beam 4", small_models.PHI3_TURNED_IN_PART, 25)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,12 @@
 
 The settings are spread over few runs; each run is compared with one on other numbers of ranks.
 """
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import helpers
+import small_models
 
 BEAM = "--bits 3 --group-size 64 --method ksnrq --beam 4 --alpha fixed:0.5 --grid minmax"
 
@@ -62,6 +67,71 @@ class SameBytes(helpers.Test):
                 found = (result.stdout, helpers.sha256(logprobs))
                 first = first or found
                 self.assertEqual(found, first)
+
+
+class Families(helpers.Test):
+    """Every family: the checkpoint on 1 to 4 ranks, and on 1 and 4 ranks what an evaluation of it says."""
+
+    def quantize(self, model, tokens, ranks):
+        out = self.path("out-%d" % ranks)
+        helpers.succeed("quantize", model, "--token-file", tokens, "--length", 24, "--sequences", 4, "-o", out,
+                        *"--bits 3 --group-size 16 --method ksnrq --beam 2".split(), ranks=ranks)
+        return helpers.weights(out)
+
+    def evaluate(self, tokens, ranks):
+        logprobs = self.path("%d.npy" % ranks)
+        result = helpers.succeed("evaluate", self.path("out-%d" % ranks), "--token-file", tokens, "--length", 24,
+                                 "--logprobs", logprobs, "--json", ranks=ranks)
+        return result.stdout, helpers.sha256(logprobs)
+
+    def check(self, model, ids):
+        tokens = helpers.write_ids(self.path("ids.i32"), ids)
+        with ThreadPoolExecutor(2) as pool:
+            first, *others = pool.map(lambda ranks: self.quantize(model, tokens, ranks), (1, 2, 3, 4))
+            evaluations = list(pool.map(lambda ranks: self.evaluate(tokens, ranks), (1, 4)))
+        with open(os.path.join(model, "config.json")) as f:
+            self.assertEqual(len(first), json.load(f)["num_hidden_layers"] + 1)
+        self.assertEqual(others, [first] * 3)
+        self.assertEqual(evaluations[0], evaluations[1])
+
+    def check_fixture(self, name):
+        model = helpers.shared("data", "models", "fixtures", name)
+        with open(os.path.join(model, "reference.json")) as f:
+            ids = [token for case in json.load(f)["cases"] for token in case["ids"]]
+        self.check(model, ids[:6 * 24])
+
+    def check_small(self, config):
+        self.check(small_models.write(self.path("model"), config), small_models.windows(config, 6, 24))
+
+    def test_old_llama_in_shards(self):
+        self.check_fixture("tiny_llama2")
+
+    def test_llama3(self):
+        self.check_fixture("strong_llama3")
+
+    def test_mistral(self):
+        self.check_fixture("strong_mistral")
+
+    def test_qwen3(self):
+        self.check_fixture("strong_qwen3")
+
+    def test_phi3(self):
+        self.check_fixture("tiny_phi3")
+
+    def test_llama3_without_tokenizer(self):
+        self.check_fixture("tiny_llama3")
+
+    def test_mistral_without_tokenizer(self):
+        self.check_fixture("tiny_mistral")
+
+    def test_qwen3_without_tokenizer(self):
+        self.check_fixture("tiny_qwen3")
+
+    def test_biases(self):
+        self.check_small(small_models.LLAMA_WITH_BIASES)
+
+    def test_phi3_turned_in_part(self):
+        self.check_small(small_models.PHI3_TURNED_IN_PART)
 
 
 if __name__ == "__main__":

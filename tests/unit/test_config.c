@@ -53,8 +53,13 @@ static void absent_keys_get_their_defaults(void)
     CU_ASSERT_EQUAL(c.head_dim, 16);
     CU_ASSERT_EQUAL(c.max_positions, 2048);
     CU_ASSERT_EQUAL(c.rms_norm_eps, 1e-6);
-    CU_ASSERT_EQUAL(c.rope_theta, 10000.0);
+    CU_ASSERT_EQUAL(c.rope.theta, 10000.0);
     CU_ASSERT_FALSE(c.tied_embeddings);
+    CU_ASSERT_FALSE(c.fused || c.head_norms || c.attention_bias || c.mlp_bias);
+    CU_ASSERT_EQUAL(c.window, 0);
+    CU_ASSERT_EQUAL(c.rope.type, SNRQ_ROPE_DEFAULT);
+    CU_ASSERT_EQUAL(c.rope.dimensions, 16);
+    CU_ASSERT_EQUAL(c.rope.attention_factor, 1.0);
     CU_ASSERT_EQUAL(c.bos_id, -1);
     CU_ASSERT_EQUAL(c.eos_id, -1);
     CU_ASSERT_EQUAL(c.dtype, SNRQ_BF16);
@@ -72,7 +77,7 @@ static void given_keys_are_read(void)
         return;
     CU_ASSERT_EQUAL(c.kv_heads, 2);
     CU_ASSERT_EQUAL(c.head_dim, 32);
-    CU_ASSERT_EQUAL(c.rope_theta, 500000.0);
+    CU_ASSERT_EQUAL(c.rope.theta, 500000.0);
     CU_ASSERT_EQUAL(c.max_positions, 64);
     CU_ASSERT_EQUAL(c.rms_norm_eps, 1e-5);
     CU_ASSERT_TRUE(c.tied_embeddings);
@@ -102,7 +107,7 @@ static void the_newer_spelling_is_read(void)
                          "\"dtype\":\"float32\"}",
                          &c)))
         return;
-    CU_ASSERT_EQUAL(c.rope_theta, 1e6);
+    CU_ASSERT_EQUAL(c.rope.theta, 1e6);
     CU_ASSERT_EQUAL(c.dtype, SNRQ_F32);
 }
 
@@ -114,44 +119,235 @@ static void a_list_of_end_tokens_gives_its_first(void)
     CU_ASSERT_EQUAL(c.bos_id, -1);
 }
 
+#define MISTRAL "\"architectures\":[\"MistralForCausalLM\"],\"model_type\":\"mistral\""
+#define QWEN3 "\"architectures\":[\"Qwen3ForCausalLM\"],\"model_type\":\"qwen3\""
+#define PHI3 "\"architectures\":[\"Phi3ForCausalLM\"],\"model_type\":\"phi3\""
+#define HEADS ",\"num_key_value_heads\":2,\"head_dim\":16"
+
 static void another_architecture_is_refused(void)
 {
-    refused("{\"architectures\":[\"MistralForCausalLM\"],\"model_type\":\"mistral\"}",
-            "architecture \"MistralForCausalLM\" is not supported (supported: LlamaForCausalLM)");
-    refused("{\"architectures\":{\"absent\":0},\"model_type\":\"qwen3\"}", "model_type \"qwen3\"");
-    refused("{\"model_type\":\"mistral\"}", "model_type \"mistral\"");
+    refused("{\"architectures\":[\"GPT2LMHeadModel\"],\"model_type\":\"gpt2\"}",
+            "architecture \"GPT2LMHeadModel\" is not supported (supported: LlamaForCausalLM, "
+            "MistralForCausalLM, Qwen3ForCausalLM, Phi3ForCausalLM)");
+    refused("{\"architectures\":[\"Qwen3MoeForCausalLM\"]}", "\"Qwen3MoeForCausalLM\"");
+    refused("{\"architectures\":{\"absent\":0},\"model_type\":\"gemma\"}",
+            "model_type \"gemma\" is not supported (supported: llama, mistral, qwen3, phi3)");
+    refused("{\"model_type\":\"mistral\"}",
+            "model_type \"mistral\" does not belong to architecture \"LlamaForCausalLM\"");
     refused("{\"architectures\":{\"absent\":0},\"model_type\":{\"absent\":0}}",
             "neither \"architectures\"");
     refused("{\"architectures\":\"LlamaForCausalLM\"}", "\"architectures\": expected an array");
     refused("{\"architectures\":[3]}", "\"architectures\": expected strings");
 }
 
-static void rope_scaling_is_refused(void)
+static void the_model_type_stands_in_for_the_architecture(void)
 {
-    refused("{\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0}}",
-            "rope scaling \"llama3\" is not supported (supported: none)");
-    refused("{\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.0}}", "rope scaling \"linear\"");
-    refused("{\"rope_parameters\":{\"rope_type\":\"yarn\"}}", "rope scaling \"yarn\"");
+    snrq_config c;
+    if (!assert_ok(read_changed("{\"architectures\":[],\"model_type\":\"mistral\"" HEADS "}", &c)))
+        return;
+    CU_ASSERT_STRING_EQUAL(c.architecture, "MistralForCausalLM");
+}
+
+/* transformers: what each configuration class assumes where a key is absent, and where it is null.
+ */
+static void absent_keys_mean_what_the_architecture_assumes(void)
+{
+    snrq_config c;
+    if (assert_ok(
+            read_changed("{" MISTRAL ",\"hidden_size\":256,\"num_attention_heads\":16}", &c))) {
+        CU_ASSERT_EQUAL(c.kv_heads, 8);
+        CU_ASSERT_EQUAL(c.head_dim, 16);
+        CU_ASSERT_EQUAL(c.window, 4096);
+        CU_ASSERT_EQUAL(c.max_positions, 131072);
+    }
+    if (assert_ok(read_changed("{" MISTRAL ",\"num_key_value_heads\":null,"
+                               "\"sliding_window\":null}",
+                               &c))) {
+        CU_ASSERT_EQUAL(c.kv_heads, 6);
+        CU_ASSERT_EQUAL(c.window, 0);
+    }
+    if (assert_ok(read_changed("{" QWEN3 ",\"num_attention_heads\":64}", &c))) {
+        CU_ASSERT_EQUAL(c.kv_heads, 32);
+        CU_ASSERT_EQUAL(c.head_dim, 128);
+        CU_ASSERT_EQUAL(c.window, 0);
+        CU_ASSERT_TRUE(c.head_norms);
+    }
+    if (assert_ok(read_changed("{" PHI3 "}", &c))) {
+        CU_ASSERT_EQUAL(c.kv_heads, 6);
+        CU_ASSERT_EQUAL(c.window, 0);
+        CU_ASSERT_EQUAL(c.rms_norm_eps, 1e-5);
+        CU_ASSERT_TRUE(c.fused);
+    }
+}
+
+static void a_qwen_window_is_for_the_upper_layers(void)
+{
+    snrq_config c;
+    if (assert_ok(
+            read_changed("{" QWEN3 HEADS ",\"sliding_window\":8,\"max_window_layers\":3}", &c)))
+        CU_ASSERT_EQUAL(snrq_config_window(&c, 3), 0);
+    if (assert_ok(read_changed("{" QWEN3 HEADS ",\"use_sliding_window\":true,"
+                               "\"sliding_window\":8,\"max_window_layers\":3}",
+                               &c))) {
+        CU_ASSERT_EQUAL(snrq_config_window(&c, 2), 0);
+        CU_ASSERT_EQUAL(snrq_config_window(&c, 3), 8);
+    }
+    if (assert_ok(read_changed("{" QWEN3 HEADS ",\"use_sliding_window\":true,"
+                               "\"sliding_window\":8,\"layer_types\":[\"full_attention\","
+                               "\"full_attention\",\"sliding_attention\",\"sliding_attention\"]}",
+                               &c))) {
+        CU_ASSERT_EQUAL(snrq_config_window(&c, 1), 0);
+        CU_ASSERT_EQUAL(snrq_config_window(&c, 2), 8);
+    }
+}
+
+static void other_patterns_of_layers_are_refused(void)
+{
+    refused("{" QWEN3 HEADS ",\"use_sliding_window\":true,\"layer_types\":[\"sliding_attention\","
+            "\"full_attention\",\"sliding_attention\",\"sliding_attention\"]}",
+            "layer_types[1] is \"full_attention\"; supported is \"sliding_attention\" there");
+    refused("{" QWEN3 HEADS ",\"layer_types\":[\"full_attention\",\"full_attention\","
+            "\"full_attention\",\"sliding_attention\"]}",
+            "layer_types[3] is \"sliding_attention\"; supported is \"full_attention\"");
+    refused("{\"layer_types\":[\"full_attention\",\"full_attention\",\"chunked_attention\","
+            "\"full_attention\"]}",
+            "layer_types[2] is \"chunked_attention\"");
+    refused("{\"layer_types\":[1,2,3,4]}", "layer_types[0] is \"no string\"");
+    refused("{\"layer_types\":[\"full_attention\"]}",
+            "expected num_hidden_layers 4 entries, found 1");
+    refused("{\"layer_types\":\"full_attention\"}", "\"layer_types\": expected an array");
+}
+
+static void windows_that_are_none_are_refused(void)
+{
+    refused("{\"sliding_window\":4096}",
+            "sliding_window 4096 is not supported for LlamaForCausalLM (supported: null)");
+    refused("{" MISTRAL HEADS ",\"sliding_window\":0}", "\"sliding_window\": expected an integer");
+    refused("{" MISTRAL HEADS ",\"sliding_window\":\"16\"}", "found a string");
+    refused("{" QWEN3 HEADS ",\"use_sliding_window\":1}", "\"use_sliding_window\"");
+}
+
+static void llama3_scaling_is_read(void)
+{
+    snrq_config c;
+    if (!assert_ok(read_changed("{\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":32.0,"
+                                "\"low_freq_factor\":1.0,\"high_freq_factor\":4,"
+                                "\"original_max_position_embeddings\":8192}}",
+                                &c)))
+        return;
+    CU_ASSERT_EQUAL(c.rope.type, SNRQ_ROPE_LLAMA3);
+    CU_ASSERT_EQUAL(c.rope.factor, 32.0);
+    CU_ASSERT_EQUAL(c.rope.low_frequency, 1.0);
+    CU_ASSERT_EQUAL(c.rope.high_frequency, 4.0);
+    CU_ASSERT_EQUAL(c.rope.original_positions, 8192);
+}
+
+#define FACTORS "[1,1.5,2,2.5,3,3.5,4,4.5]"
+#define LONGROPE "{\"type\":\"longrope\",\"short_factor\":" FACTORS ",\"long_factor\":" FACTORS "}"
+
+static void longrope_is_read_in_both_spellings(void)
+{
+    snrq_config c;
+    static const char *const changes[] = {
+        "{" PHI3 ",\"max_position_embeddings\":4096,\"original_max_position_embeddings\":64,"
+        "\"rope_scaling\":" LONGROPE "}",
+        "{" PHI3 ",\"max_position_embeddings\":4096,\"rope_parameters\":{\"rope_type\":"
+        "\"longrope\",\"rope_theta\":10000.0,\"short_factor\":" FACTORS ",\"long_factor\":" FACTORS
+        ",\"original_max_position_embeddings\":64,\"partial_rotary_factor\":1.0}}",
+        "{" PHI3 ",\"max_position_embeddings\":4096,\"original_max_position_embeddings\":64,"
+        "\"rope_scaling\":{\"type\":\"su\",\"short_factor\":" FACTORS ",\"long_factor\":" FACTORS
+        "}}",
+    };
+    for (size_t i = 0; i < sizeof changes / sizeof changes[0]; i++) {
+        if (!assert_ok(read_changed(changes[i], &c))) continue;
+        CU_ASSERT_EQUAL(c.rope.type, SNRQ_ROPE_LONGROPE);
+        CU_ASSERT_EQUAL(c.rope.original_positions, 64);
+        CU_ASSERT_EQUAL(c.rope.long_factor[7], 4.5);
+        /* 4096 = 64 squared: sqrt(1 + ln 64 / ln 64) */
+        CU_ASSERT_DOUBLE_EQUAL(c.rope.attention_factor, 1.4142135623730951, 1e-15);
+    }
+}
+
+static void a_part_of_a_head_may_turn_in_phi3(void)
+{
+    snrq_config c;
+    if (assert_ok(read_changed("{" PHI3 ",\"partial_rotary_factor\":0.75}", &c)))
+        CU_ASSERT_EQUAL(c.rope.dimensions, 12);
+    refused("{" PHI3 ",\"partial_rotary_factor\":0.1}",
+            "partial_rotary_factor 0.1 of head_dim 16 makes 1 dimensions");
+    refused("{\"partial_rotary_factor\":0.5}",
+            "partial_rotary_factor 0.5 is not supported for LlamaForCausalLM (supported: 1)");
+}
+
+static void other_rope_settings_are_refused(void)
+{
+    refused("{\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2.0}}",
+            "rope type \"dynamic\" is not supported (supported: default, linear, llama3, "
+            "longrope)");
+    refused("{\"rope_parameters\":{\"rope_type\":\"yarn\"}}", "rope type \"yarn\"");
     refused("{\"rope_parameters\":{\"full_attention\":{\"rope_theta\":1e6}}}",
             "\"full_attention\"");
     refused("{\"rope_scaling\":8}",
             "\"rope_scaling\": expected an object or null, found an integer");
-    refused("{\"partial_rotary_factor\":0.5}", "partial_rotary_factor 0.5");
+    refused("{\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":2.0},"
+            "\"rope_parameters\":{\"rope_type\":\"default\"}}",
+            "are both there and differ");
+    refused("{\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":2.0,\"mscale\":1.0}}",
+            "rope_scaling: key \"mscale\" is not supported");
+}
+
+static void incomplete_rope_settings_are_refused(void)
+{
+    refused("{\"rope_scaling\":{\"type\":\"linear\"}}", "rope_scaling: key \"factor\" is missing");
+    refused("{\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0}}",
+            "rope_scaling: key \"low_freq_factor\" is missing");
+    refused("{\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":4.0,"
+            "\"high_freq_factor\":4.0}}",
+            "high_freq_factor is 4, expected more than low_freq_factor 4");
+    refused("{" PHI3 ",\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":" FACTORS "}}",
+            "rope_scaling: key \"long_factor\" is missing");
+    refused("{" PHI3 ",\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":[1,2]}}",
+            "\"short_factor\": expected 8 factors");
+    refused("{" PHI3 ",\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":"
+            "[1,1,1,1,1,1,1,0]}}",
+            "short_factor[7]: expected a number from 1e-6 to 1e9, found 0");
+    refused("{" PHI3 ",\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":"
+            "[1,1,1,\"1\",1,1,1,1]}}",
+            "short_factor[3]: expected a number, found a string");
+    refused("{" PHI3 ",\"head_dim\":2048,\"rope_scaling\":{\"type\":\"longrope\"}}",
+            "longrope with 1024 factors; expected at most 512");
+    refused("{" PHI3 ",\"original_max_position_embeddings\":1,\"rope_scaling\":" LONGROPE "}",
+            "\"original_max_position_embeddings\": expected an integer from 2");
 }
 
 static void scaling_of_type_default_is_none(void)
 {
     snrq_config c;
     assert_ok(read_changed("{\"rope_scaling\":{\"type\":\"default\"}}", &c));
-    CU_ASSERT_EQUAL(c.rope_theta, 10000.0);
+    CU_ASSERT_EQUAL(c.rope.theta, 10000.0);
 }
 
-static void biases_and_other_activations_are_refused(void)
+static void biases_are_read_where_the_architecture_has_them(void)
 {
-    refused("{\"attention_bias\":true}", "attention_bias \"true\" is not supported");
-    refused("{\"mlp_bias\":true}", "mlp_bias \"true\" is not supported");
+    snrq_config c;
+    if (assert_ok(read_changed("{\"attention_bias\":true,\"mlp_bias\":true}", &c)))
+        CU_ASSERT_TRUE(c.attention_bias && c.mlp_bias);
+    if (assert_ok(read_changed("{" QWEN3 HEADS ",\"attention_bias\":true}", &c)))
+        CU_ASSERT_TRUE(c.attention_bias && !c.mlp_bias);
+    refused("{" QWEN3 HEADS ",\"mlp_bias\":true}",
+            "mlp_bias true is not supported for Qwen3ForCausalLM (supported: false)");
+    refused("{" MISTRAL HEADS ",\"attention_bias\":true}", "attention_bias true is not supported");
+    refused("{" PHI3 ",\"attention_bias\":true}", "attention_bias true is not supported");
     refused("{\"mlp_bias\":1}", "\"mlp_bias\": expected true or false, found an integer");
+}
+
+static void what_the_forward_pass_does_not_do_is_refused(void)
+{
     refused("{\"hidden_act\":\"gelu\"}", "hidden_act \"gelu\" is not supported (supported: silu)");
+    refused("{\"num_local_experts\":8}",
+            "num_local_experts 8: mixtures of experts are not supported");
+    refused("{\"num_experts\":128}", "num_experts 128");
+    refused("{\"quantization_config\":{\"quant_method\":\"gptq\"}}", "has a quantization_config");
 }
 
 static void missing_sizes_are_named(void)
@@ -188,7 +384,9 @@ static void heads_that_do_not_divide_are_refused(void)
 
 static void products_that_overflow_are_refused(void)
 {
-    refused("{\"head_dim\":2147483646}", "num_attention_heads 6 times head_dim 2147483646");
+    refused("{\"head_dim\":2147483646}",
+            "num_attention_heads 6 and twice num_key_value_heads 6 times head_dim 2147483646");
+    refused("{\"intermediate_size\":2147483647}", "intermediate_size 2147483647: expected at most");
     refused("{\"vocab_size\":2147483647,\"hidden_size\":2147483646,\"head_dim\":64}",
             "vocab_size 2147483647 times hidden_size 2147483646");
 }
@@ -223,7 +421,7 @@ static void a_file_that_is_no_configuration_is_refused(void)
     assert_failed(snrq_config_read(scratch(), &config), SNRQ_NO_INPUT, "config.json");
 }
 
-static void real_configurations_are_read_or_refused_by_name(void)
+static void real_configurations_are_read(void)
 {
     snrq_config c;
     const char *path = test_data("SNRQ_SHARED", "data/models/stories3M");
@@ -235,11 +433,21 @@ static void real_configurations_are_read_or_refused_by_name(void)
     path = test_data("SNRQ_SHARED", "data/models/fixtures/tiny_llama2");
     if (path != NULL && assert_ok(snrq_config_read(path, &c))) CU_ASSERT_EQUAL(c.dtype, SNRQ_F16);
     path = test_data("SNRQ_SHARED", "data/models/fixtures/strong_llama3");
-    if (path != NULL)
-        assert_failed(snrq_config_read(path, &c), SNRQ_BAD_DATA, "rope scaling \"llama3\"");
+    if (path != NULL && assert_ok(snrq_config_read(path, &c))) {
+        CU_ASSERT_EQUAL(c.rope.original_positions, 128);
+        CU_ASSERT_EQUAL(c.eos_id, 511);
+    }
+    path = test_data("SNRQ_SHARED", "data/models/fixtures/strong_qwen3");
+    if (path != NULL && assert_ok(snrq_config_read(path, &c))) {
+        CU_ASSERT_EQUAL(c.head_dim, 32);
+        CU_ASSERT_EQUAL(c.rope.theta, 1e6);
+        CU_ASSERT_EQUAL(c.window, 0);
+    }
     path = test_data("SNRQ_SHARED", "data/models/fixtures/tiny_phi3");
-    if (path != NULL)
-        assert_failed(snrq_config_read(path, &c), SNRQ_BAD_DATA, "\"Phi3ForCausalLM\"");
+    if (path != NULL && assert_ok(snrq_config_read(path, &c))) {
+        CU_ASSERT_EQUAL(c.window, 48);
+        CU_ASSERT_EQUAL(c.rope.long_factor[15], 20.7294);
+    }
 }
 
 int main(void)
@@ -251,9 +459,19 @@ int main(void)
         SNRQ_TEST(the_newer_spelling_is_read),
         SNRQ_TEST(a_list_of_end_tokens_gives_its_first),
         SNRQ_TEST(another_architecture_is_refused),
-        SNRQ_TEST(rope_scaling_is_refused),
+        SNRQ_TEST(the_model_type_stands_in_for_the_architecture),
+        SNRQ_TEST(absent_keys_mean_what_the_architecture_assumes),
+        SNRQ_TEST(a_qwen_window_is_for_the_upper_layers),
+        SNRQ_TEST(other_patterns_of_layers_are_refused),
+        SNRQ_TEST(windows_that_are_none_are_refused),
+        SNRQ_TEST(llama3_scaling_is_read),
+        SNRQ_TEST(longrope_is_read_in_both_spellings),
+        SNRQ_TEST(a_part_of_a_head_may_turn_in_phi3),
+        SNRQ_TEST(other_rope_settings_are_refused),
+        SNRQ_TEST(incomplete_rope_settings_are_refused),
         SNRQ_TEST(scaling_of_type_default_is_none),
-        SNRQ_TEST(biases_and_other_activations_are_refused),
+        SNRQ_TEST(biases_are_read_where_the_architecture_has_them),
+        SNRQ_TEST(what_the_forward_pass_does_not_do_is_refused),
         SNRQ_TEST(missing_sizes_are_named),
         SNRQ_TEST(sizes_of_a_wrong_type_or_range_are_named),
         SNRQ_TEST(heads_that_do_not_divide_are_refused),
@@ -261,7 +479,7 @@ int main(void)
         SNRQ_TEST(token_ids_outside_the_vocabulary_are_refused),
         SNRQ_TEST(an_unknown_dtype_is_refused),
         SNRQ_TEST(a_file_that_is_no_configuration_is_refused),
-        SNRQ_TEST(real_configurations_are_read_or_refused_by_name),
+        SNRQ_TEST(real_configurations_are_read),
     };
     int result = snrq_run_tests("config", tests, sizeof tests / sizeof tests[0], 1);
     scratch_remove();

@@ -225,6 +225,19 @@ static void offsets_that_do_not_fit_the_shape_are_refused(void)
     refused("{\"w\":{\"dtype\":\"F4\",\"shape\":[3],\"data_offsets\":[0,2]}}", 2, "need 12 bits");
 }
 
+static void metadata_of_null_is_none(void)
+{
+    snrq_safetensors *reader = NULL;
+    write_file("null.safetensors",
+               "{\"__metadata__\":null,\"w\":{\"dtype\":\"U8\",\"shape\":[2],"
+               "\"data_offsets\":[0,2]}}",
+               2);
+    if (!assert_ok(snrq_safetensors_open(scratch_path("null.safetensors"), &reader))) return;
+    CU_ASSERT_EQUAL(snrq_safetensors_count(reader), 1);
+    CU_ASSERT_PTR_NULL(snrq_safetensors_metadata(reader, "format"));
+    snrq_safetensors_close(&reader);
+}
+
 static void a_hole_is_refused(void)
 {
     refused("{\"w\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}", 2,
@@ -408,6 +421,7 @@ int main(void)
         SNRQ_TEST(a_product_of_sizes_that_overflows_is_refused),
         SNRQ_TEST(offsets_that_are_no_range_are_refused),
         SNRQ_TEST(offsets_that_do_not_fit_the_shape_are_refused),
+        SNRQ_TEST(metadata_of_null_is_none),
         SNRQ_TEST(a_hole_is_refused),
         SNRQ_TEST(an_overlap_is_refused),
         SNRQ_TEST(missing_data_is_refused),
