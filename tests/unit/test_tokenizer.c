@@ -52,10 +52,14 @@ static void recorded_vectors_of_real_tokenizers_are_met(void)
         "data/models/stories3M",
         "data/models/stories260K",
         "data/models/fixtures/tiny_llama2",
+        "data/models/fixtures/strong_llama3",
         "data/models/fixtures/strong_mistral",
+        "data/models/fixtures/strong_qwen3",
         "data/models/fixtures/tiny_phi3",
         "data/tokenizers/llama2",
+        "data/tokenizers/llama3",
         "data/tokenizers/phi3",
+        "data/tokenizers/qwen3",
     };
     for (size_t i = 0; i < sizeof directories / sizeof directories[0]; i++) {
         char vectors[PATH_MAX + 32];
