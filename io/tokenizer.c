@@ -198,3 +198,16 @@ snrq_status snrq_tokenizer_decode(const snrq_tokenizer *tokenizer, const int32_t
     *bytes = out.used - 1;
     return SNRQ_OK;
 }
+
+void snrq_tokenizer_trim(const snrq_tokenizer *tokenizer, const int32_t **ids, int64_t *count)
+{
+    const snrq_ids *before = &tokenizer->post.before, *after = &tokenizer->post.after;
+    int64_t left = *count - before->used - after->used;
+    if (left < 0) return;
+    for (int64_t i = 0; i < before->used; i++)
+        if ((*ids)[i] != before->data[i]) return;
+    for (int64_t i = 0; i < after->used; i++)
+        if ((*ids)[before->used + left + i] != after->data[i]) return;
+    *ids += before->used;
+    *count = left;
+}

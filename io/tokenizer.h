@@ -1,8 +1,9 @@
-/* tokenizer.json: text to token ids and back (SentencePiece-style BPE with byte fallback).
+/* tokenizer.json: text to token ids and back (byte pair encoding: SentencePiece-style with byte
+ * fallback, and byte-level).
  *
- * Algorithm: added tokens are cut out (leftmost, longest), the rest is normalized, and each piece
- * is merged as one word with a heap of (rank, position), so that a megabyte of text as one word
- * takes O(n log n). Source: the tokenizer.json of Hugging Face tokenizers.
+ * Algorithm: added tokens are cut out (leftmost, longest), the rest is normalized and cut into
+ * words, and each word is merged, a long one with a heap of (rank, position), so that a text of n
+ * bytes as one word takes O(n log n). Source: the tokenizer.json of Hugging Face tokenizers.
  */
 #ifndef SNRQ_TOKENIZER_H
 #define SNRQ_TOKENIZER_H
@@ -29,6 +30,10 @@ snrq_status snrq_tokenizer_encode(const snrq_tokenizer *tokenizer, const char *t
  * NUL-terminated, *bytes long. An id outside the vocabulary is SNRQ_BAD_DATA with its position. */
 snrq_status snrq_tokenizer_decode(const snrq_tokenizer *tokenizer, const int32_t *ids,
                                   int64_t count, bool skip_special, char **text, size_t *bytes);
+
+/* Leaves out what the post-processor puts around a text, where `ids` have just that at their
+ * beginning and end: moves *ids and lowers *count. */
+void snrq_tokenizer_trim(const snrq_tokenizer *tokenizer, const int32_t **ids, int64_t *count);
 
 /* Highest id + 1 over vocabulary and added tokens. */
 int64_t snrq_tokenizer_size(const snrq_tokenizer *tokenizer);

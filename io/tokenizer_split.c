@@ -130,7 +130,7 @@ static snrq_status find(const snrq_split *split, snrq_split_work *work, const ch
         } else {
             break;
         }
-        if (work->left < 0)
+        if (work->left < (steps > STEPS ? steps : 0))
             return snrq_fail(SNRQ_BAD_DATA,
                              "the tokenizer's pattern needs too much work at byte %zu of a stretch "
                              "of text: it backtracks",
