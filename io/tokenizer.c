@@ -30,19 +30,30 @@ static snrq_status parts_read(const char *path, const json_t *root, snrq_tokeniz
     return snrq_decoder_read(path, root, &out->decoder);
 }
 
-snrq_status snrq_tokenizer_read(const char *directory, snrq_tokenizer **out)
+snrq_status snrq_tokenizer_parse(const char *path, const char *data, size_t bytes,
+                                 snrq_tokenizer **out)
 {
-    char path[PATH_MAX];
     json_t *root;
     snrq_tokenizer *tokenizer;
     *out = NULL;
-    SNRQ_TRY(snrq_path_join(directory, "tokenizer.json", path, sizeof path));
-    SNRQ_TRY(snrq_json_read(path, MAX_FILE, &root));
+    SNRQ_TRY(snrq_json_parse(path, data, bytes, &root));
     snrq_status status = snrq_allocate(1, sizeof *tokenizer, "tokenizer", &tokenizer);
     if (status == SNRQ_OK) status = parts_read(path, root, tokenizer);
     json_decref(root);
     if (status != SNRQ_OK) snrq_tokenizer_destroy(&tokenizer);
     *out = tokenizer;
+    return status;
+}
+
+snrq_status snrq_tokenizer_read(const char *directory, snrq_tokenizer **out)
+{
+    char path[PATH_MAX], *data;
+    size_t bytes;
+    *out = NULL;
+    SNRQ_TRY(snrq_path_join(directory, "tokenizer.json", path, sizeof path));
+    SNRQ_TRY(snrq_file_read(path, MAX_FILE, &data, &bytes));
+    snrq_status status = snrq_tokenizer_parse(path, data, bytes, out);
+    free(data);
     return status;
 }
 

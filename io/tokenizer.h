@@ -18,6 +18,9 @@ typedef struct snrq_tokenizer snrq_tokenizer;
 /* Reads DIRECTORY/tokenizer.json. Not collective. What the file asks for and this reader does not
  * know is refused by name. The caller destroys it. */
 snrq_status snrq_tokenizer_read(const char *directory, snrq_tokenizer **out);
+/* The same of the file's content `data` [bytes]; `path` is what messages call it. */
+snrq_status snrq_tokenizer_parse(const char *path, const char *data, size_t bytes,
+                                 snrq_tokenizer **out);
 void snrq_tokenizer_destroy(snrq_tokenizer **tokenizer);
 
 /* Encodes `bytes` bytes of UTF-8 text. special: add what the post-processor adds (BOS). *ids
