@@ -103,7 +103,7 @@ static snrq_status encode_word(void *user, const char *word, size_t bytes)
     SNRQ_TRY(snrq_bytes_spell(&tokenizer->alphabet, word, bytes, &work->spelled));
     SNRQ_TRY(snrq_bpe_encode(vocabulary, &work->bpe, work->spelled.data, work->spelled.used,
                              &work->ids));
-    snrq_cache_put(&work->cache, word, bytes, work->ids.data + before, work->ids.used - before);
+    snrq_cache_put(&work->cache, word, bytes, &work->ids, before);
     return SNRQ_OK;
 }
 

@@ -174,7 +174,7 @@ static snrq_status stretch_finish(const snrq_vocabulary *vocabulary, snrq_bpe *w
             merge_few(vocabulary, work);
         for (size_t i = 0; i < work->count; i++)
             SNRQ_TRY(snrq_ids_append(out, work->symbols[i].id));
-        snrq_cache_put(&work->stretches, key, bytes, out->data + before, out->used - before);
+        snrq_cache_put(&work->stretches, key, bytes, out, before);
     }
     work->count = 0;
     return SNRQ_OK;

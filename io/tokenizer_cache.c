@@ -49,13 +49,14 @@ snrq_status snrq_cache_find(snrq_cache *cache, const void *key, size_t bytes, sn
     return SNRQ_OK;
 }
 
-void snrq_cache_put(snrq_cache *cache, const void *key, size_t bytes, const int32_t *ids,
-                    int64_t count)
+void snrq_cache_put(snrq_cache *cache, const void *key, size_t bytes, const snrq_ids *ids,
+                    int64_t first)
 {
+    int64_t count = ids->used - first;
     if (cache->entries == NULL || bytes == 0 || bytes > SNRQ_CACHE_KEY || count > MOST_IDS) return;
     snrq_cache_entry *entry = entry_of(cache, key, bytes);
     memcpy(entry->key, key, bytes);
-    for (int64_t i = 0; i < count; i++) entry->ids[i] = ids[i];
+    for (int64_t i = 0; i < count; i++) entry->ids[i] = ids->data[first + i];
     entry->bytes = (uint16_t)bytes;
     entry->count = (uint16_t)count;
 }

@@ -26,7 +26,7 @@ static const char *part_at(const parts *list, int64_t i, size_t *bytes)
 {
     size_t begin = i > 0 ? list->ends[i - 1] : 0;
     *bytes = list->ends[i] - begin;
-    return list->text.data + begin;
+    return *bytes > 0 ? list->text.data + begin : "";
 }
 
 static int hex_digit(char c)

@@ -132,8 +132,9 @@ void snrq_cache_free(snrq_cache *cache);
 /* Appends the ids of `key` to `out` if it is known. */
 snrq_status snrq_cache_find(snrq_cache *cache, const void *key, size_t bytes, snrq_ids *out,
                             bool *found);
-void snrq_cache_put(snrq_cache *cache, const void *key, size_t bytes, const int32_t *ids,
-                    int64_t count);
+/* Notes the ids from `first` to the end. */
+void snrq_cache_put(snrq_cache *cache, const void *key, size_t bytes, const snrq_ids *ids,
+                    int64_t first);
 
 /* Working memory of the byte pair encoding, kept from word to word. */
 typedef struct snrq_bpe {
