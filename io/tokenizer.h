@@ -4,6 +4,11 @@
  * Algorithm: added tokens are cut out (leftmost, longest), the rest is normalized and cut into
  * words, and each word is merged, a long one with a heap of (rank, position), so that a text of n
  * bytes as one word takes O(n log n). Source: the tokenizer.json of Hugging Face tokenizers.
+ *
+ * Memory: a tokenizer of 150 000 ids takes 30 MB, and about 60 MB more while its file is read.
+ * Encoding takes 3 MB, the ids, two copies of the longest piece without added tokens if it is
+ * normalized, and about 30 bytes for each byte of the longest stretch whose characters merges can
+ * join, which is a word in common text.
  */
 #ifndef SNRQ_TOKENIZER_H
 #define SNRQ_TOKENIZER_H
