@@ -21,7 +21,6 @@ _Static_assert(sizeof(snrq_cache_entry) == ENTRY_BYTES, "an entry is two cache l
 
 snrq_status snrq_cache_create(snrq_cache *out)
 {
-    out->hits = 0;
     return snrq_allocate(ENTRIES, sizeof *out->entries, "cache of words", &out->entries);
 }
 
@@ -44,7 +43,6 @@ snrq_status snrq_cache_find(snrq_cache *cache, const void *key, size_t bytes, sn
     const snrq_cache_entry *entry = entry_of(cache, key, bytes);
     *found = entry->bytes == bytes && memcmp(entry->key, key, bytes) == 0;
     if (!*found) return SNRQ_OK;
-    cache->hits++;
     for (int i = 0; i < entry->count; i++) SNRQ_TRY(snrq_ids_append(out, entry->ids[i]));
     return SNRQ_OK;
 }

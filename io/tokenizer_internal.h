@@ -124,7 +124,6 @@ enum { SNRQ_CACHE_KEY = 64 };
 
 typedef struct snrq_cache {
     struct snrq_cache_entry *entries;
-    int64_t hits;
 } snrq_cache;
 
 snrq_status snrq_cache_create(snrq_cache *out);
