@@ -84,6 +84,8 @@ finds_scalapack() {
 
 finds_jansson() { pkg-config --exists jansson 2>/dev/null; }
 finds_xxhash() { pkg-config --exists libxxhash 2>/dev/null; }
+finds_pcre2() { pkg-config --exists libpcre2-8 2>/dev/null; }
+finds_utf8proc() { pkg-config --exists libutf8proc 2>/dev/null; }
 finds_cunit() { pkg-config --exists cunit 2>/dev/null; }
 finds_hdf5_tools() { have h5dump; }
 finds_clang_format() { have clang-format; }
@@ -107,6 +109,8 @@ build_needs=(
     "hdf5        | parallel HDF5            | libhdf5-openmpi-dev              | hdf5-parallel"
     "jansson     | jansson (JSON)           | libjansson-dev                   | jansson"
     "xxhash      | xxHash                   | libxxhash-dev                    | xxhash"
+    "pcre2       | PCRE2 (8 bit)            | libpcre2-dev                     | pcre2"
+    "utf8proc    | utf8proc                 | libutf8proc-dev                  | utf8proc"
 )
 test_needs=(
     "cunit       | CUnit                    | libcunit1-dev                    | cunit"

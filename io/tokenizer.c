@@ -13,10 +13,14 @@
 #include "io/file.h"
 #include "io/tokenizer_internal.h"
 
-enum { MAX_FILE = 256 << 20 };
+enum {
+    MAX_FILE = 256 << 20,
+    WORTH_A_CACHE = 4096 /* bytes of text */
+};
 
 static snrq_status parts_read(const char *path, const json_t *root, snrq_tokenizer *out)
 {
+    snrq_byte_alphabet_create(&out->alphabet);
     SNRQ_TRY(snrq_normalizer_read(path, root, &out->normalizer));
     SNRQ_TRY(snrq_pre_tokenizer_read(path, root, &out->pre_tokenizer));
     SNRQ_TRY(snrq_vocabulary_read(path, root, &out->vocabulary));
@@ -26,14 +30,13 @@ static snrq_status parts_read(const char *path, const json_t *root, snrq_tokeniz
     return snrq_decoder_read(path, root, &out->decoder);
 }
 
-snrq_status snrq_tokenizer_read(const char *directory, snrq_tokenizer **out)
+snrq_status snrq_tokenizer_parse(const char *path, const char *data, size_t bytes,
+                                 snrq_tokenizer **out)
 {
-    char path[PATH_MAX];
     json_t *root;
     snrq_tokenizer *tokenizer;
     *out = NULL;
-    SNRQ_TRY(snrq_path_join(directory, "tokenizer.json", path, sizeof path));
-    SNRQ_TRY(snrq_json_read(path, MAX_FILE, &root));
+    SNRQ_TRY(snrq_json_parse(path, data, bytes, &root));
     snrq_status status = snrq_allocate(1, sizeof *tokenizer, "tokenizer", &tokenizer);
     if (status == SNRQ_OK) status = parts_read(path, root, tokenizer);
     json_decref(root);
@@ -42,11 +45,23 @@ snrq_status snrq_tokenizer_read(const char *directory, snrq_tokenizer **out)
     return status;
 }
 
+snrq_status snrq_tokenizer_read(const char *directory, snrq_tokenizer **out)
+{
+    char path[PATH_MAX], *data;
+    size_t bytes;
+    *out = NULL;
+    SNRQ_TRY(snrq_path_join(directory, "tokenizer.json", path, sizeof path));
+    SNRQ_TRY(snrq_file_read(path, MAX_FILE, &data, &bytes));
+    snrq_status status = snrq_tokenizer_parse(path, data, bytes, out);
+    free(data);
+    return status;
+}
+
 void snrq_tokenizer_destroy(snrq_tokenizer **tokenizer)
 {
     if (*tokenizer == NULL) return;
     snrq_normalizer_free(&(*tokenizer)->normalizer);
-    snrq_replacement_free(&(*tokenizer)->pre_tokenizer.space);
+    snrq_pre_tokenizer_free(&(*tokenizer)->pre_tokenizer);
     snrq_vocabulary_free(&(*tokenizer)->vocabulary);
     snrq_added_free(&(*tokenizer)->raw);
     snrq_added_free(&(*tokenizer)->normalized);
@@ -65,26 +80,30 @@ int64_t snrq_tokenizer_size(const snrq_tokenizer *tokenizer)
 typedef struct encoding {
     const snrq_tokenizer *tokenizer;
     snrq_pieces raw, normalized;
-    snrq_buffer text, scratch, words;
+    snrq_buffer text, scratch, spelled;
+    snrq_words words;
+    snrq_cache cache; /* of byte-level words */
     snrq_bpe bpe;
     snrq_ids ids;
 } encoding;
 
-/* A stretch without added tokens: words, and byte pair encoding of each. */
-static snrq_status encode_words(encoding *work, const char *text, size_t bytes, bool first)
+/* One word: byte pair encoding, after byte-level spelling where that is asked for. */
+static snrq_status encode_word(void *user, const char *word, size_t bytes)
 {
+    encoding *work = user;
     const snrq_tokenizer *tokenizer = work->tokenizer;
-    if (tokenizer->pre_tokenizer.kind != SNRQ_WHOLE) {
-        SNRQ_TRY(snrq_pre_tokenize(&tokenizer->pre_tokenizer, text, bytes, first, &work->words));
-        text = work->words.data;
-        bytes = work->words.used;
-    }
-    for (size_t begin = 0; begin < bytes;) {
-        size_t end = snrq_word_end(&tokenizer->pre_tokenizer, text, bytes, begin);
-        SNRQ_TRY(snrq_bpe_encode(&tokenizer->vocabulary, &work->bpe, text + begin, end - begin,
-                                 &work->ids));
-        begin = end;
-    }
+    const snrq_vocabulary *vocabulary = &tokenizer->vocabulary;
+    bool known;
+    if (tokenizer->pre_tokenizer.kind != SNRQ_BYTE_LEVEL)
+        return snrq_bpe_encode(vocabulary, &work->bpe, word, bytes, &work->ids);
+    SNRQ_TRY(snrq_cache_find(&work->cache, word, bytes, &work->ids, &known));
+    if (known) return SNRQ_OK;
+    int64_t before = work->ids.used;
+    work->spelled.used = 0;
+    SNRQ_TRY(snrq_bytes_spell(&tokenizer->alphabet, word, bytes, &work->spelled));
+    SNRQ_TRY(snrq_bpe_encode(vocabulary, &work->bpe, work->spelled.data, work->spelled.used,
+                             &work->ids));
+    snrq_cache_put(&work->cache, word, bytes, &work->ids, before);
     return SNRQ_OK;
 }
 
@@ -105,8 +124,8 @@ static snrq_status encode_stretch(encoding *work, const char *text, size_t bytes
         if (piece.id >= 0)
             SNRQ_TRY(snrq_ids_append(&work->ids, piece.id));
         else
-            SNRQ_TRY(encode_words(work, text + piece.begin, piece.end - piece.begin,
-                                  first && piece.begin == 0));
+            SNRQ_TRY(snrq_words_of(&tokenizer->pre_tokenizer, &work->words, text + piece.begin,
+                                   piece.end - piece.begin, first && piece.begin == 0));
     }
     return SNRQ_OK;
 }
@@ -141,7 +160,12 @@ snrq_status snrq_tokenizer_encode(const snrq_tokenizer *tokenizer, const char *t
                          "byte %zu of the text is not valid UTF-8 (0x%02x): convert the text first",
                          valid, (unsigned)(unsigned char)text[valid]);
     encoding work = {.tokenizer = tokenizer};
-    snrq_status status = encode_all(&work, text, bytes, special);
+    work.words = (snrq_words){.put = encode_word, .user = &work};
+    snrq_status status = SNRQ_OK;
+    if (bytes >= WORTH_A_CACHE)
+        status = snrq_cache_create(
+            tokenizer->pre_tokenizer.kind == SNRQ_BYTE_LEVEL ? &work.cache : &work.bpe.stretches);
+    if (status == SNRQ_OK) status = encode_all(&work, text, bytes, special);
     /* An empty result is a pointer that can be freed, too. */
     if (status == SNRQ_OK && work.ids.data == NULL)
         status = snrq_allocate(1, sizeof **ids, "token ids", &work.ids.data);
@@ -149,7 +173,9 @@ snrq_status snrq_tokenizer_encode(const snrq_tokenizer *tokenizer, const char *t
     free(work.normalized.data);
     free(work.text.data);
     free(work.scratch.data);
-    free(work.words.data);
+    free(work.spelled.data);
+    snrq_words_free(&work.words);
+    snrq_cache_free(&work.cache);
     snrq_bpe_free(&work.bpe);
     if (status != SNRQ_OK) {
         free(work.ids.data);
@@ -173,8 +199,7 @@ snrq_status snrq_tokenizer_decode(const snrq_tokenizer *tokenizer, const int32_t
                              ", which the tokenizer does not have (it has %" PRId64 " ids)",
                              i, ids[i], vocabulary->size);
     snrq_buffer out = {0};
-    snrq_status status =
-        snrq_decode(&tokenizer->decoder, vocabulary, ids, count, skip_special, &out);
+    snrq_status status = snrq_decode(tokenizer, ids, count, skip_special, &out);
     if (status == SNRQ_OK) status = snrq_buffer_append(&out, "", 1);
     if (status != SNRQ_OK) {
         free(out.data);
@@ -183,4 +208,17 @@ snrq_status snrq_tokenizer_decode(const snrq_tokenizer *tokenizer, const int32_t
     *text = out.data;
     *bytes = out.used - 1;
     return SNRQ_OK;
+}
+
+void snrq_tokenizer_trim(const snrq_tokenizer *tokenizer, const int32_t **ids, int64_t *count)
+{
+    const snrq_ids *before = &tokenizer->post.before, *after = &tokenizer->post.after;
+    int64_t left = *count - before->used - after->used;
+    if (left < 0) return;
+    for (int64_t i = 0; i < before->used; i++)
+        if ((*ids)[i] != before->data[i]) return;
+    for (int64_t i = 0; i < after->used; i++)
+        if ((*ids)[before->used + left + i] != after->data[i]) return;
+    *ids += before->used;
+    *count = left;
 }

@@ -22,6 +22,7 @@ typedef struct snrq_symbol {
 } snrq_symbol;
 
 static const uint32_t none = UINT32_MAX;
+enum { FEW = 24 }; /* symbols for which the heap is not worth its while */
 
 static uint64_t pair_key(int32_t left, int32_t right)
 {
@@ -114,17 +115,67 @@ static snrq_status merge_all(const snrq_vocabulary *vocabulary, snrq_bpe *work)
     return SNRQ_OK;
 }
 
-/* Merges the stretch, appends its ids and empties it. */
-static snrq_status stretch_finish(const snrq_vocabulary *vocabulary, snrq_bpe *work, snrq_ids *out)
+/* The same for few symbols: their ranks side by side, the smallest looked for each time. */
+static void merge_few(const snrq_vocabulary *vocabulary, snrq_bpe *work)
 {
-    if (work->count == 0) return SNRQ_OK;
+    snrq_symbol *symbols = work->symbols;
+    uint64_t merges[FEW]; /* of symbol i and the next one */
+    size_t last = work->count - 1;
+    for (size_t i = 0; i < last; i++)
+        merges[i] = snrq_map_get(&vocabulary->merges, pair_key(symbols[i].id, symbols[i + 1].id));
+    for (;;) {
+        size_t best = 0;
+        for (size_t i = 1; i < last; i++)
+            if (merges[i] >> 32 < merges[best] >> 32) best = i;
+        if (last == 0 || merges[best] == UINT64_MAX) break;
+        symbols[best].id = (int32_t)(uint32_t)merges[best];
+        for (size_t i = best + 1; i < last; i++) {
+            symbols[i].id = symbols[i + 1].id;
+            merges[i - 1] = merges[i];
+        }
+        last--;
+        if (best > 0)
+            merges[best - 1] =
+                snrq_map_get(&vocabulary->merges, pair_key(symbols[best - 1].id, symbols[best].id));
+        if (best < last)
+            merges[best] =
+                snrq_map_get(&vocabulary->merges, pair_key(symbols[best].id, symbols[best + 1].id));
+    }
+    work->count = last + 1;
+}
+
+static snrq_status merge_many(const snrq_vocabulary *vocabulary, snrq_bpe *work)
+{
+    size_t kept = 0;
     for (size_t i = 0; i < work->count; i++) {
         work->symbols[i].previous = i > 0 ? (uint32_t)i - 1 : none;
         work->symbols[i].next = i + 1 < work->count ? (uint32_t)i + 1 : none;
     }
-    if (work->count > 1) SNRQ_TRY(merge_all(vocabulary, work));
+    SNRQ_TRY(merge_all(vocabulary, work));
     for (uint32_t i = 0; i != none; i = work->symbols[i].next)
-        SNRQ_TRY(snrq_ids_append(out, work->symbols[i].id));
+        work->symbols[kept++].id = work->symbols[i].id;
+    work->count = kept;
+    return SNRQ_OK;
+}
+
+/* Merges the stretch, appends its ids and empties it. */
+static snrq_status stretch_finish(const snrq_vocabulary *vocabulary, snrq_bpe *work, snrq_ids *out)
+{
+    int32_t key[FEW];
+    size_t bytes = work->count <= FEW ? work->count * sizeof *key : 0;
+    bool known;
+    for (size_t i = 0; i < bytes / sizeof *key; i++) key[i] = work->symbols[i].id;
+    SNRQ_TRY(snrq_cache_find(&work->stretches, key, bytes, out, &known));
+    if (!known && work->count > 0) {
+        int64_t before = out->used;
+        if (work->count > FEW)
+            SNRQ_TRY(merge_many(vocabulary, work));
+        else
+            merge_few(vocabulary, work);
+        for (size_t i = 0; i < work->count; i++)
+            SNRQ_TRY(snrq_ids_append(out, work->symbols[i].id));
+        snrq_cache_put(&work->stretches, key, bytes, out, before);
+    }
     work->count = 0;
     return SNRQ_OK;
 }
@@ -187,5 +238,6 @@ void snrq_bpe_free(snrq_bpe *work)
 {
     free(work->symbols);
     free(work->heap);
+    snrq_cache_free(&work->stretches);
     *work = (snrq_bpe){0};
 }

@@ -26,7 +26,7 @@ static const char *part_at(const parts *list, int64_t i, size_t *bytes)
 {
     size_t begin = i > 0 ? list->ends[i - 1] : 0;
     *bytes = list->ends[i] - begin;
-    return list->text.data + begin;
+    return *bytes > 0 ? list->text.data + begin : "";
 }
 
 static int hex_digit(char c)
@@ -81,6 +81,23 @@ static snrq_status decode_bytes(const parts *in, parts *out)
     return run_end(out, run);
 }
 
+/* All tokens as bytes, as one part. */
+static snrq_status decode_byte_level(const snrq_byte_alphabet *alphabet, const parts *in,
+                                     parts *out)
+{
+    snrq_buffer raw = {0};
+    snrq_status status = SNRQ_OK;
+    for (int64_t i = 0; status == SNRQ_OK && i < in->count; i++) {
+        size_t bytes;
+        const char *text = part_at(in, i, &bytes);
+        status = snrq_bytes_read(alphabet, text, bytes, &raw);
+    }
+    if (status == SNRQ_OK) status = snrq_utf8_repair(raw.data, raw.used, &out->text);
+    if (status == SNRQ_OK && in->count > 0) part_end(out);
+    free(raw.data);
+    return status;
+}
+
 static snrq_status decode_strip(const snrq_decoder_step *step, const char *text, size_t bytes,
                                 snrq_buffer *out)
 {
@@ -98,9 +115,12 @@ static snrq_status decode_strip(const snrq_decoder_step *step, const char *text,
     return snrq_buffer_append(out, text, bytes);
 }
 
-static snrq_status decode_step(const snrq_decoder_step *step, const parts *in, parts *out)
+static snrq_status decode_step(const snrq_tokenizer *tokenizer, const snrq_decoder_step *step,
+                               const parts *in, parts *out)
 {
     static const char nothing[] = "";
+    if (step->kind == SNRQ_DECODE_BYTE_LEVEL)
+        return decode_byte_level(&tokenizer->alphabet, in, out);
     if (step->kind == SNRQ_DECODE_BYTES) return decode_bytes(in, out);
     if (step->kind == SNRQ_DECODE_FUSE) {
         SNRQ_TRY(snrq_buffer_append(&out->text, in->text.data, in->text.used));
@@ -126,13 +146,15 @@ static snrq_status decode_step(const snrq_decoder_step *step, const parts *in, p
 }
 
 /* The tokens' own texts; without a decoder, with spaces between. */
-static snrq_status parts_gather(const snrq_decoder *decoder, const snrq_vocabulary *vocabulary,
-                                const int32_t *ids, int64_t count, bool skip_special, parts *out)
+static snrq_status parts_gather(const snrq_tokenizer *tokenizer, const int32_t *ids, int64_t count,
+                                bool skip_special, parts *out)
 {
+    const snrq_vocabulary *vocabulary = &tokenizer->vocabulary;
+    bool joined = tokenizer->decoder.present;
     for (int64_t i = 0; i < count; i++) {
         const snrq_token_text *token = &vocabulary->tokens[ids[i]];
         if (skip_special && token->special) continue;
-        if (!decoder->present && out->count > 0) SNRQ_TRY(snrq_buffer_append(&out->text, " ", 1));
+        if (!joined && out->count > 0) SNRQ_TRY(snrq_buffer_append(&out->text, " ", 1));
         SNRQ_TRY(
             snrq_buffer_append(&out->text, vocabulary->texts.data + token->offset, token->bytes));
         part_end(out);
@@ -140,20 +162,20 @@ static snrq_status parts_gather(const snrq_decoder *decoder, const snrq_vocabula
     return SNRQ_OK;
 }
 
-snrq_status snrq_decode(const snrq_decoder *decoder, const snrq_vocabulary *vocabulary,
-                        const int32_t *ids, int64_t count, bool skip_special, snrq_buffer *out)
+snrq_status snrq_decode(const snrq_tokenizer *tokenizer, const int32_t *ids, int64_t count,
+                        bool skip_special, snrq_buffer *out)
 {
+    const snrq_decoder *decoder = &tokenizer->decoder;
     parts now = {{0}, NULL, 0}, next = {{0}, NULL, 0};
     snrq_status status = snrq_allocate((size_t)count, sizeof *now.ends, "parts of text", &now.ends);
     if (status == SNRQ_OK)
         status = snrq_allocate((size_t)count, sizeof *next.ends, "parts of text", &next.ends);
-    if (status == SNRQ_OK)
-        status = parts_gather(decoder, vocabulary, ids, count, skip_special, &now);
+    if (status == SNRQ_OK) status = parts_gather(tokenizer, ids, count, skip_special, &now);
     size_t limit = SNRQ_MAX_GROWTH * (now.text.used + SNRQ_MAX_AFFIX);
     for (int i = 0; status == SNRQ_OK && i < decoder->count; i++) {
         next.text.used = 0;
         next.count = 0;
-        status = decode_step(&decoder->steps[i], &now, &next);
+        status = decode_step(tokenizer, &decoder->steps[i], &now, &next);
         if (status == SNRQ_OK && next.text.used > limit)
             status = snrq_fail(SNRQ_BAD_DATA,
                                "the tokenizer's decoder makes the text more than %d times longer",
@@ -175,18 +197,9 @@ static snrq_status read_character(const char *where, const json_t *object, const
                                   const char *to, snrq_replacement *out)
 {
     const char *text;
-    size_t end = 0;
-    SNRQ_TRY(snrq_json_string(where, object, key, NULL, &text));
-    if (text[0] != '\0') snrq_utf8_next(text, &end);
-    if (end == 0 || text[end] != '\0')
-        return snrq_fail(SNRQ_BAD_DATA, "%s: %s: expected one character", where, key);
-    SNRQ_TRY(snrq_allocate(end + 1, 1, key, &out->from));
-    memcpy(out->from, text, end);
-    out->from_bytes = end;
-    SNRQ_TRY(snrq_allocate(strlen(to) + 1, 1, key, &out->to));
-    strcpy(out->to, to);
-    out->to_bytes = strlen(to);
-    return SNRQ_OK;
+    size_t bytes;
+    SNRQ_TRY(snrq_json_character(where, object, key, &text, &bytes));
+    return snrq_replacement_set(where, key, text, to, out);
 }
 
 static snrq_status step_read(const char *where, const json_t *object, const char *type,
@@ -200,6 +213,10 @@ static snrq_status step_read(const char *where, const json_t *object, const char
     }
     if (strcmp(type, "ByteFallback") == 0) {
         step->kind = SNRQ_DECODE_BYTES;
+        return SNRQ_OK;
+    }
+    if (strcmp(type, "ByteLevel") == 0) { /* its keys say nothing about decoding */
+        step->kind = SNRQ_DECODE_BYTE_LEVEL;
         return SNRQ_OK;
     }
     if (strcmp(type, "Fuse") == 0) {
@@ -225,7 +242,7 @@ static snrq_status step_read(const char *where, const json_t *object, const char
     return snrq_fail(
         SNRQ_BAD_DATA,
         "%s: type \"%s\" is not supported (supported: Sequence, Replace, ByteFallback, "
-        "Fuse, Strip, Metaspace)",
+        "ByteLevel, Fuse, Strip, Metaspace)",
         where, snrq_shown(type, shown));
 }
 

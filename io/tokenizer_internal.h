@@ -1,14 +1,17 @@
 /* The parts of a tokenizer, shared by the tokenizer_*.c files; not for others.
  *
- * Text passes through them in this order (what the next kind of tokenizer adds goes to the same
- * places):
+ * Text passes through them in this order:
  *
  *     added tokens, normalized = false   tokenizer_added.c       cut out of the text as it is
  *     normalizer                         tokenizer_normalize.c   each piece between them
+ *       Unicode normalization forms      tokenizer_unicode.c
  *     added tokens, normalized = true    tokenizer_added.c       cut out of the normalized piece
- *     pre-tokenizer                      tokenizer_normalize.c   pieces into words
+ *     pre-tokenizer                      tokenizer_words.c       pieces into words
+ *       cuts at a pattern                tokenizer_split.c       its spelling: tokenizer_regex.c
+ *       byte-level text                  tokenizer_bytes.c
  *     model: vocabulary                  tokenizer_vocabulary.c  tokens, characters, merges
  *     model: byte pair encoding          tokenizer_bpe.c         words into ids
+ *       words seen before                tokenizer_cache.c
  *     post-processor                     tokenizer_template.c    ids before and after the text
  *     decoder                            tokenizer_decode.c      ids back into text
  *
@@ -50,9 +53,14 @@ typedef struct snrq_ids {
 
 snrq_status snrq_buffer_append(snrq_buffer *buffer, const char *data, size_t bytes);
 snrq_status snrq_ids_append(snrq_ids *ids, int32_t id);
+/* Makes room for `bytes` more bytes. */
+snrq_status snrq_buffer_reserve(snrq_buffer *buffer, size_t bytes);
 
 /* Position of the first byte that is not valid UTF-8, or `bytes`. */
 size_t snrq_utf8_check(const char *text, size_t bytes);
+/* Appends `text` with what is not valid UTF-8 replaced by U+FFFD, one for each longest beginning of
+ * a character (Unicode standard, 3.9, "substitution of maximal subparts"). */
+snrq_status snrq_utf8_repair(const char *text, size_t bytes, snrq_buffer *out);
 /* The character at *position of valid UTF-8; moves *position behind it. */
 uint32_t snrq_utf8_next(const char *text, size_t *position);
 /* The start of the character that ends at `end` > 0. */
@@ -110,12 +118,30 @@ int32_t snrq_vocabulary_find(const snrq_vocabulary *vocabulary, const char *text
 snrq_status snrq_vocabulary_add(const char *where, snrq_vocabulary *vocabulary, const char *text,
                                 int32_t id, bool special);
 
+/* Words and their ids, of a bounded number of words; zero-initialized keeps nothing. Keys are up to
+ * SNRQ_CACHE_KEY bytes; those of one cache are of one kind. (tokenizer_cache.c) */
+enum { SNRQ_CACHE_KEY = 64 };
+
+typedef struct snrq_cache {
+    struct snrq_cache_entry *entries;
+} snrq_cache;
+
+snrq_status snrq_cache_create(snrq_cache *out);
+void snrq_cache_free(snrq_cache *cache);
+/* Appends the ids of `key` to `out` if it is known. */
+snrq_status snrq_cache_find(snrq_cache *cache, const void *key, size_t bytes, snrq_ids *out,
+                            bool *found);
+/* Notes the ids from `first` to the end. */
+void snrq_cache_put(snrq_cache *cache, const void *key, size_t bytes, const snrq_ids *ids,
+                    int64_t first);
+
 /* Working memory of the byte pair encoding, kept from word to word. */
 typedef struct snrq_bpe {
     struct snrq_symbol *symbols; /* [count] of the stretch being merged */
     size_t count, symbol_capacity;
     uint64_t *heap; /* [heap_count] rank << 32 | position */
     size_t heap_count, heap_capacity;
+    snrq_cache stretches; /* by the ids of their symbols */
 } snrq_bpe;
 
 /* Appends the ids of one word to `out`. */
@@ -128,21 +154,79 @@ typedef struct snrq_replacement {
     size_t from_bytes, to_bytes;
 } snrq_replacement;
 
+typedef enum snrq_unicode_form { SNRQ_NFC, SNRQ_NFD, SNRQ_NFKC, SNRQ_NFKD } snrq_unicode_form;
+
+/* Appends the normal form of `text`. */
+snrq_status snrq_unicode_normalize(snrq_unicode_form form, const char *text, size_t bytes,
+                                   snrq_buffer *out);
+
+typedef struct snrq_normalizer_step {
+    enum { SNRQ_REPLACE, SNRQ_PREPEND, SNRQ_UNICODE } kind;
+    snrq_replacement replacement; /* PREPEND: `to` only */
+    snrq_unicode_form form;       /* UNICODE */
+} snrq_normalizer_step;
+
 typedef struct snrq_normalizer {
-    snrq_replacement steps[SNRQ_MAX_STEPS];
+    snrq_normalizer_step steps[SNRQ_MAX_STEPS];
     int count;
 } snrq_normalizer;
 
+/* A pattern at whose matches text is cut. */
+typedef struct snrq_split snrq_split;
+
+/* literal: the pattern is a string, not a regular expression. */
+snrq_status snrq_split_create(const char *where, const char *pattern, bool literal,
+                              snrq_split **out);
+void snrq_split_destroy(snrq_split **split);
+
+/* Memory for matching, and the amount of work that may still be spent on it. */
+typedef struct snrq_split_work snrq_split_work;
+snrq_status snrq_split_work_create(snrq_split_work **out);
+/* Allows the work of `bytes` more bytes of text. */
+void snrq_split_work_add(snrq_split_work *work, size_t bytes);
+void snrq_split_work_destroy(snrq_split_work **work);
+
+/* A text being cut: {.split, .text, .bytes} and the rest zero at first. */
+typedef struct snrq_cutting {
+    const snrq_split *split; /* borrowed */
+    const char *text;        /* [bytes] borrowed, valid UTF-8 */
+    size_t bytes;
+    size_t done; /* end of the last piece; `bytes`: all are told */
+    size_t match_end, search;
+} snrq_cutting;
+
+/* The next piece: a match, or what lies before the next one. Never empty while done < bytes. */
+snrq_status snrq_split_next(snrq_cutting *cutting, snrq_split_work *work, size_t *begin,
+                            size_t *end);
+
+/* The characters that stand for bytes in byte-level text. */
+typedef struct snrq_byte_alphabet {
+    char text[256][2]; /* UTF-8 of the character of each byte */
+    uint8_t length[256];
+    int16_t bytes[324]; /* of each character; -1: it stands for none */
+} snrq_byte_alphabet;
+
+void snrq_byte_alphabet_create(snrq_byte_alphabet *out);
+/* Appends the characters of all bytes. */
+snrq_status snrq_bytes_spell(const snrq_byte_alphabet *alphabet, const char *text, size_t bytes,
+                             snrq_buffer *out);
+/* Appends the bytes that `text` stands for; text with any other character is appended as it is. */
+snrq_status snrq_bytes_read(const snrq_byte_alphabet *alphabet, const char *text, size_t bytes,
+                            snrq_buffer *out);
+
+/* Cuts one inside the other, then what becomes of the pieces. */
 typedef struct snrq_pre_tokenizer {
-    enum { SNRQ_WHOLE, SNRQ_METASPACE } kind;
-    enum { SNRQ_PREPEND_NEVER, SNRQ_PREPEND_FIRST, SNRQ_PREPEND_ALWAYS } prepend;
+    snrq_split *splits[SNRQ_MAX_STEPS];
+    int count;
+    int spaced; /* in front of which cut a piece gets a space if it begins with none; -1: nowhere */
+    enum { SNRQ_PLAIN, SNRQ_METASPACE, SNRQ_BYTE_LEVEL } kind;
+    enum { SNRQ_PREPEND_NEVER, SNRQ_PREPEND_FIRST, SNRQ_PREPEND_ALWAYS } prepend; /* METASPACE */
     snrq_replacement space; /* " " to the replacement character */
-    bool split;             /* a word begins at every replacement character */
+    bool cut_at_spaces;     /* a word begins at every replacement character */
 } snrq_pre_tokenizer;
 
 snrq_status snrq_normalizer_read(const char *file, const json_t *root, snrq_normalizer *out);
 void snrq_normalizer_free(snrq_normalizer *normalizer);
-snrq_status snrq_pre_tokenizer_read(const char *file, const json_t *root, snrq_pre_tokenizer *out);
 void snrq_replacement_free(snrq_replacement *replacement);
 /* Reads {"pattern": {"String": ...}, "content": ...}. */
 snrq_status snrq_replacement_read(const char *where, const json_t *object, snrq_replacement *out);
@@ -152,12 +236,32 @@ snrq_status snrq_replace(const snrq_replacement *replacement, const char *text, 
 /* Normalizes `text` into `out` (overwritten), with `scratch` as a second buffer. */
 snrq_status snrq_normalize(const snrq_normalizer *normalizer, const char *text, size_t bytes,
                            snrq_buffer *out, snrq_buffer *scratch);
-/* Prepares a piece for cutting into words; `first`: it begins where the whole text begins. */
-snrq_status snrq_pre_tokenize(const snrq_pre_tokenizer *pre_tokenizer, const char *text,
-                              size_t bytes, bool first, snrq_buffer *out);
-/* End of the word that begins at `begin` < bytes. */
-size_t snrq_word_end(const snrq_pre_tokenizer *pre_tokenizer, const char *text, size_t bytes,
-                     size_t begin);
+/* Fills an empty replacement. Limits apply; `key` is what they are for. */
+snrq_status snrq_replacement_set(const char *where, const char *key, const char *from,
+                                 const char *to, snrq_replacement *out);
+/* A key that holds just one character, as UTF-8 of *bytes bytes (borrowed). */
+snrq_status snrq_json_character(const char *where, const json_t *object, const char *key,
+                                const char **text, size_t *bytes);
+
+snrq_status snrq_pre_tokenizer_read(const char *file, const json_t *root, snrq_pre_tokenizer *out);
+void snrq_pre_tokenizer_free(snrq_pre_tokenizer *pre_tokenizer);
+
+/* What receives the words of a piece, one after the other. */
+typedef snrq_status (*snrq_word_function)(void *user, const char *word, size_t bytes);
+
+/* Working memory of the pre-tokenizer; {.put, .user} and the rest zero is empty. */
+typedef struct snrq_words {
+    snrq_split_work *split;
+    snrq_buffer spaced, replaced;
+    snrq_word_function put;
+    void *user;
+} snrq_words;
+
+/* Hands the words of a piece to work->put. `first`: the piece begins where the whole text does.
+ * Words of a byte-level tokenizer are still plain bytes. */
+snrq_status snrq_words_of(const snrq_pre_tokenizer *pre_tokenizer, snrq_words *work,
+                          const char *text, size_t bytes, bool first);
+void snrq_words_free(snrq_words *work);
 
 typedef struct snrq_added_token {
     int32_t id;
@@ -207,7 +311,8 @@ typedef struct snrq_decoder_step {
         SNRQ_DECODE_BYTES,
         SNRQ_DECODE_FUSE,
         SNRQ_DECODE_STRIP,
-        SNRQ_DECODE_METASPACE
+        SNRQ_DECODE_METASPACE,
+        SNRQ_DECODE_BYTE_LEVEL
     } kind;
     snrq_replacement replacement; /* REPLACE; STRIP and METASPACE: from is the character */
     int64_t start, stop;          /* STRIP: most characters at either end */
@@ -223,14 +328,15 @@ typedef struct snrq_decoder {
 snrq_status snrq_decoder_read(const char *file, const json_t *root, snrq_decoder *out);
 void snrq_decoder_free(snrq_decoder *decoder);
 /* Appends the text of the tokens; every id must be present in the vocabulary. */
-snrq_status snrq_decode(const snrq_decoder *decoder, const snrq_vocabulary *vocabulary,
-                        const int32_t *ids, int64_t count, bool skip_special, snrq_buffer *out);
+snrq_status snrq_decode(const snrq_tokenizer *tokenizer, const int32_t *ids, int64_t count,
+                        bool skip_special, snrq_buffer *out);
 
 struct snrq_tokenizer {
     snrq_vocabulary vocabulary;
     snrq_added_set raw, normalized;
     snrq_normalizer normalizer;
     snrq_pre_tokenizer pre_tokenizer;
+    snrq_byte_alphabet alphabet;
     snrq_template post;
     snrq_decoder decoder;
 };

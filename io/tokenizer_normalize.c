@@ -1,4 +1,4 @@
-/* Normalizer and pre-tokenizer: what happens to a piece of text before byte pair encoding. */
+/* Normalizer: what happens to a piece of text before it is cut into words; and replacing. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +14,26 @@ static snrq_status copy_string(const char *where, const char *key, const char *t
                          *bytes, SNRQ_MAX_AFFIX);
     SNRQ_TRY(snrq_allocate(*bytes + 1, 1, key, out));
     memcpy(*out, text, *bytes);
+    return SNRQ_OK;
+}
+
+snrq_status snrq_replacement_set(const char *where, const char *key, const char *from,
+                                 const char *to, snrq_replacement *out)
+{
+    SNRQ_TRY(copy_string(where, key, from, &out->from, &out->from_bytes));
+    return copy_string(where, key, to, &out->to, &out->to_bytes);
+}
+
+snrq_status snrq_json_character(const char *where, const json_t *object, const char *key,
+                                const char **text, size_t *bytes)
+{
+    char shown[SNRQ_SHOWN];
+    *bytes = 0;
+    SNRQ_TRY(snrq_json_string(where, object, key, NULL, text));
+    if ((*text)[0] != '\0') snrq_utf8_next(*text, bytes);
+    if (*bytes == 0 || (*text)[*bytes] != '\0')
+        return snrq_fail(SNRQ_BAD_DATA, "%s: %s: expected one character, found \"%s\"", where, key,
+                         snrq_shown(*text, shown));
     return SNRQ_OK;
 }
 
@@ -35,8 +55,7 @@ snrq_status snrq_replacement_read(const char *where, const json_t *object, snrq_
     SNRQ_TRY(snrq_json_string(where, pattern, "String", NULL, &from));
     SNRQ_TRY(snrq_json_string(where, object, "content", NULL, &to));
     if (from[0] == '\0') return snrq_fail(SNRQ_BAD_DATA, "%s: the pattern is empty", where);
-    SNRQ_TRY(copy_string(where, "pattern", from, &out->from, &out->from_bytes));
-    return copy_string(where, "content", to, &out->to, &out->to_bytes);
+    return snrq_replacement_set(where, "pattern or content", from, to, out);
 }
 
 /* Where the pattern occurs next, at or after `at`; `bytes` if nowhere. */
@@ -70,6 +89,7 @@ snrq_status snrq_replace(const snrq_replacement *replacement, const char *text, 
 static snrq_status normalizer_add(const char *where, const json_t *object, int depth,
                                   snrq_normalizer *out)
 {
+    static const char *const forms[] = {"NFC", "NFD", "NFKC", "NFKD"}; /* as the enum */
     const char *type, *prefix;
     char shown[SNRQ_SHOWN];
     SNRQ_TRY(snrq_json_string(where, object, "type", NULL, &type));
@@ -88,14 +108,23 @@ static snrq_status normalizer_add(const char *where, const json_t *object, int d
     }
     if (out->count == SNRQ_MAX_STEPS)
         return snrq_fail(SNRQ_BAD_DATA, "%s: more than %d steps", where, SNRQ_MAX_STEPS);
-    snrq_replacement *step = &out->steps[out->count++];
-    if (strcmp(type, "Replace") == 0) return snrq_replacement_read(where, object, step);
+    snrq_normalizer_step *step = &out->steps[out->count++];
+    if (strcmp(type, "Replace") == 0)
+        return snrq_replacement_read(where, object, &step->replacement);
     if (strcmp(type, "Prepend") == 0) {
+        step->kind = SNRQ_PREPEND;
         SNRQ_TRY(snrq_json_string(where, object, "prepend", NULL, &prefix));
-        return copy_string(where, "prepend", prefix, &step->to, &step->to_bytes);
+        return copy_string(where, "prepend", prefix, &step->replacement.to,
+                           &step->replacement.to_bytes);
+    }
+    step->kind = SNRQ_UNICODE;
+    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
+        step->form = (snrq_unicode_form)i;
+        if (strcmp(type, forms[i]) == 0) return SNRQ_OK;
     }
     return snrq_fail(SNRQ_BAD_DATA,
-                     "%s: type \"%s\" is not supported (supported: Sequence, Prepend, Replace)",
+                     "%s: type \"%s\" is not supported (supported: Sequence, Prepend, Replace, "
+                     "NFC, NFD, NFKC, NFKD)",
                      where, snrq_shown(type, shown));
 }
 
@@ -110,8 +139,26 @@ snrq_status snrq_normalizer_read(const char *file, const json_t *root, snrq_norm
 
 void snrq_normalizer_free(snrq_normalizer *normalizer)
 {
-    for (int i = 0; i < normalizer->count; i++) snrq_replacement_free(&normalizer->steps[i]);
+    for (int i = 0; i < normalizer->count; i++)
+        snrq_replacement_free(&normalizer->steps[i].replacement);
     normalizer->count = 0;
+}
+
+/* Appends what one step makes of `text`. */
+static snrq_status normalizer_apply(const snrq_normalizer_step *step, const char *text,
+                                    size_t bytes, snrq_buffer *out)
+{
+    switch (step->kind) {
+    case SNRQ_REPLACE:
+        return snrq_replace(&step->replacement, text, bytes, out);
+    case SNRQ_UNICODE:
+        return snrq_unicode_normalize(step->form, text, bytes, out);
+    case SNRQ_PREPEND:
+        break;
+    }
+    if (bytes == 0) return SNRQ_OK;
+    SNRQ_TRY(snrq_buffer_append(out, step->replacement.to, step->replacement.to_bytes));
+    return snrq_buffer_append(out, text, bytes);
 }
 
 snrq_status snrq_normalize(const snrq_normalizer *normalizer, const char *text, size_t bytes,
@@ -120,14 +167,8 @@ snrq_status snrq_normalize(const snrq_normalizer *normalizer, const char *text, 
     out->used = 0;
     SNRQ_TRY(snrq_buffer_append(out, text, bytes));
     for (int i = 0; i < normalizer->count; i++) {
-        const snrq_replacement *step = &normalizer->steps[i];
         scratch->used = 0;
-        if (step->from != NULL) {
-            SNRQ_TRY(snrq_replace(step, out->data, out->used, scratch));
-        } else if (out->used > 0) {
-            SNRQ_TRY(snrq_buffer_append(scratch, step->to, step->to_bytes));
-            SNRQ_TRY(snrq_buffer_append(scratch, out->data, out->used));
-        }
+        SNRQ_TRY(normalizer_apply(&normalizer->steps[i], out->data, out->used, scratch));
         if (scratch->used / SNRQ_MAX_GROWTH > bytes + SNRQ_MAX_AFFIX)
             return snrq_fail(
                 SNRQ_BAD_DATA,
@@ -138,82 +179,4 @@ snrq_status snrq_normalize(const snrq_normalizer *normalizer, const char *text, 
         *scratch = swapped;
     }
     return SNRQ_OK;
-}
-
-/* The older spelling: add_prefix_space instead of prepend_scheme. */
-static snrq_status read_prepend(const char *where, const json_t *object, snrq_pre_tokenizer *out)
-{
-    bool prefix;
-    const char *scheme;
-    char shown[SNRQ_SHOWN];
-    SNRQ_TRY(snrq_json_boolean(where, object, "add_prefix_space", true, &prefix));
-    SNRQ_TRY(
-        snrq_json_string(where, object, "prepend_scheme", prefix ? "always" : "never", &scheme));
-    if (strcmp(scheme, "first") == 0)
-        out->prepend = SNRQ_PREPEND_FIRST;
-    else if (strcmp(scheme, "always") == 0)
-        out->prepend = SNRQ_PREPEND_ALWAYS;
-    else if (strcmp(scheme, "never") == 0)
-        out->prepend = SNRQ_PREPEND_NEVER;
-    else
-        return snrq_fail(
-            SNRQ_BAD_DATA,
-            "%s: prepend_scheme \"%s\" is not supported (supported: first, always, never)", where,
-            snrq_shown(scheme, shown));
-    return SNRQ_OK;
-}
-
-snrq_status snrq_pre_tokenizer_read(const char *file, const json_t *root, snrq_pre_tokenizer *out)
-{
-    char where[SNRQ_WHERE], shown[SNRQ_SHOWN];
-    const char *type, *replacement;
-    size_t end = 0;
-    const json_t *object = json_object_get(root, "pre_tokenizer");
-    out->kind = SNRQ_WHOLE;
-    if (object == NULL || json_is_null(object)) return SNRQ_OK;
-    snprintf(where, sizeof where, "%s: pre_tokenizer", file);
-    SNRQ_TRY(snrq_json_string(where, object, "type", NULL, &type));
-    if (strcmp(type, "Metaspace") != 0)
-        return snrq_fail(SNRQ_BAD_DATA,
-                         "%s: type \"%s\" is not supported (supported: Metaspace, or null)", where,
-                         snrq_shown(type, shown));
-    out->kind = SNRQ_METASPACE;
-    SNRQ_TRY(snrq_json_string(where, object, "replacement", NULL, &replacement));
-    if (replacement[0] != '\0') snrq_utf8_next(replacement, &end);
-    if (end == 0 || replacement[end] != '\0')
-        return snrq_fail(SNRQ_BAD_DATA, "%s: replacement: expected one character, found \"%s\"",
-                         where, snrq_shown(replacement, shown));
-    SNRQ_TRY(snrq_json_boolean(where, object, "split", true, &out->split));
-    SNRQ_TRY(read_prepend(where, object, out));
-    SNRQ_TRY(copy_string(where, "space", " ", &out->space.from, &out->space.from_bytes));
-    return copy_string(where, "replacement", replacement, &out->space.to, &out->space.to_bytes);
-}
-
-static bool begins_with(const char *text, size_t bytes, const char *prefix, size_t length)
-{
-    return bytes >= length && memcmp(text, prefix, length) == 0;
-}
-
-snrq_status snrq_pre_tokenize(const snrq_pre_tokenizer *pre_tokenizer, const char *text,
-                              size_t bytes, bool first, snrq_buffer *out)
-{
-    const snrq_replacement *space = &pre_tokenizer->space;
-    out->used = 0;
-    bool wanted = pre_tokenizer->prepend == SNRQ_PREPEND_ALWAYS ||
-                  (pre_tokenizer->prepend == SNRQ_PREPEND_FIRST && first);
-    bool there =
-        begins_with(text, bytes, " ", 1) || begins_with(text, bytes, space->to, space->to_bytes);
-    if (wanted && !there) SNRQ_TRY(snrq_buffer_append(out, space->to, space->to_bytes));
-    return snrq_replace(space, text, bytes, out);
-}
-
-size_t snrq_word_end(const snrq_pre_tokenizer *pre_tokenizer, const char *text, size_t bytes,
-                     size_t begin)
-{
-    if (pre_tokenizer->kind != SNRQ_METASPACE || !pre_tokenizer->split) return bytes;
-    const snrq_replacement *space = &pre_tokenizer->space;
-    size_t end = begin;
-    do snrq_utf8_next(text, &end);
-    while (end < bytes && !begins_with(text + end, bytes - end, space->to, space->to_bytes));
-    return end;
 }

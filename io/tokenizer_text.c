@@ -4,18 +4,23 @@
 
 #include "io/tokenizer_internal.h"
 
+snrq_status snrq_buffer_reserve(snrq_buffer *buffer, size_t bytes)
+{
+    if (bytes <= buffer->capacity - buffer->used) return SNRQ_OK;
+    size_t need = buffer->used + bytes, capacity = buffer->capacity + buffer->capacity / 2;
+    if (capacity < need) capacity = need;
+    if (capacity < 64) capacity = 64;
+    char *grown = need < bytes ? NULL : realloc(buffer->data, capacity);
+    if (grown == NULL)
+        return snrq_fail(SNRQ_INTERNAL, "cannot allocate %zu bytes for text", capacity);
+    buffer->data = grown;
+    buffer->capacity = capacity;
+    return SNRQ_OK;
+}
+
 snrq_status snrq_buffer_append(snrq_buffer *buffer, const char *data, size_t bytes)
 {
-    if (bytes > buffer->capacity - buffer->used) {
-        size_t need = buffer->used + bytes, capacity = buffer->capacity + buffer->capacity / 2;
-        if (capacity < need) capacity = need;
-        if (capacity < 64) capacity = 64;
-        char *grown = need < bytes ? NULL : realloc(buffer->data, capacity);
-        if (grown == NULL)
-            return snrq_fail(SNRQ_INTERNAL, "cannot allocate %zu bytes for text", capacity);
-        buffer->data = grown;
-        buffer->capacity = capacity;
-    }
+    SNRQ_TRY(snrq_buffer_reserve(buffer, bytes));
     if (bytes > 0) memcpy(buffer->data + buffer->used, data, bytes);
     buffer->used += bytes;
     return SNRQ_OK;
@@ -35,20 +40,28 @@ snrq_status snrq_ids_append(snrq_ids *ids, int32_t id)
     return SNRQ_OK;
 }
 
-/* Bytes of the character at `position`, 0 if there is none that is valid (Unicode standard, table
- * 3-7). */
-static size_t valid_character(const unsigned char *text, size_t bytes, size_t position)
+/* Bytes at `position` that begin or make up a valid character, at least 1; *whole: they make it up
+ * (Unicode standard, table 3-7). */
+static size_t character_bytes(const unsigned char *text, size_t bytes, size_t position, bool *whole)
 {
     unsigned char first = text[position];
-    size_t length = first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
-    if (length == 0 || length > bytes - position) return 0;
-    unsigned char second = text[position + 1];
-    unsigned char low = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
-    unsigned char high = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
-    if (second < low || second > high) return 0;
-    for (size_t i = 2; i < length; i++)
-        if ((text[position + i] & 0xc0) != 0x80) return 0;
-    return length;
+    size_t length = first < 0x80   ? 1
+                    : first < 0xc2 ? 0
+                    : first < 0xe0 ? 2
+                    : first < 0xf0 ? 3
+                    : first < 0xf5 ? 4
+                                   : 0;
+    size_t good = 1;
+    for (; good < length && good < bytes - position; good++) {
+        unsigned char next = text[position + good], low = 0x80, high = 0xbf;
+        if (good == 1) {
+            low = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
+            high = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
+        }
+        if (next < low || next > high) break;
+    }
+    *whole = good == length;
+    return good;
 }
 
 size_t snrq_utf8_check(const char *text, size_t bytes)
@@ -56,11 +69,27 @@ size_t snrq_utf8_check(const char *text, size_t bytes)
     const unsigned char *from = (const unsigned char *)text;
     size_t position = 0;
     while (position < bytes) {
-        size_t length = from[position] < 0x80 ? 1 : valid_character(from, bytes, position);
-        if (length == 0) return position;
+        bool whole = true;
+        size_t length = from[position] < 0x80 ? 1 : character_bytes(from, bytes, position, &whole);
+        if (!whole) return position;
         position += length;
     }
     return bytes;
+}
+
+snrq_status snrq_utf8_repair(const char *text, size_t bytes, snrq_buffer *out)
+{
+    const unsigned char *from = (const unsigned char *)text;
+    for (size_t done = 0; done < bytes;) {
+        bool whole;
+        size_t good = snrq_utf8_check(text + done, bytes - done);
+        SNRQ_TRY(snrq_buffer_append(out, text + done, good));
+        done += good;
+        if (done == bytes) break;
+        SNRQ_TRY(snrq_buffer_append(out, "\xef\xbf\xbd", 3));
+        done += character_bytes(from, bytes, done, &whole);
+    }
+    return SNRQ_OK;
 }
 
 uint32_t snrq_utf8_next(const char *text, size_t *position)

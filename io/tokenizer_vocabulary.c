@@ -106,17 +106,29 @@ int32_t snrq_vocabulary_find(const snrq_vocabulary *vocabulary, const char *text
     return -1;
 }
 
+/* Whether the text is one character. */
+static bool is_character(const char *text)
+{
+    size_t position = 0;
+    if (text[0] != '\0') snrq_utf8_next(text, &position);
+    return position > 0 && text[position] == '\0';
+}
+
 /* Enters the model's tokens: text, hash table, characters. */
 static snrq_status read_tokens(const char *where, const json_t *vocab, snrq_vocabulary *vocabulary)
 {
     const char *text;
     json_t *value;
-    size_t count = json_object_size(vocab), slots = 16;
+    size_t count = json_object_size(vocab), slots = 16, characters = 0;
     while (slots / 2 < count) slots *= 2;
     SNRQ_TRY(snrq_allocate(slots, sizeof *vocabulary->slots, "vocabulary", &vocabulary->slots));
     memset(vocabulary->slots, 0xff, slots * sizeof *vocabulary->slots);
     vocabulary->slot_mask = slots - 1;
-    SNRQ_TRY(snrq_map_create(count, "table of characters", &vocabulary->characters));
+    json_object_foreach((json_t *)vocab, text, value)
+    {
+        characters += is_character(text);
+    }
+    SNRQ_TRY(snrq_map_create(characters, "table of characters", &vocabulary->characters));
     json_object_foreach((json_t *)vocab, text, value)
     {
         int64_t id = json_integer_value(value);
@@ -126,9 +138,8 @@ static snrq_status read_tokens(const char *where, const json_t *vocab, snrq_voca
         size_t slot = slot_of(vocabulary, text, bytes);
         while (vocabulary->slots[slot] >= 0) slot = (slot + 1) & vocabulary->slot_mask;
         vocabulary->slots[slot] = (int32_t)id;
-        if (bytes == 0) continue;
-        uint32_t character = snrq_utf8_next(text, &position);
-        if (position == bytes) snrq_map_put(&vocabulary->characters, character, (uint64_t)id);
+        if (is_character(text))
+            snrq_map_put(&vocabulary->characters, snrq_utf8_next(text, &position), (uint64_t)id);
     }
     return SNRQ_OK;
 }

@@ -11,6 +11,7 @@
 #include "pipeline/options.h"
 #include "pipeline/quantize.h"
 #include "pipeline/round.h"
+#include "pipeline/tokenize.h"
 
 /* --threads, or OMP_NUM_THREADS, or the cores this process may use shared evenly by the ranks of
  * the node. */
@@ -37,6 +38,8 @@ static snrq_status run_command(const snrq_context *context, const snrq_options *
         return snrq_verify(context, options);
     case SNRQ_COMMAND_ROUND:
         return snrq_round(context, options);
+    case SNRQ_COMMAND_TOKENIZE:
+        return snrq_tokenize(context, options);
     }
     return snrq_fail(SNRQ_INTERNAL, "no command");
 }

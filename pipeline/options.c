@@ -30,16 +30,22 @@ enum {
     E = SNRQ_COMMAND_EVALUATE,
     I = SNRQ_COMMAND_INSPECT,
     V = SNRQ_COMMAND_VERIFY,
-    R = SNRQ_COMMAND_ROUND
+    R = SNRQ_COMMAND_ROUND,
+    T = SNRQ_COMMAND_TOKENIZE
 };
 #define FIELD(name) offsetof(snrq_options, name)
 
 static const option_row table[] = {
-    {"output", 'o', TEXT, FIELD(output), NULL, 0, 0, NULL, Q | R, false, "OUT",
-     "what to write: a directory (an unfinished one is resumed); of round, a safetensors file"},
+    {"output", 'o', TEXT, FIELD(output), NULL, 0, 0, NULL, Q | R | T, false, "OUT",
+     "what to write: a directory (an unfinished one is resumed); of round, a safetensors file; of "
+     "tokenize, a file"},
     {"calibration", 0, TEXT, FIELD(calibration), NULL, 0, 0, NULL, Q, false, "TEXT",
      "calibration text (UTF-8)"},
-    {"text", 0, TEXT, FIELD(text), NULL, 0, 0, NULL, E, false, "TEXT", "held-out text (UTF-8)"},
+    {"text", 0, TEXT, FIELD(text), NULL, 0, 0, NULL, E | T, false, "TEXT",
+     "text (UTF-8): held-out text; of tokenize, what becomes int32 little-endian token ids, with "
+     "the special tokens that the model puts around a text"},
+    {"decode", 0, TEXT, FIELD(decode), NULL, 0, 0, NULL, T, false, "IDS",
+     "int32 little-endian token ids that become text again, without the special tokens around it"},
     {"token-file", 0, TEXT, FIELD(token_file), NULL, 0, 0, NULL, Q | E, false, "FILE",
      "int32 little-endian token ids instead of a text, cut into windows in order"},
     {"bits", 0, INTEGER, FIELD(bits), "4", 2, 8, NULL, Q | R, true, "B", "bits per weight"},
@@ -88,7 +94,7 @@ static const option_row table[] = {
      "process grid of the factorization; default: by matrix size"},
     {"threads", 0, INTEGER, FIELD(threads), "0", 0, 4096, NULL, Q | E | R, false, "N",
      "threads per rank; 0: OMP_NUM_THREADS, or the node's cores shared evenly"},
-    {"json", 0, FLAG, FIELD(json), NULL, 1, 1, NULL, E | I | V | R, false, NULL,
+    {"json", 0, FLAG, FIELD(json), NULL, 1, 1, NULL, E | I | V | R | T, false, NULL,
      "one JSON object on standard output"},
     {"dry-run", 0, FLAG, FIELD(dry_run), NULL, 1, 1, NULL, Q, false, NULL,
      "check everything, print the plan, write nothing"},
@@ -113,6 +119,10 @@ static const command_row commands[] = {
     {"round", "CASE", SNRQ_COMMAND_ROUND,
      "round one layer from W, H, D, E in a safetensors file; for tests and research",
      "snrq round CASE.safetensors --bits 3 --group-size 64 --method ksnrq -o RESULT.safetensors"},
+    {"tokenize", "MODEL", SNRQ_COMMAND_TOKENIZE,
+     "text to a file of token ids, as --token-file reads it, and back",
+     "snrq tokenize MODEL --text text.txt -o ids.i32\n  snrq tokenize MODEL --decode ids.i32 -o "
+     "text.txt"},
     {"verify", "OUT", SNRQ_COMMAND_VERIFY, "check every committed file against the manifest",
      "snrq verify OUT"},
 };
@@ -289,6 +299,13 @@ static snrq_status check_required(const command_row *command, const snrq_options
     }
     if (o->command == SNRQ_COMMAND_EVALUATE && (o->text == NULL) == (o->token_file == NULL))
         return snrq_fail(SNRQ_USAGE, "evaluate: give either --text TEXT or --token-file FILE");
+    if (o->command == SNRQ_COMMAND_TOKENIZE) {
+        if ((o->text == NULL) == (o->decode == NULL))
+            return snrq_fail(SNRQ_USAGE, "tokenize: give either --text TEXT or --decode IDS");
+        if (o->output == NULL)
+            return snrq_fail(SNRQ_USAGE, "tokenize: -o OUT is missing; example: %s",
+                             command->example);
+    }
     return SNRQ_OK;
 }
 
@@ -355,7 +372,8 @@ snrq_status snrq_options_parse(int argc, char **argv, snrq_options *o, char **he
     if (command == NULL)
         return snrq_fail(
             SNRQ_USAGE,
-            "unknown command '%s'; expected quantize, evaluate, inspect, verify or round", argv[1]);
+            "unknown command '%s'; expected quantize, evaluate, inspect, round, tokenize or verify",
+            argv[1]);
     o->command = command->command;
     bool wants_help = false;
     SNRQ_TRY(parse_arguments(command, argc - 1, argv + 1, o, &wants_help));

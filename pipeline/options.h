@@ -14,7 +14,8 @@ typedef enum snrq_command {
     SNRQ_COMMAND_EVALUATE = 2,
     SNRQ_COMMAND_INSPECT = 4,
     SNRQ_COMMAND_VERIFY = 8,
-    SNRQ_COMMAND_ROUND = 16
+    SNRQ_COMMAND_ROUND = 16,
+    SNRQ_COMMAND_TOKENIZE = 32
 } snrq_command;
 
 typedef enum snrq_method {
@@ -37,7 +38,7 @@ typedef enum snrq_grid_kind { SNRQ_GRID_MINMAX, SNRQ_GRID_MSE, SNRQ_GRID_HESSIAN
 typedef struct snrq_options {
     snrq_command command;
     const char *path; /* the positional argument: MODEL or OUT */
-    const char *output, *calibration, *text, *token_file, *reference, *logprobs;
+    const char *output, *calibration, *text, *token_file, *decode, *reference, *logprobs;
     int64_t bits, group_size; /* group_size 0: per channel */
     bool asymmetric;
     int64_t method, beam;

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the asan preset in a folder and runs its unit and rank tests there: memory errors, leaks, undefined behaviour.
+# Builds the asan preset in a folder and runs its unit and rank tests and the fuzz corpora there: memory errors, leaks,
+# undefined behaviour.
 # usage: check_sanitized.sh FOLDER GENERATOR COMPILER
 # With 2 ranks only: the start of MPI takes seconds for each rank here. Skipped where the compiler has no sanitizers.
 set -euo pipefail
@@ -14,4 +15,4 @@ if ! echo 'int main(void) { return 0; }' |
 fi
 cmake --preset asan -B "$folder" -G "$generator" -DCMAKE_C_COMPILER="$compiler" -DSNRQ_TEST_RANKS=2
 cmake --build "$folder" --parallel 2
-ctest --test-dir "$folder" -L 'unit|ranks' --no-tests=error --output-on-failure -j 2
+ctest --test-dir "$folder" -L 'unit|ranks|fuzz' --no-tests=error --output-on-failure -j 2

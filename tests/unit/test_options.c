@@ -123,6 +123,9 @@ static void missing_parts_are_named(void)
     refuses("quantize M --calibration T", "-o OUT");
     refuses("quantize M -o OUT", "--calibration");
     refuses("evaluate M", "--text");
+    refuses("tokenize M -o F", "--decode");
+    refuses("tokenize M -o F --text T --decode T", "either");
+    refuses("tokenize M --text T", "-o OUT");
 }
 
 static void help_lists_the_options_of_a_command(void)

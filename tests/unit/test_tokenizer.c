@@ -7,7 +7,28 @@
 #include "io/tokenizer_internal.h"
 #include "tests/unit/test_small_tokenizer.h"
 
-static int check_line(const snrq_tokenizer *tokenizer, const char *line, size_t bytes)
+/* Whether decoding gives the text again. Byte-level tokenizers lose nothing but what their
+ * normalizer changes. */
+static bool comes_back(const snrq_tokenizer *tokenizer, const char *text, size_t bytes,
+                       const int32_t *ids, int64_t count)
+{
+    snrq_buffer normal = {0}, scratch = {0};
+    char *back = NULL;
+    size_t back_bytes = 0;
+    snrq_status status = snrq_normalize(&tokenizer->normalizer, text, bytes, &normal, &scratch);
+    snrq_tokenizer_trim(tokenizer, &ids, &count);
+    if (status == SNRQ_OK)
+        status = snrq_tokenizer_decode(tokenizer, ids, count, false, &back, &back_bytes);
+    bool same = status == SNRQ_OK && back_bytes == normal.used &&
+                (back_bytes == 0 || memcmp(back, normal.data, back_bytes) == 0);
+    free(normal.data);
+    free(scratch.data);
+    free(back);
+    return same;
+}
+
+static int check_line(const snrq_tokenizer *tokenizer, const char *line, size_t bytes,
+                      bool lossless)
 {
     json_t *root = json_loadb(line, bytes, JSON_ALLOW_NUL, NULL);
     const json_t *text = json_object_get(root, "text"), *expected = json_object_get(root, "ids");
@@ -18,13 +39,17 @@ static int check_line(const snrq_tokenizer *tokenizer, const char *line, size_t 
     int wrong = root == NULL || status != SNRQ_OK || (size_t)count != json_array_size(expected);
     for (int64_t i = 0; !wrong && i < count; i++)
         wrong = ids[i] != json_integer_value(json_array_get(expected, (size_t)i));
+    if (!wrong && lossless)
+        wrong =
+            !comes_back(tokenizer, json_string_value(text), json_string_length(text), ids, count);
     free(ids);
     json_decref(root);
     return wrong;
 }
 
-/* Every line of `vectors` [JSON lines {"text", "ids"}] is encoded exactly. */
-static void check_vectors(const char *directory, const char *vectors)
+/* Every line of `vectors` [JSON lines {"text", "ids"}] is encoded exactly, and decoded if that is
+ * possible. */
+static void check_vectors(const char *directory, const char *vectors, bool lossless)
 {
     snrq_tokenizer *tokenizer;
     char *data;
@@ -35,7 +60,7 @@ static void check_vectors(const char *directory, const char *vectors)
         for (size_t begin = 0; begin < bytes; lines++) {
             const char *end = memchr(data + begin, '\n', bytes - begin);
             size_t length = end != NULL ? (size_t)(end - data) - begin : bytes - begin;
-            wrong += check_line(tokenizer, data + begin, length);
+            wrong += check_line(tokenizer, data + begin, length, lossless);
             begin += length + 1;
         }
         snrq_tokenizer_destroy(&tokenizer);
@@ -48,21 +73,28 @@ static void check_vectors(const char *directory, const char *vectors)
 
 static void recorded_vectors_of_real_tokenizers_are_met(void)
 {
-    static const char *const directories[] = {
-        "data/models/stories3M",
-        "data/models/stories260K",
-        "data/models/fixtures/tiny_llama2",
-        "data/models/fixtures/strong_mistral",
-        "data/models/fixtures/tiny_phi3",
-        "data/tokenizers/llama2",
-        "data/tokenizers/phi3",
+    static const struct {
+        const char *name;
+        bool lossless;
+    } directories[] = {
+        {"data/models/stories3M", false},
+        {"data/models/stories260K", false},
+        {"data/models/fixtures/tiny_llama2", false},
+        {"data/models/fixtures/tiny_phi3", false},
+        {"data/models/fixtures/strong_llama3", true},
+        {"data/models/fixtures/strong_mistral", false},
+        {"data/models/fixtures/strong_qwen3", true},
+        {"data/tokenizers/llama2", false},
+        {"data/tokenizers/llama3", true},
+        {"data/tokenizers/phi3", false},
+        {"data/tokenizers/qwen3", true},
     };
     for (size_t i = 0; i < sizeof directories / sizeof directories[0]; i++) {
         char vectors[PATH_MAX + 32];
-        const char *path = test_data("SNRQ_SHARED", directories[i]);
+        const char *path = test_data("SNRQ_SHARED", directories[i].name);
         if (path == NULL) continue;
         snprintf(vectors, sizeof vectors, "%s/vectors.jsonl", path);
-        check_vectors(path, vectors);
+        check_vectors(path, vectors, directories[i].lossless);
     }
 }
 
@@ -73,7 +105,7 @@ static void recorded_vectors_of_the_bundled_model_are_met(void)
     if (path == NULL) return;
     snprintf(directory, sizeof directory, "%.*s", (int)(strrchr(path, '/') - path), path);
     path = test_data("SNRQ_TEST_DATA", "vectors.jsonl");
-    if (path != NULL) check_vectors(directory, path);
+    if (path != NULL) check_vectors(directory, path, false);
 }
 
 enum { LETTERS = 4, MERGE_COUNT = 60, WORD = 300 };
@@ -226,6 +258,103 @@ static void a_long_word_takes_no_quadratic_time(void)
     snrq_tokenizer_destroy(&t);
 }
 
+/* A byte-level tokenizer: the 256 bytes, some merges, GPT-2's pattern, a special token. `model`:
+ * further keys of the model. */
+static snrq_status read_byte_level(const char *model, snrq_tokenizer **out)
+{
+    static const char *const merged[] = {"th", "the", "\u0120the", "aa", "aaaa", "\u0120\u0120"};
+    snrq_byte_alphabet alphabet;
+    json_t *vocab = json_object();
+    snrq_byte_alphabet_create(&alphabet);
+    for (int byte = 0; byte < 256; byte++) {
+        char text[3] = {alphabet.text[byte][0], 0, 0};
+        if (alphabet.length[byte] == 2) text[1] = alphabet.text[byte][1];
+        json_object_set_new(vocab, text, json_integer(byte));
+    }
+    for (int i = 0; i < 6; i++) json_object_set_new(vocab, merged[i], json_integer(256 + i));
+    json_t *root =
+        json_loads("{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},"
+                   "\"decoder\":{\"type\":\"ByteLevel\"},"
+                   "\"added_tokens\":[{\"id\":300,\"content\":\"<|a b|>\",\"special\":true}],"
+                   "\"model\":{\"merges\":[\"t h\",\"th e\",[\"\u0120\",\"the\"],\"a a\",\"aa aa\","
+                   "\"\u0120 \u0120\"]}}",
+                   0, NULL);
+    json_t *settings = json_loads(model, 0, NULL);
+    json_object_update(json_object_get(root, "model"), settings);
+    json_object_set_new(json_object_get(root, "model"), "vocab", vocab);
+    char *text = json_dumps(root, 0);
+    scratch_write_text("tokenizer.json", text);
+    free(text);
+    json_decref(settings);
+    json_decref(root);
+    return snrq_tokenizer_read(scratch(), out);
+}
+
+static void byte_level_words_are_merged_as_bytes(void)
+{
+    snrq_tokenizer *t;
+    const int32_t ids[] = {258, 300, 0xc3, 0xa4, 0xe2, 0x82, 'x', 0xff, 32};
+    if (!assert_ok(read_byte_level("{}", &t))) return;
+    encodes(t, "the the  the", "257 258 32 258");
+    encodes(t, "\xc3\xa4\n<|a b|>", "195 164 10 300");
+    decodes(t, ids, 1, " the");
+    CU_ASSERT_STRING_EQUAL(encoded(t, "aaaaa", true), "260 97");
+    char *text;
+    size_t bytes;
+    if (assert_ok(snrq_tokenizer_decode(t, ids, 9, false, &text, &bytes))) {
+        CU_ASSERT_STRING_EQUAL(text, " the<|a b|>\u00e4\ufffdx\ufffd ");
+        free(text);
+    }
+    snrq_tokenizer_destroy(&t);
+}
+
+static void a_byte_level_word_can_come_before_the_merges(void)
+{
+    snrq_tokenizer *t;
+    if (!assert_ok(read_byte_level("{\"ignore_merges\":true,\"merges\":[]}", &t))) return;
+    encodes(t, "the the th thx", "257 258 32 116 104 32 116 104 120");
+    snrq_tokenizer_destroy(&t);
+}
+
+/* The Unicode Standard's own example (table 3-11), and a character that ends too early. */
+static void what_is_no_utf8_is_replaced_in_longest_parts(void)
+{
+    static const char text[] = "a\xf1\x80\x80\xe1\x80\xc2"
+                               "b\x80"
+                               "c\x80\xbf"
+                               "d\xf0\x9f";
+    snrq_buffer out = {0};
+    assert_ok(snrq_utf8_repair(text, sizeof text - 1, &out));
+    assert_ok(snrq_buffer_append(&out, "", 1));
+    CU_ASSERT_STRING_EQUAL(out.data, "a\ufffd\ufffd\ufffdb\ufffdc\ufffd\ufffdd\ufffd");
+    free(out.data);
+}
+
+/* A long text is encoded with a cache of words, a short one without. */
+static void words_seen_before_get_the_same_ids(void)
+{
+    enum { TIMES = 200 };
+    static const char part[] = "the aaa thethe  aaaaaa <|a b|>averyveryverylongwordthatisnotkept"
+                               "becauseitislongerthanakeyofthecacheof words\nthe\n";
+    size_t bytes = sizeof part - 1;
+    int32_t *once, *all;
+    int64_t count, total;
+    int wrong = 0;
+    char *text = malloc(TIMES * bytes);
+    snrq_tokenizer *t;
+    for (size_t i = 0; text != NULL && i < TIMES; i++) memcpy(text + i * bytes, part, bytes);
+    if (text == NULL || !assert_ok(read_byte_level("{}", &t))) return;
+    assert_ok(snrq_tokenizer_encode(t, part, bytes, true, &once, &count));
+    assert_ok(snrq_tokenizer_encode(t, text, TIMES * bytes, true, &all, &total));
+    CU_ASSERT_EQUAL(total, TIMES * count);
+    for (int64_t i = 0; i < total; i++) wrong += all[i] != once[i % count];
+    CU_ASSERT_EQUAL(wrong, 0);
+    free(once);
+    free(all);
+    free(text);
+    snrq_tokenizer_destroy(&t);
+}
+
 /* A file with every kind of part, cut anywhere and with any bit turned over. */
 static void damaged_files_never_crash(void)
 {
@@ -302,6 +431,10 @@ int main(void)
         SNRQ_TEST(cutting_a_word_does_not_change_its_ids),
         SNRQ_TEST(merges_of_byte_tokens_prevent_cutting),
         SNRQ_TEST(a_long_word_takes_no_quadratic_time),
+        SNRQ_TEST(byte_level_words_are_merged_as_bytes),
+        SNRQ_TEST(a_byte_level_word_can_come_before_the_merges),
+        SNRQ_TEST(what_is_no_utf8_is_replaced_in_longest_parts),
+        SNRQ_TEST(words_seen_before_get_the_same_ids),
         SNRQ_TEST(damaged_files_never_crash),
         SNRQ_TEST(nesting_and_growth_are_bounded),
     };

@@ -263,8 +263,9 @@ static void unknown_kinds_are_refused_by_name(void)
 {
     refused("\"type\":\"Unigram\"", "",
             "model: type \"Unigram\" is not supported (supported: BPE)");
-    refused("", "\"normalizer\":{\"type\":\"NFC\"}", "normalizer: type \"NFC\"");
-    refused("", "\"pre_tokenizer\":{\"type\":\"ByteLevel\"}", "pre_tokenizer: type \"ByteLevel\"");
+    refused("", "\"normalizer\":{\"type\":\"Lowercase\"}", "normalizer: type \"Lowercase\"");
+    refused("", "\"pre_tokenizer\":{\"type\":\"Whitespace\"}",
+            "pre_tokenizer: type \"Whitespace\" is not supported (supported: Sequence, Split");
     refused("", "\"post_processor\":{\"type\":\"RobertaProcessing\"}",
             "type \"RobertaProcessing\"");
     refused("", "\"decoder\":{\"type\":\"WordPiece\"}", "decoder: type \"WordPiece\"");
