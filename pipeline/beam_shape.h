@@ -44,8 +44,7 @@ SNRQ_INLINE int snrq_beam_slot(snrq_beam_shape s, int vector, int lane)
 /* Numbers of the lanes of the v-th vector of a row. */
 SNRQ_INLINE snrq_int_lanes snrq_beam_lane_numbers(int v)
 {
-    const snrq_int_lanes first = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    return first + SNRQ_LANES * v;
+    return snrq_lanes_numbers() + SNRQ_LANES * v;
 }
 
 /* The highest of these numbers; they and it are bits that hold them all. */
@@ -59,7 +58,7 @@ SNRQ_INLINE snrq_lanes snrq_beam_pick(snrq_beam_shape s, const snrq_lanes *x, sn
 {
     snrq_lanes y = snrq_lanes_permute(x[0], from);
     for (int v = 1; v < s.vectors; v++)
-        y = snrq_lanes_select(snrq_int_lanes_equal(from / SNRQ_LANES, v - (snrq_int_lanes){0}),
+        y = snrq_lanes_select(snrq_int_lanes_equal(from / SNRQ_LANES, snrq_int_lanes_all(v)),
                               snrq_lanes_permute(x[v], from), y);
     return y;
 }
@@ -119,7 +118,7 @@ SNRQ_INLINE void snrq_beam_sort_step(snrq_beam_shape s, int run, int distance, b
 SNRQ_INLINE void snrq_beam_sort_runs(snrq_beam_shape s, int run, bool descending,
                                      snrq_int_lanes *key)
 {
-    for (int distance = run / 2; distance >= 16; distance /= 2)
+    for (int distance = run / 2; distance > 8; distance /= 2)
         snrq_beam_sort_step(s, run, distance, descending, key);
     if (run > 8) snrq_beam_sort_step(s, run, 8, descending, key);
     if (run > 4) snrq_beam_sort_step(s, run, 4, descending, key);
@@ -142,7 +141,7 @@ SNRQ_INLINE snrq_int_lanes snrq_beam_highest(snrq_beam_shape s, const snrq_int_l
 {
     snrq_int_lanes most = key[0];
     for (int v = 1; v < s.vectors; v++) most = snrq_int_lanes_max(most, key[v]);
-    if (s.rows <= 8) most = snrq_int_lanes_max(most, SNRQ_EXCHANGE(most, 8));
+    if (SNRQ_LANES > 8 && s.rows <= 8) most = snrq_int_lanes_max(most, SNRQ_EXCHANGE(most, 8));
     if (s.rows <= 4) most = snrq_int_lanes_max(most, SNRQ_EXCHANGE(most, 4));
     if (s.rows <= 2) most = snrq_int_lanes_max(most, SNRQ_EXCHANGE(most, 2));
     if (s.rows <= 1) most = snrq_int_lanes_max(most, SNRQ_EXCHANGE(most, 1));

@@ -1,5 +1,6 @@
 /* Internal to the search: SNRQ_LANES floats as one value, by the vector extensions that gcc and
- * clang share. The compiler makes of them what the machine has; each lane is computed as a float.
+ * clang share. What these have no short form for is written for AVX-512 and AVX2 by name, and
+ * plainly for all others; each lane is computed as a float in any case.
  */
 #ifndef SNRQ_LANES_H
 #define SNRQ_LANES_H
@@ -11,7 +12,12 @@
 #include <immintrin.h>
 #endif
 
+/* As many as the machine's vectors have. */
+#ifdef __AVX512F__
 enum { SNRQ_LANES = 16 };
+#else
+enum { SNRQ_LANES = 8 };
+#endif
 
 typedef float snrq_lanes __attribute__((vector_size(SNRQ_LANES * sizeof(float))));
 typedef int32_t snrq_int_lanes __attribute__((vector_size(SNRQ_LANES * sizeof(int32_t))));
@@ -23,6 +29,22 @@ static inline float snrq_madd(float a, float b, float c)
 {
 #ifdef __FP_FAST_FMAF
     return __builtin_fmaf(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
+/* The same lane by lane: by name, because compilers do not reliably make vectors of a loop of it.
+ */
+static inline snrq_lanes snrq_lanes_madd(snrq_lanes a, snrq_lanes b, snrq_lanes c)
+{
+#if defined __AVX512F__
+    return (snrq_lanes)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined __FMA__
+    return (snrq_lanes)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined __FP_FAST_FMAF
+    for (int l = 0; l < SNRQ_LANES; l++) c[l] = snrq_madd(a[l], b[l], c[l]);
+    return c;
 #else
     return a * b + c;
 #endif
@@ -45,8 +67,23 @@ static inline snrq_lanes snrq_lanes_all(float x)
     return x - (snrq_lanes){0};
 }
 
-/* The rows [count] of a pattern, again and again: lane l is rows[l % count]. count: 1, 2, 4 or 8.
- */
+static inline snrq_int_lanes snrq_int_lanes_all(int32_t x)
+{
+    return x - (snrq_int_lanes){0};
+}
+
+/* 0, 1, 2 ... */
+static inline snrq_int_lanes snrq_lanes_numbers(void)
+{
+#ifdef __AVX512F__
+    return (snrq_int_lanes){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+#else
+    return (snrq_int_lanes){0, 1, 2, 3, 4, 5, 6, 7};
+#endif
+}
+
+/* The rows [count] again and again: lane l is rows[l % count]; count is a power of 2 and less than
+ * SNRQ_LANES. */
 static inline snrq_lanes snrq_lanes_spread(const float *rows, int count)
 {
     typedef int64_t pairs __attribute__((vector_size(sizeof(snrq_lanes))));
@@ -56,28 +93,25 @@ static inline snrq_lanes snrq_lanes_spread(const float *rows, int count)
         memcpy(&pair, rows, sizeof pair);
         return (snrq_lanes)(pair - (pairs){0});
     }
-#ifdef __AVX512F__
+#if defined __AVX512F__
     if (count == 4) return (snrq_lanes)_mm512_broadcast_f32x4(_mm_loadu_ps(rows));
     return (snrq_lanes)_mm512_broadcast_f64x4(_mm256_loadu_pd((const double *)rows));
 #else
     typedef float four __attribute__((vector_size(4 * sizeof(float))));
-    typedef float eight __attribute__((vector_size(8 * sizeof(float))));
-    if (count == 4) {
-        four x;
-        memcpy(&x, rows, sizeof x);
-        return __builtin_shufflevector(x, x, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3);
-    }
-    eight x;
+    four x;
     memcpy(&x, rows, sizeof x);
-    return __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7);
+    return __builtin_shufflevector(x, x, 0, 1, 2, 3, 0, 1, 2, 3);
 #endif
 }
 
-/* The lanes for which something holds. What the compiler's own vectors have no short form for is
- * written twice: for AVX-512 and for all others. */
+/* The lanes for which something holds; one bit each, or all bits of a lane. */
 #ifdef __AVX512F__
 typedef __mmask16 snrq_mask;
+#else
+typedef snrq_int_lanes snrq_mask;
+#endif
 
+#ifdef __AVX512F__
 static inline snrq_mask snrq_lanes_less(snrq_lanes a, snrq_lanes b)
 {
     return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LT_OQ);
@@ -93,11 +127,6 @@ static inline snrq_mask snrq_int_lanes_equal(snrq_int_lanes a, snrq_int_lanes b)
     return _mm512_cmpeq_epi32_mask((__m512i)a, (__m512i)b);
 }
 
-static inline snrq_mask snrq_mask_and(snrq_mask a, snrq_mask b)
-{
-    return (snrq_mask)(a & b);
-}
-
 static inline bool snrq_mask_any(snrq_mask mask)
 {
     return mask != 0;
@@ -106,12 +135,6 @@ static inline bool snrq_mask_any(snrq_mask mask)
 static inline snrq_lanes snrq_lanes_select(snrq_mask mask, snrq_lanes yes, snrq_lanes no)
 {
     return (snrq_lanes)_mm512_mask_blend_ps(mask, (__m512)no, (__m512)yes);
-}
-
-static inline snrq_int_lanes snrq_int_lanes_select(snrq_mask mask, snrq_int_lanes yes,
-                                                   snrq_int_lanes no)
-{
-    return (snrq_int_lanes)_mm512_mask_blend_epi32(mask, (__m512i)no, (__m512i)yes);
 }
 
 static inline snrq_lanes snrq_lanes_min(snrq_lanes a, snrq_lanes b)
@@ -145,8 +168,6 @@ static inline snrq_lanes snrq_lanes_permute(snrq_lanes x, snrq_int_lanes from)
     return (snrq_lanes)_mm512_permutexvar_ps((__m512i)from, (__m512)x);
 }
 #else
-typedef snrq_int_lanes snrq_mask; /* all bits set or none */
-
 static inline snrq_mask snrq_lanes_less(snrq_lanes a, snrq_lanes b)
 {
     return a < b;
@@ -162,72 +183,78 @@ static inline snrq_mask snrq_int_lanes_equal(snrq_int_lanes a, snrq_int_lanes b)
     return a == b;
 }
 
-static inline snrq_mask snrq_mask_and(snrq_mask a, snrq_mask b)
-{
-    return a & b;
-}
-
 static inline bool snrq_mask_any(snrq_mask mask)
 {
+#ifdef __AVX2__
+    return _mm256_movemask_ps((__m256)mask) != 0;
+#else
     int64_t words[SNRQ_LANES / 2], any = 0;
     memcpy(words, &mask, sizeof words);
     for (int i = 0; i < SNRQ_LANES / 2; i++) any |= words[i];
     return any != 0;
+#endif
 }
 
 static inline snrq_lanes snrq_lanes_select(snrq_mask mask, snrq_lanes yes, snrq_lanes no)
 {
+#ifdef __AVX2__
+    return (snrq_lanes)_mm256_blendv_ps((__m256)no, (__m256)yes, (__m256)mask);
+#else
     return (snrq_lanes)(((snrq_int_lanes)yes & mask) | ((snrq_int_lanes)no & ~mask));
-}
-
-static inline snrq_int_lanes snrq_int_lanes_select(snrq_mask mask, snrq_int_lanes yes,
-                                                   snrq_int_lanes no)
-{
-    return (yes & mask) | (no & ~mask);
+#endif
 }
 
 static inline snrq_lanes snrq_lanes_min(snrq_lanes a, snrq_lanes b)
 {
+#ifdef __AVX2__
+    return (snrq_lanes)_mm256_min_ps((__m256)a, (__m256)b);
+#else
     return snrq_lanes_select(a < b, a, b);
+#endif
 }
 
 static inline snrq_lanes snrq_lanes_max(snrq_lanes a, snrq_lanes b)
 {
+#ifdef __AVX2__
+    return (snrq_lanes)_mm256_max_ps((__m256)a, (__m256)b);
+#else
     return snrq_lanes_select(a > b, a, b);
+#endif
 }
 
 static inline snrq_int_lanes snrq_int_lanes_min(snrq_int_lanes a, snrq_int_lanes b)
 {
-    return snrq_int_lanes_select(a < b, a, b);
+#ifdef __AVX2__
+    return (snrq_int_lanes)_mm256_min_epi32((__m256i)a, (__m256i)b);
+#else
+    return (a & (a < b)) | (b & ~(a < b));
+#endif
 }
 
 static inline snrq_int_lanes snrq_int_lanes_max(snrq_int_lanes a, snrq_int_lanes b)
 {
-    return snrq_int_lanes_select(a > b, a, b);
+#ifdef __AVX2__
+    return (snrq_int_lanes)_mm256_max_epi32((__m256i)a, (__m256i)b);
+#else
+    return (a & (a > b)) | (b & ~(a > b));
+#endif
 }
 
-/* For |x| < 2^22: there adding and subtracting 1.5 * 2^23 rounds to an integer. */
 static inline snrq_lanes snrq_lanes_floor(snrq_lanes x)
 {
-    snrq_lanes nearest = (x + 0x1.8p23f) - 0x1.8p23f;
-    return nearest + __builtin_convertvector(nearest > x, snrq_lanes); /* true is -1 */
+#ifdef __AVX2__
+    return (snrq_lanes)_mm256_floor_ps((__m256)x);
+#else
+    for (int l = 0; l < SNRQ_LANES; l++) x[l] = __builtin_floorf(x[l]);
+    return x;
+#endif
 }
 
+/* Lane l: lane from[l] % SNRQ_LANES of x. */
 static inline snrq_lanes snrq_lanes_permute(snrq_lanes x, snrq_int_lanes from)
 {
 #ifdef __AVX2__
-    __m256 half[2];
-    __m256i at[2];
-    memcpy(half, &x, sizeof half);
-    memcpy(at, &from, sizeof at);
-    for (int i = 0; i < 2; i++) {
-        __m256 first = _mm256_permutevar8x32_ps(half[0], at[i]);
-        __m256 second = _mm256_permutevar8x32_ps(half[1], at[i]);
-        __m256 upper = _mm256_castsi256_ps(_mm256_slli_epi32(at[i], 28)); /* bit 3 is the sign */
-        at[i] = _mm256_castps_si256(_mm256_blendv_ps(first, second, upper));
-    }
-    memcpy(&x, at, sizeof x);
-    return x;
+    return (snrq_lanes)_mm256_permutevar8x32_ps((__m256)x, (__m256i)from);
 #else
     snrq_lanes y;
     for (int l = 0; l < SNRQ_LANES; l++) y[l] = x[from[l] % SNRQ_LANES];
@@ -236,38 +263,34 @@ static inline snrq_lanes snrq_lanes_permute(snrq_lanes x, snrq_int_lanes from)
 }
 #endif
 
-/* a * b + c, as snrq_madd: by name, because compilers do not reliably make vectors of a loop of it.
- */
-static inline snrq_lanes snrq_lanes_madd(snrq_lanes a, snrq_lanes b, snrq_lanes c)
+static inline snrq_int_lanes snrq_int_lanes_select(snrq_mask mask, snrq_int_lanes yes,
+                                                   snrq_int_lanes no)
 {
-#if defined __AVX512F__
-    return (snrq_lanes)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
-#elif defined __FMA__
-    __m256 x[2], y[2], z[2];
-    memcpy(x, &a, sizeof x);
-    memcpy(y, &b, sizeof y);
-    memcpy(z, &c, sizeof z);
-    for (int i = 0; i < 2; i++) z[i] = _mm256_fmadd_ps(x[i], y[i], z[i]);
-    memcpy(&c, z, sizeof c);
-    return c;
-#elif defined __FP_FAST_FMAF
-    for (int r = 0; r < SNRQ_LANES; r++) c[r] = snrq_madd(a[r], b[r], c[r]);
-    return c;
-#else
-    return a * b + c;
-#endif
+    return (snrq_int_lanes)snrq_lanes_select(mask, (snrq_lanes)yes, (snrq_lanes)no);
 }
 
-/* Whole numbers from 0 to 255, to and from bytes. */
+/* Whole numbers from 0 to 255. */
 static inline snrq_byte_lanes snrq_lanes_to_bytes(snrq_lanes x)
 {
     return __builtin_convertvector(__builtin_convertvector(x, snrq_int_lanes), snrq_byte_lanes);
 }
 
-static inline snrq_lanes snrq_lanes_of_bytes(snrq_byte_lanes x)
-{
-    return __builtin_convertvector(__builtin_convertvector(x, snrq_int_lanes), snrq_lanes);
-}
+/* Lanes of a and b in the order that of(l, d) tells for lane l: numbers of b's lanes follow those
+ * of a's. */
+#ifdef __AVX512F__
+#define SNRQ_SHUFFLE(a, b, of, d)                                                                  \
+    __builtin_shufflevector(a, b, of(0, d), of(1, d), of(2, d), of(3, d), of(4, d), of(5, d),      \
+                            of(6, d), of(7, d), of(8, d), of(9, d), of(10, d), of(11, d),          \
+                            of(12, d), of(13, d), of(14, d), of(15, d))
+#else
+#define SNRQ_SHUFFLE(a, b, of, d)                                                                  \
+    __builtin_shufflevector(a, b, of(0, d), of(1, d), of(2, d), of(3, d), of(4, d), of(5, d),      \
+                            of(6, d), of(7, d))
+#endif
+
+/* Lane l: lane l ^ d of x; d is a power of 2 and less than SNRQ_LANES. */
+#define SNRQ_OTHER(l, d) ((l) ^ ((d) & (SNRQ_LANES - 1)))
+#define SNRQ_EXCHANGE(x, d) SNRQ_SHUFFLE(x, x, SNRQ_OTHER, d)
 
 /* Rows become lanes: x[i][j] <-> x[j][i]. One bit of the indices changes places at a time: of two
  * rows that differ in that bit only, the first takes the lanes without it, the second those with
@@ -275,10 +298,6 @@ static inline snrq_lanes snrq_lanes_of_bytes(snrq_byte_lanes x)
  */
 #define SNRQ_FIRST(l, d) ((l) & (d) ? SNRQ_LANES + (l) - (d) : (l))
 #define SNRQ_SECOND(l, d) ((l) & (d) ? SNRQ_LANES + (l) : (l) + (d))
-#define SNRQ_SHUFFLE(a, b, of, d)                                                                  \
-    __builtin_shufflevector(a, b, of(0, d), of(1, d), of(2, d), of(3, d), of(4, d), of(5, d),      \
-                            of(6, d), of(7, d), of(8, d), of(9, d), of(10, d), of(11, d),          \
-                            of(12, d), of(13, d), of(14, d), of(15, d))
 #define SNRQ_TRANSPOSE_BIT(type, x, d)                                                             \
     for (int i = 0; i < SNRQ_LANES; i++) {                                                         \
         if (i & (d)) continue;                                                                     \
@@ -286,10 +305,15 @@ static inline snrq_lanes snrq_lanes_of_bytes(snrq_byte_lanes x)
         x[i] = SNRQ_SHUFFLE(first, second, SNRQ_FIRST, d);                                         \
         x[i + (d)] = SNRQ_SHUFFLE(first, second, SNRQ_SECOND, d);                                  \
     }
+#ifdef __AVX512F__
+#define SNRQ_TRANSPOSE_BIT_3(type, x) SNRQ_TRANSPOSE_BIT(type, x, 8)
+#else
+#define SNRQ_TRANSPOSE_BIT_3(type, x)
+#endif
 
 static inline void snrq_lanes_transpose(snrq_lanes x[SNRQ_LANES])
 {
-    SNRQ_TRANSPOSE_BIT(snrq_lanes, x, 8)
+    SNRQ_TRANSPOSE_BIT_3(snrq_lanes, x)
     SNRQ_TRANSPOSE_BIT(snrq_lanes, x, 4)
     SNRQ_TRANSPOSE_BIT(snrq_lanes, x, 2)
     SNRQ_TRANSPOSE_BIT(snrq_lanes, x, 1)
@@ -297,14 +321,10 @@ static inline void snrq_lanes_transpose(snrq_lanes x[SNRQ_LANES])
 
 static inline void snrq_byte_lanes_transpose(snrq_byte_lanes x[SNRQ_LANES])
 {
-    SNRQ_TRANSPOSE_BIT(snrq_byte_lanes, x, 8)
+    SNRQ_TRANSPOSE_BIT_3(snrq_byte_lanes, x)
     SNRQ_TRANSPOSE_BIT(snrq_byte_lanes, x, 4)
     SNRQ_TRANSPOSE_BIT(snrq_byte_lanes, x, 2)
     SNRQ_TRANSPOSE_BIT(snrq_byte_lanes, x, 1)
 }
-
-/* Lane l: lane l ^ distance of x; distance 1, 2, 4 or 8. */
-#define SNRQ_OTHER(l, d) ((l) ^ (d))
-#define SNRQ_EXCHANGE(x, d) SNRQ_SHUFFLE(x, x, SNRQ_OTHER, d)
 
 #endif

@@ -15,7 +15,7 @@ static inline __attribute__((always_inline)) void add_product(int vectors, int c
                                                               const float *errors, int64_t stride,
                                                               float *y)
 {
-    snrq_lanes sum[16];
+    snrq_lanes sum[16]; /* of the 32 registers of AVX-512, or 8 of 16 */
     for (int c = 0; c < columns; c++)
         for (int v = 0; v < vectors; v++)
             sum[c * vectors + v] = snrq_lanes_load(y + c * ROWS + v * SNRQ_LANES);
@@ -39,19 +39,14 @@ static inline __attribute__((always_inline)) void add_product(int vectors, int c
 static void feed_back(int vectors, int64_t depth, const float *u, const float *errors,
                       int64_t stride, float *y)
 {
-#ifdef __AVX512F__ /* 16 of 32 registers */
     if (vectors == 1) {
-        add_product(1, 16, depth, u, errors, stride, y);
+        add_product(1, SNRQ_STRIP, depth, u, errors, stride, y);
         return;
     }
     for (int c = 0; c < SNRQ_STRIP; c += 4)
-        add_product(4, 4, depth, u + c, errors, stride, y + c * ROWS);
-#else
-    for (int c = 0; c < SNRQ_STRIP; c += 4)
-        for (int v = 0; v < vectors; v++)
-            add_product(1, 4, depth, u + c, errors + v * stride, stride,
+        for (int v = 0; v < vectors; v += SNRQ_LANES / 4)
+            add_product(SNRQ_LANES / 4, 4, depth, u + c, errors + v * stride, stride,
                         y + c * ROWS + v * SNRQ_LANES);
-#endif
 }
 
 /* What columns [from, to) of the layer feed back by `matrix` to the strips [begin, end) of the
