@@ -64,7 +64,7 @@ static const option_row table[] = {
     {"alpha", 0, TEXT, FIELD(alpha_text), NULL, 0, 0, NULL, Q | R, true, "MODE",
      "regularization strength: fixed:V | sampled:B | chained | corr [fixed:0.5; gptaq: "
      "fixed:0.25]"},
-    {"grid", 0, CHOICE, FIELD(grid), "minmax", 0, 0, "minmax|mse|hessian", Q | R, true, "G",
+    {"grid", 0, CHOICE, FIELD(grid), "hessian", 0, 0, "minmax|mse|hessian", Q | R, true, "G",
      "how scales are chosen"},
     {"groups", 0, CHOICE, FIELD(permuted_groups), "original", 0, 0, "original|permuted", Q | R,
      true, "G", "groups of neighbouring columns, or of columns in decision order"},
@@ -74,9 +74,9 @@ static const option_row table[] = {
      "what the checkpoint stores scales in (fixed before rounding starts)"},
     {"damp", 0, REAL, FIELD(damp), "0.01", 0, 1, NULL, Q | R, true, "X",
      "damping, as a share of mean(diag H)"},
-    {"refine", 0, INTEGER, FIELD(refine), "0", 0, 1000, NULL, Q | R, true, "N",
+    {"refine", 0, INTEGER, FIELD(refine), "2", 0, 1000, NULL, Q | R, true, "N",
      "coordinate-descent passes after the search, at most"},
-    {"regrid", 0, INTEGER, FIELD(regrid), "0", 0, 100, NULL, Q | R, true, "N",
+    {"regrid", 0, INTEGER, FIELD(regrid), "3", 0, 100, NULL, Q | R, true, "N",
      "rounds of least-squares scales and another search, at most; the better is kept per row"},
     {"sequences", 0, INTEGER, FIELD(sequences), "0", 0, 1 << 24, NULL, Q | E, true, "N",
      "windows to use; 0: 128 for quantize, all for evaluate"},
@@ -100,6 +100,14 @@ static const option_row table[] = {
      "check everything, print the plan, write nothing"},
 };
 enum { ROWS = sizeof table / sizeof table[0] };
+
+/* Where the default depends on other options. */
+static const struct {
+    const char *name, *otherwise, *when;
+} exceptions[] = {{"grid", "minmax", "for rtn, ldlq, gptq, gptaq"},
+                  {"refine", "0", "for rtn, ldlq, gptq, gptaq"},
+                  {"regrid", "0", "for these and other grids than hessian"}};
+enum { GRID, REFINE, REGRID, EXCEPTIONS };
 
 typedef struct command_row {
     const char *name, *argument;
@@ -200,6 +208,20 @@ static snrq_status set_value(const option_row *row, const char *value, snrq_opti
     return snrq_fail(SNRQ_INTERNAL, "--%s: no such kind of option", row->name);
 }
 
+/* The baselines do what their papers do; scales from the range of the weights stay as they are.
+ * given: which rows of the table were on the command line. */
+static snrq_status apply_exceptions(const bool given[ROWS], snrq_options *o)
+{
+    bool baseline = o->method != SNRQ_SNRQ && o->method != SNRQ_KSNRQ;
+    for (int i = 0; i < EXCEPTIONS; i++) {
+        bool applies = baseline || (i == REGRID && o->grid != SNRQ_GRID_HESSIAN);
+        for (int row = 0; row < ROWS && applies; row++)
+            if (!given[row] && strcmp(table[row].name, exceptions[i].name) == 0)
+                SNRQ_TRY(set_value(&table[row], exceptions[i].otherwise, o));
+    }
+    return SNRQ_OK;
+}
+
 static snrq_status parse_alpha(snrq_options *o)
 {
     const option_row fixed = {.name = "alpha fixed", .kind = REAL, .low = 0, .high = 1};
@@ -250,7 +272,11 @@ static void print_option(FILE *f, const option_row *row)
              row->unit ? row->unit : "");
     fprintf(f, "  %-32s %s", left, row->help);
     if (row->choices) fprintf(f, " (%s)", row->choices);
-    if (row->fallback) fprintf(f, " [%s]", row->fallback);
+    if (row->fallback) fprintf(f, " [%s", row->fallback);
+    for (int i = 0; i < EXCEPTIONS; i++)
+        if (strcmp(exceptions[i].name, row->name) == 0)
+            fprintf(f, "; %s %s", exceptions[i].otherwise, exceptions[i].when);
+    if (row->fallback) fputc(']', f);
     fputc('\n', f);
 }
 
@@ -310,7 +336,7 @@ static snrq_status check_required(const command_row *command, const snrq_options
 }
 
 static snrq_status parse_arguments(const command_row *command, int argc, char **argv,
-                                   snrq_options *o, bool *help)
+                                   snrq_options *o, bool given[ROWS], bool *help)
 {
     struct option longs[ROWS + 2];
     char shorts[8 + 2 * ROWS] = ":h";
@@ -343,6 +369,7 @@ static snrq_status parse_arguments(const command_row *command, int argc, char **
                              "%s: --%s does not belong to this command; `snrq %s --help`",
                              command->name, table[row].name, command->name);
         SNRQ_TRY(set_value(&table[row], optarg, o));
+        given[row] = true;
     }
     if (optind < argc) o->path = argv[optind++];
     if (optind < argc)
@@ -375,9 +402,10 @@ snrq_status snrq_options_parse(int argc, char **argv, snrq_options *o, char **he
             "unknown command '%s'; expected quantize, evaluate, inspect, round, tokenize or verify",
             argv[1]);
     o->command = command->command;
-    bool wants_help = false;
-    SNRQ_TRY(parse_arguments(command, argc - 1, argv + 1, o, &wants_help));
+    bool wants_help = false, given[ROWS] = {false};
+    SNRQ_TRY(parse_arguments(command, argc - 1, argv + 1, o, given, &wants_help));
     if (wants_help) return make_help(command, help);
+    SNRQ_TRY(apply_exceptions(given, o));
     SNRQ_TRY(parse_alpha(o));
     SNRQ_TRY(parse_factor_grid(o));
     return check_required(command, o);

@@ -81,10 +81,37 @@ static void defaults_are_those_of_the_table(void)
     CU_ASSERT_EQUAL(o.alpha_value, 0.5);
     CU_ASSERT_EQUAL(o.scale_type, SNRQ_F16);
     CU_ASSERT_EQUAL(o.damp, 0.01);
+    CU_ASSERT_EQUAL(o.grid, SNRQ_GRID_HESSIAN);
+    CU_ASSERT_EQUAL(o.refine, 2);
+    CU_ASSERT_EQUAL(o.regrid, 3);
+    CU_ASSERT_EQUAL(o.permuted_groups, 0);
     CU_ASSERT_FALSE(o.asymmetric);
     accepts("quantize M -o OUT --calibration T --group-size channel --asymmetric --symmetric", &o);
     CU_ASSERT_EQUAL(o.group_size, 0);
     CU_ASSERT_FALSE(o.asymmetric);
+}
+
+static void baselines_do_what_their_papers_do(void)
+{
+    snrq_options o;
+    accepts("quantize M -o OUT --calibration T --method gptq", &o);
+    CU_ASSERT_EQUAL(o.grid, SNRQ_GRID_MINMAX);
+    CU_ASSERT_EQUAL(o.refine, 0);
+    CU_ASSERT_EQUAL(o.regrid, 0);
+    accepts("quantize M -o OUT --calibration T --grid hessian --refine 1 --method ldlq", &o);
+    CU_ASSERT_EQUAL(o.grid, SNRQ_GRID_HESSIAN);
+    CU_ASSERT_EQUAL(o.refine, 1);
+    CU_ASSERT_EQUAL(o.regrid, 0);
+}
+
+static void scales_of_the_range_stay_unless_told(void)
+{
+    snrq_options o;
+    accepts("quantize M -o OUT --calibration T --grid minmax", &o);
+    CU_ASSERT_EQUAL(o.refine, 2);
+    CU_ASSERT_EQUAL(o.regrid, 0);
+    accepts("quantize M -o OUT --calibration T --grid minmax --regrid 2", &o);
+    CU_ASSERT_EQUAL(o.regrid, 2);
 }
 
 static void wrong_values_are_refused_by_name(void)
@@ -163,6 +190,8 @@ int main(void)
 {
     static const snrq_test tests[] = {SNRQ_TEST(quantize_reads_every_option),
                                       SNRQ_TEST(defaults_are_those_of_the_table),
+                                      SNRQ_TEST(baselines_do_what_their_papers_do),
+                                      SNRQ_TEST(scales_of_the_range_stay_unless_told),
                                       SNRQ_TEST(wrong_values_are_refused_by_name),
                                       SNRQ_TEST(missing_parts_are_named),
                                       SNRQ_TEST(help_lists_the_options_of_a_command),
