@@ -141,7 +141,9 @@ snrq_status snrq_beam_history_push(snrq_beam_history *h, const uint8_t *parents,
     int32_t before = h->layers > 0 ? snrq_beam_history_newest(h) : 0, count = LANES * h->width;
     if (h->layers == h->room) SNRQ_TRY(grow_layers(h, 2 * h->room));
     if (h->first[h->layers] + count > h->capacity) SNRQ_TRY(grow_nodes(h, 2 * h->capacity));
-    if (h->layers > 0) {
+    bool tidy = h->layers > 0 && h->untidy;
+    h->untidy = h->layers > 0 && !h->untidy;
+    if (tidy) {
         mark(h, parents, stride);
         settle(h, settled);
         compact(h);
@@ -149,10 +151,10 @@ snrq_status snrq_beam_history_push(snrq_beam_history *h, const uint8_t *parents,
     int32_t begin = h->first[h->layers];
     for (int r = 0; r < LANES; r++)
         for (int k = 0; k < h->width; k++) {
-            int32_t i = r * h->width + k;
-            h->row[begin + i] = (uint8_t)r;
-            h->parents[begin + i] =
-                before > 0 ? h->moved[before + r * h->width + parents[r * stride + k]] : 0;
+            int32_t i = begin + r * h->width + k;
+            int32_t parent = before + r * h->width + parents[r * stride + k];
+            h->row[i] = (uint8_t)r;
+            h->parents[i] = tidy ? h->moved[parent] : before > 0 ? parent : 0;
         }
     h->first[++h->layers] = begin + count;
     return SNRQ_OK;

@@ -7,7 +7,7 @@
  * of its row is left: it leaves the history, and its children have no parent.
  *
  * The nodes of all rows stand together, layer by layer, because long loops over neighbours are what
- * the machine is good at: with every new layer all that is kept moves up.
+ * the machine is good at: with every second new layer all that is kept moves up.
  */
 #ifndef SNRQ_BEAM_HISTORY_H
 #define SNRQ_BEAM_HISTORY_H
@@ -18,6 +18,7 @@
 typedef struct snrq_beam_history {
     int width; /* K: the newest layer has K nodes per row, row by row */
     int layers, room;
+    bool untidy;        /* the newest layer but one was not tidied up */
     int32_t *first;     /* [room + 1] where each layer starts, and the end of the last one; owned */
     int32_t capacity;   /* in nodes; node 0 is none: no errors, in no layer */
     void *memory;       /* owned: all that follows, per node */
