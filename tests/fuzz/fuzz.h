@@ -2,7 +2,7 @@
 #ifndef FUZZ_H
 #define FUZZ_H
 
-#include <limits.h>
+#include <dirent.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -24,29 +24,41 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
         }                                                                                          \
     } while (0)
 
-static char fuzz_folder[] = "/tmp/snrq-fuzz-XXXXXX", fuzz_path[PATH_MAX];
+static char fuzz_folder_path[64];
 
 static inline void fuzz_clean(void)
 {
-    unlink(fuzz_path);
-    rmdir(fuzz_folder);
+    char path[512];
+    DIR *folder = opendir(fuzz_folder_path);
+    for (struct dirent *entry; folder != NULL && (entry = readdir(folder)) != NULL;) {
+        snprintf(path, sizeof path, "%s/%s", fuzz_folder_path, entry->d_name);
+        unlink(path);
+    }
+    if (folder != NULL) closedir(folder);
+    rmdir(fuzz_folder_path);
 }
 
-/* The input as a file called `name`, always the same one in a folder of its own that vanishes at
- * the end. Returns its path; *folder (if not NULL) is the folder. Borrowed. */
-static inline const char *fuzz_file(const char *name, const uint8_t *data, size_t size,
-                                    const char **folder)
+/* A folder of this process that vanishes at the end: in memory where the system has a file system
+ * for that. */
+static inline const char *fuzz_folder(void)
 {
-    if (fuzz_path[0] == '\0') {
-        FUZZ_CHECK(mkdtemp(fuzz_folder) != NULL);
-        snprintf(fuzz_path, sizeof fuzz_path, "%s/%s", fuzz_folder, name);
-        atexit(fuzz_clean);
-    }
-    FILE *file = fopen(fuzz_path, "wb");
-    FUZZ_CHECK(file != NULL && fwrite(data, 1, size, file) == size);
+    if (fuzz_folder_path[0] != '\0') return fuzz_folder_path;
+    snprintf(fuzz_folder_path, sizeof fuzz_folder_path, "%s/snrq-fuzz-XXXXXX",
+             access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+    FUZZ_CHECK(mkdtemp(fuzz_folder_path) != NULL);
+    atexit(fuzz_clean);
+    return fuzz_folder_path;
+}
+
+/* The bytes as the file `name` of the folder. Returns its path, until the next call. Borrowed. */
+static inline const char *fuzz_file(const char *name, const void *data, size_t size)
+{
+    static char path[512];
+    snprintf(path, sizeof path, "%s/%s", fuzz_folder(), name);
+    FILE *file = fopen(path, "wb");
+    FUZZ_CHECK(file != NULL && (size == 0 || fwrite(data, 1, size, file) == size));
     FUZZ_CHECK(fclose(file) == 0);
-    if (folder != NULL) *folder = fuzz_folder;
-    return fuzz_path;
+    return path;
 }
 
 #endif

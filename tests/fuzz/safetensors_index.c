@@ -2,9 +2,7 @@
  * the tensors "a" and "b", b.safetensors with "c". An accepted index leads to these and no others.
  */
 #include "io/safetensors.h"
-#include "tests/fuzz/model_files.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "tests/fuzz/fuzz.h"
 
 static void write_shard(const char *name, const char *header, const char *content)
 {
@@ -13,7 +11,7 @@ static void write_shard(const char *name, const char *header, const char *conten
     file[0] = (unsigned char)length; /* below 256 */
     memcpy(file + 8, header, length);
     memcpy(file + 8 + length, content, bytes);
-    model_file_write(name, file, 8 + length + bytes);
+    fuzz_file(name, file, 8 + length + bytes);
 }
 
 static void write_shards(void)
@@ -34,14 +32,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     snrq_safetensors *reader = NULL;
     char content = '\0';
     write_shards();
-    model_file_write("model.safetensors.index.json", data, size);
-    if (snrq_safetensors_open(model_directory(), &reader) != SNRQ_OK) return 0;
-    must(snrq_safetensors_count(reader) > 0, "an index names tensors");
+    fuzz_file("model.safetensors.index.json", data, size);
+    if (snrq_safetensors_open(fuzz_folder(), &reader) != SNRQ_OK) return 0;
+    FUZZ_CHECK(snrq_safetensors_count(reader) > 0);
     for (int64_t i = 0; i < snrq_safetensors_count(reader); i++) {
         const snrq_tensor *t = snrq_safetensors_at(reader, i);
-        must(strlen(t->name) == 1 && strchr("abc", t->name[0]) != NULL, "a tensor of the shards");
-        must(snrq_safetensors_read(reader, t, 0, 1, &content) == SNRQ_OK, "it can be read");
-        must(content == t->name[0], "it has its own content");
+        FUZZ_CHECK(strlen(t->name) == 1 && strchr("abc", t->name[0]) != NULL);
+        FUZZ_CHECK(snrq_safetensors_read(reader, t, 0, 1, &content) == SNRQ_OK);
+        FUZZ_CHECK(content == t->name[0]);
     }
     snrq_safetensors_close(&reader);
     return 0;

@@ -9,7 +9,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     int32_t *ids;
     int64_t count;
     snrq_windows windows;
-    const char *path = fuzz_file("ids.i32", data, size, NULL);
+    const char *path = fuzz_file("ids.i32", data, size);
     if (snrq_token_file(path, VOCABULARY, &ids, &count) != SNRQ_OK) {
         FUZZ_CHECK(ids == NULL && count == 0 && strstr(snrq_error_message(), path) != NULL);
         return 0;
