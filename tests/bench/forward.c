@@ -29,7 +29,7 @@ static const shape shapes[] = {
 enum { SHAPES = sizeof shapes / sizeof *shapes, GEMM_RUNS = 4 };
 
 typedef struct bench {
-    const char *only; /* a shape's name, or NULL */
+    const char *shape, *part; /* the only one, or NULL */
     bench_list threads;
     int64_t tokens; /* instead of the shape's; 0: the shape's */
     int runs;
@@ -38,11 +38,11 @@ typedef struct bench {
 } bench;
 
 static const char usage[] =
-    "usage: bench_forward [--shape NAME] [--tokens T] [--threads N,...] [--runs R]\n"
-    "                     [--seconds S] [--json] [--cpu]\n"
+    "usage: bench_forward [--shape NAME] [--part NAME] [--tokens T] [--threads N,...]\n"
+    "                     [--runs R] [--seconds S] [--json] [--cpu]\n"
     "Times the linear modules of a block, the whole block, and its Gram matrices; the best of R\n"
-    "runs. Shapes: llama-3-8b, stories3m. --cpu: CPU time instead of wall-clock time, for\n"
-    "comparing one thread on a busy machine.\n";
+    "runs. Shapes: llama-3-8b, stories3m; parts: modules, block, H, D, E. --cpu: CPU time instead\n"
+    "of wall-clock time, for comparing one thread on a busy machine.\n";
 
 /* One block with everything that its passes need. */
 typedef struct subject {
@@ -195,15 +195,21 @@ typedef struct part {
 static snrq_status measure(const bench *b, const shape *p, subject *s, const part *work,
                            int threads)
 {
-    double best = INFINITY, gemm = 0.0, start = snrq_now();
+    double best = INFINITY, gemm = 0.0, gemm_time = 0.0, time = 0.0, begin;
     omp_set_num_threads(threads);
     fill(s->h, s->sequences * s->tokens * p->hidden, 2);
     fill(s->x, s->sequences * s->tokens * s->family.max_columns, 2);
-    for (int run = 0; run < b->runs && (run == 0 || snrq_now() - start < b->seconds); run++) {
-        SNRQ_TRY(bench_gemm_rate(threads, b->cpu, GEMM_RUNS, &gemm));
-        double begin = bench_now(b->cpu);
+    for (int run = 0; run < b->runs && (run == 0 || time < b->seconds); run++) {
+        if (gemm_time <= time) { /* about as long as the other, so that both meet quiet moments */
+            begin = bench_now(b->cpu);
+            SNRQ_TRY(bench_gemm_rate(threads, b->cpu, GEMM_RUNS, &gemm));
+            gemm_time += bench_now(b->cpu) - begin;
+        }
+        begin = bench_now(b->cpu);
         SNRQ_TRY(work->run(s));
-        best = fmin(best, bench_now(b->cpu) - begin);
+        double spent = bench_now(b->cpu) - begin;
+        best = fmin(best, spent);
+        time += spent;
     }
     printf(b->json ? "{\"shape\": \"%s\", \"part\": \"%s\", \"threads\": %d, \"seconds\": %.6f, "
                      "\"tokens_per_second\": %.1f, \"gflops\": %.1f, \"gemm_gflops\": %.1f, "
@@ -231,7 +237,8 @@ static snrq_status measure_shape(const bench *b, const shape *p, subject *s)
     };
     for (int t = 0; t < b->threads.count; t++)
         for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-            SNRQ_TRY(measure(b, p, s, &parts[i], b->threads.values[t]));
+            if (b->part == NULL || strcmp(b->part, parts[i].name) == 0)
+                SNRQ_TRY(measure(b, p, s, &parts[i], b->threads.values[t]));
     return SNRQ_OK;
 }
 
@@ -242,7 +249,7 @@ static snrq_status run(const snrq_context *context, const bench *b)
                "tokens/s", "GF/s", "sgemm", "share");
     for (int i = 0; i < SHAPES; i++) {
         const shape *p = &shapes[i];
-        if (b->only != NULL && strcmp(b->only, p->name) != 0) continue;
+        if (b->shape != NULL && strcmp(b->shape, p->name) != 0) continue;
         subject s = {.context = context,
                      .tokens = b->tokens > 0 ? b->tokens : p->tokens,
                      .sequences = p->sequences};
@@ -265,7 +272,9 @@ static bool read_arguments(int argc, char **argv, bench *b)
             continue;
         }
         if (strcmp(argv[i], "--shape") == 0)
-            b->only = value;
+            b->shape = value;
+        else if (strcmp(argv[i], "--part") == 0)
+            b->part = value;
         else if (strcmp(argv[i], "--tokens") == 0)
             good = (b->tokens = atoi(value)) > 0;
         else if (strcmp(argv[i], "--threads") == 0)
@@ -284,7 +293,7 @@ static bool read_arguments(int argc, char **argv, bench *b)
 
 int main(int argc, char **argv)
 {
-    bench b = {.threads = {2, {1, 2}}, .runs = 200, .seconds = 4.0};
+    bench b = {.threads = {2, {1, 2}}, .runs = 1000, .seconds = 2.0};
     int provided;
     snrq_context *context = NULL;
     if (!read_arguments(argc, argv, &b)) {

@@ -1,4 +1,4 @@
-/* Internal to the search: SNRQ_LANES floats as one value, by the vector extensions that gcc and
+/* Internal to the fast loops: SNRQ_LANES floats as one value, by the vector extensions that gcc and
  * clang share. The compiler makes of them what the machine has; each lane is computed as a float.
  */
 #ifndef SNRQ_LANES_H
