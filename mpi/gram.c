@@ -27,11 +27,12 @@ enum {
     BLOCK = SNRQ_PRODUCT_BLOCK,
     SMALL_N = 512,          /* up to here one panel and small units of work, */
     SMALL_TILE = BLOCK,     /* [48, 96] elements; */
-    LARGE_TILE = 2 * BLOCK, /* above it large ones, [768, 192], and */
+    LARGE_TILE = 2 * BLOCK, /* above it large ones, [384, 192], and */
     PANELS = 2,             /* at least so many panels, so that some of the reduction is hidden, */
     PANEL_ITEMS = 1 << 23,  /* each of at most 64 MiB, or one tile wide */
     CHUNK_TOKENS = 1024,    /* tokens of one fp32 sum; 768 KiB of A for a large tile */
-    BATCH_ITEMS = 1 << 24,  /* 64 MiB of A and B are packed at a time, or one chunk */
+    PACK_TOKENS = 16,       /* packed together: what was just written is slow to read */
+    BATCH_ITEMS = 1 << 18,  /* 1 MiB of A and B are packed at a time, or one chunk */
     REDUCE_ITEMS = 1 << 23, /* per MPI call */
     STORE_COLUMNS = 32,     /* columns of the result that are stored together */
     UNIT_BITS = 61,
@@ -89,7 +90,7 @@ static void choose_shapes(gram *g)
 {
     bool small = g->n <= SMALL_N;
     g->tile = small ? SMALL_TILE : LARGE_TILE;
-    g->unit_columns = small ? SMALL_TILE / 2 : 4 * LARGE_TILE;
+    g->unit_columns = small ? SMALL_TILE / 2 : 2 * LARGE_TILE;
     int64_t width = small ? g->n : least(PANEL_ITEMS / g->n, (g->n + PANELS - 1) / PANELS);
     g->panel_width = least(width > g->tile ? snrq_product_padded(width, g->tile) : g->tile, g->n);
     g->chunks = g->sequences * chunks_of_sequence(g);
@@ -179,16 +180,23 @@ static inline __attribute__((always_inline)) void pack(int strip, const snrq_act
                                                        float *out)
 {
     int64_t count = least(BLOCK, x->columns - column);
-    float row[BLOCK] = {0};
-    for (int64_t t = 0; t < c.tokens; t++) {
-        size_t at = (size_t)((c.sequence * x->tokens + c.token + t) * x->columns + column);
-        const float *from = x->data + at, *less = minus == NULL ? NULL : minus->data + at;
-        if (less == NULL)
-            for (int64_t j = 0; j < count; j++) row[j] = from[j] * units[column + j];
-        else
-            for (int64_t j = 0; j < count; j++) row[j] = (from[j] - less[j]) * units[column + j];
+    float rows[PACK_TOKENS][BLOCK] = {0};
+    for (int64_t first = 0; first < c.tokens; first += PACK_TOKENS) {
+        int64_t tokens = least(PACK_TOKENS, c.tokens - first);
+        for (int64_t t = 0; t < tokens; t++) {
+            int64_t token = c.sequence * x->tokens + c.token + first + t;
+            const float *from = x->data + token * x->columns + column;
+            const float *less = minus == NULL ? NULL : minus->data + token * x->columns + column;
+            if (less == NULL)
+                for (int64_t j = 0; j < count; j++) rows[t][j] = from[j] * units[column + j];
+            else
+                for (int64_t j = 0; j < count; j++)
+                    rows[t][j] = (from[j] - less[j]) * units[column + j];
+        }
         for (int k = 0; k < BLOCK; k += strip)
-            memcpy(out + k * c.tokens + t * strip, row + k, (size_t)strip * sizeof *row);
+            for (int64_t t = 0; t < tokens; t++)
+                memcpy(out + k * c.tokens + (first + t) * strip, rows[t] + k,
+                       (size_t)strip * sizeof *out);
     }
 }
 

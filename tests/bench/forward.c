@@ -23,7 +23,7 @@ typedef struct shape {
 } shape;
 
 static const shape shapes[] = {
-    {"llama-3-8b", 4096, 14336, 32, 8, 128, 2048, 1, 4},
+    {"llama-3-8b", 4096, 14336, 32, 8, 128, 2048, 1, 8},
     {"stories3m", 192, 512, 6, 2, 32, 256, 8, 64},
 };
 enum { SHAPES = sizeof shapes / sizeof *shapes, GEMM_RUNS = 4 };
