@@ -65,10 +65,12 @@ static void enlarge_pages(void *memory, size_t bytes)
 
 snrq_status snrq_allocate_scratch(size_t count, size_t size, const char *what, void *out)
 {
+    const size_t line = 64;
     void *memory = NULL;
-    if (size == 0 || count <= SIZE_MAX / size) {
-        memory = malloc(count * size > 0 ? count * size : 1);
-        if (count * size >= HUGE_BYTES) enlarge_pages(memory, count * size);
+    if (size == 0 || count < (SIZE_MAX - line) / size) {
+        size_t bytes = (count * size / line + 1) * line;
+        memory = aligned_alloc(line, bytes);
+        if (bytes >= HUGE_BYTES) enlarge_pages(memory, bytes);
     }
     return give(memory, count, size, what, out);
 }
