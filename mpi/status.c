@@ -9,8 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* Larger than what malloc() keeps for later use. */
-enum { HUGE_BYTES = 1 << 25 };
+enum { HUGE_BYTES = 1 << 23 };
 
 static _Thread_local char last_message[2048];
 

@@ -8,11 +8,16 @@
  * weights rarely. */
 enum { BATCH_TOKENS = 2048 };
 
+int64_t snrq_stream_batch(int64_t sequences, int64_t tokens)
+{
+    int64_t batch = BATCH_TOKENS / tokens;
+    if (batch < 1) batch = 1;
+    return batch < sequences ? batch : sequences;
+}
+
 static int64_t batch_sequences(const snrq_stream *s)
 {
-    int64_t batch = BATCH_TOKENS / s->tokens, count = s->range.end - s->range.begin;
-    if (batch < 1) batch = 1;
-    return batch < count ? batch : count;
+    return snrq_stream_batch(s->range.end - s->range.begin, s->tokens);
 }
 
 snrq_range snrq_stream_share(const snrq_context *c, const snrq_windows *windows)

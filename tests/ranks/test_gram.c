@@ -187,8 +187,8 @@ static void order_only_moves_elements(void)
 }
 
 /* An fp32 product of t terms is off by at most t 2^-24 ||a_i|| ||b_j|| (to first order); chunks
- * have at most 1024 tokens. One more unit for the subtraction's own rounding is not needed: the twin
- * subtracts in fp32 too. */
+ * have at most 1024 tokens. One more unit for the subtraction's own rounding is not needed: the
+ * twin subtracts in fp32 too. */
 static void agrees_with_the_reference(void)
 {
     for (int k = 0; k < PROBLEMS_COUNT; k++) {
