@@ -4,37 +4,35 @@
  * an element is stored. A panel is a table of 64-bit sums, [width, n - first_row] with the rows of
  * G contiguous. It is added up over ranks, in the background, while the next panel is computed.
  *
- * The unit of arithmetic is a tile of G and a chunk of tokens of one sequence. Its shape depends on
- * n and the number of tokens alone, so that its fp32 GEMM gives the same bits on every rank and
- * thread. Activations are packed tile by tile for it: GEMMs on columns of the full table are slowed
- * by its long stride.
+ * The unit of arithmetic is a chunk of tokens of one sequence: its share of an element of G is one
+ * fp32 sum (mpi/product.h), and the same bits on every rank and thread, since chunks begin at fixed
+ * tokens. Chunks are packed for the product some at a time, A and B each once for a panel.
  *
  * Fixed point: ||A_i|| <= 2^ea_i and ||B_j|| <= 2^eb_j, from the norms. Packing multiplies by
  * 2^-ea_i and 2^-eb_j, which is exact and keeps every product far from the ends of fp32, and G_ij
  * counts units of 2^(ea_i + eb_j - 61). By Cauchy-Schwarz over all sequences, every partial sum is
- * at most 2^61 units, but for the rounding of norms and fp32 products (a share of at most 512 *
+ * at most 2^61 units, but for the rounding of norms and fp32 products (a share of at most 1024 *
  * 2^-24), for which two bits are left.
  */
 #include "mpi/gram.h"
 
 #include <float.h>
 #include <math.h>
-#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "mpi/blas.h"
+#include "mpi/product.h"
 
 enum {
-    SMALL_N = 512,          /* up to here one panel and small tiles, */
-    SMALL_TILE = 128,       /* [128, 128] elements; */
-    LARGE_TILE = 256,       /* above it large ones, and */
+    BLOCK = SNRQ_PRODUCT_BLOCK,
+    SMALL_N = 512,          /* up to here one panel and small units of work, */
+    SMALL_TILE = BLOCK,     /* [48, 96] elements; */
+    LARGE_TILE = 2 * BLOCK, /* above it large ones, [384, 192], and */
     PANELS = 2,             /* at least so many panels, so that some of the reduction is hidden, */
     PANEL_ITEMS = 1 << 23,  /* each of at most 64 MiB, or one tile wide */
-    STRIP_TILES = 8,        /* at most, that one thread computes from one packing of A, and */
-    STRIPS_PER_THREAD = 4,  /* at least, so that threads are evenly loaded */
-    CHUNK_TOKENS = 512,     /* tokens of one GEMM */
-    BATCH_ITEMS = 1 << 23,  /* 32 MiB of B are packed at a time, or one sequence */
+    CHUNK_TOKENS = 1024,    /* tokens of one fp32 sum; 768 KiB of A for a large tile */
+    PACK_TOKENS = 16,       /* packed together: what was just written is slow to read */
+    BATCH_ITEMS = 1 << 18,  /* 1 MiB of A and B are packed at a time, or one chunk */
     REDUCE_ITEMS = 1 << 23, /* per MPI call */
     STORE_COLUMNS = 32,     /* columns of the result that are stored together */
     UNIT_BITS = 61,
@@ -55,14 +53,13 @@ typedef struct gram {
     const snrq_gram_request *request;
     snrq_matrix *out;
     int64_t n, tokens, sequences; /* of this rank */
-    int64_t tile, panel_width, batch;
+    int64_t chunks;               /* of this rank's sequences */
+    int64_t tile, unit_columns, panel_width, batch;
     float *a_units, *b_units;    /* [n] each: 2^-ea_i, 2^-eb_j; 0 if the norm is 0 */
     double *a_values, *b_values; /* [n] each: 2^(ea_i - 31), 2^(eb_j - 30); 0 if the norm is 0 */
     int64_t *sums[2];            /* two panels: one computed, one in flight */
-    float *packed;               /* [batch sequences, tiles of a panel, tokens, tile] of B */
-    int threads;
-    float *scratch; /* [threads]: a chunk of A, [chunk, tile], and a tile of G, [tile, tile] */
-    int32_t *rows;  /* [local rows of out] the column of A that each stands for */
+    float *a, *b;  /* [batch of chunks, blocks of columns]: packed strips of rows, columns of G */
+    int32_t *rows; /* [local rows of out] the column of A that each stands for */
     MPI_Request *requests;
     int in_flight;
     int64_t bad_column; /* of G, where a product was not finite; n: none */
@@ -73,28 +70,33 @@ static int64_t least(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
+static int64_t padded(int64_t columns)
+{
+    return snrq_product_padded(columns, BLOCK);
+}
+
+static int64_t chunks_of_sequence(const gram *g)
+{
+    return (g->tokens + CHUNK_TOKENS - 1) / CHUNK_TOKENS;
+}
+
 static int64_t chunk_tokens(const gram *g)
 {
     return least(g->tokens, CHUNK_TOKENS);
 }
 
-static int64_t scratch_items(const gram *g)
-{
-    return (chunk_tokens(g) + g->tile) * g->tile;
-}
-
-/* Shapes: functions of n and tokens only, but for the batch, which does not touch the arithmetic.
- */
+/* Functions of n, but for the batch, which does not touch the arithmetic either. */
 static void choose_shapes(gram *g)
 {
-    g->tile = g->n <= SMALL_N ? SMALL_TILE : LARGE_TILE;
-    int64_t width =
-        g->n <= SMALL_N ? g->n : least(PANEL_ITEMS / g->n, (g->n + PANELS - 1) / PANELS);
-    int64_t tiles = g->n <= SMALL_N ? (width + g->tile - 1) / g->tile : width / g->tile;
-    g->panel_width = least((tiles > 1 ? tiles : 1) * g->tile, g->n);
-    int64_t items = g->tokens * g->panel_width;
+    bool small = g->n <= SMALL_N;
+    g->tile = small ? SMALL_TILE : LARGE_TILE;
+    g->unit_columns = small ? SMALL_TILE / 2 : 2 * LARGE_TILE;
+    int64_t width = small ? g->n : least(PANEL_ITEMS / g->n, (g->n + PANELS - 1) / PANELS);
+    g->panel_width = least(width > g->tile ? snrq_product_padded(width, g->tile) : g->tile, g->n);
+    g->chunks = g->sequences * chunks_of_sequence(g);
+    int64_t items = chunk_tokens(g) * (padded(g->n) + padded(g->panel_width));
     g->batch = items > 0 && BATCH_ITEMS / items > 1 ? BATCH_ITEMS / items : 1;
-    g->batch = least(g->batch, g->sequences);
+    g->batch = least(g->batch, g->chunks);
 }
 
 static snrq_status choose_units(int64_t n, const double *norms, int bits, float *units,
@@ -138,17 +140,18 @@ static snrq_status prepare(gram *g)
     SNRQ_TRY(check_request(r, g->out));
     choose_shapes(g);
     size_t n = (size_t)g->n, items = (size_t)(g->panel_width * g->n);
-    size_t packed = (size_t)(g->batch * g->tokens * g->panel_width);
+    size_t tokens = (size_t)(g->batch * chunk_tokens(g));
     SNRQ_TRY(snrq_allocate(n, sizeof(float), "Gram units", &g->a_units));
     SNRQ_TRY(snrq_allocate(n, sizeof(float), "Gram units", &g->b_units));
     SNRQ_TRY(snrq_allocate(n, sizeof(double), "Gram units", &g->a_values));
     SNRQ_TRY(snrq_allocate(n, sizeof(double), "Gram units", &g->b_values));
-    SNRQ_TRY(snrq_allocate(items, sizeof(int64_t), "Gram panel", &g->sums[0]));
+    SNRQ_TRY(snrq_allocate_scratch(items, sizeof(int64_t), "Gram panel", &g->sums[0]));
     if (g->panel_width < g->n)
-        SNRQ_TRY(snrq_allocate(items, sizeof(int64_t), "Gram panel", &g->sums[1]));
-    SNRQ_TRY(snrq_allocate(packed, sizeof(float), "packed activations", &g->packed));
-    SNRQ_TRY(snrq_allocate((size_t)(g->threads * scratch_items(g)), sizeof(float), "Gram tiles",
-                           &g->scratch));
+        SNRQ_TRY(snrq_allocate_scratch(items, sizeof(int64_t), "Gram panel", &g->sums[1]));
+    SNRQ_TRY(snrq_allocate_scratch(tokens * (size_t)padded(g->n), sizeof(float),
+                                   "packed activations", &g->a));
+    SNRQ_TRY(snrq_allocate_scratch(tokens * (size_t)padded(g->panel_width), sizeof(float),
+                                   "packed activations", &g->b));
     SNRQ_TRY(snrq_allocate((size_t)g->out->local_rows, sizeof(int32_t), "Gram rows", &g->rows));
     SNRQ_TRY(snrq_allocate(items / REDUCE_ITEMS + 1, sizeof(MPI_Request), "Gram requests",
                            &g->requests));
@@ -158,31 +161,61 @@ static snrq_status prepare(gram *g)
     return choose_units(g->n, r->b_norms, UNIT_BITS - ROW_BITS, g->b_units, g->b_values);
 }
 
-/* out [tokens, width] <- columns [column, column + width) of (x - minus) times units, from token
- * `token` of sequence s on. */
-static void pack(const snrq_activations *x, const snrq_activations *minus, const float *units,
-                 int64_t s, int64_t token, int64_t tokens, int64_t column, int64_t width,
-                 float *out)
+/* Where a chunk of this rank lies. */
+typedef struct chunk {
+    int64_t sequence, token, tokens;
+} chunk;
+
+static chunk chunk_at(const gram *g, int64_t index)
 {
-    for (int64_t t = 0; t < tokens; t++, out += width) {
-        size_t at = (size_t)((s * x->tokens + token + t) * x->columns + column);
-        const float *from = x->data + at, *less = minus == NULL ? NULL : minus->data + at;
-        if (less == NULL)
-            for (int64_t j = 0; j < width; j++) out[j] = from[j] * units[column + j];
-        else
-            for (int64_t j = 0; j < width; j++) out[j] = (from[j] - less[j]) * units[column + j];
+    int64_t token = index % chunks_of_sequence(g) * CHUNK_TOKENS;
+    return (chunk){index / chunks_of_sequence(g), token, least(CHUNK_TOKENS, g->tokens - token)};
+}
+
+/* out [BLOCK / strip][tokens][strip] <- columns [column, column + BLOCK) of (x - minus) times
+ * units, as far as there are any. */
+static inline __attribute__((always_inline)) void pack(int strip, const snrq_activations *x,
+                                                       const snrq_activations *minus,
+                                                       const float *units, chunk c, int64_t column,
+                                                       float *out)
+{
+    int64_t count = least(BLOCK, x->columns - column);
+    float rows[PACK_TOKENS][BLOCK] = {0};
+    for (int64_t first = 0; first < c.tokens; first += PACK_TOKENS) {
+        int64_t tokens = least(PACK_TOKENS, c.tokens - first);
+        for (int64_t t = 0; t < tokens; t++) {
+            int64_t token = c.sequence * x->tokens + c.token + first + t;
+            const float *from = x->data + token * x->columns + column;
+            const float *less = minus == NULL ? NULL : minus->data + token * x->columns + column;
+            if (less == NULL)
+                for (int64_t j = 0; j < count; j++) rows[t][j] = from[j] * units[column + j];
+            else
+                for (int64_t j = 0; j < count; j++)
+                    rows[t][j] = (from[j] - less[j]) * units[column + j];
+        }
+        for (int k = 0; k < BLOCK; k += strip)
+            for (int64_t t = 0; t < tokens; t++)
+                memcpy(out + k * c.tokens + (first + t) * strip, rows[t] + k,
+                       (size_t)strip * sizeof *out);
     }
 }
 
-/* Packs the panel's columns of B for sequences [first, first + count). */
+/* Packs chunks [first, first + count): the panel's rows of A and columns of B. */
 static void pack_batch(const gram *g, const panel *p, int64_t first, int64_t count)
 {
-    int64_t tiles = (p->width + g->tile - 1) / g->tile;
+    const snrq_gram_request *r = g->request;
+    int64_t a_blocks = padded(g->n - p->first_row) / BLOCK, b_blocks = padded(p->width) / BLOCK;
+    int64_t blocks = a_blocks + b_blocks;
 #pragma omp parallel for schedule(static)
-    for (int64_t unit = 0; unit < count * tiles; unit++) {
-        int64_t s = unit / tiles, at = unit % tiles * g->tile;
-        pack(g->request->b, g->request->b_minus, g->b_units, first + s, 0, g->tokens, p->begin + at,
-             least(g->tile, p->width - at), g->packed + (s * p->width + at) * g->tokens);
+    for (int64_t unit = 0; unit < count * blocks; unit++) {
+        int64_t index = unit / blocks, at = unit % blocks * BLOCK, b_at = at - a_blocks * BLOCK;
+        chunk c = chunk_at(g, first + index);
+        if (b_at < 0)
+            pack(SNRQ_PRODUCT_COLUMNS, r->a, r->a_minus, g->a_units, c, p->first_row + at,
+                 g->a + index * chunk_tokens(g) * padded(g->n) + at * c.tokens);
+        else
+            pack(SNRQ_PRODUCT_ROWS, r->b, r->b_minus, g->b_units, c, p->begin + b_at,
+                 g->b + index * chunk_tokens(g) * padded(g->panel_width) + b_at * c.tokens);
     }
 }
 
@@ -197,63 +230,68 @@ static bool add_fixed(int64_t count, const float *x, float limit, double unit, i
     return true;
 }
 
-/* Adds one fp32 tile [columns, rows] of G at (row, column), from a sequence of the given scale. */
-static void add_tile(gram *g, const panel *p, const float *tile, int64_t row, int64_t rows,
-                     int64_t column, int64_t columns, double scale)
+/* Adds an fp32 strip [SNRQ_PRODUCT_ROWS][LARGE_TILE] of G at (row, column), as far as it lies in
+ * the panel, from a sequence of the given scale. */
+static void add_strip(gram *g, const panel *p, const float *strip, int64_t row, int64_t rows,
+                      int64_t column, double scale)
 {
     float limit = (float)fmin(CONTRIBUTION_LIMIT / fabs(scale), FLT_MAX);
+    int64_t columns = least(SNRQ_PRODUCT_ROWS, p->begin + p->width - column);
     for (int64_t j = 0; j < columns; j++) {
         int64_t *sums =
             p->sums + (column + j - p->begin) * (g->n - p->first_row) + row - p->first_row;
-        if (add_fixed(rows, tile + j * rows, limit, ldexp(scale, UNIT_BITS), sums)) continue;
+        if (add_fixed(rows, strip + j * LARGE_TILE, limit, ldexp(scale, UNIT_BITS), sums)) continue;
 #pragma omp critical(snrq_gram_bad_column)
         g->bad_column = least(g->bad_column, column + j);
     }
 }
 
-/* Adds sequences [first, first + count) to the tiles of rows [row, row + tile) and columns [begin,
- * end). */
-static void add_strip(gram *g, const panel *p, int64_t first, int64_t count, int64_t row,
-                      int64_t begin, int64_t end, float *scratch)
+/* Adds chunk number `index` of a batch to rows [row, row + rows) and columns [begin, end). */
+static void add_chunk(gram *g, const panel *p, int64_t first, int64_t index, int64_t row,
+                      int64_t rows, int64_t begin, int64_t end)
 {
-    const snrq_gram_request *r = g->request;
-    int64_t rows = least(g->tile, g->n - row);
-    float *a = scratch, *tile = scratch + chunk_tokens(g) * g->tile;
-    for (int64_t s = 0; s < count; s++)
-        for (int64_t token = 0; token < g->tokens; token += CHUNK_TOKENS) {
-            int64_t tokens = least(CHUNK_TOKENS, g->tokens - token);
-            pack(r->a, r->a_minus, g->a_units, first + s, token, tokens, row, rows, a);
-            for (int64_t column = begin; column < end; column += g->tile) {
-                int64_t columns = least(g->tile, end - column), at = column - p->begin;
-                const float *b = g->packed + (s * p->width + at) * g->tokens + token * columns;
-                snrq_sgemm(true, false, columns, rows, tokens, 1, b, columns, a, rows, 0, tile,
-                           rows);
-                add_tile(g, p, tile, row, rows, column, columns,
-                         r->scale == NULL ? 1 : r->scale[first + s]);
-            }
-        }
+    const double *scale = g->request->scale;
+    chunk c = chunk_at(g, first + index);
+    const float *a =
+        g->a + index * chunk_tokens(g) * padded(g->n) + (row - p->first_row) * c.tokens;
+    const float *b =
+        g->b + index * chunk_tokens(g) * padded(g->panel_width) + (begin - p->begin) * c.tokens;
+    float strip[SNRQ_PRODUCT_ROWS * LARGE_TILE];
+    for (int64_t column = begin; column < end; column += SNRQ_PRODUCT_ROWS) {
+        /* Of a symmetric G, whole strips of rows above the diagonal are left out. */
+        int64_t above = g->request->symmetric && column > row ? column - row : 0;
+        above = least(above, rows - 1) / SNRQ_PRODUCT_COLUMNS * SNRQ_PRODUCT_COLUMNS;
+        snrq_product_run(
+            &(snrq_product){.rows = SNRQ_PRODUCT_ROWS,
+                            .columns = snrq_product_padded(rows - above, SNRQ_PRODUCT_COLUMNS),
+                            .depth = c.tokens,
+                            .a = b + (column - begin) * c.tokens,
+                            .b = a + above * c.tokens,
+                            .a_step = SNRQ_PRODUCT_ROWS,
+                            .b_stride = c.tokens * SNRQ_PRODUCT_COLUMNS,
+                            .c = strip,
+                            .ldc = LARGE_TILE});
+        add_strip(g, p, strip, row + above, rows - above, column,
+                  scale == NULL ? 1 : scale[c.sequence]);
+    }
 }
 
-/* Adds a batch of sequences to the panel. A unit of work is a strip: some tiles of one row of
- * tiles. Its length may depend on the number of threads, since the arithmetic is that of its tiles.
- */
+/* Adds a batch of chunks to the panel. A unit of work is a tile of rows and some columns. */
 static void add_batch(gram *g, const panel *p, int64_t first, int64_t count)
 {
     int64_t row_tiles = (g->n - p->first_row + g->tile - 1) / g->tile;
-    int64_t column_tiles = (p->width + g->tile - 1) / g->tile;
-    int64_t tiles = least(row_tiles * column_tiles / (STRIPS_PER_THREAD * g->threads), STRIP_TILES);
-    int64_t width = (tiles > 1 ? tiles : 1) * g->tile, strips = (p->width + width - 1) / width;
+    int64_t parts = (p->width + g->unit_columns - 1) / g->unit_columns;
     pack_batch(g, p, first, count);
-#pragma omp parallel for schedule(dynamic) num_threads(g->threads)
-    for (int64_t unit = 0; unit < strips * row_tiles; unit++) {
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t unit = 0; unit < parts * row_tiles; unit++) {
         /* From the last row up: in a symmetric Gram that is from long to short. */
-        int64_t row = p->first_row + (row_tiles - 1 - unit / strips) * g->tile;
-        int64_t begin = p->begin + unit % strips * width;
-        int64_t end = least(begin + width, p->begin + p->width);
-        if (g->request->symmetric) end = least(end, row + g->tile);
-        if (begin < end)
-            add_strip(g, p, first, count, row, begin, end,
-                      g->scratch + omp_get_thread_num() * scratch_items(g));
+        int64_t row = p->first_row + (row_tiles - 1 - unit / parts) * g->tile;
+        int64_t rows = least(g->tile, g->n - row),
+                begin = p->begin + unit % parts * g->unit_columns;
+        int64_t end = least(begin + g->unit_columns, p->begin + p->width);
+        if (g->request->symmetric) end = least(end, row + rows);
+        for (int64_t index = 0; begin < end && index < count; index++)
+            add_chunk(g, p, first, index, row, rows, begin, end);
     }
 }
 
@@ -268,8 +306,8 @@ static snrq_status make_progress(gram *g)
 static snrq_status compute_panel(gram *g, const panel *p)
 {
     memset(p->sums, 0, (size_t)(p->width * (g->n - p->first_row)) * sizeof *p->sums);
-    for (int64_t first = 0; first < g->sequences; first += g->batch) {
-        add_batch(g, p, first, least(g->batch, g->sequences - first));
+    for (int64_t first = 0; first < g->chunks; first += g->batch) {
+        add_batch(g, p, first, least(g->batch, g->chunks - first));
         SNRQ_TRY(make_progress(g));
     }
     return SNRQ_OK;
@@ -381,7 +419,6 @@ snrq_status snrq_gram_reduce(const snrq_gram_request *request, snrq_matrix *out)
               .n = request->a->columns,
               .tokens = request->a->tokens,
               .sequences = request->a->sequences,
-              .threads = omp_get_max_threads(),
               .bad_column = request->a->columns};
     snrq_status status = snrq_agree(context, prepare(&g));
     if (status == SNRQ_OK) status = reduce_panels(&g);
@@ -392,8 +429,8 @@ snrq_status snrq_gram_reduce(const snrq_gram_request *request, snrq_matrix *out)
     free(g.b_values);
     free(g.sums[0]);
     free(g.sums[1]);
-    free(g.packed);
-    free(g.scratch);
+    free(g.a);
+    free(g.b);
     free(g.rows);
     free(g.requests);
     return status;

@@ -1,13 +1,14 @@
 /* Gram matrices of activations, summed over sequences and ranks exactly.
  *
  * For sequences s with activations A_s [tokens, n] and B_s [tokens, n] this computes G = sum_s
- * A_s^T B_s, column panel by column panel. The contribution of one sequence is an fp32 GEMM of
- * fixed shape, hence the same bits on any rank. It is turned into 64-bit fixed point with a
- * power-of-two unit per (row, column) that comes from agreed column norms (|G_ij| <= ||A_i||
+ * A_s^T B_s, column panel by column panel. The contribution of a chunk of tokens of one sequence is
+ * an fp32 product, summed in a fixed order, hence the same bits on any rank. It is turned into
+ * 64-bit fixed point with a power-of-two unit per (row, column) that comes from agreed column norms
+ * (|G_ij| <= ||A_i||
  * ||B_j||, Cauchy-Schwarz), summed as integers with MPI_Allreduce, and turned back. Integer sums
  * are associative: the result does not depend on the number of ranks, on the order of sequences or
  * on the reduction algorithm. The unit is 2^-61 of that bound. Columns are scaled by powers of two
- * for the GEMM, so that no fp32 product overflows or vanishes.
+ * for the product, so that no fp32 product overflows or vanishes.
  */
 #ifndef SNRQ_GRAM_H
 #define SNRQ_GRAM_H

@@ -1,4 +1,5 @@
 /* Status messages and checked allocation; see status.h. */
+#define _DEFAULT_SOURCE /* madvise() */
 #include "mpi/status.h"
 
 #include <stdarg.h>
@@ -6,6 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+
+enum { HUGE_BYTES = 1 << 23 };
 
 static _Thread_local char last_message[2048];
 
@@ -26,13 +30,46 @@ const char *snrq_error_message(void)
     return last_message;
 }
 
-snrq_status snrq_allocate(size_t count, size_t size, const char *what, void *out)
+static snrq_status give(void *memory, size_t count, size_t size, const char *what, void *out)
 {
-    void *memory = NULL;
-    if (size == 0 || count <= SIZE_MAX / size) memory = calloc(count ? count : 1, size ? size : 1);
     memcpy(out, &memory, sizeof memory);
     if (memory == NULL)
         return snrq_fail(SNRQ_INTERNAL, "cannot allocate %s: %zu items of %zu bytes", what, count,
                          size);
     return SNRQ_OK;
+}
+
+snrq_status snrq_allocate(size_t count, size_t size, const char *what, void *out)
+{
+    void *memory = NULL;
+    if (size == 0 || count <= SIZE_MAX / size) memory = calloc(count ? count : 1, size ? size : 1);
+    return give(memory, count, size, what, out);
+}
+
+/* Asks for huge pages where there are any. Touching 4 KiB pages for the first time, one fault each,
+ * takes longer than what is computed in them. */
+static void enlarge_pages(void *memory, size_t bytes)
+{
+#ifdef MADV_HUGEPAGE
+    const uintptr_t huge = (uintptr_t)1 << 21;
+    uintptr_t begin = ((uintptr_t)memory + huge - 1) / huge * huge;
+    uintptr_t end = ((uintptr_t)memory + bytes) / huge * huge;
+    if (memory != NULL && begin < end) /* a wish: that it fails does not matter */
+        madvise((unsigned char *)memory + (begin - (uintptr_t)memory), end - begin, MADV_HUGEPAGE);
+#else
+    (void)memory;
+    (void)bytes;
+#endif
+}
+
+snrq_status snrq_allocate_scratch(size_t count, size_t size, const char *what, void *out)
+{
+    const size_t line = 64;
+    void *memory = NULL;
+    if (size == 0 || count < (SIZE_MAX - line) / size) {
+        size_t bytes = (count * size / line + 1) * line;
+        memory = aligned_alloc(line, bytes);
+        if (bytes >= HUGE_BYTES) enlarge_pages(memory, bytes);
+    }
+    return give(memory, count, size, what, out);
 }

@@ -35,6 +35,10 @@ const char *snrq_error_message(void);
  * NULL. count = 0 gives a pointer that can be freed. The caller frees it with free(). */
 snrq_status snrq_allocate(size_t count, size_t size, const char *what, void *out);
 
+/* The same without zeroing and at the start of a cache line: for what is written before it is read.
+ */
+snrq_status snrq_allocate_scratch(size_t count, size_t size, const char *what, void *out);
+
 /* Returns the status of a failed call to the caller. The only control flow in a macro. */
 #define SNRQ_TRY(call)                                                                             \
     do {                                                                                           \

@@ -19,8 +19,14 @@ typedef struct snrq_attention_settings {
 
 /* out [sequences, tokens, heads * head_dim] from qkv [sequences, tokens, (heads + 2 kv_heads) *
  * head_dim] with the query, key and value heads one after the other; queries and keys are
- * normalized and turned in place. Time and memory grow with tokens times window. Not collective. */
+ * normalized and turned in place. Time grows with tokens times window; memory with tokens. Not
+ * collective. SNRQ_INTERNAL without memory. */
 snrq_status snrq_attention(const snrq_attention_settings *settings, float *qkv, int64_t sequences,
                            int64_t tokens, float *out);
+
+/* Twin of snrq_attention: the definition in plain loops and fp64, one query at a time. For tests.
+ */
+void snrq_attention_reference(const snrq_attention_settings *settings, const float *qkv,
+                              int64_t sequences, int64_t tokens, float *out);
 
 #endif

@@ -6,7 +6,7 @@
 #ifndef SNRQ_BEAM_SHAPE_H
 #define SNRQ_BEAM_SHAPE_H
 
-#include "pipeline/lanes.h"
+#include "mpi/lanes.h"
 
 /* Part of a function that is compiled once for every common shape. */
 #define SNRQ_INLINE static inline __attribute__((always_inline))

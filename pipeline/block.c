@@ -13,12 +13,9 @@ void snrq_block_begin(const snrq_block *b, int64_t sequences, int64_t tokens, co
 snrq_status snrq_block_apply(const snrq_block *b, snrq_stage stage, int64_t sequences,
                              int64_t tokens, const float *x, float *y)
 {
-    int64_t stride = b->family->stage_rows[stage];
-    for (int m = b->family->first[stage]; m < b->family->first[stage + 1]; m++) {
-        SNRQ_TRY(snrq_linear_apply(&b->module[m], x, sequences, tokens, y, stride));
-        y += b->module[m].rows;
-    }
-    return SNRQ_OK;
+    int first = b->family->first[stage], count = b->family->first[stage + 1] - first;
+    return snrq_linear_apply(b->module + first, count, x, sequences * tokens, y,
+                             b->family->stage_rows[stage]);
 }
 
 /* y [rows, stage_rows] += the biases of the stage's modules. */

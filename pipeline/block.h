@@ -10,8 +10,8 @@
  *                [down]      h += y
  *
  * Statistics are gathered, and modules quantized, between `begin` or `continue` and `apply`.
- * Everything works on a batch of sequences; arithmetic is fp32 with fixed shapes, so results do not
- * depend on how sequences are batched.
+ * Everything works on a batch of sequences; arithmetic is fp32, and no element of a result depends
+ * on the other sequences or on the number of threads.
  */
 #ifndef SNRQ_BLOCK_H
 #define SNRQ_BLOCK_H

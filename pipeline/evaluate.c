@@ -97,7 +97,7 @@ static snrq_status compute_logits(subject *s, int64_t sequence, int64_t first, i
     const snrq_config *c = &s->model->config;
     const float *h = s->stream.h + (sequence * s->stream.tokens + first) * c->hidden;
     snrq_rms_norm(h, s->final_norm, c->rms_norm_eps, count, c->hidden, s->normed);
-    return snrq_linear_apply(&s->head.weight, s->normed, 1, count, s->logits, c->vocabulary);
+    return snrq_linear_apply(&s->head.weight, 1, s->normed, count, s->logits, c->vocabulary);
 }
 
 /* log sum exp of a row, and where its largest element is. */

@@ -1,61 +1,153 @@
-/* Linear modules; see linear.h. */
+/* Linear modules; see linear.h.
+ *
+ * A unit of work is a panel of outputs of one module for a range of tokens. The sums of an output
+ * are cut into pieces of SNRQ_PRODUCT_DEPTH inputs, for each of which the panel is widened anew
+ * into memory that stays in the cache.
+ */
 #include "pipeline/linear.h"
 
 #include <omp.h>
 #include <stdlib.h>
 
-#include "mpi/blas.h"
+#include "mpi/product.h"
 
-enum { PANEL_ROWS = 128 };
+enum {
+    ROWS = SNRQ_PRODUCT_ROWS,
+    COLUMNS = SNRQ_PRODUCT_COLUMNS,
+    PANEL_ROWS = 8 * COLUMNS, /* outputs: 384 KiB of widened weights */
+    WIDEN_COLUMNS = 64,       /* inputs of a strip of outputs that are widened at a time */
+    LEAST_TOKENS = 32 * ROWS, /* of a unit; fewer, and widening would cost too much */
+    UNITS_PER_THREAD = 8,     /* at least, if tokens allow: threads are evenly loaded */
+    RUN = 16                  /* inputs, which mostly belong to one group */
+};
 
-static void widen_quantized(const snrq_weight *w, int64_t row, float *out)
+static int64_t least(int64_t a, int64_t b)
 {
-    const uint8_t *codes = w->codes + row * w->columns;
-    const float *scales = w->scales + row * w->groups;
-    const uint8_t *zeros = w->zeros + row * w->groups;
-    for (int64_t c = 0; c < w->columns; c++) {
-        int32_t g = w->g_idx[c];
-        out[c] = scales[g] * (float)(codes[c] - zeros[g]);
+    return a < b ? a : b;
+}
+
+/* RUN inputs, or what is left of them. */
+static inline void widen_run(const uint8_t *codes, const int32_t *group, const float *scales,
+                             const uint8_t *zeros, int64_t count, float *out)
+{
+    int same = count == RUN;
+    for (int64_t c = 0; c < count; c++) same &= group[c] == group[0];
+    float scale = scales[group[0]];
+    int zero = zeros[group[0]];
+    if (same)
+        for (int64_t c = 0; c < RUN; c++) out[c] = scale * (float)(codes[c] - zero);
+    else
+        for (int64_t c = 0; c < count; c++)
+            out[c] = scales[group[c]] * (float)(codes[c] - zeros[group[c]]);
+}
+
+/* out [count] = row `row` from `column` on, as fp32. */
+static void widen(const snrq_weight *w, int64_t row, int64_t column, int64_t count, float *out)
+{
+    int64_t at = row * w->columns + column;
+    if (w->dense != NULL) {
+        snrq_widen(w->dtype, w->dense + (size_t)at * snrq_dtype_size(w->dtype), (size_t)count, out);
+        return;
     }
+    for (int64_t c = 0; c < count; c += RUN)
+        widen_run(w->codes + at + c, w->g_idx + column + c, w->scales + row * w->groups,
+                  w->zeros + row * w->groups, least(RUN, count - c), out + c);
 }
 
 void snrq_weight_widen(const snrq_weight *w, int64_t row, int64_t count, float *out)
 {
-    if (w->dense != NULL) {
-        size_t size = snrq_dtype_size(w->dtype);
-        snrq_widen(w->dtype, w->dense + (size_t)(row * w->columns) * size,
-                   (size_t)(count * w->columns), out);
-        return;
-    }
-    for (int64_t r = 0; r < count; r++) widen_quantized(w, row + r, out + r * w->columns);
+    for (int64_t r = 0; r < count; r++) widen(w, row + r, 0, w->columns, out + r * w->columns);
 }
 
-snrq_status snrq_linear_apply(const snrq_weight *w, const float *x, int64_t sequences,
-                              int64_t tokens, float *y, int64_t stride)
+/* out [strips of rows][depth][COLUMNS] = inputs [column, column + depth) of rows [row, row + rows).
+ */
+static void widen_panel(const snrq_weight *w, int64_t row, int64_t rows, int64_t column,
+                        int64_t depth, float *out)
 {
-    int64_t panels = (w->rows + PANEL_ROWS - 1) / PANEL_ROWS;
-    int threads = omp_get_max_threads();
-    size_t panel_floats = (size_t)(PANEL_ROWS * w->columns);
-    float *scratch = NULL;
-    SNRQ_TRY(
-        snrq_allocate((size_t)threads * panel_floats, sizeof *scratch, "weight panels", &scratch));
+    float part[COLUMNS * WIDEN_COLUMNS];
+    for (int64_t strip = 0; strip < rows; strip += COLUMNS)
+        for (int64_t c = 0; c < depth; c += WIDEN_COLUMNS) {
+            int64_t count = least(COLUMNS, rows - strip), width = least(WIDEN_COLUMNS, depth - c);
+            for (int64_t r = 0; r < count; r++)
+                widen(w, row + strip + r, column + c, width, part + r * WIDEN_COLUMNS);
+            snrq_product_pack(part, WIDEN_COLUMNS, count, width, COLUMNS,
+                              out + strip * depth + c * COLUMNS);
+        }
+}
+
+/* y [tokens, rows] for the panel of rows from `row` on; x [tokens / ROWS][columns][ROWS] packed. */
+static void apply_panel(const snrq_weight *w, int64_t row, const float *x, int64_t tokens,
+                        float *panel, float *y, int64_t stride)
+{
+    int64_t rows = least(PANEL_ROWS, w->rows - row);
+    for (int64_t column = 0; column < w->columns; column += SNRQ_PRODUCT_DEPTH) {
+        int64_t depth = least(SNRQ_PRODUCT_DEPTH, w->columns - column);
+        widen_panel(w, row, rows, column, depth, panel);
+        snrq_product_run(&(snrq_product){.rows = tokens,
+                                         .columns = rows,
+                                         .depth = depth,
+                                         .a = x + column * ROWS,
+                                         .b = panel,
+                                         .a_stride = w->columns * ROWS,
+                                         .a_step = ROWS,
+                                         .b_stride = depth * COLUMNS,
+                                         .add = column > 0,
+                                         .c = y,
+                                         .ldc = stride});
+    }
+}
+
+static int64_t panels_of(const snrq_weight *w)
+{
+    return (w->rows + PANEL_ROWS - 1) / PANEL_ROWS;
+}
+
+/* Finds the weight of a panel counted over all of them; *row and *before are the panel's first row
+ * in it and the rows of the weights before it. */
+static const snrq_weight *find_panel(const snrq_weight *w, int64_t panel, int64_t *row,
+                                     int64_t *before)
+{
+    for (*before = 0; panel >= panels_of(w); w++) {
+        panel -= panels_of(w);
+        *before += w->rows;
+    }
+    *row = panel * PANEL_ROWS;
+    return w;
+}
+
+snrq_status snrq_linear_apply(const snrq_weight *weights, int count, const float *x, int64_t tokens,
+                              float *y, int64_t stride)
+{
+    int64_t columns = weights[0].columns, panels = 0, threads = omp_get_max_threads();
+    const int64_t panel_floats = PANEL_ROWS * SNRQ_PRODUCT_DEPTH;
+    for (int m = 0; m < count; m++) panels += panels_of(&weights[m]);
+    int64_t ranges = (UNITS_PER_THREAD * threads + panels - 1) / panels;
+    ranges = least(ranges, (tokens + LEAST_TOKENS - 1) / LEAST_TOKENS);
+    int64_t range = snrq_product_padded((tokens + ranges - 1) / (ranges > 0 ? ranges : 1), ROWS);
+    float *packed = NULL, *scratch = NULL;
+    SNRQ_TRY(snrq_allocate_scratch((size_t)(snrq_product_padded(tokens, ROWS) * columns),
+                                   sizeof *packed, "packed inputs", &packed));
+    snrq_status status = snrq_allocate_scratch((size_t)(threads * panel_floats), sizeof *scratch,
+                                               "weight panels", &scratch);
+    if (status == SNRQ_OK) {
 #pragma omp parallel
-    {
-        float *panel = scratch + (size_t)omp_get_thread_num() * panel_floats;
-        int64_t widened = -1;
-        /* Units run panel by panel, so that a thread widens a panel once for its run of sequences.
-         */
+        {
 #pragma omp for schedule(static)
-        for (int64_t unit = 0; unit < panels * sequences; unit++) {
-            int64_t p = unit / sequences, s = unit % sequences;
-            int64_t row = p * PANEL_ROWS;
-            int64_t rows = w->rows - row < PANEL_ROWS ? w->rows - row : PANEL_ROWS;
-            if (widened != p) snrq_weight_widen(w, row, rows, panel);
-            widened = p;
-            snrq_sgemm(false, true, tokens, rows, w->columns, 1.0f, x + s * tokens * w->columns,
-                       w->columns, panel, w->columns, 0.0f, y + s * tokens * stride + row, stride);
+            for (int64_t t = 0; t < tokens; t += ROWS)
+                snrq_product_pack(x + t * columns, columns, least(ROWS, tokens - t), columns, ROWS,
+                                  packed + t * columns);
+#pragma omp for schedule(dynamic)
+            for (int64_t unit = 0; unit < panels * ranges; unit++) {
+                int64_t row, before, first = unit % ranges * range;
+                const snrq_weight *w = find_panel(weights, unit / ranges, &row, &before);
+                if (first < tokens)
+                    apply_panel(w, row, packed + first * columns, least(range, tokens - first),
+                                scratch + omp_get_thread_num() * panel_floats,
+                                y + first * stride + before + row, stride);
+            }
         }
     }
     free(scratch);
-    return SNRQ_OK;
+    free(packed);
+    return status;
 }

@@ -1,8 +1,9 @@
 /* Linear modules as the forward pass reads them: dense in the checkpoint's type, or quantized.
  *
- * Arithmetic is fp32. A row panel of weights is widened to fp32 once per use and multiplied with
- * whole sequences, one GEMM of fixed shape per panel and sequence: the result is the same bits
- * however the sequences are dealt to ranks, and for any number of threads.
+ * Arithmetic is fp32. Weights are widened a panel at a time, as they are packed for the product
+ * (mpi/product.h) with all tokens at hand. A token's outputs are the same bits whatever the other
+ * tokens are, hence however sequences are batched and dealt to ranks, and for any number of
+ * threads.
  */
 #ifndef SNRQ_LINEAR_H
 #define SNRQ_LINEAR_H
@@ -25,10 +26,11 @@ typedef struct snrq_weight {
 /* out [count, columns] = rows [row, row + count) as fp32. */
 void snrq_weight_widen(const snrq_weight *weight, int64_t row, int64_t count, float *out);
 
-/* y[s, t, 0..rows) = W x[s, t, :] for all sequences and tokens. x [sequences, tokens, columns]; y
- * has row stride `stride` (>= rows) and may be offset into a wider array. Not collective.
- * SNRQ_INTERNAL without memory. */
-snrq_status snrq_linear_apply(const snrq_weight *weight, const float *x, int64_t sequences,
-                              int64_t tokens, float *y, int64_t stride);
+/* y[t] = W_0 x[t], W_1 x[t], ... one after the other, for the `count` weights of a stage, which
+ * have the same number of columns. x [tokens, columns]; y has row stride `stride`, at least the sum
+ * of the rows, and may be offset into a wider array. Not collective. SNRQ_INTERNAL without memory.
+ */
+snrq_status snrq_linear_apply(const snrq_weight *weights, int count, const float *x, int64_t tokens,
+                              float *y, int64_t stride);
 
 #endif

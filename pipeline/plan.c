@@ -8,6 +8,7 @@
 #include "pipeline/report.h"
 #include "pipeline/search.h"
 #include "pipeline/statistics.h"
+#include "pipeline/stream.h"
 
 double snrq_plan_stage_work(const snrq_options *o, const snrq_family *f, snrq_stage stage,
                             int64_t sequences, int64_t length)
@@ -42,13 +43,14 @@ static void block_bytes(const snrq_options *o, const snrq_model *m, double *full
 /* A process with its libraries, before it has any data (measured). */
 static const double process_bytes = 40e6;
 
-/* Largest stage of a rank: both streams with a stage's input and the next one, Grams, targets and
- * search. */
+/* Largest stage of a rank: both streams with a stage's input, the next one and a batch of outputs;
+ * Grams; targets and search. */
 static double rank_bytes(const snrq_context *c, const snrq_options *o, const snrq_model *m,
                          const snrq_windows *w)
 {
     snrq_range mine = snrq_share(w->count, 1, c->size, 0);
     double tokens = (double)((mine.end - mine.begin) * w->length), most = 0.0;
+    double batch = (double)(snrq_stream_batch(mine.end - mine.begin, w->length) * w->length);
     double hidden = 8.0 * tokens * (double)m->config.hidden;
     for (int s = 0; s < SNRQ_STAGES; s++) {
         double n = (double)m->family.stage_columns[s],
@@ -59,14 +61,15 @@ static double rank_bytes(const snrq_context *c, const snrq_options *o, const snr
         if (grid_rows == 0) snrq_grid_shape((int64_t)n, c->size, &grid_rows, &grid_columns);
         double share = 1.0 / (grid_rows * grid_columns);
         double panels = n < 8192.0 * 1024.0 / n ? 16.0 * n * n : 128.0 * 1048576.0;
-        double packed = 4.0 * tokens * n < 33554432.0 ? 4.0 * tokens * n : 33554432.0;
+        double packed = 4.0 * fmin((double)w->length, 1024.0) * (n + panels / (16.0 * n));
         double gram = 8.0 * tokens * n + panels + packed + n * n * 8.0 * (1.0 + shifted) * share;
         double search = 8.0 * tokens * n + n * n * 8.0 * (2.0 + shifted) * share +
                         rows * n * (25.0 + 16.0 * shifted) +
                         16.0 * n * (double)m->family.stage_rows[s] * share;
         double groups = o->group_size > 0 ? ceil(n / (double)o->group_size) : 1.0;
         if (o->regrid > 0) search += rows * (8.0 * groups * groups + 5.0 * n);
-        double forward = 8.0 * tokens * (n + next);
+        double forward =
+            8.0 * tokens * (n + next) + 4.0 * batch * (n + 2.0 * (double)m->family.stage_rows[s]);
         double stage = gram > search ? gram : search;
         stage = stage > forward ? stage : forward;
         most = stage > most ? stage : most;

@@ -13,7 +13,7 @@
 #ifndef SNRQ_SEARCH_TILE_H
 #define SNRQ_SEARCH_TILE_H
 
-#include "pipeline/lanes.h"
+#include "mpi/lanes.h"
 #include "pipeline/search.h"
 
 enum { SNRQ_STRIP = SNRQ_LANES }; /* so that a strip's columns fill a vector, too */

@@ -8,11 +8,16 @@
  * weights rarely. */
 enum { BATCH_TOKENS = 2048 };
 
+int64_t snrq_stream_batch(int64_t sequences, int64_t tokens)
+{
+    int64_t batch = BATCH_TOKENS / tokens;
+    if (batch < 1) batch = 1;
+    return batch < sequences ? batch : sequences;
+}
+
 static int64_t batch_sequences(const snrq_stream *s)
 {
-    int64_t batch = BATCH_TOKENS / s->tokens, count = s->range.end - s->range.begin;
-    if (batch < 1) batch = 1;
-    return batch < count ? batch : count;
+    return snrq_stream_batch(s->range.end - s->range.begin, s->tokens);
 }
 
 snrq_range snrq_stream_share(const snrq_context *c, const snrq_windows *windows)
@@ -47,8 +52,8 @@ snrq_activations snrq_stream_activations(const snrq_stream *s)
 
 static snrq_status allocate_input(const snrq_stream *s, int64_t columns, float **x)
 {
-    return snrq_allocate((size_t)((s->range.end - s->range.begin) * s->tokens * columns),
-                         sizeof **x, "activations", x);
+    return snrq_allocate_scratch((size_t)((s->range.end - s->range.begin) * s->tokens * columns),
+                                 sizeof **x, "activations", x);
 }
 
 snrq_status snrq_stream_begin(snrq_stream *s, const snrq_block *block)
@@ -100,8 +105,9 @@ static snrq_status start_crossing(snrq_stream *s, const snrq_block *b, snrq_stag
     int64_t next = stage == SNRQ_STAGE_DOWN ? 0 : b->family->stage_columns[stage + 1];
     *c = (crossing){.stream = s, .block = b};
     SNRQ_TRY(allocate_input(s, next, &c->next));
-    return snrq_allocate((size_t)(batch_sequences(s) * s->tokens * b->family->stage_rows[stage]),
-                         sizeof(float), "module outputs", &c->y);
+    return snrq_allocate_scratch(
+        (size_t)(batch_sequences(s) * s->tokens * b->family->stage_rows[stage]), sizeof(float),
+        "module outputs", &c->y);
 }
 
 static void finish_crossing(crossing *c, snrq_stage stage)
@@ -159,11 +165,11 @@ snrq_status snrq_stream_forward(snrq_stream *s, const snrq_block *b)
 {
     int64_t sequences = s->range.end - s->range.begin, batch = batch_sequences(s);
     float *x = NULL, *y = NULL;
-    snrq_status status = snrq_allocate((size_t)(batch * s->tokens * b->family->max_columns),
-                                       sizeof *x, "stage inputs", &x);
+    snrq_status status = snrq_allocate_scratch((size_t)(batch * s->tokens * b->family->max_columns),
+                                               sizeof *x, "stage inputs", &x);
     if (status == SNRQ_OK)
-        status = snrq_allocate((size_t)(batch * s->tokens * b->family->max_rows), sizeof *y,
-                               "module outputs", &y);
+        status = snrq_allocate_scratch((size_t)(batch * s->tokens * b->family->max_rows), sizeof *y,
+                                       "module outputs", &y);
     for (int64_t first = 0; status == SNRQ_OK && first < sequences; first += batch) {
         int64_t count = sequences - first < batch ? sequences - first : batch;
         status = snrq_block_forward(b, count, s->tokens,

@@ -22,6 +22,9 @@ typedef struct snrq_stream {
 /* Sequences of the windows that this rank owns. */
 snrq_range snrq_stream_share(const snrq_context *context, const snrq_windows *windows);
 
+/* Of so many sequences of so many tokens each, how many are taken through a block at a time. */
+int64_t snrq_stream_batch(int64_t sequences, int64_t tokens);
+
 /* Embeds the windows of `range`. Not collective. */
 snrq_status snrq_stream_create(const snrq_weight *embedding, const snrq_windows *windows,
                                snrq_range range, snrq_stream *out);

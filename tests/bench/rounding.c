@@ -5,7 +5,6 @@
  * is the best of some runs of snrq_search() on one rank and is also given as share of that bound
  * (100 % is the bound itself), so that figures of different machines can be compared.
  */
-#include <dlfcn.h>
 #include <math.h>
 #include <mpi.h>
 #include <omp.h>
@@ -13,26 +12,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#include "mpi/blas.h"
 #include "mpi/factor.h"
-#include "mpi/timers.h"
 #include "pipeline/search.h"
+#include "tests/bench/bench.h"
 
-enum { MOST = 16, GROUP_SIZE = 128, GEMM_ORDER = 1024 };
-
-typedef struct int_list {
-    int count, values[MOST];
-} int_list;
+enum { GROUP_SIZE = 128, GEMM_RUNS = 40 };
 
 typedef struct bench {
-    int layers, rows[MOST], columns[MOST];
-    int_list bits, beams, threads;
+    int layers, rows[BENCH_MOST], columns[BENCH_MOST];
+    bench_list bits, beams, threads;
     int runs;
     double seconds; /* a measurement is not repeated after that long */
     bool json, cpu;
-    double gemm[MOST]; /* flop/s, per entry of threads */
+    double gemm[BENCH_MOST]; /* flop/s, per entry of threads */
 } bench;
 
 static const char usage[] =
@@ -40,21 +33,6 @@ static const char usage[] =
     "                      [--runs R] [--seconds S] [--json] [--cpu]\n"
     "Times snrq_search() on synthetic layers (K = 1 is greedy); the best of R runs. --cpu: CPU\n"
     "time instead of wall-clock time, for comparing one thread on a busy machine.\n";
-
-/* Seconds on the wall, or of CPU time. */
-static double now(bool cpu)
-{
-    struct timespec t;
-    if (!cpu) return snrq_now();
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static double number(uint64_t *state)
-{
-    *state = *state * 6364136223846793005u + 1442695040888963407u;
-    return (double)(*state >> 11) * 0x1p-52 - 1.0;
-}
 
 /* A layer: factor, grid and targets. */
 typedef struct layer {
@@ -76,11 +54,11 @@ static snrq_status fill_gram(snrq_matrix *h)
     if (status == SNRQ_OK) status = snrq_allocate((size_t)n * (size_t)n, sizeof *gram, "H", &gram);
     if (status == SNRQ_OK) status = snrq_allocate((size_t)n, sizeof *column, "H", &column);
     for (int64_t t = 0; status == SNRQ_OK && t < tokens; t++) {
-        double shared = number(&state), wave = 0.0;
+        double shared = bench_number(&state), wave = 0.0;
         for (int64_t j = 0; j < n; j++) {
-            wave = 0.9 * wave + number(&state);
+            wave = 0.9 * wave + bench_number(&state);
             double loudness = 0.5 + 2.0 * pow((double)j / n, 4.0);
-            a[t * n + j] = (float)(loudness * (number(&state) + 0.5 * wave + 0.7 * shared));
+            a[t * n + j] = (float)(loudness * (bench_number(&state) + 0.5 * wave + 0.7 * shared));
         }
     }
     if (status == SNRQ_OK)
@@ -108,7 +86,8 @@ static snrq_status fill_rows(layer *out, int64_t m, int bits)
     for (int64_t r = 0; status == SNRQ_OK && r < m; r++) {
         float *target = out->rows.target + r * n;
         for (int64_t k = 0; k < n; k++)
-            target[k] = (float)(number(&state) + number(&state) + number(&state)) * 0.02f;
+            target[k] =
+                (float)(bench_number(&state) + bench_number(&state) + bench_number(&state)) * 0.02f;
         status = snrq_quant_grid_fit(&rule, &out->groups, target, d2,
                                      out->rows.scales + r * out->groups.count,
                                      out->rows.zeros + r * out->groups.count);
@@ -141,34 +120,6 @@ static void free_layer(layer *l)
     snrq_grid_destroy(&l->grid);
 }
 
-/* Flop/s of BLAS on its own `threads`, best of some runs. */
-static snrq_status measure_gemm(int threads, bool cpu, double *out)
-{
-    size_t cells = (size_t)GEMM_ORDER * GEMM_ORDER;
-    float *a = NULL, *c = NULL;
-    void (*set_threads)(int) = NULL;
-    void *program = dlopen(NULL, RTLD_LAZY);
-    void *symbol = program == NULL ? NULL : dlsym(program, "openblas_set_num_threads");
-    memcpy(&set_threads, &symbol, sizeof symbol); /* ISO C has no cast to a function pointer */
-    SNRQ_TRY(snrq_allocate(cells, sizeof *a, "matrix", &a));
-    SNRQ_TRY(snrq_allocate(cells, sizeof *c, "matrix", &c));
-    for (size_t i = 0; i < cells; i++) a[i] = 1.0f / (float)(1 + i % 64);
-    if (set_threads != NULL) set_threads(threads);
-    double best = INFINITY, start = snrq_now();
-    for (int run = 0; run < 40 && (run < 5 || snrq_now() - start < 0.5); run++) {
-        double begin = now(cpu);
-        snrq_sgemm(false, false, GEMM_ORDER, GEMM_ORDER, GEMM_ORDER, 1.0f, a, GEMM_ORDER, a,
-                   GEMM_ORDER, 0.0f, c, GEMM_ORDER);
-        best = fmin(best, now(cpu) - begin);
-    }
-    if (set_threads != NULL) set_threads(1);
-    *out = 2.0 * pow(GEMM_ORDER, 3.0) / best;
-    free(a);
-    free(c);
-    if (program != NULL) dlclose(program);
-    return SNRQ_OK;
-}
-
 static void print_figure(const bench *b, const layer *l, int thread, int bits, int beam,
                          double best, double greedy)
 {
@@ -192,9 +143,9 @@ static snrq_status measure_search(const bench *b, layer *l, int beam, double *be
     double start = snrq_now();
     *best = INFINITY;
     for (int run = 0; run < b->runs && (run == 0 || snrq_now() - start < b->seconds); run++) {
-        double begin = now(b->cpu);
+        double begin = bench_now(b->cpu);
         SNRQ_TRY(snrq_search(l->l, SNRQ_ROUND_FEEDBACK, beam, &l->rows));
-        *best = fmin(*best, now(b->cpu) - begin);
+        *best = fmin(*best, bench_now(b->cpu) - begin);
     }
     return SNRQ_OK;
 }
@@ -216,7 +167,7 @@ static snrq_status measure_layer(const bench *b, layer *l, int bits)
 static snrq_status run(const snrq_context *context, bench *b)
 {
     for (int t = 0; t < b->threads.count; t++) {
-        SNRQ_TRY(measure_gemm(b->threads.values[t], b->cpu, &b->gemm[t]));
+        SNRQ_TRY(bench_gemm_rate(b->threads.values[t], b->cpu, GEMM_RUNS, &b->gemm[t]));
         if (!b->json)
             printf("sgemm on %d threads: %.1f GF/s\n", b->threads.values[t], b->gemm[t] * 1e-9);
     }
@@ -237,25 +188,10 @@ static snrq_status run(const snrq_context *context, bench *b)
     return SNRQ_OK;
 }
 
-static bool read_list(const char *text, int_list *out)
-{
-    out->count = 0;
-    while (out->count < MOST) {
-        char *end;
-        long value = strtol(text, &end, 10);
-        if (end == text || value < 1 || value > 65536) return false;
-        out->values[out->count++] = (int)value;
-        if (*end == '\0') return true;
-        if (*end != ',') return false;
-        text = end + 1;
-    }
-    return false;
-}
-
 static bool read_sizes(const char *text, bench *b)
 {
     b->layers = 0;
-    while (b->layers < MOST) {
+    while (b->layers < BENCH_MOST) {
         int used = 0, i = b->layers;
         if (sscanf(text, "%dx%d%n", &b->rows[i], &b->columns[i], &used) != 2) return false;
         if (b->rows[i] < 1 || b->columns[i] < 1) return false;
@@ -279,11 +215,11 @@ static bool read_arguments(int argc, char **argv, bench *b)
         if (strcmp(argv[i], "--size") == 0)
             good = read_sizes(value, b);
         else if (strcmp(argv[i], "--bits") == 0)
-            good = read_list(value, &b->bits);
+            good = bench_read_list(value, &b->bits);
         else if (strcmp(argv[i], "--beam") == 0)
-            good = read_list(value, &b->beams);
+            good = bench_read_list(value, &b->beams);
         else if (strcmp(argv[i], "--threads") == 0)
-            good = read_list(value, &b->threads);
+            good = bench_read_list(value, &b->threads);
         else if (strcmp(argv[i], "--runs") == 0)
             good = (b->runs = atoi(value)) > 0;
         else if (strcmp(argv[i], "--seconds") == 0)

@@ -12,7 +12,7 @@ typedef struct problem {
     bool minus, scaled, symmetric, permuted;
 } problem;
 
-/* n > 512 takes several panels and large tiles, tokens > 512 several chunks. */
+/* n > 512 takes several panels and large tiles, tokens > 1024 several chunks. */
 static const problem PROBLEMS[] = {
     {.n = 1, .tokens = 1, .sequences = 1, .symmetric = true},
     {.n = 77, .tokens = 19, .sequences = 5, .symmetric = true, .minus = true, .permuted = true},
@@ -187,8 +187,8 @@ static void order_only_moves_elements(void)
 }
 
 /* An fp32 product of t terms is off by at most t 2^-24 ||a_i|| ||b_j|| (to first order); chunks
- * have at most 512 tokens. One more unit for the subtraction's own rounding is not needed: the twin
- * subtracts in fp32 too. */
+ * have at most 1024 tokens. One more unit for the subtraction's own rounding is not needed: the
+ * twin subtracts in fp32 too. */
 static void agrees_with_the_reference(void)
 {
     for (int k = 0; k < PROBLEMS_COUNT; k++) {
@@ -206,7 +206,7 @@ static void agrees_with_the_reference(void)
                 double error = fabs(found[l * p->n + i] - expected[l * p->n + i]);
                 if (error > 0 && !(error / bound <= largest)) largest = error / bound;
             }
-        CU_ASSERT_TRUE(largest <= (double)(p->tokens < 512 ? p->tokens : 512) * 0x1p-24);
+        CU_ASSERT_TRUE(largest <= (double)(p->tokens < 1024 ? p->tokens : 1024) * 0x1p-24);
         free(expected);
         free(found);
         inputs_free(&in);

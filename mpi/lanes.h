@@ -1,4 +1,4 @@
-/* Internal to the search: SNRQ_LANES floats as one value, by the vector extensions that gcc and
+/* For the fast loops: SNRQ_LANES floats as one value, by the vector extensions that gcc and
  * clang share. What these have no short form for is written for AVX-512 and AVX2 by name, and
  * plainly for all others; each lane is computed as a float in any case.
  */

@@ -1,0 +1,313 @@
+/* How fast a transformer block is passed through, and its Gram matrices are summed up, on random
+ * weights and activations.
+ *
+ * Symbols: T tokens, n columns of the stage [q,k,v]. Every time is the best of some runs on one
+ * rank, and is also given as share of the time this machine's sgemm, measured in between, needs
+ * for the flops that cannot be avoided: 2 T per weight for the modules and the block (to which
+ * causal attention adds its own), n^2 T for the symmetric H = X^T X and E = dX^T dX, 2 n^2 T for D
+ * = dX^T X.
+ */
+#include <mpi.h>
+#include <omp.h>
+#include <stdio.h>
+
+#include "mpi/gram.h"
+#include "pipeline/block.h"
+#include "tests/bench/bench.h"
+
+/* A block as its checkpoint describes it, and how much goes through at a time. */
+typedef struct shape {
+    const char *name;
+    int64_t hidden, intermediate, heads, kv_heads, head_dim;
+    int64_t tokens, sequences, gram_sequences;
+} shape;
+
+static const shape shapes[] = {
+    {"llama-3-8b", 4096, 14336, 32, 8, 128, 2048, 1, 8},
+    {"stories3m", 192, 512, 6, 2, 32, 256, 8, 64},
+};
+enum { SHAPES = sizeof shapes / sizeof *shapes, GEMM_RUNS = 4 };
+
+typedef struct bench {
+    const char *shape, *part; /* the only one, or NULL */
+    bench_list threads;
+    int64_t tokens; /* instead of the shape's; 0: the shape's */
+    int runs;
+    double seconds; /* a measurement is not repeated after that long */
+    bool json, cpu;
+} bench;
+
+static const char usage[] =
+    "usage: bench_forward [--shape NAME] [--part NAME] [--tokens T] [--threads N,...]\n"
+    "                     [--runs R] [--seconds S] [--json] [--cpu]\n"
+    "Times the linear modules of a block, the whole block, and its Gram matrices; the best of R\n"
+    "runs. Shapes: llama-3-8b, stories3m; parts: modules, block, H, D, E. --cpu: CPU time instead\n"
+    "of wall-clock time, for comparing one thread on a busy machine.\n";
+
+/* One block with everything that its passes need. */
+typedef struct subject {
+    const snrq_context *context;
+    snrq_config config;
+    snrq_family family;
+    snrq_rope rope;
+    snrq_block block;
+    int64_t tokens, sequences;
+    unsigned char *weights; /* bf16 */
+    float *ones;            /* the weights of both norms */
+    float *h, *x, *y;       /* [sequences, tokens, hidden, max_columns, max_rows] */
+    float *a, *b;           /* [gram sequences, tokens, hidden]: X and Xf */
+    double *norms, *mismatch_norms;
+    int32_t *order;
+    snrq_grid *grid;
+    snrq_matrix *gram;
+    snrq_activations quantized, full;
+} subject;
+
+static void fill(float *x, int64_t count, uint64_t seed)
+{
+    for (int64_t i = 0; i < count; i++) x[i] = (float)bench_number(&seed);
+}
+
+static snrq_status fill_weights(subject *s)
+{
+    size_t count = 0;
+    uint64_t state = 1;
+    for (int m = 0; m < s->family.modules; m++)
+        count += (size_t)(s->family.module[m].rows * s->family.module[m].columns);
+    SNRQ_TRY(snrq_allocate(count, 2, "weights", &s->weights));
+    for (size_t i = 0; i < count; i++) {
+        uint16_t bits = snrq_float_to_bf16((float)(0.05 * bench_number(&state)));
+        memcpy(s->weights + 2 * i, &bits, 2);
+    }
+    unsigned char *next = s->weights;
+    for (int m = 0; m < s->family.modules; m++) {
+        int64_t rows = s->family.module[m].rows, columns = s->family.module[m].columns;
+        s->block.module[m] =
+            (snrq_weight){.rows = rows, .columns = columns, .dtype = SNRQ_BF16, .dense = next};
+        next += 2 * rows * columns;
+    }
+    return SNRQ_OK;
+}
+
+static snrq_status create_block(const shape *p, subject *s)
+{
+    s->config = (snrq_config){
+        .hidden = p->hidden,
+        .intermediate = p->intermediate,
+        .heads = p->heads,
+        .kv_heads = p->kv_heads,
+        .head_dim = p->head_dim,
+        .rms_norm_eps = 1e-5,
+        .rope = {.theta = 500000.0, .dimensions = p->head_dim, .attention_factor = 1.0}};
+    snrq_family_describe(&s->config, &s->family);
+    SNRQ_TRY(snrq_rope_create(&s->config, s->tokens, &s->rope));
+    SNRQ_TRY(snrq_allocate((size_t)p->hidden, sizeof(float), "norms", &s->ones));
+    for (int64_t i = 0; i < p->hidden; i++) s->ones[i] = 1.0f;
+    s->block.config = &s->config;
+    s->block.family = &s->family;
+    s->block.rope = &s->rope;
+    s->block.vector[SNRQ_ATTENTION_NORM] = s->block.vector[SNRQ_MLP_NORM] = s->ones;
+    SNRQ_TRY(fill_weights(s));
+    size_t tokens = (size_t)(s->sequences * s->tokens);
+    SNRQ_TRY(snrq_allocate(tokens * (size_t)p->hidden, sizeof(float), "h", &s->h));
+    SNRQ_TRY(snrq_allocate(tokens * (size_t)s->family.max_columns, sizeof(float), "x", &s->x));
+    return snrq_allocate(tokens * (size_t)s->family.max_rows, sizeof(float), "y", &s->y);
+}
+
+static snrq_status create_activations(const shape *p, subject *s)
+{
+    int64_t count = p->gram_sequences * s->tokens * p->hidden;
+    size_t n = (size_t)p->hidden;
+    SNRQ_TRY(snrq_allocate((size_t)count, sizeof(float), "X", &s->a));
+    SNRQ_TRY(snrq_allocate((size_t)count, sizeof(float), "Xf", &s->b));
+    SNRQ_TRY(snrq_allocate(n, sizeof(double), "norms", &s->norms));
+    SNRQ_TRY(snrq_allocate(n, sizeof(double), "norms", &s->mismatch_norms));
+    SNRQ_TRY(snrq_allocate(n, sizeof(int32_t), "order", &s->order));
+    for (int32_t k = 0; k < p->hidden; k++) s->order[k] = k;
+    fill(s->a, count, 3);
+    fill(s->b, count, 4);
+    s->quantized = (snrq_activations){p->gram_sequences, s->tokens, p->hidden, s->a};
+    s->full = (snrq_activations){p->gram_sequences, s->tokens, p->hidden, s->b};
+    SNRQ_TRY(snrq_gram_norms(s->context, &s->quantized, NULL, NULL, s->norms));
+    SNRQ_TRY(snrq_gram_norms(s->context, &s->full, &s->quantized, NULL, s->mismatch_norms));
+    SNRQ_TRY(snrq_grid_create(s->context, 1, 1, &s->grid));
+    return snrq_matrix_create(s->grid, p->hidden, p->hidden, &s->gram);
+}
+
+static void free_subject(subject *s)
+{
+    void *owned[] = {s->weights, s->ones,           s->h,    s->x, s->y, s->a, s->b,
+                     s->norms,   s->mismatch_norms, s->order};
+    for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
+    snrq_rope_free(&s->rope);
+    snrq_matrix_destroy(&s->gram);
+    snrq_grid_destroy(&s->grid);
+}
+
+static snrq_status run_modules(subject *s)
+{
+    for (int stage = 0; stage < SNRQ_STAGES; stage++)
+        SNRQ_TRY(
+            snrq_block_apply(&s->block, (snrq_stage)stage, s->sequences, s->tokens, s->x, s->y));
+    return SNRQ_OK;
+}
+
+static snrq_status run_block(subject *s)
+{
+    return snrq_block_forward(&s->block, s->sequences, s->tokens, s->h, s->x, s->y);
+}
+
+static snrq_status run_gram(subject *s, bool a_mismatch, bool b_mismatch)
+{
+    snrq_gram_request request = {.a = a_mismatch ? &s->full : &s->quantized,
+                                 .a_minus = a_mismatch ? &s->quantized : NULL,
+                                 .b = b_mismatch ? &s->full : &s->quantized,
+                                 .b_minus = b_mismatch ? &s->quantized : NULL,
+                                 .a_norms = a_mismatch ? s->mismatch_norms : s->norms,
+                                 .b_norms = b_mismatch ? s->mismatch_norms : s->norms,
+                                 .factor = 1.0,
+                                 .order = s->order,
+                                 .symmetric = a_mismatch == b_mismatch};
+    return snrq_gram_reduce(&request, s->gram);
+}
+
+static snrq_status run_h(subject *s)
+{
+    return run_gram(s, false, false);
+}
+
+static snrq_status run_d(subject *s)
+{
+    return run_gram(s, true, false);
+}
+
+static snrq_status run_e(subject *s)
+{
+    return run_gram(s, true, true);
+}
+
+typedef struct part {
+    const char *name;
+    snrq_status (*run)(subject *s);
+    double tokens, flops;
+} part;
+
+static snrq_status measure(const bench *b, const shape *p, subject *s, const part *work,
+                           int threads)
+{
+    double best = INFINITY, gemm = 0.0, gemm_time = 0.0, time = 0.0, begin;
+    omp_set_num_threads(threads);
+    fill(s->h, s->sequences * s->tokens * p->hidden, 2);
+    fill(s->x, s->sequences * s->tokens * s->family.max_columns, 2);
+    for (int run = 0; run < b->runs && (run == 0 || time < b->seconds); run++) {
+        if (gemm_time <= time) { /* about as long as the other, so that both meet quiet moments */
+            begin = bench_now(b->cpu);
+            SNRQ_TRY(bench_gemm_rate(threads, b->cpu, GEMM_RUNS, &gemm));
+            gemm_time += bench_now(b->cpu) - begin;
+        }
+        begin = bench_now(b->cpu);
+        SNRQ_TRY(work->run(s));
+        double spent = bench_now(b->cpu) - begin;
+        best = fmin(best, spent);
+        time += spent;
+    }
+    printf(b->json ? "{\"shape\": \"%s\", \"part\": \"%s\", \"threads\": %d, \"seconds\": %.6f, "
+                     "\"tokens_per_second\": %.1f, \"gflops\": %.1f, \"gemm_gflops\": %.1f, "
+                     "\"share_of_gemm\": %.4f}\n"
+                   : "%-11s %-8s %7d %10.4f %11.0f %8.1f %8.1f %9.4f\n",
+           p->name, work->name, threads, best, work->tokens / best, work->flops / best * 1e-9,
+           gemm * 1e-9, work->flops / best / gemm);
+    fflush(stdout);
+    return SNRQ_OK;
+}
+
+static snrq_status measure_shape(const bench *b, const shape *p, subject *s)
+{
+    double tokens = (double)(s->sequences * s->tokens), weights = 0.0;
+    double gram_tokens = (double)(p->gram_sequences * s->tokens), n = (double)p->hidden;
+    for (int m = 0; m < s->family.modules; m++)
+        weights += (double)(s->family.module[m].rows * s->family.module[m].columns);
+    double attention = 2.0 * tokens * (double)(s->tokens + 1) * (double)(p->heads * p->head_dim);
+    const part parts[] = {
+        {"modules", run_modules, tokens, 2.0 * tokens * weights},
+        {"block", run_block, tokens, 2.0 * tokens * weights + attention},
+        {"H", run_h, gram_tokens, n * n * gram_tokens},
+        {"D", run_d, gram_tokens, 2.0 * n * n * gram_tokens},
+        {"E", run_e, gram_tokens, n * n * gram_tokens},
+    };
+    for (int t = 0; t < b->threads.count; t++)
+        for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+            if (b->part == NULL || strcmp(b->part, parts[i].name) == 0)
+                SNRQ_TRY(measure(b, p, s, &parts[i], b->threads.values[t]));
+    return SNRQ_OK;
+}
+
+static snrq_status run(const snrq_context *context, const bench *b)
+{
+    if (!b->json)
+        printf("%-11s %-8s %7s %10s %11s %8s %8s %9s\n", "shape", "part", "threads", "seconds",
+               "tokens/s", "GF/s", "sgemm", "share");
+    for (int i = 0; i < SHAPES; i++) {
+        const shape *p = &shapes[i];
+        if (b->shape != NULL && strcmp(b->shape, p->name) != 0) continue;
+        subject s = {.context = context,
+                     .tokens = b->tokens > 0 ? b->tokens : p->tokens,
+                     .sequences = p->sequences};
+        snrq_status status = create_block(p, &s);
+        if (status == SNRQ_OK) status = create_activations(p, &s);
+        if (status == SNRQ_OK) status = measure_shape(b, p, &s);
+        free_subject(&s);
+        SNRQ_TRY(status);
+    }
+    return SNRQ_OK;
+}
+
+static bool read_arguments(int argc, char **argv, bench *b)
+{
+    for (int i = 1; i < argc; i++) {
+        const char *value = i + 1 < argc ? argv[i + 1] : "";
+        bool good = true;
+        if (strcmp(argv[i], "--json") == 0 || strcmp(argv[i], "--cpu") == 0) {
+            *(argv[i][2] == 'j' ? &b->json : &b->cpu) = true;
+            continue;
+        }
+        if (strcmp(argv[i], "--shape") == 0)
+            b->shape = value;
+        else if (strcmp(argv[i], "--part") == 0)
+            b->part = value;
+        else if (strcmp(argv[i], "--tokens") == 0)
+            good = (b->tokens = atoi(value)) > 0;
+        else if (strcmp(argv[i], "--threads") == 0)
+            good = bench_read_list(value, &b->threads);
+        else if (strcmp(argv[i], "--runs") == 0)
+            good = (b->runs = atoi(value)) > 0;
+        else if (strcmp(argv[i], "--seconds") == 0)
+            good = (b->seconds = atof(value)) > 0.0;
+        else
+            good = false;
+        if (!good) return false;
+        i++;
+    }
+    return true;
+}
+
+int main(int argc, char **argv)
+{
+    bench b = {.threads = {2, {1, 2}}, .runs = 1000, .seconds = 2.0};
+    int provided;
+    snrq_context *context = NULL;
+    if (!read_arguments(argc, argv, &b)) {
+        fputs(usage, stderr);
+        return SNRQ_USAGE;
+    }
+    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
+    snrq_blas_single_thread();
+    snrq_status status = snrq_context_create(MPI_COMM_WORLD, &context);
+    if (status == SNRQ_OK && context->size > 1)
+        status = snrq_fail(SNRQ_USAGE, "the benchmark runs on one rank");
+    if (status == SNRQ_OK) status = run(context, &b);
+    if (status != SNRQ_OK) fprintf(stderr, "bench_forward: %s\n", snrq_error_message());
+    snrq_context_destroy(&context);
+    MPI_Finalize();
+    return (int)status;
+}
