@@ -7,6 +7,7 @@
 
 #include "io/output.h"
 #include "io/safetensors.h"
+#include "pipeline/export.h"
 #include "pipeline/family.h"
 
 static void print_json(json_t *object)
@@ -235,6 +236,7 @@ static snrq_status verify(const snrq_options *o)
 
 snrq_status snrq_verify(const snrq_context *context, const snrq_options *o)
 {
+    if (o->export_path != NULL) return snrq_export_check(context, o);
     snrq_status status = context->rank == 0 ? verify(o) : SNRQ_OK;
     fflush(stdout);
     return snrq_agree(context, status);
