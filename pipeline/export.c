@@ -10,15 +10,34 @@
 #include "io/directory.h"
 #include "io/file.h"
 #include "io/lock.h"
-#include "pipeline/report.h"
+#include "pipeline/export_formats.h"
 
 enum { WHY = 512 };
 
+static snrq_status write_gptq(const snrq_context *context, const snrq_options *options,
+                              const snrq_model *model, const char *directory)
+{
+    return snrq_checkpoint_write(context, options, model, directory, &snrq_gptq_format);
+}
+
+static snrq_status write_compressed(const snrq_context *context, const snrq_options *options,
+                                    const snrq_model *model, const char *directory)
+{
+    return snrq_checkpoint_write(context, options, model, directory, &snrq_compressed_format);
+}
+
+static snrq_status write_dense(const snrq_context *context, const snrq_options *options,
+                               const snrq_model *model, const char *directory)
+{
+    return snrq_checkpoint_write(context, options, model, directory, &snrq_dense_format);
+}
+
 static const snrq_export_format formats[] = {
-    [SNRQ_FORMAT_GPTQ] = {.name = "gptq"},
-    [SNRQ_FORMAT_COMPRESSED_TENSORS] = {.name = "compressed-tensors"},
+    [SNRQ_FORMAT_GPTQ] = {"gptq", snrq_gptq_possible, write_gptq, NULL, NULL},
+    [SNRQ_FORMAT_COMPRESSED_TENSORS] = {"compressed-tensors", snrq_compressed_possible,
+                                        write_compressed, NULL, NULL},
     [SNRQ_FORMAT_GGUF] = {.name = "gguf"},
-    [SNRQ_FORMAT_SAFETENSORS] = {.name = "safetensors"},
+    [SNRQ_FORMAT_SAFETENSORS] = {"safetensors", snrq_dense_possible, write_dense, NULL, NULL},
 };
 enum { FORMATS = sizeof formats / sizeof *formats };
 
