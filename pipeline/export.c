@@ -11,6 +11,7 @@
 #include "io/file.h"
 #include "io/lock.h"
 #include "pipeline/export_formats.h"
+#include "pipeline/export_verify.h"
 
 enum { WHY = 512 };
 
@@ -33,11 +34,14 @@ static snrq_status write_dense(const snrq_context *context, const snrq_options *
 }
 
 static const snrq_export_format formats[] = {
-    [SNRQ_FORMAT_GPTQ] = {"gptq", snrq_gptq_possible, write_gptq, NULL, NULL},
+    [SNRQ_FORMAT_GPTQ] = {"gptq", snrq_gptq_possible, write_gptq, snrq_checkpoint_is,
+                          snrq_checkpoint_verify},
     [SNRQ_FORMAT_COMPRESSED_TENSORS] = {"compressed-tensors", snrq_compressed_possible,
-                                        write_compressed, NULL, NULL},
+                                        write_compressed, snrq_checkpoint_is,
+                                        snrq_checkpoint_verify},
     [SNRQ_FORMAT_GGUF] = {.name = "gguf"},
-    [SNRQ_FORMAT_SAFETENSORS] = {"safetensors", snrq_dense_possible, write_dense, NULL, NULL},
+    [SNRQ_FORMAT_SAFETENSORS] = {"safetensors", snrq_dense_possible, write_dense,
+                                 snrq_checkpoint_is, snrq_checkpoint_verify},
 };
 enum { FORMATS = sizeof formats / sizeof *formats };
 
@@ -138,7 +142,8 @@ snrq_status snrq_export(const snrq_context *context, const snrq_options *o)
 static const snrq_export_format *find_format(const char *directory)
 {
     for (int i = 0; i < FORMATS; i++)
-        if (formats[i].recognize != NULL && formats[i].recognize(directory)) return &formats[i];
+        if (formats[i].recognize != NULL && formats[i].recognize(directory, formats[i].name))
+            return &formats[i];
     return NULL;
 }
 

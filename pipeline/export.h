@@ -27,8 +27,8 @@ typedef struct snrq_export_format {
      * renamed when all of it is durable. On failure removes what it wrote. Collective; agreed. */
     snrq_status (*write)(const snrq_context *context, const snrq_options *options,
                          const snrq_model *model, const char *directory);
-    /* Does the directory look like this format? Not collective. */
-    bool (*recognize)(const char *directory);
+    /* Does the directory look like the format of this name? Not collective. */
+    bool (*recognize)(const char *directory, const char *name);
     /* Compares an export with the model, bit for bit; *tensors: how many were compared. Collective;
      * agreed. */
     snrq_status (*verify)(const snrq_context *context, const snrq_model *model,
