@@ -45,20 +45,37 @@ static const snrq_export_format formats[] = {
 };
 enum { FORMATS = sizeof formats / sizeof *formats };
 
-const snrq_export_format *snrq_export_formats(int *count)
+static snrq_status find_reason(const snrq_export_format *format, const snrq_model *model, char *why)
 {
-    *count = FORMATS;
-    return formats;
+    if (format->possible != NULL) return format->possible(model, why, WHY);
+    snprintf(why, WHY, "this build lacks it");
+    return SNRQ_OK;
 }
 
 static snrq_status check_possible(const snrq_export_format *format, const snrq_model *model)
 {
     char why[WHY] = "";
-    if (format->write == NULL)
-        return snrq_fail(SNRQ_USAGE, "export: this build has no --format %s", format->name);
-    SNRQ_TRY(format->possible(model, why, sizeof why));
+    SNRQ_TRY(find_reason(format, model, why));
     if (why[0] == '\0') return SNRQ_OK;
     return snrq_fail(SNRQ_USAGE, "%s cannot be exported to %s: %s", model->path, format->name, why);
+}
+
+snrq_status snrq_export_table(const snrq_context *context, const char *path, json_t **out)
+{
+    snrq_model *model = NULL;
+    *out = json_array();
+    snrq_status status = snrq_model_look(context, path, &model);
+    for (int i = 0; i < FORMATS && status == SNRQ_OK; i++) {
+        char why[WHY] = "";
+        status = find_reason(&formats[i], model, why);
+        json_array_append_new(*out, json_pack("{s:s, s:b, s:s}", "format", formats[i].name,
+                                              "possible", why[0] == '\0', "why", why));
+    }
+    snrq_model_close(&model);
+    if (status == SNRQ_OK) return SNRQ_OK;
+    json_decref(*out);
+    *out = NULL;
+    return status;
 }
 
 /* The directory, on rank 0. */

@@ -17,11 +17,16 @@ snrq_status snrq_export(const snrq_context *context, const snrq_options *options
  * with OUT. Collective; agreed. SNRQ_BAD_DATA names the first difference. */
 snrq_status snrq_export_check(const snrq_context *context, const snrq_options *options);
 
+/* What a finished OUT directory can be exported to: an array of {"format", "possible", "why"}, in
+ * the order of the table. The caller releases *out. Not collective. */
+snrq_status snrq_export_table(const snrq_context *context, const char *path, json_t **out);
+
 /* One format. `model` is an OUT directory. */
 typedef struct snrq_export_format {
     const char *name; /* as in --format */
     /* Can the format hold the model exactly? why [size] becomes "", or the reason and the nearest
-     * setting that works. Any other status than SNRQ_OK: OUT cannot be read. Not collective. */
+     * setting that works. Any other status than SNRQ_OK: OUT cannot be read. The model may be one
+     * that was only looked at (snrq_model_look). Not collective. */
     snrq_status (*possible)(const snrq_model *model, char *why, size_t size);
     /* Writes into an empty directory that is locked for this run: everything under NAME.tmp,
      * renamed when all of it is durable. On failure removes what it wrote. Collective; agreed. */
@@ -34,8 +39,5 @@ typedef struct snrq_export_format {
     snrq_status (*verify)(const snrq_context *context, const snrq_model *model,
                           const char *directory, int64_t *tensors);
 } snrq_export_format;
-
-/* The formats [*count], in the order of the command line. Borrowed. */
-const snrq_export_format *snrq_export_formats(int *count);
 
 #endif

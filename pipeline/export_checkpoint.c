@@ -201,7 +201,11 @@ static snrq_status write_rows(const work *w, const unit *u)
 {
     snrq_export_module module;
     SNRQ_TRY(snrq_export_module_open(w->job.model, u->layer, u->module, &module));
-    snrq_status status = w->format->write(&w->job, &module, u->rows, u->first);
+    snrq_status status = SNRQ_OK;
+    if (!snrq_export_facts_hold(&w->job.facts, module.record))
+        status = snrq_fail(SNRQ_BAD_DATA, "%s: %s is not what the manifest says",
+                           w->job.model->path, module.record->name);
+    if (status == SNRQ_OK) status = w->format->write(&w->job, &module, u->rows, u->first);
     snrq_export_module_close(&module);
     return status;
 }

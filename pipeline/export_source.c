@@ -6,6 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "io/file.h"
+#include "io/json.h"
+#include "io/output.h"
+
 enum { ROWS_UNIT = 32, READ_BYTES = 16 << 20 };
 
 static snrq_status open_block(const snrq_model *m, int64_t layer, snrq_block_file **file)
@@ -34,37 +38,80 @@ static snrq_status open_block(const snrq_model *m, int64_t layer, snrq_block_fil
     return status;
 }
 
+/* A module's settings, from its record in the manifest. */
+typedef struct settings {
+    const char *name; /* borrowed */
+    int64_t columns, groups, group_size, bits;
+    bool symmetric, permuted;
+    snrq_dtype scale_type;
+} settings;
+
+static snrq_status read_settings(const char *where, const json_t *module, settings *s)
+{
+    const char *type;
+    SNRQ_TRY(snrq_json_string(where, module, "name", NULL, &s->name));
+    SNRQ_TRY(snrq_json_integer(where, module, "columns", 1, INT32_MAX, NULL, &s->columns));
+    SNRQ_TRY(snrq_json_integer(where, module, "groups", 1, s->columns, NULL, &s->groups));
+    SNRQ_TRY(snrq_json_integer(where, module, "group_size", 1, INT32_MAX, NULL, &s->group_size));
+    SNRQ_TRY(snrq_json_integer(where, module, "bits", 2, 8, NULL, &s->bits));
+    SNRQ_TRY(snrq_json_boolean(where, module, "symmetric", false, &s->symmetric));
+    SNRQ_TRY(snrq_json_boolean(where, module, "permuted_groups", false, &s->permuted));
+    SNRQ_TRY(snrq_json_string(where, module, "scale_type", NULL, &type));
+    for (s->scale_type = SNRQ_F32; s->scale_type <= SNRQ_BF16; s->scale_type++)
+        if (strcmp(type, snrq_dtype_name(s->scale_type)) == 0) return SNRQ_OK;
+    return snrq_fail(SNRQ_BAD_DATA, "%s: scale_type: expected F32, F16 or BF16", where);
+}
+
 /* Adds a module to what is known of those before it. */
-static snrq_status add_record(const snrq_module_record *r, bool first, snrq_export_facts *f)
+static snrq_status add_settings(const char *where, const settings *s, bool first,
+                                snrq_export_facts *f)
 {
     if (first)
-        *f =
-            (snrq_export_facts){r->bits, 0, r->symmetric, r->permuted_groups, false, r->scale_type};
-    if (r->groups > 1 && f->group_size == 0) f->group_size = r->group_size;
-    if (r->bits == f->bits && r->symmetric == f->symmetric && r->permuted_groups == f->permuted &&
-        r->scale_type == f->scale_type && (r->groups == 1 || r->group_size == f->group_size))
+        *f = (snrq_export_facts){.bits = (int)s->bits,
+                                 .symmetric = s->symmetric,
+                                 .permuted = s->permuted,
+                                 .scale_type = s->scale_type};
+    if (s->groups > 1 && f->group_size == 0) f->group_size = s->group_size;
+    if (s->bits == f->bits && s->symmetric == f->symmetric && s->permuted == f->permuted &&
+        s->scale_type == f->scale_type && (s->groups == 1 || s->group_size == f->group_size))
         return SNRQ_OK;
     return snrq_fail(SNRQ_BAD_DATA,
-                     "%s: other bits, groups or type of scales than in the modules before it; "
+                     "%s: %s has other bits, groups or type of scales than the modules before it; "
                      "mixed settings cannot be exported",
-                     r->name);
+                     where, s->name);
+}
+
+static snrq_status read_all_settings(const snrq_model *m, const json_t *records, int64_t *longest,
+                                     snrq_export_facts *out)
+{
+    char where[PATH_MAX];
+    size_t i, k;
+    json_t *record, *module;
+    int64_t count = 0;
+    SNRQ_TRY(snrq_path_join(m->path, "manifest.jsonl", where, sizeof where));
+    json_array_foreach(records, i, record)
+    {
+        json_array_foreach(json_object_get(record, "modules"), k, module)
+        {
+            settings s;
+            SNRQ_TRY(read_settings(where, module, &s));
+            SNRQ_TRY(add_settings(where, &s, count++ == 0, out));
+            if (s.groups == 1 && s.columns > *longest) *longest = s.columns;
+        }
+    }
+    if (count == m->config.layers * m->family.modules) return SNRQ_OK;
+    return snrq_fail(SNRQ_BAD_DATA, "%s: %lld modules, expected %lld", where, (long long)count,
+                     (long long)(m->config.layers * m->family.modules));
 }
 
 snrq_status snrq_export_facts_read(const snrq_model *m, snrq_export_facts *out)
 {
+    json_t *records = NULL;
     int64_t longest = 0; /* inputs of modules that have one group */
-    for (int64_t layer = 0; layer < m->config.layers; layer++) {
-        snrq_block_file *file = NULL;
-        SNRQ_TRY(open_block(m, layer, &file));
-        snrq_status status = SNRQ_OK;
-        for (int i = 0; i < m->family.modules && status == SNRQ_OK; i++) {
-            const snrq_module_record *r = snrq_block_file_record(file, i);
-            status = add_record(r, layer == 0 && i == 0, out);
-            if (r->groups == 1 && r->columns > longest) longest = r->columns;
-        }
-        snrq_block_file_close(&file);
-        SNRQ_TRY(status);
-    }
+    SNRQ_TRY(snrq_output_read_manifest(m->path, &records, NULL));
+    snrq_status status = read_all_settings(m, records, &longest, out);
+    json_decref(records);
+    SNRQ_TRY(status);
     if (out->group_size == 0) return SNRQ_OK;
     if (longest > out->group_size)
         return snrq_fail(SNRQ_BAD_DATA,
@@ -74,6 +121,14 @@ snrq_status snrq_export_facts_read(const snrq_model *m, snrq_export_facts *out)
     for (int i = 0; i < m->family.modules; i++)
         if (m->family.module[i].columns % out->group_size != 0) out->ragged = true;
     return SNRQ_OK;
+}
+
+bool snrq_export_facts_hold(const snrq_export_facts *f, const snrq_module_record *r)
+{
+    const int64_t size = f->group_size > 0 ? f->group_size : r->columns;
+    return r->bits == f->bits && r->symmetric == f->symmetric &&
+           r->permuted_groups == f->permuted && r->scale_type == f->scale_type &&
+           r->groups == (r->columns + size - 1) / size;
 }
 
 int64_t snrq_export_nearest_group(const snrq_model *m, int64_t unit, int64_t most)
@@ -116,6 +171,8 @@ snrq_status snrq_export_scales_fit(const snrq_model *m, const snrq_export_facts 
 {
     struct fit fit = {type, true};
     bool known = type == facts->scale_type || type == SNRQ_F32;
+    /* What was not checked when the model was opened is checked before HDF5 sees it. */
+    if (!known && m->rest == NULL) SNRQ_TRY(snrq_output_verify(m->path, NULL, NULL));
     for (int64_t layer = 0; layer < m->config.layers && fit.fits && !known; layer++) {
         snrq_block_file *file = NULL;
         SNRQ_TRY(open_block(m, layer, &file));

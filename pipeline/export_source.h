@@ -16,12 +16,15 @@ typedef struct snrq_export_facts {
     snrq_dtype scale_type;
 } snrq_export_facts;
 
-/* Reads the records of all modules, checks them against the model's family and each other.
- * SNRQ_BAD_DATA names what does not fit. Not collective. */
+/* Reads them from the manifest's records of all modules, which must agree. SNRQ_BAD_DATA names what
+ * does not fit. `model` may be one that was only looked at. Not collective. */
 snrq_status snrq_export_facts_read(const snrq_model *model, snrq_export_facts *out);
 
-/* Can `type` hold every scale exactly? Looks at the scales, unless the stored type says so. Not
- * collective. */
+/* Does a module's own record say the same? */
+bool snrq_export_facts_hold(const snrq_export_facts *facts, const snrq_module_record *record);
+
+/* Can `type` hold every scale exactly? Looks at the scales, unless the stored type says so; of a
+ * model that was only looked at, all files are checked first. Not collective. */
 snrq_status snrq_export_scales_fit(const snrq_model *model, const snrq_export_facts *facts,
                                    snrq_dtype type, bool *fit);
 
