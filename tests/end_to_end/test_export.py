@@ -249,6 +249,10 @@ class Values(ExportTest):
     def test_f32_scales_and_weights(self):
         out = quantize(self.path("out"), "--bits", 4, "--scale-type", "f32")
         self.check_all(out, ("safetensors",), ("--weights", "f32"))
+        evaluate = "--text", helpers.HELDOUT, "--length", 64, "--sequences", 4, "--json"
+        quantized, dense = together(lambda path: helpers.succeed("evaluate", path, *evaluate).json(),
+                                    (out, self.path("out-safetensors")))
+        self.assertEqual(quantized["perplexity"], dense["perplexity"])
         for name in ("gptq", "compressed-tensors"):
             self.refuse(USAGE, ["cannot be exported", "F32", "--scale-type f16"], out, "--format", name,
                         "-o", self.path("no"))
@@ -280,6 +284,21 @@ class Families(ExportTest):
                         "--sequences", 2, "--length", 16)
         self.refuse(USAGE, ["multiples of 32", "compressed-tensors"], self.path("out"), "--format", "gptq",
                     "-o", self.path("no"))
+
+    def test_a_number_that_the_type_of_the_scales_cannot_hold(self):
+        config = small_models.MISTRAL_WITH_WINDOW
+        model = small_models.write(self.path("model"), config)
+        path = os.path.join(model, "model.safetensors")
+        tensors = helpers.read_safetensors(path)
+        kind, shape, data = tensors["model.norm.weight"]
+        tensors["model.norm.weight"] = kind, shape, data[:4] + b"\0\x48" + data[6:]  # 131072 in BF16
+        helpers.write_safetensors(path, tensors)
+        ids = helpers.write_ids(self.path("ids"), small_models.windows(config, 1, 16))
+        helpers.succeed("quantize", model, "--token-file", ids, "-o", self.path("out"), "--group-size", 16, "--method",
+                        "rtn", "--sequences", 1, "--length", 16)
+        self.refuse(BAD_DATA, ["model.norm.weight", "131072", "--scale-type bf16"], self.path("out"), "--format",
+                    "compressed-tensors", "-o", self.path("x"))
+        self.assertFalse(os.path.exists(self.path("x")))
 
     def test_downloaded_shapes(self):
         for name in ("tiny_phi3", "tiny_qwen3"):
