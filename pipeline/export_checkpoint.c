@@ -256,8 +256,10 @@ static snrq_status put_config(const work *w, const json_t *description, snrq_sta
     json_t *config = NULL;
     SNRQ_TRY(snrq_path_join(w->job.model->path, "config.json", path, sizeof path));
     SNRQ_TRY(snrq_json_read(path, JSON_LIMIT, &config));
-    const char *key = json_object_get(config, "dtype") != NULL ? "dtype" : "torch_dtype";
-    json_object_set_new(config, key, json_string(torch_name(w->job.model_type)));
+    bool newer = json_object_get(config, "dtype") != NULL; /* transformers 5 */
+    if (newer) json_object_set_new(config, "dtype", json_string(torch_name(w->job.model_type)));
+    if (!newer || json_object_get(config, "torch_dtype") != NULL)
+        json_object_set_new(config, "torch_dtype", json_string(torch_name(w->job.model_type)));
     if (description != NULL) json_object_set(config, "quantization_config", (json_t *)description);
     snrq_status status = put_json(staging, "config.json", config);
     json_decref(config);
@@ -312,8 +314,11 @@ static void report(const work *w, const char *directory, double seconds)
               w->format->name, bytes / 1e6, snrq_shards_files(w->job.shards), seconds,
               bytes / 1e6 / (seconds > 0 ? seconds : 1));
     if (w->job.model_type != w->job.model->config.dtype)
-        snrq_note(w->context, "config.json names %s (the model's was %s), which holds all scales",
-                  torch_name(w->job.model_type), torch_name(w->job.model->config.dtype));
+        snrq_note(w->context,
+                  "config.json names %s instead of %s: engines cast to that type, and these %s "
+                  "need it",
+                  torch_name(w->job.model_type), torch_name(w->job.model->config.dtype),
+                  w->format->describe != NULL ? "scales" : "weights");
 }
 
 snrq_status snrq_checkpoint_write(const snrq_context *context, const snrq_options *options,

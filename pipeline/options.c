@@ -328,6 +328,8 @@ static snrq_status check_required(const command_row *command, const snrq_options
     if (o->command == SNRQ_COMMAND_EXPORT && (o->output == NULL || o->format < 0))
         return snrq_fail(SNRQ_USAGE, "export: %s is missing; example: %s",
                          o->output == NULL ? "-o DIR" : "--format F", command->example);
+    if (o->export_float32 && o->format != SNRQ_FORMAT_SAFETENSORS)
+        return snrq_fail(SNRQ_USAGE, "export: --weights f32 belongs to --format safetensors");
     if (o->command == SNRQ_COMMAND_EVALUATE && (o->text == NULL) == (o->token_file == NULL))
         return snrq_fail(SNRQ_USAGE, "evaluate: give either --text TEXT or --token-file FILE");
     return SNRQ_OK;

@@ -352,14 +352,6 @@ class Refused(ExportTest):
         self.assertRegex(text, r"gptq +no: 5 bits")
         self.assertRegex(text, r"safetensors +yes")
 
-    def test_options(self):
-        self.refuse(USAGE, ["-o DIR is missing"], self.out, "--format", "gptq", ranks=(0,))
-        self.refuse(USAGE, ["--format F is missing"], self.out, "-o", self.path("x"), ranks=(0,))
-        self.refuse(USAGE, ["one of gptq"], self.out, "--format", "awq", "-o", self.path("x"), ranks=(0,))
-        together(lambda size: self.refuse(USAGE, ["--max-shard-size", "5GB"], self.out, "--format", "gptq", "-o",
-                                          self.path("x"), "--max-shard-size", size, ranks=(0,)),
-                 ("0", "5XB", "-3GB", "nan", "", "1e30GB"))
-
     def test_input(self):
         self.refuse_input(NO_INPUT, ["nowhere"], self.path("nowhere"))
         self.refuse_input(USAGE, ["not quantized"], helpers.MODEL)
