@@ -156,6 +156,11 @@ class ExportTest(helpers.Test):
         helpers.succeed("export", out, "--format", name, "-o", target, *more, ranks=ranks)
         return target
 
+    def export_and_verify(self, out, name, *more):
+        target = self.export(out, name, *more)
+        self.assertIn("all equal", helpers.succeed("verify", out, "--export", target).stdout)
+        return target
+
     def check(self, out, name, target):
         """Every weight and every other tensor, and nothing else."""
         master, export = Master(out), Export(target)
@@ -195,11 +200,7 @@ class ExportTest(helpers.Test):
         self.assertEqual(set(os.listdir(target)), carried | own | set(export.files))
 
     def check_all(self, out, formats=FORMATS, more=()):
-        def export_and_verify(name):
-            target = self.export(out, name, *more)
-            self.assertIn("all equal", helpers.succeed("verify", out, "--export", target).stdout)
-            return target
-        for name, target in zip(formats, together(export_and_verify, formats)):
+        for name, target in zip(formats, together(lambda name: self.export_and_verify(out, name, *more), formats)):
             with self.subTest(out=os.path.basename(out), format=name):
                 self.check(out, name, target)
 
@@ -214,37 +215,30 @@ def quantize(out, *options, **how):
     return helpers.quantize(out, "--method", "rtn", *options, sequences=2, length=32, ranks=0, **how)
 
 
+SETTINGS = {
+    "2": (FORMATS, "--bits 2 --group-size 32"),
+    "2-asymmetric-permuted": (FORMATS, "--bits 2 --group-size 64 --asymmetric --groups permuted"),
+    "3-permuted": (FORMATS, "--bits 3 --group-size 128 --groups permuted"),
+    "3-asymmetric-channel": (FORMATS, "--bits 3 --group-size channel --asymmetric"),
+    "4": (FORMATS, "--bits 4 --group-size 128"),
+    "4-asymmetric-short-last-group": (("gptq", "safetensors"), "--bits 4 --group-size 48 --asymmetric"),
+    "8-channel-permuted": (FORMATS, "--bits 8 --group-size channel --groups permuted"),
+    "8-asymmetric-bf16": (FORMATS, "--bits 8 --group-size 64 --asymmetric --scale-type bf16"),
+    "5-asymmetric-permuted": (("compressed-tensors", "safetensors"),
+                              "--bits 5 --group-size 32 --asymmetric --groups permuted"),
+}
+
+
 class Values(ExportTest):
-    def check_settings(self, *options, formats=FORMATS):
-        self.check_all(quantize(self.path("out"), *options), formats)
-
-    def test_2_bits(self):
-        self.check_settings("--bits", 2, "--group-size", 32)
-
-    def test_2_bits_asymmetric_permuted(self):
-        self.check_settings("--bits", 2, "--group-size", 64, "--asymmetric", "--groups", "permuted")
-
-    def test_3_bits_permuted(self):
-        self.check_settings("--bits", 3, "--group-size", 128, "--groups", "permuted")
-
-    def test_3_bits_asymmetric_per_channel(self):
-        self.check_settings("--bits", 3, "--group-size", "channel", "--asymmetric")
-
-    def test_4_bits(self):
-        self.check_settings("--bits", 4, "--group-size", 128)
-
-    def test_4_bits_asymmetric_with_a_short_last_group(self):
-        self.check_settings("--bits", 4, "--group-size", 48, "--asymmetric", formats=("gptq", "safetensors"))
-
-    def test_8_bits_per_channel_permuted(self):
-        self.check_settings("--bits", 8, "--group-size", "channel", "--groups", "permuted")
-
-    def test_8_bits_asymmetric_bf16(self):
-        self.check_settings("--bits", 8, "--group-size", 64, "--asymmetric", "--scale-type", "bf16")
-
-    def test_5_bits_asymmetric_permuted(self):
-        self.check_settings("--bits", 5, "--group-size", 32, "--asymmetric", "--groups", "permuted",
-                            formats=("compressed-tensors", "safetensors"))
+    def test_bits_zeros_and_groups(self):
+        def make(name):
+            out = quantize(self.path(name), *SETTINGS[name][1].split(), model=model)
+            return [self.export_and_verify(out, kind) for kind in SETTINGS[name][0]]
+        model = helpers.copy_model(self.path("model"), num_hidden_layers=3)
+        for name, targets in zip(SETTINGS, together(make, SETTINGS)):
+            for kind, target in zip(SETTINGS[name][0], targets):
+                with self.subTest(setting=name, format=kind):
+                    self.check(self.path(name), kind, target)
 
     def test_f32_scales_and_weights(self):
         out = quantize(self.path("out"), "--bits", 4, "--scale-type", "f32")
