@@ -171,9 +171,11 @@ static snrq_status check_export(const snrq_context *context, const snrq_options 
     const snrq_export_format *format = find_format(o->export_path);
     snrq_status status = SNRQ_OK;
     if (format == NULL)
-        status = snrq_fail(SNRQ_NO_INPUT,
-                           "%s: holds no export: neither a config.json with weights nor model.gguf",
-                           o->export_path);
+        status =
+            snrq_fail(SNRQ_NO_INPUT,
+                      "%s: holds no export: neither model.gguf nor a config.json that can be read, "
+                      "without quantization_config or with a quant_method known here",
+                      o->export_path);
     SNRQ_TRY(snrq_agree(context, status));
     SNRQ_TRY(format->verify(context, model, o->export_path, &tensors));
     if (context->rank == 0 && o->json)

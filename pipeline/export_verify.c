@@ -194,6 +194,24 @@ static snrq_status compare_file(const snrq_model *m, const char *directory, cons
     return snrq_fail(SNRQ_BAD_DATA, "%s: is not the one of %s", path, m->path);
 }
 
+/* GPTQ's second description says what config.json says. */
+static snrq_status compare_descriptions(const char *directory)
+{
+    char path[PATH_MAX];
+    json_t *config = NULL, *other = NULL;
+    if (!snrq_checkpoint_is(directory, "gptq")) return SNRQ_OK;
+    SNRQ_TRY(snrq_path_join(directory, "config.json", path, sizeof path));
+    SNRQ_TRY(snrq_json_read(path, JSON_LIMIT, &config));
+    snrq_status status = snrq_path_join(directory, "quantize_config.json", path, sizeof path);
+    if (status == SNRQ_OK) status = snrq_json_read(path, JSON_LIMIT, &other);
+    if (status == SNRQ_OK && !json_equal(other, json_object_get(config, "quantization_config")))
+        status =
+            snrq_fail(SNRQ_BAD_DATA, "%s: is not the quantization_config of config.json", path);
+    json_decref(config);
+    json_decref(other);
+    return status;
+}
+
 static const char *torch_type(const json_t *config)
 {
     const char *type = json_string_value(json_object_get(config, "torch_dtype"));
@@ -242,6 +260,7 @@ static snrq_status compare_surroundings(const snrq_model *m, const char *directo
     snrq_dtype type = first.type;
     snrq_decoded_close(&first);
     SNRQ_TRY(compare_config(m, directory, type));
+    SNRQ_TRY(compare_descriptions(directory));
     for (const char *const *file = snrq_model_file_names; *file != NULL; file++)
         if (strcmp(*file, "config.json") != 0) SNRQ_TRY(compare_file(m, directory, *file));
     return compare_files(directory, snrq_decoder_tensors(d), tensors);

@@ -464,6 +464,12 @@ class Noticed(ExportTest):
 
     def test_files(self):
         directory = self.copy("gptq")
+        with open(os.path.join(directory, "quantize_config.json")) as f:
+            text = f.read().replace('"bits": 4', '"bits": 3')
+        with open(os.path.join(directory, "quantize_config.json"), "w") as f:
+            f.write(text)
+        self.refuse_verify(["quantize_config.json"], directory)
+        directory = self.copy("gptq")
         with open(os.path.join(directory, "tokenizer.json"), "a") as f:
             f.write(" ")
         self.refuse_verify(["tokenizer.json"], directory)
