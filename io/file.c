@@ -58,6 +58,23 @@ snrq_status snrq_file_read_at(int fd, const char *path, uint64_t offset, void *o
     return SNRQ_OK;
 }
 
+snrq_status snrq_file_write_at(int fd, const char *path, uint64_t offset, const void *data,
+                               size_t bytes)
+{
+    const char *from = data;
+    size_t done = 0;
+    while (done < bytes) {
+        size_t chunk = bytes - done < MAX_TRANSFER ? bytes - done : MAX_TRANSFER;
+        ssize_t put = pwrite(fd, from + done, chunk, (off_t)(offset + done));
+        if (put < 0 && errno == EINTR) continue;
+        if (put < 0)
+            return snrq_fail(SNRQ_IO_ERROR, "%s: writing failed at byte %" PRIu64 ": %s", path,
+                             offset + done, strerror(errno));
+        done += (size_t)put;
+    }
+    return SNRQ_OK;
+}
+
 snrq_status snrq_file_read(const char *path, size_t limit, char **data, size_t *bytes)
 {
     *data = NULL;
@@ -98,7 +115,7 @@ static snrq_status write_all(int fd, const char *path, const void *data, size_t 
     return SNRQ_OK;
 }
 
-static snrq_status sync_descriptor(int fd, const char *path)
+snrq_status snrq_file_sync_open(int fd, const char *path)
 {
     int result;
     do result = fsync(fd);
@@ -133,7 +150,7 @@ static snrq_status write_new(const char *path, const void *data, size_t bytes)
     if (fd < 0)
         return snrq_fail(SNRQ_CANNOT_WRITE, "%s: cannot be created: %s", path, strerror(errno));
     snrq_status status = write_all(fd, path, data, bytes);
-    if (status == SNRQ_OK) status = sync_descriptor(fd, path);
+    if (status == SNRQ_OK) status = snrq_file_sync_open(fd, path);
     /* Network file systems report a full quota here. */
     if (close(fd) != 0 && status == SNRQ_OK)
         status = snrq_fail(SNRQ_IO_ERROR, "%s: closing failed: %s", path, strerror(errno));
@@ -169,7 +186,7 @@ snrq_status snrq_file_append(const char *path, const void *data, size_t bytes)
         return snrq_fail(SNRQ_CANNOT_WRITE, "%s: cannot append: not a regular file", path);
     }
     snrq_status status = write_all(fd, path, data, bytes);
-    if (status == SNRQ_OK) status = sync_descriptor(fd, path);
+    if (status == SNRQ_OK) status = snrq_file_sync_open(fd, path);
     if (status != SNRQ_OK && (ftruncate(fd, facts.st_size) != 0 || fsync(fd) != 0))
         status =
             snrq_fail(SNRQ_IO_ERROR,
@@ -187,7 +204,7 @@ snrq_status snrq_file_sync(const char *path)
     int fd;
     uint64_t bytes;
     SNRQ_TRY(snrq_file_open(path, &fd, &bytes));
-    snrq_status status = sync_descriptor(fd, path);
+    snrq_status status = snrq_file_sync_open(fd, path);
     close(fd);
     return status;
 }

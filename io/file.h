@@ -14,6 +14,14 @@ snrq_status snrq_file_open(const char *path, int *fd, uint64_t *bytes);
  * if reading fails or the file ends too early. */
 snrq_status snrq_file_read_at(int fd, const char *path, uint64_t offset, void *out, size_t bytes);
 
+/* Writes `bytes` bytes at `offset` of an open file. SNRQ_IO_ERROR if that fails (disk full, quota).
+ */
+snrq_status snrq_file_write_at(int fd, const char *path, uint64_t offset, const void *data,
+                               size_t bytes);
+
+/* Makes what was written to an open file durable. */
+snrq_status snrq_file_sync_open(int fd, const char *path);
+
 /* Reads a whole regular file, at most `limit` bytes. *data is allocated, followed by a NUL that is
  * not counted. SNRQ_NO_INPUT if it cannot be opened, SNRQ_BAD_DATA if it is larger than `limit` or
  * no regular file. */

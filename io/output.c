@@ -381,21 +381,29 @@ static snrq_status copy_file(snrq_output *output, const char *model, const char 
     return status;
 }
 
+const char *const snrq_model_file_names[] = {"config.json",
+                                             "generation_config.json",
+                                             "tokenizer.json",
+                                             "tokenizer_config.json",
+                                             "tokenizer.model",
+                                             "special_tokens_map.json",
+                                             "added_tokens.json",
+                                             "vocab.json",
+                                             "merges.txt",
+                                             "chat_template.jinja",
+                                             NULL};
+
 snrq_status snrq_output_copy_model_files(snrq_output *output, const char *model)
 {
-    static const char *const names[] = {
-        "config.json",     "generation_config.json",  "tokenizer.json",    "tokenizer_config.json",
-        "tokenizer.model", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-        "merges.txt",      "chat_template.jinja"};
     const snrq_context *context = output->context;
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    for (const char *const *name = snrq_model_file_names; *name != NULL; name++) {
         bool found = false;
         snrq_status status = SNRQ_OK;
-        if (snrq_output_record(output, names[i]) != NULL) continue;
-        if (context->rank == 0) status = copy_file(output, model, names[i], &found);
+        if (snrq_output_record(output, *name) != NULL) continue;
+        if (context->rank == 0) status = copy_file(output, model, *name, &found);
         SNRQ_TRY(snrq_agree(context, status));
         SNRQ_TRY(snrq_broadcast(context, &found, sizeof found));
-        if (found) SNRQ_TRY(snrq_output_commit(output, names[i], NULL));
+        if (found) SNRQ_TRY(snrq_output_commit(output, *name, NULL));
     }
     return SNRQ_OK;
 }

@@ -55,6 +55,10 @@ snrq_status snrq_output_commit(snrq_output *output, const char *name, const json
 /* Writes the closing record {"complete": true, ...details}. Collective; agreed. */
 snrq_status snrq_output_finish(snrq_output *output, const json_t *details);
 
+/* What a model directory holds besides weights, as far as it is carried along: config.json first,
+ * generation_config.json, the tokenizer's files. NULL at the end. */
+extern const char *const snrq_model_file_names[];
+
 /* Copies config.json, generation_config.json and the tokenizer files that exist from `model` into
  * the directory; each is committed with a record of its own, unless it has one already. Collective;
  * agreed. */

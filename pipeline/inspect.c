@@ -7,6 +7,7 @@
 
 #include "io/output.h"
 #include "io/safetensors.h"
+#include "pipeline/export.h"
 #include "pipeline/family.h"
 
 static void print_json(json_t *object)
@@ -48,31 +49,50 @@ static json_t *collect_modules(const json_t *records)
     return all;
 }
 
-static snrq_status inspect_output(const char *path, bool json)
+static void print_exports(const json_t *exports)
 {
-    json_t *configuration = NULL, *records = NULL;
-    bool complete = false;
     size_t i;
-    json_t *module;
+    const json_t *row;
+    printf("\n%-20s %s\n", "export to", "possible");
+    json_array_foreach((json_t *)exports, i, row) printf(
+        "%-20s %s%s\n", text_of(row, "format"),
+        json_is_true(json_object_get(row, "possible")) ? "yes" : "no: ", text_of(row, "why"));
+}
+
+static void print_output(const char *path, const json_t *configuration, const json_t *modules,
+                         const json_t *exports)
+{
+    char *options = json_dumps(json_object_get(configuration, "options"), JSON_INDENT(2));
+    size_t i;
+    const json_t *module;
+    printf("%s: quantized checkpoint, %s\noptions %s\n\n", path,
+           exports != NULL ? "complete" : "UNFINISHED (run the same command again)",
+           options ? options : "");
+    printf("%-40s %6s %6s %4s %6s  %-6s %6s %12s %8s %8s %7s\n", "module", "rows", "cols", "bits",
+           "group", "method", "alpha", "objective", "output%", "model%", "clip%");
+    json_array_foreach((json_t *)modules, i, module) print_module(module);
+    if (exports != NULL) print_exports(exports);
+    free(options);
+}
+
+static snrq_status inspect_output(const snrq_context *context, const char *path, bool json)
+{
+    json_t *configuration = NULL, *records = NULL, *exports = NULL;
+    bool complete = false;
     SNRQ_TRY(snrq_output_read_configuration(path, &configuration));
     snrq_status status = snrq_output_read_manifest(path, &records, &complete);
+    if (status == SNRQ_OK && complete) status = snrq_export_table(context, path, &exports);
     if (status == SNRQ_OK) {
         json_t *modules = collect_modules(records);
-        if (json) {
-            print_json(json_pack("{s:s, s:b, s:O, s:o}", "path", path, "complete", complete,
-                                 "configuration", configuration, "modules", modules));
-        } else {
-            char *options = json_dumps(json_object_get(configuration, "options"), JSON_INDENT(2));
-            printf("%s: quantized checkpoint, %s\noptions %s\n\n", path,
-                   complete ? "complete" : "UNFINISHED (run the same command again)",
-                   options ? options : "");
-            printf("%-40s %6s %6s %4s %6s  %-6s %6s %12s %8s %8s %7s\n", "module", "rows", "cols",
-                   "bits", "group", "method", "alpha", "objective", "output%", "model%", "clip%");
-            json_array_foreach(modules, i, module) print_module(module);
-            free(options);
-            json_decref(modules);
-        }
+        if (json)
+            print_json(json_pack("{s:s, s:b, s:O, s:O, s:O?}", "path", path, "complete", complete,
+                                 "configuration", configuration, "modules", modules, "exports",
+                                 exports));
+        else
+            print_output(path, configuration, modules, exports);
+        json_decref(modules);
     }
+    json_decref(exports);
     json_decref(records);
     json_decref(configuration);
     return status;
@@ -184,7 +204,7 @@ snrq_status snrq_inspect(const snrq_context *context, const snrq_options *o)
 {
     snrq_status status = SNRQ_OK;
     if (context->rank == 0)
-        status = snrq_output_is(o->path) ? inspect_output(o->path, o->json)
+        status = snrq_output_is(o->path) ? inspect_output(context, o->path, o->json)
                                          : inspect_model(o->path, o->json);
     fflush(stdout);
     return snrq_agree(context, status);
@@ -235,6 +255,7 @@ static snrq_status verify(const snrq_options *o)
 
 snrq_status snrq_verify(const snrq_context *context, const snrq_options *o)
 {
+    if (o->export_path != NULL) return snrq_export_check(context, o);
     snrq_status status = context->rank == 0 ? verify(o) : SNRQ_OK;
     fflush(stdout);
     return snrq_agree(context, status);

@@ -10,7 +10,8 @@
 snrq_status snrq_inspect(const snrq_context *context, const snrq_options *options);
 
 /* `snrq verify OUT`: every committed file against the manifest, and whether the run is complete.
- * Rank 0 works and prints. SNRQ_BAD_DATA if anything is wrong or missing. Collective; agreed. */
+ * Rank 0 works and prints. With --export see export.h. SNRQ_BAD_DATA if anything is wrong or
+ * missing. Collective; agreed. */
 snrq_status snrq_verify(const snrq_context *context, const snrq_options *options);
 
 #endif

@@ -10,6 +10,7 @@
 #include "mpi/blas.h"
 #include "mpi/context.h"
 #include "pipeline/evaluate.h"
+#include "pipeline/export.h"
 #include "pipeline/inspect.h"
 #include "pipeline/options.h"
 #include "pipeline/quantize.h"
@@ -39,6 +40,8 @@ static snrq_status run_command(const snrq_context *context, const snrq_options *
         return snrq_inspect(context, options);
     case SNRQ_COMMAND_VERIFY:
         return snrq_verify(context, options);
+    case SNRQ_COMMAND_EXPORT:
+        return snrq_export(context, options);
     case SNRQ_COMMAND_ROUND:
         return snrq_round(context, options);
     case SNRQ_COMMAND_TOKENIZE:

@@ -205,26 +205,40 @@ static snrq_status open_local(snrq_model *m)
     return check_tensors(m);
 }
 
+static snrq_status create(const snrq_context *context, const char *path, snrq_model **out)
+{
+    SNRQ_TRY(snrq_allocate(1, sizeof **out, "model", out));
+    (*out)->context = context;
+    (*out)->quantized = snrq_output_is(path);
+    if (strlen(path) >= sizeof(*out)->path)
+        return snrq_fail(SNRQ_USAGE, "model path is longer than %zu bytes", sizeof(*out)->path - 1);
+    strcpy((*out)->path, path);
+    return SNRQ_OK;
+}
+
 snrq_status snrq_model_open(const snrq_context *context, const char *path, snrq_model **out)
 {
     snrq_model *m = NULL;
     *out = NULL;
-    snrq_status status = snrq_allocate(1, sizeof *m, "model", &m);
-    if (status == SNRQ_OK) {
-        m->context = context;
-        m->quantized = snrq_output_is(path);
-        if (strlen(path) >= sizeof m->path)
-            status =
-                snrq_fail(SNRQ_USAGE, "model path is longer than %zu bytes", sizeof m->path - 1);
-        else
-            strcpy(m->path, path);
-    }
+    snrq_status status = create(context, path, &m);
     if (status == SNRQ_OK) status = open_local(m);
     status = snrq_agree(context, status);
     if (status != SNRQ_OK)
         snrq_model_close(&m);
     else
         *out = m;
+    return status;
+}
+
+snrq_status snrq_model_look(const snrq_context *context, const char *path, snrq_model **out)
+{
+    *out = NULL;
+    snrq_status status = create(context, path, out);
+    if (status == SNRQ_OK) status = snrq_config_read((*out)->path, &(*out)->config);
+    if (status == SNRQ_OK)
+        snrq_family_describe(&(*out)->config, &(*out)->family);
+    else
+        snrq_model_close(out);
     return status;
 }
 

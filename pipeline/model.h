@@ -25,13 +25,17 @@ typedef struct snrq_model {
 /* Opens `path` and checks that every tensor the configuration asks for is there with the right
  * shape and type. An OUT directory must be complete. Collective; agreed. */
 snrq_status snrq_model_open(const snrq_context *context, const char *path, snrq_model **out);
+/* Opens an OUT directory for looking at its configuration and manifest: its data files are neither
+ * checked nor opened, rest is NULL. Not collective. */
+snrq_status snrq_model_look(const snrq_context *context, const char *path, snrq_model **out);
 void snrq_model_close(snrq_model **model);
 
 /* 32 hex digits that change with the configuration, the names, types and shapes of the tensors, and
  * the first and last 4 KiB of each tensor. Hugging Face directories only. Not collective. */
 snrq_status snrq_model_fingerprint(const snrq_model *model, char out[33]);
 
-/* Names of the tensors that are not quantized. *names [*count] and the strings are one allocation;
+/* Names of the tensors that are not quantized: embedding, last norm, head if there is one, then
+ * those of the blocks, block by block. *names [*count] and the strings are one allocation;
  * free(*names). */
 snrq_status snrq_model_rest_names(const snrq_model *model, char ***names, int *count);
 

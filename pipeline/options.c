@@ -9,13 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef enum kind { TEXT, INTEGER, REAL, CHOICE, FLAG, GROUP } kind;
+typedef enum kind { TEXT, INTEGER, REAL, CHOICE, FLAG, GROUP, SIZE } kind;
 
 typedef struct option_row {
     const char *name;
-    char letter; /* short form, or 0 */
-    kind kind;   /* where the value goes: char *, int64_t, double, int64_t (index), bool, int64_t */
-    size_t field;         /* offset in snrq_options */
+    char letter;  /* short form, or 0 */
+    kind kind;    /* where the value goes: char *, int64_t, double, int64_t (index), bool, int64_t,
+                     int64_t (bytes) */
+    size_t field; /* offset in snrq_options */
     const char *fallback; /* default, as it would be typed; NULL: none */
     double low, high;     /* INTEGER and REAL: inclusive bounds. FLAG: low is the value it sets */
     const char *choices;  /* CHOICE: "a|b|c", in the order of the enum */
@@ -31,14 +32,15 @@ enum {
     I = SNRQ_COMMAND_INSPECT,
     V = SNRQ_COMMAND_VERIFY,
     R = SNRQ_COMMAND_ROUND,
-    T = SNRQ_COMMAND_TOKENIZE
+    T = SNRQ_COMMAND_TOKENIZE,
+    X = SNRQ_COMMAND_EXPORT
 };
 #define FIELD(name) offsetof(snrq_options, name)
 
 static const option_row table[] = {
-    {"output", 'o', TEXT, FIELD(output), NULL, 0, 0, NULL, Q | R | T, false, "OUT",
-     "what to write: a directory (an unfinished one is resumed); of round, a safetensors file; of "
-     "tokenize, a file"},
+    {"output", 'o', TEXT, FIELD(output), NULL, 0, 0, NULL, Q | R | T | X, false, "OUT",
+     "what to write: a directory (quantize resumes an unfinished one, export wants an empty one); "
+     "of round, a safetensors file; of tokenize, a file"},
     {"calibration", 0, TEXT, FIELD(calibration), NULL, 0, 0, NULL, Q, false, "TEXT",
      "calibration text (UTF-8)"},
     {"text", 0, TEXT, FIELD(text), NULL, 0, 0, NULL, E | T, false, "TEXT",
@@ -92,6 +94,14 @@ static const option_row table[] = {
      "write the log-probability of every scored token (float32)"},
     {"factor-grid", 0, TEXT, FIELD(factor_grid_text), NULL, 0, 0, NULL, Q | R, true, "RxC",
      "process grid of the factorization; default: by matrix size"},
+    {"format", 0, CHOICE, FIELD(format), NULL, 0, 0, "gptq|compressed-tensors|gguf|safetensors", X,
+     false, "F", "what to export to; `snrq inspect OUT` tells what is possible"},
+    {"max-shard-size", 0, SIZE, FIELD(max_shard_bytes), "5GB", 1, 9e18, NULL, X, false, "BYTES",
+     "largest weight file, if no single tensor is larger: a number with KB, MB, GB, KiB, MiB, GiB"},
+    {"weights", 0, CHOICE, FIELD(export_float32), "model", 0, 0, "model|f32", X, false, "T",
+     "of safetensors: weights rounded to the model's type, or exact in F32"},
+    {"export", 0, TEXT, FIELD(export_path), NULL, 0, 0, NULL, V, false, "DIR",
+     "compare this export of OUT with OUT, number by number"},
     {"threads", 0, INTEGER, FIELD(threads), "0", 0, 4096, NULL, Q | E | R, false, "N",
      "threads per rank; 0: OMP_NUM_THREADS, or the node's cores shared evenly"},
     {"json", 0, FLAG, FIELD(json), NULL, 1, 1, NULL, E | I | V | R | T, false, NULL,
@@ -131,8 +141,11 @@ static const command_row commands[] = {
      "text to a file of token ids, as --token-file reads it, and back",
      "snrq tokenize MODEL --text text.txt -o ids.i32\n  snrq tokenize MODEL --decode ids.i32 -o "
      "text.txt"},
-    {"verify", "OUT", SNRQ_COMMAND_VERIFY, "check every committed file against the manifest",
-     "snrq verify OUT"},
+    {"verify", "OUT", SNRQ_COMMAND_VERIFY,
+     "check every committed file against the manifest, or an export against OUT",
+     "snrq verify OUT --export DIR"},
+    {"export", "OUT", SNRQ_COMMAND_EXPORT, "write a checkpoint for inference engines, losslessly",
+     "mpirun -n 2 snrq export OUT --format gptq -o DIR"},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
@@ -173,6 +186,28 @@ static snrq_status parse_number(const option_row *row, const char *value, double
     return SNRQ_OK;
 }
 
+/* A number of bytes with an optional unit: 5GB, 500 MB, 2GiB. */
+static snrq_status parse_size(const option_row *row, const char *value, int64_t *out)
+{
+    static const struct {
+        const char *name;
+        double bytes;
+    } units[] = {{"", 1},      {"KB", 1e3},      {"MB", 1e6},      {"GB", 1e9},
+                 {"TB", 1e12}, {"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}};
+    char *end = NULL;
+    double number = strtod(value, &end);
+    while (*end == ' ') end++;
+    for (size_t i = 0; i < sizeof units / sizeof units[0] && end != value; i++) {
+        double bytes = number * units[i].bytes;
+        if (strcmp(end, units[i].name) != 0 || !(bytes >= row->low && bytes <= row->high)) continue;
+        *out = (int64_t)bytes;
+        return SNRQ_OK;
+    }
+    return snrq_fail(SNRQ_USAGE,
+                     "--%s: expected a number of bytes such as 5GB, 500MB or 2GiB, found '%s'",
+                     row->name, value);
+}
+
 static snrq_status set_value(const option_row *row, const char *value, snrq_options *o)
 {
     char *field = (char *)o + row->field;
@@ -198,6 +233,8 @@ static snrq_status set_value(const option_row *row, const char *value, snrq_opti
         SNRQ_TRY(parse_number(row, value, &number));
         *(int64_t *)(void *)field = (int64_t)number;
         return SNRQ_OK;
+    case SIZE:
+        return parse_size(row, value, (int64_t *)(void *)field);
     case CHOICE:
         *(int64_t *)(void *)field = choice_index(row->choices, value);
         if (*(int64_t *)(void *)field < 0)
@@ -323,6 +360,11 @@ static snrq_status check_required(const command_row *command, const snrq_options
             return snrq_fail(SNRQ_USAGE,
                              "quantize: give either --calibration TEXT or --token-file FILE");
     }
+    if (o->command == SNRQ_COMMAND_EXPORT && (o->output == NULL || o->format < 0))
+        return snrq_fail(SNRQ_USAGE, "export: %s is missing; example: %s",
+                         o->output == NULL ? "-o DIR" : "--format F", command->example);
+    if (o->export_float32 && o->format != SNRQ_FORMAT_SAFETENSORS)
+        return snrq_fail(SNRQ_USAGE, "export: --weights f32 belongs to --format safetensors");
     if (o->command == SNRQ_COMMAND_EVALUATE && (o->text == NULL) == (o->token_file == NULL))
         return snrq_fail(SNRQ_USAGE, "evaluate: give either --text TEXT or --token-file FILE");
     if (o->command == SNRQ_COMMAND_TOKENIZE) {
@@ -381,6 +423,7 @@ static snrq_status parse_arguments(const command_row *command, int argc, char **
 snrq_status snrq_options_parse(int argc, char **argv, snrq_options *o, char **help)
 {
     memset(o, 0, sizeof *o);
+    o->format = -1;
     *help = NULL;
     for (int i = 0; i < ROWS; i++)
         if (table[i].fallback != NULL) SNRQ_TRY(set_value(&table[i], table[i].fallback, o));
@@ -399,7 +442,8 @@ snrq_status snrq_options_parse(int argc, char **argv, snrq_options *o, char **he
     if (command == NULL)
         return snrq_fail(
             SNRQ_USAGE,
-            "unknown command '%s'; expected quantize, evaluate, inspect, round, tokenize or verify",
+            "unknown command '%s'; expected quantize, evaluate, inspect, verify, export, round or "
+            "tokenize",
             argv[1]);
     o->command = command->command;
     bool wants_help = false, given[ROWS] = {false};
@@ -437,6 +481,7 @@ json_t *snrq_options_stored(const snrq_options *o)
             value = json_string(name);
             break;
         case GROUP:
+        case SIZE:
         case INTEGER:
             value = json_integer(*(const int64_t *)(const void *)field);
             if (row->kind == GROUP && json_integer_value(value) == 0) {

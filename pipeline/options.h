@@ -15,7 +15,8 @@ typedef enum snrq_command {
     SNRQ_COMMAND_INSPECT = 4,
     SNRQ_COMMAND_VERIFY = 8,
     SNRQ_COMMAND_ROUND = 16,
-    SNRQ_COMMAND_TOKENIZE = 32
+    SNRQ_COMMAND_TOKENIZE = 32,
+    SNRQ_COMMAND_EXPORT = 64
 } snrq_command;
 
 typedef enum snrq_method {
@@ -26,6 +27,13 @@ typedef enum snrq_method {
     SNRQ_SNRQ,
     SNRQ_KSNRQ
 } snrq_method;
+/* In the order of the table of formats in export.c. */
+typedef enum snrq_format {
+    SNRQ_FORMAT_GPTQ,
+    SNRQ_FORMAT_COMPRESSED_TENSORS,
+    SNRQ_FORMAT_GGUF,
+    SNRQ_FORMAT_SAFETENSORS
+} snrq_format;
 typedef enum snrq_alpha_mode {
     SNRQ_ALPHA_FIXED,
     SNRQ_ALPHA_SAMPLED,
@@ -51,6 +59,10 @@ typedef struct snrq_options {
     int64_t sequences, length, seed, consecutive;
     const char *factor_grid_text;
     int factor_rows, factor_columns; /* 0: chosen by size */
+    int64_t format;                  /* snrq_format; -1: not given */
+    int64_t max_shard_bytes;         /* export */
+    int64_t export_float32;  /* export: dequantized weights in F32 instead of the model's type */
+    const char *export_path; /* verify: the exported directory, or NULL */
     int64_t threads;
     bool json, dry_run;
 } snrq_options;

@@ -186,6 +186,44 @@ static void stored_options_decide_the_result(void)
     json_decref(stored);
 }
 
+static void export_reads_formats_and_sizes(void)
+{
+    static const struct {
+        const char *text;
+        int64_t bytes;
+    } sizes[] = {{"5GB", 5000000000},
+                 {"500MB", 500000000},
+                 {"1.5KB", 1500},
+                 {"2GiB", 1ll << 31},
+                 {"4096", 4096}};
+    snrq_options o;
+    char line[128];
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        snprintf(line, sizeof line, "export OUT -o DIR --format gptq --max-shard-size %s",
+                 sizes[i].text);
+        accepts(line, &o);
+        CU_ASSERT_EQUAL(o.max_shard_bytes, sizes[i].bytes);
+        CU_ASSERT_EQUAL(o.format, SNRQ_FORMAT_GPTQ);
+    }
+    accepts("export OUT -o DIR --format safetensors --weights f32", &o);
+    CU_ASSERT_EQUAL(o.format, SNRQ_FORMAT_SAFETENSORS);
+    CU_ASSERT_EQUAL(o.max_shard_bytes, 5000000000);
+    CU_ASSERT_EQUAL(o.export_float32, 1);
+    accepts("verify OUT --export DIR", &o);
+    CU_ASSERT_STRING_EQUAL(o.export_path, "DIR");
+}
+
+static void export_refuses(void)
+{
+    refuses("export OUT --format gptq", "-o DIR is missing");
+    refuses("export OUT -o DIR", "--format F is missing");
+    refuses("export OUT -o DIR --format awq", "gptq|compressed-tensors");
+    refuses("export OUT -o DIR --format gptq --weights f32", "--weights f32");
+    refuses("export OUT -o DIR --format gptq --max-shard-size 5XB", "5XB");
+    refuses("export OUT -o DIR --format gptq --max-shard-size 0", "--max-shard-size");
+    refuses("export OUT -o DIR --format gptq --max-shard-size infGB", "--max-shard-size");
+}
+
 int main(void)
 {
     static const snrq_test tests[] = {SNRQ_TEST(quantize_reads_every_option),
@@ -195,6 +233,8 @@ int main(void)
                                       SNRQ_TEST(wrong_values_are_refused_by_name),
                                       SNRQ_TEST(missing_parts_are_named),
                                       SNRQ_TEST(help_lists_the_options_of_a_command),
-                                      SNRQ_TEST(stored_options_decide_the_result)};
+                                      SNRQ_TEST(stored_options_decide_the_result),
+                                      SNRQ_TEST(export_reads_formats_and_sizes),
+                                      SNRQ_TEST(export_refuses)};
     return snrq_run_tests("options", tests, sizeof tests / sizeof *tests, 1);
 }

@@ -1,0 +1,198 @@
+/* The commands around exports; see export.h. */
+#include "pipeline/export.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "io/directory.h"
+#include "io/file.h"
+#include "io/lock.h"
+#include "pipeline/export_formats.h"
+#include "pipeline/export_verify.h"
+
+enum { WHY = 512 };
+
+static snrq_status write_gptq(const snrq_context *context, const snrq_options *options,
+                              const snrq_model *model, const char *directory)
+{
+    return snrq_checkpoint_write(context, options, model, directory, &snrq_gptq_format);
+}
+
+static snrq_status write_compressed(const snrq_context *context, const snrq_options *options,
+                                    const snrq_model *model, const char *directory)
+{
+    return snrq_checkpoint_write(context, options, model, directory, &snrq_compressed_format);
+}
+
+static snrq_status write_dense(const snrq_context *context, const snrq_options *options,
+                               const snrq_model *model, const char *directory)
+{
+    return snrq_checkpoint_write(context, options, model, directory, &snrq_dense_format);
+}
+
+static const snrq_export_format formats[] = {
+    [SNRQ_FORMAT_GPTQ] = {"gptq", snrq_gptq_possible, write_gptq, snrq_checkpoint_is,
+                          snrq_checkpoint_verify},
+    [SNRQ_FORMAT_COMPRESSED_TENSORS] = {"compressed-tensors", snrq_compressed_possible,
+                                        write_compressed, snrq_checkpoint_is,
+                                        snrq_checkpoint_verify},
+    [SNRQ_FORMAT_GGUF] = {.name = "gguf"},
+    [SNRQ_FORMAT_SAFETENSORS] = {"safetensors", snrq_dense_possible, write_dense,
+                                 snrq_checkpoint_is, snrq_checkpoint_verify},
+};
+enum { FORMATS = sizeof formats / sizeof *formats };
+
+static snrq_status find_reason(const snrq_export_format *format, const snrq_model *model, char *why)
+{
+    if (format->possible != NULL) return format->possible(model, why, WHY);
+    snprintf(why, WHY, "this build lacks it");
+    return SNRQ_OK;
+}
+
+static snrq_status check_possible(const snrq_export_format *format, const snrq_model *model)
+{
+    char why[WHY] = "";
+    SNRQ_TRY(find_reason(format, model, why));
+    if (why[0] == '\0') return SNRQ_OK;
+    return snrq_fail(SNRQ_USAGE, "%s cannot be exported to %s: %s", model->path, format->name, why);
+}
+
+snrq_status snrq_export_table(const snrq_context *context, const char *path, json_t **out)
+{
+    snrq_model *model = NULL;
+    *out = json_array();
+    snrq_status status = snrq_model_look(context, path, &model);
+    for (int i = 0; i < FORMATS && status == SNRQ_OK; i++) {
+        char why[WHY] = "";
+        status = find_reason(&formats[i], model, why);
+        json_array_append_new(*out, json_pack("{s:s, s:b, s:s}", "format", formats[i].name,
+                                              "possible", why[0] == '\0', "why", why));
+    }
+    snrq_model_close(&model);
+    if (status == SNRQ_OK) return SNRQ_OK;
+    json_decref(*out);
+    *out = NULL;
+    return status;
+}
+
+/* The directory, on rank 0. */
+
+static bool is_lock(const char *name)
+{
+    return strncmp(name, "snrq.lock", 9) == 0;
+}
+
+/* With `leftovers`, *.tmp files of an export that was killed are removed; anything else is refused.
+ */
+static snrq_status check_empty(const char *directory, bool leftovers)
+{
+    char **names = NULL, path[PATH_MAX];
+    int count = 0;
+    SNRQ_TRY(snrq_directory_names(directory, &names, &count));
+    snrq_status status = SNRQ_OK;
+    for (int i = 0; i < count && status == SNRQ_OK; i++) {
+        if (is_lock(names[i])) continue;
+        if (!snrq_ends_with(names[i], ".tmp") || !snrq_is_plain_file(directory, names[i]))
+            status = snrq_fail(SNRQ_CANNOT_WRITE,
+                               "%s: is not empty (%s); choose a new or empty directory", directory,
+                               names[i]);
+        else if (leftovers)
+            status = snrq_path_join(directory, names[i], path, sizeof path);
+        if (status == SNRQ_OK && leftovers && unlink(path) != 0)
+            status = snrq_fail(SNRQ_CANNOT_WRITE, "%s: an unfinished file cannot be removed", path);
+    }
+    snrq_names_free(&names, count);
+    return status;
+}
+
+/* The lock is taken only where there is nothing else. */
+static snrq_status claim_directory(const char *directory, snrq_lock **lock)
+{
+    char path[PATH_MAX];
+    SNRQ_TRY(snrq_directory_make(directory));
+    SNRQ_TRY(check_empty(directory, false));
+    SNRQ_TRY(snrq_path_join(directory, "snrq.lock", path, sizeof path));
+    SNRQ_TRY(snrq_lock_take(path, lock));
+    return check_empty(directory, true);
+}
+
+static snrq_status export_model(const snrq_context *context, const snrq_options *o,
+                                const snrq_model *model)
+{
+    const snrq_export_format *format = &formats[o->format];
+    snrq_lock *lock = NULL;
+    bool is_new = access(o->output, F_OK) != 0;
+    snrq_status status = context->rank == 0 ? check_possible(format, model) : SNRQ_OK;
+    SNRQ_TRY(snrq_agree(context, status));
+    if (context->rank == 0) status = claim_directory(o->output, &lock);
+    status = snrq_agree(context, status);
+    if (status == SNRQ_OK) status = format->write(context, o, model, o->output);
+    snrq_lock_release(&lock);
+    if (status != SNRQ_OK && context->rank == 0 && is_new) rmdir(o->output);
+    snrq_barrier(context); /* the lock is gone on every rank */
+    return status;
+}
+
+static snrq_status open_quantized(const snrq_context *context, const char *path, snrq_model **out)
+{
+    SNRQ_TRY(snrq_model_open(context, path, out));
+    if ((*out)->quantized) return SNRQ_OK;
+    snrq_model_close(out);
+    return snrq_fail(SNRQ_USAGE,
+                     "%s: a model that is not quantized; expected an output directory of `snrq "
+                     "quantize`",
+                     path);
+}
+
+snrq_status snrq_export(const snrq_context *context, const snrq_options *o)
+{
+    snrq_model *model = NULL;
+    SNRQ_TRY(open_quantized(context, o->path, &model));
+    snrq_status status = export_model(context, o, model);
+    snrq_model_close(&model);
+    return status;
+}
+
+static const snrq_export_format *find_format(const char *directory)
+{
+    for (int i = 0; i < FORMATS; i++)
+        if (formats[i].recognize != NULL && formats[i].recognize(directory, formats[i].name))
+            return &formats[i];
+    return NULL;
+}
+
+static snrq_status check_export(const snrq_context *context, const snrq_options *o,
+                                const snrq_model *model)
+{
+    int64_t tensors = 0;
+    const snrq_export_format *format = find_format(o->export_path);
+    snrq_status status = SNRQ_OK;
+    if (format == NULL)
+        status =
+            snrq_fail(SNRQ_NO_INPUT,
+                      "%s: holds no export: neither model.gguf nor a config.json that can be read, "
+                      "without quantization_config or with a quant_method known here",
+                      o->export_path);
+    SNRQ_TRY(snrq_agree(context, status));
+    SNRQ_TRY(format->verify(context, model, o->export_path, &tensors));
+    if (context->rank == 0 && o->json)
+        printf("{\"ok\":true,\"format\":\"%s\",\"tensors\":%lld}\n", format->name,
+               (long long)tensors);
+    else if (context->rank == 0)
+        printf("%s: %s, %lld tensors, all equal to those of %s\n", o->export_path, format->name,
+               (long long)tensors, o->path);
+    fflush(stdout);
+    return SNRQ_OK;
+}
+
+snrq_status snrq_export_check(const snrq_context *context, const snrq_options *o)
+{
+    snrq_model *model = NULL;
+    SNRQ_TRY(open_quantized(context, o->path, &model));
+    snrq_status status = check_export(context, o, model);
+    snrq_model_close(&model);
+    return status;
+}

@@ -1,0 +1,43 @@
+/* `snrq export` and `snrq verify --export`: checkpoints that inference engines load.
+ *
+ * An export holds exactly what OUT holds, or is refused with the reason and the nearest setting
+ * that would work; nothing is quantized again. One table in export.c has a row per format.
+ */
+#ifndef SNRQ_EXPORT_H
+#define SNRQ_EXPORT_H
+
+#include "pipeline/model.h"
+#include "pipeline/options.h"
+
+/* `snrq export OUT --format F -o DIR`: DIR is made, or must be empty. All ranks write. On failure
+ * what was written is removed. Collective; agreed. */
+snrq_status snrq_export(const snrq_context *context, const snrq_options *options);
+
+/* `snrq verify OUT --export DIR`: finds the format of DIR, reads it back and compares every weight
+ * with OUT. Collective; agreed. SNRQ_BAD_DATA names the first difference. */
+snrq_status snrq_export_check(const snrq_context *context, const snrq_options *options);
+
+/* What a finished OUT directory can be exported to: an array of {"format", "possible", "why"}, in
+ * the order of the table. The caller releases *out. Not collective. */
+snrq_status snrq_export_table(const snrq_context *context, const char *path, json_t **out);
+
+/* One format. `model` is an OUT directory. */
+typedef struct snrq_export_format {
+    const char *name; /* as in --format */
+    /* Can the format hold the model exactly? why [size] becomes "", or the reason and the nearest
+     * setting that works. Any other status than SNRQ_OK: OUT cannot be read. The model may be one
+     * that was only looked at (snrq_model_look). Not collective. */
+    snrq_status (*possible)(const snrq_model *model, char *why, size_t size);
+    /* Writes into an empty directory that is locked for this run: everything under NAME.tmp,
+     * renamed when all of it is durable. On failure removes what it wrote. Collective; agreed. */
+    snrq_status (*write)(const snrq_context *context, const snrq_options *options,
+                         const snrq_model *model, const char *directory);
+    /* Does the directory look like the format of this name? Not collective. */
+    bool (*recognize)(const char *directory, const char *name);
+    /* Compares an export with the model, bit for bit; *tensors: how many were compared. Collective;
+     * agreed. */
+    snrq_status (*verify)(const snrq_context *context, const snrq_model *model,
+                          const char *directory, int64_t *tensors);
+} snrq_export_format;
+
+#endif
