@@ -4,9 +4,11 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "io/directory.h"
 #include "mpi/blas.h"
 #include "mpi/context.h"
 #include "pipeline/evaluate.h"
+#include "pipeline/export_gguf.h"
 #include "pipeline/inspect.h"
 #include "pipeline/options.h"
 #include "pipeline/quantize.h"
@@ -24,6 +26,24 @@ static void set_threads(const snrq_context *context, const snrq_options *options
     snrq_blas_single_thread();
 }
 
+/* export, and verify --export: until there are more formats. */
+static snrq_status run_export(const snrq_context *context, const snrq_options *options)
+{
+    snrq_model *model = NULL;
+    SNRQ_TRY(snrq_model_open(context, options->path, &model));
+    snrq_status status = SNRQ_OK;
+    if (options->command == SNRQ_COMMAND_VERIFY)
+        status = snrq_export_gguf_verify(context, model, options->export_directory);
+    else if (context->rank == 0)
+        status = snrq_directory_make(options->output);
+    if (options->command == SNRQ_COMMAND_EXPORT) {
+        status = snrq_agree(context, status);
+        if (status == SNRQ_OK) status = snrq_export_gguf(context, options, model, options->output);
+    }
+    snrq_model_close(&model);
+    return status;
+}
+
 static snrq_status run_command(const snrq_context *context, const snrq_options *options)
 {
     switch (options->command) {
@@ -33,7 +53,10 @@ static snrq_status run_command(const snrq_context *context, const snrq_options *
         return snrq_evaluate(context, options);
     case SNRQ_COMMAND_INSPECT:
         return snrq_inspect(context, options);
+    case SNRQ_COMMAND_EXPORT:
+        return run_export(context, options);
     case SNRQ_COMMAND_VERIFY:
+        if (options->export_directory != NULL) return run_export(context, options);
         return snrq_verify(context, options);
     case SNRQ_COMMAND_ROUND:
         return snrq_round(context, options);

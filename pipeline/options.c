@@ -30,12 +30,13 @@ enum {
     E = SNRQ_COMMAND_EVALUATE,
     I = SNRQ_COMMAND_INSPECT,
     V = SNRQ_COMMAND_VERIFY,
-    R = SNRQ_COMMAND_ROUND
+    R = SNRQ_COMMAND_ROUND,
+    X = SNRQ_COMMAND_EXPORT
 };
 #define FIELD(name) offsetof(snrq_options, name)
 
 static const option_row table[] = {
-    {"output", 'o', TEXT, FIELD(output), NULL, 0, 0, NULL, Q | R, false, "OUT",
+    {"output", 'o', TEXT, FIELD(output), NULL, 0, 0, NULL, Q | R | X, false, "OUT",
      "what to write: a directory (an unfinished one is resumed); of round, a safetensors file"},
     {"calibration", 0, TEXT, FIELD(calibration), NULL, 0, 0, NULL, Q, false, "TEXT",
      "calibration text (UTF-8)"},
@@ -90,6 +91,11 @@ static const option_row table[] = {
      "threads per rank; 0: OMP_NUM_THREADS, or the node's cores shared evenly"},
     {"json", 0, FLAG, FIELD(json), NULL, 1, 1, NULL, E | I | V | R, false, NULL,
      "one JSON object on standard output"},
+    {"format", 0, CHOICE, FIELD(format), "gguf", 0, 0, "gguf", X, false, "F", "what to write"},
+    {"embedding-type", 0, CHOICE, FIELD(embedding_type), "model", 0, 0, "model|f16|bf16|q8_0", X,
+     false, "T", "what embeddings and head become; model: as they are"},
+    {"export", 0, TEXT, FIELD(export_directory), NULL, 0, 0, NULL, V, false, "DIR",
+     "compare an exported model with OUT"},
     {"dry-run", 0, FLAG, FIELD(dry_run), NULL, 1, 1, NULL, Q, false, NULL,
      "check everything, print the plan, write nothing"},
 };
@@ -113,6 +119,8 @@ static const command_row commands[] = {
     {"round", "CASE", SNRQ_COMMAND_ROUND,
      "round one layer from W, H, D, E in a safetensors file; for tests and research",
      "snrq round CASE.safetensors --bits 3 --group-size 64 --method ksnrq -o RESULT.safetensors"},
+    {"export", "MODEL|OUT", SNRQ_COMMAND_EXPORT, "write the files of inference engines",
+     "mpirun -n 2 snrq export OUT --format gguf -o DIR"},
     {"verify", "OUT", SNRQ_COMMAND_VERIFY, "check every committed file against the manifest",
      "snrq verify OUT"},
 };
@@ -287,6 +295,8 @@ static snrq_status check_required(const command_row *command, const snrq_options
             return snrq_fail(SNRQ_USAGE,
                              "quantize: give either --calibration TEXT or --token-file FILE");
     }
+    if (o->command == SNRQ_COMMAND_EXPORT && o->output == NULL)
+        return snrq_fail(SNRQ_USAGE, "export: -o DIR is missing; example: %s", command->example);
     if (o->command == SNRQ_COMMAND_EVALUATE && (o->text == NULL) == (o->token_file == NULL))
         return snrq_fail(SNRQ_USAGE, "evaluate: give either --text TEXT or --token-file FILE");
     return SNRQ_OK;

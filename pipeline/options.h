@@ -14,7 +14,8 @@ typedef enum snrq_command {
     SNRQ_COMMAND_EVALUATE = 2,
     SNRQ_COMMAND_INSPECT = 4,
     SNRQ_COMMAND_VERIFY = 8,
-    SNRQ_COMMAND_ROUND = 16
+    SNRQ_COMMAND_ROUND = 16,
+    SNRQ_COMMAND_EXPORT = 32
 } snrq_command;
 
 typedef enum snrq_method {
@@ -31,6 +32,13 @@ typedef enum snrq_alpha_mode {
     SNRQ_ALPHA_CHAINED,
     SNRQ_ALPHA_CORR
 } snrq_alpha_mode;
+/* What an exported file holds embeddings and head in; model: what the checkpoint has. */
+typedef enum snrq_embedding_type {
+    SNRQ_EMBEDDING_MODEL,
+    SNRQ_EMBEDDING_F16,
+    SNRQ_EMBEDDING_BF16,
+    SNRQ_EMBEDDING_Q8_0
+} snrq_embedding_type;
 typedef enum snrq_grid_kind { SNRQ_GRID_MINMAX, SNRQ_GRID_MSE, SNRQ_GRID_HESSIAN } snrq_grid_kind;
 
 /* Everything a command can be told. Strings are borrowed from argv. */
@@ -50,6 +58,8 @@ typedef struct snrq_options {
     int64_t sequences, length, seed, consecutive;
     const char *factor_grid_text;
     int factor_rows, factor_columns; /* 0: chosen by size */
+    int64_t format, embedding_type;
+    const char *export_directory;
     int64_t threads;
     bool json, dry_run;
 } snrq_options;
