@@ -218,6 +218,27 @@ static void put_rules(snrq_gguf_writer *w, const vocabulary *v, const snrq_token
     snrq_gguf_put_bool(w, "tokenizer.ggml.add_space_prefix", rules->space_prefix);
 }
 
+/* llama.cpp concludes from "phi-3" or "phi3" in the model's name that special tokens swallow the
+ * white space behind them, and then wants these tokens to be there: the name says so only if it is
+ * true, and is never that of a directory. */
+static const char *model_name(const vocabulary *v, const json_t *added, const snrq_config *config)
+{
+    static const char *const wanted[] = {"<unk>", "<s>", "</s>", "<|endoftext|>"};
+    const size_t all = sizeof wanted / sizeof wanted[0];
+    size_t index, found = 0;
+    json_t *entry;
+    bool strips = false;
+    if (strcmp(config->model_type, "phi3") != 0) return config->architecture;
+    json_array_foreach(added, index, entry)
+    {
+        strips = strips || json_is_true(json_object_get(entry, "rstrip"));
+    }
+    for (int64_t i = 0; i < v->size; i++)
+        for (size_t k = 0; k < all; k++)
+            found += v->tokens[i].text != NULL && strcmp(v->tokens[i].text, wanted[k]) == 0;
+    return strips && found == all ? "Phi-3" : "Phi 3";
+}
+
 /* The chat template of tokenizer_config.json, if there is one and only one. */
 static snrq_status put_chat_template(snrq_gguf_writer *w, const char *directory)
 {
@@ -246,6 +267,11 @@ static snrq_status put_all(snrq_gguf_writer *w, const char *directory, const jso
     SNRQ_TRY(snrq_tokenizer_rules_read(v->where, root, &rules));
     SNRQ_TRY(read_model_tokens(v, &rules));
     SNRQ_TRY(read_added_tokens(v, json_object_get(root, "added_tokens")));
+    if (rules.before >= v->size || rules.after >= v->size)
+        return snrq_fail(SNRQ_BAD_DATA, "%s: post_processor: an id beyond vocab_size %" PRId64,
+                         v->where, v->size);
+    snrq_gguf_put_string(w, "general.name",
+                         model_name(v, json_object_get(root, "added_tokens"), config));
     snrq_gguf_put_string(w, "tokenizer.ggml.model", rules.sentencepiece ? "llama" : "gpt2");
     snrq_gguf_put_string(w, "tokenizer.ggml.pre", rules.pre);
     if (rules.sentencepiece) SNRQ_TRY(score_by_model(v, directory, &scored));
@@ -266,6 +292,7 @@ snrq_status snrq_gguf_put_tokenizer(snrq_gguf_writer *w, const char *directory,
     snrq_status status = snrq_json_read(path, MAX_TOKENIZER, &root);
     *found = status != SNRQ_NO_INPUT;
     if (!*found) {
+        snrq_gguf_put_string(w, "general.name", "without tokenizer");
         snrq_gguf_put_string(w, "tokenizer.ggml.model", "none");
         return SNRQ_OK;
     }

@@ -13,10 +13,10 @@
 #include "io/config.h"
 #include "io/gguf_writer.h"
 
-/* Puts all tokenizer.* keys of the model in `directory`, with config->vocabulary tokens; ids
- * without a token become unused ones. *found is false, and the file declares that it has no
- * tokenizer, if there is no tokenizer.json. Not collective. SNRQ_BAD_DATA names what llama.cpp
- * cannot do. */
+/* Puts general.name, which llama.cpp uses to recognize tokenizers, and all tokenizer.* keys of the
+ * model in `directory`, with config->vocabulary tokens; ids without a token become unused ones.
+ * *found is false, and the file declares that it has no tokenizer, if there is no tokenizer.json.
+ * Not collective. SNRQ_BAD_DATA names what llama.cpp cannot do. */
 snrq_status snrq_gguf_put_tokenizer(snrq_gguf_writer *writer, const char *directory,
                                     const snrq_config *config, bool *found);
 

@@ -70,17 +70,6 @@ static int64_t file_type(snrq_gguf_type weights)
     return FILE_TYPE_UNKNOWN;
 }
 
-/* The last part of a path. */
-static void put_name(snrq_gguf_writer *w, const char *path)
-{
-    char name[256];
-    size_t end = strlen(path), begin;
-    while (end > 0 && path[end - 1] == '/') end--;
-    for (begin = end; begin > 0 && path[begin - 1] != '/';) begin--;
-    snprintf(name, sizeof name, "%.*s", (int)(end - begin), path + begin);
-    snrq_gguf_put_string(w, "general.name", name);
-}
-
 static void put_rope(snrq_gguf_writer *w, const snrq_config *c, const char *a)
 {
     const snrq_rope_config *r = &c->rope;
@@ -131,7 +120,6 @@ static snrq_status put_metadata(snrq_gguf_writer *w, const snrq_model *m, snrq_g
     char key[96];
     bool tokenizer;
     snrq_gguf_put_string(w, "general.architecture", a);
-    put_name(w, m->path);
     snrq_gguf_put_u32(w, "general.file_type", file_type(weights));
     if (m->quantized) snrq_gguf_put_u32(w, "general.quantization_version", 2);
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
