@@ -130,47 +130,49 @@ class Engine(unittest.TestCase):
         helpers.succeed("evaluate", model, "--token-file", ids, "--length", windows.shape[1], "--logprobs", out)
         return np.load(out).reshape(len(windows), -1)
 
-    def compare(self, model, path, windows, name, limit, **asked):
-        """The mean log-probability agrees within `limit`. Returns all that the engine said."""
-        result, = run_engine(self.engine, [dict(asked, path=path, windows=windows.tolist())], self.folder)
+    def ask(self, paths, windows, **asked):
+        """What the engine says about each of the files."""
+        jobs = [dict(asked, path=path, windows=windows.tolist()) for path in paths]
+        return run_engine(self.engine, jobs, self.folder)
+
+    def compare(self, model, windows, result, name, limit):
+        """The mean log-probability agrees within `limit`."""
         expected, found = self.evaluate(model, windows, name), np.asarray(result["windows"])
         self.assertEqual(expected.shape, found.shape)
         relative = abs(found.mean() / expected.mean() - 1)
         print("%-28s mean log-probability %.5f, llama.cpp %.5f: %.4f %% apart; largest difference %.3g" %
               (name, expected.mean(), found.mean(), 100 * relative, np.abs(found - expected).max()))
         self.assertLess(relative, limit)
-        return result
 
-    def check_model(self, model, label):
-        windows = self.windows(model, 128)
-        settings = [("f16", None, ["--embedding-type", "f16"], 0.001), ("q4_0-g32", (4, 32), [], 0.01),
-                    ("q4_0-g64", (4, 64), [], 0.01), ("q8_0", (8, 32), ["--embedding-type", "q8_0"], 0.01)]
-        for name, grid, options, limit in settings:
+    def check_settings(self, model, label, settings):
+        """settings: (name, options of quantize or None, options of export, limit)"""
+        windows, ids = self.windows(model, 128), our_ids(model, TEXTS)
+        sources, paths = [], []
+        for name, quantize, export, _ in settings:
             full = "%s-%s" % (label, name)
-            with self.subTest(full):
-                source = model
-                if grid:
-                    source = self.quantize(model, full, "--bits", grid[0], "--group-size", grid[1], "--symmetric")
-                result = self.compare(source, self.export(source, full, *options), windows, full, limit, texts=TEXTS,
-                                      prompt="Once upon a time", tokens=24)
-                self.assertEqual(our_ids(model, TEXTS), result["ids"])
+            sources.append(self.quantize(model, full, *quantize) if quantize else model)
+            paths.append(self.export(sources[-1], full, *export))
+        results = self.ask(paths, windows, texts=TEXTS, prompt="Once upon a time", tokens=24)
+        for (name, _, _, limit), source, result in zip(settings, sources, results):
+            with self.subTest(name):
+                self.compare(source, windows, result, "%s-%s" % (label, name), limit)
                 print("    " + result["continuation"].replace("\n", " "))
+                self.assertEqual(ids, result["ids"])
                 self.assertRegex(result["continuation"], r"^Once upon a time,? there ([a-z]+ ){3}")
 
+    SETTINGS = [("f16", None, ["--embedding-type", "f16"], 0.001),
+                ("q4_0-g32", ["--bits", 4, "--group-size", 32], [], 0.01),
+                ("q4_0-g64", ["--bits", 4, "--group-size", 64], [], 0.01),
+                ("q8_0", ["--bits", 8, "--group-size", 32], ["--embedding-type", "q8_0"], 0.01)]
+
     def test_bundled_model(self):
-        self.check_model(helpers.MODEL, "bundled")
+        # Codes of other widths, too: 3 bits and asymmetric ones in Q4_0 and Q5_0.
+        more = [("q4_0-3-bit", ["--bits", 3, "--group-size", 32, "--asymmetric"], [], 0.01),
+                ("q5_0", ["--bits", 4, "--group-size", "channel", "--asymmetric"], [], 0.01)]
+        self.check_settings(helpers.MODEL, "bundled", self.SETTINGS + more)
 
     def test_stories(self):
-        self.check_model(helpers.shared("data", "models", "stories3M"), "stories3M")
-
-    def test_other_types(self):
-        # 3 bits and asymmetric codes in Q4_0 and Q5_0; 2 bits per row.
-        windows = self.windows(helpers.MODEL, 128)
-        for name, options in (("q4_0-3-bit", ["--bits", 3, "--group-size", 32, "--asymmetric"]),
-                              ("q5_0", ["--bits", 4, "--group-size", "channel", "--asymmetric"])):
-            with self.subTest(name):
-                out = self.quantize(helpers.MODEL, name, *options)
-                self.compare(out, self.export(out, name), windows, name, 0.01)
+        self.check_settings(helpers.shared("data", "models", "stories3M"), "stories3M", self.SETTINGS)
 
     def check_family(self, name, **changed):
         """A model with random weights, its own ids as text: names, row order, rope and windows are right."""
@@ -182,8 +184,9 @@ class Engine(unittest.TestCase):
         length = min(config.get("sliding_window") or 96, 96)
         windows = np.random.default_rng(5).integers(3, config["vocab_size"] - 3, (4, length)).astype(np.int32)
         path = self.export(model, os.path.basename(model), "--embedding-type", "f16")
-        return self.compare(model, path, windows, os.path.basename(model), 0.001,
-                            texts=[v["text"] for v in vectors(model)], special=True)
+        result, = self.ask([path], windows, texts=[v["text"] for v in vectors(model)], special=True)
+        self.compare(model, windows, result, os.path.basename(model), 0.001)
+        return result
 
     def check_vectors(self, name, result, exceptions=0):
         model = helpers.shared("data", "models", "fixtures", name)
