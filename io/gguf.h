@@ -11,15 +11,14 @@
  *         bool     1 byte;   numbers: as they are
  *         array    kind of the elements (u32), their number (u64), the elements
  *   6.  tensors, each: name (string, less than 64 bytes), number of dimensions (u32, 1 to 4),
- *       dimensions (u64 each, the contiguous one first: the reverse of safetensors), type (u32),
- *       offset of its data in 8. (u64)
+ *       dimensions (u64 each, the contiguous one first: the reverse of safetensors),
+ *       type (u32), offset of its data in 8. (u64)
  *   7.  zeros up to a multiple of general.alignment (32 unless that key says otherwise)
  *   8.  data of the tensors in the order of 6., each padded with zeros to the alignment
  *
  * A tensor is a sequence of blocks along its rows; what the blocks hold is said below, where
- * "value" is what a reader makes of quant q. Halves (d, dmin) are IEEE binary16. Source: ggml's
- * gguf.md and block definitions.
- */
+ * "value" is what a reader makes of quant q. Halves (d, dmin) are IEEE binary16. Source:
+ * ggml's gguf.md and block definitions. */
 #ifndef SNRQ_GGUF_H
 #define SNRQ_GGUF_H
 
@@ -59,54 +58,60 @@ typedef enum snrq_gguf_type {
     SNRQ_GGUF_BF16 = 30
 } snrq_gguf_type;
 
-/* 32 weights; value d * (q - 8) */
+/* 32 weights; value d * (q - 8). q of weight j lies in the low half of byte j of `quants`, that of
+ * weight j + 16 in the high half. */
 typedef struct snrq_q4_0 {
     uint16_t d;
-    uint8_t quants[16]; /* q of weight j in the low half of byte j, of j + 16 in the high half */
+    uint8_t quants[16];
 } snrq_q4_0;
 _Static_assert(sizeof(snrq_q4_0) == 18, "Q4_0 has 18 bytes");
 
-/* 32 weights; value d * (q - 16) */
+/* 32 weights; value d * (q - 16). Bit 4 of q of weight j is bit j of the 32 in `fifth`, the other
+ * bits are as in Q4_0. */
 typedef struct snrq_q5_0 {
     uint16_t d;
-    uint8_t fifth[4];   /* bit 4 of q of weight j is bit j of these 32 */
-    uint8_t quants[16]; /* the lower 4 bits, as in Q4_0 */
+    uint8_t fifth[4];
+    uint8_t quants[16];
 } snrq_q5_0;
 _Static_assert(sizeof(snrq_q5_0) == 22, "Q5_0 has 22 bytes");
 
-/* 32 weights; value d * q */
+/* 32 weights; value d * q. */
 typedef struct snrq_q8_0 {
     uint16_t d;
     int8_t quants[32];
 } snrq_q8_0;
 _Static_assert(sizeof(snrq_q8_0) == 34, "Q8_0 has 34 bytes");
 
-/* 256 weights; value d * scale * q - dmin * minimum, with 4 bits of each for 16 weights */
+/* 256 weights; value d * scale * q - dmin * minimum, for 16 weights each. Scale in the low half of
+ * a byte of `scales`, minimum in the high half. q of weight i: byte 32 (i / 128) + i % 32 of
+ * `quants`, from bit 2 (i % 128 / 32) on. */
 typedef struct snrq_q2_k {
-    uint8_t scales[16]; /* scale in the low half, minimum in the high half */
-    uint8_t quants[64]; /* q of weight i: byte 32 (i / 128) + i % 32, from bit 2 (i % 128 / 32) */
+    uint8_t scales[16];
+    uint8_t quants[64];
     uint16_t d, dmin;
 } snrq_q2_k;
 _Static_assert(sizeof(snrq_q2_k) == 84, "Q2_K has 84 bytes");
 
-/* 256 weights; value d * (scale - 32) * (q - 4), with a scale of 6 bits for 16 weights */
+/* 256 weights; value d * (scale - 32) * (q - 4), a scale for 16 weights. Bit 2 of q of weight i is
+ * bit i / 32 of byte i % 32 of `third`, its other bits are as in Q2_K. Scale s has its low 4 bits
+ * in byte s % 8 of `scales` (in the high half from s = 8 on) and its upper 2 bits in byte 8 + s % 4
+ * from bit 2 (s / 4) on. */
 typedef struct snrq_q3_k {
-    uint8_t third[32];  /* bit 2 of q of weight i: byte i % 32, bit i / 32 */
-    uint8_t quants[64]; /* the lower 2 bits, as in Q2_K */
-    uint8_t scales[12]; /* scale s: low 4 bits in byte s % 8 (its high half from s = 8 on), upper 2
-                           bits in byte 8 + s % 4 from bit 2 (s / 4) */
+    uint8_t third[32];
+    uint8_t quants[64];
+    uint8_t scales[12];
     uint16_t d;
 } snrq_q3_k;
 _Static_assert(sizeof(snrq_q3_k) == 110, "Q3_K has 110 bytes");
 
-/* 256 weights; value d * scale * q - dmin * minimum, with 6 bits of each for 32 weights */
+/* 256 weights; value d * scale * q - dmin * minimum, for 32 weights each. Scale and minimum s < 4
+ * are the lower 6 bits of bytes s and s + 4 of `scales`; of those from s = 4 on, the low 4 bits are
+ * in byte s + 4 (the minimum in the high half), the upper 2 on top of bytes s - 4 and s. q of
+ * weight i: byte 32 (i / 64) + i % 32 of `quants`, in the high half if i % 64 >= 32. */
 typedef struct snrq_q4_k {
     uint16_t d, dmin;
-    uint8_t scales[12];  /* s < 4: scale in the lower 6 bits of byte s, minimum in those of byte s +
-                            4;  s >= 4: the low 4 bits of both in byte s + 4 (minimum in the high
-                            half),  upper 2 bits of the scale on top of byte s - 4, of the minimum on
-                            top of  byte s */
-    uint8_t quants[128]; /* q of weight i: byte 32 (i / 64) + i % 32, high half if i % 64 >= 32 */
+    uint8_t scales[12];
+    uint8_t quants[128];
 } snrq_q4_k;
 _Static_assert(sizeof(snrq_q4_k) == 144, "Q4_K has 144 bytes");
 

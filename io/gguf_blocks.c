@@ -8,9 +8,8 @@
  *     Q3_K   d = s, scales 33, q = c    value s (c - 4): z is 4
  *     Q2_K, Q4_K   d = dmin = s, scales 1, minimum z, q = c    value s c - s z
  *
- * s has 11 significant bits and the integers are small: every product and difference is exact in
- * binary32, so a reader's value is s (c - z) whatever the order of its operations.
- */
+ * s has 11 significant bits and the integers are small: every product and difference is
+ * exact in binary32, so a reader's value is s (c - z) whatever the order of its operations. */
 #include "io/gguf_blocks.h"
 
 #include <math.h>
@@ -157,8 +156,8 @@ static void put_q4_k(const block *b, void *out)
     memcpy(out, &stored, sizeof stored);
 }
 
-/* How a type stores levels: q = code - zero + offset, or the code itself with the zero beside it.
- */
+/* How a type stores levels: q = code - zero + offset, or the code itself with the zero
+ * beside it. */
 static const struct encoder {
     snrq_gguf_type type;
     bool raw; /* q is the code */

@@ -153,10 +153,11 @@ static int by_name(const void *a, const void *b)
 
 static snrq_status take_pairs(snrq_gguf_file *f, uint64_t count)
 {
-    /* 13 bytes are the shortest pair: the count is held against the file before memory is asked for
-     */
-    if (count > MAX_PAIRS || count > (f->bytes - f->at) / 13)
-        return bad(f, "number of keys, at most", MAX_PAIRS, count);
+    /* 13 bytes are the shortest pair: the count is held against the file before memory is
+     * asked for */
+    uint64_t most = (f->bytes - f->at) / 13;
+    if (most > MAX_PAIRS) most = MAX_PAIRS;
+    if (count > most) return bad(f, "number of keys, at most", most, count);
     SNRQ_TRY(snrq_allocate((size_t)count, sizeof *f->pairs, "keys of a GGUF file", &f->pairs));
     f->pair_count = (int64_t)count;
     for (uint64_t i = 0; i < count; i++) SNRQ_TRY(take_pair(f, &f->pairs[i]));
@@ -168,7 +169,8 @@ static snrq_status take_pairs(snrq_gguf_file *f, uint64_t count)
     return SNRQ_OK;
 }
 
-/* Describes a tensor; *next is where its data must begin, counted from the start of the data. */
+/* Describes a tensor; *next is where its data must begin, counted from the start of the
+ * data. */
 static snrq_status take_tensor(snrq_gguf_file *f, uint64_t *next, snrq_gguf_tensor *t)
 {
     uint32_t dimensions, type;
@@ -210,8 +212,9 @@ static snrq_status take_tensor(snrq_gguf_file *f, uint64_t *next, snrq_gguf_tens
 static snrq_status take_tensors(snrq_gguf_file *f, uint64_t count)
 {
     uint64_t next = 0;
-    if (count > MAX_TENSORS || count > (f->bytes - f->at) / 33)
-        return bad(f, "number of tensors, at most", MAX_TENSORS, count);
+    uint64_t most = (f->bytes - f->at) / 33;
+    if (most > MAX_TENSORS) most = MAX_TENSORS;
+    if (count > most) return bad(f, "number of tensors, at most", most, count);
     for (int64_t i = 0; i < f->pair_count; i++)
         if (strcmp(f->pairs[i].key, "general.alignment") == 0)
             return snrq_fail(SNRQ_BAD_DATA,

@@ -218,9 +218,9 @@ static void put_rules(snrq_gguf_writer *w, const vocabulary *v, const snrq_token
     snrq_gguf_put_bool(w, "tokenizer.ggml.add_space_prefix", rules->space_prefix);
 }
 
-/* llama.cpp concludes from "phi-3" or "phi3" in the model's name that special tokens swallow the
- * white space behind them, and then wants these tokens to be there: the name says so only if it is
- * true, and is never that of a directory. */
+/* llama.cpp concludes from "phi-3" or "phi3" in the model's name that special tokens swallow
+ * the white space behind them, and then wants these tokens to be there: the name says so
+ * only if it is true, and is never that of a directory. */
 static const char *model_name(const vocabulary *v, const json_t *added, const snrq_config *config)
 {
     static const char *const wanted[] = {"<unk>", "<s>", "</s>", "<|endoftext|>"};

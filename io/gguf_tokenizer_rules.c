@@ -1,9 +1,8 @@
 /* What stands around the vocabulary in tokenizer.json; see gguf_tokenizer_rules.h.
  *
- * llama.cpp does not read patterns from the file: it has a list of them under names. The ones here
- * are those of the supported model families. It does no Unicode normalization, either: NFC is let
- * pass, because it leaves almost all text as it is.
- */
+ * llama.cpp does not read patterns from the file: it has a list of them under names. The
+ * ones here are those of the supported model families. It does no Unicode normalization,
+ * either: NFC is let pass, because it leaves almost all text as it is. */
 #include "io/gguf_tokenizer_rules.h"
 
 #include <string.h>
@@ -37,8 +36,8 @@ static const char *type_of(const json_t *object)
     return type != NULL ? type : "";
 }
 
-/* The i-th step of a part that is a Sequence with its steps under `key`, or one step, or null; NULL
- * after the last one. */
+/* The i-th step of a part that is a Sequence with its steps under `key`, or one step, or
+ * null; NULL after the last one. */
 static const json_t *step(const json_t *part, const char *key, size_t i)
 {
     if (strcmp(type_of(part), "Sequence") == 0)

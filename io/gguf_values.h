@@ -1,5 +1,6 @@
-/* What the weights of a GGUF block are, one at a time, computed from bytes and bits as the format
- * defines them. For checking: simple, not fast, and independent of how blocks are written. */
+/* What the weights of a GGUF block are, one at a time, computed from bytes and bits as the
+ * format defines them. For checking: simple, not fast, and independent of how blocks are
+ * written. */
 #ifndef SNRQ_GGUF_VALUES_H
 #define SNRQ_GGUF_VALUES_H
 

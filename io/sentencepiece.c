@@ -1,10 +1,9 @@
 /* The pieces of a SentencePiece model; see sentencepiece.h.
  *
- * The file is one protocol buffer: a sequence of fields, each a tag (varint: number * 8 + wire
- * type) and a value (0: varint, 1: 8 bytes, 2: length as varint and so many bytes, 5: 4 bytes).
- * Field 1 of the model is a piece, a message of its own: 1 text, 2 score (float), 3 kind. Source:
- * protobuf's encoding page and sentencepiece_model.proto.
- */
+ * The file is one protocol buffer: a sequence of fields, each a tag (varint: number * 8 +
+ * wire type) and a value (0: varint, 1: 8 bytes, 2: length as varint and so many bytes, 5: 4
+ * bytes). Field 1 of the model is a piece, a message of its own: 1 text, 2 score (float), 3
+ * kind. Source: protobuf's encoding page and sentencepiece_model.proto. */
 #include "io/sentencepiece.h"
 
 #include <math.h>

@@ -1,9 +1,9 @@
-/* Writing DIR/model.gguf; see export_gguf.h. The list of tensors is made in gguf_plan.c, blocks are
- * encoded in io/gguf_blocks.c.
+/* Writing DIR/model.gguf; see export_gguf.h. The list of tensors is made in gguf_plan.c,
+ * blocks are encoded in io/gguf_blocks.c.
  *
- * Every rank goes through all tensors and writes its share of the rows of each, a chunk at a time.
- * Shares and chunks are whole heads where rows are reordered, so that what is read is what is
- * written, in another order. */
+ * Every rank goes through all tensors and writes its share of the rows of each, a chunk at a
+ * time. Shares and chunks are whole heads where rows are reordered, so that what is read is
+ * what is written, in another order. */
 #include "pipeline/export_gguf.h"
 
 #include <inttypes.h>
@@ -92,8 +92,8 @@ static void put_rope(snrq_gguf_writer *w, const snrq_config *c, const char *a)
     }
 }
 
-/* Within a window all positions are seen, which is what llama.cpp computes for these families: the
- * file promises no longer context than that. */
+/* Within a window all positions are seen, which is what llama.cpp computes for these
+ * families: the file promises no longer context than that. */
 static int64_t context_length(const snrq_config *c)
 {
     return c->window > 0 && c->window < c->max_positions ? c->window : c->max_positions;
@@ -133,8 +133,8 @@ static snrq_status put_metadata(snrq_gguf_writer *w, const snrq_model *m, snrq_g
     return snrq_gguf_put_tokenizer(w, m->path, c, &tokenizer);
 }
 
-/* Row of the model that becomes row `row` of the file, counted from the start of its head: in the
- * model a head's first half is followed by its second, in the file they take turns. */
+/* Row of the model that becomes row `row` of the file, counted from the start of its head:
+ * in the model a head's first half is followed by its second, in the file they take turns. */
 static int64_t source_row(int64_t head, int64_t row)
 {
     return head == 0 ? row : row / head * head + row % 2 * (head / 2) + row % head / 2;

@@ -1,9 +1,9 @@
 /* Comparing DIR/model.gguf with the model; see export_gguf.h.
  *
- * Nothing here is shared with the writer: the file is read by io/gguf_check.c, and names and the
- * order of rows are undone from the file's side. Each tensor of the file is looked for in the
- * model; as no two have the same name, equal numbers of them mean that none is missing.
- */
+ * Nothing here is shared with the writer: the file is read by io/gguf_check.c, and names and
+ * the order of rows are undone from the file's side. Each tensor of the file is looked for
+ * in the model; as no two have the same name, equal numbers of them mean that none is
+ * missing. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -90,8 +90,8 @@ static bool find_source(comparison *c)
     return true;
 }
 
-/* Half of the distance between neighbouring numbers of the file's type at `value`: how far rounding
- * may go. Blocks of Q8_0 have steps of at most largest / 127, rounded to binary16. */
+/* Half of the distance between neighbouring numbers of the file's type at `value`: how far
+ * rounding may go. Blocks of Q8_0 have steps of at most largest / 127, rounded to binary16. */
 static float half_step(const char *type, float value, float largest)
 {
     int exponent;
@@ -198,7 +198,8 @@ static snrq_status read_master_floats(const comparison *c, snrq_range rows, snrq
     return status;
 }
 
-/* Place in the model, counted from the start of its head, of row or element `at` of the file. */
+/* Place in the model, counted from the start of its head, of row or element `at` of the
+ * file. */
 static int64_t place_in_model(int64_t head, int64_t at)
 {
     if (head == 0) return at;
@@ -266,8 +267,8 @@ static int64_t rope_tensors(const snrq_config *c)
     return c->rope.type == SNRQ_ROPE_LLAMA3 ? 1 : c->rope.type == SNRQ_ROPE_LONGROPE ? 2 : 0;
 }
 
-/* rope_freqs and rope_factors_*: as many as pairs of dimensions turn, each at least a small number.
- */
+/* rope_freqs and rope_factors_*: as many as pairs of dimensions turn, each at least a small
+ * number. */
 static snrq_status compare_rope(const comparison *c, bool *is_rope)
 {
     const snrq_rope_config *r = &c->model->config.rope;

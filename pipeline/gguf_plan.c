@@ -11,7 +11,8 @@
 
 typedef enum heads { NO_HEADS, QUERY_HEADS, KEY_HEADS } heads;
 
-/* Names below "model.layers.N." and "blk.N."; heads: rows that llama.cpp wants in another order. */
+/* Names below "model.layers.N." and "blk.N."; heads: rows that llama.cpp wants in another
+ * order. */
 static const struct name_row {
     const char *model, *file;
     heads heads;

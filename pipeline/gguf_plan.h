@@ -35,11 +35,12 @@ typedef struct snrq_gguf_plan {
 /* "llama", "qwen3", "phi3": the architecture as llama.cpp calls it. Borrowed. */
 const char *snrq_gguf_architecture(const snrq_config *config);
 
-/* What llama.cpp's model of this family cannot do: SNRQ_USAGE with the reason. Not collective. */
+/* What llama.cpp's model of this family cannot do: SNRQ_USAGE with the reason. Not
+ * collective. */
 snrq_status snrq_gguf_check_config(const snrq_config *config);
 
-/* The type of a quantized module; SNRQ_USAGE with the reason and the nearest setting that works.
- * Not collective. */
+/* The type of a quantized module; SNRQ_USAGE with the reason and the nearest setting that
+ * works. Not collective. */
 snrq_status snrq_gguf_module_type(const snrq_module_record *record, snrq_gguf_type *out);
 
 /* Opens the file of a block and checks that it has the family's modules. Not collective. */

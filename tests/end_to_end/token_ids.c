@@ -1,5 +1,5 @@
-/* Token ids of texts, as the library cuts them: a JSON array of texts on standard input, an array
- * of arrays of ids on standard output.   token_ids MODEL < texts.json */
+/* Token ids of texts, as the library cuts them: a JSON array of texts on standard input, an
+ * array of arrays of ids on standard output.   token_ids MODEL < texts.json */
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>

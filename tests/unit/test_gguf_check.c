@@ -1,4 +1,5 @@
-/* The reader that checks GGUF files: a small file made by hand, and thousands of damaged ones. */
+/* The reader that checks GGUF files: a small file made by hand, and thousands of damaged
+ * ones. */
 #include "io/gguf_check.h"
 
 #include <string.h>

@@ -5,8 +5,8 @@
 
 #include "tests/unit/test_files.h"
 
-/* A model of two pieces, "ab" of score -1 and kind 1, "<s>" of kind 3, with other fields between.
- */
+/* A model of two pieces, "ab" of score -1 and kind 1, "<s>" of kind 3, with other fields
+ * between. */
 static const unsigned char model[] = {
     0x0a, 0x09, 0x0a, 0x02, 'a',  'b',  0x15, 0x00, 0x00, 0x80, 0xbf, /* piece: text, score */
     0x12, 0x03, 0x28, 0xac, 0x02,                                     /* trainer settings */
