@@ -78,10 +78,12 @@ static snrq_status read_added_tokens(vocabulary *v, const json_t *list)
     json_array_foreach(list, index, added)
     {
         const char *text;
+        char where[PATH_MAX + 64];
         bool special;
         token *t;
-        SNRQ_TRY(snrq_json_string(v->where, added, "content", NULL, &text));
-        SNRQ_TRY(snrq_json_boolean(v->where, added, "special", false, &special));
+        snprintf(where, sizeof where, "%s: added_tokens[%zu]", v->where, index);
+        SNRQ_TRY(snrq_json_string(where, added, "content", NULL, &text));
+        SNRQ_TRY(snrq_json_boolean(where, added, "special", false, &special));
         SNRQ_TRY(enter(v, text, json_object_get(added, "id"), &t));
         if (t->kind == 0) t->score = added_score;
         if (t->kind != UNKNOWN) t->kind = special ? CONTROL : USER_DEFINED;
