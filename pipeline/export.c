@@ -10,7 +10,9 @@
 #include "io/directory.h"
 #include "io/file.h"
 #include "io/lock.h"
+#include "mpi/collective.h"
 #include "pipeline/export_formats.h"
+#include "pipeline/export_gguf.h"
 #include "pipeline/export_verify.h"
 
 enum { WHY = 512 };
@@ -39,23 +41,17 @@ static const snrq_export_format formats[] = {
     [SNRQ_FORMAT_COMPRESSED_TENSORS] = {"compressed-tensors", snrq_compressed_possible,
                                         write_compressed, snrq_checkpoint_is,
                                         snrq_checkpoint_verify},
-    [SNRQ_FORMAT_GGUF] = {.name = "gguf"},
+    [SNRQ_FORMAT_GGUF] = {"gguf", snrq_export_gguf_possible, snrq_export_gguf, snrq_export_gguf_is,
+                          snrq_export_gguf_verify, .takes_dense = true},
     [SNRQ_FORMAT_SAFETENSORS] = {"safetensors", snrq_dense_possible, write_dense,
                                  snrq_checkpoint_is, snrq_checkpoint_verify},
 };
 enum { FORMATS = sizeof formats / sizeof *formats };
 
-static snrq_status find_reason(const snrq_export_format *format, const snrq_model *model, char *why)
-{
-    if (format->possible != NULL) return format->possible(model, why, WHY);
-    snprintf(why, WHY, "this build lacks it");
-    return SNRQ_OK;
-}
-
 static snrq_status check_possible(const snrq_export_format *format, const snrq_model *model)
 {
     char why[WHY] = "";
-    SNRQ_TRY(find_reason(format, model, why));
+    SNRQ_TRY(format->possible(model, why, WHY));
     if (why[0] == '\0') return SNRQ_OK;
     return snrq_fail(SNRQ_USAGE, "%s cannot be exported to %s: %s", model->path, format->name, why);
 }
@@ -67,7 +63,7 @@ snrq_status snrq_export_table(const snrq_context *context, const char *path, jso
     snrq_status status = snrq_model_look(context, path, &model);
     for (int i = 0; i < FORMATS && status == SNRQ_OK; i++) {
         char why[WHY] = "";
-        status = find_reason(&formats[i], model, why);
+        status = formats[i].possible(model, why, WHY);
         json_array_append_new(*out, json_pack("{s:s, s:b, s:s}", "format", formats[i].name,
                                               "possible", why[0] == '\0', "why", why));
     }
@@ -136,47 +132,48 @@ static snrq_status export_model(const snrq_context *context, const snrq_options 
     return status;
 }
 
-static snrq_status open_quantized(const snrq_context *context, const char *path, snrq_model **out)
+static snrq_status open_source(const snrq_context *context, const char *path, bool takes_dense,
+                               snrq_model **out)
 {
     SNRQ_TRY(snrq_model_open(context, path, out));
-    if ((*out)->quantized) return SNRQ_OK;
+    if ((*out)->quantized || takes_dense) return SNRQ_OK;
     snrq_model_close(out);
     return snrq_fail(SNRQ_USAGE,
                      "%s: a model that is not quantized; expected an output directory of `snrq "
-                     "quantize`",
+                     "quantize` (only gguf takes others)",
                      path);
 }
 
 snrq_status snrq_export(const snrq_context *context, const snrq_options *o)
 {
     snrq_model *model = NULL;
-    SNRQ_TRY(open_quantized(context, o->path, &model));
+    SNRQ_TRY(open_source(context, o->path, formats[o->format].takes_dense, &model));
     snrq_status status = export_model(context, o, model);
     snrq_model_close(&model);
     return status;
 }
 
-static const snrq_export_format *find_format(const char *directory)
+/* On rank 0 alone, so that all ranks see the same. */
+static snrq_status find_format(const snrq_context *context, const char *directory,
+                               const snrq_export_format **out)
 {
-    for (int i = 0; i < FORMATS; i++)
-        if (formats[i].recognize != NULL && formats[i].recognize(directory, formats[i].name))
-            return &formats[i];
-    return NULL;
+    int64_t found = -1;
+    for (int i = 0; i < FORMATS && context->rank == 0 && found < 0; i++)
+        if (formats[i].recognize(directory, formats[i].name)) found = i;
+    SNRQ_TRY(snrq_broadcast(context, &found, sizeof found));
+    if (found < 0)
+        return snrq_fail(SNRQ_NO_INPUT,
+                         "%s: holds no export: neither model.gguf nor a config.json that can be "
+                         "read, without quantization_config or with a quant_method known here",
+                         directory);
+    *out = &formats[found];
+    return SNRQ_OK;
 }
 
 static snrq_status check_export(const snrq_context *context, const snrq_options *o,
-                                const snrq_model *model)
+                                const snrq_export_format *format, const snrq_model *model)
 {
     int64_t tensors = 0;
-    const snrq_export_format *format = find_format(o->export_path);
-    snrq_status status = SNRQ_OK;
-    if (format == NULL)
-        status =
-            snrq_fail(SNRQ_NO_INPUT,
-                      "%s: holds no export: neither model.gguf nor a config.json that can be read, "
-                      "without quantization_config or with a quant_method known here",
-                      o->export_path);
-    SNRQ_TRY(snrq_agree(context, status));
     SNRQ_TRY(format->verify(context, model, o->export_path, &tensors));
     if (context->rank == 0 && o->json)
         printf("{\"ok\":true,\"format\":\"%s\",\"tensors\":%lld}\n", format->name,
@@ -190,9 +187,11 @@ static snrq_status check_export(const snrq_context *context, const snrq_options 
 
 snrq_status snrq_export_check(const snrq_context *context, const snrq_options *o)
 {
+    const snrq_export_format *format = NULL;
     snrq_model *model = NULL;
-    SNRQ_TRY(open_quantized(context, o->path, &model));
-    snrq_status status = check_export(context, o, model);
+    SNRQ_TRY(find_format(context, o->export_path, &format));
+    SNRQ_TRY(open_source(context, o->path, format->takes_dense, &model));
+    snrq_status status = check_export(context, o, format, model);
     snrq_model_close(&model);
     return status;
 }

@@ -21,7 +21,7 @@ snrq_status snrq_export_check(const snrq_context *context, const snrq_options *o
  * the order of the table. The caller releases *out. Not collective. */
 snrq_status snrq_export_table(const snrq_context *context, const char *path, json_t **out);
 
-/* One format. `model` is an OUT directory. */
+/* One format. `model` is an OUT directory (with takes_dense: or a Hugging Face directory). */
 typedef struct snrq_export_format {
     const char *name; /* as in --format */
     /* Can the format hold the model exactly? why [size] becomes "", or the reason and the nearest
@@ -38,6 +38,7 @@ typedef struct snrq_export_format {
      * agreed. */
     snrq_status (*verify)(const snrq_context *context, const snrq_model *model,
                           const char *directory, int64_t *tensors);
+    bool takes_dense; /* models that are not quantized, too */
 } snrq_export_format;
 
 #endif

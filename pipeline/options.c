@@ -100,6 +100,10 @@ static const option_row table[] = {
      "largest weight file, if no single tensor is larger: a number with KB, MB, GB, KiB, MiB, GiB"},
     {"weights", 0, CHOICE, FIELD(export_float32), "model", 0, 0, "model|f32", X, false, "T",
      "of safetensors: weights rounded to the model's type, or exact in F32"},
+    {"embedding-type", 0, CHOICE, FIELD(embedding_type), "model", 0, 0, "model|f16|bf16|q8_0", X,
+     false, "T",
+     "of gguf: what embeddings and head become (of a model that is not quantized: all matrices); "
+     "model: as they are"},
     {"export", 0, TEXT, FIELD(export_path), NULL, 0, 0, NULL, V, false, "DIR",
      "compare this export of OUT with OUT, number by number"},
     {"threads", 0, INTEGER, FIELD(threads), "0", 0, 4096, NULL, Q | E | R, false, "N",
@@ -365,6 +369,8 @@ static snrq_status check_required(const command_row *command, const snrq_options
                          o->output == NULL ? "-o DIR" : "--format F", command->example);
     if (o->export_float32 && o->format != SNRQ_FORMAT_SAFETENSORS)
         return snrq_fail(SNRQ_USAGE, "export: --weights f32 belongs to --format safetensors");
+    if (o->embedding_type != SNRQ_EMBEDDING_MODEL && o->format != SNRQ_FORMAT_GGUF)
+        return snrq_fail(SNRQ_USAGE, "export: --embedding-type belongs to --format gguf");
     if (o->command == SNRQ_COMMAND_EVALUATE && (o->text == NULL) == (o->token_file == NULL))
         return snrq_fail(SNRQ_USAGE, "evaluate: give either --text TEXT or --token-file FILE");
     if (o->command == SNRQ_COMMAND_TOKENIZE) {

@@ -42,6 +42,14 @@ typedef enum snrq_alpha_mode {
 } snrq_alpha_mode;
 typedef enum snrq_grid_kind { SNRQ_GRID_MINMAX, SNRQ_GRID_MSE, SNRQ_GRID_HESSIAN } snrq_grid_kind;
 
+/* What an exported file holds embeddings and head in; model: what the checkpoint has. */
+typedef enum snrq_embedding_type {
+    SNRQ_EMBEDDING_MODEL,
+    SNRQ_EMBEDDING_F16,
+    SNRQ_EMBEDDING_BF16,
+    SNRQ_EMBEDDING_Q8_0
+} snrq_embedding_type;
+
 /* Everything a command can be told. Strings are borrowed from argv. */
 typedef struct snrq_options {
     snrq_command command;
@@ -62,6 +70,7 @@ typedef struct snrq_options {
     int64_t format;                  /* snrq_format; -1: not given */
     int64_t max_shard_bytes;         /* export */
     int64_t export_float32;  /* export: dequantized weights in F32 instead of the model's type */
+    int64_t embedding_type;  /* export to gguf: snrq_embedding_type */
     const char *export_path; /* verify: the exported directory, or NULL */
     int64_t threads;
     bool json, dry_run;
