@@ -24,15 +24,22 @@ typedef struct bench {
     bench_list bits, beams, threads;
     int runs;
     double seconds; /* a measurement is not repeated after that long */
-    bool json, cpu;
+    bool json, cpu, methods;
     double gemm[BENCH_MOST]; /* flop/s, per entry of threads */
 } bench;
 
 static const char usage[] =
     "usage: bench_rounding [--size MxN,...] [--bits B,...] [--beam K,...] [--threads T,...]\n"
     "                      [--runs R] [--seconds S] [--json] [--cpu]\n"
-    "Times snrq_search() on synthetic layers (K = 1 is greedy); the best of R runs. --cpu: CPU\n"
-    "time instead of wall-clock time, for comparing one thread on a busy machine.\n";
+    "                      [--methods]\n"
+    "Times the search on synthetic layers (K = 1 is greedy), the best of R runs; all K take "
+    "turns,\n"
+    "and so does sgemm, so that what disturbs the machine disturbs all. --methods: rtn, gptq and\n"
+    "gptaq, too. --cpu: CPU time instead of wall-clock time, for comparing one thread on a busy\n"
+    "machine.\n";
+
+/* What is measured: a beam of K, or one of these. */
+enum { RTN = -3, GPTQ = -2, GPTAQ = -1 };
 
 /* A layer: factor, grid and targets. */
 typedef struct layer {
@@ -120,47 +127,106 @@ static void free_layer(layer *l)
     snrq_grid_destroy(&l->grid);
 }
 
-static void print_figure(const bench *b, const layer *l, int thread, int bits, int beam,
-                         double best, double greedy)
+static const char *method_name(int what)
 {
-    double m = (double)l->rows.rows, n = (double)l->rows.columns, objective = 0.0;
-    double share = m * n * n / b->gemm[thread] / best;
-    for (int64_t i = 0; i < l->rows.rows; i++) objective += l->rows.costs[i];
+    return what == RTN     ? "rtn"
+           : what == GPTQ  ? "gptq"
+           : what == GPTAQ ? "gptaq"
+           : what == 1     ? "snrq"
+                           : "ksnrq";
+}
+
+/* One measurement of a layer on some threads. */
+typedef struct figure {
+    int what;
+    double seconds, objective;
+} figure;
+
+static void print_figure(const bench *b, const layer *l, int thread, int bits, const figure *f,
+                         double greedy)
+{
+    double m = (double)l->rows.rows, n = (double)l->rows.columns;
+    double share = m * n * n / b->gemm[thread] / f->seconds;
+    int beam = f->what < 1 ? 1 : f->what;
     if (b->json)
-        printf("{\"rows\": %.0f, \"columns\": %.0f, \"bits\": %d, \"beam\": %d, \"threads\": %d, "
-               "\"seconds\": %.6f, \"gemm_gflops\": %.1f, \"share_of_bound\": %.4f, "
-               "\"times_greedy\": %.3f, \"objective\": %.9g}\n",
-               m, n, bits, beam, b->threads.values[thread], best, b->gemm[thread] * 1e-9, share,
-               best / greedy, objective);
+        printf(
+            "{\"rows\": %.0f, \"columns\": %.0f, \"bits\": %d, \"method\": \"%s\", \"beam\": %d, "
+            "\"threads\": %d, \"seconds\": %.6f, \"gemm_gflops\": %.1f, \"share_of_bound\": %.4f, "
+            "\"times_greedy\": %.3f, \"objective\": %.9g}\n",
+            m, n, bits, method_name(f->what), beam, b->threads.values[thread], f->seconds,
+            b->gemm[thread] * 1e-9, share, f->seconds / greedy, f->objective);
     else
-        printf("%5.0f x %-5.0f %4d %4d %8d %10.4f %9.1f %% %8.2f x  %.9g\n", m, n, bits, beam,
-               b->threads.values[thread], best, 100.0 * share, best / greedy, objective);
+        printf("%5.0f x %-5.0f %4d %-6s %4d %8d %10.4f %9.1f %% %8.2f x  %.9g\n", m, n, bits,
+               method_name(f->what), beam, b->threads.values[thread], f->seconds, 100.0 * share,
+               f->seconds / greedy, f->objective);
     fflush(stdout);
 }
 
-static snrq_status measure_search(const bench *b, layer *l, int beam, double *best)
+static snrq_status search(layer *l, int bits, int what)
 {
-    double start = snrq_now();
-    *best = INFINITY;
-    for (int run = 0; run < b->runs && (run == 0 || snrq_now() - start < b->seconds); run++) {
-        double begin = bench_now(b->cpu);
-        SNRQ_TRY(snrq_search(l->l, SNRQ_ROUND_FEEDBACK, beam, &l->rows));
-        *best = fmin(*best, bench_now(b->cpu) - begin);
-    }
+    const snrq_grid_rule rule = {bits, true, SNRQ_GRID_MINMAX, SNRQ_F32};
+    /* gptaq's mismatch may be any matrix: with alpha = 0 it is all work and no effect */
+    const snrq_gptq gptq = {.refit = &rule, .mismatch = what == GPTAQ ? l->h : NULL};
+    if (what == RTN) return snrq_search(l->l, SNRQ_ROUND_NEAREST, 1, &l->rows);
+    if (what < 1) return snrq_search_gptq(l->l, &gptq, &l->rows);
+    return snrq_search(l->l, SNRQ_ROUND_FEEDBACK, what, &l->rows);
+}
+
+static snrq_status measure(const bench *b, layer *l, int bits, figure *f)
+{
+    double begin = bench_now(b->cpu);
+    SNRQ_TRY(search(l, bits, f->what));
+    f->seconds = fmin(f->seconds, bench_now(b->cpu) - begin);
+    f->objective = 0.0;
+    for (int64_t i = 0; i < l->rows.rows; i++) f->objective += l->rows.costs[i];
     return SNRQ_OK;
 }
 
-static snrq_status measure_layer(const bench *b, layer *l, int bits)
+/* gptq and gptaq come last: they change the scales. */
+static int list_figures(const bench *b, figure *figures)
 {
+    int count = 0;
+    if (b->methods) figures[count++].what = RTN;
+    for (int k = 0; k < b->beams.count; k++) figures[count++].what = b->beams.values[k];
+    if (b->methods) figures[count++].what = GPTQ;
+    if (b->methods) figures[count++].what = GPTAQ;
+    for (int i = 0; i < count; i++) figures[i].seconds = INFINITY;
+    return count;
+}
+
+/* gptq and gptaq change scales and zeros: `save` takes them, without it they are put back. */
+static snrq_status keep_grids(layer *l, bool save, float **scales, uint8_t **zeros)
+{
+    size_t grids = (size_t)(l->rows.rows * l->rows.groups->count);
+    if (save) SNRQ_TRY(snrq_allocate(grids, sizeof **scales, "scales", scales));
+    if (save) SNRQ_TRY(snrq_allocate(grids, 1, "zeros", zeros));
+    memcpy(save ? *scales : l->rows.scales, save ? l->rows.scales : *scales,
+           grids * sizeof **scales);
+    memcpy(save ? *zeros : l->rows.zeros, save ? l->rows.zeros : *zeros, grids);
+    return SNRQ_OK;
+}
+
+static snrq_status measure_layer(bench *b, layer *l, int bits)
+{
+    float *scales = NULL;
+    uint8_t *zeros = NULL;
+    SNRQ_TRY(keep_grids(l, true, &scales, &zeros));
     for (int t = 0; t < b->threads.count; t++) {
-        double greedy = NAN, best;
+        figure figures[BENCH_MOST + 3];
+        int count = list_figures(b, figures);
+        double greedy = NAN, start = snrq_now(), limit = b->seconds * count;
         omp_set_num_threads(b->threads.values[t]);
-        for (int k = 0; k < b->beams.count; k++) {
-            SNRQ_TRY(measure_search(b, l, b->beams.values[k], &best));
-            if (b->beams.values[k] == 1) greedy = best;
-            print_figure(b, l, t, bits, b->beams.values[k], best, greedy);
+        for (int run = 0; run < b->runs && (run == 0 || snrq_now() - start < limit); run++) {
+            SNRQ_TRY(bench_gemm_rate(b->threads.values[t], b->cpu, GEMM_RUNS / 8, &b->gemm[t]));
+            SNRQ_TRY(keep_grids(l, false, &scales, &zeros));
+            for (int i = 0; i < count; i++) SNRQ_TRY(measure(b, l, bits, &figures[i]));
         }
+        for (int i = 0; i < count; i++)
+            if (figures[i].what == 1) greedy = figures[i].seconds;
+        for (int i = 0; i < count; i++) print_figure(b, l, t, bits, &figures[i], greedy);
     }
+    free(scales);
+    free(zeros);
     return SNRQ_OK;
 }
 
@@ -172,8 +238,8 @@ static snrq_status run(const snrq_context *context, bench *b)
             printf("sgemm on %d threads: %.1f GF/s\n", b->threads.values[t], b->gemm[t] * 1e-9);
     }
     if (!b->json)
-        printf("%13s %4s %4s %8s %10s %11s %10s  %s\n", "size", "bits", "K", "threads", "seconds",
-               "of bound", "greedy", "objective");
+        printf("%13s %4s %-6s %4s %8s %10s %11s %10s  %s\n", "size", "bits", "method", "K",
+               "threads", "seconds", "of bound", "greedy", "objective");
     for (int i = 0; i < b->layers; i++) {
         layer l = {0};
         snrq_status status = create_layer(context, b->columns[i], &l);
@@ -208,8 +274,9 @@ static bool read_arguments(int argc, char **argv, bench *b)
     for (int i = 1; i < argc; i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : "";
         bool good = true;
-        if (strcmp(argv[i], "--json") == 0 || strcmp(argv[i], "--cpu") == 0) {
-            *(argv[i][2] == 'j' ? &b->json : &b->cpu) = true;
+        if (strcmp(argv[i], "--json") == 0 || strcmp(argv[i], "--cpu") == 0 ||
+            strcmp(argv[i], "--methods") == 0) {
+            *(argv[i][2] == 'j' ? &b->json : argv[i][2] == 'c' ? &b->cpu : &b->methods) = true;
             continue;
         }
         if (strcmp(argv[i], "--size") == 0)
