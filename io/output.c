@@ -48,7 +48,8 @@ static snrq_status check_is_ours(const char *directory)
     SNRQ_TRY(snrq_directory_names(directory, &names, &count));
     snrq_status status = SNRQ_OK;
     for (int i = 0; i < count && status == SNRQ_OK; i++)
-        if (strncmp(names[i], "snrq.lock", 9) != 0 && strcmp(names[i], "snrq.json.tmp") != 0)
+        if (strncmp(names[i], "snrq.lock", 9) != 0 && strcmp(names[i], "snrq.halt") != 0 &&
+            strcmp(names[i], "snrq.json.tmp") != 0)
             status = snrq_fail(SNRQ_CANNOT_WRITE,
                                "%s: is not empty (%s) and no output of snrq: it holds no "
                                "snrq.json; choose a new or empty directory",

@@ -6,6 +6,7 @@
 
 #include "mpi/blas.h"
 #include "mpi/context.h"
+#include "mpi/stop.h"
 #include "pipeline/evaluate.h"
 #include "pipeline/inspect.h"
 #include "pipeline/options.h"
@@ -54,6 +55,7 @@ static snrq_status parse_and_run(const snrq_context *context, int argc, char **a
         fflush(stdout);
     }
     if (help == NULL && status == SNRQ_OK) {
+        if (options.command != SNRQ_COMMAND_QUANTIZE) snrq_stop_ignore();
         set_threads(context, &options);
         status = run_command(context, &options);
     }
@@ -65,6 +67,7 @@ int main(int argc, char **argv)
 {
     int provided = 0;
     snrq_context *context = NULL;
+    snrq_stop_listen();
     if (MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) {
         fputs("snrq: MPI could not be started\n", stderr);
         return SNRQ_INTERNAL;

@@ -9,15 +9,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef enum kind { TEXT, INTEGER, REAL, CHOICE, FLAG, GROUP } kind;
+typedef enum kind { TEXT, INTEGER, REAL, CHOICE, FLAG, GROUP, TIME } kind;
 
 typedef struct option_row {
     const char *name;
-    char letter; /* short form, or 0 */
-    kind kind;   /* where the value goes: char *, int64_t, double, int64_t (index), bool, int64_t */
-    size_t field;         /* offset in snrq_options */
+    char letter;  /* short form, or 0 */
+    kind kind;    /* where the value goes: char *, int64_t, double, int64_t (index), bool, int64_t,
+                     double (seconds) */
+    size_t field; /* offset in snrq_options */
     const char *fallback; /* default, as it would be typed; NULL: none */
-    double low, high;     /* INTEGER and REAL: inclusive bounds. FLAG: low is the value it sets */
+    double low, high;     /* numbers: inclusive bounds. FLAG: low is the value it sets */
     const char *choices;  /* CHOICE: "a|b|c", in the order of the enum */
     unsigned commands;    /* which commands take it */
     bool stored;          /* decides the result: part of the stored configuration */
@@ -96,6 +97,10 @@ static const option_row table[] = {
      "threads per rank; 0: OMP_NUM_THREADS, or the node's cores shared evenly"},
     {"json", 0, FLAG, FIELD(json), NULL, 1, 1, NULL, E | I | V | R | T, false, NULL,
      "one JSON object on standard output"},
+    {"max-time", 0, TIME, FIELD(max_time), NULL, 0, 1e9, NULL, Q, false, "TIME",
+     "stop at a safe point before so much time has passed, such as 90s, 45m, 11.5h or 11:30:00; "
+     "exit "
+     "code 75: run again to go on"},
     {"dry-run", 0, FLAG, FIELD(dry_run), NULL, 1, 1, NULL, Q, false, NULL,
      "check everything, print the plan, write nothing"},
 };
@@ -173,6 +178,31 @@ static snrq_status parse_number(const option_row *row, const char *value, double
     return SNRQ_OK;
 }
 
+/* "90s", "45m", "11.5h" or "[H:]MM:SS". A bare number is refused: it is minutes to Slurm, and
+ * seconds to others. */
+static snrq_status parse_time(const option_row *row, const char *value, double *out)
+{
+    char *end = NULL, rest;
+    int hours = 0, minutes = 0, seconds = 0;
+    double unit = 0;
+    errno = 0;
+    *out = strtod(value, &end);
+    if (end != value && errno == 0 && end[0] != '\0' && end[1] == '\0')
+        unit = end[0] == 's' ? 1 : end[0] == 'm' ? 60 : end[0] == 'h' ? 3600 : 0;
+    *out *= unit;
+    if (unit == 0 && sscanf(value, "%6d:%2d:%2d%c", &hours, &minutes, &seconds, &rest) != 3) {
+        hours = 0;
+        if (sscanf(value, "%6d:%2d%c", &minutes, &seconds, &rest) != 2) minutes = -1;
+    }
+    if (unit == 0) *out = hours * 3600.0 + minutes * 60.0 + seconds;
+    if (hours < 0 || minutes < 0 || seconds < 0 || seconds > 59 ||
+        !(*out >= row->low && *out <= row->high))
+        return snrq_fail(SNRQ_USAGE,
+                         "--%s: expected a time such as 90s, 45m, 11.5h or 11:30:00, found '%s'",
+                         row->name, value);
+    return SNRQ_OK;
+}
+
 static snrq_status set_value(const option_row *row, const char *value, snrq_options *o)
 {
     char *field = (char *)o + row->field;
@@ -188,6 +218,8 @@ static snrq_status set_value(const option_row *row, const char *value, snrq_opti
         SNRQ_TRY(parse_number(row, value, &number));
         *(double *)(void *)field = number;
         return SNRQ_OK;
+    case TIME:
+        return parse_time(row, value, (double *)(void *)field);
     case GROUP:
         if (strcmp(value, "channel") == 0) {
             *(int64_t *)(void *)field = 0;
@@ -293,11 +325,12 @@ static snrq_status make_help(const command_row *command, char **help)
         for (int i = 0; i < COMMANDS; i++)
             fprintf(f, "  %-9s %-10s %s\n", commands[i].name, commands[i].argument,
                     commands[i].help);
-        fputs("\n`snrq COMMAND --help` lists the options of a command. Exit codes: 0 complete, "
-              "64 usage, 65 bad input data, 66 missing input, "
-              "73 cannot\n"
-              "write, 74 I/O error, 70 internal error.\n",
-              f);
+        fputs(
+            "\n`snrq COMMAND --help` lists the options of a command. Exit codes: 0 complete, "
+            "64 usage, 65 bad input data, 66 missing input, "
+            "73 cannot\n"
+            "write, 74 I/O error, 75 stopped on request (run again to go on), 70 internal error.\n",
+            f);
     } else {
         fprintf(f, "usage: [mpirun -n P] snrq %s %s [options]\n%s.\n\noptions [default]:\n",
                 command->name, command->argument, command->help);
@@ -429,6 +462,7 @@ json_t *snrq_options_stored(const snrq_options *o)
         case FLAG:
             value = json_boolean(*(const bool *)(const void *)field);
             break;
+        case TIME:
         case REAL:
             value = json_real(*(const double *)(const void *)field);
             break;

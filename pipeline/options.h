@@ -52,6 +52,7 @@ typedef struct snrq_options {
     const char *factor_grid_text;
     int factor_rows, factor_columns; /* 0: chosen by size */
     int64_t threads;
+    double max_time; /* seconds; 0: no limit */
     bool json, dry_run;
 } snrq_options;
 
