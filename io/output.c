@@ -114,8 +114,9 @@ static snrq_status remove_leftovers(const snrq_output *output)
     snrq_status status = SNRQ_OK;
     for (int i = 0; i < count && status == SNRQ_OK; i++) {
         char path[PATH_MAX];
-        bool unfinished =
-            snrq_ends_with(names[i], ".tmp") && snrq_is_plain_file(output->directory, names[i]);
+        bool unfinished = snrq_ends_with(names[i], ".tmp") &&
+                          strcmp(names[i], "snrq.lock.tmp") != 0 &&
+                          snrq_is_plain_file(output->directory, names[i]);
         if (!unfinished && !snrq_output_is_stray(output->directory, names[i], output->records))
             continue;
         status = own_path(output, names[i], path);
@@ -217,6 +218,15 @@ snrq_status snrq_output_open(const snrq_context *context, const char *directory,
         snrq_barrier(context); /* the lock is gone on every rank */
     }
     return status;
+}
+
+snrq_status snrq_output_force_unlock(const snrq_context *context, const char *directory)
+{
+    char path[PATH_MAX];
+    snrq_status status = SNRQ_OK;
+    if (context->rank == 0) status = snrq_path_join(directory, "snrq.lock", path, sizeof path);
+    if (context->rank == 0 && status == SNRQ_OK) status = snrq_lock_force(path);
+    return snrq_agree(context, status);
 }
 
 void snrq_output_close(snrq_output **output)
@@ -336,7 +346,8 @@ snrq_status snrq_output_commit(snrq_output *output, const char *name, const json
     SNRQ_TRY(snrq_agree(context, status));
     SNRQ_TRY(sync_nodes(output, name));
     if (context->rank == 0) {
-        status = make_record(output, details, &record);
+        status = snrq_lock_check(output->lock);
+        if (status == SNRQ_OK) status = make_record(output, details, &record);
         if (status == SNRQ_OK) status = commit_file(output, name, record);
     }
     status = snrq_agree(context, status);
@@ -353,7 +364,8 @@ snrq_status snrq_output_finish(snrq_output *output, const json_t *details)
     if (snrq_output_complete(output))
         status = snrq_fail(SNRQ_INTERNAL, "%s: the run is complete already", output->directory);
     else if (context->rank == 0) {
-        status = make_record(output, details, &record);
+        status = snrq_lock_check(output->lock);
+        if (status == SNRQ_OK) status = make_record(output, details, &record);
         if (status == SNRQ_OK && json_object_set_new(record, "complete", json_true()) != 0)
             status = snrq_fail(SNRQ_INTERNAL, "no memory for a record");
         if (status == SNRQ_OK) status = append_line(output, record);

@@ -32,7 +32,8 @@ enum {
     I = SNRQ_COMMAND_INSPECT,
     V = SNRQ_COMMAND_VERIFY,
     R = SNRQ_COMMAND_ROUND,
-    T = SNRQ_COMMAND_TOKENIZE
+    T = SNRQ_COMMAND_TOKENIZE,
+    S = SNRQ_COMMAND_STATUS
 };
 #define FIELD(name) offsetof(snrq_options, name)
 
@@ -95,12 +96,14 @@ static const option_row table[] = {
      "process grid of the factorization; default: by matrix size"},
     {"threads", 0, INTEGER, FIELD(threads), "0", 0, 4096, NULL, Q | E | R, false, "N",
      "threads per rank; 0: OMP_NUM_THREADS, or the node's cores shared evenly"},
-    {"json", 0, FLAG, FIELD(json), NULL, 1, 1, NULL, E | I | V | R | T, false, NULL,
+    {"json", 0, FLAG, FIELD(json), NULL, 1, 1, NULL, E | I | V | R | T | S, false, NULL,
      "one JSON object on standard output"},
     {"max-time", 0, TIME, FIELD(max_time), NULL, 0, 1e9, NULL, Q, false, "TIME",
      "stop at a safe point before so much time has passed, such as 90s, 45m, 11.5h or 11:30:00; "
      "exit "
      "code 75: run again to go on"},
+    {"force-unlock", 0, FLAG, FIELD(force_unlock), NULL, 1, 1, NULL, Q, false, NULL,
+     "remove the lock of a run on another host that is known to be gone"},
     {"dry-run", 0, FLAG, FIELD(dry_run), NULL, 1, 1, NULL, Q, false, NULL,
      "check everything, print the plan, write nothing"},
 };
@@ -138,6 +141,9 @@ static const command_row commands[] = {
      "text.txt"},
     {"verify", "OUT", SNRQ_COMMAND_VERIFY, "check every committed file against the manifest",
      "snrq verify OUT"},
+    {"status", "OUT", SNRQ_COMMAND_STATUS,
+     "progress of a run beside it, without MPI: done, rate, time left, last error",
+     "snrq status OUT"},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
@@ -430,10 +436,10 @@ snrq_status snrq_options_parse(int argc, char **argv, snrq_options *o, char **he
     }
     const command_row *command = find_command(argv[1]);
     if (command == NULL)
-        return snrq_fail(
-            SNRQ_USAGE,
-            "unknown command '%s'; expected quantize, evaluate, inspect, round, tokenize or verify",
-            argv[1]);
+        return snrq_fail(SNRQ_USAGE,
+                         "unknown command '%s'; expected quantize, evaluate, inspect, round, "
+                         "tokenize, verify or status",
+                         argv[1]);
     o->command = command->command;
     bool wants_help = false, given[ROWS] = {false};
     SNRQ_TRY(parse_arguments(command, argc - 1, argv + 1, o, given, &wants_help));

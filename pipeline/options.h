@@ -15,7 +15,8 @@ typedef enum snrq_command {
     SNRQ_COMMAND_INSPECT = 4,
     SNRQ_COMMAND_VERIFY = 8,
     SNRQ_COMMAND_ROUND = 16,
-    SNRQ_COMMAND_TOKENIZE = 32
+    SNRQ_COMMAND_TOKENIZE = 32,
+    SNRQ_COMMAND_STATUS = 64
 } snrq_command;
 
 typedef enum snrq_method {
@@ -53,7 +54,7 @@ typedef struct snrq_options {
     int factor_rows, factor_columns; /* 0: chosen by size */
     int64_t threads;
     double max_time; /* seconds; 0: no limit */
-    bool json, dry_run;
+    bool json, dry_run, force_unlock;
 } snrq_options;
 
 /* Parses argv (argv[1] is the command). *help is NULL, or a text to print instead of running

@@ -361,6 +361,7 @@ static snrq_status open_and_work(run *r)
                          (long long)o->factor_rows * o->factor_columns, r->context->size);
     snrq_plan_print(r->context, o, r->model, &r->windows);
     if (o->dry_run) return SNRQ_OK;
+    if (o->force_unlock) SNRQ_TRY(snrq_output_force_unlock(r->context, o->output));
     SNRQ_TRY(open_output(r));
     if (snrq_output_complete(r->output)) {
         snrq_note(r->context, "%s is complete already; nothing to do", o->output);

@@ -39,8 +39,7 @@ void snrq_progress_start(const snrq_context *context, snrq_output *output, int64
     json_decref(event);
 }
 
-/* "1:02:03" or "2:03". */
-static void clock_text(double seconds, char *out, size_t size)
+void snrq_clock_text(double seconds, char *out, size_t size)
 {
     long s = seconds > 0 && seconds < 1e9 ? lround(seconds) : 0;
     if (s >= 3600)
@@ -94,7 +93,7 @@ void snrq_progress_stage(snrq_progress *p, snrq_output *output, int64_t layer, c
             fprintf(stderr, "%swarning: %s: H was not positive definite; damping raised to %g\n",
                     p->terminal ? "\n" : "", records[i].name, records[i].damping);
     }
-    clock_text(seconds_left(p), left, sizeof left);
+    snrq_clock_text(seconds_left(p), left, sizeof left);
     fprintf(
         stderr,
         "%sblock %lld/%lld  %-8s objective %-11.5g output error %5.2f %%  alpha %.3f  %.2f s  left "
