@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "io/configuration.h"
@@ -159,6 +160,36 @@ static snrq_status share_records(snrq_output *output)
     return snrq_agree(context, status);
 }
 
+/* Every node must see what rank 0 wrote: the lock, which differs from every other. A network file
+ * system may show it a little later. */
+static snrq_status check_is_shared(const snrq_output *output)
+{
+    enum { ATTEMPTS = 50 };
+    const struct timespec pause = {0, 100000000};
+    const snrq_context *context = output->context;
+    char path[PATH_MAX], expected[33] = "", found[33] = "", host[256] = "";
+    uint64_t bytes;
+    if (context->nodes == 1) return SNRQ_OK;
+    snrq_status status = own_path(output, "snrq.lock", path);
+    if (status == SNRQ_OK && context->rank == 0) status = snrq_file_hash(path, expected, &bytes);
+    SNRQ_TRY(snrq_agree(context, status));
+    SNRQ_TRY(snrq_broadcast(context, expected, sizeof expected));
+    if (context->leaders != MPI_COMM_NULL) {
+        for (int i = 0; i < ATTEMPTS && strcmp(found, expected) != 0; i++) {
+            if (i > 0) nanosleep(&pause, NULL);
+            if (snrq_file_hash(path, found, &bytes) != SNRQ_OK) found[0] = '\0';
+        }
+        gethostname(host, sizeof host - 1);
+        if (strcmp(found, expected) != 0)
+            status =
+                snrq_fail(SNRQ_CANNOT_WRITE,
+                          "%s: expected the directory that rank 0 works in, found another one on "
+                          "node %s: it must be on a file system that all nodes share",
+                          output->directory, host);
+    }
+    return snrq_agree(context, status);
+}
+
 /* Every rank checks some of the committed files. */
 static snrq_status check_files(const snrq_output *output)
 {
@@ -205,6 +236,7 @@ snrq_status snrq_output_open(const snrq_context *context, const char *directory,
         if (context->rank == 0) status = open_on_rank_0(output, configuration);
         status = snrq_agree(context, status);
     }
+    if (status == SNRQ_OK) status = check_is_shared(output);
     if (status == SNRQ_OK) status = share_records(output);
     if (status == SNRQ_OK) status = check_files(output);
     if (status == SNRQ_OK) {

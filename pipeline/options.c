@@ -96,14 +96,20 @@ static const option_row table[] = {
      "process grid of the factorization; default: by matrix size"},
     {"threads", 0, INTEGER, FIELD(threads), "0", 0, 4096, NULL, Q | E | R, false, "N",
      "threads per rank; 0: OMP_NUM_THREADS, or the node's cores shared evenly"},
-    {"json", 0, FLAG, FIELD(json), NULL, 1, 1, NULL, E | I | V | R | T | S, false, NULL,
-     "one JSON object on standard output"},
+    {"json", 0, FLAG, FIELD(json), NULL, 1, 1, NULL, Q | E | I | V | R | T | S, false, NULL,
+     "one JSON object on standard output; of quantize, the plan"},
     {"max-time", 0, TIME, FIELD(max_time), NULL, 0, 1e9, NULL, Q, false, "TIME",
      "stop at a safe point before so much time has passed, such as 90s, 45m, 11.5h or 11:30:00; "
      "exit "
      "code 75: run again to go on"},
     {"force-unlock", 0, FLAG, FIELD(force_unlock), NULL, 1, 1, NULL, Q, false, NULL,
      "remove the lock of a run on another host that is known to be gone"},
+    {"ignore-memory", 0, FLAG, FIELD(ignore_memory), NULL, 1, 1, NULL, Q, false, NULL,
+     "start even if the memory needed is more than the node or its limits allow"},
+    {"plan-ranks", 0, INTEGER, FIELD(plan_ranks), "0", 0, 1 << 24, NULL, Q, false, "P",
+     "with --dry-run: plan for so many ranks; 0: as many as were started"},
+    {"plan-nodes", 0, INTEGER, FIELD(plan_nodes), "0", 0, 1 << 20, NULL, Q, false, "N",
+     "with --dry-run: on so many nodes"},
     {"dry-run", 0, FLAG, FIELD(dry_run), NULL, 1, 1, NULL, Q, false, NULL,
      "check everything, print the plan, write nothing"},
 };
@@ -358,6 +364,12 @@ static snrq_status check_required(const command_row *command, const snrq_options
         if (o->output == NULL && !o->dry_run)
             return snrq_fail(SNRQ_USAGE, "quantize: -o OUT is missing; example: %s",
                              command->example);
+        if ((o->plan_ranks > 0 || o->plan_nodes > 0) && !o->dry_run)
+            return snrq_fail(SNRQ_USAGE, "quantize: --plan-ranks and --plan-nodes need --dry-run");
+        if (o->plan_nodes > (o->plan_ranks > 0 ? o->plan_ranks : o->plan_nodes))
+            return snrq_fail(SNRQ_USAGE,
+                             "quantize: --plan-nodes %lld is more than --plan-ranks %lld",
+                             (long long)o->plan_nodes, (long long)o->plan_ranks);
         if ((o->calibration == NULL) == (o->token_file == NULL))
             return snrq_fail(SNRQ_USAGE,
                              "quantize: give either --calibration TEXT or --token-file FILE");

@@ -53,8 +53,9 @@ typedef struct snrq_options {
     const char *factor_grid_text;
     int factor_rows, factor_columns; /* 0: chosen by size */
     int64_t threads;
-    double max_time; /* seconds; 0: no limit */
-    bool json, dry_run, force_unlock;
+    int64_t plan_ranks, plan_nodes; /* 0: as started */
+    double max_time;                /* seconds; 0: no limit */
+    bool json, dry_run, force_unlock, ignore_memory;
 } snrq_options;
 
 /* Parses argv (argv[1] is the command). *help is NULL, or a text to print instead of running

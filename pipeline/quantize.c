@@ -32,6 +32,7 @@ typedef struct run {
     const snrq_options *options;
     snrq_model *model;
     snrq_windows windows;
+    snrq_plan plan;
     snrq_output *output;
     snrq_rope rope;
     snrq_stream quantized, full;
@@ -359,7 +360,11 @@ static snrq_status open_and_work(run *r)
         return snrq_fail(SNRQ_USAGE, "--factor-grid %dx%d needs %lld ranks, there are %d",
                          o->factor_rows, o->factor_columns,
                          (long long)o->factor_rows * o->factor_columns, r->context->size);
-    snrq_plan_print(r->context, o, r->model, &r->windows);
+    SNRQ_TRY(
+        snrq_agree(r->context, snrq_plan_make(r->context, o, r->model, &r->windows, &r->plan)));
+    snrq_plan_print(r->context, o, r->model, &r->windows, &r->plan);
+    if (o->plan_ranks == 0 && o->plan_nodes == 0)
+        SNRQ_TRY(snrq_plan_check(r->context, o, &r->plan));
     if (o->dry_run) return SNRQ_OK;
     if (o->force_unlock) SNRQ_TRY(snrq_output_force_unlock(r->context, o->output));
     SNRQ_TRY(open_output(r));
