@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <jansson.h>
 #include <limits.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -21,12 +22,16 @@ enum { STALE_SECONDS = 600, BEAT_SECONDS = 30, LIMIT_BYTES = 4096, ATTEMPTS = 20
 /* Who holds a lock. */
 struct holder {
     char host[256], job[64];
-    long long pid, process, started, heartbeat;
+    long long pid, process, started, heartbeat, restart;
 };
 
 struct snrq_lock {
     char *path;
     struct holder self;
+    pthread_t thread; /* renews the heartbeat */
+    pthread_mutex_t mutex;
+    pthread_cond_t wake;
+    bool beats, ending; /* the thread exists; it is to end (under mutex) */
 };
 
 static long long now(void)
@@ -68,10 +73,11 @@ static bool is_alive(const struct holder *h)
 static struct holder describe_self(void)
 {
     struct holder self = {.pid = (long long)getpid(), .started = now(), .heartbeat = now()};
-    const char *job = getenv("SLURM_JOB_ID");
+    const char *job = getenv("SLURM_JOB_ID"), *restart = getenv("SLURM_RESTART_COUNT");
     char state;
     if (gethostname(self.host, sizeof self.host - 1) != 0) strcpy(self.host, "unknown");
     if (job != NULL) snprintf(self.job, sizeof self.job, "%s", job);
+    if (restart != NULL) self.restart = strtoll(restart, NULL, 10);
     self.process = process_facts(self.pid, &state);
     return self;
 }
@@ -79,10 +85,10 @@ static struct holder describe_self(void)
 /* The file's content; the caller frees it. NULL if there is no memory or a name is not UTF-8. */
 static char *format(const struct holder *h)
 {
-    json_t *object =
-        json_pack("{s:s, s:s, s:I, s:I, s:I, s:I}", "host", h->host, "job", h->job, "pid",
-                  (json_int_t)h->pid, "process", (json_int_t)h->process, "started",
-                  (json_int_t)h->started, "heartbeat", (json_int_t)h->heartbeat);
+    json_t *object = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "host", h->host, "job",
+                               h->job, "pid", (json_int_t)h->pid, "process", (json_int_t)h->process,
+                               "started", (json_int_t)h->started, "heartbeat",
+                               (json_int_t)h->heartbeat, "restart", (json_int_t)h->restart);
     char *text = object == NULL ? NULL : json_dumps(object, JSON_COMPACT | JSON_SORT_KEYS);
     json_decref(object);
     return text;
@@ -91,15 +97,18 @@ static char *format(const struct holder *h)
 static bool parse(const char *data, size_t bytes, struct holder *h)
 {
     const char *host = NULL, *job = NULL;
-    json_int_t pid = 0, process = 0, started = 0, heartbeat = 0;
+    json_int_t pid = 0, process = 0, started = 0, heartbeat = 0, restart = 0;
     json_t *object = json_loadb(data, bytes, JSON_REJECT_DUPLICATES, NULL);
-    bool good =
-        object != NULL &&
-        json_unpack(object, "{s:s, s:s, s:I, s:I, s:I, s:I}", "host", &host, "job", &job, "pid",
-                    &pid, "process", &process, "started", &started, "heartbeat", &heartbeat) == 0 &&
-        strlen(host) < sizeof h->host && strlen(job) < sizeof h->job && pid > 0;
-    *h =
-        (struct holder){.pid = pid, .process = process, .started = started, .heartbeat = heartbeat};
+    bool good = object != NULL &&
+                json_unpack(object, "{s:s, s:s, s:I, s:I, s:I, s:I, s?:I}", "host", &host, "job",
+                            &job, "pid", &pid, "process", &process, "started", &started,
+                            "heartbeat", &heartbeat, "restart", &restart) == 0 &&
+                strlen(host) < sizeof h->host && strlen(job) < sizeof h->job && pid > 0;
+    *h = (struct holder){.pid = pid,
+                         .process = process,
+                         .started = started,
+                         .heartbeat = heartbeat,
+                         .restart = restart};
     if (good) {
         strcpy(h->host, host);
         strcpy(h->job, job);
@@ -137,6 +146,8 @@ static bool is_stale(const struct holder *h, bool known)
 {
     struct holder self = describe_self();
     long long age = now() - h->heartbeat;
+    if (known && self.job[0] != '\0' && strcmp(h->job, self.job) == 0 && h->restart < self.restart)
+        return true;
     if (!known || strcmp(h->host, self.host) != 0) return age > STALE_SECONDS;
     return !is_alive(h);
 }
@@ -147,12 +158,12 @@ static snrq_status held(const char *path, const struct holder *h, bool known)
         return snrq_fail(
             SNRQ_CANNOT_WRITE,
             "%s: somebody is taking this lock, or left it half-written; if no job works "
-            "here, delete the file and run again",
+            "here, run again with --force-unlock",
             path);
     return snrq_fail(SNRQ_CANNOT_WRITE,
                      "%s: the directory is in use by process %lld on %s%s%s, last heard of %lld "
                      "seconds ago; wait for it, or choose another directory (if it is gone for "
-                     "good, delete the file)",
+                     "good: --force-unlock)",
                      path, h->pid, h->host, h->job[0] ? ", job " : "", h->job,
                      now() - h->heartbeat);
 }
@@ -222,6 +233,75 @@ static snrq_status take(const char *path, const char *text)
     return held(path, &other, known);
 }
 
+static bool is_mine(const snrq_lock *lock)
+{
+    struct holder holder;
+    bool found, known;
+    return look(lock->path, &found, &known, &holder) == SNRQ_OK && known &&
+           is_same(&holder, &lock->self);
+}
+
+/* Tells others that the holder lives. A failure is not reported: the next beat may work, and what
+ * is committed asks snrq_lock_check(). */
+static void beat(const snrq_lock *lock)
+{
+    struct holder self = lock->self;
+    if (!is_mine(lock)) return;
+    self.heartbeat = now();
+    char *text = format(&self);
+    if (text != NULL) (void)snrq_file_replace(lock->path, text, strlen(text));
+    free(text);
+}
+
+static void *keep_beating(void *argument)
+{
+    snrq_lock *lock = argument;
+    struct timespec next;
+    clock_gettime(CLOCK_REALTIME, &next);
+    next.tv_sec += BEAT_SECONDS;
+    pthread_mutex_lock(&lock->mutex);
+    while (!lock->ending) {
+        if (pthread_cond_timedwait(&lock->wake, &lock->mutex, &next) != ETIMEDOUT) continue;
+        beat(lock);
+        clock_gettime(CLOCK_REALTIME, &next);
+        next.tv_sec += BEAT_SECONDS;
+    }
+    pthread_mutex_unlock(&lock->mutex);
+    return NULL;
+}
+
+/* The thread leaves signals to the others. Without a thread the lock works, too, only that another
+ * host may think its holder gone after a while. */
+static void start_beating(snrq_lock *lock)
+{
+    sigset_t all, before;
+    pthread_mutex_init(&lock->mutex, NULL);
+    pthread_cond_init(&lock->wake, NULL);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    lock->beats = pthread_create(&lock->thread, NULL, keep_beating, lock) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+static void stop_beating(snrq_lock *lock)
+{
+    pthread_mutex_lock(&lock->mutex);
+    lock->ending = true;
+    pthread_cond_signal(&lock->wake);
+    pthread_mutex_unlock(&lock->mutex);
+    if (lock->beats) pthread_join(lock->thread, NULL);
+    pthread_cond_destroy(&lock->wake);
+    pthread_mutex_destroy(&lock->mutex);
+}
+
+/* What a holder leaves that was killed while it told that it lives. */
+static void remove_torn_beat(const char *path)
+{
+    char torn[PATH_MAX];
+    snprintf(torn, sizeof torn, "%s.tmp", path);
+    unlink(torn);
+}
+
 snrq_status snrq_lock_take(const char *path, snrq_lock **out)
 {
     snrq_lock *lock = NULL;
@@ -238,43 +318,68 @@ snrq_status snrq_lock_take(const char *path, snrq_lock **out)
     if (status == SNRQ_OK) status = take(path, text);
     free(text);
     if (status == SNRQ_OK) {
+        remove_torn_beat(path);
+        start_beating(lock);
         *out = lock;
-    } else {
+    } else if (lock != NULL) {
         free(lock->path);
         free(lock);
     }
     return status;
 }
 
-static bool is_mine(const snrq_lock *lock)
+snrq_status snrq_lock_check(const snrq_lock *lock)
 {
-    struct holder holder;
-    bool found, known;
-    return look(lock->path, &found, &known, &holder) == SNRQ_OK && known &&
-           is_same(&holder, &lock->self);
-}
-
-snrq_status snrq_lock_heartbeat(snrq_lock *lock)
-{
-    if (now() - lock->self.heartbeat < BEAT_SECONDS) return SNRQ_OK;
-    if (!is_mine(lock))
-        return snrq_fail(SNRQ_CANNOT_WRITE,
-                         "%s: the lock is gone or somebody else's: two runs may be writing here",
-                         lock->path);
-    lock->self.heartbeat = now();
-    char *text = format(&lock->self);
-    if (text == NULL) return snrq_fail(SNRQ_INTERNAL, "%s: cannot be composed", lock->path);
-    snrq_status status = snrq_file_replace(lock->path, text, strlen(text));
-    free(text);
-    return status;
+    if (is_mine(lock)) return SNRQ_OK;
+    return snrq_fail(SNRQ_CANNOT_WRITE,
+                     "%s: the lock is gone or somebody else's: another run may be writing here, so "
+                     "this one ends",
+                     lock->path);
 }
 
 void snrq_lock_release(snrq_lock **lock)
 {
     snrq_lock *l = *lock;
     if (l == NULL) return;
+    stop_beating(l);
     if (is_mine(l)) unlink(l->path);
     free(l->path);
     free(l);
     *lock = NULL;
+}
+
+snrq_status snrq_lock_look(const char *path, snrq_lock_facts *out)
+{
+    struct holder holder;
+    bool found = false, known = false;
+    *out = (snrq_lock_facts){0};
+    SNRQ_TRY(look(path, &found, &known, &holder));
+    if (!found) return SNRQ_OK;
+    *out = (snrq_lock_facts){.found = true,
+                             .known = known,
+                             .stale = is_stale(&holder, known),
+                             .pid = holder.pid,
+                             .silent = now() - holder.heartbeat};
+    memcpy(out->host, holder.host, sizeof out->host);
+    memcpy(out->job, holder.job, sizeof out->job);
+    return SNRQ_OK;
+}
+
+snrq_status snrq_lock_force(const char *path)
+{
+    snrq_lock_facts facts;
+    struct holder self = describe_self();
+    SNRQ_TRY(snrq_lock_look(path, &facts));
+    if (!facts.found) return SNRQ_OK;
+    if (facts.known && !facts.stale && strcmp(facts.host, self.host) == 0)
+        return snrq_fail(SNRQ_CANNOT_WRITE,
+                         "%s: process %lld works here and runs on this host: end it first, then no "
+                         "--force-unlock is needed",
+                         path, facts.pid);
+    if (unlink(path) != 0 && errno != ENOENT)
+        return snrq_fail(SNRQ_CANNOT_WRITE, "%s: cannot be removed: %s", path, strerror(errno));
+    fprintf(stderr,
+            "snrq: %s: removed the lock of process %lld on %s, last heard of %lld seconds ago\n",
+            path, facts.pid, facts.known ? facts.host : "an unknown host", facts.silent);
+    return SNRQ_OK;
 }

@@ -1,13 +1,18 @@
 /* A lock file: keeps two jobs out of one output directory.
  *
- * The file says who holds it: {"heartbeat", "host", "job", "pid", "started", "process"}; times are
+ * The file says who holds it: {"heartbeat", "host", "job", "pid", "started", "process", "restart"};
+ * times are
  * seconds since 1970, "process" is the start time of the process, so that a number used again is
- * not taken for the old process. It is stale, and taken over, if that process is gone from this
- * host, or if it is on another host and its heartbeat is older than ten minutes. Not a guarantee on
- * file systems that do not know O_EXCL, and no defence against intent.
+ * not taken for the old process; "restart" counts how often Slurm has requeued the job. It is
+ * stale, and taken over, if that process is gone from this host, if it belongs to an earlier start
+ * of the same job, or if it is on another host and its heartbeat is older than ten minutes. A
+ * thread renews the heartbeat every 30 seconds, however long a step takes. Not a guarantee on file
+ * systems that do not know O_EXCL, and no defence against intent.
  */
 #ifndef SNRQ_LOCK_H
 #define SNRQ_LOCK_H
+
+#include <stdbool.h>
 
 #include "mpi/status.h"
 
@@ -18,11 +23,24 @@ typedef struct snrq_lock snrq_lock;
  * it. */
 snrq_status snrq_lock_take(const char *path, snrq_lock **out);
 
-/* Tells others that the holder lives, at most every 30 seconds. SNRQ_CANNOT_WRITE if somebody else
- * has taken the lock over meanwhile. */
-snrq_status snrq_lock_heartbeat(snrq_lock *lock);
+/* SNRQ_CANNOT_WRITE if somebody else has taken the lock over meanwhile: ask before anything is
+ * written that cannot be taken back. Not collective. */
+snrq_status snrq_lock_check(const snrq_lock *lock);
 
 /* Removes the file, unless somebody else has taken it over, frees and sets *lock to NULL. */
 void snrq_lock_release(snrq_lock **lock);
+
+/* Who holds the lock at a path. */
+typedef struct snrq_lock_facts {
+    bool found, known; /* there is a lock file; it says who holds it */
+    bool stale;        /* it would be taken over */
+    char host[256], job[64];
+    long long pid, silent; /* seconds since the last heartbeat */
+} snrq_lock_facts;
+snrq_status snrq_lock_look(const char *path, snrq_lock_facts *out);
+
+/* Removes a lock whoever holds it, with a note on stderr; no lock is no error. SNRQ_CANNOT_WRITE if
+ * its process is alive on this host: that one can be ended. Not collective. */
+snrq_status snrq_lock_force(const char *path);
 
 #endif

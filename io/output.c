@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "io/configuration.h"
@@ -48,7 +49,8 @@ static snrq_status check_is_ours(const char *directory)
     SNRQ_TRY(snrq_directory_names(directory, &names, &count));
     snrq_status status = SNRQ_OK;
     for (int i = 0; i < count && status == SNRQ_OK; i++)
-        if (strncmp(names[i], "snrq.lock", 9) != 0 && strcmp(names[i], "snrq.json.tmp") != 0)
+        if (strncmp(names[i], "snrq.lock", 9) != 0 && strcmp(names[i], "snrq.halt") != 0 &&
+            strcmp(names[i], "snrq.json.tmp") != 0)
             status = snrq_fail(SNRQ_CANNOT_WRITE,
                                "%s: is not empty (%s) and no output of snrq: it holds no "
                                "snrq.json; choose a new or empty directory",
@@ -113,8 +115,9 @@ static snrq_status remove_leftovers(const snrq_output *output)
     snrq_status status = SNRQ_OK;
     for (int i = 0; i < count && status == SNRQ_OK; i++) {
         char path[PATH_MAX];
-        bool unfinished =
-            snrq_ends_with(names[i], ".tmp") && snrq_is_plain_file(output->directory, names[i]);
+        bool unfinished = snrq_ends_with(names[i], ".tmp") &&
+                          strcmp(names[i], "snrq.lock.tmp") != 0 &&
+                          snrq_is_plain_file(output->directory, names[i]);
         if (!unfinished && !snrq_output_is_stray(output->directory, names[i], output->records))
             continue;
         status = own_path(output, names[i], path);
@@ -154,6 +157,36 @@ static snrq_status share_records(snrq_output *output)
     free(text);
     if (status == SNRQ_OK)
         status = snrq_broadcast(context, output->configuration, sizeof output->configuration);
+    return snrq_agree(context, status);
+}
+
+/* Every node must see what rank 0 wrote: the lock, which differs from every other. A network file
+ * system may show it a little later. */
+static snrq_status check_is_shared(const snrq_output *output)
+{
+    enum { ATTEMPTS = 50 };
+    const struct timespec pause = {0, 100000000};
+    const snrq_context *context = output->context;
+    char path[PATH_MAX], expected[33] = "", found[33] = "", host[256] = "";
+    uint64_t bytes;
+    if (context->nodes == 1) return SNRQ_OK;
+    snrq_status status = own_path(output, "snrq.lock", path);
+    if (status == SNRQ_OK && context->rank == 0) status = snrq_file_hash(path, expected, &bytes);
+    SNRQ_TRY(snrq_agree(context, status));
+    SNRQ_TRY(snrq_broadcast(context, expected, sizeof expected));
+    if (context->leaders != MPI_COMM_NULL) {
+        for (int i = 0; i < ATTEMPTS && strcmp(found, expected) != 0; i++) {
+            if (i > 0) nanosleep(&pause, NULL);
+            if (snrq_file_hash(path, found, &bytes) != SNRQ_OK) found[0] = '\0';
+        }
+        gethostname(host, sizeof host - 1);
+        if (strcmp(found, expected) != 0)
+            status =
+                snrq_fail(SNRQ_CANNOT_WRITE,
+                          "%s: expected the directory that rank 0 works in, found another one on "
+                          "node %s: it must be on a file system that all nodes share",
+                          output->directory, host);
+    }
     return snrq_agree(context, status);
 }
 
@@ -203,6 +236,7 @@ snrq_status snrq_output_open(const snrq_context *context, const char *directory,
         if (context->rank == 0) status = open_on_rank_0(output, configuration);
         status = snrq_agree(context, status);
     }
+    if (status == SNRQ_OK) status = check_is_shared(output);
     if (status == SNRQ_OK) status = share_records(output);
     if (status == SNRQ_OK) status = check_files(output);
     if (status == SNRQ_OK) {
@@ -216,6 +250,15 @@ snrq_status snrq_output_open(const snrq_context *context, const char *directory,
         snrq_barrier(context); /* the lock is gone on every rank */
     }
     return status;
+}
+
+snrq_status snrq_output_force_unlock(const snrq_context *context, const char *directory)
+{
+    char path[PATH_MAX];
+    snrq_status status = SNRQ_OK;
+    if (context->rank == 0) status = snrq_path_join(directory, "snrq.lock", path, sizeof path);
+    if (context->rank == 0 && status == SNRQ_OK) status = snrq_lock_force(path);
+    return snrq_agree(context, status);
 }
 
 void snrq_output_close(snrq_output **output)
@@ -335,7 +378,8 @@ snrq_status snrq_output_commit(snrq_output *output, const char *name, const json
     SNRQ_TRY(snrq_agree(context, status));
     SNRQ_TRY(sync_nodes(output, name));
     if (context->rank == 0) {
-        status = make_record(output, details, &record);
+        status = snrq_lock_check(output->lock);
+        if (status == SNRQ_OK) status = make_record(output, details, &record);
         if (status == SNRQ_OK) status = commit_file(output, name, record);
     }
     status = snrq_agree(context, status);
@@ -352,7 +396,8 @@ snrq_status snrq_output_finish(snrq_output *output, const json_t *details)
     if (snrq_output_complete(output))
         status = snrq_fail(SNRQ_INTERNAL, "%s: the run is complete already", output->directory);
     else if (context->rank == 0) {
-        status = make_record(output, details, &record);
+        status = snrq_lock_check(output->lock);
+        if (status == SNRQ_OK) status = make_record(output, details, &record);
         if (status == SNRQ_OK && json_object_set_new(record, "complete", json_true()) != 0)
             status = snrq_fail(SNRQ_INTERNAL, "no memory for a record");
         if (status == SNRQ_OK) status = append_line(output, record);

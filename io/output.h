@@ -5,6 +5,7 @@
  *   OUT/manifest.jsonl  append-only, one record per committed file; the record IS the commit
  *   OUT/run.jsonl       events and timers;   OUT/status.json: replaced atomically
  *   OUT/snrq.lock       who works here (host, process, job, heartbeat)
+ *   OUT/snrq.halt       made by somebody else: asks the run to stop
  *
  * Commit of a file: it is complete as NAME.tmp on all ranks -> fsync on every node -> rank 0 hashes
  * it -> rename -> fsync of the directory -> append + fsync of the manifest record. A file without a
@@ -18,6 +19,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 
+#include "io/lock.h"
 #include "mpi/context.h"
 
 typedef struct snrq_output snrq_output;
@@ -33,6 +35,10 @@ typedef struct snrq_output snrq_output;
  * Collective; agreed. */
 snrq_status snrq_output_open(const snrq_context *context, const char *directory,
                              const json_t *configuration, snrq_output **out);
+
+/* Removes the lock of a run that is gone for good, though that cannot be seen from here: on another
+ * host, not silent for long enough. See snrq_lock_force(). Collective; agreed. */
+snrq_status snrq_output_force_unlock(const snrq_context *context, const char *directory);
 
 /* Releases the lock and frees. Collective. Files without a record are left as .tmp for the next run
  * to remove. */
@@ -64,9 +70,9 @@ extern const char *const snrq_model_file_names[];
  * agreed. */
 snrq_status snrq_output_copy_model_files(snrq_output *output, const char *model);
 
-/* Appends an event to run.jsonl ("time" is added) / replaces status.json / refreshes the lock's
- * heartbeat. Rank 0 writes, the other ranks return at once. A failure is a warning on stderr
- * (once): logs never stop a run. Not collective. */
+/* Appends an event to run.jsonl ("time" is added) / replaces status.json. Rank 0 writes, the other
+ * ranks return at once. A failure is a warning on stderr (once): logs never stop a run. Not
+ * collective. */
 void snrq_output_event(snrq_output *output, const json_t *event);
 void snrq_output_status(snrq_output *output, const json_t *status);
 
@@ -75,6 +81,11 @@ snrq_status snrq_output_read_configuration(const char *directory, json_t **confi
 /* All records in order as a JSON array; *complete as above (may be NULL). The caller releases it.
  */
 snrq_status snrq_output_read_manifest(const char *directory, json_t **records, bool *complete);
+/* status.json, or an empty object if there is none; the events of run.jsonl as an array, without
+ * lines that are no JSON (a torn last one); who holds the lock. Callers release what they get. */
+snrq_status snrq_output_read_status(const char *directory, json_t **status);
+snrq_status snrq_output_read_events(const char *directory, json_t **events);
+snrq_status snrq_output_read_lock(const char *directory, snrq_lock_facts *lock);
 /* True if `path` is a directory that holds snrq.json. */
 bool snrq_output_is(const char *path);
 

@@ -4,7 +4,6 @@
 
 #include <limits.h>
 
-#include "io/lock.h"
 #include "io/output.h"
 
 struct snrq_output {

@@ -35,7 +35,7 @@ static snrq_status make_line(const json_t *object, char **line)
     return status;
 }
 
-/* Writes a line with the given function, then tells other jobs that this one lives. */
+/* Writes a line with the given function. */
 static void put(snrq_output *output, const char *name, const json_t *object,
                 snrq_status (*write)(const char *, const void *, size_t))
 {
@@ -47,7 +47,6 @@ static void put(snrq_output *output, const char *name, const json_t *object,
     if (status == SNRQ_OK) status = write(path, line, strlen(line));
     free(line);
     if (status != SNRQ_OK) warn_once(output, "a log cannot be written");
-    if (snrq_lock_heartbeat(output->lock) != SNRQ_OK) warn_once(output, "the lock");
 }
 
 void snrq_output_event(snrq_output *output, const json_t *event)

@@ -115,6 +115,53 @@ snrq_status snrq_output_read_manifest(const char *directory, json_t **records, b
     return SNRQ_OK;
 }
 
+/* A log of the directory; *data stays NULL if it was not written yet. The caller frees it. */
+static snrq_status read_log(const char *directory, const char *name, char **data, size_t *bytes)
+{
+    char path[PATH_MAX];
+    *data = NULL;
+    *bytes = 0;
+    SNRQ_TRY(snrq_path_join(directory, name, path, sizeof path));
+    if (!snrq_is_plain_file(directory, name)) return SNRQ_OK;
+    return snrq_file_read(path, MANIFEST_LIMIT, data, bytes);
+}
+
+snrq_status snrq_output_read_status(const char *directory, json_t **status)
+{
+    char *data = NULL;
+    size_t bytes = 0;
+    *status = NULL;
+    SNRQ_TRY(read_log(directory, "status.json", &data, &bytes));
+    if (data != NULL) *status = json_loadb(data, bytes, 0, NULL);
+    free(data);
+    if (*status == NULL) *status = json_object();
+    return *status != NULL ? SNRQ_OK : snrq_fail(SNRQ_INTERNAL, "no memory for a status");
+}
+
+snrq_status snrq_output_read_events(const char *directory, json_t **events)
+{
+    char *data = NULL;
+    size_t bytes = 0;
+    *events = NULL;
+    SNRQ_TRY(read_log(directory, "run.jsonl", &data, &bytes));
+    *events = json_array();
+    for (char *at = data, *end; at != NULL && at < data + bytes; at = end + 1) {
+        end = memchr(at, '\n', (size_t)(data + bytes - at));
+        if (end == NULL) break;
+        json_t *event = json_loadb(at, (size_t)(end - at), 0, NULL);
+        if (event != NULL) json_array_append_new(*events, event);
+    }
+    free(data);
+    return *events != NULL ? SNRQ_OK : snrq_fail(SNRQ_INTERNAL, "no memory for events");
+}
+
+snrq_status snrq_output_read_lock(const char *directory, snrq_lock_facts *lock)
+{
+    char path[PATH_MAX];
+    SNRQ_TRY(snrq_path_join(directory, "snrq.lock", path, sizeof path));
+    return snrq_lock_look(path, lock);
+}
+
 /* Passes findings on, and keeps the first failure with its message. */
 struct findings {
     snrq_verify_report *report;

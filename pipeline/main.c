@@ -9,9 +9,11 @@
 
 #include "mpi/blas.h"
 #include "mpi/context.h"
+#include "mpi/stop.h"
 #include "pipeline/evaluate.h"
 #include "pipeline/export.h"
 #include "pipeline/inspect.h"
+#include "pipeline/job_status.h"
 #include "pipeline/options.h"
 #include "pipeline/quantize.h"
 #include "pipeline/round.h"
@@ -46,6 +48,8 @@ static snrq_status run_command(const snrq_context *context, const snrq_options *
         return snrq_round(context, options);
     case SNRQ_COMMAND_TOKENIZE:
         return snrq_tokenize(context, options);
+    case SNRQ_COMMAND_STATUS:
+        break; /* in main(): it works without MPI */
     }
     return snrq_fail(SNRQ_INTERNAL, "no command");
 }
@@ -60,6 +64,7 @@ static snrq_status parse_and_run(const snrq_context *context, int argc, char **a
         fflush(stdout);
     }
     if (help == NULL && status == SNRQ_OK) {
+        if (options.command != SNRQ_COMMAND_QUANTIZE) snrq_stop_ignore();
         set_threads(context, &options);
         status = run_command(context, &options);
     }
@@ -78,17 +83,34 @@ static void settle_memory(void)
 #endif
 }
 
+/* The one command that must not need MPI, which a login node may not have. */
+static bool is_status_command(int argc, char **argv, snrq_status *status)
+{
+    snrq_options options;
+    char *help = NULL;
+    *status = snrq_options_parse(argc, argv, &options, &help);
+    bool found = *status == SNRQ_OK && help == NULL && options.command == SNRQ_COMMAND_STATUS;
+    free(help);
+    if (!found) return false;
+    *status = snrq_job_status(&options);
+    if (*status != SNRQ_OK) fprintf(stderr, "snrq: %s\n", snrq_error_message());
+    return true;
+}
+
 int main(int argc, char **argv)
 {
     int provided = 0;
     snrq_context *context = NULL;
+    snrq_status status = SNRQ_OK;
+    if (is_status_command(argc, argv, &status)) return (int)status;
+    snrq_stop_listen();
     settle_memory();
     if (MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) {
         fputs("snrq: MPI could not be started\n", stderr);
         return SNRQ_INTERNAL;
     }
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
-    snrq_status status = snrq_context_create(MPI_COMM_WORLD, &context);
+    status = snrq_context_create(MPI_COMM_WORLD, &context);
     if (status == SNRQ_OK) status = parse_and_run(context, argc, argv);
     if (status != SNRQ_OK && (context == NULL || context->rank == 0))
         fprintf(stderr, "snrq: %s\n", snrq_error_message());

@@ -9,16 +9,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef enum kind { TEXT, INTEGER, REAL, CHOICE, FLAG, GROUP, SIZE } kind;
+typedef enum kind { TEXT, INTEGER, REAL, CHOICE, FLAG, GROUP, SIZE, TIME } kind;
 
 typedef struct option_row {
     const char *name;
     char letter;  /* short form, or 0 */
     kind kind;    /* where the value goes: char *, int64_t, double, int64_t (index), bool, int64_t,
-                     int64_t (bytes) */
+                     int64_t (bytes), double (seconds) */
     size_t field; /* offset in snrq_options */
     const char *fallback; /* default, as it would be typed; NULL: none */
-    double low, high;     /* INTEGER and REAL: inclusive bounds. FLAG: low is the value it sets */
+    double low, high;     /* numbers: inclusive bounds. FLAG: low is the value it sets */
     const char *choices;  /* CHOICE: "a|b|c", in the order of the enum */
     unsigned commands;    /* which commands take it */
     bool stored;          /* decides the result: part of the stored configuration */
@@ -33,7 +33,8 @@ enum {
     V = SNRQ_COMMAND_VERIFY,
     R = SNRQ_COMMAND_ROUND,
     T = SNRQ_COMMAND_TOKENIZE,
-    X = SNRQ_COMMAND_EXPORT
+    X = SNRQ_COMMAND_EXPORT,
+    S = SNRQ_COMMAND_STATUS
 };
 #define FIELD(name) offsetof(snrq_options, name)
 
@@ -108,8 +109,20 @@ static const option_row table[] = {
      "compare this export of OUT with OUT, number by number"},
     {"threads", 0, INTEGER, FIELD(threads), "0", 0, 4096, NULL, Q | E | R, false, "N",
      "threads per rank; 0: OMP_NUM_THREADS, or the node's cores shared evenly"},
-    {"json", 0, FLAG, FIELD(json), NULL, 1, 1, NULL, E | I | V | R | T, false, NULL,
-     "one JSON object on standard output"},
+    {"json", 0, FLAG, FIELD(json), NULL, 1, 1, NULL, Q | E | I | V | R | T | S, false, NULL,
+     "one JSON object on standard output; of quantize, the plan"},
+    {"max-time", 0, TIME, FIELD(max_time), NULL, 0, 1e9, NULL, Q, false, "TIME",
+     "stop at a safe point before so much time has passed, such as 90s, 45m, 11.5h or 11:30:00; "
+     "exit "
+     "code 75: run again to go on"},
+    {"force-unlock", 0, FLAG, FIELD(force_unlock), NULL, 1, 1, NULL, Q, false, NULL,
+     "remove the lock of a run on another host that is known to be gone"},
+    {"ignore-memory", 0, FLAG, FIELD(ignore_memory), NULL, 1, 1, NULL, Q, false, NULL,
+     "start even if the memory needed is more than the node or its limits allow"},
+    {"plan-ranks", 0, INTEGER, FIELD(plan_ranks), "0", 0, 1 << 24, NULL, Q, false, "P",
+     "with --dry-run: plan for so many ranks; 0: as many as were started"},
+    {"plan-nodes", 0, INTEGER, FIELD(plan_nodes), "0", 0, 1 << 20, NULL, Q, false, "N",
+     "with --dry-run: on so many nodes"},
     {"dry-run", 0, FLAG, FIELD(dry_run), NULL, 1, 1, NULL, Q, false, NULL,
      "check everything, print the plan, write nothing"},
 };
@@ -150,6 +163,9 @@ static const command_row commands[] = {
      "snrq verify OUT --export DIR"},
     {"export", "OUT", SNRQ_COMMAND_EXPORT, "write a checkpoint for inference engines, losslessly",
      "mpirun -n 2 snrq export OUT --format gptq -o DIR"},
+    {"status", "OUT", SNRQ_COMMAND_STATUS,
+     "progress of a run beside it, without MPI: done, rate, time left, last error",
+     "snrq status OUT"},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
@@ -212,6 +228,31 @@ static snrq_status parse_size(const option_row *row, const char *value, int64_t 
                      row->name, value);
 }
 
+/* "90s", "45m", "11.5h" or "[H:]MM:SS". A bare number is refused: it is minutes to Slurm, and
+ * seconds to others. */
+static snrq_status parse_time(const option_row *row, const char *value, double *out)
+{
+    char *end = NULL, rest;
+    int hours = 0, minutes = 0, seconds = 0;
+    double unit = 0;
+    errno = 0;
+    *out = strtod(value, &end);
+    if (end != value && errno == 0 && end[0] != '\0' && end[1] == '\0')
+        unit = end[0] == 's' ? 1 : end[0] == 'm' ? 60 : end[0] == 'h' ? 3600 : 0;
+    *out *= unit;
+    if (unit == 0 && sscanf(value, "%6d:%2d:%2d%c", &hours, &minutes, &seconds, &rest) != 3) {
+        hours = 0;
+        if (sscanf(value, "%6d:%2d%c", &minutes, &seconds, &rest) != 2) minutes = -1;
+    }
+    if (unit == 0) *out = hours * 3600.0 + minutes * 60.0 + seconds;
+    if (hours < 0 || minutes < 0 || seconds < 0 || seconds > 59 ||
+        !(*out >= row->low && *out <= row->high))
+        return snrq_fail(SNRQ_USAGE,
+                         "--%s: expected a time such as 90s, 45m, 11.5h or 11:30:00, found '%s'",
+                         row->name, value);
+    return SNRQ_OK;
+}
+
 static snrq_status set_value(const option_row *row, const char *value, snrq_options *o)
 {
     char *field = (char *)o + row->field;
@@ -227,6 +268,8 @@ static snrq_status set_value(const option_row *row, const char *value, snrq_opti
         SNRQ_TRY(parse_number(row, value, &number));
         *(double *)(void *)field = number;
         return SNRQ_OK;
+    case TIME:
+        return parse_time(row, value, (double *)(void *)field);
     case GROUP:
         if (strcmp(value, "channel") == 0) {
             *(int64_t *)(void *)field = 0;
@@ -334,11 +377,12 @@ static snrq_status make_help(const command_row *command, char **help)
         for (int i = 0; i < COMMANDS; i++)
             fprintf(f, "  %-9s %-10s %s\n", commands[i].name, commands[i].argument,
                     commands[i].help);
-        fputs("\n`snrq COMMAND --help` lists the options of a command. Exit codes: 0 complete, "
-              "64 usage, 65 bad input data, 66 missing input, "
-              "73 cannot\n"
-              "write, 74 I/O error, 70 internal error.\n",
-              f);
+        fputs(
+            "\n`snrq COMMAND --help` lists the options of a command. Exit codes: 0 complete, "
+            "64 usage, 65 bad input data, 66 missing input, "
+            "73 cannot\n"
+            "write, 74 I/O error, 75 stopped on request (run again to go on), 70 internal error.\n",
+            f);
     } else {
         fprintf(f, "usage: [mpirun -n P] snrq %s %s [options]\n%s.\n\noptions [default]:\n",
                 command->name, command->argument, command->help);
@@ -360,6 +404,12 @@ static snrq_status check_required(const command_row *command, const snrq_options
         if (o->output == NULL && !o->dry_run)
             return snrq_fail(SNRQ_USAGE, "quantize: -o OUT is missing; example: %s",
                              command->example);
+        if ((o->plan_ranks > 0 || o->plan_nodes > 0) && !o->dry_run)
+            return snrq_fail(SNRQ_USAGE, "quantize: --plan-ranks and --plan-nodes need --dry-run");
+        if (o->plan_nodes > (o->plan_ranks > 0 ? o->plan_ranks : o->plan_nodes))
+            return snrq_fail(SNRQ_USAGE,
+                             "quantize: --plan-nodes %lld is more than --plan-ranks %lld",
+                             (long long)o->plan_nodes, (long long)o->plan_ranks);
         if ((o->calibration == NULL) == (o->token_file == NULL))
             return snrq_fail(SNRQ_USAGE,
                              "quantize: give either --calibration TEXT or --token-file FILE");
@@ -446,11 +496,10 @@ snrq_status snrq_options_parse(int argc, char **argv, snrq_options *o, char **he
     }
     const command_row *command = find_command(argv[1]);
     if (command == NULL)
-        return snrq_fail(
-            SNRQ_USAGE,
-            "unknown command '%s'; expected quantize, evaluate, inspect, verify, export, round or "
-            "tokenize",
-            argv[1]);
+        return snrq_fail(SNRQ_USAGE,
+                         "unknown command '%s'; expected quantize, evaluate, inspect, verify, "
+                         "export, round, tokenize or status",
+                         argv[1]);
     o->command = command->command;
     bool wants_help = false, given[ROWS] = {false};
     SNRQ_TRY(parse_arguments(command, argc - 1, argv + 1, o, given, &wants_help));
@@ -479,6 +528,7 @@ json_t *snrq_options_stored(const snrq_options *o)
         case FLAG:
             value = json_boolean(*(const bool *)(const void *)field);
             break;
+        case TIME:
         case REAL:
             value = json_real(*(const double *)(const void *)field);
             break;

@@ -16,7 +16,8 @@ typedef enum snrq_command {
     SNRQ_COMMAND_VERIFY = 8,
     SNRQ_COMMAND_ROUND = 16,
     SNRQ_COMMAND_TOKENIZE = 32,
-    SNRQ_COMMAND_EXPORT = 64
+    SNRQ_COMMAND_EXPORT = 64,
+    SNRQ_COMMAND_STATUS = 128
 } snrq_command;
 
 typedef enum snrq_method {
@@ -73,7 +74,9 @@ typedef struct snrq_options {
     int64_t embedding_type;  /* export to gguf: snrq_embedding_type */
     const char *export_path; /* verify: the exported directory, or NULL */
     int64_t threads;
-    bool json, dry_run;
+    int64_t plan_ranks, plan_nodes; /* 0: as started */
+    double max_time;                /* seconds; 0: no limit */
+    bool json, dry_run, force_unlock, ignore_memory;
 } snrq_options;
 
 /* Parses argv (argv[1] is the command). *help is NULL, or a text to print instead of running

@@ -2,9 +2,14 @@
 #include "pipeline/plan.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdio.h>
+#include <stdlib.h>
 
+#include "mpi/blas.h"
 #include "mpi/gram.h"
+#include "mpi/placement.h"
+#include "mpi/timers.h"
 #include "pipeline/report.h"
 #include "pipeline/search.h"
 #include "pipeline/statistics.h"
@@ -45,20 +50,20 @@ static const double process_bytes = 40e6;
 
 /* Largest stage of a rank: both streams with a stage's input, the next one and a batch of outputs;
  * Grams; targets and search. */
-static double rank_bytes(const snrq_context *c, const snrq_options *o, const snrq_model *m,
+static double rank_bytes(int ranks, const snrq_options *o, const snrq_model *m,
                          const snrq_windows *w)
 {
-    snrq_range mine = snrq_share(w->count, 1, c->size, 0);
+    snrq_range mine = snrq_share(w->count, 1, ranks, 0);
     double tokens = (double)((mine.end - mine.begin) * w->length), most = 0.0;
     double batch = (double)(snrq_stream_batch(mine.end - mine.begin, w->length) * w->length);
     double hidden = 8.0 * tokens * (double)m->config.hidden;
     for (int s = 0; s < SNRQ_STAGES; s++) {
         double n = (double)m->family.stage_columns[s],
                next = s < 3 ? (double)m->family.stage_columns[s + 1] : 0;
-        snrq_range r = snrq_share(m->family.stage_rows[s], SNRQ_TILE_ROWS, c->size, 0);
+        snrq_range r = snrq_share(m->family.stage_rows[s], SNRQ_TILE_ROWS, ranks, 0);
         double rows = (double)(r.end - r.begin), shifted = snrq_uses_mismatch(o) ? 1.0 : 0.0;
         int grid_rows = o->factor_rows, grid_columns = o->factor_columns;
-        if (grid_rows == 0) snrq_grid_shape((int64_t)n, c->size, &grid_rows, &grid_columns);
+        if (grid_rows == 0) snrq_grid_shape((int64_t)n, ranks, &grid_rows, &grid_columns);
         double share = 1.0 / (grid_rows * grid_columns);
         double panels = n < 8192.0 * 1024.0 / n ? 16.0 * n * n : 128.0 * 1048576.0;
         double packed = 4.0 * fmin((double)w->length, 1024.0) * (n + panels / (16.0 * n));
@@ -77,13 +82,89 @@ static double rank_bytes(const snrq_context *c, const snrq_options *o, const snr
     return process_bytes + hidden + most;
 }
 
+/* Multiply-adds per second of one thread, in a product like those of the forward pass. */
+static double measure_rate(void)
+{
+    enum { N = 512, RUNS = 8 };
+    float *data = NULL;
+    if (snrq_allocate(3 * N * N, sizeof *data, "product", &data) != SNRQ_OK) return 0;
+    for (int i = 0; i < 2 * N * N; i++) data[i] = 1.0f + (float)(i % 7);
+    double started = 0;
+    for (int i = 0; i <= RUNS; i++) {
+        if (i == 1) started = snrq_now(); /* the first one warms up */
+        snrq_sgemm(false, true, N, N, N, 1.0f, data, N, data + N * N, N, 0.0f, data + 2 * N * N, N);
+    }
+    double seconds = snrq_now() - started;
+    free(data);
+    return seconds > 0 ? (double)RUNS * N * N * N / seconds : 0;
+}
+
+/* Share of the rate of products that a run reaches over all its phases (measured: 0.4 to 0.7). */
+static const double efficiency = 0.4;
+
+snrq_status snrq_plan_make(const snrq_context *c, const snrq_options *o, const snrq_model *m,
+                           const snrq_windows *w, snrq_plan *out)
+{
+    const snrq_config *k = &m->config;
+    double full, codes, stored, work = 0;
+    double table = (double)(k->vocabulary * k->hidden) * (double)snrq_dtype_size(k->dtype);
+    *out = (snrq_plan){.ranks = o->plan_ranks > 0 ? (int)o->plan_ranks : c->size,
+                       .nodes = o->plan_nodes > 0 ? (int)o->plan_nodes : c->nodes};
+    if (out->nodes > out->ranks) out->nodes = out->ranks;
+    out->ranks_per_node = o->plan_ranks > 0 || o->plan_nodes > 0
+                              ? (out->ranks + out->nodes - 1) / out->nodes
+                              : c->node_size;
+    block_bytes(o, m, &full, &codes, &stored);
+    out->rank_bytes = rank_bytes(out->ranks, o, m, w);
+    out->shared_bytes = full + codes > table ? full + codes : table;
+    out->node_bytes = out->rank_bytes * out->ranks_per_node + out->shared_bytes;
+    out->output_bytes = (double)k->layers * stored + table * (k->tied_embeddings ? 1.0 : 2.0);
+    for (int s = 0; s < SNRQ_STAGES; s++)
+        work += (double)k->layers *
+                snrq_plan_stage_work(o, &m->family, (snrq_stage)s, w->count, w->length);
+    double rate = o->dry_run ? measure_rate() : 0;
+    if (rate > 0) out->seconds = work / (rate * efficiency * out->ranks * omp_get_max_threads());
+    return SNRQ_OK;
+}
+
+snrq_status snrq_plan_check(const snrq_context *c, const snrq_options *o, const snrq_plan *p)
+{
+    snrq_placement found;
+    SNRQ_TRY(snrq_check_launch(c));
+    if (!o->ignore_memory) {
+        SNRQ_TRY(snrq_check_memory(c, p->node_bytes));
+        SNRQ_TRY(snrq_check_shared_memory(c, p->shared_bytes));
+    }
+    SNRQ_TRY(snrq_placement_find(c, omp_get_max_threads(), &found));
+    snrq_note(c, "placement    %d rank%s on %d node%s, %lld thread%s per rank on %lld core%s",
+              c->size, c->size == 1 ? "" : "s", c->nodes, c->nodes == 1 ? "" : "s",
+              (long long)found.threads, found.threads == 1 ? "" : "s", (long long)found.cores,
+              found.cores == 1 ? "" : "s");
+    if (found.threads > found.cores)
+        snrq_note(
+            c,
+            "warning: a rank runs %lld threads on the %lld core%s it is bound to: it will be slow; "
+            "--bind-to none (mpirun) or --cpus-per-task (Slurm) gives it more cores, --threads "
+            "fewer "
+            "threads",
+            (long long)found.threads, (long long)found.cores, found.cores == 1 ? "" : "s");
+    else if (found.node_threads > found.node_cores)
+        snrq_note(
+            c,
+            "warning: the ranks of a node run %lld threads on %lld core%s together: fewer ranks or "
+            "--threads would be faster",
+            (long long)found.node_threads, (long long)found.node_cores,
+            found.node_cores == 1 ? "" : "s");
+    return SNRQ_OK;
+}
+
 /* Says so where the factorization's grid is smaller than the matrices ask for, because its bits
  * depend on it. */
-static void print_grid(const snrq_context *c, const snrq_options *o, const snrq_model *m)
+static void print_grid(const snrq_context *c, const snrq_options *o, const snrq_model *m, int ranks)
 {
     int rows, columns, wanted_rows, wanted_columns;
     int64_t n = m->family.max_columns;
-    snrq_grid_shape(n, c->size, &rows, &columns);
+    snrq_grid_shape(n, ranks, &rows, &columns);
     snrq_grid_shape(n, 1 << 20, &wanted_rows, &wanted_columns);
     if (o->factor_rows > 0 || (rows == wanted_rows && columns == wanted_columns)) return;
     snrq_note(c,
@@ -94,14 +175,24 @@ static void print_grid(const snrq_context *c, const snrq_options *o, const snrq_
               wanted_columns, rows, columns);
 }
 
-void snrq_plan_print(const snrq_context *c, const snrq_options *o, const snrq_model *m,
-                     const snrq_windows *w)
+static void print_json(const snrq_context *c, const snrq_plan *p)
 {
-    double full, codes, stored;
+    json_t *object =
+        json_pack("{s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f}", "ranks", p->ranks, "nodes", p->nodes,
+                  "ranks_per_node", p->ranks_per_node, "rank_bytes", p->rank_bytes, "shared_bytes",
+                  p->shared_bytes, "node_bytes", p->node_bytes, "output_bytes", p->output_bytes,
+                  "seconds", p->seconds);
+    char *text = object != NULL ? json_dumps(object, JSON_COMPACT) : NULL;
+    if (c->rank == 0) puts(text != NULL ? text : "{}");
+    fflush(stdout);
+    free(text);
+    json_decref(object);
+}
+
+void snrq_plan_print(const snrq_context *c, const snrq_options *o, const snrq_model *m,
+                     const snrq_windows *w, const snrq_plan *p)
+{
     const snrq_config *k = &m->config;
-    block_bytes(o, m, &full, &codes, &stored);
-    double table = (double)(k->vocabulary * k->hidden) * (double)snrq_dtype_size(k->dtype);
-    double rest = table * (k->tied_embeddings ? 1.0 : 2.0);
     const char *const *stage = m->family.stage_name;
     snrq_note(c,
               "model        %s: %s, %lld blocks of %lld modules [%s] [%s] [%s] [%s], hidden %lld, "
@@ -121,9 +212,18 @@ void snrq_plan_print(const snrq_context *c, const snrq_options *o, const snrq_mo
         snrq_method_name(o->method), o->method == SNRQ_KSNRQ ? (long long)o->beam : 1LL,
         (long long)o->bits, o->asymmetric ? "asymmetric" : "symmetric", groups, o->alpha_text,
         snrq_grid_name(o->grid), (long long)o->refine, (long long)o->regrid);
-    snrq_note(c, "memory       about %.0f MB per rank, and %.0f MB per node for weights",
-              rank_bytes(c, o, m, w) / 1e6, (full + codes > table ? full + codes : table) / 1e6);
-    snrq_note(c, "output       %.1f MB in %lld files", ((double)k->layers * stored + rest) / 1e6,
+    snrq_note(c,
+              "memory       about %.0f MB per rank, and %.0f MB per node for weights: %.0f MB per "
+              "node of %d ranks",
+              p->rank_bytes / 1e6, p->shared_bytes / 1e6, p->node_bytes / 1e6, p->ranks_per_node);
+    snrq_note(c, "output       %.1f MB in %lld files", p->output_bytes / 1e6,
               (long long)k->layers + 1);
-    print_grid(c, o, m);
+    if (p->seconds > 0) {
+        char time[32];
+        snrq_clock_text(p->seconds, time, sizeof time);
+        snrq_note(c, "time         about %s on %d ranks, by the speed of this machine", time,
+                  p->ranks);
+    }
+    print_grid(c, o, m, p->ranks);
+    if (o->json) print_json(c, p);
 }

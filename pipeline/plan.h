@@ -11,8 +11,28 @@
 double snrq_plan_stage_work(const snrq_options *options, const snrq_family *family,
                             snrq_stage stage, int64_t sequences, int64_t length);
 
-/* Prints the plan on rank 0: model, calibration, method, memory, output size. */
+/* What a run needs. */
+typedef struct snrq_plan {
+    int ranks, nodes, ranks_per_node; /* of this start, or as --plan-ranks and --plan-nodes say */
+    double rank_bytes;                /* most memory of a rank */
+    double shared_bytes;              /* weights that the ranks of a node share */
+    double node_bytes;                /* both, for all ranks of a node */
+    double output_bytes;
+    double seconds; /* estimated from this rank's speed; 0 unless --dry-run */
+} snrq_plan;
+
+/* Plans a run. Not collective. */
+snrq_status snrq_plan_make(const snrq_context *context, const snrq_options *options,
+                           const snrq_model *model, const snrq_windows *windows, snrq_plan *out);
+
+/* Prints the plan on rank 0: model, calibration, method, memory, output size; as JSON on standard
+ * output with --json. */
 void snrq_plan_print(const snrq_context *context, const snrq_options *options,
-                     const snrq_model *model, const snrq_windows *windows);
+                     const snrq_model *model, const snrq_windows *windows, const snrq_plan *plan);
+
+/* Refuses what cannot work, and warns of what will be slow: how the ranks were started, memory,
+ * cores. Collective; agreed. */
+snrq_status snrq_plan_check(const snrq_context *context, const snrq_options *options,
+                            const snrq_plan *plan);
 
 #endif

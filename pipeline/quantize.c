@@ -8,7 +8,8 @@
  *         commit the block
  *
  * A run that finds committed blocks replays them forward - the same arithmetic, hence the same
- * activations - and goes on.
+ * activations - and goes on. Between two stages a run can be stopped: what it did of that block is
+ * dropped.
  */
 #include "pipeline/quantize.h"
 
@@ -19,6 +20,7 @@
 
 #include "io/file.h"
 #include "io/output.h"
+#include "mpi/stop.h"
 #include "pipeline/calibration.h"
 #include "pipeline/plan.h"
 #include "pipeline/report.h"
@@ -30,12 +32,15 @@ typedef struct run {
     const snrq_options *options;
     snrq_model *model;
     snrq_windows windows;
+    snrq_plan plan;
     snrq_output *output;
     snrq_rope rope;
     snrq_stream quantized, full;
     double *alphas; /* [local sequences] of alpha sampled, or NULL */
     snrq_timers timers;
     snrq_progress progress;
+    snrq_stop stop;
+    char halt_file[4200];
 } run;
 
 static void block_name(int64_t layer, char out[32])
@@ -122,7 +127,7 @@ static snrq_status quantize_stage(run *r, int64_t layer, snrq_stage stage,
         return snrq_fail(status, "block %lld, stage %s: %s", (long long)layer, f->stage_name[stage],
                          snrq_error_message());
     snrq_progress_stage(
-        &r->progress, r->output, layer, r->model->config.layers, f->stage_name[stage],
+        &r->progress, r->output, layer, f->stage_name[stage],
         snrq_plan_stage_work(r->options, f, stage, r->windows.count, r->windows.length),
         records + f->first[stage], f->first[stage + 1] - f->first[stage]);
     return SNRQ_OK;
@@ -166,6 +171,7 @@ static snrq_status commit_block(run *r, int64_t layer, const snrq_loaded_block *
                                                layer, modules, f->modules);
     if (status == SNRQ_OK) status = snrq_output_commit(r->output, name, details);
     json_decref(details);
+    if (status == SNRQ_OK) snrq_progress_committed(&r->progress, r->output, layer);
     return status;
 }
 
@@ -176,8 +182,10 @@ static snrq_status quantize_block(run *r, int64_t layer, const snrq_loaded_block
     snrq_module_record records[SNRQ_MAX_MODULES];
     memset(records, 0, sizeof records);
     SNRQ_TRY(begin_block(r, &full->block));
-    for (int s = 0; s < SNRQ_STAGES; s++)
+    for (int s = 0; s < SNRQ_STAGES; s++) {
+        if (s > 0) SNRQ_TRY(snrq_stop_check(r->context, &r->stop));
         SNRQ_TRY(quantize_stage(r, layer, (snrq_stage)s, full, quantized, &arrays[s], records));
+    }
     return commit_block(r, layer, quantized, records);
 }
 
@@ -197,7 +205,7 @@ static snrq_status replay_block(run *r, int64_t layer, const char *name,
     for (int s = 0; s < SNRQ_STAGES; s++)
         work += snrq_plan_stage_work(r->options, &r->model->family, (snrq_stage)s, r->windows.count,
                                      r->windows.length);
-    snrq_progress_replayed(&r->progress, layer, r->model->config.layers, work);
+    snrq_progress_replayed(&r->progress, layer, work);
     return SNRQ_OK;
 }
 
@@ -207,6 +215,7 @@ static snrq_status process_block(run *r, int64_t layer)
     snrq_stage_arrays arrays[SNRQ_STAGES];
     char name[32];
     block_name(layer, name);
+    SNRQ_TRY(snrq_stop_check(r->context, &r->stop));
     snrq_timers_enter(&r->timers, SNRQ_PHASE_READ);
     snrq_status status = snrq_model_load_block(r->model, layer, &r->rope, &full);
     if (status == SNRQ_OK)
@@ -287,24 +296,51 @@ static snrq_status open_output(run *r)
     return status;
 }
 
-static snrq_status work_through(run *r)
+static void start_progress(run *r)
 {
     const snrq_config *c = &r->model->config;
     double total = 0.0;
+    int64_t committed = 0;
+    char name[32];
     for (int s = 0; s < SNRQ_STAGES; s++)
         total +=
             (double)c->layers * snrq_plan_stage_work(r->options, &r->model->family, (snrq_stage)s,
                                                      r->windows.count, r->windows.length);
+    for (int64_t layer = 0; layer < c->layers; layer++) {
+        block_name(layer, name);
+        committed += snrq_output_record(r->output, name) != NULL;
+    }
+    snrq_progress_start(r->context, r->output, c->layers, committed, total, &r->progress);
+}
+
+static snrq_status work_through(run *r)
+{
     SNRQ_TRY(snrq_output_copy_model_files(r->output, r->model->path));
     SNRQ_TRY(commit_rest(r));
     SNRQ_TRY(start_streams(r));
-    snrq_progress_start(r->context, total, &r->progress);
-    for (int64_t layer = 0; layer < c->layers; layer++) SNRQ_TRY(process_block(r, layer));
+    for (int64_t layer = 0; layer < r->model->config.layers; layer++)
+        SNRQ_TRY(process_block(r, layer));
     snrq_timers_enter(&r->timers, SNRQ_PHASE_WRITE);
-    SNRQ_TRY(snrq_output_finish(r->output, NULL));
-    snrq_progress_finish(&r->progress, r->output);
+    return snrq_output_finish(r->output, NULL);
+}
+
+/* The work, and what is told about how it went. */
+static snrq_status work_and_report(run *r)
+{
+    start_progress(r);
+    snrq_status status = work_through(r);
     snrq_timers_enter(&r->timers, -1);
-    return snrq_report_timers(r->context, &r->timers, r->output);
+    if (status == SNRQ_STOPPED)
+        status = snrq_fail(
+            status,
+            "stopped: %s; %lld of %lld blocks are committed, run the same command again to go on",
+            snrq_error_message(), (long long)r->progress.committed, (long long)r->progress.blocks);
+    snrq_progress_end(&r->progress, r->output, status);
+    if (status != SNRQ_OK && status != SNRQ_STOPPED) return status;
+    char message[1024];
+    snprintf(message, sizeof message, "%s", snrq_error_message());
+    SNRQ_TRY(snrq_report_timers(r->context, &r->timers, r->output));
+    return status == SNRQ_OK ? SNRQ_OK : snrq_fail(status, "%s", message);
 }
 
 static snrq_status open_and_work(run *r)
@@ -324,19 +360,27 @@ static snrq_status open_and_work(run *r)
         return snrq_fail(SNRQ_USAGE, "--factor-grid %dx%d needs %lld ranks, there are %d",
                          o->factor_rows, o->factor_columns,
                          (long long)o->factor_rows * o->factor_columns, r->context->size);
-    snrq_plan_print(r->context, o, r->model, &r->windows);
+    SNRQ_TRY(
+        snrq_agree(r->context, snrq_plan_make(r->context, o, r->model, &r->windows, &r->plan)));
+    snrq_plan_print(r->context, o, r->model, &r->windows, &r->plan);
+    if (o->plan_ranks == 0 && o->plan_nodes == 0)
+        SNRQ_TRY(snrq_plan_check(r->context, o, &r->plan));
     if (o->dry_run) return SNRQ_OK;
+    if (o->force_unlock) SNRQ_TRY(snrq_output_force_unlock(r->context, o->output));
     SNRQ_TRY(open_output(r));
     if (snrq_output_complete(r->output)) {
         snrq_note(r->context, "%s is complete already; nothing to do", o->output);
         return SNRQ_OK;
     }
-    return work_through(r);
+    return work_and_report(r);
 }
 
 snrq_status snrq_quantize(const snrq_context *context, const snrq_options *options)
 {
     run r = {.context = context, .options = options};
+    snprintf(r.halt_file, sizeof r.halt_file, "%s/snrq.halt",
+             options->output ? options->output : ".");
+    snrq_stop_begin(r.halt_file, options->max_time, &r.stop);
     snrq_timers_reset(&r.timers, SNRQ_PHASES);
     snrq_status status = open_and_work(&r);
     char message[1024];

@@ -2,8 +2,10 @@
 #include "pipeline/report.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -17,17 +19,27 @@ void snrq_note(const snrq_context *context, const char *format, ...)
     fputc('\n', stderr);
 }
 
-void snrq_progress_start(const snrq_context *context, double total, snrq_progress *out)
+void snrq_progress_start(const snrq_context *context, snrq_output *output, int64_t blocks,
+                         int64_t committed, double total, snrq_progress *out)
 {
+    const char *job = getenv("SLURM_JOB_ID");
+    double now = snrq_now();
     *out = (snrq_progress){.context = context,
                            .terminal = isatty(STDERR_FILENO) != 0,
+                           .blocks = blocks,
+                           .committed = committed,
                            .total = total,
-                           .started = snrq_now(),
-                           .stage_started = snrq_now()};
+                           .started = now,
+                           .stage_started = now};
+    json_t *event = json_pack("{s:s, s:s, s:i, s:i, s:i, s:I, s:I, s:s*}", "event", "start",
+                              "version", SNRQ_VERSION, "ranks", context->size, "nodes",
+                              context->nodes, "threads", omp_get_max_threads(), "blocks",
+                              (json_int_t)blocks, "committed", (json_int_t)committed, "job", job);
+    snrq_output_event(output, event);
+    json_decref(event);
 }
 
-/* "1:02:03" or "2:03". */
-static void clock_text(double seconds, char *out, size_t size)
+void snrq_clock_text(double seconds, char *out, size_t size)
 {
     long s = seconds > 0 && seconds < 1e9 ? lround(seconds) : 0;
     if (s >= 3600)
@@ -42,6 +54,21 @@ static double seconds_left(const snrq_progress *p)
     return here > 0 ? elapsed * (p->total - p->done) / here : 0;
 }
 
+/* Replaces status.json; `more` is taken over. */
+static void put_status(const snrq_progress *p, snrq_output *output, const char *state, json_t *more)
+{
+    double seconds = snrq_now() - p->started, here = p->done - p->replayed;
+    double rate = seconds > 0 ? here / p->total * (double)p->blocks / seconds * 3600.0 : 0.0;
+    json_t *status = json_pack("{s:s, s:I, s:I, s:f, s:f, s:f, s:f}", "state", state, "blocks",
+                               (json_int_t)p->blocks, "committed", (json_int_t)p->committed, "done",
+                               p->done / p->total, "seconds", seconds, "seconds_left",
+                               seconds_left(p), "blocks_per_hour", rate);
+    if (status != NULL && more != NULL) json_object_update(status, more);
+    snrq_output_status(output, status);
+    json_decref(status);
+    json_decref(more);
+}
+
 static json_t *stage_event(int64_t layer, const char *stage, double seconds, double left,
                            const snrq_module_record *records, int count)
 {
@@ -51,9 +78,8 @@ static json_t *stage_event(int64_t layer, const char *stage, double seconds, dou
                      "stage", stage, "seconds", seconds, "seconds_left", left, "modules", modules);
 }
 
-void snrq_progress_stage(snrq_progress *p, snrq_output *output, int64_t layer, int64_t layers,
-                         const char *stage, double work, const snrq_module_record *records,
-                         int count)
+void snrq_progress_stage(snrq_progress *p, snrq_output *output, int64_t layer, const char *stage,
+                         double work, const snrq_module_record *records, int count)
 {
     double now = snrq_now(), seconds = now - p->stage_started, objective = 0.0, worst = 0.0;
     char left[32];
@@ -67,39 +93,48 @@ void snrq_progress_stage(snrq_progress *p, snrq_output *output, int64_t layer, i
             fprintf(stderr, "%swarning: %s: H was not positive definite; damping raised to %g\n",
                     p->terminal ? "\n" : "", records[i].name, records[i].damping);
     }
-    clock_text(seconds_left(p), left, sizeof left);
+    snrq_clock_text(seconds_left(p), left, sizeof left);
     fprintf(
         stderr,
         "%sblock %lld/%lld  %-8s objective %-11.5g output error %5.2f %%  alpha %.3f  %.2f s  left "
         "%s%s",
-        p->terminal ? "\r" : "", (long long)layer + 1, (long long)layers, stage, objective,
+        p->terminal ? "\r" : "", (long long)layer + 1, (long long)p->blocks, stage, objective,
         100.0 * worst, records[0].alpha, seconds, left, p->terminal ? "   " : "\n");
     if (p->terminal && p->done >= p->total) fputc('\n', stderr);
     json_t *event = stage_event(layer, stage, seconds, seconds_left(p), records, count);
     snrq_output_event(output, event);
     json_decref(event);
-    json_t *status = json_pack("{s:s, s:I, s:I, s:s, s:f, s:f}", "state", "running", "block",
-                               (json_int_t)layer, "blocks", (json_int_t)layers, "stage", stage,
-                               "done", p->done / p->total, "seconds_left", seconds_left(p));
-    snrq_output_status(output, status);
-    json_decref(status);
+    put_status(p, output, "running",
+               json_pack("{s:I, s:s}", "block", (json_int_t)layer, "stage", stage));
 }
 
-void snrq_progress_replayed(snrq_progress *p, int64_t layer, int64_t layers, double work)
+void snrq_progress_committed(snrq_progress *p, snrq_output *output, int64_t layer)
+{
+    p->committed++;
+    put_status(p, output, "running", json_pack("{s:I}", "block", (json_int_t)layer));
+}
+
+void snrq_progress_replayed(snrq_progress *p, int64_t layer, double work)
 {
     p->done += work;
     p->replayed += work;
     p->stage_started = snrq_now();
     snrq_note(p->context, "block %lld/%lld  committed earlier, replayed", (long long)layer + 1,
-              (long long)layers);
+              (long long)p->blocks);
 }
 
-void snrq_progress_finish(const snrq_progress *p, snrq_output *output)
+void snrq_progress_end(const snrq_progress *p, snrq_output *output, snrq_status status)
 {
-    json_t *status = json_pack("{s:s, s:f, s:f}", "state", "complete", "done", 1.0, "seconds",
-                               snrq_now() - p->started);
-    snrq_output_status(output, status);
-    json_decref(status);
+    const char *state = status == SNRQ_OK        ? "complete"
+                        : status == SNRQ_STOPPED ? "stopped"
+                                                 : "failed";
+    const char *message = status == SNRQ_OK ? NULL : snrq_error_message();
+    json_t *event =
+        json_pack("{s:s, s:s, s:i, s:I, s:s*}", "event", "end", "state", state, "exit_code",
+                  (int)status, "committed", (json_int_t)p->committed, "message", message);
+    snrq_output_event(output, event);
+    json_decref(event);
+    put_status(p, output, state, json_pack("{s:s*}", "message", message));
 }
 
 json_t *snrq_record_json(const snrq_module_record *r)

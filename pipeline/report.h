@@ -14,27 +14,35 @@
 typedef struct snrq_progress {
     const snrq_context *context; /* borrowed */
     bool terminal;               /* standard error is a terminal: one line, rewritten */
+    int64_t blocks, committed;
     double total, done, replayed;
     double started, stage_started;
 } snrq_progress;
 
-void snrq_progress_start(const snrq_context *context, double total, snrq_progress *out);
+/* Starts the clock; logs the start of a run that finds `committed` of its blocks done. */
+void snrq_progress_start(const snrq_context *context, snrq_output *output, int64_t blocks,
+                         int64_t committed, double total, snrq_progress *out);
 
 /* Reports a finished stage: records [count] of its modules. Rank 0 prints and logs; the others
  * return at once. */
 void snrq_progress_stage(snrq_progress *progress, snrq_output *output, int64_t layer,
-                         int64_t layers, const char *stage, double work,
-                         const snrq_module_record *records, int count);
+                         const char *stage, double work, const snrq_module_record *records,
+                         int count);
 
-/* Counts work that was done in an earlier run. */
-void snrq_progress_replayed(snrq_progress *progress, int64_t layer, int64_t layers, double work);
+/* Counts a block that this run committed, and one that an earlier run did. */
+void snrq_progress_committed(snrq_progress *progress, snrq_output *output, int64_t layer);
+void snrq_progress_replayed(snrq_progress *progress, int64_t layer, double work);
 
-/* Says in status.json that the run is complete. */
-void snrq_progress_finish(const snrq_progress *progress, snrq_output *output);
+/* Says in status.json and run.jsonl how the run ended: complete, stopped, or failed with
+ * snrq_error_message(). */
+void snrq_progress_end(const snrq_progress *progress, snrq_output *output, snrq_status status);
 
 /* A line on rank 0's standard error, printf style. */
 void snrq_note(const snrq_context *context, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+
+/* "1:02:03" or "2:03". */
+void snrq_clock_text(double seconds, char *out, size_t size);
 
 /* The record as JSON, as in the manifest and in `inspect --json`. New reference, NULL without
  * memory. */

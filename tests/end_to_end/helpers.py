@@ -26,7 +26,7 @@ HELDOUT = os.path.join(DATA, "heldout.txt")
 SHARED = os.environ.get("SNRQ_SHARED", "")
 SANITIZED = "ASAN_OPTIONS" in os.environ
 
-USAGE, BAD_DATA, NO_INPUT, CANNOT_WRITE, IO_ERROR = 64, 65, 66, 73, 74
+USAGE, BAD_DATA, NO_INPUT, CANNOT_WRITE, IO_ERROR, STOPPED = 64, 65, 66, 73, 74, 75
 
 
 def shared(*parts):

@@ -283,6 +283,8 @@ static void locks_keep_others_out_while_they_live(void)
     assert_ok(open_output(3, &output));
     /* A lock that was taken over is not removed by the one who lost it. */
     write_lock("elsewhere", 2, now);
+    assert_failed(commit(output, "block-00000.h5", "x"), SNRQ_CANNOT_WRITE, "somebody else's");
+    CU_ASSERT_FALSE(file_exists(inside("block-00000.h5")));
     snrq_output_close(&output);
     CU_ASSERT_TRUE(file_exists(inside("snrq.lock")));
     MPI_Barrier(rank_test_world->comm);

@@ -170,6 +170,28 @@ static void help_lists_the_options_of_a_command(void)
     free(help);
 }
 
+static void times_have_a_unit(void)
+{
+    static const struct {
+        const char *text;
+        double seconds;
+    } good[] = {{"90s", 90}, {"45m", 2700}, {"11.5h", 41400}, {"11:30:00", 41400}, {"5:07", 307}};
+    static const char *const bad[] = {"90",    "1d",   "-1s",  "s", "1:2:3:4",
+                                      "1:60x", "1:99", "nans", ""};
+    char line[128];
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        snrq_options o;
+        snprintf(line, sizeof line, "quantize M -o OUT --calibration T --max-time=%s",
+                 good[i].text);
+        accepts(line, &o);
+        CU_ASSERT_EQUAL(o.max_time, good[i].seconds);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        snprintf(line, sizeof line, "quantize M -o OUT --calibration T --max-time=%s", bad[i]);
+        refuses(line, "--max-time: expected a time such as 90s");
+    }
+}
+
 /* Options that decide the result are stored, others are not. */
 static void stored_options_decide_the_result(void)
 {
@@ -233,6 +255,7 @@ int main(void)
                                       SNRQ_TEST(wrong_values_are_refused_by_name),
                                       SNRQ_TEST(missing_parts_are_named),
                                       SNRQ_TEST(help_lists_the_options_of_a_command),
+                                      SNRQ_TEST(times_have_a_unit),
                                       SNRQ_TEST(stored_options_decide_the_result),
                                       SNRQ_TEST(export_reads_formats_and_sizes),
                                       SNRQ_TEST(export_refuses)};

@@ -1,0 +1,86 @@
+"""What cannot work is refused at the start, with what to change; what will be slow is said."""
+import json
+import os
+import re
+import shutil
+import subprocess
+import unittest
+
+import helpers
+
+
+def start(out, *more, ranks=0, prefix=(), **variables):
+    words = helpers.command(["quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", out, "--sequences",
+                             2, "--length", 32, "--bits", 3, "--method", "rtn", *more], ranks)
+    done = subprocess.run([*prefix, *words], env=dict(helpers.environment(1), **variables), timeout=60, check=False,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return helpers.Result(done.returncode, done.stdout.decode(), done.stderr.decode(), words)
+
+
+class StartChecks(helpers.Test):
+    def check_refused(self, result, *words):
+        self.assertEqual(result.code, helpers.USAGE, result)
+        for word in words:
+            self.assertIn(word, result.stderr)
+        self.assertEqual(os.listdir(self.folder), [])
+
+    def test_many_tasks_that_are_alone(self):
+        self.check_refused(start(self.path("out"), SLURM_NTASKS="4"), "SLURM_NTASKS is 4", "srun --mpi=pmix")
+
+    def test_one_rank_on_purpose_in_a_larger_job(self):
+        self.assertEqual(start(self.path("out"), ranks=1, SLURM_NTASKS="4").code, 0)
+
+    def test_memory(self):
+        out = self.path("out")
+        self.check_refused(start(out, ranks=2, SLURM_MEM_PER_NODE="50"), "Slurm's --mem", "--ignore-memory", "52 MB are allowed")
+        self.assertEqual(start(out, "--ignore-memory", ranks=2, SLURM_MEM_PER_NODE="50").code, 0)
+
+    def test_shared_memory(self):
+        small = self.path("shm")
+        with helpers.file_system(small, "size=64k"):
+            result = start(self.path("out"), OMPI_MCA_osc_sm_backing_directory=small)
+            self.assertEqual(result.code, helpers.USAGE, result)
+            self.assertIn(small + " has 0 MB left", result.stderr)
+
+    def test_more_threads_than_cores(self):
+        taskset = shutil.which("taskset")
+        if not taskset:
+            raise unittest.SkipTest("there is no taskset")
+        core = str(min(os.sched_getaffinity(0)))
+        result = start(self.path("out"), "--threads", 3, "--dry-run", prefix=[taskset, "-c", core])
+        self.assertEqual(result.code, 0, result)
+        self.assertIn("3 threads per rank on 1 core", result.stderr)
+        self.assertRegex(result.stderr, "warning: a rank runs 3 threads on the 1 core .*--bind-to none")
+
+    def test_more_ranks_than_cores(self):
+        cores = len(os.sched_getaffinity(0))
+        result = start(self.path("out"), "--dry-run", ranks=cores + 1)
+        self.assertIn("run %d threads on %d core" % (cores + 1, cores), result.stderr)
+
+    def test_plan_for_a_larger_machine(self):
+        here = json.loads(start(self.path("out"), "--dry-run", "--json").stdout)
+        there = json.loads(start(self.path("out"), "--dry-run", "--json", "--plan-ranks", 8, "--plan-nodes", 2).stdout)
+        self.assertEqual((here["ranks"], here["nodes"], here["ranks_per_node"]), (1, 1, 1))
+        self.assertEqual((there["ranks"], there["nodes"], there["ranks_per_node"]), (8, 2, 4))
+        self.assertLess(there["rank_bytes"], here["rank_bytes"])
+        for plan in here, there:
+            self.assertGreater(plan["seconds"], 0)
+            self.assertAlmostEqual(plan["node_bytes"], plan["ranks_per_node"] * plan["rank_bytes"] +
+                                   plan["shared_bytes"])
+        self.check_refused(start(self.path("out"), "--plan-ranks", 8), "need --dry-run")
+
+    def test_predicted_memory(self):
+        """Of a run large enough that its data count, not its libraries."""
+        out = self.path("out")
+        more = "--sequences 128 --length 128 --method gptq".split()
+        result = start(out, *more, ranks=2)
+        self.assertEqual(result.code, 0, result)
+        predicted = float(re.search(r"about (\d+) MB per rank", result.stderr).group(1))
+        measured = float(re.search(r"peak memory (\d+) MB per rank", result.stderr).group(1))
+        print("predicted %.0f MB, measured %.0f MB" % (predicted, measured))
+        if not helpers.SANITIZED:
+            self.assertLess(abs(predicted / measured - 1), 0.15)
+
+
+if __name__ == "__main__":
+    helpers.main()
