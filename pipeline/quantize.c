@@ -26,6 +26,7 @@
 #include "pipeline/report.h"
 #include "pipeline/stage.h"
 #include "pipeline/stream.h"
+#include "pipeline/summary.h"
 
 typedef struct run {
     const snrq_context *context;
@@ -340,6 +341,9 @@ static snrq_status work_and_report(run *r)
     char message[1024];
     snprintf(message, sizeof message, "%s", snrq_error_message());
     SNRQ_TRY(snrq_report_timers(r->context, &r->timers, r->output));
+    if (status == SNRQ_OK)
+        SNRQ_TRY(snrq_summary(r->context, r->options->output, snrq_now() - r->progress.started,
+                              r->output));
     return status == SNRQ_OK ? SNRQ_OK : snrq_fail(status, "%s", message);
 }
 
