@@ -54,7 +54,7 @@ typedef struct snrq_options {
     int factor_rows, factor_columns; /* 0: chosen by size */
     int64_t threads;
     int64_t plan_ranks, plan_nodes; /* 0: as started */
-    double max_time;                /* seconds; 0: no limit */
+    double max_time, watchdog;      /* seconds; 0: no limit */
     bool json, dry_run, force_unlock, ignore_memory;
 } snrq_options;
 
