@@ -22,6 +22,7 @@ void snrq_timers_enter(snrq_timers *t, int phase)
     double now = snrq_now();
     if (t->running >= 0) t->seconds[t->running] += now - t->started;
     t->running = phase;
+    t->entered++;
     t->started = now;
 }
 

@@ -12,7 +12,8 @@ enum { SNRQ_MAX_PHASES = 16 };
 
 typedef struct snrq_timers {
     int phases;
-    int running; /* -1: none */
+    _Atomic int running;     /* -1: none */
+    _Atomic int64_t entered; /* how often a phase was entered: watched by another thread */
     double created, started;
     double seconds[SNRQ_MAX_PHASES];
 } snrq_timers;

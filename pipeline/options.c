@@ -115,6 +115,9 @@ static const option_row table[] = {
      "stop at a safe point before so much time has passed, such as 90s, 45m, 11.5h or 11:30:00; "
      "exit "
      "code 75: run again to go on"},
+    {"watchdog", 0, TIME, FIELD(watchdog), "30m", 0, 1e9, NULL, Q, false, "TIME",
+     "end with exit code 76, and say where each rank hangs, after so much time in one phase of a "
+     "stage; 0s: never"},
     {"force-unlock", 0, FLAG, FIELD(force_unlock), NULL, 1, 1, NULL, Q, false, NULL,
      "remove the lock of a run on another host that is known to be gone"},
     {"ignore-memory", 0, FLAG, FIELD(ignore_memory), NULL, 1, 1, NULL, Q, false, NULL,
@@ -377,12 +380,12 @@ static snrq_status make_help(const command_row *command, char **help)
         for (int i = 0; i < COMMANDS; i++)
             fprintf(f, "  %-9s %-10s %s\n", commands[i].name, commands[i].argument,
                     commands[i].help);
-        fputs(
-            "\n`snrq COMMAND --help` lists the options of a command. Exit codes: 0 complete, "
-            "64 usage, 65 bad input data, 66 missing input, "
-            "73 cannot\n"
-            "write, 74 I/O error, 75 stopped on request (run again to go on), 70 internal error.\n",
-            f);
+        fputs("\n`snrq COMMAND --help` lists the options of a command. Exit codes: 0 complete, "
+              "64 usage, 65 bad input data, 66 missing input, "
+              "73 cannot\n"
+              "write, 74 I/O error, 75 stopped on request (run again to go on), 76 hung "
+              "(--watchdog), 70 internal error.\n",
+              f);
     } else {
         fprintf(f, "usage: [mpirun -n P] snrq %s %s [options]\n%s.\n\noptions [default]:\n",
                 command->name, command->argument, command->help);

@@ -75,7 +75,7 @@ typedef struct snrq_options {
     const char *export_path; /* verify: the exported directory, or NULL */
     int64_t threads;
     int64_t plan_ranks, plan_nodes; /* 0: as started */
-    double max_time;                /* seconds; 0: no limit */
+    double max_time, watchdog;      /* seconds; 0: no limit */
     bool json, dry_run, force_unlock, ignore_memory;
 } snrq_options;
 

@@ -21,11 +21,13 @@
 #include "io/file.h"
 #include "io/output.h"
 #include "mpi/stop.h"
+#include "mpi/watchdog.h"
 #include "pipeline/calibration.h"
 #include "pipeline/plan.h"
 #include "pipeline/report.h"
 #include "pipeline/stage.h"
 #include "pipeline/stream.h"
+#include "pipeline/summary.h"
 
 typedef struct run {
     const snrq_context *context;
@@ -340,6 +342,9 @@ static snrq_status work_and_report(run *r)
     char message[1024];
     snprintf(message, sizeof message, "%s", snrq_error_message());
     SNRQ_TRY(snrq_report_timers(r->context, &r->timers, r->output));
+    if (status == SNRQ_OK)
+        SNRQ_TRY(snrq_summary(r->context, r->options->output, snrq_now() - r->progress.started,
+                              r->output));
     return status == SNRQ_OK ? SNRQ_OK : snrq_fail(status, "%s", message);
 }
 
@@ -382,7 +387,12 @@ snrq_status snrq_quantize(const snrq_context *context, const snrq_options *optio
              options->output ? options->output : ".");
     snrq_stop_begin(r.halt_file, options->max_time, &r.stop);
     snrq_timers_reset(&r.timers, SNRQ_PHASES);
-    snrq_status status = open_and_work(&r);
+    snrq_watchdog *watchdog = NULL;
+    snrq_status status =
+        snrq_agree(context, snrq_watchdog_start(context, &r.timers, snrq_phase_name,
+                                                options->watchdog, &watchdog));
+    if (status == SNRQ_OK) status = open_and_work(&r);
+    snrq_watchdog_stop(&watchdog);
     char message[1024];
     snprintf(message, sizeof message, "%s", snrq_error_message());
     snrq_output_close(&r.output);

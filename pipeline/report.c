@@ -175,11 +175,12 @@ snrq_status snrq_report_timers(const snrq_context *c, const snrq_timers *timers,
     SNRQ_TRY(snrq_timers_report(c, timers, report, &total));
     SNRQ_TRY(snrq_max_double(c, &memory, 1));
     if (c->rank != 0) return SNRQ_OK;
-    fprintf(stderr, "\n%-8s %9s %9s %9s  %-12s %s\n", "phase", "min s", "mean s", "max s",
-            "slowest rank", "share");
+    fprintf(stderr, "\n%-8s %9s %9s %9s  %-12s %9s  %s\n", "phase", "min s", "mean s", "max s",
+            "slowest rank", "max/mean", "share");
     for (int i = 0; i <= timers->phases; i++)
-        fprintf(stderr, "%-8s %9.2f %9.2f %9.2f  %-12d %4.1f %%\n", snrq_phase_name(i),
+        fprintf(stderr, "%-8s %9.2f %9.2f %9.2f  %-12d %9.2f  %4.1f %%\n", snrq_phase_name(i),
                 report[i].min, report[i].mean, report[i].max, report[i].slowest,
+                report[i].mean > 0 ? report[i].max / report[i].mean : 1.0,
                 total > 0 ? 100.0 * report[i].mean / total : 0.0);
     fprintf(stderr, "%.2f s in all, peak memory %.0f MB per rank, %d rank%s\n", total, memory / 1e6,
             c->size, c->size == 1 ? "" : "s");

@@ -12,7 +12,7 @@ class RunLog(helpers.Test):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        out = os.path.join(helpers.temporary_folder(cls), "out")
+        out = cls.out = os.path.join(helpers.temporary_folder(cls), "out")
         cls.ranks = 2
         options = "--bits 3 --method ksnrq --sequences 4 --length 64".split()
         cls.stderr = helpers.succeed("quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", out,
@@ -45,6 +45,30 @@ class RunLog(helpers.Test):
         accounted = sum(phase["mean"] for phase in timers["phases"].values())
         self.assertLess(abs(accounted / timers["seconds"] - 1), 0.01)
         print("not accounted for: %.2f %% of %.2f s" % (100 * timers["rest_share"], timers["seconds"]))
+
+    def test_summary(self):
+        """Kinds of modules and the worst of them, against what the stages said."""
+        summary, = self.of_kind("summary")
+        modules = [m for event in self.of_kind("stage") for m in event["modules"]]
+        self.assertEqual((summary["modules"], summary["starts"]), (len(modules), 1))
+        self.assertEqual(len(summary["kinds"]), 7)
+        down = [m for m in modules if m["name"].endswith("mlp.down_proj")]
+        found = summary["kinds"]["mlp.down_proj"]
+        self.assertEqual(found["modules"], len(down))
+        self.assertAlmostEqual(found["output_error_mean"], sum(m["output_error"] for m in down) / len(down))
+        self.assertAlmostEqual(found["output_error_max"], max(m["output_error"] for m in down))
+        with open(os.path.join(self.out, "manifest.jsonl")) as f:
+            errors = {m["name"]: m["model_error"] for line in f for m in json.loads(line).get("modules", [])}
+        self.assertEqual(summary["worst"], sorted(errors, key=errors.get, reverse=True)[:5])
+        for name in summary["worst"]:
+            self.assertIn(name, self.stderr)
+        self.assertGreater(summary["advice"]["node_megabytes"], 20)
+
+    def test_start_and_end(self):
+        start, = self.of_kind("start")
+        self.assertEqual((start["ranks"], start["nodes"], start["threads"], start["committed"]), (self.ranks, 1, 1, 0))
+        end, = self.of_kind("end")
+        self.assertEqual((end["state"], end["exit_code"], end["committed"]), ("complete", 0, 6))
 
     def test_peak_memory(self):
         timers, = self.of_kind("timers")

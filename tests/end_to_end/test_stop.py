@@ -109,6 +109,24 @@ class Stop(helpers.Test):
         os.remove(halt)
         self.check_finishes(out, 1)
 
+    def test_watchdog(self):
+        """One rank is held; the other waits for it, says so, and ends the run, which can be resumed."""
+        out = self.path("out")
+        process = helpers.start(*arguments(out, "--watchdog", "3s"), ranks=2)
+        try:
+            limit = time.monotonic() + 60
+            while len(events(out, "stage")) < 5 and time.monotonic() < limit:
+                time.sleep(0.002)
+            with open("/proc/%d/task/%d/children" % (process.pid, process.pid)) as f:
+                os.kill(int(f.read().split()[-1]), signal.SIGSTOP)
+            self.assertEqual(process.wait(timeout=60), 76)
+            self.assertRegex(process.stderr.read().decode(), r"rank \d on \S+: no progress for 3 s in phase \w+")
+        finally:
+            if process.poll() is None:
+                helpers.stop(process)
+            process.stderr.close()
+        self.check_finishes(out, 1)
+
     def test_max_time(self):
         out = self.path("out")
         limit = 0.7 * self.seconds  # of a whole run, on as many ranks

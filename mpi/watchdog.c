@@ -1,0 +1,107 @@
+/* The watchdog; see watchdog.h. */
+#include "mpi/watchdog.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+struct snrq_watchdog {
+    const snrq_timers *timers;
+    const char *(*phase_name)(int phase);
+    double seconds;
+    int rank;
+    pthread_t thread;
+    pthread_mutex_t mutex;
+    pthread_cond_t wake;
+    bool ending; /* under mutex */
+};
+
+static double clock_seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+static void end_process(const snrq_watchdog *w, int phase)
+{
+    char host[256] = "?";
+    gethostname(host, sizeof host - 1);
+    fprintf(
+        stderr,
+        "snrq: rank %d on %s: no progress for %.0f s in phase %s: ended by the watchdog; run the "
+        "same command again to go on (--watchdog TIME allows more, 0s any)\n",
+        w->rank, host, w->seconds, phase >= 0 ? w->phase_name(phase) : "none");
+    fflush(stderr);
+    _exit(SNRQ_HUNG);
+}
+
+static void *watch(void *argument)
+{
+    snrq_watchdog *w = argument;
+    int64_t seen = -1;
+    double changed = clock_seconds(), last = changed;
+    pthread_mutex_lock(&w->mutex);
+    while (!w->ending) {
+        struct timespec next;
+        clock_gettime(CLOCK_REALTIME, &next);
+        next.tv_sec += 1;
+        (void)pthread_cond_timedwait(&w->wake, &w->mutex, &next);
+        double now = clock_seconds();
+        int64_t entered = w->timers->entered;
+        /* A process that was suspended did not hang: its clock starts anew. */
+        if (entered != seen || now - last > 5.0) changed = now;
+        seen = entered;
+        last = now;
+        if (!w->ending && now - changed >= w->seconds) end_process(w, w->timers->running);
+    }
+    pthread_mutex_unlock(&w->mutex);
+    return NULL;
+}
+
+snrq_status snrq_watchdog_start(const snrq_context *c, const snrq_timers *timers,
+                                const char *(*phase_name)(int phase), double seconds,
+                                snrq_watchdog **out)
+{
+    snrq_watchdog *w = NULL;
+    sigset_t all, before;
+    *out = NULL;
+    if (seconds <= 0) return SNRQ_OK;
+    SNRQ_TRY(snrq_allocate(1, sizeof *w, "watchdog", &w));
+    w->timers = timers;
+    w->phase_name = phase_name;
+    w->seconds = seconds;
+    w->rank = c->rank;
+    pthread_mutex_init(&w->mutex, NULL);
+    pthread_cond_init(&w->wake, NULL);
+    sigfillset(&all); /* signals are for the other threads */
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int failed = pthread_create(&w->thread, NULL, watch, w);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (failed != 0) {
+        free(w);
+        return snrq_fail(SNRQ_INTERNAL, "the watchdog's thread cannot be started");
+    }
+    *out = w;
+    return SNRQ_OK;
+}
+
+void snrq_watchdog_stop(snrq_watchdog **watchdog)
+{
+    snrq_watchdog *w = *watchdog;
+    if (w == NULL) return;
+    pthread_mutex_lock(&w->mutex);
+    w->ending = true;
+    pthread_cond_signal(&w->wake);
+    pthread_mutex_unlock(&w->mutex);
+    pthread_join(w->thread, NULL);
+    pthread_cond_destroy(&w->wake);
+    pthread_mutex_destroy(&w->mutex);
+    free(w);
+    *watchdog = NULL;
+}

@@ -1,0 +1,191 @@
+"""Jobs in a real Slurm of this machine's own: two nodes, and what happens to jobs at night."""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+
+import helpers
+
+SLURM = os.path.join(os.path.dirname(os.path.dirname(helpers.HERE)), "slurm")
+OPTIONS = "--bits 3 --group-size 64 --regrid 1 --sequences 4 --length 64".split()
+ONE_OF_EACH = ["--nodes=2", "--ntasks-per-node=1"]
+TOOLS = ("munged", "slurmctld", "slurmd", "sbatch", "unshare")
+
+
+def can_run():
+    return all(shutil.which(tool) for tool in TOOLS) and os.geteuid() == 0
+
+
+@helpers.unittest.skipUnless(can_run(), "needs root and " + ", ".join(TOOLS))
+class Slurm(helpers.Test):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.common = tempfile.mkdtemp(prefix="snrq-", dir="/tmp")  # short: the name of a socket begins with it
+        cls.addClassCleanup(shutil.rmtree, cls.common, ignore_errors=True)
+        cls.box = os.path.join(cls.common, "box")
+        started = cls.in_box("start", 2, 4)
+        cls.addClassCleanup(cls.in_box, "stop")
+        if started.returncode != 0:
+            raise RuntimeError(started.stderr)
+        cls.environment = dict(helpers.environment(1), SLURM_CONF=os.path.join(cls.box, "slurm.conf"),
+                               SNRQ=shutil.which("snrq") or os.environ["SNRQ"], SNRQ_BIND="none",
+                               SNRQ_SITE=os.path.join(SLURM, "site.sh"))
+        # Slurm looks at time limits every half minute. This job waits for its own beside the others: it is held.
+        cls.long = os.path.join(cls.common, "long")
+        cls.long_job = cls.submit(cls.long, ["--time=1", "--signal=B:USR1@55", "--ntasks-per-node=1"], OPTIONS)
+        limit = time.monotonic() + 30
+        while not any("block" in record for record in helpers.manifest(cls.long)) and time.monotonic() < limit:
+            time.sleep(0.02)
+        with open(os.path.join(cls.long, "snrq.lock")) as f:
+            cls.long_rank = json.load(f)["pid"]
+        os.kill(cls.long_rank, signal.SIGSTOP)
+        cls.expected = helpers.weights(helpers.quantize(os.path.join(cls.common, "undisturbed"), *OPTIONS, ranks=1))
+
+    @classmethod
+    def in_box(cls, verb, *words):
+        return subprocess.run(["bash", os.path.join(SLURM, "box.sh"), verb, cls.box, *map(str, words)], timeout=60,
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL if verb == "start" else None, check=False,
+                              stdin=subprocess.DEVNULL, universal_newlines=True)
+
+    @classmethod
+    def slurm(cls, *words, **more):
+        done = subprocess.run([str(word) for word in words], env=dict(cls.environment, **more), timeout=60, check=False,
+                              cwd=cls.common, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+        if done.returncode != 0:
+            raise AssertionError("%s\n%s" % (" ".join(map(str, words)), done.stdout))
+        return done.stdout.strip()
+
+    @classmethod
+    def submit(cls, out, options, words, launcher="mpirun"):
+        return cls.slurm("sbatch", "--parsable", "--output=%s.log" % out, *options, os.path.join(SLURM, "quantize.sbatch"),
+                         helpers.MODEL, helpers.CALIBRATION, out, *words, SNRQ_LAUNCHER=launcher)
+
+    def wait(self, job, what, condition, seconds=60):
+        """Until the condition holds. A requeued job, which Slurm lets rest for two minutes, starts as soon as nothing is
+        left of its last start, whose late reports Slurm would take for those of the new one."""
+        limit = time.monotonic() + seconds
+        while not condition():
+            self.assertLess(time.monotonic(), limit, "%s: %s" % (what, self.slurm("scontrol", "show", "job", job)))
+            if not self.has_processes(job) and "PENDING BeginTime" in self.slurm("squeue", "-h", "-t", "all", "-j", job, "-o", "%T %r"):
+                self.slurm("scontrol", "update", "jobid=" + job, "StartTime=now")
+            time.sleep(0.2)
+
+    @staticmethod
+    def has_processes(job):
+        return subprocess.run(["pgrep", "-f", r"slurmstepd: \[%s\." % job], stdout=subprocess.DEVNULL,
+                              check=False).returncode == 0
+
+    def has_ended(self, job):
+        """For good: a job that is being requeued says for a moment that it has failed."""
+        def ended():
+            return self.state(job) <= {"COMPLETED", "FAILED", "CANCELLED"} and not self.has_processes(job)
+        if not ended():
+            return False
+        time.sleep(0.5)
+        return ended()
+
+    def state(self, job):
+        return set(self.slurm("squeue", "-h", "-t", "all", "-r", "-j", job, "-o", "%T").split())
+
+    def wait_for_end(self, job, out, state="COMPLETED", seconds=60):
+        self.wait(job, "did not end", lambda: self.has_ended(job), seconds)
+        self.assertEqual(self.state(job), {state}, self.log(out))
+
+    def wait_for_block(self, job, out, blocks=1):
+        self.wait(job, "no block", lambda: sum("block" in record for record in helpers.manifest(out)) >= blocks)
+
+    def log(self, out):
+        with open(out + ".log") as f:
+            return f.read()
+
+    def test_plain_run_on_two_nodes(self):
+        for launcher in "mpirun", "srun":
+            with self.subTest(launcher=launcher):
+                out = self.path(launcher)
+                self.wait_for_end(self.submit(out, ONE_OF_EACH, OPTIONS, launcher), out)
+                self.assertEqual(helpers.weights(out), self.expected)
+                self.assertIn("2 ranks on 2 nodes", self.log(out))
+
+    def test_cancelled(self):
+        out = self.path("out")
+        job = self.submit(out, ONE_OF_EACH, OPTIONS, "srun")
+        self.wait_for_block(job, out)
+        self.slurm("scancel", job)
+        self.wait_for_end(job, out, "CANCELLED")
+        self.assertNotIn("requeued", self.log(out))
+        self.assertFalse(helpers.manifest(out)[-1].get("complete", False))
+        self.wait_for_end(self.submit(out, [], OPTIONS), out)
+        self.assertEqual(helpers.weights(out), self.expected)
+
+    def test_node_killed(self):
+        out = self.path("out")
+        job = self.submit(out, ONE_OF_EACH, OPTIONS, "srun")
+        self.wait_for_block(job, out)
+        self.in_box("kill-node", "box2")
+        limit = time.monotonic() + 60
+        while self.state(job) != {"PENDING"} and time.monotonic() < limit:
+            time.sleep(0.2)
+        self.in_box("start-node", "box2")
+        while self.slurm("sinfo", "-h", "-n", "box2", "-o", "%T") != "idle" and time.monotonic() < limit:
+            time.sleep(0.2)
+        self.wait_for_end(job, out)
+        self.assertIn("replayed", self.log(out))
+        self.assertEqual(helpers.weights(out), self.expected)
+
+    def test_a_table_of_runs(self):
+        table, root = self.path("table"), self.path("root")
+        with open(table, "w") as f:
+            f.write("# model method bits seed options\n")
+            for bits in 2, 3:
+                f.write("%s rtn %d 1 --sequences 2 --length 32\n" % (helpers.MODEL, bits))
+        said = self.slurm("bash", os.path.join(SLURM, "reproduce"), table, root, helpers.CALIBRATION, helpers.HELDOUT,
+                          "--ntasks-per-node=1", "--output=%s/%%a.log" % root)
+        job = said.rsplit("report job ", 1)[1].split()[0]
+        self.wait(job, "no report", lambda: self.state(job) <= {"COMPLETED", "FAILED"})
+        with open(os.path.join(root, "report.txt")) as f:
+            rows = [line.split() for line in f][1:]
+        self.assertEqual([row[1:4] for row in rows], [["rtn", "2", "1"], ["rtn", "3", "1"]])
+        self.assertGreater(float(rows[0][4]), float(rows[1][4]))  # fewer bits, more perplexity
+        self.assertGreater(float(rows[1][4]), 1)
+
+    def test_what_submit_asks_for(self):
+        def asked(**site):
+            words = self.slurm("bash", os.path.join(SLURM, "submit"), "--print", helpers.MODEL, helpers.CALIBRATION,
+                               "out", *OPTIONS, SNRQ_RANKS_PER_NODE="2", SNRQ_CPUS_PER_RANK="1", **site)
+            return dict(word.lstrip("-").split("=") for word in words.split() if word.startswith("--") and "=" in word)
+        plain = asked()
+        self.assertEqual((plain["nodes"], plain["ntasks-per-node"]), ("1", "2"))
+        self.assertTrue(150 < int(plain["mem"].rstrip("M")) < 300)
+        self.assertTrue(10 <= int(plain["time"]) < 20)
+        with self.assertRaisesRegex(AssertionError, "take fewer --sequences"):
+            asked(SNRQ_NODE_MB="120", SNRQ_MOST_NODES="2")
+
+    def test_a_job_without_progress_gives_up(self):
+        """The last of three restarts that found the same blocks."""
+        out = self.path("out")
+        os.mkdir(out)
+        with open(os.path.join(out, "slurm.restarts"), "w") as f:
+            f.write("0 2\n")
+        script = ("here=%s; . $here/job.sh; . $here/site.sh; SLURM_RESTART_COUNT=3; check_progress %s" % (SLURM, out))
+        done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], env=self.environment, check=False, timeout=20,
+                              stderr=subprocess.PIPE, universal_newlines=True)
+        self.assertEqual(done.returncode, 70)
+        self.assertIn("no block was finished in 3 restarts", done.stderr)
+
+    def test_zz_time_limit(self):
+        """The last by name: this job ran beside all others."""
+        self.wait(self.long_job, "no signal", lambda: "asked to stop" in self.log(self.long))
+        os.kill(self.long_rank, signal.SIGCONT)
+        self.wait_for_end(self.long_job, self.long)
+        log = self.log(self.long)
+        for words in ("asked to stop", "exit code 75", "requeued", "start 1,", "replayed", "exit code 0"):
+            self.assertIn(words, log)
+        self.assertEqual(helpers.weights(self.long), self.expected)
+
+
+if __name__ == "__main__":
+    helpers.main()
