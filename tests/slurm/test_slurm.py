@@ -32,7 +32,7 @@ class Slurm(helpers.Test):
         if started.returncode != 0:
             raise RuntimeError(started.stderr)
         cls.environment = dict(helpers.environment(1), SLURM_CONF=os.path.join(cls.box, "slurm.conf"),
-                               SNRQ=shutil.which("snrq") or os.environ["SNRQ"], SNRQ_BIND="none",
+                               SNRQ=os.environ.get("SNRQ") or shutil.which("snrq"), SNRQ_BIND="none",
                                SNRQ_SITE=os.path.join(SLURM, "site.sh"))
         # Slurm looks at time limits every half minute. This job waits for its own beside the others: it is held.
         cls.long = os.path.join(cls.common, "long")
