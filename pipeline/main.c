@@ -78,7 +78,7 @@ static snrq_status parse_and_run(const snrq_context *context, int argc, char **a
 static void settle_memory(void)
 {
 #ifdef __GLIBC__
-    mallopt(M_MMAP_THRESHOLD, 8 << 20);
+    mallopt(M_MMAP_THRESHOLD, 2 << 20);
     mallopt(M_TRIM_THRESHOLD, 32 << 20);
 #endif
 }

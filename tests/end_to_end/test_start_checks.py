@@ -72,7 +72,7 @@ class StartChecks(helpers.Test):
     def test_predicted_memory(self):
         """Of a run large enough that its data count, not its libraries."""
         out = self.path("out")
-        more = "--sequences 128 --length 128 --method gptq".split()
+        more = "--sequences 256 --length 128 --method gptq".split()
         result = start(out, *more, ranks=2)
         self.assertEqual(result.code, 0, result)
         predicted = float(re.search(r"about (\d+) MB per rank", result.stderr).group(1))
