@@ -133,14 +133,20 @@ SNRQ_INLINE snrq_int_lanes snrq_keep_cheapest(snrq_beam_shape s, bool first, snr
     return snrq_beam_highest(s, worst);
 }
 
-SNRQ_INLINE void snrq_select_extensions(snrq_beam_shape s, snrq_extensions *e)
+/* bound: what a third level costs at least. It is a step behind the nearest. */
+SNRQ_INLINE void snrq_bound_third(snrq_beam_shape s, const snrq_extensions *e, snrq_lanes *bound)
 {
-    snrq_lanes bound[SNRQ_MAX_VECTORS];
-    for (int v = 0; v < s.vectors; v++) { /* the third nearest level is a step behind the nearest */
+    for (int v = 0; v < s.vectors; v++) {
         snrq_lanes miss = e->value[v] - e->kept_level[v];
         bound[v] = snrq_extension_cost(e, v, snrq_lanes_max(miss, -miss) + 1.0f);
     }
-    snrq_int_lanes worst = snrq_keep_cheapest(s, true, e);
+}
+
+/* Keeps the K cheapest of all extensions, when those of the nearest two levels are known: worst is
+ * what snrq_keep_cheapest returned for them, bound the costs of the third nearest at least. */
+SNRQ_INLINE void snrq_keep_more(snrq_beam_shape s, const snrq_lanes *bound, snrq_int_lanes worst,
+                                snrq_extensions *e)
+{
     for (;;) {
         bool more = false;
         for (int v = 0; v < s.vectors; v++)
@@ -148,45 +154,73 @@ SNRQ_INLINE void snrq_select_extensions(snrq_beam_shape s, snrq_extensions *e)
                 snrq_int_lanes_less((snrq_int_lanes)bound[v], worst & ~snrq_beam_last(s)));
         if (__builtin_expect(!more, 1)) return;
         snrq_find_next(s, e);
-        for (int v = 0; v < s.vectors; v++) bound[v] = e->next[v];
+        bound = e->next;
         worst = snrq_keep_cheapest(s, false, e);
     }
 }
 
-/* Decides a column for the rows of group `group`. costs [P]; y, level, from [SNRQ_STRIP][P]: y of
- * the strip's columns to come is updated with what this one feeds back by u [SNRQ_STRIP]. */
-SNRQ_INLINE void snrq_beam_decide(snrq_beam_shape s, const snrq_beam_column *column, int group,
-                                  const float *u, snrq_lanes *costs, snrq_lanes *y,
-                                  snrq_lanes *level, snrq_int_lanes *from)
+/* What some rows round in a column. */
+SNRQ_INLINE void snrq_start_extensions(snrq_beam_shape s, const snrq_beam_column *column, int group,
+                                       const snrq_lanes *costs, const snrq_lanes *y,
+                                       snrq_extensions *e)
+{
+    int row = group * s.rows, first = group * s.vectors;
+    snrq_lanes steps = snrq_lanes_spread(column->steps + row, s.rows);
+    e->weight = snrq_lanes_spread(column->weight + row, s.rows);
+    e->lowest = snrq_lanes_spread(column->lowest + row, s.rows);
+    e->highest = e->lowest + column->top;
+    for (int v = 0; v < s.vectors; v++) {
+        e->value[v] = y[column->at * s.slots + first + v] * steps;
+        e->cost[v] = costs[first + v];
+    }
+}
+
+/* Makes the extensions that are kept the beams: y of the strip's columns to come goes with them,
+ * and takes what this column feeds back. */
+SNRQ_INLINE void snrq_take_extensions(snrq_beam_shape s, const snrq_beam_column *column, int group,
+                                      const float *u, const snrq_extensions *e, snrq_lanes *costs,
+                                      snrq_lanes *y, snrq_lanes *level, snrq_int_lanes *from)
 {
     int row = group * s.rows, first = group * s.vectors, now = column->at * s.slots + first;
-    snrq_extensions e;
-    e.weight = snrq_lanes_spread(column->weight + row, s.rows);
-    e.lowest = snrq_lanes_spread(column->lowest + row, s.rows);
-    e.highest = e.lowest + column->top;
     snrq_lanes scale = snrq_lanes_spread(column->scale + row, s.rows);
-    snrq_lanes steps = snrq_lanes_spread(column->steps + row, s.rows);
     snrq_lanes target = snrq_lanes_spread(column->target + row, s.rows);
     for (int v = 0; v < s.vectors; v++) {
-        e.value[v] = y[now + v] * steps;
-        e.cost[v] = costs[first + v];
-    }
-    snrq_extend(s, &e);
-    snrq_select_extensions(s, &e);
-    for (int v = 0; v < s.vectors; v++) {
-        costs[first + v] = e.kept[v];
-        level[now + v] = e.kept_level[v];
-        from[now + v] = e.from[v];
+        costs[first + v] = e->kept[v];
+        level[now + v] = e->kept_level[v];
+        from[now + v] = e->from[v];
     }
     for (int i = 0; i < column->at; i++) {
         snrq_lanes before[SNRQ_MAX_VECTORS];
         for (int v = 0; v < s.vectors; v++) before[v] = y[i * s.slots + first + v];
         for (int v = 0; v < s.vectors; v++) {
-            snrq_lanes error = target - scale * e.kept_level[v];
+            snrq_lanes error = target - scale * e->kept_level[v];
             y[i * s.slots + first + v] =
-                snrq_lanes_madd(error, snrq_lanes_all(u[i]), snrq_beam_pick(s, before, e.from[v]));
+                snrq_lanes_madd(error, snrq_lanes_all(u[i]), snrq_beam_pick(s, before, e->from[v]));
         }
     }
+}
+
+/* So many groups of rows decide a column side by side: one alone is a chain of instructions that
+ * wait for each other. */
+enum { SNRQ_ABREAST = 2 };
+
+/* Decides a column for the rows of SNRQ_ABREAST groups from `group` on. costs [P]; y, level, from
+ * [SNRQ_STRIP][P]; u [SNRQ_STRIP]. */
+SNRQ_INLINE void snrq_beam_decide(snrq_beam_shape s, const snrq_beam_column *column, int group,
+                                  const float *u, snrq_lanes *costs, snrq_lanes *y,
+                                  snrq_lanes *level, snrq_int_lanes *from)
+{
+    snrq_extensions e[SNRQ_ABREAST];
+    snrq_lanes bound[SNRQ_ABREAST][SNRQ_MAX_VECTORS];
+    snrq_int_lanes worst[SNRQ_ABREAST];
+    for (int i = 0; i < SNRQ_ABREAST; i++)
+        snrq_start_extensions(s, column, group + i, costs, y, &e[i]);
+    for (int i = 0; i < SNRQ_ABREAST; i++) snrq_extend(s, &e[i]);
+    for (int i = 0; i < SNRQ_ABREAST; i++) snrq_bound_third(s, &e[i], bound[i]);
+    for (int i = 0; i < SNRQ_ABREAST; i++) worst[i] = snrq_keep_cheapest(s, true, &e[i]);
+    for (int i = 0; i < SNRQ_ABREAST; i++) snrq_keep_more(s, bound[i], worst[i], &e[i]);
+    for (int i = 0; i < SNRQ_ABREAST; i++)
+        snrq_take_extensions(s, column, group + i, u, &e[i], costs, y, level, from);
 }
 
 #endif
