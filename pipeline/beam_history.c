@@ -58,7 +58,7 @@ void snrq_beam_history_free(snrq_beam_history *h)
     *h = (snrq_beam_history){0};
 }
 
-/* Marks the ancestors of the beams to come. */
+/* Marks the ancestors of the beams to come; node 0 takes what others do not mark. */
 static void mark(snrq_beam_history *h, const uint8_t *restrict parents, int stride)
 {
     const int32_t *parent_of = h->parents, first = h->first[0], end = h->first[h->layers];
@@ -67,7 +67,7 @@ static void mark(snrq_beam_history *h, const uint8_t *restrict parents, int stri
     memset(kept, 0, (size_t)end);
     for (int r = 0; r < LANES; r++)
         for (int k = 0; k < width; k++) newest[r * width + parents[r * stride + k]] = 1;
-    for (int32_t i = end - 1; i >= first; i--) kept[parent_of[i]] |= kept[i];
+    for (int32_t i = end - 1; i >= first; i--) kept[parent_of[i] & -(int32_t)kept[i]] = 1;
 }
 
 static void write_settled(const snrq_beam_history *h, int32_t i, int64_t begin,
@@ -148,6 +148,8 @@ snrq_status snrq_beam_history_push(snrq_beam_history *h, const uint8_t *parents,
         settle(h, settled);
         compact(h);
     }
+    for (int64_t c = 0; c < STRIP; c++)
+        __builtin_prefetch(settled->errors + (settled->decided - STRIP + c) * LANES, 1);
     int32_t begin = h->first[h->layers];
     for (int r = 0; r < LANES; r++)
         for (int k = 0; k < h->width; k++) {
