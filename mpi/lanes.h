@@ -269,6 +269,18 @@ static inline snrq_int_lanes snrq_int_lanes_select(snrq_mask mask, snrq_int_lane
     return (snrq_int_lanes)snrq_lanes_select(mask, (snrq_lanes)yes, (snrq_lanes)no);
 }
 
+/* The higher of both where the mask says so, elsewhere the lower. */
+static inline snrq_int_lanes snrq_int_lanes_order(snrq_mask higher, snrq_int_lanes a,
+                                                  snrq_int_lanes b)
+{
+#ifdef __AVX512F__
+    return (snrq_int_lanes)_mm512_mask_max_epi32((__m512i)snrq_int_lanes_min(a, b), higher,
+                                                 (__m512i)a, (__m512i)b);
+#else
+    return snrq_int_lanes_select(higher, snrq_int_lanes_max(a, b), snrq_int_lanes_min(a, b));
+#endif
+}
+
 /* Whole numbers from 0 to 255. */
 static inline snrq_byte_lanes snrq_lanes_to_bytes(snrq_lanes x)
 {

@@ -256,7 +256,7 @@ SNRQ_INLINE snrq_status search_strip(snrq_beam_shape shape, const strip *s)
     for (int64_t c = s->end - 1; c >= s->begin; c--) {
         snrq_beam_column now = load_column(s, c);
         const float *u = snrq_panel_strip(s->panel, s->panel->u, s->begin, c);
-        for (int group = 0; group < LANES / shape.rows; group += SNRQ_ABREAST)
+        for (int group = 0; group < LANES / shape.rows; group += 2)
             snrq_beam_decide(shape, &now, group, u, x->costs, x->y, x->level, x->from);
     }
     store_costs(shape, s);

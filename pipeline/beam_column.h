@@ -144,7 +144,7 @@ SNRQ_INLINE void snrq_bound_third(snrq_beam_shape s, const snrq_extensions *e, s
 
 /* Keeps the K cheapest of all extensions, when those of the nearest two levels are known: worst is
  * what snrq_keep_cheapest returned for them, bound the costs of the third nearest at least. */
-SNRQ_INLINE void snrq_keep_more(snrq_beam_shape s, const snrq_lanes *bound, snrq_int_lanes worst,
+SNRQ_INLINE void snrq_keep_more(snrq_beam_shape s, snrq_lanes *bound, snrq_int_lanes worst,
                                 snrq_extensions *e)
 {
     for (;;) {
@@ -154,7 +154,7 @@ SNRQ_INLINE void snrq_keep_more(snrq_beam_shape s, const snrq_lanes *bound, snrq
                 snrq_int_lanes_less((snrq_int_lanes)bound[v], worst & ~snrq_beam_last(s)));
         if (__builtin_expect(!more, 1)) return;
         snrq_find_next(s, e);
-        bound = e->next;
+        for (int v = 0; v < s.vectors; v++) bound[v] = e->next[v];
         worst = snrq_keep_cheapest(s, false, e);
     }
 }
@@ -200,27 +200,27 @@ SNRQ_INLINE void snrq_take_extensions(snrq_beam_shape s, const snrq_beam_column 
     }
 }
 
-/* So many groups of rows decide a column side by side: one alone is a chain of instructions that
- * wait for each other. */
-enum { SNRQ_ABREAST = 2 };
-
-/* Decides a column for the rows of SNRQ_ABREAST groups from `group` on. costs [P]; y, level, from
- * [SNRQ_STRIP][P]; u [SNRQ_STRIP]. */
+/* Decides a column for the rows of groups `group` and the next one, side by side: one alone is a
+ * chain of instructions that wait for each other. costs [P]; y, level, from [SNRQ_STRIP][P]; u
+ * [SNRQ_STRIP]. */
 SNRQ_INLINE void snrq_beam_decide(snrq_beam_shape s, const snrq_beam_column *column, int group,
                                   const float *u, snrq_lanes *costs, snrq_lanes *y,
                                   snrq_lanes *level, snrq_int_lanes *from)
 {
-    snrq_extensions e[SNRQ_ABREAST];
-    snrq_lanes bound[SNRQ_ABREAST][SNRQ_MAX_VECTORS];
-    snrq_int_lanes worst[SNRQ_ABREAST];
-    for (int i = 0; i < SNRQ_ABREAST; i++)
-        snrq_start_extensions(s, column, group + i, costs, y, &e[i]);
-    for (int i = 0; i < SNRQ_ABREAST; i++) snrq_extend(s, &e[i]);
-    for (int i = 0; i < SNRQ_ABREAST; i++) snrq_bound_third(s, &e[i], bound[i]);
-    for (int i = 0; i < SNRQ_ABREAST; i++) worst[i] = snrq_keep_cheapest(s, true, &e[i]);
-    for (int i = 0; i < SNRQ_ABREAST; i++) snrq_keep_more(s, bound[i], worst[i], &e[i]);
-    for (int i = 0; i < SNRQ_ABREAST; i++)
-        snrq_take_extensions(s, column, group + i, u, &e[i], costs, y, level, from);
+    snrq_extensions one, other;
+    snrq_lanes one_bound[SNRQ_MAX_VECTORS], other_bound[SNRQ_MAX_VECTORS];
+    snrq_start_extensions(s, column, group, costs, y, &one);
+    snrq_start_extensions(s, column, group + 1, costs, y, &other);
+    snrq_extend(s, &one);
+    snrq_extend(s, &other);
+    snrq_bound_third(s, &one, one_bound);
+    snrq_bound_third(s, &other, other_bound);
+    snrq_int_lanes one_worst = snrq_keep_cheapest(s, true, &one);
+    snrq_int_lanes other_worst = snrq_keep_cheapest(s, true, &other);
+    snrq_keep_more(s, one_bound, one_worst, &one);
+    snrq_keep_more(s, other_bound, other_worst, &other);
+    snrq_take_extensions(s, column, group, u, &one, costs, y, level, from);
+    snrq_take_extensions(s, column, group + 1, u, &other, costs, y, level, from);
 }
 
 #endif

@@ -107,9 +107,8 @@ SNRQ_INLINE void snrq_beam_sort_step(snrq_beam_shape s, int run, int distance, b
         snrq_int_lanes slot = snrq_beam_lane_numbers(v) / s.rows;
         snrq_int_lanes upper = (slot & distance) == 0, up = (slot & run) == 0;
         snrq_int_lanes other = snrq_beam_exchange(key[v], distance * s.rows);
-        snrq_mask low = snrq_int_lanes_equal(upper, descending ? ~up : up);
-        key[v] = snrq_int_lanes_select(low, snrq_int_lanes_min(key[v], other),
-                                       snrq_int_lanes_max(key[v], other));
+        snrq_mask higher = snrq_int_lanes_equal(upper, descending ? up : ~up);
+        key[v] = snrq_int_lanes_order(higher, key[v], other);
     }
 }
 
