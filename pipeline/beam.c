@@ -298,11 +298,12 @@ snrq_status snrq_beams_tile(snrq_beams *b, snrq_tile *t, const snrq_panel *p, sn
 {
     strip s = {.beams = b, .tile = t, .panel = p, .scratch = x};
     snrq_tile_begin(t, p, p->begin + p->width + LATE);
-    for (s.lane = 0; s.lane < SNRQ_TILE_ROWS; s.lane += LANES)
+    for (int64_t pair = 0; pair < SNRQ_TILE_ROWS; pair += 2 * LANES)
         for (s.begin = (p->width - 1) / STRIP * STRIP; s.begin >= 0; s.begin -= STRIP) {
             s.end = s.begin + STRIP < p->width ? s.begin + STRIP : p->width;
-            snrq_tile_bring_in_rows(t, p, s.begin, s.end, s.lane);
-            SNRQ_TRY(search_rows(&s));
+            snrq_tile_bring_in_pair(t, p, s.begin, s.end, pair);
+            for (s.lane = pair; s.lane < pair + 2 * LANES; s.lane += LANES)
+                SNRQ_TRY(search_rows(&s));
         }
     return SNRQ_OK;
 }

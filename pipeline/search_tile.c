@@ -35,12 +35,13 @@ static inline __attribute__((always_inline)) void add_product(int vectors, int c
 }
 
 /* y [SNRQ_STRIP][rows] += errors u: u [depth][SNRQ_STRIP], errors [vectors][depth][SNRQ_LANES]; all
- * rows of a tile, or one vector of them. */
+ * rows of a tile, or a pair of vectors of them. */
 static void feed_back(int vectors, int64_t depth, const float *u, const float *errors,
                       int64_t stride, float *y)
 {
-    if (vectors == 1) {
-        add_product(1, SNRQ_STRIP, depth, u, errors, stride, y);
+    if (vectors == 2) {
+        for (int c = 0; c < SNRQ_STRIP; c += SNRQ_LANES / 2)
+            add_product(2, SNRQ_LANES / 2, depth, u + c, errors, stride, y + c * ROWS);
         return;
     }
     for (int c = 0; c < SNRQ_STRIP; c += 4)
@@ -103,9 +104,9 @@ void snrq_tile_bring_in(const snrq_tile *t, const snrq_panel *p, int64_t begin, 
                  t->shift);
 }
 
-void snrq_tile_bring_in_rows(const snrq_tile *t, const snrq_panel *p, int64_t begin, int64_t end,
+void snrq_tile_bring_in_pair(const snrq_tile *t, const snrq_panel *p, int64_t begin, int64_t end,
                              int64_t lane)
 {
-    bring_in(1, t, p, p->u, t->errors + lane * t->rows->columns, p->begin + end, t->near, begin,
+    bring_in(2, t, p, p->u, t->errors + lane * t->rows->columns, p->begin + end, t->near, begin,
              end, t->y + lane);
 }

@@ -18,7 +18,7 @@
 
 enum { SNRQ_STRIP = SNRQ_LANES }; /* so that a strip's columns fill a vector, too */
 _Static_assert(SNRQ_BLOCK % SNRQ_STRIP == 0, "a panel is whole strips");
-_Static_assert(SNRQ_TILE_ROWS % SNRQ_LANES == 0, "a tile is whole vectors");
+_Static_assert(SNRQ_TILE_ROWS % (2 * SNRQ_LANES) == 0, "a tile is whole pairs of vectors");
 
 /* A column panel of U_ij = L_ij / L_jj (i > j, else 0) with what belongs to it, cut into strips.
  * Zero rows at the end let a last, narrower strip need no care. */
@@ -68,8 +68,8 @@ void snrq_tile_begin(snrq_tile *tile, const snrq_panel *panel, int64_t near);
 
 /* Brings the near columns from `end` of the panel on into y and shift of the strip at `begin`. */
 void snrq_tile_bring_in(const snrq_tile *tile, const snrq_panel *panel, int64_t begin, int64_t end);
-/* The same for y of SNRQ_LANES rows from `lane` on. */
-void snrq_tile_bring_in_rows(const snrq_tile *tile, const snrq_panel *panel, int64_t begin,
+/* The same for y of the two vectors of rows from `lane` on. */
+void snrq_tile_bring_in_pair(const snrq_tile *tile, const snrq_panel *panel, int64_t begin,
                              int64_t end, int64_t lane);
 
 /* Rounds the rows of a tile greedily in a panel: errors, codes and costs of the rows are written.
