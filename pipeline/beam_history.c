@@ -48,7 +48,7 @@ snrq_status snrq_beam_history_create(int width, snrq_beam_history *out)
 {
     *out = (snrq_beam_history){.width = width};
     SNRQ_TRY(grow_layers(out, 8));
-    return grow_nodes(out, 1 + 3 * LANES * width);
+    return grow_nodes(out, 1 + 6 * LANES * width);
 }
 
 void snrq_beam_history_free(snrq_beam_history *h)
