@@ -18,6 +18,7 @@
 
 #include <float.h>
 #include <math.h>
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,7 +26,7 @@
 
 enum {
     BLOCK = SNRQ_PRODUCT_BLOCK,
-    SMALL_N = 512,          /* up to here one panel and small units of work, */
+    SMALL_N = 512,          /* up to here one panel, of each thread, and small units of work, */
     SMALL_TILE = BLOCK,     /* [48, 96] elements; */
     LARGE_TILE = 2 * BLOCK, /* above it large ones, [384, 192], and */
     PANELS = 2,             /* at least so many panels, so that some of the reduction is hidden, */
@@ -54,6 +55,7 @@ typedef struct gram {
     snrq_matrix *out;
     int64_t n, tokens, sequences; /* of this rank */
     int64_t chunks;               /* of this rank's sequences */
+    bool apart;                   /* threads have tables of their own */
     int64_t tile, unit_columns, panel_width, batch;
     float *a_units, *b_units;    /* [n] each: 2^-ea_i, 2^-eb_j; 0 if the norm is 0 */
     double *a_values, *b_values; /* [n] each: 2^(ea_i - 31), 2^(eb_j - 30); 0 if the norm is 0 */
@@ -94,6 +96,7 @@ static void choose_shapes(gram *g)
     int64_t width = small ? g->n : least(PANEL_ITEMS / g->n, (g->n + PANELS - 1) / PANELS);
     g->panel_width = least(width > g->tile ? snrq_product_padded(width, g->tile) : g->tile, g->n);
     g->chunks = g->sequences * chunks_of_sequence(g);
+    g->apart = small && omp_get_max_threads() > 1;
     int64_t items = chunk_tokens(g) * (padded(g->n) + padded(g->panel_width));
     g->batch = items > 0 && BATCH_ITEMS / items > 1 ? BATCH_ITEMS / items : 1;
     g->batch = least(g->batch, g->chunks);
@@ -134,13 +137,22 @@ static snrq_status check_request(const snrq_gram_request *r, const snrq_matrix *
     return SNRQ_OK;
 }
 
+static snrq_status allocate_packed(gram *g)
+{
+    size_t tokens = (size_t)(g->batch * chunk_tokens(g));
+    g->a = g->b = NULL;
+    SNRQ_TRY(snrq_allocate_scratch(tokens * (size_t)padded(g->n), sizeof(float),
+                                   "packed activations", &g->a));
+    return snrq_allocate_scratch(tokens * (size_t)padded(g->panel_width), sizeof(float),
+                                 "packed activations", &g->b);
+}
+
 static snrq_status prepare(gram *g)
 {
     const snrq_gram_request *r = g->request;
     SNRQ_TRY(check_request(r, g->out));
     choose_shapes(g);
     size_t n = (size_t)g->n, items = (size_t)(g->panel_width * g->n);
-    size_t tokens = (size_t)(g->batch * chunk_tokens(g));
     SNRQ_TRY(snrq_allocate(n, sizeof(float), "Gram units", &g->a_units));
     SNRQ_TRY(snrq_allocate(n, sizeof(float), "Gram units", &g->b_units));
     SNRQ_TRY(snrq_allocate(n, sizeof(double), "Gram units", &g->a_values));
@@ -148,10 +160,7 @@ static snrq_status prepare(gram *g)
     SNRQ_TRY(snrq_allocate_scratch(items, sizeof(int64_t), "Gram panel", &g->sums[0]));
     if (g->panel_width < g->n)
         SNRQ_TRY(snrq_allocate_scratch(items, sizeof(int64_t), "Gram panel", &g->sums[1]));
-    SNRQ_TRY(snrq_allocate_scratch(tokens * (size_t)padded(g->n), sizeof(float),
-                                   "packed activations", &g->a));
-    SNRQ_TRY(snrq_allocate_scratch(tokens * (size_t)padded(g->panel_width), sizeof(float),
-                                   "packed activations", &g->b));
+    if (!g->apart) SNRQ_TRY(allocate_packed(g));
     SNRQ_TRY(snrq_allocate((size_t)g->out->local_rows, sizeof(int32_t), "Gram rows", &g->rows));
     SNRQ_TRY(snrq_allocate(items / REDUCE_ITEMS + 1, sizeof(MPI_Request), "Gram requests",
                            &g->requests));
@@ -246,10 +255,21 @@ static void add_strip(gram *g, const panel *p, const float *strip, int64_t row, 
     }
 }
 
+/* Fetches the sums of a strip of columns while its products are computed. */
+static void fetch_sums(const gram *g, const panel *p, int64_t row, int64_t rows, int64_t column)
+{
+    int64_t line = 64 / (int64_t)sizeof *p->sums, below = g->n - p->first_row;
+    int64_t columns = least(SNRQ_PRODUCT_ROWS, p->begin + p->width - column);
+    for (int64_t j = column - p->begin; j < column - p->begin + columns; j++)
+        for (int64_t i = row - p->first_row; i < row - p->first_row + rows; i += line)
+            __builtin_prefetch(p->sums + j * below + i, 1);
+}
+
 /* Adds chunk number `index` of a batch to rows [row, row + rows) and columns [begin, end). */
 static void add_chunk(gram *g, const panel *p, int64_t first, int64_t index, int64_t row,
                       int64_t rows, int64_t begin, int64_t end)
 {
+    const int64_t width = SNRQ_PRODUCT_COLUMNS;
     const double *scale = g->request->scale;
     chunk c = chunk_at(g, first + index);
     const float *a =
@@ -258,19 +278,25 @@ static void add_chunk(gram *g, const panel *p, int64_t first, int64_t index, int
         g->b + index * chunk_tokens(g) * padded(g->panel_width) + (begin - p->begin) * c.tokens;
     float strip[SNRQ_PRODUCT_ROWS * LARGE_TILE];
     for (int64_t column = begin; column < end; column += SNRQ_PRODUCT_ROWS) {
-        /* Of a symmetric G, whole strips of rows above the diagonal are left out. */
+        /* Of a symmetric G, what is above the diagonal is left out in half strips of rows. */
         int64_t above = g->request->symmetric && column > row ? column - row : 0;
-        above = least(above, rows - 1) / SNRQ_PRODUCT_COLUMNS * SNRQ_PRODUCT_COLUMNS;
-        snrq_product_run(
-            &(snrq_product){.rows = SNRQ_PRODUCT_ROWS,
-                            .columns = snrq_product_padded(rows - above, SNRQ_PRODUCT_COLUMNS),
-                            .depth = c.tokens,
-                            .a = b + (column - begin) * c.tokens,
-                            .b = a + above * c.tokens,
-                            .a_step = SNRQ_PRODUCT_ROWS,
-                            .b_stride = c.tokens * SNRQ_PRODUCT_COLUMNS,
-                            .c = strip,
-                            .ldc = LARGE_TILE});
+        above = least(above, rows - 1) / (width / 2) * (width / 2);
+        int64_t half = above % width, whole = above + half;
+        snrq_product product = {.rows = SNRQ_PRODUCT_ROWS,
+                                .columns = half,
+                                .depth = c.tokens,
+                                .a = b + (column - begin) * c.tokens,
+                                .b = a + (above - half) * c.tokens + half,
+                                .a_step = SNRQ_PRODUCT_ROWS,
+                                .b_stride = c.tokens * width,
+                                .c = strip,
+                                .ldc = LARGE_TILE};
+        fetch_sums(g, p, row + above, rows - above, column);
+        snrq_product_run(&product);
+        product.columns = rows > whole ? snrq_product_padded(rows - whole, width) : 0;
+        product.b = a + whole * c.tokens;
+        product.c = strip + half;
+        snrq_product_run(&product);
         add_strip(g, p, strip, row + above, rows - above, column,
                   scale == NULL ? 1 : scale[c.sequence]);
     }
@@ -303,20 +329,63 @@ static snrq_status make_progress(gram *g)
                           "MPI_Testall");
 }
 
-static snrq_status compute_panel(gram *g, const panel *p)
+static int64_t panel_items(const gram *g, const panel *p)
 {
-    memset(p->sums, 0, (size_t)(p->width * (g->n - p->first_row)) * sizeof *p->sums);
-    for (int64_t first = 0; first < g->chunks; first += g->batch) {
-        add_batch(g, p, first, least(g->batch, g->chunks - first));
+    return p->width * (g->n - p->first_row);
+}
+
+/* Chunks [first, end) of this rank. */
+static snrq_status add_chunks(gram *g, const panel *p, int64_t first, int64_t end)
+{
+    memset(p->sums, 0, (size_t)panel_items(g, p) * sizeof *p->sums);
+    for (; first < end; first += g->batch) {
+        add_batch(g, p, first, least(g->batch, end - first));
         SNRQ_TRY(make_progress(g));
     }
     return SNRQ_OK;
 }
 
+/* A small panel: every thread adds up chunks of its own in a table of its own. To share one would
+ * mean to wait for each other after every batch. */
+static snrq_status compute_apart(gram *g, const panel *p)
+{
+    snrq_status worst = SNRQ_OK;
+    memset(p->sums, 0, (size_t)panel_items(g, p) * sizeof *p->sums);
+#pragma omp parallel
+    {
+        snrq_range mine = snrq_share(g->chunks, 1, omp_get_num_threads(), omp_get_thread_num());
+        gram own = *g;
+        panel part = *p;
+        part.sums = NULL;
+        snrq_status status = allocate_packed(&own);
+        if (status == SNRQ_OK)
+            status = snrq_allocate_scratch((size_t)panel_items(g, p), sizeof *part.sums,
+                                           "Gram panel", &part.sums);
+        if (status == SNRQ_OK) status = add_chunks(&own, &part, mine.begin, mine.end);
+#pragma omp critical(snrq_gram_apart)
+        {
+            if (status != SNRQ_OK) worst = status;
+            for (int64_t i = 0; status == SNRQ_OK && i < panel_items(g, p); i++)
+                p->sums[i] += part.sums[i];
+            g->bad_column = least(g->bad_column, own.bad_column);
+        }
+        free(part.sums);
+        free(own.b);
+        free(own.a);
+    }
+    if (worst != SNRQ_OK) return snrq_fail(worst, "Gram sums: out of memory");
+    return SNRQ_OK;
+}
+
+static snrq_status compute_panel(gram *g, const panel *p)
+{
+    return g->apart ? compute_apart(g, p) : add_chunks(g, p, 0, g->chunks);
+}
+
 static snrq_status start_reduction(gram *g, const panel *p)
 {
     const snrq_context *c = g->out->grid->context;
-    int64_t items = p->width * (g->n - p->first_row);
+    int64_t items = panel_items(g, p);
     for (int64_t at = 0; at < items && c->size > 1; at += REDUCE_ITEMS) {
         SNRQ_TRY(snrq_mpi_check(MPI_Iallreduce(MPI_IN_PLACE, p->sums + at,
                                                (int)least(REDUCE_ITEMS, items - at), MPI_INT64_T,

@@ -56,6 +56,18 @@ static void sum_tile(int64_t depth, const float *a, int64_t step, const float *b
 #endif
 }
 
+/* The left half of a tile. */
+static void sum_half_tile(const snrq_product *p, const float *a, const float *b, float *c)
+{
+#ifdef __AVX512F__
+    sum_part(ROWS, VECTORS / 2, p->depth, a, p->a_step, b, p->add, c, p->ldc);
+#else
+    for (int r = 0; r < ROWS; r += ROWS / 2)
+        sum_part(ROWS / 2, VECTORS / 2, p->depth, a + r, p->a_step, b, p->add, c + r * p->ldc,
+                 p->ldc);
+#endif
+}
+
 /* A tile at the end of C, of which only a part is there. */
 static void sum_last_tile(const snrq_product *p, const float *a, const float *b, int64_t rows,
                           int64_t columns, float *c)
@@ -78,6 +90,8 @@ void snrq_product_run(const snrq_product *p)
             int64_t rows = p->rows - r, columns = p->columns - j;
             if (rows >= ROWS && columns >= COLUMNS)
                 sum_tile(p->depth, a, p->a_step, b, p->add, c, p->ldc);
+            else if (rows >= ROWS && columns == COLUMNS / 2)
+                sum_half_tile(p, a, b, c);
             else
                 sum_last_tile(p, a, b, rows < ROWS ? rows : ROWS,
                               columns < COLUMNS ? columns : COLUMNS, c);
