@@ -181,50 +181,73 @@ static chunk chunk_at(const gram *g, int64_t index)
     return (chunk){index / chunks_of_sequence(g), token, least(CHUNK_TOKENS, g->tokens - token)};
 }
 
-/* out [BLOCK / strip][tokens][strip] <- columns [column, column + BLOCK) of (x - minus) times
- * units, as far as there are any. */
-static inline __attribute__((always_inline)) void pack(int strip, const snrq_activations *x,
-                                                       const snrq_activations *minus,
-                                                       const float *units, chunk c, int64_t column,
-                                                       float *out)
+/* Tokens of a block of columns, times units, before they are cut into strips. */
+typedef float staged[PACK_TOKENS][BLOCK];
+
+/* rows <- columns [column, column + count) of (x - minus) times units, of `tokens` tokens. */
+static inline __attribute__((always_inline)) void
+stage(const snrq_activations *x, const snrq_activations *minus, const float *units, int64_t token,
+      int64_t tokens, int64_t column, int64_t count, staged rows)
 {
-    int64_t count = least(BLOCK, x->columns - column);
-    float rows[PACK_TOKENS][BLOCK] = {0};
-    for (int64_t first = 0; first < c.tokens; first += PACK_TOKENS) {
-        int64_t tokens = least(PACK_TOKENS, c.tokens - first);
-        for (int64_t t = 0; t < tokens; t++) {
-            int64_t token = c.sequence * x->tokens + c.token + first + t;
-            const float *from = x->data + token * x->columns + column;
-            const float *less = minus == NULL ? NULL : minus->data + token * x->columns + column;
-            if (less == NULL)
-                for (int64_t j = 0; j < count; j++) rows[t][j] = from[j] * units[column + j];
-            else
-                for (int64_t j = 0; j < count; j++)
-                    rows[t][j] = (from[j] - less[j]) * units[column + j];
-        }
-        for (int k = 0; k < BLOCK; k += strip)
-            for (int64_t t = 0; t < tokens; t++)
-                memcpy(out + k * c.tokens + (first + t) * strip, rows[t] + k,
-                       (size_t)strip * sizeof *out);
+    for (int64_t t = 0; t < tokens; t++) {
+        const float *from = x->data + (token + t) * x->columns + column;
+        const float *less = minus == NULL ? NULL : minus->data + (token + t) * x->columns + column;
+        if (less == NULL)
+            for (int64_t j = 0; j < count; j++) rows[t][j] = from[j] * units[column + j];
+        else
+            for (int64_t j = 0; j < count; j++)
+                rows[t][j] = (from[j] - less[j]) * units[column + j];
     }
 }
 
-/* Packs chunks [first, first + count): the panel's rows of A and columns of B. */
+/* out [BLOCK / strip][depth][strip], from step `first` of depth on. */
+static inline __attribute__((always_inline)) void cut(int strip, staged rows, int64_t tokens,
+                                                      int64_t first, int64_t depth, float *out)
+{
+    for (int k = 0; k < BLOCK; k += strip)
+        for (int64_t t = 0; t < tokens; t++)
+            memcpy(out + k * depth + (first + t) * strip, rows[t] + k, (size_t)strip * sizeof *out);
+}
+
+/* Packs columns [column, column + BLOCK), as far as there are any, for A and for B, where not NULL.
+ */
+static void pack(const snrq_activations *x, const snrq_activations *minus, const float *units,
+                 chunk c, int64_t column, float *a, float *b)
+{
+    int64_t count = least(BLOCK, x->columns - column);
+    staged rows = {0};
+    for (int64_t first = 0; first < c.tokens; first += PACK_TOKENS) {
+        int64_t tokens = least(PACK_TOKENS, c.tokens - first);
+        int64_t token = c.sequence * x->tokens + c.token + first;
+        if (count == BLOCK)
+            stage(x, minus, units, token, tokens, column, BLOCK, rows);
+        else
+            stage(x, minus, units, token, tokens, column, count, rows);
+        if (a != NULL) cut(SNRQ_PRODUCT_COLUMNS, rows, tokens, first, c.tokens, a);
+        if (b != NULL) cut(SNRQ_PRODUCT_ROWS, rows, tokens, first, c.tokens, b);
+    }
+}
+
+/* Packs chunks [first, first + count): the panel's rows of A and columns of B; together, where the
+ * latter are the first of the former. */
 static void pack_batch(const gram *g, const panel *p, int64_t first, int64_t count)
 {
     const snrq_gram_request *r = g->request;
     int64_t a_blocks = padded(g->n - p->first_row) / BLOCK, b_blocks = padded(p->width) / BLOCK;
-    int64_t blocks = a_blocks + b_blocks;
+    bool together = r->symmetric && r->a_norms == r->b_norms;
+    int64_t blocks = a_blocks + (together ? 0 : b_blocks);
 #pragma omp parallel for schedule(static)
     for (int64_t unit = 0; unit < count * blocks; unit++) {
-        int64_t index = unit / blocks, at = unit % blocks * BLOCK, b_at = at - a_blocks * BLOCK;
+        int64_t index = unit / blocks, at = unit % blocks;
+        int64_t b_at = together ? at : at - a_blocks;
         chunk c = chunk_at(g, first + index);
-        if (b_at < 0)
-            pack(SNRQ_PRODUCT_COLUMNS, r->a, r->a_minus, g->a_units, c, p->first_row + at,
-                 g->a + index * chunk_tokens(g) * padded(g->n) + at * c.tokens);
+        float *a = g->a + index * chunk_tokens(g) * padded(g->n) + at * BLOCK * c.tokens;
+        float *b = g->b + index * chunk_tokens(g) * padded(g->panel_width);
+        b = b_at >= 0 && b_at < b_blocks ? b + b_at * BLOCK * c.tokens : NULL;
+        if (at < a_blocks)
+            pack(r->a, r->a_minus, g->a_units, c, p->first_row + at * BLOCK, a, b);
         else
-            pack(SNRQ_PRODUCT_ROWS, r->b, r->b_minus, g->b_units, c, p->begin + b_at,
-                 g->b + index * chunk_tokens(g) * padded(g->panel_width) + b_at * c.tokens);
+            pack(r->b, r->b_minus, g->b_units, c, p->begin + b_at * BLOCK, NULL, b);
     }
 }
 
