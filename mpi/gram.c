@@ -102,6 +102,17 @@ static void choose_shapes(gram *g)
     g->batch = least(g->batch, g->chunks);
 }
 
+int64_t snrq_gram_bytes(int64_t columns, int64_t tokens, int64_t sequences)
+{
+    gram g = {.n = columns, .tokens = tokens, .sequences = sequences};
+    choose_shapes(&g);
+    int64_t table = g.panel_width * g.n * (int64_t)sizeof(int64_t);
+    int64_t packed =
+        g.batch * chunk_tokens(&g) * (padded(g.n) + padded(g.panel_width)) * (int64_t)sizeof(float);
+    if (g.apart) return table + omp_get_max_threads() * (table + packed);
+    return table * (g.panel_width < g.n ? 2 : 1) + packed;
+}
+
 static snrq_status choose_units(int64_t n, const double *norms, int bits, float *units,
                                 double *values)
 {

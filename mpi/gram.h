@@ -49,6 +49,10 @@ typedef struct snrq_gram_request {
  * or larger than the norms allow, is SNRQ_BAD_DATA and says which column. */
 snrq_status snrq_gram_reduce(const snrq_gram_request *request, snrq_matrix *out);
 
+/* Bytes that a request needs on a rank of so many sequences, besides its result: tables of sums and
+ * packed activations. Not collective. */
+int64_t snrq_gram_bytes(int64_t columns, int64_t tokens, int64_t sequences);
+
 /* Twin of snrq_gram_reduce on one rank: plain fp64 loops, out [n, n] column-major. For tests. */
 void snrq_gram_reference(const snrq_gram_request *request, double *out);
 

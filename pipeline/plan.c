@@ -65,9 +65,9 @@ static double rank_bytes(int ranks, const snrq_options *o, const snrq_model *m,
         int grid_rows = o->factor_rows, grid_columns = o->factor_columns;
         if (grid_rows == 0) snrq_grid_shape((int64_t)n, ranks, &grid_rows, &grid_columns);
         double share = 1.0 / (grid_rows * grid_columns);
-        double panels = n < 8192.0 * 1024.0 / n ? 16.0 * n * n : 128.0 * 1048576.0;
-        double packed = 4.0 * fmin((double)w->length, 1024.0) * (n + panels / (16.0 * n));
-        double gram = 8.0 * tokens * n + panels + packed + n * n * 8.0 * (1.0 + shifted) * share;
+        double gram =
+            8.0 * tokens * n + n * n * 8.0 * (1.0 + shifted) * share +
+            (double)snrq_gram_bytes(m->family.stage_columns[s], w->length, mine.end - mine.begin);
         double search = 8.0 * tokens * n + n * n * 8.0 * (2.0 + shifted) * share +
                         rows * n * (25.0 + 16.0 * shifted) +
                         16.0 * n * (double)m->family.stage_rows[s] * share;
