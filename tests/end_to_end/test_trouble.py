@@ -112,9 +112,12 @@ class Trouble(helpers.Test):
     def test_dead_inputs(self):
         def change(tensors):
             tensors["model.layers.1.input_layernorm.weight"][[7, 30]] = 0
+            tensors["model.layers.1.self_attn.k_proj.weight"][3] = 0.25
         names = ["self_attn.%s_proj" % name for name in "qkv"]
         out = self.check_warned(self.doctor(change), "dead_inputs", 1, names, (2, 40, 7),
                                 ["self_attn.q_proj + k_proj + v_proj", "2 of 40 inputs", "column 7"])
+        constant, = [e for e in self.events(out, "warning") if e["trouble"] == "constant_rows"]
+        self.assertEqual((constant["modules"], constant["first"]), ([BLOCK % 1 + names[1]], 3))
         weights = self.dequantized(out)
         for name in names:
             found = weights["model.layers.1.%s.weight" % name]
