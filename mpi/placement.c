@@ -74,6 +74,7 @@ snrq_status snrq_placement_find(const snrq_context *c, int threads, snrq_placeme
     CPU_ZERO(&node);
     *out = (snrq_placement){0};
     if (sched_getaffinity(0, sizeof mine, &mine) == 0) facts[1] = CPU_COUNT(&mine);
+    SNRQ_TRY(snrq_call_check(c, SNRQ_HERE, "compares cores"));
     SNRQ_TRY(
         snrq_mpi_check(MPI_Allreduce(&mine, &node, (int)sizeof node, MPI_BYTE, MPI_BOR, c->node),
                        "MPI_Allreduce"));
