@@ -5,6 +5,7 @@
  */
 #include "io/dtype.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 /* Checkpoints, token files and this program's own files are little-endian and are read as they are.
@@ -119,4 +120,36 @@ float snrq_round_to(snrq_dtype type, float value)
     if (type == SNRQ_F32) return value;
     if (type == SNRQ_F16) return snrq_f16_to_float(snrq_float_to_f16(value));
     return snrq_bf16_to_float(snrq_float_to_bf16(value));
+}
+
+/* NaN and infinity are the numbers whose exponent bits are all set. One loop per width without
+ * early exit becomes vector code. */
+static bool all_finite(snrq_dtype type, const unsigned char *from, size_t count)
+{
+    const uint16_t exponent = type == SNRQ_F16 ? 0x7c00u : 0x7f80u;
+    unsigned bad = 0;
+    for (size_t i = 0; type == SNRQ_F32 && i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, from + 4 * i, sizeof bits);
+        bad |= (bits & 0x7f800000u) == 0x7f800000u;
+    }
+    for (size_t i = 0; type != SNRQ_F32 && i < count; i++) {
+        uint16_t bits;
+        memcpy(&bits, from + 2 * i, sizeof bits);
+        bad |= (bits & exponent) == exponent;
+    }
+    return bad == 0;
+}
+
+size_t snrq_first_not_finite(snrq_dtype type, const void *source, size_t count)
+{
+    const size_t part = 4096, size = snrq_dtype_size(type);
+    const unsigned char *from = source;
+    for (size_t at = 0; at < count; at += part) {
+        size_t end = count - at < part ? count : at + part;
+        if (all_finite(type, from + at * size, end - at)) continue;
+        while (all_finite(type, from + at * size, 1)) at++;
+        return at;
+    }
+    return count;
 }

@@ -27,4 +27,7 @@ void snrq_widen(snrq_dtype type, const void *source, size_t count, float *out);
 /* value rounded to what `type` can hold, as float. */
 float snrq_round_to(snrq_dtype type, float value);
 
+/* Index of the first of `count` numbers that is NaN or infinite; `count` if all are finite. */
+size_t snrq_first_not_finite(snrq_dtype type, const void *source, size_t count);
+
 #endif

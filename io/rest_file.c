@@ -2,10 +2,12 @@
  * layout. */
 #include "io/rest_file.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "io/directory.h"
+#include "io/dtype.h"
 #include "io/hdf5_reader.h"
 #include "io/hdf5_writer.h"
 
@@ -14,9 +16,12 @@ static const char format_name[] = "snrq-rest";
 
 /* The element types that are kept, as safetensors and as HDF5 know them. */
 static const struct {
-    const char *dtype;
+    const char *name;
     snrq_hdf5_kind kind;
-} types[] = {{"F32", SNRQ_HDF5_F32}, {"F16", SNRQ_HDF5_F16}, {"BF16", SNRQ_HDF5_BF16}};
+    snrq_dtype dtype;
+} types[] = {{"F32", SNRQ_HDF5_F32, SNRQ_F32},
+             {"F16", SNRQ_HDF5_F16, SNRQ_F16},
+             {"BF16", SNRQ_HDF5_BF16, SNRQ_BF16}};
 enum { TYPES = sizeof types / sizeof *types };
 
 struct snrq_rest_file {
@@ -32,14 +37,15 @@ struct source {
     const snrq_safetensors *model;
     const snrq_tensor *tensor;
     size_t row_bytes;
+    snrq_dtype dtype;
 };
 
-static snrq_status find_kind(const snrq_safetensors *model, const snrq_tensor *tensor,
-                             snrq_hdf5_kind *kind)
+/* *type <- its row in the table above. */
+static snrq_status find_type(const snrq_safetensors *model, const snrq_tensor *tensor, int *type)
 {
     for (int i = 0; i < TYPES; i++)
-        if (strcmp(tensor->dtype, types[i].dtype) == 0) {
-            *kind = types[i].kind;
+        if (strcmp(tensor->dtype, types[i].name) == 0) {
+            *type = i;
             return SNRQ_OK;
         }
     return snrq_fail(SNRQ_BAD_DATA, "%s: tensor %s is %s; F32, F16 and BF16 are supported",
@@ -53,7 +59,7 @@ static snrq_status check_tensors(const snrq_safetensors *model, const char *cons
     *bytes = 0;
     for (int i = 0; i < count; i++) {
         const snrq_tensor *tensor = snrq_safetensors_find(model, names[i]);
-        snrq_hdf5_kind kind = SNRQ_HDF5_F32;
+        int type = 0;
         if (tensor == NULL) return snrq_fail(SNRQ_BAD_DATA, "the model has no tensor %s", names[i]);
         if (!snrq_hdf5_name_is_valid(names[i]))
             return snrq_fail(SNRQ_BAD_DATA,
@@ -62,7 +68,7 @@ static snrq_status check_tensors(const snrq_safetensors *model, const char *cons
                              snrq_safetensors_file(model, tensor), SNRQ_HDF5_MAX_NAME);
         if (i > 0 && strcmp(names[i - 1], names[i]) == 0)
             return snrq_fail(SNRQ_INTERNAL, "tensor %s is to be stored twice", names[i]);
-        SNRQ_TRY(find_kind(model, tensor, &kind));
+        SNRQ_TRY(find_type(model, tensor, &type));
         *bytes += (int64_t)tensor->bytes;
     }
     return SNRQ_OK;
@@ -82,20 +88,30 @@ static snrq_status lay_out(const snrq_hdf5_object *root, const void *source)
     SNRQ_TRY(snrq_hdf5_put_integer(root, "format_version", FORMAT_VERSION));
     for (int i = 0; i < layout->count; i++) {
         const snrq_tensor *tensor = snrq_safetensors_find(layout->model, layout->names[i]);
-        snrq_hdf5_kind kind = SNRQ_HDF5_F32;
-        SNRQ_TRY(find_kind(layout->model, tensor, &kind));
-        SNRQ_TRY(
-            snrq_hdf5_make_table(root, layout->names[i], kind, tensor->dimensions, tensor->shape));
+        int type = 0;
+        SNRQ_TRY(find_type(layout->model, tensor, &type));
+        SNRQ_TRY(snrq_hdf5_make_table(root, layout->names[i], types[type].kind, tensor->dimensions,
+                                      tensor->shape));
     }
     return SNRQ_OK;
 }
 
+/* A checkpoint whose embeddings, norms or head are no numbers is no use to anybody. */
 static snrq_status fill_tensor(const void *user, snrq_range rows, void *out)
 {
     const struct source *source = user;
     uint64_t begin = (uint64_t)rows.begin * source->row_bytes;
     uint64_t bytes = (uint64_t)(rows.end - rows.begin) * source->row_bytes;
-    return snrq_safetensors_read(source->model, source->tensor, begin, bytes, out);
+    SNRQ_TRY(snrq_safetensors_read(source->model, source->tensor, begin, bytes, out));
+    size_t size = snrq_dtype_size(source->dtype), columns = source->row_bytes / size;
+    size_t at = snrq_first_not_finite(source->dtype, out, bytes / size);
+    if (at == bytes / size) return SNRQ_OK;
+    char place[64];
+    long long row = (long long)(rows.begin + (int64_t)(at / columns));
+    snprintf(place, sizeof place, columns > 1 ? "row %lld, column %zu" : "%lld", row, at % columns);
+    return snrq_fail(
+        SNRQ_BAD_DATA, "%s: tensor '%s' is not finite at %s; is the checkpoint damaged?",
+        snrq_safetensors_file(source->model, source->tensor), source->tensor->name, place);
 }
 
 static snrq_status read_back(const char *path, uint64_t *sum)
@@ -128,10 +144,10 @@ static snrq_status open_tables(const snrq_hdf5_writer *w, const struct layout *l
 {
     for (int i = 0; i < layout->count; i++) {
         const snrq_tensor *tensor = snrq_safetensors_find(layout->model, layout->names[i]);
-        snrq_hdf5_kind kind = SNRQ_HDF5_F32;
-        SNRQ_TRY(find_kind(layout->model, tensor, &kind));
-        SNRQ_TRY(snrq_hdf5_open_table(&w->root, layout->names[i], kind, tensor->dimensions,
-                                      tensor->shape, &tables[i]));
+        int type = 0;
+        SNRQ_TRY(find_type(layout->model, tensor, &type));
+        SNRQ_TRY(snrq_hdf5_open_table(&w->root, layout->names[i], types[type].kind,
+                                      tensor->dimensions, tensor->shape, &tables[i]));
         tables[i].index = i;
     }
     return SNRQ_OK;
@@ -148,9 +164,12 @@ static snrq_status write_all(snrq_hdf5_writer *w, const struct layout *layout)
     status = snrq_agree(w->context, open_tables(w, layout, tables));
     for (int i = 0; i < layout->count && status == SNRQ_OK; i++) {
         const snrq_tensor *tensor = snrq_safetensors_find(layout->model, layout->names[i]);
-        struct source source = {layout->model, tensor, tables[i].row_bytes};
         snrq_range rows = snrq_share(tables[i].rows, 1, w->context->size, w->context->rank);
-        status = snrq_hdf5_write_rows(w, &tables[i], rows, fill_tensor, &source);
+        int type = 0;
+        status = find_type(layout->model, tensor, &type);
+        struct source source = {layout->model, tensor, tables[i].row_bytes, types[type].dtype};
+        if (status == SNRQ_OK)
+            status = snrq_hdf5_write_rows(w, &tables[i], rows, fill_tensor, &source);
     }
     for (int i = 0; i < layout->count; i++) snrq_hdf5_table_close(&tables[i]);
     free(tables);
@@ -187,7 +206,7 @@ static snrq_status open_tensor(snrq_rest_file *file, int index)
     SNRQ_TRY(snrq_hdf5_find_table(&file->root, tensor->name, kinds, TYPES, &kind, table));
     table->index = index;
     for (int i = 0; i < TYPES; i++)
-        if (types[i].kind == kind) strcpy(tensor->dtype, types[i].dtype);
+        if (types[i].kind == kind) strcpy(tensor->dtype, types[i].name);
     tensor->element_bits = 8 * (int)snrq_hdf5_size(kind);
     tensor->dimensions = table->dimensions;
     memcpy(tensor->shape, table->shape, sizeof tensor->shape);

@@ -29,8 +29,9 @@ static snrq_status reduce(const snrq_context *c, void *data, int64_t count, MPI_
     return SNRQ_OK;
 }
 
-snrq_status snrq_broadcast(const snrq_context *c, void *data, size_t bytes)
+snrq_status snrq_broadcast_at(snrq_site site, const snrq_context *c, void *data, size_t bytes)
 {
+    SNRQ_TRY(snrq_call_check(c, site, "broadcasts %zu bytes", bytes));
     for (size_t at = 0; at < bytes; at += CHUNK_ITEMS) {
         size_t left = bytes - at;
         int items = left < CHUNK_ITEMS ? (int)left : CHUNK_ITEMS;
@@ -40,22 +41,26 @@ snrq_status snrq_broadcast(const snrq_context *c, void *data, size_t bytes)
     return SNRQ_OK;
 }
 
-snrq_status snrq_collect(const snrq_context *c, double *data, int64_t count)
+snrq_status snrq_collect_at(snrq_site site, const snrq_context *c, double *data, int64_t count)
 {
+    SNRQ_TRY(snrq_call_check(c, site, "collects %lld numbers", (long long)count));
     return reduce(c, data, count, MPI_DOUBLE, sizeof *data, MPI_SUM);
 }
 
-snrq_status snrq_max_double(const snrq_context *c, double *data, int64_t count)
+snrq_status snrq_max_double_at(snrq_site site, const snrq_context *c, double *data, int64_t count)
 {
+    SNRQ_TRY(snrq_call_check(c, site, "takes the maxima of %lld numbers", (long long)count));
     return reduce(c, data, count, MPI_DOUBLE, sizeof *data, MPI_MAX);
 }
 
-snrq_status snrq_sum_int64(const snrq_context *c, int64_t *data, int64_t count)
+snrq_status snrq_sum_int64_at(snrq_site site, const snrq_context *c, int64_t *data, int64_t count)
 {
+    SNRQ_TRY(snrq_call_check(c, site, "sums %lld integers", (long long)count));
     return reduce(c, data, count, MPI_INT64_T, sizeof *data, MPI_SUM);
 }
 
-snrq_status snrq_barrier(const snrq_context *c)
+snrq_status snrq_barrier_at(snrq_site site, const snrq_context *c)
 {
+    SNRQ_TRY(snrq_call_check(c, site, "waits for all ranks"));
     return snrq_mpi_check(MPI_Barrier(c->comm), "MPI_Barrier");
 }

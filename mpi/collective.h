@@ -1,5 +1,6 @@
 /* The few collective operations the pipeline needs, each with a result that does not depend on the
- * number of ranks. All are collective over the context and return the same status on all ranks. */
+ * number of ranks. All are collective over the context and return the same status on all ranks. The
+ * macros pass the place of the call along, for call_check.h. */
 #ifndef SNRQ_COLLECTIVE_H
 #define SNRQ_COLLECTIVE_H
 
@@ -17,18 +18,27 @@ typedef struct snrq_range {
 snrq_range snrq_share(int64_t total, int64_t unit, int size, int rank);
 
 /* Copies `bytes` bytes from rank 0 to all ranks, in chunks. */
-snrq_status snrq_broadcast(const snrq_context *context, void *data, size_t bytes);
+#define snrq_broadcast(context, data, bytes) snrq_broadcast_at(SNRQ_HERE, context, data, bytes)
+snrq_status snrq_broadcast_at(snrq_site site, const snrq_context *context, void *data,
+                              size_t bytes);
 
 /* data[i] <- the value of the one rank that owns item i; every other rank passes zero there. Exact:
  * a sum in which one term is not zero. Used for per-sequence and per-row figures, which are then
  * added up in item order by every rank alike. */
-snrq_status snrq_collect(const snrq_context *context, double *data, int64_t count);
+#define snrq_collect(context, data, count) snrq_collect_at(SNRQ_HERE, context, data, count)
+snrq_status snrq_collect_at(snrq_site site, const snrq_context *context, double *data,
+                            int64_t count);
 
 /* data[i] <- MAX (or SUM) over ranks. Order-free, hence the same for any number of ranks. */
-snrq_status snrq_max_double(const snrq_context *context, double *data, int64_t count);
-snrq_status snrq_sum_int64(const snrq_context *context, int64_t *data, int64_t count);
+#define snrq_max_double(context, data, count) snrq_max_double_at(SNRQ_HERE, context, data, count)
+snrq_status snrq_max_double_at(snrq_site site, const snrq_context *context, double *data,
+                               int64_t count);
+#define snrq_sum_int64(context, data, count) snrq_sum_int64_at(SNRQ_HERE, context, data, count)
+snrq_status snrq_sum_int64_at(snrq_site site, const snrq_context *context, int64_t *data,
+                              int64_t count);
 
 /* Waits for all ranks. */
-snrq_status snrq_barrier(const snrq_context *context);
+#define snrq_barrier(context) snrq_barrier_at(SNRQ_HERE, context)
+snrq_status snrq_barrier_at(snrq_site site, const snrq_context *context);
 
 #endif

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "mpi/lone_failure.h"
+
 enum { MESSAGE_BYTES = 2048 };
 
 snrq_status snrq_mpi_check(int code, const char *call)
@@ -12,7 +14,9 @@ snrq_status snrq_mpi_check(int code, const char *call)
     int length = 0;
     if (code == MPI_SUCCESS) return SNRQ_OK;
     MPI_Error_string(code, text, &length);
-    return snrq_fail(SNRQ_INTERNAL, "%s failed: %s", call, text);
+    snrq_status status = snrq_fail(SNRQ_INTERNAL, "%s failed: %s", call, text);
+    snrq_lone_failure_begin(status);
+    return status;
 }
 
 static snrq_status split_nodes(snrq_context *c)
@@ -49,9 +53,11 @@ snrq_status snrq_context_create(MPI_Comm comm, snrq_context **out)
         MPI_Comm_set_errhandler(c->comm, MPI_ERRORS_RETURN);
         MPI_Comm_rank(c->comm, &c->rank);
         MPI_Comm_size(c->comm, &c->size);
+        status = snrq_call_checker_create(c->comm, &c->checker);
+    }
+    if (status == SNRQ_OK)
         status =
             snrq_allocate((size_t)c->size, sizeof *c->node_of_rank, "node map", &c->node_of_rank);
-    }
     if (status == SNRQ_OK) status = split_nodes(c);
     if (status != SNRQ_OK)
         snrq_context_destroy(&c);
@@ -67,13 +73,15 @@ void snrq_context_destroy(snrq_context **context)
     if (c->leaders != MPI_COMM_NULL) MPI_Comm_free(&c->leaders);
     if (c->node != MPI_COMM_NULL) MPI_Comm_free(&c->node);
     if (c->comm != MPI_COMM_NULL) MPI_Comm_free(&c->comm);
+    free(c->checker);
     free(c->node_of_rank);
     free(c);
     *context = NULL;
 }
 
-snrq_status snrq_agree(const snrq_context *context, snrq_status local)
+snrq_status snrq_agree_at(snrq_site site, const snrq_context *context, snrq_status local)
 {
+    SNRQ_TRY(snrq_call_check(context, site, "agrees"));
     /* The lowest failing rank wins: MIN over the rank numbers of those that failed. */
     int mine = local == SNRQ_OK ? context->size : context->rank;
     int culprit = context->size;

@@ -48,6 +48,8 @@ snrq_status snrq_factor_multiply(const snrq_matrix *a, int transpose, const snrq
     if (out->columns != x->columns)
         return snrq_fail(SNRQ_INTERNAL, "a product of %lld columns does not fit %lld columns",
                          (long long)x->columns, (long long)out->columns);
+    SNRQ_TRY(snrq_call_check(a->grid->context, SNRQ_HERE, "multiplies %lld x %lld",
+                             (long long)x->rows, (long long)x->columns));
     multiply(a, transpose != 0, x, out);
     return SNRQ_OK;
 }
@@ -56,6 +58,8 @@ snrq_status snrq_factor_solve(const snrq_matrix *l, snrq_matrix *x)
 {
     int info = 0;
     SNRQ_TRY(check_shapes(l, x));
+    SNRQ_TRY(snrq_call_check(l->grid->context, SNRQ_HERE, "solves %lld x %lld", (long long)x->rows,
+                             (long long)x->columns));
     if (l->grid->blacs >= 0) {
         int n = (int)l->rows, m = (int)x->columns, threads = snrq_blas_begin();
         pdpotrs_("L", &n, &m, l->local, &ONE, &ONE, l->descriptor, x->local, &ONE, &ONE,
@@ -72,6 +76,8 @@ snrq_status snrq_factor_solve_right(const snrq_matrix *l, snrq_matrix *x)
     const double one = 1.0;
     SNRQ_TRY(check_shapes(l, x));
     SNRQ_TRY(check_shapes(x, l));
+    SNRQ_TRY(snrq_call_check(l->grid->context, SNRQ_HERE, "solves from the right, order %lld",
+                             (long long)l->rows));
     if (l->grid->blacs >= 0) {
         int n = (int)l->rows, threads = snrq_blas_begin();
         pdtrsm_("R", "L", "T", "N", &n, &n, &one, l->local, &ONE, &ONE, l->descriptor, x->local,
@@ -98,6 +104,8 @@ static double *diagonal(snrq_matrix *h, int64_t g)
 static snrq_status factorize(const snrq_matrix *h, snrq_matrix *l, bool *good)
 {
     int64_t bad = 0;
+    SNRQ_TRY(
+        snrq_call_check(h->grid->context, SNRQ_HERE, "factorizes, order %lld", (long long)h->rows));
     if (h->grid->blacs >= 0) {
         int n = (int)h->rows, info = 0, threads = snrq_blas_begin();
         memcpy(l->local, h->local, (size_t)(h->local_rows * h->local_columns) * sizeof *l->local);

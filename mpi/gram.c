@@ -420,6 +420,8 @@ static snrq_status start_reduction(gram *g, const panel *p)
 {
     const snrq_context *c = g->out->grid->context;
     int64_t items = panel_items(g, p);
+    SNRQ_TRY(snrq_call_check(c, SNRQ_HERE, "adds up columns from %lld, %lld sums",
+                             (long long)p->begin, (long long)items));
     for (int64_t at = 0; at < items && c->size > 1; at += REDUCE_ITEMS) {
         SNRQ_TRY(snrq_mpi_check(MPI_Iallreduce(MPI_IN_PLACE, p->sums + at,
                                                (int)least(REDUCE_ITEMS, items - at), MPI_INT64_T,
@@ -432,9 +434,10 @@ static snrq_status start_reduction(gram *g, const panel *p)
 
 static snrq_status wait_reduction(gram *g)
 {
-    int count = g->in_flight;
+    SNRQ_TRY(
+        snrq_mpi_check(MPI_Waitall(g->in_flight, g->requests, MPI_STATUSES_IGNORE), "MPI_Waitall"));
     g->in_flight = 0;
-    return snrq_mpi_check(MPI_Waitall(count, g->requests, MPI_STATUSES_IGNORE), "MPI_Waitall");
+    return SNRQ_OK;
 }
 
 /* G_ij from its panel, for 0 <= i - first_row, 0 <= j - begin < width. */
@@ -530,11 +533,12 @@ snrq_status snrq_gram_reduce(const snrq_gram_request *request, snrq_matrix *out)
     free(g.b_units);
     free(g.a_values);
     free(g.b_values);
-    free(g.sums[0]);
-    free(g.sums[1]);
     free(g.a);
     free(g.b);
     free(g.rows);
+    if (g.in_flight > 0) return status; /* an MPI error: MPI may still write to the rest */
+    free(g.sums[0]);
+    free(g.sums[1]);
     free(g.requests);
     return status;
 }

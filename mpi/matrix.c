@@ -32,6 +32,7 @@ static snrq_status start_blacs(snrq_grid *grid)
     const snrq_context *c = grid->context;
     MPI_Comm members = MPI_COMM_NULL;
     int color = c->rank < grid->rows * grid->columns ? 0 : MPI_UNDEFINED;
+    SNRQ_TRY(snrq_call_check(c, SNRQ_HERE, "makes a grid of %d x %d", grid->rows, grid->columns));
     SNRQ_TRY(snrq_mpi_check(MPI_Comm_split(c->comm, color, c->rank, &members), "MPI_Comm_split"));
     if (members == MPI_COMM_NULL) return SNRQ_OK;
     /* BLACS looks at no return code: an error that is not fatal would pass unseen. */
@@ -230,6 +231,8 @@ static snrq_status broadcast_part(const snrq_matrix *m, const part *p, double *p
     int owner = p->row * m->grid->columns + p->column;
     int64_t rows = p->row_end - p->row_begin;
     int64_t count = rows * (p->column_end - p->column_begin);
+    SNRQ_TRY(snrq_call_check(c, SNRQ_HERE, "broadcasts %lld numbers of a matrix from rank %d",
+                             (long long)count, owner));
     if (c->rank == owner)
         for (int64_t j = p->column_begin; j < p->column_end; j++)
             memcpy(packed + (j - p->column_begin) * rows,

@@ -11,14 +11,16 @@ static snrq_status allocate_window(const snrq_context *c, snrq_node_memory *m)
     void *base = NULL;
     MPI_Aint size = c->node_rank == 0 ? (MPI_Aint)m->bytes : 0;
     int unit = 1;
+    SNRQ_TRY(snrq_call_check(c, SNRQ_HERE, "allocates %zu bytes per node", m->bytes));
     SNRQ_TRY(
         snrq_mpi_check(MPI_Win_allocate_shared(size, 1, MPI_INFO_NULL, c->node, &base, &m->window),
                        "MPI_Win_allocate_shared (is /dev/shm large enough?)"));
+    /* A window does not inherit the error handler of its communicator. */
+    SNRQ_TRY(snrq_mpi_check(MPI_Win_set_errhandler(m->window, MPI_ERRORS_RETURN),
+                            "MPI_Win_set_errhandler"));
     SNRQ_TRY(snrq_mpi_check(MPI_Win_shared_query(m->window, 0, &size, &unit, &base),
                             "MPI_Win_shared_query"));
     m->data = base;
-    SNRQ_TRY(snrq_mpi_check(MPI_Win_set_errhandler(m->window, MPI_ERRORS_RETURN),
-                            "MPI_Win_set_errhandler"));
     SNRQ_TRY(snrq_mpi_check(MPI_Win_lock_all(MPI_MODE_NOCHECK, m->window), "MPI_Win_lock_all"));
     m->locked = true;
     if (c->node_rank == 0 && m->bytes > 0) memset(m->data, 0, m->bytes);
@@ -55,6 +57,7 @@ void snrq_node_memory_destroy(snrq_node_memory **memory)
 
 snrq_status snrq_node_memory_sync(const snrq_context *c, snrq_node_memory *m)
 {
+    SNRQ_TRY(snrq_call_check(c, SNRQ_HERE, "waits for what its node wrote to %zu bytes", m->bytes));
     SNRQ_TRY(snrq_mpi_check(MPI_Win_sync(m->window), "MPI_Win_sync"));
     SNRQ_TRY(snrq_mpi_check(MPI_Barrier(c->node), "MPI_Barrier"));
     return snrq_mpi_check(MPI_Win_sync(m->window), "MPI_Win_sync");
@@ -81,6 +84,8 @@ static snrq_status exchange_rows(const snrq_context *c, unsigned char *table, in
 snrq_status snrq_node_memory_share_rows(const snrq_context *c, snrq_node_memory *m, size_t offset,
                                         int64_t rows, int64_t unit, size_t row_bytes)
 {
+    SNRQ_TRY(snrq_call_check(c, SNRQ_HERE, "shares %lld rows of %zu bytes from byte %zu",
+                             (long long)rows, row_bytes, offset));
     SNRQ_TRY(snrq_node_memory_sync(c, m));
     if (c->nodes == 1) return SNRQ_OK;
     snrq_status status = SNRQ_OK;

@@ -66,20 +66,61 @@ static void keep_worse(const int64_t *a, int64_t *worst)
     if (worst[1] == 0 || a[0] * worst[1] > worst[0] * a[1]) memcpy(worst, a, 2 * sizeof *a);
 }
 
+/* Adds up the threads of the node's ranks that may run on no other cores than `cores`. */
+static int64_t threads_within(const cpu_set_t *cores, const cpu_set_t *masks,
+                              const int64_t *threads, int ranks)
+{
+    int64_t sum = 0;
+    for (int r = 0; r < ranks; r++) {
+        cpu_set_t both;
+        CPU_AND(&both, cores, &masks[r]);
+        if (CPU_EQUAL(&both, &masks[r])) sum += threads[r];
+    }
+    return sum;
+}
+
+/* crowd <- threads and cores of the node's most crowded set of cores: all of them, or those of this
+ * rank. */
+static snrq_status find_crowd(const snrq_context *c, const cpu_set_t *mine, int64_t threads,
+                              int64_t crowd[2])
+{
+    cpu_set_t all, *masks = NULL;
+    int64_t *of_rank = NULL;
+    size_t ranks = (size_t)c->node_size;
+    snrq_status status = snrq_allocate(ranks, sizeof *masks, "placement", &masks);
+    if (status == SNRQ_OK) status = snrq_allocate(ranks, sizeof *of_rank, "placement", &of_rank);
+    status = snrq_agree(c, status);
+    if (status == SNRQ_OK)
+        status = snrq_mpi_check(MPI_Allgather(mine, (int)sizeof *mine, MPI_BYTE, masks,
+                                              (int)sizeof *mine, MPI_BYTE, c->node),
+                                "MPI_Allgather");
+    if (status == SNRQ_OK)
+        status = snrq_mpi_check(
+            MPI_Allgather(&threads, 1, MPI_INT64_T, of_rank, 1, MPI_INT64_T, c->node),
+            "MPI_Allgather");
+    if (status == SNRQ_OK) {
+        CPU_ZERO(&all);
+        for (int r = 0; r < c->node_size; r++) CPU_OR(&all, &all, &masks[r]);
+        const int64_t own[2] = {threads_within(mine, masks, of_rank, c->node_size),
+                                CPU_COUNT(mine)};
+        crowd[0] = threads_within(&all, masks, of_rank, c->node_size);
+        crowd[1] = CPU_COUNT(&all);
+        keep_worse(own, crowd);
+    }
+    free(masks);
+    free(of_rank);
+    return status;
+}
+
 snrq_status snrq_placement_find(const snrq_context *c, int threads, snrq_placement *out)
 {
-    cpu_set_t mine, node;
+    cpu_set_t mine;
     int64_t facts[4] = {threads, 0, 0, 0}, *all = NULL;
     CPU_ZERO(&mine);
-    CPU_ZERO(&node);
     *out = (snrq_placement){0};
     if (sched_getaffinity(0, sizeof mine, &mine) == 0) facts[1] = CPU_COUNT(&mine);
-    SNRQ_TRY(
-        snrq_mpi_check(MPI_Allreduce(&mine, &node, (int)sizeof node, MPI_BYTE, MPI_BOR, c->node),
-                       "MPI_Allreduce"));
-    SNRQ_TRY(snrq_mpi_check(MPI_Allreduce(&facts[0], &facts[2], 1, MPI_INT64_T, MPI_SUM, c->node),
-                            "MPI_Allreduce"));
-    facts[3] = CPU_COUNT(&node);
+    SNRQ_TRY(snrq_call_check(c, SNRQ_HERE, "compares cores"));
+    SNRQ_TRY(find_crowd(c, &mine, threads, facts + 2));
     SNRQ_TRY(snrq_agree(c, snrq_allocate((size_t)c->size, sizeof facts, "placement", &all)));
     snrq_status status = snrq_mpi_check(
         MPI_Allgather(facts, 4, MPI_INT64_T, all, 4, MPI_INT64_T, c->comm), "MPI_Allgather");

@@ -19,11 +19,11 @@ snrq_status snrq_check_shared_memory(const snrq_context *context, double bytes);
  * agreed. */
 snrq_status snrq_check_memory(const snrq_context *context, double bytes_per_node);
 
-/* Cores that this rank may use; and over the node: cores its ranks may use together, and threads
- * they run. The worst node's figures on all ranks. Collective. */
+/* Cores that a rank may use; and, as ranks may share them, a set of cores of a node and the threads
+ * of all ranks that can run nowhere else. The same on all ranks. Collective. */
 typedef struct snrq_placement {
     int64_t threads, cores;           /* of the rank with the fewest cores for its threads */
-    int64_t node_threads, node_cores; /* of the node with the fewest cores for its threads */
+    int64_t node_threads, node_cores; /* of the most crowded set: a node's cores, or a rank's */
 } snrq_placement;
 snrq_status snrq_placement_find(const snrq_context *context, int threads, snrq_placement *out);
 

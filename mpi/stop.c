@@ -63,6 +63,7 @@ static int find_reason(const snrq_context *c, snrq_stop *s)
 snrq_status snrq_stop_check(const snrq_context *c, snrq_stop *s)
 {
     int mine = find_reason(c, s), reason = NONE;
+    SNRQ_TRY(snrq_call_check(c, SNRQ_HERE, "asks who wants to stop"));
     SNRQ_TRY(snrq_mpi_check(MPI_Allreduce(&mine, &reason, 1, MPI_INT, MPI_MAX, c->comm),
                             "MPI_Allreduce"));
     switch (reason) {

@@ -44,6 +44,7 @@ snrq_status snrq_timers_report(const snrq_context *c, const snrq_timers *t,
         mine[i].seconds = row[i];
         mine[i].rank = c->rank;
     }
+    SNRQ_TRY(snrq_call_check(c, SNRQ_HERE, "reports %d timers", rows));
     SNRQ_TRY(snrq_mpi_check(MPI_Allreduce(mine, most, rows, MPI_DOUBLE_INT, MPI_MAXLOC, c->comm),
                             "MPI_Allreduce"));
     SNRQ_TRY(snrq_mpi_check(MPI_Allreduce(row, least, rows, MPI_DOUBLE, MPI_MIN, c->comm),

@@ -9,6 +9,7 @@
 
 #include "mpi/blas.h"
 #include "mpi/context.h"
+#include "mpi/lone_failure.h"
 #include "mpi/stop.h"
 #include "pipeline/evaluate.h"
 #include "pipeline/export.h"
@@ -18,6 +19,8 @@
 #include "pipeline/quantize.h"
 #include "pipeline/round.h"
 #include "pipeline/tokenize.h"
+
+enum { LONE_SECONDS = 10 }; /* that a failed rank has for its way out */
 
 /* --threads, or OMP_NUM_THREADS, or the cores this process may use shared evenly by the ranks of
  * the node. */
@@ -99,7 +102,7 @@ static bool is_status_command(int argc, char **argv, snrq_status *status)
 
 int main(int argc, char **argv)
 {
-    int provided = 0;
+    int provided = 0, rank = 0;
     snrq_context *context = NULL;
     snrq_status status = SNRQ_OK;
     if (is_status_command(argc, argv, &status)) return (int)status;
@@ -110,8 +113,11 @@ int main(int argc, char **argv)
         return SNRQ_INTERNAL;
     }
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    snrq_lone_failure_listen(rank, LONE_SECONDS);
     status = snrq_context_create(MPI_COMM_WORLD, &context);
     if (status == SNRQ_OK) status = parse_and_run(context, argc, argv);
+    if (status != SNRQ_OK && status != SNRQ_STOPPED) snrq_lone_failure_begin(status);
     if (status != SNRQ_OK && (context == NULL || context->rank == 0))
         fprintf(stderr, "snrq: %s\n", snrq_error_message());
     snrq_context_destroy(&context);

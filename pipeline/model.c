@@ -320,9 +320,19 @@ snrq_status snrq_model_load_dense(const snrq_model *m, const char *name, int64_t
     uint64_t row_bytes = (uint64_t)columns * snrq_dtype_size(dtype);
     *out = (snrq_weight){.rows = rows, .columns = columns, .dtype = dtype, .dense = base};
     if (mine.end == mine.begin) return SNRQ_OK;
-    return snrq_model_read(m, t, (uint64_t)mine.begin * row_bytes,
-                           (uint64_t)(mine.end - mine.begin) * row_bytes,
-                           base + (uint64_t)mine.begin * row_bytes);
+    unsigned char *to = base + (uint64_t)mine.begin * row_bytes;
+    size_t count = (size_t)(mine.end - mine.begin) * (size_t)columns;
+    SNRQ_TRY(snrq_model_read(m, t, (uint64_t)mine.begin * row_bytes,
+                             (uint64_t)(mine.end - mine.begin) * row_bytes, to));
+    size_t at = snrq_first_not_finite(dtype, to, count);
+    if (at == count) return SNRQ_OK;
+    float value = 0.0f;
+    snrq_widen(dtype, to + at * snrq_dtype_size(dtype), 1, &value);
+    return snrq_fail(SNRQ_BAD_DATA,
+                     "%s: tensor '%s' is not finite at row %lld, column %lld: %g; is the "
+                     "checkpoint damaged?",
+                     m->path, name, (long long)(mine.begin + (int64_t)at / columns),
+                     (long long)((int64_t)at % columns), (double)value);
 }
 
 static snrq_status load_table(const snrq_model *m, const char *name, snrq_table *out)

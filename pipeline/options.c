@@ -118,6 +118,10 @@ static const option_row table[] = {
     {"watchdog", 0, TIME, FIELD(watchdog), "30m", 0, 1e9, NULL, Q, false, "TIME",
      "end with exit code 76, and say where each rank hangs, after so much time in one phase of a "
      "stage; 0s: never"},
+    {"strict", 0, FLAG, FIELD(strict), NULL, 1, 1, NULL, Q | R, false, NULL,
+     "stop with exit code 65 where numerical trouble (dead inputs, too few tokens, zero or "
+     "constant "
+     "rows, ...) is a warning otherwise"},
     {"force-unlock", 0, FLAG, FIELD(force_unlock), NULL, 1, 1, NULL, Q, false, NULL,
      "remove the lock of a run on another host that is known to be gone"},
     {"ignore-memory", 0, FLAG, FIELD(ignore_memory), NULL, 1, 1, NULL, Q, false, NULL,

@@ -153,8 +153,8 @@ snrq_status snrq_plan_check(const snrq_context *c, const snrq_options *o, const 
     else if (found.node_threads > found.node_cores)
         snrq_note(
             c,
-            "warning: the ranks of a node run %lld threads on %lld core%s together: fewer ranks or "
-            "--threads would be faster",
+            "warning: ranks of a node run %lld threads on %lld core%s together: fewer ranks or "
+            "--threads would be faster, or another binding",
             (long long)found.node_threads, (long long)found.node_cores,
             found.node_cores == 1 ? "" : "s");
     return SNRQ_OK;

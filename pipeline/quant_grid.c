@@ -92,11 +92,10 @@ snrq_status snrq_quant_grid_fit_group(const snrq_grid_rule *rule, int64_t count,
     }
     grid_of_range(rule, lo, hi, scale, &z);
     if (!isfinite(*scale))
-        return snrq_fail(
-            SNRQ_BAD_DATA,
-            "a group's values reach from %g to %g, too far for %s scales; choose another "
-            "--scale-type",
-            (double)lo, (double)hi, snrq_dtype_name(rule->scale_type));
+        return snrq_fail(SNRQ_BAD_DATA,
+                         "a group's values reach from %g to %g, too far for %s scales%s",
+                         (double)lo, (double)hi, snrq_dtype_name(rule->scale_type),
+                         rule->scale_type == SNRQ_F16 ? "; take --scale-type bf16 or f32" : "");
     *zero = (uint8_t)z;
     if (rule->kind == SNRQ_GRID_MINMAX || (lo == 0.0f && hi == 0.0f)) return SNRQ_OK;
 

@@ -66,6 +66,18 @@ static void chained_alphas(const run *r, int64_t layer, double alphas[SNRQ_MAX_M
     }
 }
 
+/* A module whose output is no number: nothing after the last one would notice. */
+static snrq_status refuse_output(const run *r, const char *module, int64_t sequence, double norm)
+{
+    int rank = 0;
+    while (sequence >= snrq_share(r->windows.count, 1, r->context->size, rank).end) rank++;
+    return snrq_fail(SNRQ_BAD_DATA,
+                     "%s: its %s output is not finite (NaN or Inf) in sequence %lld (rank %d): "
+                     "weights or inputs are too large for F32",
+                     module, isfinite(norm) ? "quantized" : "full-precision", (long long)sequence,
+                     rank);
+}
+
 /* Relative output error of the stage's modules, over all sequences in order. */
 static snrq_status record_model_error(const run *r, snrq_stage stage, double *errors,
                                       snrq_module_record *records)
@@ -79,6 +91,8 @@ static snrq_status record_model_error(const run *r, snrq_stage stage, double *er
         for (int64_t s = 0; s < total; s++) {
             difference += errors[2 * m * total + s];
             norm += errors[(2 * m + 1) * total + s];
+            if (!isfinite(difference) || !isfinite(norm))
+                return refuse_output(r, records[f->first[stage] + m].name, s, norm);
         }
         records[f->first[stage] + m].model_error = norm > 0.0 ? sqrt(difference / norm) : 0.0;
     }
@@ -107,6 +121,8 @@ static snrq_status quantize_stage(run *r, int64_t layer, snrq_stage stage,
                                   const snrq_stage_arrays *arrays, snrq_module_record *records)
 {
     const snrq_family *f = &r->model->family;
+    snrq_trouble_list troubles;
+    char name[SNRQ_MODULES_NAME];
     snrq_activations x = snrq_stream_activations(&r->quantized);
     snrq_activations xf = snrq_stream_activations(&r->full);
     snrq_statistics statistics;
@@ -122,7 +138,13 @@ static snrq_status quantize_stage(run *r, int64_t layer, snrq_stage stage,
     snrq_timers_enter(&r->timers, SNRQ_PHASE_GRAM);
     snrq_status status = snrq_statistics_gather(r->context, r->options, &x, &xf, r->windows.count,
                                                 r->alphas, &statistics);
-    if (status == SNRQ_OK) status = snrq_stage_quantize(&job, &statistics, records);
+    snrq_stage_name(f, layer, stage, name, sizeof name);
+    if (status != SNRQ_OK)
+        status = snrq_fail(status, "the input of %s: %s", name, snrq_error_message());
+    if (status == SNRQ_OK) status = snrq_stage_quantize(&job, &statistics, records, &troubles);
+    if (status == SNRQ_OK)
+        snrq_progress_troubles(&r->progress, r->output, f, layer, stage,
+                               (snrq_dtype)r->options->scale_type, &troubles);
     if (status == SNRQ_OK) status = advance(r, stage, &quantized->block, &full->block, records);
     snrq_statistics_free(&statistics);
     if (status != SNRQ_OK)

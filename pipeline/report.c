@@ -89,9 +89,6 @@ void snrq_progress_stage(snrq_progress *p, snrq_output *output, int64_t layer, c
     for (int i = 0; i < count; i++) {
         objective += records[i].objective;
         worst = records[i].output_error > worst ? records[i].output_error : worst;
-        if (records[i].damping_attempts > 1)
-            fprintf(stderr, "%swarning: %s: H was not positive definite; damping raised to %g\n",
-                    p->terminal ? "\n" : "", records[i].name, records[i].damping);
     }
     snrq_clock_text(seconds_left(p), left, sizeof left);
     fprintf(
@@ -106,6 +103,41 @@ void snrq_progress_stage(snrq_progress *p, snrq_output *output, int64_t layer, c
     json_decref(event);
     put_status(p, output, "running",
                json_pack("{s:I, s:s}", "block", (json_int_t)layer, "stage", stage));
+}
+
+static json_t *trouble_event(const snrq_family *f, int64_t layer, snrq_stage stage,
+                             const snrq_trouble *t, const char *text)
+{
+    json_t *modules = json_array();
+    for (int m = 0; m < t->modules; m++) {
+        char name[SNRQ_MODULES_NAME];
+        snrq_module_name(layer, f->module[f->first[stage] + t->first_module + m].name, name,
+                         sizeof name);
+        json_array_append_new(modules, json_string(name));
+    }
+    return json_pack("{s:s, s:s, s:I, s:s, s:o, s:I, s:I, s:I, s:s}", "event", "warning", "trouble",
+                     snrq_trouble_name(t->kind), "block", (json_int_t)layer, "stage",
+                     f->stage_name[stage], "modules", modules, "count", (json_int_t)t->count, "of",
+                     (json_int_t)t->of, "first", (json_int_t)t->first, "message", text);
+}
+
+void snrq_progress_troubles(snrq_progress *p, snrq_output *output, const snrq_family *f,
+                            int64_t layer, snrq_stage stage, snrq_dtype scale_type,
+                            const snrq_trouble_list *list)
+{
+    char text[512];
+    for (int i = 0; i < list->count && p->context->rank == 0; i++) {
+        const snrq_trouble *t = &list->trouble[i];
+        snrq_trouble_text(t, scale_type, text, sizeof text);
+        json_t *event = trouble_event(f, layer, stage, t, text);
+        snrq_output_event(output, event);
+        json_decref(event);
+        /* As many tokens are too few in every block. */
+        if (t->kind == SNRQ_FEW_TOKENS && p->told_few_tokens[stage]) continue;
+        p->told_few_tokens[stage] |= t->kind == SNRQ_FEW_TOKENS;
+        fprintf(stderr, "%swarning: %s%s\n", p->terminal ? "\n" : "", text,
+                t->kind == SNRQ_FEW_TOKENS ? " (said for the first block)" : "");
+    }
 }
 
 void snrq_progress_committed(snrq_progress *p, snrq_output *output, int64_t layer)

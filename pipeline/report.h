@@ -17,6 +17,7 @@ typedef struct snrq_progress {
     int64_t blocks, committed;
     double total, done, replayed;
     double started, stage_started;
+    bool told_few_tokens[SNRQ_STAGES];
 } snrq_progress;
 
 /* Starts the clock; logs the start of a run that finds `committed` of its blocks done. */
@@ -28,6 +29,11 @@ void snrq_progress_start(const snrq_context *context, snrq_output *output, int64
 void snrq_progress_stage(snrq_progress *progress, snrq_output *output, int64_t layer,
                          const char *stage, double work, const snrq_module_record *records,
                          int count);
+
+/* Tells of the trouble of a stage: a line and an event "warning" each. Rank 0 prints and logs. */
+void snrq_progress_troubles(snrq_progress *progress, snrq_output *output, const snrq_family *family,
+                            int64_t layer, snrq_stage stage, snrq_dtype scale_type,
+                            const snrq_trouble_list *troubles);
 
 /* Counts a block that this run committed, and one that an earlier run did. */
 void snrq_progress_committed(snrq_progress *progress, snrq_output *output, int64_t layer);

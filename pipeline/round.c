@@ -8,6 +8,7 @@
 #include "io/safetensors.h"
 #include "io/safetensors_writer.h"
 #include "mpi/node_memory.h"
+#include "pipeline/report.h"
 #include "pipeline/rounding.h"
 
 /* A case as read: everything in original column order. */
@@ -25,8 +26,14 @@ static snrq_status read_matrix(const snrq_safetensors *file, const char *path, c
         (columns > 0 && t->shape[1] != columns) || t->shape[0] < 1 || t->shape[1] < 1)
         return snrq_fail(SNRQ_BAD_DATA, "%s: tensor '%s' must be F32 and two-dimensional%s", path,
                          name, rows > 0 ? ", square, with as many columns as W" : "");
-    SNRQ_TRY(snrq_allocate((size_t)t->shape[0] * (size_t)t->shape[1], sizeof **out, name, out));
-    return snrq_safetensors_read(file, t, 0, t->bytes, *out);
+    size_t count = (size_t)t->shape[0] * (size_t)t->shape[1];
+    SNRQ_TRY(snrq_allocate(count, sizeof **out, name, out));
+    SNRQ_TRY(snrq_safetensors_read(file, t, 0, t->bytes, *out));
+    size_t at = snrq_first_not_finite(SNRQ_F32, *out, count);
+    if (at == count) return SNRQ_OK;
+    return snrq_fail(SNRQ_BAD_DATA, "%s: tensor '%s' is not finite at row %zu, column %zu: %g",
+                     path, name, at / (size_t)t->shape[1], at % (size_t)t->shape[1],
+                     (double)(*out)[at]);
 }
 
 static snrq_status read_case(const snrq_options *o, layer_case *c)
@@ -172,8 +179,14 @@ static snrq_status round_case(const snrq_context *context, const snrq_options *o
     const int64_t first[2] = {0, c->rows};
     const char *name = "W";
     double alpha = o->group_size == 0 ? 0.25 : 0.5;
-    snrq_modules modules = {1, first, &name, &alpha, case_row, c};
+    snrq_modules modules = {1, first, &name, name, &alpha, case_row, c};
     SNRQ_TRY(snrq_round_modules(context, o, &timers, s, &modules, rounded));
+    for (int i = 0; i < rounded->troubles.count; i++) {
+        char text[512];
+        snrq_trouble_text(&rounded->troubles.trouble[i], (snrq_dtype)o->scale_type, text,
+                          sizeof text);
+        snrq_note(context, "warning: %s", text);
+    }
     snrq_timers_enter(&timers, SNRQ_PHASE_WRITE);
     SNRQ_TRY(write_result(context, o, c, s, rounded));
     snrq_timers_enter(&timers, -1);

@@ -60,22 +60,6 @@ static double alpha_of_row(const work *w, int64_t local)
     return w->out->modules[module_of_row(w, w->out->mine.begin + local)].alpha;
 }
 
-/* Weights that are no numbers would become arbitrary codes. */
-static snrq_status check_finite(const work *w)
-{
-    int64_t n = w->target.columns, cells = (w->out->mine.end - w->out->mine.begin) * n;
-    for (int64_t at = 0; at < cells; at++) {
-        if (isfinite(w->target.weights[at])) continue;
-        int64_t row = w->out->mine.begin + at / n;
-        int module = module_of_row(w, row);
-        return snrq_fail(SNRQ_BAD_DATA,
-                         "%s: the weight at row %lld, column %d is %g; is the checkpoint damaged?",
-                         w->modules->names[module], (long long)(row - w->modules->first[module]),
-                         (int)w->statistics->order[at % n], (double)w->target.weights[at]);
-    }
-    return SNRQ_OK;
-}
-
 static snrq_status choose_alpha(work *w, int module)
 {
     const snrq_options *o = w->options;
@@ -114,7 +98,7 @@ static snrq_grid_rule grid_rule(const snrq_options *o)
                             (snrq_dtype)o->scale_type};
 }
 
-/* A target that is no number would become an arbitrary code, too. */
+/* A target that is no number would become an arbitrary code. */
 static snrq_status check_target(const work *w, int64_t r)
 {
     const float *target = w->out->rows.target + r * w->out->rows.columns;
@@ -130,7 +114,7 @@ static snrq_status check_target(const work *w, int64_t r)
 static snrq_status fit_rows(work *w)
 {
     snrq_grid_rule rule = grid_rule(w->options);
-    int64_t count = w->out->mine.end - w->out->mine.begin, n = w->out->rows.columns;
+    int64_t count = w->out->mine.end - w->out->mine.begin, n = w->out->rows.columns, first = count;
     snrq_status worst = SNRQ_OK;
     char message[512] = "";
 #pragma omp parallel for schedule(dynamic, 16)
@@ -142,12 +126,14 @@ static snrq_status fit_rows(work *w)
                                          w->out->rows.scales + r * w->out->groups.count,
                                          w->out->rows.zeros + r * w->out->groups.count);
         if (status != SNRQ_OK) {
+            int64_t row = w->out->mine.begin + r;
+            int module = module_of_row(w, row);
 #pragma omp critical
-            {
+            if (r < first) { /* the same message for any number of threads */
+                first = r;
                 worst = status;
-                snprintf(message, sizeof message, "%s: %s",
-                         w->modules->names[module_of_row(w, w->out->mine.begin + r)],
-                         snrq_error_message());
+                snprintf(message, sizeof message, "%s: row %lld: %s", w->modules->names[module],
+                         (long long)(row - w->modules->first[module]), snrq_error_message());
             }
         }
     }
@@ -337,14 +323,16 @@ static snrq_status round_modules(work *w, snrq_timers *timers, snrq_statistics *
 {
     const snrq_context *c = w->context;
     snrq_timers_enter(timers, SNRQ_PHASE_FACTOR);
-    SNRQ_TRY(snrq_target_create(c, w->options, statistics, w->modules->row, w->modules->source,
-                                rows_global(w), w->out->mine, &w->target));
-    SNRQ_TRY(snrq_agree(c, check_finite(w)));
+    SNRQ_TRY(snrq_target_create(c, w->options, statistics, w->modules, w->out->mine, &w->target));
     w->out->factor = w->target.factor;
     for (int m = 0; m < w->modules->count; m++) SNRQ_TRY(choose_alpha(w, m));
     snrq_timers_enter(timers, SNRQ_PHASE_GRID);
     SNRQ_TRY(column_weights(w));
     SNRQ_TRY(snrq_agree(c, fit_rows(w)));
+    SNRQ_TRY(snrq_trouble_find(c, w->options, statistics, w->modules, &w->target, &w->out->rows,
+                               &w->out->troubles));
+    if (w->options->strict)
+        SNRQ_TRY(snrq_trouble_refuse(&w->out->troubles, (snrq_dtype)w->options->scale_type));
     snrq_timers_enter(timers, SNRQ_PHASE_SEARCH);
     SNRQ_TRY(round_rows(w));
     return measure_modules(w);

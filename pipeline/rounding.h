@@ -8,8 +8,7 @@
 #define SNRQ_ROUNDING_H
 
 #include "mpi/timers.h"
-#include "pipeline/search.h"
-#include "pipeline/target.h"
+#include "pipeline/trouble.h"
 
 /* Where the time of a run goes. */
 typedef enum snrq_phase {
@@ -26,17 +25,6 @@ typedef enum snrq_phase {
 /* Names of the phases, for reports; "rest" beyond the last. Borrowed. */
 const char *snrq_phase_name(int phase);
 
-/* The modules to round. */
-typedef struct snrq_modules {
-    int count;
-    const int64_t *first; /* [count + 1] stacked row where each module starts; the last entry is the
-                             number of rows */
-    const char *const *names;   /* [count] for messages */
-    const double *alpha_before; /* [count] alpha chained: strength of each module, else unused */
-    snrq_row_source *row;       /* row r of the stacked W, original column order */
-    const void *source;
-} snrq_modules;
-
 /* What is known about a rounded module. */
 typedef struct snrq_rounded_module {
     double alpha, alpha_next;                /* alpha_next: NaN unless alpha is chained */
@@ -49,6 +37,7 @@ typedef struct snrq_rounded {
     snrq_rows rows;               /* this rank's codes, scales, zeros, in decision order; owned */
     snrq_rounded_module *modules; /* [count] the same on all ranks; owned */
     snrq_factor_report factor;
+    snrq_trouble_list troubles; /* the same on all ranks */
 } snrq_rounded;
 
 /* Does --regrid apply? Not to rtn, and not to methods that fit their grids on the way. Not
@@ -58,8 +47,8 @@ bool snrq_regrids(const snrq_options *options);
 /* Stacked rows of a rank: whole tiles. Not collective. */
 snrq_range snrq_rounding_share(int64_t rows, int size, int rank);
 
-/* Rounds the modules. H in `statistics` becomes the damped matrix. Collective; agreed; messages
- * name the module. */
+/* Rounds the modules. H in `statistics` becomes the damped matrix. With --strict, any trouble
+ * (trouble.h) is SNRQ_BAD_DATA before the search. Collective; agreed; messages name the module. */
 snrq_status snrq_round_modules(const snrq_context *context, const snrq_options *options,
                                snrq_timers *timers, snrq_statistics *statistics,
                                const snrq_modules *modules, snrq_rounded *out);

@@ -10,6 +10,7 @@ typedef struct stage_modules {
     snrq_stage stage;
     int64_t first[SNRQ_MAX_MODULES + 1];
     const char *names[SNRQ_MAX_MODULES];
+    char texts[SNRQ_MAX_MODULES][SNRQ_MODULES_NAME], together[SNRQ_MODULES_NAME];
     snrq_modules modules;
 } stage_modules;
 
@@ -22,18 +23,31 @@ static void stage_row(const void *source, int64_t row, float *out)
                       1, out);
 }
 
+void snrq_stage_name(const snrq_family *f, int64_t layer, snrq_stage stage, char *out, size_t size)
+{
+    snrq_module_name(layer, f->module[f->first[stage]].name, out, size);
+    for (int m = f->first[stage] + 1; m < f->first[stage + 1]; m++) {
+        const char *name = strrchr(f->module[m].name, '.');
+        size_t length = strlen(out);
+        snprintf(out + length, size - length, " + %s", name + 1);
+    }
+}
+
 static void stack_modules(const snrq_stage_job *job, stage_modules *s)
 {
     const snrq_family *f = job->full->family;
     int first = f->first[job->stage], count = f->first[job->stage + 1] - first;
     *s = (stage_modules){.block = job->full, .stage = job->stage};
+    snrq_stage_name(f, job->layer, job->stage, s->together, sizeof s->together);
     for (int m = 0; m < count; m++) {
-        s->names[m] = f->module[first + m].name;
+        snrq_module_name(job->layer, f->module[first + m].name, s->texts[m], sizeof s->texts[m]);
+        s->names[m] = s->texts[m];
         s->first[m + 1] = s->first[m] + f->module[first + m].rows;
     }
     s->modules = (snrq_modules){.count = count,
                                 .first = s->first,
                                 .names = s->names,
+                                .together = s->together,
                                 .alpha_before = job->alpha_before + first,
                                 .row = stage_row,
                                 .source = s};
@@ -114,7 +128,8 @@ static snrq_module_record record_module(const snrq_stage_job *job,
 }
 
 snrq_status snrq_stage_quantize(const snrq_stage_job *job, snrq_statistics *statistics,
-                                snrq_module_record records[SNRQ_MAX_MODULES])
+                                snrq_module_record records[SNRQ_MAX_MODULES],
+                                snrq_trouble_list *troubles)
 {
     stage_modules stacked;
     snrq_rounded rounded = {0};
@@ -125,6 +140,7 @@ snrq_status snrq_stage_quantize(const snrq_stage_job *job, snrq_statistics *stat
     for (int m = 0; status == SNRQ_OK && m < stacked.modules.count; m++)
         records[job->full->family->first[job->stage] + m] =
             record_module(job, statistics, &rounded, m);
+    *troubles = rounded.troubles;
     snrq_rounded_free(&rounded);
     return status;
 }

@@ -25,9 +25,15 @@ typedef struct snrq_stage_job {
 } snrq_stage_job;
 
 /* Quantizes the stage's modules: fills the arrays on every node, and the records of its modules
- * (the caller adds model_error later). H in `statistics` is used up. Collective; agreed. */
+ * (the caller adds model_error later); `troubles` is what was found on the way. H in `statistics`
+ * is used up. Collective; agreed. */
 snrq_status snrq_stage_quantize(const snrq_stage_job *job, snrq_statistics *statistics,
-                                snrq_module_record records[SNRQ_MAX_MODULES]);
+                                snrq_module_record records[SNRQ_MAX_MODULES],
+                                snrq_trouble_list *troubles);
+
+/* "model.layers.3.self_attn.q_proj + k_proj + v_proj": the modules of a stage. */
+void snrq_stage_name(const snrq_family *family, int64_t layer, snrq_stage stage, char *out,
+                     size_t size);
 
 /* Rows of module m that this rank owns, counted within the module. */
 snrq_range snrq_stage_module_rows(const snrq_context *context, const snrq_family *family,

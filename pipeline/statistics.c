@@ -127,6 +127,7 @@ snrq_status snrq_statistics_gather(const snrq_context *c, const snrq_options *o,
     double *norms = NULL;
     memset(s, 0, sizeof *s);
     s->columns = x->columns;
+    s->tokens = sequences_global * x->tokens;
     snrq_status status = snrq_agree(c, snrq_allocate(2 * n, sizeof *norms, "column norms", &norms));
     if (status == SNRQ_OK)
         status = gather(c, o, x, xf, sequences_global, alphas, norms, norms + n, s);

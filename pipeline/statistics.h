@@ -17,6 +17,7 @@
 
 typedef struct snrq_statistics {
     int64_t columns, dead_inputs;
+    int64_t tokens;      /* that were gathered, on all ranks; 0: unknown */
     int32_t *order;      /* [columns] original column at decision position k; owned */
     unsigned char *dead; /* [columns] by decision position; owned */
     snrq_grid *grid;     /* owned */

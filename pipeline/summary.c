@@ -24,6 +24,8 @@ typedef struct summary {
     int kinds, worsts, modules;
     const json_t *worst[WORST]; /* borrowed, by falling model_error */
     int damped;                 /* modules whose damping was raised */
+    int64_t starts;
+    json_t *troubles; /* {"dead_inputs": modules, ...}; owned */
 } summary;
 
 static double number(const json_t *module, const char *key)
@@ -102,13 +104,17 @@ static void print_summary(const summary *s)
         fprintf(stderr, "%s %s (%.2f %%)", i > 0 ? "," : "", name_of(s->worst[i]),
                 100.0 * number(s->worst[i], "model_error"));
     fputc('\n', stderr);
-    if (s->damped > 0)
-        fprintf(stderr,
-                "damping was raised for %d module%s: see damping_attempts in `snrq inspect`\n",
-                s->damped, s->damped == 1 ? "" : "s");
+    const char *trouble;
+    json_t *modules;
+    json_object_foreach(s->troubles, trouble, modules)
+    {
+        long long count = json_integer_value(modules);
+        fprintf(stderr, "numerical trouble: %s in %lld module%s: see the warnings in run.jsonl\n",
+                trouble, count, count == 1 ? "" : "s");
+    }
 }
 
-static json_t *summary_event(const summary *s, int64_t starts, double megabytes, double minutes)
+static json_t *summary_event(const summary *s, double megabytes, double minutes)
 {
     json_t *kinds = json_object(), *worst = json_array();
     for (int k = 0; k < s->kinds; k++) {
@@ -121,26 +127,46 @@ static json_t *summary_event(const summary *s, int64_t starts, double megabytes,
     }
     for (int i = 0; i < s->worsts; i++)
         json_array_append_new(worst, json_string(name_of(s->worst[i])));
-    return json_pack("{s:s, s:i, s:i, s:I, s:o, s:o, s:{s:f, s:f}}", "event", "summary", "modules",
-                     s->modules, "damping_raised", s->damped, "starts", (json_int_t)starts, "kinds",
-                     kinds, "worst", worst, "advice", "node_megabytes", megabytes, "minutes",
-                     minutes);
+    return json_pack("{s:s, s:i, s:i, s:I, s:O, s:o, s:o, s:{s:f, s:f}}", "event", "summary",
+                     "modules", s->modules, "damping_raised", s->damped, "starts",
+                     (json_int_t)s->starts, "troubles", s->troubles, "kinds", kinds, "worst", worst,
+                     "advice", "node_megabytes", megabytes, "minutes", minutes);
 }
 
-static int64_t count_starts(const char *directory)
+/* Counts the modules of a warning. A block that was begun twice warned twice of its modules. */
+static void count_trouble(const json_t *event, json_t *seen, json_t *troubles)
 {
-    json_t *events = NULL;
+    const char *trouble = json_string_value(json_object_get(event, "trouble"));
+    const json_t *name;
+    size_t i;
+    char key[256];
+    if (trouble == NULL) return;
+    json_array_foreach(json_object_get(event, "modules"), i, name)
+    {
+        if (!json_is_string(name)) continue;
+        snprintf(key, sizeof key, "%s %s", trouble, json_string_value(name));
+        if (json_object_get(seen, key) != NULL) continue;
+        json_object_set_new(seen, key, json_true());
+        json_int_t count = json_integer_value(json_object_get(troubles, trouble));
+        json_object_set_new(troubles, trouble, json_integer(count + 1));
+    }
+}
+
+static void read_log(const char *directory, summary *s)
+{
+    json_t *events = NULL, *seen = json_object();
     const json_t *event;
     size_t i;
-    int64_t starts = 0;
-    if (snrq_output_read_events(directory, &events) != SNRQ_OK) return 0;
-    json_array_foreach(events, i, event)
-    {
-        const char *kind = json_string_value(json_object_get(event, "event"));
-        starts += kind != NULL && strcmp(kind, "start") == 0;
-    }
+    s->troubles = json_object();
+    if (snrq_output_read_events(directory, &events) == SNRQ_OK) json_array_foreach(events, i, event)
+        {
+            const char *kind = json_string_value(json_object_get(event, "event"));
+            s->starts += kind != NULL && strcmp(kind, "start") == 0;
+            if (kind != NULL && strcmp(kind, "warning") == 0)
+                count_trouble(event, seen, s->troubles);
+        }
     json_decref(events);
-    return starts;
+    json_decref(seen);
 }
 
 snrq_status snrq_summary(const snrq_context *c, const char *directory, double seconds,
@@ -152,7 +178,7 @@ snrq_status snrq_summary(const snrq_context *c, const char *directory, double se
     SNRQ_TRY(snrq_max_double(c, &memory, 1));
     if (c->rank != 0 || snrq_output_read_manifest(directory, &records, NULL) != SNRQ_OK)
         return SNRQ_OK;
-    int64_t starts = count_starts(directory);
+    read_log(directory, &s);
     /* A fifth more memory than was used, half as much time again. */
     double megabytes = 1.2 * memory * c->node_size / 1048576.0,
            minutes = ceil(1.5 * seconds / 60.0);
@@ -161,11 +187,12 @@ snrq_status snrq_summary(const snrq_context *c, const char *directory, double se
     fprintf(stderr,
             "started %lld time%s; to ask for next time: --mem=%.0fM --time=%.0f on %d node%s of %d "
             "ranks\n",
-            (long long)starts, starts == 1 ? "" : "s", ceil(megabytes), minutes, c->nodes,
+            (long long)s.starts, s.starts == 1 ? "" : "s", ceil(megabytes), minutes, c->nodes,
             c->nodes == 1 ? "" : "s", c->node_size);
-    json_t *event = summary_event(&s, starts, megabytes, minutes);
+    json_t *event = summary_event(&s, megabytes, minutes);
     snrq_output_event(output, event);
     json_decref(event);
     json_decref(records);
+    json_decref(s.troubles);
     return SNRQ_OK;
 }

@@ -70,14 +70,14 @@ static snrq_status allocate(const snrq_options *o, const snrq_statistics *s, snr
 }
 
 snrq_status snrq_target_create(const snrq_context *context, const snrq_options *options,
-                               snrq_statistics *statistics, snrq_row_source *row,
-                               const void *source, int64_t rows_global, snrq_range range,
-                               snrq_target *out)
+                               snrq_statistics *statistics, const snrq_modules *modules,
+                               snrq_range range, snrq_target *out)
 {
     snrq_matrix *weights = NULL, *product = NULL;
     double *table = NULL;
-    ordered_rows ordered = {.row = row, .source = source, .statistics = statistics};
-    int64_t n = statistics->columns, m = rows_global;
+    ordered_rows ordered = {
+        .row = modules->row, .source = modules->source, .statistics = statistics};
+    int64_t n = statistics->columns, m = modules->first[modules->count];
     *out = (snrq_target){.range = range, .columns = n};
     snrq_status status = snrq_allocate((size_t)n, sizeof(float), "weight row", &ordered.original);
     if (status == SNRQ_OK) status = allocate(options, statistics, out, &table);

@@ -12,6 +12,20 @@
 #include "mpi/factor.h"
 #include "pipeline/statistics.h"
 
+enum { SNRQ_MAX_TOGETHER = 3, SNRQ_MODULES_NAME = 192 };
+
+/* Modules that share an input and are rounded together. */
+typedef struct snrq_modules {
+    int count;            /* at most SNRQ_MAX_TOGETHER */
+    const int64_t *first; /* [count + 1] stacked row where each module starts; the last entry is the
+                             number of rows */
+    const char *const *names;   /* [count] for messages */
+    const char *together;       /* a name for all of them, for messages */
+    const double *alpha_before; /* [count] alpha chained: strength of each module, else unused */
+    snrq_row_source *row;       /* row r of the stacked W, original column order */
+    const void *source;
+} snrq_modules;
+
 typedef struct snrq_target {
     snrq_range range; /* of this rank's rows */
     int64_t columns;
@@ -24,12 +38,10 @@ typedef struct snrq_target {
     snrq_factor_report factor;
 } snrq_target;
 
-/* Multiplies, factorizes (H becomes the damped matrix) and solves. `row` gives row r of the stacked
- * W [rows_global, n] in original column order. Collective; agreed. */
+/* Multiplies, factorizes (H becomes the damped matrix) and solves. Collective; agreed. */
 snrq_status snrq_target_create(const snrq_context *context, const snrq_options *options,
-                               snrq_statistics *statistics, snrq_row_source *row,
-                               const void *source, int64_t rows_global, snrq_range range,
-                               snrq_target *out);
+                               snrq_statistics *statistics, const snrq_modules *modules,
+                               snrq_range range, snrq_target *out);
 void snrq_target_free(snrq_target *target);
 
 /* Share of the output mismatch energy that a weight change can reach (alpha corr): tr(W D H^-1 D^T

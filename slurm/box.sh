@@ -64,13 +64,16 @@ SlurmdTimeout=10
 SlurmctldTimeout=10
 BatchStartTimeout=10
 KillWait=5
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 MinJobAge=3600
 CONF
     for name in $(node_names "$1"); do
         number=$((number + 1))
         echo "NodeName=$name NodeAddr=127.0.0.1 NodeHostname=$name Port=$((port + number)) CPUs=$2 RealMemory=$megabytes"
     done
-    echo "PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=10"
+    echo "PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=10 GraceTime=10"
+    echo "PartitionName=urgent Nodes=ALL MaxTime=INFINITE DefaultTime=10 PriorityTier=2"
 }
 
 # Each of several nodes has a host name of its own, by which MPI tells nodes apart.
@@ -122,7 +125,7 @@ case $verb in
         slurmctld -c
         for name in $(node_names "$nodes"); do start_node "$name"; done
         for ((i = 0; i < 150; i++)); do
-            idle=$(sinfo -h -N -o %T 2>/dev/null | grep -cx idle || true)
+            idle=$(sinfo -h -N -p all -o %T 2>/dev/null | grep -cx idle || true)
             [ "$idle" -eq "$nodes" ] && exit 0
             sleep 0.1
         done

@@ -217,6 +217,38 @@ def file_system(directory, options):
         subprocess.run(["umount", directory], check=True)
 
 
+# mpirun starts its daemons through this instead of ssh: every node is this machine under another name. Nodes but the
+# first have an empty file system of their own at $SNRQ_TEST_PRIVATE, if that is set.
+NODE_AGENT = """#!/bin/sh
+host=$1
+shift
+exec unshare --uts --mount sh -ec '
+    hostname "$0"
+    [ -z "$SNRQ_TEST_PRIVATE" ] || [ "$0" = node1 ] || mount -t tmpfs snrq-test "$SNRQ_TEST_PRIVATE"
+    exec sh -c "$1"' "$host" "$*"
+"""
+
+
+def node_launcher(nodes, folder):
+    """Words that start one rank of a program on each of several nodes; `folder` gets a script. Skips the test where nodes
+    cannot be made."""
+    agent = os.path.join(folder, "agent.sh")
+    with open(agent, "w") as f:
+        f.write(NODE_AGENT)
+    os.chmod(agent, 0o755)
+    hosts = ["node%d" % (i + 1) for i in range(nodes)]
+    words = [shutil.which("mpirun") or "mpiexec", "-n", str(nodes), "-H", ",".join(host + ":1" for host in hosts), "--mca",
+             "plm_rsh_agent", agent]
+    try:
+        tried = subprocess.run([*words, "hostname"], env=environment(1), stdin=subprocess.DEVNULL, timeout=30, check=False,
+                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout.decode()
+    except subprocess.TimeoutExpired:
+        tried = ""
+    if sorted(tried.split()) != hosts:
+        raise unittest.SkipTest("mpirun cannot start programs on nodes of other names here (unshare, hostname, mount)")
+    return words
+
+
 class Test(unittest.TestCase):
     """A test with a folder of its own, self.folder, that is removed at the end."""
 

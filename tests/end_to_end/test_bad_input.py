@@ -158,9 +158,8 @@ class BadModel(BadInput):
             self.assertEqual(kind, "BF16")
             at = 2 * (5 * shape[1] + 17)
             tensors[name] = kind, shape, data[:at] + b"\xc0\x7f" + data[at + 2:]
-        model = self.edit(change)
-        self.check_quantize(BAD_DATA, ["block 2", "mlp.up_proj", "row 5, column 17"], model=model)
-        self.check_evaluate(BAD_DATA, [model, "not finite"], model)
+        self.check_both(BAD_DATA, ["model.layers.2.mlp.up_proj.weight", "not finite at row 5, column 17: nan"],
+                        self.edit(change))
 
     def test_nan_in_a_norm_of_the_last_block(self):
         """Nothing after it is quantized, so nothing else would notice."""
@@ -175,8 +174,7 @@ class BadModel(BadInput):
         def change(tensors, name="model.embed_tokens.weight"):
             kind, shape, data = tensors[name]
             tensors[name] = kind, shape, data[:-2] + b"\x80\x7f"
-        model = self.edit(change)
-        self.check_evaluate(BAD_DATA, [model, "not finite"], model)
+        self.check_both(BAD_DATA, ["model.embed_tokens.weight", "not finite at row 1023, column 127"], self.edit(change))
 
     def test_reference_of_another_vocabulary(self):
         def change(tensors, name="model.embed_tokens.weight"):

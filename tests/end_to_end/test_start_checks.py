@@ -4,15 +4,23 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import unittest
 
 import helpers
 
 
+def arguments(out, *more):
+    return ["quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", out, "--sequences", 2, "--length", 32,
+            "--bits", 3, "--method", "rtn", *more]
+
+
 def start(out, *more, ranks=0, prefix=(), **variables):
-    words = helpers.command(["quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", out, "--sequences",
-                             2, "--length", 32, "--bits", 3, "--method", "rtn", *more], ranks)
-    done = subprocess.run([*prefix, *words], env=dict(helpers.environment(1), **variables), timeout=60, check=False,
+    return launch([*prefix, *helpers.command(arguments(out, *more), ranks)], **variables)
+
+
+def launch(words, **variables):
+    done = subprocess.run(words, env=dict(helpers.environment(1), **variables), timeout=60, check=False,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     return helpers.Result(done.returncode, done.stdout.decode(), done.stderr.decode(), words)
 
@@ -56,6 +64,64 @@ class StartChecks(helpers.Test):
         cores = len(os.sched_getaffinity(0))
         result = start(self.path("out"), "--dry-run", ranks=cores + 1)
         self.assertIn("run %d threads on %d core" % (cores + 1, cores), result.stderr)
+
+    def start_on_cores(self, *cores):
+        """A rank on each of these cores."""
+        taskset = shutil.which("taskset")
+        if not taskset:
+            raise unittest.SkipTest("there is no taskset")
+        words = helpers.command(arguments(self.path("out"), "--dry-run"), 1)
+        parts = [[":", "-n", "1", taskset, "-c", str(core), *words[3:]] for core in cores]
+        result = launch([words[0], *sum(parts, [])[1:]])
+        self.assertEqual(result.code, 0, result)
+        return result.stderr
+
+    def test_ranks_on_cores_of_their_own(self):
+        cores = sorted(os.sched_getaffinity(0))[:2]
+        if len(cores) < 2:
+            raise unittest.SkipTest("there is one core only")
+        said = self.start_on_cores(*cores)
+        self.assertIn("2 ranks on 1 node, 1 thread per rank on 1 core\n", said)
+        self.assertNotIn("warning", said)
+
+    def test_ranks_on_the_same_core(self):
+        """Also if there were enough cores for all: the third rank has one of its own."""
+        first, *others = sorted(os.sched_getaffinity(0))
+        said = self.start_on_cores(first, first, *others[:1])
+        self.assertIn("%d ranks on 1 node, 1 thread per rank on 1 core\n" % (2 + len(others[:1])), said)
+        self.assertIn("warning: ranks of a node run 2 threads on 1 core together", said)
+
+    def test_binding_by_mpirun(self):
+        bound = [helpers.command([], 1)[0], "--bind-to", "core", "-n", "1"]
+        count = "import os; print(len(os.sched_getaffinity(0)))"
+        found = launch([*bound, sys.executable, "-c", count])
+        if found.code != 0:
+            raise unittest.SkipTest("mpirun cannot bind here")
+        cores = int(found.stdout)
+        result = start(self.path("out"), "--dry-run", "--threads", cores + 1, prefix=bound)
+        self.assertEqual(result.code, 0, result)
+        self.assertRegex(result.stderr, "1 rank on 1 node, %d threads per rank on %d core" % (cores + 1, cores))
+        self.assertIn("a rank runs %d threads on the %d core" % (cores + 1, cores), result.stderr)
+
+    def test_output_that_nodes_do_not_share(self):
+        two_nodes = helpers.node_launcher(2, self.folder)
+        private = self.path("private")
+        os.mkdir(private)
+        shared, own = self.path("out"), os.path.join(private, "out")
+        result = start(shared, prefix=two_nodes)
+        self.assertEqual(result.code, 0, result)
+        self.assertIn("2 ranks on 2 nodes", result.stderr)
+        expected = helpers.weights(helpers.quantize(self.path("one"), "--bits", 3, "--method", "rtn", sequences=2,
+                                                    length=32, ranks=0))
+        self.assertEqual(helpers.weights(shared), expected)
+
+        result = start(own, prefix=two_nodes, SNRQ_TEST_PRIVATE=private)
+        self.assertEqual(result.code, helpers.CANNOT_WRITE, result)
+        self.assertIn(own + ": expected the directory that rank 0 works in, found another one on node node2", result.stderr)
+        self.assertEqual((helpers.weights(own), helpers.manifest(own)), ({}, []))
+        self.assertNotIn("snrq.lock", os.listdir(own))
+        self.assertEqual(start(own, prefix=two_nodes).code, 0)
+        self.assertEqual(helpers.weights(own), expected)
 
     def test_plan_for_a_larger_machine(self):
         here = json.loads(start(self.path("out"), "--dry-run", "--json").stdout)

@@ -98,6 +98,25 @@ static void groups_are_contexts_of_their_own(void)
     snrq_context_destroy(&pair);
 }
 
+/* A broadcast from a rank that is not there comes back with an error, and the run goes on. */
+static void mpi_errors_come_back(void)
+{
+    const snrq_context *w = rank_test_world;
+    MPI_Comm all[] = {w->comm, w->node, w->leaders};
+    MPI_Errhandler of_files;
+    int number = 0;
+    for (int i = 0; i < 3; i++) {
+        if (all[i] == MPI_COMM_NULL) continue;
+        snrq_status status =
+            snrq_mpi_check(MPI_Bcast(&number, 1, MPI_INT, w->size + 1, all[i]), "MPI_Bcast");
+        CU_ASSERT_EQUAL(status, SNRQ_INTERNAL);
+        CU_ASSERT_PTR_NOT_NULL(strstr(snrq_error_message(), "MPI_Bcast failed: MPI_ERR_ROOT"));
+    }
+    CU_ASSERT_EQUAL(MPI_File_get_errhandler(MPI_FILE_NULL, &of_files), MPI_SUCCESS);
+    CU_ASSERT_EQUAL(of_files, MPI_ERRORS_RETURN); /* new files have this one's */
+    CU_ASSERT_EQUAL(snrq_agree(w, SNRQ_OK), SNRQ_OK);
+}
+
 int main(int argc, char **argv)
 {
     const snrq_test tests[] = {
@@ -109,6 +128,7 @@ int main(int argc, char **argv)
         SNRQ_TEST(agreeing_twice_names_the_rank_once),
         SNRQ_TEST(messages_of_any_length_are_agreed_on),
         SNRQ_TEST(groups_are_contexts_of_their_own),
+        SNRQ_TEST(mpi_errors_come_back),
     };
     return rank_test_main(argc, argv, "context", tests, sizeof tests / sizeof *tests);
 }

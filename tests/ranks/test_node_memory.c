@@ -98,6 +98,18 @@ static void no_bytes_are_allowed(void)
     snrq_node_memory_destroy(&m);
 }
 
+static void errors_of_the_window_come_back(void)
+{
+    snrq_node_memory *memory = NULL;
+    CU_ASSERT_EQUAL(snrq_node_memory_create(rank_test_world, 8, &memory), SNRQ_OK);
+    char byte = 0;
+    int nobody = rank_test_world->size + 1;
+    CU_ASSERT_NOT_EQUAL(MPI_Put(&byte, 1, MPI_CHAR, nobody, 0, 1, MPI_CHAR, memory->window),
+                        MPI_SUCCESS);
+    CU_ASSERT_EQUAL(snrq_node_memory_sync(rank_test_world, memory), SNRQ_OK);
+    snrq_node_memory_destroy(&memory);
+}
+
 int main(int argc, char **argv)
 {
     const snrq_test tests[] = {
@@ -106,6 +118,7 @@ int main(int argc, char **argv)
         SNRQ_TEST(rows_reach_every_rank_of_a_node),
         SNRQ_TEST(rows_reach_every_node),
         SNRQ_TEST(no_bytes_are_allowed),
+        SNRQ_TEST(errors_of_the_window_come_back),
     };
     return rank_test_main(argc, argv, "node_memory", tests, sizeof tests / sizeof *tests);
 }

@@ -41,12 +41,18 @@ class Slurm(helpers.Test):
         limit = time.monotonic() + 30
         while not any("block" in record for record in helpers.manifest(cls.long)) and time.monotonic() < limit:
             time.sleep(0.02)
-        with open(os.path.join(cls.long, "snrq.lock")) as f:
-            rank = json.load(f)["pid"]
-        os.kill(rank, signal.SIGSTOP)
+        rank = cls.hold(cls.long)
         cls.release = threading.Thread(target=cls.hold_until_asked, args=[rank], daemon=True)
         cls.release.start()
         cls.expected = helpers.weights(helpers.quantize(os.path.join(cls.common, "undisturbed"), *OPTIONS, ranks=1))
+
+    @staticmethod
+    def hold(out):
+        """Stops rank 0 where it is, until somebody sends SIGCONT, and returns its process."""
+        with open(os.path.join(out, "snrq.lock")) as f:
+            rank = json.load(f)["pid"]
+        os.kill(rank, signal.SIGSTOP)
+        return rank
 
     @classmethod
     def hold_until_asked(cls, rank):
@@ -75,8 +81,12 @@ class Slurm(helpers.Test):
 
     @classmethod
     def submit(cls, out, options, words, launcher="mpirun"):
-        return cls.slurm("sbatch", "--parsable", "--output=%s.log" % out, *options, os.path.join(SLURM, "quantize.sbatch"),
-                         helpers.MODEL, helpers.CALIBRATION, out, *words, SNRQ_LAUNCHER=launcher)
+        return cls.submit_script("quantize", out, options, [helpers.MODEL, helpers.CALIBRATION, out, *words], launcher)
+
+    @classmethod
+    def submit_script(cls, name, out, options, words, launcher):
+        return cls.slurm("sbatch", "--parsable", "--output=%s.log" % out, *options,
+                         os.path.join(SLURM, name + ".sbatch"), *words, SNRQ_LAUNCHER=launcher)
 
     def wait(self, job, what, condition, seconds=60):
         """Until the condition holds. A requeued job, which Slurm lets rest for two minutes, starts as soon as nothing is
@@ -135,6 +145,51 @@ class Slurm(helpers.Test):
         self.wait_for_end(self.submit(out, [], OPTIONS), out)
         self.assertEqual(helpers.weights(out), self.expected)
 
+    def test_evaluation(self):
+        """The log has what `snrq evaluate --json` says here, to the last bit."""
+        model, out, missing = os.path.join(self.common, "undisturbed"), self.path("evaluation"), self.path("missing")
+        options = ["--sequences", 3, "--length", 64, "--reference", helpers.MODEL, "--json"]
+        job = self.submit_script("evaluate", out, ONE_OF_EACH, [model, helpers.HELDOUT, *options], "srun")
+        wrong = self.submit_script("evaluate", missing, [], [self.path("no-model"), helpers.HELDOUT], "mpirun")
+        here = helpers.succeed("evaluate", model, "--text", helpers.HELDOUT, *options).json()
+        self.wait_for_end(job, out)
+        said = [line for line in self.log(out).splitlines() if line.startswith("{")]
+        self.assertEqual(len(said), 1, self.log(out))
+        there = json.loads(said[0])
+        for figure in "perplexity", "kl", "tokens":
+            self.assertEqual(there[figure], here[figure])
+        self.wait_for_end(wrong, missing, "FAILED")
+        self.assertIn("exit code 66", self.log(missing))
+
+    def start_and_hold(self, out):
+        """A job that has finished a block and does not get on, until Slurm asks it to end: with SIGCONT, and SIGTERM."""
+        job = self.submit(out, ONE_OF_EACH, OPTIONS, "srun")
+        self.wait_for_block(job, out)
+        self.hold(out)
+        return job
+
+    def check_comes_back(self, job, out):
+        self.wait_for_end(job, out)
+        for words in "start 1,", "replayed", "exit code 0":
+            self.assertIn(words, self.log(out))
+        self.assertEqual(helpers.weights(out), self.expected)
+
+    def test_requeued_by_hand(self):
+        out = self.path("out")
+        job = self.start_and_hold(out)
+        self.slurm("scontrol", "requeue", job)
+        self.check_comes_back(job, out)
+
+    def test_preempted(self):
+        """By a job of a partition of higher priority that wants both nodes for itself."""
+        out, urgent = self.path("out"), self.path("urgent")
+        job = self.start_and_hold(out)
+        other = self.slurm("sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--exclusive",
+                           "--output=%s.log" % urgent, "--wrap", "true")
+        self.wait_for_end(other, urgent)
+        self.assertIn("exit code 75", self.log(out))  # within the grace time: at a safe point
+        self.check_comes_back(job, out)
+
     def test_node_killed(self):
         out = self.path("out")
         job = self.submit(out, ONE_OF_EACH, OPTIONS, "srun")
@@ -144,7 +199,7 @@ class Slurm(helpers.Test):
         while self.state(job) != {"PENDING"} and time.monotonic() < limit:
             time.sleep(0.2)
         self.in_box("start-node", "box2")
-        while self.slurm("sinfo", "-h", "-n", "box2", "-o", "%T") != "idle" and time.monotonic() < limit:
+        while self.slurm("sinfo", "-h", "-p", "all", "-n", "box2", "-o", "%T") != "idle" and time.monotonic() < limit:
             time.sleep(0.2)
         self.wait_for_end(job, out)
         self.assertIn("replayed", self.log(out))

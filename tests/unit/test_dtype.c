@@ -83,6 +83,38 @@ static void every_bf16_widens_exactly_and_comes_back(void)
     CU_ASSERT_EQUAL(wrong, 0);
 }
 
+/* Index of the first number that is not finite, one by one. */
+static size_t slow_first_not_finite(snrq_dtype type, const uint16_t *numbers, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        float value;
+        snrq_widen(type, (const unsigned char *)numbers + i * snrq_dtype_size(type), 1, &value);
+        if (!isfinite(value)) return i;
+    }
+    return count;
+}
+
+/* At the ends of parts of every length, and beside numbers that are large but finite. */
+static void the_first_number_that_is_not_finite_is_found(void)
+{
+    enum { MOST = 9000 };
+    static uint16_t numbers[2 * MOST];
+    const size_t places[] = {0, 1, 4095, 4096, 8191, 8192, MOST - 1, MOST};
+    const uint16_t bad[] = {0xffff, 0x7f80, 0x7c00}; /* upper halves, for F32 and BF16; F16 */
+    const snrq_dtype types[] = {SNRQ_F32, SNRQ_BF16, SNRQ_F16};
+    for (int t = 0; t < 3; t++)
+        for (int p = 0; p < 8; p++) {
+            size_t width = snrq_dtype_size(types[t]) / 2;
+            for (size_t i = 0; i < 2 * MOST; i++)
+                numbers[i] = types[t] == SNRQ_F16 ? 0x7bff : 0x7f7f;
+            if (places[p] < MOST) numbers[places[p] * width + width - 1] = bad[t];
+            size_t found = snrq_first_not_finite(types[t], numbers, MOST);
+            CU_ASSERT_EQUAL(found, places[p]);
+            CU_ASSERT_EQUAL(found, slow_first_not_finite(types[t], numbers, MOST));
+        }
+    CU_ASSERT_EQUAL(snrq_first_not_finite(SNRQ_F16, numbers, 0), 0);
+}
+
 static int narrowing_is_wrong(float value)
 {
     return (snrq_float_to_f16(value) != slow_narrow(value, 10, 15)) +
@@ -199,6 +231,7 @@ int main(void)
     const snrq_test tests[] = {
         SNRQ_TEST(every_f16_widens_exactly_and_comes_back),
         SNRQ_TEST(every_bf16_widens_exactly_and_comes_back),
+        SNRQ_TEST(the_first_number_that_is_not_finite_is_found),
         SNRQ_TEST(random_floats_narrow_as_the_slow_twin),
         SNRQ_TEST(ties_go_to_even_everywhere),
         SNRQ_TEST(overflow_becomes_infinity),

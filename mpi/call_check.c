@@ -1,0 +1,88 @@
+/* Comparing collective calls; see call_check.h. */
+#include "mpi/call_check.h"
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mpi/context.h"
+
+enum { TEXT_BYTES = 192 };
+
+struct snrq_call_checker {
+    int64_t calls;                             /* that were the same on all ranks */
+    bool differed;                             /* once; the ranks are out of step since then */
+    char first[TEXT_BYTES], other[TEXT_BYTES]; /* the calls that did: rank 0's and another rank's */
+    int other_rank;
+};
+
+snrq_status snrq_call_checker_create(MPI_Comm comm, snrq_call_checker **out)
+{
+    const char *wish = getenv("SNRQ_CHECK_COLLECTIVES");
+    int mine = wish != NULL && *wish != '\0' && strcmp(wish, "0") != 0, any = 0;
+    *out = NULL;
+    SNRQ_TRY(
+        snrq_mpi_check(MPI_Allreduce(&mine, &any, 1, MPI_INT, MPI_MAX, comm), "MPI_Allreduce"));
+    return any ? snrq_allocate(1, sizeof **out, "checker of calls", out) : SNRQ_OK;
+}
+
+/* FNV-1a. */
+static uint64_t hash_text(const char *text)
+{
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (; *text != '\0'; text++) hash = (hash ^ (unsigned char)*text) * 0x100000001b3u;
+    return hash;
+}
+
+static snrq_status is_same(const snrq_context *c, const char *text, bool *same)
+{
+    uint64_t hash = hash_text(text), mine[2] = {hash, ~hash}, most[2];
+    SNRQ_TRY(snrq_mpi_check(MPI_Allreduce(mine, most, 2, MPI_UINT64_T, MPI_MAX, c->comm),
+                            "MPI_Allreduce"));
+    *same = most[0] == ~most[1]; /* the largest is the smallest */
+    return SNRQ_OK;
+}
+
+/* Finds the lowest rank that calls something else than rank 0, and both calls. */
+static snrq_status find_difference(const snrq_context *c, const char *text, snrq_call_checker *k)
+{
+    strcpy(k->first, text);
+    SNRQ_TRY(snrq_mpi_check(MPI_Bcast(k->first, TEXT_BYTES, MPI_CHAR, 0, c->comm), "MPI_Bcast"));
+    int mine = strcmp(k->first, text) != 0 ? c->rank : c->size;
+    SNRQ_TRY(snrq_mpi_check(MPI_Allreduce(&mine, &k->other_rank, 1, MPI_INT, MPI_MIN, c->comm),
+                            "MPI_Allreduce"));
+    strcpy(k->other, text);
+    return snrq_mpi_check(MPI_Bcast(k->other, TEXT_BYTES, MPI_CHAR, k->other_rank, c->comm),
+                          "MPI_Bcast");
+}
+
+static snrq_status complain(const snrq_call_checker *k)
+{
+    return snrq_fail(SNRQ_INTERNAL,
+                     "the ranks make different collective calls after %lld that were the same: "
+                     "rank 0 %s, rank %d %s; this is a bug",
+                     (long long)k->calls, k->first, k->other_rank, k->other);
+}
+
+snrq_status snrq_call_check(const snrq_context *c, snrq_site site, const char *format, ...)
+{
+    snrq_call_checker *k = c->checker;
+    char text[TEXT_BYTES] = "";
+    bool same = true;
+    if (k == NULL || c->size == 1) return SNRQ_OK;
+    if (k->differed) return complain(k);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    size_t length = strlen(text);
+    snprintf(text + length, sizeof text - length, " in %s (line %d)", site.function, site.line);
+    SNRQ_TRY(is_same(c, text, &same));
+    k->calls += same;
+    if (same) return SNRQ_OK;
+    k->differed = true;
+    SNRQ_TRY(find_difference(c, text, k));
+    return complain(k);
+}
