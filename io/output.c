@@ -70,6 +70,14 @@ static snrq_status cut_manifest(const snrq_output *output, size_t used, size_t t
     return snrq_file_sync(path);
 }
 
+/* Adds to the message about a damaged file what can be done. */
+static snrq_status advise(snrq_status status)
+{
+    if (status == SNRQ_OK) return SNRQ_OK;
+    return snrq_fail(status, "%s; put the file back, or start again in another directory",
+                     snrq_error_message());
+}
+
 /* Writes snrq.json, or compares it with the one that is there; then reads the manifest. */
 static snrq_status start_or_resume(snrq_output *output, const json_t *configuration)
 {
@@ -84,9 +92,11 @@ static snrq_status start_or_resume(snrq_output *output, const json_t *configurat
         free(text);
         SNRQ_TRY(status);
     }
-    SNRQ_TRY(snrq_output_load_configuration(output->directory, &before, output->configuration));
-    snrq_status status = snrq_output_load_manifest(output->directory, output->configuration,
-                                                   &output->records, &used, &torn);
+    SNRQ_TRY(
+        advise(snrq_output_load_manifest(output->directory, NULL, &output->records, &used, &torn)));
+    SNRQ_TRY(advise(snrq_output_check_configuration(output->directory, output->records)));
+    snrq_status status =
+        snrq_output_load_configuration(output->directory, &before, output->configuration);
     if (status == SNRQ_OK)
         status = snrq_configuration_compare(
             path, snrq_manifest_complete(output->records) ? "finished run" : "unfinished run",
@@ -199,10 +209,7 @@ static snrq_status check_files(const snrq_output *output)
          i += (size_t)output->context->size) {
         const json_t *record = json_array_get(output->records, i);
         if (json_object_get(record, "file") == NULL) continue;
-        status = snrq_output_check_file(output->directory, record);
-        if (status != SNRQ_OK)
-            status = snrq_fail(status, "%s; put the file back, or start again in another directory",
-                               snrq_error_message());
+        status = advise(snrq_output_check_file(output->directory, record));
     }
     return snrq_agree(output->context, status);
 }
