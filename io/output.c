@@ -278,6 +278,11 @@ void snrq_output_close(snrq_output **output)
     *output = NULL;
 }
 
+const char *snrq_output_directory(const snrq_output *output)
+{
+    return output->directory;
+}
+
 const json_t *snrq_output_record(const snrq_output *output, const char *name)
 {
     return snrq_manifest_find(output->records, name);
@@ -360,8 +365,7 @@ static snrq_status share_record(snrq_output *output, json_t *record)
     return snrq_agree(context, status);
 }
 
-/* Every node makes what its ranks wrote durable. */
-static snrq_status sync_nodes(snrq_output *output, const char *name)
+snrq_status snrq_output_sync(snrq_output *output, const char *name)
 {
     snrq_status status = SNRQ_OK;
     if (output->context->leaders != MPI_COMM_NULL)
@@ -383,7 +387,7 @@ snrq_status snrq_output_commit(snrq_output *output, const char *name, const json
         status = snrq_fail(SNRQ_INTERNAL, "%s/%s: committed before, or after the run was complete",
                            output->directory, name);
     SNRQ_TRY(snrq_agree(context, status));
-    SNRQ_TRY(sync_nodes(output, name));
+    SNRQ_TRY(snrq_output_sync(output, name));
     if (context->rank == 0) {
         status = snrq_lock_check(output->lock);
         if (status == SNRQ_OK) status = make_record(output, details, &record);

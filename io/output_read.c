@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "io/activation_file.h"
 #include "io/directory.h"
 #include "io/file.h"
 #include "io/json.h"
@@ -113,7 +114,8 @@ snrq_status snrq_output_check_file(const char *directory, const json_t *record)
 
 bool snrq_output_is_stray(const char *directory, const char *name, const json_t *records)
 {
-    return snrq_ends_with(name, ".h5") && snrq_manifest_find(records, name) == NULL &&
+    bool kept = snrq_output_kept_block(name) >= 0 && !snrq_manifest_complete(records);
+    return snrq_ends_with(name, ".h5") && !kept && snrq_manifest_find(records, name) == NULL &&
            snrq_is_plain_file(directory, name);
 }
 
@@ -231,7 +233,19 @@ static snrq_status check_manifest(const char *directory, json_t **records)
     return SNRQ_OK;
 }
 
-/* Data files that no record knows; once a run is complete, unfinished files as well. */
+static snrq_status check_kept(const char *directory, const char *name)
+{
+    char path[PATH_MAX];
+    SNRQ_TRY(snrq_path_join(directory, name, path, sizeof path));
+    if (snrq_activation_file_check(path) == SNRQ_OK) return SNRQ_OK;
+    return snrq_fail(SNRQ_BAD_DATA,
+                     "%s; it can be deleted: a run that resumes goes through the committed blocks "
+                     "instead",
+                     snrq_error_message());
+}
+
+/* Data files that no record knows; once a run is complete, unfinished files as well. Before that,
+ * activations are checked. */
 static void check_strays(struct findings *f, const char *directory, const json_t *records)
 {
     char **names = NULL;
@@ -245,6 +259,8 @@ static void check_strays(struct findings *f, const char *directory, const json_t
                            "%s/%s: has no record in the manifest: it was never "
                            "finished",
                            directory, names[i]));
+        else if (snrq_output_kept_block(names[i]) >= 0)
+            note(f, names[i], check_kept(directory, names[i]));
         else if (snrq_manifest_complete(records) && snrq_ends_with(names[i], ".tmp") &&
                  snrq_is_plain_file(directory, names[i]))
             note(f, names[i],

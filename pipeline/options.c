@@ -118,6 +118,9 @@ static const option_row table[] = {
     {"watchdog", 0, TIME, FIELD(watchdog), "30m", 0, 1e9, NULL, Q, false, "TIME",
      "end with exit code 76, and say where each rank hangs, after so much time in one phase of a "
      "stage; 0s: never"},
+    {"keep-activations", 0, FLAG, FIELD(keep_activations), NULL, 1, 1, NULL, Q, false, NULL,
+     "keep the activations after the last committed block in OUT until the run is complete: a run "
+     "that resumes reads them instead of replaying blocks (same result; --dry-run tells the size)"},
     {"force-unlock", 0, FLAG, FIELD(force_unlock), NULL, 1, 1, NULL, Q, false, NULL,
      "remove the lock of a run on another host that is known to be gone"},
     {"ignore-memory", 0, FLAG, FIELD(ignore_memory), NULL, 1, 1, NULL, Q, false, NULL,
