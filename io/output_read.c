@@ -233,15 +233,19 @@ static snrq_status check_manifest(const char *directory, json_t **records)
     return SNRQ_OK;
 }
 
-static snrq_status check_kept(const char *directory, const char *name)
+/* Kept activations. A run that works here may just have replaced them by others. */
+static void check_kept(struct findings *f, const char *directory, const char *name)
 {
     char path[PATH_MAX];
-    SNRQ_TRY(snrq_path_join(directory, name, path, sizeof path));
-    if (snrq_activation_file_check(path) == SNRQ_OK) return SNRQ_OK;
-    return snrq_fail(SNRQ_BAD_DATA,
-                     "%s; it can be deleted: a run that resumes goes through the committed blocks "
-                     "instead",
-                     snrq_error_message());
+    snrq_status status = snrq_path_join(directory, name, path, sizeof path);
+    if (status == SNRQ_OK) status = snrq_activation_file_check(path);
+    if (status == SNRQ_NO_INPUT) return;
+    if (status != SNRQ_OK)
+        status = snrq_fail(status,
+                           "%s; it can be deleted: a run that resumes goes through the committed "
+                           "blocks instead",
+                           snrq_error_message());
+    note(f, name, status);
 }
 
 /* Data files that no record knows; once a run is complete, unfinished files as well. Before that,
@@ -260,7 +264,7 @@ static void check_strays(struct findings *f, const char *directory, const json_t
                            "finished",
                            directory, names[i]));
         else if (snrq_output_kept_block(names[i]) >= 0)
-            note(f, names[i], check_kept(directory, names[i]));
+            check_kept(f, directory, names[i]);
         else if (snrq_manifest_complete(records) && snrq_ends_with(names[i], ".tmp") &&
                  snrq_is_plain_file(directory, names[i]))
             note(f, names[i],
