@@ -271,6 +271,11 @@ static snrq_status read_back(const char *path, uint64_t *sum)
     return status;
 }
 
+void snrq_block_file_name(int64_t block, char out[32])
+{
+    snprintf(out, 32, "block-%05lld.h5", (long long)block);
+}
+
 snrq_status snrq_block_file_write(const snrq_context *context, const char *path, int64_t block,
                                   const snrq_module_rows *modules, int count)
 {

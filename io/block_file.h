@@ -55,6 +55,9 @@ typedef struct snrq_module_rows {
     const int32_t *g_idx; /* [columns], the same on all ranks */
 } snrq_module_rows;
 
+/* Name of a block's file in an output directory. */
+void snrq_block_file_name(int64_t block, char out[32]);
+
 /* Writes a complete block file at `path` (no rename: see output.h) and reads it back on rank 0: an
  * order-free sum of row hashes must agree with what the ranks passed in. Collective; agreed. */
 snrq_status snrq_block_file_write(const snrq_context *context, const char *path, int64_t block,

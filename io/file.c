@@ -261,7 +261,8 @@ snrq_status snrq_file_hash(const char *path, char out[33], uint64_t *bytes)
     XXH3_state_t *state = XXH3_createState();
     snrq_status status =
         state != NULL ? SNRQ_OK : snrq_fail(SNRQ_INTERNAL, "cannot allocate a hash");
-    if (status == SNRQ_OK) status = snrq_allocate(HASH_BUFFER, 1, "hash buffer", &buffer);
+    size_t room = size < HASH_BUFFER ? (size_t)size : HASH_BUFFER;
+    if (status == SNRQ_OK) status = snrq_allocate_scratch(room, 1, "hash buffer", &buffer);
     if (status == SNRQ_OK) XXH3_128bits_reset(state);
     for (uint64_t done = 0; status == SNRQ_OK && done < size;) {
         size_t chunk = size - done < HASH_BUFFER ? (size_t)(size - done) : HASH_BUFFER;

@@ -57,8 +57,9 @@ snrq_status snrq_hdf5_write_rows(snrq_hdf5_writer *writer, const snrq_hdf5_table
 typedef snrq_status snrq_hdf5_read_back(const char *path, uint64_t *sum);
 
 /* Agrees on `status` (this rank's outcome), closes the file, and on rank 0 reads it back: the sum
- * of the hashes must be the one of what the ranks wrote. The file is removed if anything failed.
- * Collective; agreed. */
+ * of the hashes must be the one of what the ranks wrote. read_back NULL: the file holds hashes of
+ * its own, which whoever reads it compares. The file is removed if anything failed. Collective;
+ * agreed. */
 snrq_status snrq_hdf5_finish(snrq_hdf5_writer *writer, snrq_status status,
                              snrq_hdf5_read_back *read_back);
 

@@ -70,6 +70,14 @@ static snrq_status cut_manifest(const snrq_output *output, size_t used, size_t t
     return snrq_file_sync(path);
 }
 
+/* Adds to the message about a damaged file what can be done. */
+static snrq_status advise(snrq_status status)
+{
+    if (status == SNRQ_OK) return SNRQ_OK;
+    return snrq_fail(status, "%s; put the file back, or start again in another directory",
+                     snrq_error_message());
+}
+
 /* Writes snrq.json, or compares it with the one that is there; then reads the manifest. */
 static snrq_status start_or_resume(snrq_output *output, const json_t *configuration)
 {
@@ -84,9 +92,11 @@ static snrq_status start_or_resume(snrq_output *output, const json_t *configurat
         free(text);
         SNRQ_TRY(status);
     }
-    SNRQ_TRY(snrq_output_load_configuration(output->directory, &before, output->configuration));
-    snrq_status status = snrq_output_load_manifest(output->directory, output->configuration,
-                                                   &output->records, &used, &torn);
+    SNRQ_TRY(
+        advise(snrq_output_load_manifest(output->directory, NULL, &output->records, &used, &torn)));
+    SNRQ_TRY(advise(snrq_output_check_configuration(output->directory, output->records)));
+    snrq_status status =
+        snrq_output_load_configuration(output->directory, &before, output->configuration);
     if (status == SNRQ_OK)
         status = snrq_configuration_compare(
             path, snrq_manifest_complete(output->records) ? "finished run" : "unfinished run",
@@ -199,10 +209,7 @@ static snrq_status check_files(const snrq_output *output)
          i += (size_t)output->context->size) {
         const json_t *record = json_array_get(output->records, i);
         if (json_object_get(record, "file") == NULL) continue;
-        status = snrq_output_check_file(output->directory, record);
-        if (status != SNRQ_OK)
-            status = snrq_fail(status, "%s; put the file back, or start again in another directory",
-                               snrq_error_message());
+        status = advise(snrq_output_check_file(output->directory, record));
     }
     return snrq_agree(output->context, status);
 }
@@ -269,6 +276,11 @@ void snrq_output_close(snrq_output **output)
     release(*output);
     snrq_barrier(context); /* the lock is gone on every rank */
     *output = NULL;
+}
+
+const char *snrq_output_directory(const snrq_output *output)
+{
+    return output->directory;
 }
 
 const json_t *snrq_output_record(const snrq_output *output, const char *name)
@@ -353,8 +365,7 @@ static snrq_status share_record(snrq_output *output, json_t *record)
     return snrq_agree(context, status);
 }
 
-/* Every node makes what its ranks wrote durable. */
-static snrq_status sync_nodes(snrq_output *output, const char *name)
+snrq_status snrq_output_sync(snrq_output *output, const char *name)
 {
     snrq_status status = SNRQ_OK;
     if (output->context->leaders != MPI_COMM_NULL)
@@ -376,7 +387,7 @@ snrq_status snrq_output_commit(snrq_output *output, const char *name, const json
         status = snrq_fail(SNRQ_INTERNAL, "%s/%s: committed before, or after the run was complete",
                            output->directory, name);
     SNRQ_TRY(snrq_agree(context, status));
-    SNRQ_TRY(sync_nodes(output, name));
+    SNRQ_TRY(snrq_output_sync(output, name));
     if (context->rank == 0) {
         status = snrq_lock_check(output->lock);
         if (status == SNRQ_OK) status = make_record(output, details, &record);

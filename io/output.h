@@ -9,7 +9,8 @@
  *
  * Commit of a file: it is complete as NAME.tmp on all ranks -> fsync on every node -> rank 0 hashes
  * it -> rename -> fsync of the directory -> append + fsync of the manifest record. A file without a
- * record does not exist: it is removed when a run resumes. A manifest record ends with a hash of
+ * record does not exist: it is removed when a run resumes, but for activations that an unfinished
+ * run keeps (see snrq_output_keep()). A manifest record ends with a hash of
  * its own text; a torn last line (a kill while appending) is cut off on resume, any other damage is
  * an error that names the line.
  */
@@ -44,6 +45,9 @@ snrq_status snrq_output_force_unlock(const snrq_context *context, const char *di
  * to remove. */
 void snrq_output_close(snrq_output **output);
 
+/* The directory it was opened with. Borrowed. */
+const char *snrq_output_directory(const snrq_output *output);
+
 /* The committed record of file `name`, or NULL. Borrowed. Same on all ranks. */
 const json_t *snrq_output_record(const snrq_output *output, const char *name);
 
@@ -57,6 +61,18 @@ const char *snrq_output_temporary(snrq_output *output, const char *name);
  * stored in the record beside {"file", "bytes", "xxh3", "configuration", "record"}. Collective;
  * agreed. */
 snrq_status snrq_output_commit(snrq_output *output, const char *name, const json_t *details);
+
+/* Activations (activation_file.h) that a run keeps to resume from: at most one file, which is no
+ * part of the output and has no record. It may be lost at any time.
+ *
+ * keep: makes NAME.tmp durable and gives it its name, that of the activations after `block`, then
+ * removes those after other blocks; on failure NAME.tmp is gone. kept: the last block that
+ * activations are there for, at most `last`, or -1. drop: removes all of them. All are collective
+ * and agreed; a run that has lost its lock changes nothing. */
+void snrq_output_kept_name(int64_t block, char out[40]);
+snrq_status snrq_output_keep(snrq_output *output, int64_t block);
+snrq_status snrq_output_kept(const snrq_output *output, int64_t last, int64_t *block);
+snrq_status snrq_output_drop_kept(snrq_output *output);
 
 /* Writes the closing record {"complete": true, ...details}. Collective; agreed. */
 snrq_status snrq_output_finish(snrq_output *output, const json_t *details);
@@ -89,8 +105,9 @@ snrq_status snrq_output_read_lock(const char *directory, snrq_lock_facts *lock);
 /* True if `path` is a directory that holds snrq.json. */
 bool snrq_output_is(const char *path);
 
-/* Checks the manifest, snrq.json and every committed file (present, size, hash); a *.h5 file
- * without a record and, once the run is complete, a *.tmp file are wrong as well. Calls `report`
+/* Checks the manifest, snrq.json and every committed file (present, size, hash), and activations
+ * that are kept for an unfinished run; any other *.h5 file without a record and, once the run is
+ * complete, a *.tmp file are wrong as well. Calls `report`
  * for every file with NULL or what is wrong. Returns SNRQ_OK if all is well, else the first
  * failure. Not collective. */
 typedef void snrq_verify_report(void *user, const char *file, const char *problem);

@@ -29,8 +29,18 @@ snrq_status snrq_output_configuration_text(const json_t *configuration, char **t
 snrq_status snrq_output_load_manifest(const char *directory, const char *configuration,
                                       json_t **records, size_t *used, size_t *torn);
 
+/* Checks that snrq.json has the bytes that a run writes, and the fingerprint that the records (an
+ * array, or NULL where none are known) were made with. */
+snrq_status snrq_output_check_configuration(const char *directory, const json_t *records);
+
 /* Checks that the file of a record is there with the right size and hash. */
 snrq_status snrq_output_check_file(const char *directory, const json_t *record);
+
+/* The block that activations called `name` are kept after, or -1 if it is no such name. */
+int64_t snrq_output_kept_block(const char *name);
+
+/* Makes NAME.tmp durable on every node. Collective; agreed. */
+snrq_status snrq_output_sync(snrq_output *output, const char *name);
 
 /* True if `name` is a data file that a run makes but no record knows: not part of the output. */
 bool snrq_output_is_stray(const char *directory, const char *name, const json_t *records);

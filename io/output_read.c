@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "io/activation_file.h"
 #include "io/directory.h"
 #include "io/file.h"
 #include "io/json.h"
@@ -65,6 +66,27 @@ snrq_status snrq_output_load_manifest(const char *directory, const char *configu
     return status;
 }
 
+snrq_status snrq_output_check_configuration(const char *directory, const json_t *records)
+{
+    char path[PATH_MAX], fingerprint[33];
+    char *data = NULL, *expected = NULL;
+    size_t bytes = 0;
+    json_t *configuration = NULL;
+    const char *known =
+        json_string_value(json_object_get(json_array_get(records, 0), "configuration"));
+    SNRQ_TRY(snrq_path_join(directory, "snrq.json", path, sizeof path));
+    SNRQ_TRY(snrq_output_load_configuration(directory, &configuration, fingerprint));
+    snrq_status status = snrq_file_read(path, CONFIGURATION_LIMIT, &data, &bytes);
+    if (status == SNRQ_OK) status = snrq_output_configuration_text(configuration, &expected);
+    if (status == SNRQ_OK && ((known != NULL && strcmp(fingerprint, known) != 0) ||
+                              bytes != strlen(expected) || memcmp(data, expected, bytes) != 0))
+        status = snrq_fail(SNRQ_BAD_DATA, "%s: was changed after the run wrote it", path);
+    free(data);
+    free(expected);
+    json_decref(configuration);
+    return status;
+}
+
 snrq_status snrq_output_check_file(const char *directory, const json_t *record)
 {
     char path[PATH_MAX], hash[33];
@@ -92,7 +114,8 @@ snrq_status snrq_output_check_file(const char *directory, const json_t *record)
 
 bool snrq_output_is_stray(const char *directory, const char *name, const json_t *records)
 {
-    return snrq_ends_with(name, ".h5") && snrq_manifest_find(records, name) == NULL &&
+    bool kept = snrq_output_kept_block(name) >= 0 && !snrq_manifest_complete(records);
+    return snrq_ends_with(name, ".h5") && !kept && snrq_manifest_find(records, name) == NULL &&
            snrq_is_plain_file(directory, name);
 }
 
@@ -180,40 +203,53 @@ static void note(struct findings *f, const char *file, snrq_status status)
     if (f->report != NULL) f->report(f->user, file, problem);
 }
 
-/* Is snrq.json what a run wrote, to the letter, and what the records were made with? */
-static snrq_status check_configuration(const char *directory, const json_t *records)
+/* A run says in status.json that it is complete when its last record is there. */
+static bool has_lost_records(const char *directory, const json_t *records)
 {
-    char path[PATH_MAX], fingerprint[33];
-    char *data = NULL, *expected = NULL;
-    size_t bytes = 0;
-    json_t *configuration = NULL;
-    const char *known =
-        json_string_value(json_object_get(json_array_get(records, 0), "configuration"));
-    SNRQ_TRY(snrq_path_join(directory, "snrq.json", path, sizeof path));
-    SNRQ_TRY(snrq_output_load_configuration(directory, &configuration, fingerprint));
-    snrq_status status = snrq_file_read(path, CONFIGURATION_LIMIT, &data, &bytes);
-    if (status == SNRQ_OK) status = snrq_output_configuration_text(configuration, &expected);
-    if (status == SNRQ_OK && ((known != NULL && strcmp(fingerprint, known) != 0) ||
-                              bytes != strlen(expected) || memcmp(data, expected, bytes) != 0))
-        status = snrq_fail(SNRQ_BAD_DATA, "%s: was changed after the run wrote it", path);
-    free(data);
-    free(expected);
-    json_decref(configuration);
-    return status;
+    json_t *status = NULL;
+    if (snrq_manifest_complete(records)) return false;
+    if (snrq_output_read_status(directory, &status) != SNRQ_OK) return false;
+    const char *state = json_string_value(json_object_get(status, "state"));
+    bool ended = state != NULL && strcmp(state, "complete") == 0;
+    json_decref(status);
+    return ended;
 }
 
 static snrq_status check_manifest(const char *directory, json_t **records)
 {
     size_t used, torn;
     SNRQ_TRY(snrq_output_load_manifest(directory, NULL, records, &used, &torn));
-    if (torn == 0) return SNRQ_OK;
-    return snrq_fail(SNRQ_BAD_DATA,
-                     "%s/manifest.jsonl: ends with %zu bytes of an unfinished line; run snrq "
-                     "quantize again to drop it and go on",
-                     directory, torn);
+    if (torn > 0)
+        return snrq_fail(SNRQ_BAD_DATA,
+                         "%s/manifest.jsonl: ends with %zu bytes of an unfinished line; run snrq "
+                         "quantize again to drop it and go on",
+                         directory, torn);
+    if (has_lost_records(directory, *records))
+        return snrq_fail(SNRQ_BAD_DATA,
+                         "%s/manifest.jsonl: its end is missing: status.json says that the run was "
+                         "complete, the last record does not; run snrq quantize again to make what "
+                         "has no record",
+                         directory);
+    return SNRQ_OK;
 }
 
-/* Data files that no record knows; once a run is complete, unfinished files as well. */
+/* Kept activations. A run that works here may just have replaced them by others. */
+static void check_kept(struct findings *f, const char *directory, const char *name)
+{
+    char path[PATH_MAX];
+    snrq_status status = snrq_path_join(directory, name, path, sizeof path);
+    if (status == SNRQ_OK) status = snrq_activation_file_check(path);
+    if (status == SNRQ_NO_INPUT) return;
+    if (status != SNRQ_OK)
+        status = snrq_fail(status,
+                           "%s; it can be deleted: a run that resumes goes through the committed "
+                           "blocks instead",
+                           snrq_error_message());
+    note(f, name, status);
+}
+
+/* Data files that no record knows; once a run is complete, unfinished files as well. Before that,
+ * activations are checked. */
 static void check_strays(struct findings *f, const char *directory, const json_t *records)
 {
     char **names = NULL;
@@ -227,6 +263,8 @@ static void check_strays(struct findings *f, const char *directory, const json_t
                            "%s/%s: has no record in the manifest: it was never "
                            "finished",
                            directory, names[i]));
+        else if (snrq_output_kept_block(names[i]) >= 0)
+            check_kept(f, directory, names[i]);
         else if (snrq_manifest_complete(records) && snrq_ends_with(names[i], ".tmp") &&
                  snrq_is_plain_file(directory, names[i]))
             note(f, names[i],
@@ -245,7 +283,7 @@ snrq_status snrq_output_verify(const char *directory, snrq_verify_report *report
     if (!snrq_output_is(directory))
         return snrq_fail(SNRQ_NO_INPUT, "%s: no output of snrq: it holds no snrq.json", directory);
     note(&f, "manifest.jsonl", check_manifest(directory, &records));
-    note(&f, "snrq.json", check_configuration(directory, records));
+    note(&f, "snrq.json", snrq_output_check_configuration(directory, records));
     for (size_t i = 0; i < json_array_size(records); i++) {
         const json_t *record = json_array_get(records, i);
         const char *name = json_string_value(json_object_get(record, "file"));

@@ -41,7 +41,9 @@ static snrq_status start_subject(evaluation *e, subject *s)
 {
     snrq_table embedding;
     SNRQ_TRY(snrq_model_load_embedding(s->model, &embedding));
-    snrq_status status = snrq_stream_create(&embedding.weight, &e->windows, e->mine, &s->stream);
+    snrq_status status =
+        snrq_stream_create(e->mine, e->windows.length, s->model->config.hidden, &s->stream);
+    if (status == SNRQ_OK) snrq_stream_embed(&s->stream, &embedding.weight, &e->windows);
     if (status == SNRQ_OK)
         status = snrq_rope_create(&s->model->config, e->windows.length, &s->rope);
     status = snrq_agree(e->context, status);

@@ -122,6 +122,9 @@ static const option_row table[] = {
      "stop with exit code 65 where numerical trouble (dead inputs, too few tokens, zero or "
      "constant "
      "rows, ...) is a warning otherwise"},
+    {"keep-activations", 0, FLAG, FIELD(keep_activations), NULL, 1, 1, NULL, Q, false, NULL,
+     "keep the activations after the last committed block in OUT until the run is complete: a run "
+     "that resumes reads them instead of replaying blocks (same result; --dry-run tells the size)"},
     {"force-unlock", 0, FLAG, FIELD(force_unlock), NULL, 1, 1, NULL, Q, false, NULL,
      "remove the lock of a run on another host that is known to be gone"},
     {"ignore-memory", 0, FLAG, FIELD(ignore_memory), NULL, 1, 1, NULL, Q, false, NULL,

@@ -76,7 +76,7 @@ typedef struct snrq_options {
     int64_t threads;
     int64_t plan_ranks, plan_nodes; /* 0: as started */
     double max_time, watchdog;      /* seconds; 0: no limit */
-    bool json, dry_run, force_unlock, ignore_memory, strict;
+    bool json, dry_run, force_unlock, ignore_memory, keep_activations, strict;
 } snrq_options;
 
 /* Parses argv (argv[1] is the command). *help is NULL, or a text to print instead of running

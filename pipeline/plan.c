@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "io/activation_file.h"
 #include "mpi/blas.h"
 #include "mpi/gram.h"
 #include "mpi/placement.h"
@@ -121,6 +122,8 @@ snrq_status snrq_plan_make(const snrq_context *c, const snrq_options *o, const s
     out->shared_bytes = full + codes > table ? full + codes : table;
     out->node_bytes = out->rank_bytes * out->ranks_per_node + out->shared_bytes;
     out->output_bytes = (double)k->layers * stored + table * (k->tied_embeddings ? 1.0 : 2.0);
+    if (o->keep_activations)
+        out->activation_bytes = (double)snrq_activation_file_bytes(w->count, w->length, k->hidden);
     for (int s = 0; s < SNRQ_STAGES; s++)
         work += (double)k->layers *
                 snrq_plan_stage_work(o, &m->family, (snrq_stage)s, w->count, w->length);
@@ -180,10 +183,10 @@ static void print_grid(const snrq_context *c, const snrq_options *o, const snrq_
 static void print_json(const snrq_context *c, const snrq_plan *p)
 {
     json_t *object =
-        json_pack("{s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f}", "ranks", p->ranks, "nodes", p->nodes,
-                  "ranks_per_node", p->ranks_per_node, "rank_bytes", p->rank_bytes, "shared_bytes",
-                  p->shared_bytes, "node_bytes", p->node_bytes, "output_bytes", p->output_bytes,
-                  "seconds", p->seconds);
+        json_pack("{s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f}", "ranks", p->ranks, "nodes",
+                  p->nodes, "ranks_per_node", p->ranks_per_node, "rank_bytes", p->rank_bytes,
+                  "shared_bytes", p->shared_bytes, "node_bytes", p->node_bytes, "output_bytes",
+                  p->output_bytes, "activation_bytes", p->activation_bytes, "seconds", p->seconds);
     char *text = object != NULL ? json_dumps(object, JSON_COMPACT) : NULL;
     if (c->rank == 0) puts(text != NULL ? text : "{}");
     fflush(stdout);
@@ -220,6 +223,11 @@ void snrq_plan_print(const snrq_context *c, const snrq_options *o, const snrq_mo
               p->rank_bytes / 1e6, p->shared_bytes / 1e6, p->node_bytes / 1e6, p->ranks_per_node);
     snrq_note(c, "output       %.1f MB in %lld files", p->output_bytes / 1e6,
               (long long)k->layers + 1);
+    if (p->activation_bytes > 0)
+        snrq_note(c,
+                  "activations  %.1f MB are kept until the run is complete, twice that while a "
+                  "block's are written",
+                  p->activation_bytes / 1e6);
     if (p->seconds > 0) {
         char time[32];
         snrq_clock_text(p->seconds, time, sizeof time);

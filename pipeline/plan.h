@@ -18,7 +18,8 @@ typedef struct snrq_plan {
     double shared_bytes;              /* weights that the ranks of a node share */
     double node_bytes;                /* both, for all ranks of a node */
     double output_bytes;
-    double seconds; /* estimated from this rank's speed; 0 unless --dry-run */
+    double activation_bytes; /* of the file that --keep-activations keeps; 0 without */
+    double seconds;          /* estimated from this rank's speed; 0 unless --dry-run */
 } snrq_plan;
 
 /* Plans a run. Not collective. */

@@ -7,9 +7,9 @@
  *             take both streams through the stage: X by rounded, Xf by original weights
  *         commit the block
  *
- * A run that finds committed blocks replays them forward - the same arithmetic, hence the same
- * activations - and goes on. Between two stages a run can be stopped: what it did of that block is
- * dropped.
+ * A run that finds committed blocks reads the activations that were kept after one of them, replays
+ * the blocks that follow - the same arithmetic, hence the same activations - and goes on. Between
+ * two stages a run can be stopped: what it did of that block is dropped.
  */
 #include "pipeline/quantize.h"
 
@@ -23,6 +23,7 @@
 #include "mpi/stop.h"
 #include "mpi/watchdog.h"
 #include "pipeline/calibration.h"
+#include "pipeline/keeper.h"
 #include "pipeline/plan.h"
 #include "pipeline/report.h"
 #include "pipeline/stage.h"
@@ -38,6 +39,7 @@ typedef struct run {
     snrq_output *output;
     snrq_rope rope;
     snrq_stream quantized, full;
+    snrq_keeper keeper;
     double *alphas; /* [local sequences] of alpha sampled, or NULL */
     snrq_timers timers;
     snrq_progress progress;
@@ -45,16 +47,28 @@ typedef struct run {
     char halt_file[4200];
 } run;
 
-static void block_name(int64_t layer, char out[32])
+static bool is_committed(const run *r, int64_t layer)
 {
-    snprintf(out, 32, "block-%05lld.h5", (long long)layer);
+    char name[32];
+    snrq_block_file_name(layer, name);
+    return snrq_output_record(r->output, name) != NULL;
+}
+
+/* For the ETA. */
+static double block_work(const run *r)
+{
+    double work = 0.0;
+    for (int s = 0; s < SNRQ_STAGES; s++)
+        work += snrq_plan_stage_work(r->options, &r->model->family, (snrq_stage)s, r->windows.count,
+                                     r->windows.length);
+    return work;
 }
 
 /* Alpha chained: strength for each module of a block, from what the block before it suggests. */
 static void chained_alphas(const run *r, int64_t layer, double alphas[SNRQ_MAX_MODULES])
 {
     char name[32];
-    block_name(layer - 1, name);
+    snrq_block_file_name(layer - 1, name);
     const json_t *modules =
         layer > 1 ? json_object_get(snrq_output_record(r->output, name), "modules") : NULL;
     for (int m = 0; m < r->model->family.modules; m++) {
@@ -171,7 +185,7 @@ static snrq_status commit_block(run *r, int64_t layer, const snrq_loaded_block *
     const snrq_family *f = &r->model->family;
     snrq_module_rows modules[SNRQ_MAX_MODULES];
     char name[32];
-    block_name(layer, name);
+    snrq_block_file_name(layer, name);
     snrq_timers_enter(&r->timers, SNRQ_PHASE_WRITE);
     json_t *list = json_array();
     for (int m = 0; m < f->modules; m++) {
@@ -195,8 +209,11 @@ static snrq_status commit_block(run *r, int64_t layer, const snrq_loaded_block *
                                                layer, modules, f->modules);
     if (status == SNRQ_OK) status = snrq_output_commit(r->output, name, details);
     json_decref(details);
-    if (status == SNRQ_OK) snrq_progress_committed(&r->progress, r->output, layer);
-    return status;
+    if (status != SNRQ_OK) return status;
+    snrq_progress_committed(&r->progress, r->output, layer);
+    if (layer + 1 < r->model->config.layers)
+        snrq_keeper_write(&r->keeper, layer, &r->quantized, &r->full);
+    return SNRQ_OK;
 }
 
 static snrq_status quantize_block(run *r, int64_t layer, const snrq_loaded_block *full,
@@ -214,10 +231,11 @@ static snrq_status quantize_block(run *r, int64_t layer, const snrq_loaded_block
 }
 
 /* Takes both streams through a block that an earlier run committed. */
-static snrq_status replay_block(run *r, int64_t layer, const char *name,
-                                const snrq_loaded_block *full, snrq_loaded_block *quantized)
+static snrq_status replay_block(run *r, int64_t layer, const snrq_loaded_block *full,
+                                snrq_loaded_block *quantized)
 {
-    char path[4200];
+    char path[4200], name[32];
+    snrq_block_file_name(layer, name);
     snrq_status status = snrq_path_join(r->options->output, name, path, sizeof path);
     SNRQ_TRY(snrq_agree(r->context, status));
     SNRQ_TRY(snrq_quantized_block_read(r->context, path, &r->model->family, quantized));
@@ -225,11 +243,7 @@ static snrq_status replay_block(run *r, int64_t layer, const char *name,
     status = snrq_stream_forward(&r->quantized, &quantized->block);
     if (status == SNRQ_OK) status = snrq_stream_forward(&r->full, &full->block);
     SNRQ_TRY(snrq_agree(r->context, status));
-    double work = 0.0;
-    for (int s = 0; s < SNRQ_STAGES; s++)
-        work += snrq_plan_stage_work(r->options, &r->model->family, (snrq_stage)s, r->windows.count,
-                                     r->windows.length);
-    snrq_progress_replayed(&r->progress, layer, work);
+    snrq_progress_replayed(&r->progress, layer, block_work(r));
     return SNRQ_OK;
 }
 
@@ -237,8 +251,6 @@ static snrq_status process_block(run *r, int64_t layer)
 {
     snrq_loaded_block full = {0}, quantized = {0};
     snrq_stage_arrays arrays[SNRQ_STAGES];
-    char name[32];
-    block_name(layer, name);
     SNRQ_TRY(snrq_stop_check(r->context, &r->stop));
     snrq_timers_enter(&r->timers, SNRQ_PHASE_READ);
     snrq_status status = snrq_model_load_block(r->model, layer, &r->rope, &full);
@@ -246,9 +258,8 @@ static snrq_status process_block(run *r, int64_t layer)
         status = snrq_quantized_block_create(r->model, layer, r->options->group_size, &r->rope,
                                              arrays, &quantized);
     if (status == SNRQ_OK)
-        status = snrq_output_record(r->output, name) != NULL
-                     ? replay_block(r, layer, name, &full, &quantized)
-                     : quantize_block(r, layer, &full, &quantized, arrays);
+        status = is_committed(r, layer) ? replay_block(r, layer, &full, &quantized)
+                                        : quantize_block(r, layer, &full, &quantized, arrays);
     snrq_loaded_block_free(&quantized);
     snrq_loaded_block_free(&full);
     return status;
@@ -270,15 +281,24 @@ static snrq_status commit_rest(run *r)
 }
 
 /* Both streams start as the same embeddings. */
-static snrq_status start_streams(run *r)
+static snrq_status embed(run *r)
 {
     snrq_table embedding;
+    SNRQ_TRY(snrq_model_load_embedding(r->model, &embedding));
+    snrq_stream_embed(&r->quantized, &embedding.weight, &r->windows);
+    snrq_stream_embed(&r->full, &embedding.weight, &r->windows);
+    snrq_table_free(&embedding);
+    return SNRQ_OK;
+}
+
+/* Makes both streams, as they enter block *first. */
+static snrq_status start_streams(run *r, int64_t *first)
+{
+    int64_t length = r->windows.length, hidden = r->model->config.hidden;
     snrq_range mine = snrq_stream_share(r->context, &r->windows);
     snrq_timers_enter(&r->timers, SNRQ_PHASE_READ);
-    SNRQ_TRY(snrq_model_load_embedding(r->model, &embedding));
-    snrq_status status = snrq_stream_create(&embedding.weight, &r->windows, mine, &r->quantized);
-    if (status == SNRQ_OK)
-        status = snrq_stream_create(&embedding.weight, &r->windows, mine, &r->full);
+    snrq_status status = snrq_stream_create(mine, length, hidden, &r->quantized);
+    if (status == SNRQ_OK) status = snrq_stream_create(mine, length, hidden, &r->full);
     if (status == SNRQ_OK)
         status = snrq_rope_create(&r->model->config, r->windows.length, &r->rope);
     if (status == SNRQ_OK && r->options->alpha_mode == SNRQ_ALPHA_SAMPLED) {
@@ -288,9 +308,13 @@ static snrq_status start_streams(run *r)
             snrq_sampled_alphas(r->options->alpha_value, (uint64_t)r->options->seed, mine,
                                 r->alphas);
     }
-    status = snrq_agree(r->context, status);
-    snrq_table_free(&embedding);
-    return status;
+    SNRQ_TRY(snrq_agree(r->context, status));
+    r->keeper =
+        (snrq_keeper){r->context, r->output, r->windows.count, r->options->keep_activations};
+    SNRQ_TRY(snrq_keeper_read(&r->keeper, r->progress.committed, &r->quantized, &r->full, first));
+    if (*first == 0) return embed(r);
+    snrq_progress_read(&r->progress, *first, (double)*first * block_work(r));
+    return SNRQ_OK;
 }
 
 static snrq_status make_configuration(const run *r, json_t **configuration)
@@ -322,29 +346,28 @@ static snrq_status open_output(run *r)
 
 static void start_progress(run *r)
 {
-    const snrq_config *c = &r->model->config;
-    double total = 0.0;
-    int64_t committed = 0;
-    char name[32];
-    for (int s = 0; s < SNRQ_STAGES; s++)
-        total +=
-            (double)c->layers * snrq_plan_stage_work(r->options, &r->model->family, (snrq_stage)s,
-                                                     r->windows.count, r->windows.length);
-    for (int64_t layer = 0; layer < c->layers; layer++) {
-        block_name(layer, name);
-        committed += snrq_output_record(r->output, name) != NULL;
-    }
-    snrq_progress_start(r->context, r->output, c->layers, committed, total, &r->progress);
+    int64_t layers = r->model->config.layers, committed = 0;
+    while (committed < layers && is_committed(r, committed)) committed++;
+    snrq_progress_start(r->context, r->output, layers, committed, (double)layers * block_work(r),
+                        &r->progress);
+}
+
+static snrq_status process_blocks(run *r)
+{
+    int64_t layers = r->model->config.layers, first = 0;
+    if (r->progress.committed == layers) return SNRQ_OK;
+    SNRQ_TRY(start_streams(r, &first));
+    for (int64_t layer = first; layer < layers; layer++) SNRQ_TRY(process_block(r, layer));
+    return SNRQ_OK;
 }
 
 static snrq_status work_through(run *r)
 {
     SNRQ_TRY(snrq_output_copy_model_files(r->output, r->model->path));
     SNRQ_TRY(commit_rest(r));
-    SNRQ_TRY(start_streams(r));
-    for (int64_t layer = 0; layer < r->model->config.layers; layer++)
-        SNRQ_TRY(process_block(r, layer));
+    SNRQ_TRY(process_blocks(r));
     snrq_timers_enter(&r->timers, SNRQ_PHASE_WRITE);
+    SNRQ_TRY(snrq_output_drop_kept(r->output));
     return snrq_output_finish(r->output, NULL);
 }
 

@@ -146,11 +146,23 @@ void snrq_progress_committed(snrq_progress *p, snrq_output *output, int64_t laye
     put_status(p, output, "running", json_pack("{s:I}", "block", (json_int_t)layer));
 }
 
-void snrq_progress_replayed(snrq_progress *p, int64_t layer, double work)
+static void count_earlier_work(snrq_progress *p, double work)
 {
     p->done += work;
     p->replayed += work;
     p->stage_started = snrq_now();
+}
+
+void snrq_progress_read(snrq_progress *p, int64_t blocks, double work)
+{
+    count_earlier_work(p, work);
+    snrq_note(p->context, "block %lld/%lld  committed earlier, activations read", (long long)blocks,
+              (long long)p->blocks);
+}
+
+void snrq_progress_replayed(snrq_progress *p, int64_t layer, double work)
+{
+    count_earlier_work(p, work);
     snrq_note(p->context, "block %lld/%lld  committed earlier, replayed", (long long)layer + 1,
               (long long)p->blocks);
 }

@@ -39,6 +39,9 @@ void snrq_progress_troubles(snrq_progress *progress, snrq_output *output, const 
 void snrq_progress_committed(snrq_progress *progress, snrq_output *output, int64_t layer);
 void snrq_progress_replayed(snrq_progress *progress, int64_t layer, double work);
 
+/* Counts the first `blocks` blocks, whose activations were read. */
+void snrq_progress_read(snrq_progress *progress, int64_t blocks, double work);
+
 /* Says in status.json and run.jsonl how the run ended: complete, stopped, or failed with
  * snrq_error_message(). */
 void snrq_progress_end(const snrq_progress *progress, snrq_output *output, snrq_status status);

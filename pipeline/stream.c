@@ -25,17 +25,18 @@ snrq_range snrq_stream_share(const snrq_context *c, const snrq_windows *windows)
     return snrq_share(windows->count, 1, c->size, c->rank);
 }
 
-snrq_status snrq_stream_create(const snrq_weight *embedding, const snrq_windows *windows,
-                               snrq_range range, snrq_stream *out)
+snrq_status snrq_stream_create(snrq_range range, int64_t tokens, int64_t hidden, snrq_stream *out)
 {
-    int64_t hidden = embedding->columns, length = windows->length;
-    *out = (snrq_stream){.range = range, .tokens = length};
-    SNRQ_TRY(snrq_allocate((size_t)((range.end - range.begin) * length * hidden), sizeof(float),
-                           "activations", &out->h));
-    for (int64_t i = 0; i < (range.end - range.begin) * length; i++)
-        snrq_weight_widen(embedding, windows->ids[range.begin * length + i], 1,
-                          out->h + i * hidden);
-    return SNRQ_OK;
+    *out = (snrq_stream){.range = range, .tokens = tokens, .hidden = hidden};
+    return snrq_allocate((size_t)((range.end - range.begin) * tokens * hidden), sizeof(float),
+                         "activations", &out->h);
+}
+
+void snrq_stream_embed(snrq_stream *s, const snrq_weight *embedding, const snrq_windows *windows)
+{
+    const int32_t *ids = windows->ids + s->range.begin * s->tokens;
+    for (int64_t i = 0; i < (s->range.end - s->range.begin) * s->tokens; i++)
+        snrq_weight_widen(embedding, ids[i], 1, s->h + i * s->hidden);
 }
 
 void snrq_stream_free(snrq_stream *s)

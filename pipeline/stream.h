@@ -14,6 +14,7 @@
 typedef struct snrq_stream {
     snrq_range range; /* of the sequences this rank owns */
     int64_t tokens;   /* per sequence */
+    int64_t hidden;   /* numbers per token */
     float *h;         /* [sequences, tokens, hidden] owned */
     float *x;         /* [sequences, tokens, columns] owned; NULL between blocks */
     int64_t columns;  /* of x */
@@ -25,9 +26,13 @@ snrq_range snrq_stream_share(const snrq_context *context, const snrq_windows *wi
 /* Of so many sequences of so many tokens each, how many are taken through a block at a time. */
 int64_t snrq_stream_batch(int64_t sequences, int64_t tokens);
 
-/* Embeds the windows of `range`. Not collective. */
-snrq_status snrq_stream_create(const snrq_weight *embedding, const snrq_windows *windows,
-                               snrq_range range, snrq_stream *out);
+/* Makes a stream of the sequences in `range`, with h = 0. Not collective. */
+snrq_status snrq_stream_create(snrq_range range, int64_t tokens, int64_t hidden, snrq_stream *out);
+
+/* h = embeddings of the windows. */
+void snrq_stream_embed(snrq_stream *stream, const snrq_weight *embedding,
+                       const snrq_windows *windows);
+
 void snrq_stream_free(snrq_stream *stream);
 
 /* x as the Gram computation wants it. Borrowed. */

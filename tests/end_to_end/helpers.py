@@ -138,6 +138,16 @@ def manifest(out):
         return []
 
 
+def drop_records(out, count):
+    """Takes the last records of a finished run back, as if it had been killed before it wrote them."""
+    path = os.path.join(out, "manifest.jsonl")
+    with open(path, "rb") as f:
+        lines = f.read().splitlines(keepends=True)
+    with open(path, "wb") as f:
+        f.writelines(lines[:-count])
+    os.remove(os.path.join(out, "status.json"))
+
+
 def flip_bit(path, offset, bit=0):
     """Negative offsets count from the end of the file."""
     with open(path, "r+b") as f:

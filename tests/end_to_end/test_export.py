@@ -352,11 +352,7 @@ class Refused(ExportTest):
 
     def test_unfinished(self):
         out = self.copy()
-        path = os.path.join(out, "manifest.jsonl")
-        with open(path, "rb") as f:
-            lines = f.read().splitlines(True)
-        with open(path, "wb") as f:
-            f.writelines(lines[:-1])
+        helpers.drop_records(out, 1)
         self.refuse_input(NO_INPUT, ["unfinished"], out)
 
     def test_damaged(self):
