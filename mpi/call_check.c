@@ -28,20 +28,20 @@ snrq_status snrq_call_checker_create(MPI_Comm comm, snrq_call_checker **out)
     return any ? snrq_allocate(1, sizeof **out, "checker of calls", out) : SNRQ_OK;
 }
 
-/* FNV-1a. */
-static uint64_t hash_text(const char *text)
-{
-    uint64_t hash = 0xcbf29ce484222325u;
-    for (; *text != '\0'; text++) hash = (hash ^ (unsigned char)*text) * 0x100000001b3u;
-    return hash;
-}
-
+/* text [TEXT_BYTES], zeros behind its end. */
 static snrq_status is_same(const snrq_context *c, const char *text, bool *same)
 {
-    uint64_t hash = hash_text(text), mine[2] = {hash, ~hash}, most[2];
-    SNRQ_TRY(snrq_mpi_check(MPI_Allreduce(mine, most, 2, MPI_UINT64_T, MPI_MAX, c->comm),
-                            "MPI_Allreduce"));
-    *same = most[0] == ~most[1]; /* the largest is the smallest */
+    unsigned char mine[2 * TEXT_BYTES], most[2 * TEXT_BYTES];
+    for (int i = 0; i < TEXT_BYTES; i++) {
+        mine[i] = (unsigned char)text[i];
+        mine[TEXT_BYTES + i] = (unsigned char)~mine[i];
+    }
+    SNRQ_TRY(snrq_mpi_check(
+        MPI_Allreduce(mine, most, 2 * TEXT_BYTES, MPI_UNSIGNED_CHAR, MPI_MAX, c->comm),
+        "MPI_Allreduce"));
+    *same = true; /* where the largest is the smallest */
+    for (int i = 0; i < TEXT_BYTES; i++)
+        *same = *same && most[i] == (unsigned char)~most[TEXT_BYTES + i];
     return SNRQ_OK;
 }
 
