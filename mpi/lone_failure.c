@@ -44,3 +44,8 @@ void snrq_lone_failure_begin(snrq_status status)
     state.status = (int)status;
     alarm(state.seconds);
 }
+
+void snrq_lone_failure_end(void)
+{
+    if (state.status != SNRQ_OK) alarm(0);
+}

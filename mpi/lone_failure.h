@@ -19,4 +19,7 @@ void snrq_lone_failure_listen(int rank, unsigned seconds);
  * nothing if it is not turned on. */
 void snrq_lone_failure_begin(snrq_status status);
 
+/* The others ended, too: the process may take its time from here on. */
+void snrq_lone_failure_end(void);
+
 #endif

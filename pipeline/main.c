@@ -122,5 +122,6 @@ int main(int argc, char **argv)
         fprintf(stderr, "snrq: %s\n", snrq_error_message());
     snrq_context_destroy(&context);
     MPI_Finalize();
+    snrq_lone_failure_end();
     return (int)status;
 }

@@ -152,21 +152,22 @@ static void count_trouble(const json_t *event, json_t *seen, json_t *troubles)
     }
 }
 
-static void read_log(const char *directory, summary *s)
+static snrq_status read_log(const char *directory, summary *s)
 {
     json_t *events = NULL, *seen = json_object();
     const json_t *event;
     size_t i;
+    snrq_status status = snrq_output_read_events(directory, &events);
     s->troubles = json_object();
-    if (snrq_output_read_events(directory, &events) == SNRQ_OK) json_array_foreach(events, i, event)
-        {
-            const char *kind = json_string_value(json_object_get(event, "event"));
-            s->starts += kind != NULL && strcmp(kind, "start") == 0;
-            if (kind != NULL && strcmp(kind, "warning") == 0)
-                count_trouble(event, seen, s->troubles);
-        }
+    json_array_foreach(events, i, event)
+    {
+        const char *kind = json_string_value(json_object_get(event, "event"));
+        s->starts += kind != NULL && strcmp(kind, "start") == 0;
+        if (kind != NULL && strcmp(kind, "warning") == 0) count_trouble(event, seen, s->troubles);
+    }
     json_decref(events);
     json_decref(seen);
+    return status;
 }
 
 snrq_status snrq_summary(const snrq_context *c, const char *directory, double seconds,
@@ -176,9 +177,15 @@ snrq_status snrq_summary(const snrq_context *c, const char *directory, double se
     json_t *records = NULL;
     double memory = snrq_peak_memory();
     SNRQ_TRY(snrq_max_double(c, &memory, 1));
-    if (c->rank != 0 || snrq_output_read_manifest(directory, &records, NULL) != SNRQ_OK)
-        return SNRQ_OK;
-    read_log(directory, &s);
+    if (c->rank != 0) return SNRQ_OK;
+    snrq_status status = snrq_output_read_manifest(directory, &records, NULL);
+    if (status == SNRQ_OK) status = read_log(directory, &s);
+    if (status != SNRQ_OK) {
+        json_decref(records);
+        json_decref(s.troubles);
+        fprintf(stderr, "snrq: warning: no summary: %s\n", snrq_error_message());
+        return SNRQ_OK; /* the run itself was complete */
+    }
     /* A fifth more memory than was used, half as much time again. */
     double megabytes = 1.2 * memory * c->node_size / 1048576.0,
            minutes = ceil(1.5 * seconds / 60.0);
