@@ -39,7 +39,8 @@ snrq_status snrq_directory_names(const char *directory, char ***names, int *coun
     *count = 0;
     DIR *stream = opendir(directory);
     if (stream == NULL)
-        return snrq_fail(SNRQ_NO_INPUT, "%s: cannot be read: %s", directory, strerror(errno));
+        return snrq_fail(snrq_open_status(errno), "%s: cannot be read: %s", directory,
+                         strerror(errno));
     snrq_status status = SNRQ_OK;
     errno = 0;
     for (struct dirent *entry; status == SNRQ_OK && (entry = readdir(stream)) != NULL; errno = 0)

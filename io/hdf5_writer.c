@@ -200,6 +200,16 @@ snrq_status snrq_hdf5_put_flag(const snrq_hdf5_object *object, const char *name,
     return put(object, name, H5Tcopy(H5T_STD_U8LE), &byte);
 }
 
+/* A collective or parallel call failed. MPI-IO may give no reason; then errno, set to 0 before the
+ * call, still has the system's. */
+static snrq_status failed_by_system(const char *path, const char *what)
+{
+    char text[256];
+    if (errno == 0) return snrq_hdf5_error(SNRQ_IO_ERROR, path, what);
+    snprintf(text, sizeof text, "%s: %s", what, strerror(errno));
+    return snrq_hdf5_error(SNRQ_IO_ERROR, path, text);
+}
+
 /* Writes the rows of one step, which are not none. */
 static snrq_status write_step(const snrq_hdf5_writer *w, const snrq_hdf5_table *table,
                               hid_t transfer, snrq_range rows, const void *data)
@@ -211,10 +221,11 @@ static snrq_status write_step(const snrq_hdf5_writer *w, const snrq_hdf5_table *
     count[0] = rows.end - rows.begin;
     snrq_hdf5_select(table, start, count, &file_space, &memory_space);
     snrq_status status = SNRQ_OK;
+    errno = 0;
     if (file_space < 0 || memory_space < 0)
         status = snrq_hdf5_error(SNRQ_INTERNAL, w->root.path, "rows cannot be selected");
     else if (H5Dwrite(table->dataset, table->type, memory_space, file_space, transfer, data) < 0)
-        status = snrq_hdf5_error(SNRQ_IO_ERROR, w->root.path, "rows cannot be written");
+        status = failed_by_system(w->root.path, "rows cannot be written");
     if (file_space >= 0) H5Sclose(file_space);
     if (memory_space >= 0) H5Sclose(memory_space);
     return status;
@@ -250,9 +261,10 @@ snrq_status snrq_hdf5_write_rows(snrq_hdf5_writer *w, const snrq_hdf5_table *tab
 static snrq_status check(const char *path, uint64_t written, snrq_hdf5_read_back *read_back)
 {
     uint64_t found = 0;
-    if (read_back(path, &found) != SNRQ_OK)
-        return snrq_fail(SNRQ_IO_ERROR, "what was just written cannot be read back: %s",
-                         snrq_error_message());
+    snrq_status status = read_back(path, &found);
+    if (status != SNRQ_OK)
+        return snrq_fail(status == SNRQ_INTERNAL ? status : SNRQ_IO_ERROR,
+                         "what was just written cannot be read back: %s", snrq_error_message());
     if (found != written)
         return snrq_fail(SNRQ_IO_ERROR,
                          "%s: what was just written reads back differently: the file system or "
@@ -261,15 +273,27 @@ static snrq_status check(const char *path, uint64_t written, snrq_hdf5_read_back
     return SNRQ_OK;
 }
 
+/* Collective. Closing comes after everything is durable: MPI-IO keeps to itself what the system
+ * says then, and afterwards nobody hears of it again. */
+static snrq_status close_durably(snrq_hdf5_writer *w, bool good)
+{
+    snrq_status status = SNRQ_OK;
+    errno = 0;
+    if (good && H5Fflush(w->root.id, H5F_SCOPE_LOCAL) < 0)
+        status = failed_by_system(w->root.path, "the file cannot be made durable");
+    errno = 0;
+    if (H5Fclose(w->root.id) < 0 && status == SNRQ_OK)
+        status = failed_by_system(w->root.path, "the file cannot be closed");
+    w->root.id = -1;
+    return status;
+}
+
 snrq_status snrq_hdf5_finish(snrq_hdf5_writer *w, snrq_status status,
                              snrq_hdf5_read_back *read_back)
 {
     const snrq_context *context = w->context;
-    snrq_status closing = SNRQ_OK;
     status = snrq_agree(context, status);
-    if (H5Fclose(w->root.id) < 0)
-        closing = snrq_hdf5_error(SNRQ_IO_ERROR, w->root.path, "the file cannot be closed");
-    w->root.id = -1;
+    snrq_status closing = close_durably(w, status == SNRQ_OK);
     /* The first failure is the one to report, but all ranks learn of it before the file is touched.
      */
     if (status == SNRQ_OK) status = snrq_agree(context, closing);
