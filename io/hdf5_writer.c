@@ -92,6 +92,7 @@ snrq_status snrq_hdf5_create(const snrq_context *context, const char *path, int6
             status = snrq_hdf5_error(SNRQ_IO_ERROR, path, "cannot be opened through MPI-IO");
         status = snrq_agree(context, status);
     }
+    errno = 0; /* see snrq_hdf5_opened() */
     if (status == SNRQ_OK) return SNRQ_OK;
     if (out->root.id >= 0) H5Fclose(out->root.id);
     out->root.id = -1;
@@ -208,6 +209,14 @@ static snrq_status failed_by_system(const char *path, const char *what)
     if (errno == 0) return snrq_hdf5_error(SNRQ_IO_ERROR, path, what);
     snprintf(text, sizeof text, "%s: %s", what, strerror(errno));
     return snrq_hdf5_error(SNRQ_IO_ERROR, path, text);
+}
+
+snrq_status snrq_hdf5_opened(const snrq_hdf5_writer *w, snrq_status status)
+{
+    if (status != SNRQ_BAD_DATA) return status;
+    return snrq_fail(SNRQ_IO_ERROR, "%s: what was just laid out cannot be read%s%s: %s",
+                     w->root.path, errno != 0 ? ": " : "", errno != 0 ? strerror(errno) : "",
+                     snrq_error_message());
 }
 
 /* Writes the rows of one step, which are not none. */

@@ -45,6 +45,10 @@ snrq_status snrq_hdf5_put_integer(const snrq_hdf5_object *object, const char *na
 snrq_status snrq_hdf5_put_real(const snrq_hdf5_object *object, const char *name, double value);
 snrq_status snrq_hdf5_put_flag(const snrq_hdf5_object *object, const char *name, bool value);
 
+/* What opening tables of the file being written came to: what rank 0 has just laid out is not
+ * damaged, but cannot be read, which is SNRQ_IO_ERROR. Call it right after. Not collective. */
+snrq_status snrq_hdf5_opened(const snrq_hdf5_writer *writer, snrq_status status);
+
 /* Puts rows [rows.begin, rows.end) of a table, as they are stored, into `out`. */
 typedef snrq_status snrq_hdf5_fill(const void *source, snrq_range rows, void *out);
 

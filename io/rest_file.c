@@ -145,7 +145,7 @@ static snrq_status write_all(snrq_hdf5_writer *w, const struct layout *layout)
     snrq_status status =
         snrq_allocate((size_t)layout->count, sizeof *tables, "tables of tensors", &tables);
     SNRQ_TRY(snrq_agree(w->context, status));
-    status = snrq_agree(w->context, open_tables(w, layout, tables));
+    status = snrq_agree(w->context, snrq_hdf5_opened(w, open_tables(w, layout, tables)));
     for (int i = 0; i < layout->count && status == SNRQ_OK; i++) {
         const snrq_tensor *tensor = snrq_safetensors_find(layout->model, layout->names[i]);
         struct source source = {layout->model, tensor, tables[i].row_bytes};

@@ -127,20 +127,20 @@ static json_t *summary_event(const summary *s, int64_t starts, double megabytes,
                      minutes);
 }
 
-static int64_t count_starts(const char *directory)
+static snrq_status count_starts(const char *directory, int64_t *starts)
 {
     json_t *events = NULL;
     const json_t *event;
     size_t i;
-    int64_t starts = 0;
-    if (snrq_output_read_events(directory, &events) != SNRQ_OK) return 0;
+    *starts = 0;
+    SNRQ_TRY(snrq_output_read_events(directory, &events));
     json_array_foreach(events, i, event)
     {
         const char *kind = json_string_value(json_object_get(event, "event"));
-        starts += kind != NULL && strcmp(kind, "start") == 0;
+        *starts += kind != NULL && strcmp(kind, "start") == 0;
     }
     json_decref(events);
-    return starts;
+    return SNRQ_OK;
 }
 
 snrq_status snrq_summary(const snrq_context *c, const char *directory, double seconds,
@@ -150,9 +150,15 @@ snrq_status snrq_summary(const snrq_context *c, const char *directory, double se
     json_t *records = NULL;
     double memory = snrq_peak_memory();
     SNRQ_TRY(snrq_max_double(c, &memory, 1));
-    if (c->rank != 0 || snrq_output_read_manifest(directory, &records, NULL) != SNRQ_OK)
-        return SNRQ_OK;
-    int64_t starts = count_starts(directory);
+    if (c->rank != 0) return SNRQ_OK;
+    int64_t starts = 0;
+    snrq_status status = snrq_output_read_manifest(directory, &records, NULL);
+    if (status == SNRQ_OK) status = count_starts(directory, &starts);
+    if (status != SNRQ_OK) {
+        json_decref(records);
+        fprintf(stderr, "snrq: warning: no summary: %s\n", snrq_error_message());
+        return SNRQ_OK; /* the run itself was complete */
+    }
     /* A fifth more memory than was used, half as much time again. */
     double megabytes = 1.2 * memory * c->node_size / 1048576.0,
            minutes = ceil(1.5 * seconds / 60.0);

@@ -50,16 +50,17 @@ enum {
     LIST = 2048,
     ALLOC = 4096,
     LINK = 8192,
-    STEP = CREATE | LINK | WRITE | SYNC | RENAME | TRUNCATE | MKDIR | UNLINK
+    RESERVE = 16384,
+    STEP = CREATE | LINK | WRITE | SYNC | RENAME | TRUNCATE | RESERVE | MKDIR | UNLINK
 };
 
 static const struct {
     const char *name;
     int calls;
-} kinds[] = {{"open", OPEN},   {"create", CREATE},     {"read", READ},   {"write", WRITE},
-             {"sync", SYNC},   {"rename", RENAME},     {"mkdir", MKDIR}, {"unlink", UNLINK},
-             {"close", CLOSE}, {"truncate", TRUNCATE}, {"lock", LOCK},   {"list", LIST},
-             {"alloc", ALLOC}, {"link", LINK},         {"step", STEP}};
+} kinds[] = {{"open", OPEN},   {"create", CREATE},     {"read", READ},       {"write", WRITE},
+             {"sync", SYNC},   {"rename", RENAME},     {"mkdir", MKDIR},     {"unlink", UNLINK},
+             {"close", CLOSE}, {"truncate", TRUNCATE}, {"lock", LOCK},       {"list", LIST},
+             {"alloc", ALLOC}, {"link", LINK},         {"reserve", RESERVE}, {"step", STEP}};
 
 enum action { PASS, FAIL, SHORT, KILL_BEFORE, KILL_AFTER, KILL_HALF };
 
@@ -410,17 +411,17 @@ int truncate(const char *path, off_t bytes)
 
 int fallocate(int fd, int mode, off_t at, off_t bytes)
 {
-    SIMPLE(decide_fd(TRUNCATE, fd, false), -1, int, NEXT(fallocate)(fd, mode, at, bytes));
+    SIMPLE(decide_fd(RESERVE, fd, false), -1, int, NEXT(fallocate)(fd, mode, at, bytes));
 }
 
 int fallocate64(int fd, int mode, off64_t at, off64_t bytes)
 {
-    SIMPLE(decide_fd(TRUNCATE, fd, false), -1, int, NEXT(fallocate64)(fd, mode, at, bytes));
+    SIMPLE(decide_fd(RESERVE, fd, false), -1, int, NEXT(fallocate64)(fd, mode, at, bytes));
 }
 
 int posix_fallocate(int fd, off_t at, off_t bytes)
 {
-    SIMPLE(decide_fd(TRUNCATE, fd, false), fault.error, int, NEXT(posix_fallocate)(fd, at, bytes));
+    SIMPLE(decide_fd(RESERVE, fd, false), fault.error, int, NEXT(posix_fallocate)(fd, at, bytes));
 }
 
 int rename(const char *from, const char *to)
