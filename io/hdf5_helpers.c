@@ -19,17 +19,18 @@ void snrq_hdf5_silence(void)
 /* What HDF5 says about a call that failed. */
 struct reasons {
     char text[ERROR_TEXT]; /* of the innermost calls: they name the file, errno and MPI's words */
-    bool system;           /* the innermost one asked the system, in vain */
+    bool moving, opening; /* the innermost one asked the system to move bytes or to open, in vain */
 };
 
 static herr_t add_level(unsigned level, const H5E_error2_t *error, void *user)
 {
     struct reasons *r = user;
     size_t used = strlen(r->text);
-    if (level == 0)
-        r->system = (error->maj_num == H5E_IO &&
-                     (error->min_num == H5E_READERROR || error->min_num == H5E_WRITEERROR)) ||
-                    (error->maj_num == H5E_FILE && error->min_num == H5E_CANTOPENFILE);
+    if (level == 0) {
+        r->moving = error->maj_num == H5E_IO &&
+                    (error->min_num == H5E_READERROR || error->min_num == H5E_WRITEERROR);
+        r->opening = error->maj_num == H5E_FILE && error->min_num == H5E_CANTOPENFILE;
+    }
     if (level >= ERROR_LEVELS || error->desc == NULL) return 0;
     snprintf(r->text + used, ERROR_TEXT - used, "%s%s", used > 0 ? "; " : "", error->desc);
     return 0;
@@ -48,16 +49,18 @@ snrq_status snrq_hdf5_error(snrq_status status, const char *path, const char *wh
 {
     struct reasons r;
     take_reasons(&r);
-    return snrq_fail(r.system && status == SNRQ_BAD_DATA ? SNRQ_IO_ERROR : status, "%s: %s (%s)",
-                     path, what, r.text[0] ? r.text : "HDF5 gives no reason");
+    if (r.moving || (r.opening && status == SNRQ_BAD_DATA)) status = SNRQ_IO_ERROR;
+    return snrq_fail(status, "%s: %s (%s)", path, what,
+                     r.text[0] ? r.text : "HDF5 gives no reason");
 }
 
 bool snrq_hdf5_system_failed(const char *path, snrq_status *status)
 {
     struct reasons r;
     take_reasons(&r);
-    if (r.system) *status = snrq_fail(SNRQ_IO_ERROR, "%s: reading failed (%s)", path, r.text);
-    return r.system;
+    if (r.moving || r.opening)
+        *status = snrq_fail(SNRQ_IO_ERROR, "%s: reading failed (%s)", path, r.text);
+    return r.moving || r.opening;
 }
 
 static hid_t half_type(void)

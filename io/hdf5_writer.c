@@ -23,17 +23,20 @@ static bool set_object_properties(hid_t p)
            H5Pset_attr_phase_change(p, ATTRIBUTES, ATTRIBUTES) >= 0;
 }
 
-static hid_t create_file(const char *path)
+static snrq_status create_file(const char *path, hid_t *file)
 {
-    hid_t creation = H5Pcreate(H5P_FILE_CREATE), access = H5Pcreate(H5P_FILE_ACCESS), file = -1;
+    hid_t creation = H5Pcreate(H5P_FILE_CREATE), access = H5Pcreate(H5P_FILE_ACCESS);
+    *file = -1;
     if (set_object_properties(creation) && access >= 0 &&
         H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V18) >= 0 &&
         H5Pset_file_locking(access, false, true) >= 0 &&
         H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) >= 0)
-        file = H5Fcreate(path, H5F_ACC_TRUNC, creation, access);
+        *file = H5Fcreate(path, H5F_ACC_TRUNC, creation, access);
+    snrq_status status = SNRQ_OK;
+    if (*file < 0) status = snrq_hdf5_error(SNRQ_CANNOT_WRITE, path, "the file cannot be created");
     if (creation >= 0) H5Pclose(creation);
     if (access >= 0) H5Pclose(access);
-    return file;
+    return status;
 }
 
 /* Rank 0: the file with everything but its rows, and the room for them. */
@@ -42,8 +45,8 @@ static snrq_status lay_out(const char *path, int64_t bytes, snrq_hdf5_layout *la
 {
     struct stat facts;
     SNRQ_TRY(snrq_reserve(path, bytes + LAYOUT_BYTES));
-    snrq_hdf5_object root = {create_file(path), path, "/"};
-    if (root.id < 0) return snrq_hdf5_error(SNRQ_CANNOT_WRITE, path, "the file cannot be created");
+    snrq_hdf5_object root = {-1, path, "/"};
+    SNRQ_TRY(create_file(path, &root.id));
     snrq_status status = layout(&root, source);
     if (H5Fclose(root.id) < 0 && status == SNRQ_OK)
         status = snrq_hdf5_error(SNRQ_IO_ERROR, path, "the file cannot be laid out");
@@ -53,15 +56,29 @@ static snrq_status lay_out(const char *path, int64_t bytes, snrq_hdf5_layout *la
     return snrq_reserve(path, (int64_t)facts.st_size);
 }
 
-static hid_t open_shared(const snrq_context *context, const char *path)
+/* A collective or parallel call failed. MPI-IO may give no reason; then errno, set to 0 before the
+ * call, still has the system's. */
+static snrq_status failed_by_system(const char *path, const char *what)
 {
-    hid_t access = H5Pcreate(H5P_FILE_ACCESS), file = -1;
+    char text[256];
+    if (errno == 0) return snrq_hdf5_error(SNRQ_IO_ERROR, path, what);
+    snprintf(text, sizeof text, "%s: %s", what, strerror(errno));
+    return snrq_hdf5_error(SNRQ_IO_ERROR, path, text);
+}
+
+static snrq_status open_shared(const snrq_context *context, const char *path, hid_t *file)
+{
+    hid_t access = H5Pcreate(H5P_FILE_ACCESS);
+    *file = -1;
+    errno = 0;
     if (access >= 0 && H5Pset_fapl_mpio(access, context->comm, MPI_INFO_NULL) >= 0 &&
         H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V18) >= 0 &&
         H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) >= 0)
-        file = H5Fopen(path, H5F_ACC_RDWR, access);
+        *file = H5Fopen(path, H5F_ACC_RDWR, access);
+    snrq_status status = SNRQ_OK;
+    if (*file < 0) status = failed_by_system(path, "cannot be opened through MPI-IO");
     if (access >= 0) H5Pclose(access);
-    return file;
+    return status;
 }
 
 /* A file that failed is gone when its writers learn of it. Collective. */
@@ -87,10 +104,7 @@ snrq_status snrq_hdf5_create(const snrq_context *context, const char *path, int6
                            path, strerror(errno));
     status = snrq_agree(context, status);
     if (status == SNRQ_OK) {
-        out->root.id = open_shared(context, path);
-        if (out->root.id < 0)
-            status = snrq_hdf5_error(SNRQ_IO_ERROR, path, "cannot be opened through MPI-IO");
-        status = snrq_agree(context, status);
+        status = snrq_agree(context, open_shared(context, path, &out->root.id));
     }
     errno = 0; /* see snrq_hdf5_opened() */
     if (status == SNRQ_OK) return SNRQ_OK;
@@ -199,16 +213,6 @@ snrq_status snrq_hdf5_put_flag(const snrq_hdf5_object *object, const char *name,
 {
     uint8_t byte = value;
     return put(object, name, H5Tcopy(H5T_STD_U8LE), &byte);
-}
-
-/* A collective or parallel call failed. MPI-IO may give no reason; then errno, set to 0 before the
- * call, still has the system's. */
-static snrq_status failed_by_system(const char *path, const char *what)
-{
-    char text[256];
-    if (errno == 0) return snrq_hdf5_error(SNRQ_IO_ERROR, path, what);
-    snprintf(text, sizeof text, "%s: %s", what, strerror(errno));
-    return snrq_hdf5_error(SNRQ_IO_ERROR, path, text);
 }
 
 snrq_status snrq_hdf5_opened(const snrq_hdf5_writer *w, snrq_status status)

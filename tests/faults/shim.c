@@ -13,7 +13,8 @@
  *
  * Allocations count from the first open of a path that counts: what MPI needs to start is no part
  * of them. The report has a line "injected RANK N CALL FLAGS PATH" per fault (FLAGS: w, opened for
- * writing), and at the end of each process that was armed a line "counted RANK N".
+ * writing), and at the end of each process that opened such a path a line "counted RANK", followed
+ * for each kind by its name, the number of calls, and how many of them can be halved.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -51,6 +52,7 @@ enum {
     ALLOC = 4096,
     LINK = 8192,
     RESERVE = 16384,
+    KINDS = 15,
     STEP = CREATE | LINK | WRITE | SYNC | RENAME | TRUNCATE | RESERVE | MKDIR | UNLINK
 };
 
@@ -75,7 +77,8 @@ static struct {
 } fault;
 
 static atomic_bool armed;
-static atomic_long count;
+static atomic_long count;          /* of the chosen kind */
+static atomic_long seen[KINDS][2]; /* of every kind: all of them, and those that can be halved */
 
 /* The real functions of libc. */
 #define NEXT(name) (__extension__(__typeof__(&name)) next(#name))
@@ -146,9 +149,19 @@ static void report(const char *text, size_t bytes)
 
 __attribute__((destructor)) static void end(void)
 {
-    char line[64];
+    char line[1024];
     if (fault.report == NULL || !armed) return;
-    report(line, (size_t)snprintf(line, sizeof line, "counted %s %ld\n", fault.rank, count));
+    int used = snprintf(line, sizeof line, "counted %s", fault.rank);
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        long sums[2] = {0, 0};
+        for (int bit = 0; bit < KINDS; bit++)
+            for (int half = 0; half < 2 && (kinds[i].calls & 1 << bit) != 0; half++)
+                sums[half] += seen[bit][half];
+        used += snprintf(line + used, sizeof line - (size_t)used, " %s %ld %ld", kinds[i].name,
+                         sums[0], sums[1]);
+    }
+    line[used++] = '\n';
+    report(line, (size_t)used);
 }
 
 static bool counts(const char *path)
@@ -195,6 +208,11 @@ static enum action decide(int call, const char *path, bool writes, bool can_be_h
 {
     char line[PATH_MAX + 128];
     int saved = errno;
+    for (int bit = 0; bit < KINDS; bit++)
+        if (call == 1 << bit) {
+            seen[bit][0]++;
+            seen[bit][1] += can_be_halved;
+        }
     if ((fault.calls & call) == 0) return PASS;
     if (!can_be_halved && (fault.action == SHORT || fault.action == KILL_HALF)) return PASS;
     long n = ++count;
@@ -493,8 +511,8 @@ static bool has_memory(size_t bytes, const void *caller)
 {
     char path[32];
     uintptr_t from = (uintptr_t)caller;
-    if ((fault.calls & ALLOC) == 0 || fault.report == NULL || !armed || bytes < fault.bytes ||
-        from < fault.code_begin || from >= fault.code_end)
+    if (fault.report == NULL || !armed || bytes < fault.bytes || from < fault.code_begin ||
+        from >= fault.code_end)
         return true;
     snprintf(path, sizeof path, "%zu", bytes);
     return decide(ALLOC, path, false, false) != FAIL;
