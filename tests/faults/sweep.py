@@ -44,7 +44,7 @@ TOLERATED = [
     ("open read unlink", r"snrq\.lock$", "a lock that cannot be removed is stale: a warning"),
     ("close", r"\.(h5|jsonl|gguf|safetensors)(\.tmp)?$", "everything was made durable before"),
     ("close", r"\.locktest\.\d+$", "MPI-IO's own file, which is empty"),
-    ("lock create open", r"\.h5\.tmp(\.locktest\.\d+)?$", "MPI-IO goes on without its locks; what it wrote is read back"),
+    ("lock create open", r"\.h5\.tmp(\.locktest\.\d+)?$", "MPI-IO works without its locks; what it wrote is read back"),
 ]
 LOG_WARNING, NO_SUMMARY = "warning: a log cannot be written", "warning: no summary"
 SHORT_IS_LEGAL = "a short count is no error: the rest follows"
@@ -116,13 +116,15 @@ class Result:
         for line in report.splitlines():
             kind, rank, *words = line.split(" ")
             if kind == "counted":
-                self.counted[int(rank)] = {words[i]: (int(words[i + 1]), int(words[i + 2])) for i in range(0, len(words), 3)}
+                self.counted[int(rank)] = {words[i]: (int(words[i + 1]), int(words[i + 2]))
+                                           for i in range(0, len(words), 3)}
             else:
                 self.injected.append(Injected(int(rank), int(words[0]), *line.split(" ", 5)[3:]))
 
     def __str__(self):
-        return "%s\nexit code %d\n%s%s%s" % (" ".join(self.words), self.code, "".join("%s\n" % (i,) for i in self.injected),
-                                             self.stdout[-500:], self.stderr[-1500:])
+        injected = "".join("%s\n" % (i,) for i in self.injected)
+        return "%s\nexit code %d\n%s%s%s" % (" ".join(self.words), self.code, injected, self.stdout[-500:],
+                                             self.stderr[-1500:])
 
 
 class Runner:
@@ -139,10 +141,12 @@ class Runner:
 
     def run(self, arguments, ranks=1, fault=None, below=()):
         """One rank is started without mpirun. What MPI leaves behind goes with two folders."""
-        with tempfile.TemporaryDirectory(dir=self.folder) as session, tempfile.TemporaryDirectory(dir=self.shared) as shared:
-            environment = dict(self.environment, OMPI_MCA_orte_tmpdir_base=session, OMPI_MCA_osc_sm_backing_directory=shared,
-                               OMPI_MCA_btl_vader_backing_directory=shared)
-            return self.run_in(environment, os.path.join(session, "report"), arguments, ranks, fault, below)
+        with tempfile.TemporaryDirectory(dir=self.folder) as session:
+            with tempfile.TemporaryDirectory(dir=self.shared) as shared:
+                environment = dict(self.environment, OMPI_MCA_orte_tmpdir_base=session,
+                                   OMPI_MCA_osc_sm_backing_directory=shared,
+                                   OMPI_MCA_btl_vader_backing_directory=shared)
+                return self.run_in(environment, os.path.join(session, "report"), arguments, ranks, fault, below)
 
     @staticmethod
     def run_in(environment, report, arguments, ranks, fault, below):
@@ -436,12 +440,12 @@ class Bench:
             out = runner.fresh("export")
             self.must(["export", self.finished, "--format", form, "-o", out])
             self.exports[form] = final_files(out)
-        self.questions = {"verify": ["verify", self.finished],
-                          "evaluate": ["evaluate", self.finished, "--token-file", self.tokens, "--length", "32", "--json"]}
+        self.questions = {"verify": ["verify", self.finished], "evaluate": [
+            "evaluate", self.finished, "--token-file", self.tokens, "--length", "32", "--json"]}
 
     def half_done(self):
-        """An output directory whose run was killed while it wrote the record of its second block: left are a lock, a torn
-        line, and a file without a record."""
+        """An output directory whose run was killed while it wrote the record of its second block: left are a lock, a
+        torn line, and a file without a record."""
         out = self.runner.fresh("half")
         lines = self.reference["manifest.jsonl"].split(b"\n")
         fault = Fault("write", "kill-half", next(n for n, line in enumerate(lines, 1) if b"block-00001" in line))
@@ -476,20 +480,20 @@ class Bench:
 
 # The sweep.
 
-# (fault, number of calls that fail in a full sweep, in a quick one): spread evenly, the first and the last among them.
 EVERY = NEVER
+# (fault, number of calls that fail in a full sweep, in a quick one): spread evenly, the first and the last among them.
 FAULTS = [
     (Fault("open", "EIO"), EVERY, 3), (Fault("open", "EACCES"), 10, 1), (Fault("create", "EIO"), EVERY, 3),
     (Fault("read", "EIO"), 80, 5), (Fault("read", "short"), 40, 3), (Fault("write", "EIO"), 50, 4),
     (Fault("write", "ENOSPC", on=True), 80, 6), (Fault("write", "EDQUOT"), 25, 2), (Fault("write", "short"), 60, 4),
     (Fault("sync", "EIO"), EVERY, 4), (Fault("sync", "ENOSPC", on=True), 20, 2), (Fault("rename", "EIO"), EVERY, 4),
     (Fault("rename", "ENOSPC", on=True), 10, 1), (Fault("link", "EIO"), EVERY, 1),
-    (Fault("reserve", "ENOSPC"), EVERY, 2), (Fault("reserve", "EDQUOT"), EVERY, 1), (Fault("truncate", "EIO"), EVERY, 1),
-    (Fault("mkdir", "EDQUOT"), EVERY, 1), (Fault("unlink", "EIO"), EVERY, 2), (Fault("close", "EDQUOT"), 25, 2),
-    (Fault("lock", "ENOLCK", on=True), 5, 1), (Fault("list", "EIO"), EVERY, 1),
+    (Fault("reserve", "ENOSPC"), EVERY, 2), (Fault("reserve", "EDQUOT"), EVERY, 1),
+    (Fault("truncate", "EIO"), EVERY, 1), (Fault("mkdir", "EDQUOT"), EVERY, 1), (Fault("unlink", "EIO"), EVERY, 2),
+    (Fault("close", "EDQUOT"), 25, 2), (Fault("lock", "ENOLCK", on=True), 5, 1), (Fault("list", "EIO"), EVERY, 1),
     (Fault("alloc", "ENOMEM", bytes=4096), 80, 5), (Fault("alloc", "ENOMEM", caller="libjansson"), 20, 1),
-    (Fault("step", "kill-before"), EVERY, 8), (Fault("step", "kill-after"), 20, 2), (Fault("write", "kill-half"), 40, 4),
-    (Fault("read", "kill-before"), 10, 1),
+    (Fault("step", "kill-before"), EVERY, 8), (Fault("step", "kill-after"), 20, 2),
+    (Fault("write", "kill-half"), 40, 4), (Fault("read", "kill-before"), 10, 1),
 ]
 
 
@@ -505,7 +509,8 @@ def plan(bench):
     half = bench.half_done()
     one, two = Quantize(bench, 1), Quantize(bench, 2)
     again, again_two = Quantize(bench, 1, half), Quantize(bench, 2, half)
-    jobs = [(one, share(1)), (again, share(3)), (two, share(3, 0) + share(3, 1)), (again_two, share(6, 0) + share(6, 1))]
+    jobs = [(one, share(1)), (again, share(3)), (two, share(3, 0) + share(3, 1)),
+            (again_two, share(6, 0) + share(6, 1))]
     for form in bench.exports:
         jobs += [(Export(bench, form, 1), share(3)), (Export(bench, form, 2), share(8, 0) + share(8, 1))]
     reads = [row for row in share(6) if row[0].call in ("open", "read", "list", "alloc") and not row[0].kills]
@@ -584,7 +589,8 @@ class Sweep:
             if result.code != 0:
                 raise Problem("an undisturbed run failed\n%s" % result)
             self.counts[key] = result.counted
-        return max(counts[fault.call][fault.action in ("short", "kill-half")] for rank, counts in self.counts[key].items()
+        halved = fault.action in ("short", "kill-half")
+        return max(counts[fault.call][halved] for rank, counts in self.counts[key].items()
                    if fault.rank in ("", rank))
 
     def start(self, job, fault, full, quick):
@@ -610,16 +616,20 @@ class Sweep:
                 print("%s, %d rank(s): %d runs, %.0f s" % (job.name, job.ranks, len(waits), time.monotonic() - started),
                       flush=True)
 
+    @staticmethod
+    def print_row(name, row):
+        print("%-58s %7d %7d %9d %8d %7d" % (name, row.calls, row.faults, row.tolerated, row.again, row.failed))
+
     def report(self):
         for problem in self.problems:
             print("PROBLEM", problem)
         print("%-58s %7s %7s %9s %8s %7s" % ("", "calls", "faults", "tolerated", "recovered", "wrong"))
         total = Row()
         for name, row in self.rows.items():
-            print("%-58s %7d %7d %9d %8d %7d" % (name, row.calls, row.faults, row.tolerated, row.again, row.failed))
+            self.print_row(name, row)
             for field, value in vars(row).items():
                 setattr(total, field, getattr(total, field) + value)
-        print("%-58s %7d %7d %9d %8d %7d" % ("all", total.calls, total.faults, total.tolerated, total.again, total.failed))
+        self.print_row("all", total)
         for reason, count in self.reasons.most_common():
             print("tolerated %5d times: %s" % (count, reason))
         return total.faults
