@@ -236,8 +236,7 @@ static snrq_status write_module(snrq_hdf5_writer *w, const snrq_module_rows *m,
     return SNRQ_OK;
 }
 
-/* Writes all modules. Every rank opens every table before the first row is written: HDF5 wants the
- * same openings on all ranks, also if one of them fails later. */
+/* Writes all modules, once every rank has opened every table. */
 static snrq_status write_all(snrq_hdf5_writer *w, const snrq_module_rows *modules, int count)
 {
     snrq_hdf5_table(*tables)[SNRQ_TABLES] = NULL;

@@ -56,22 +56,23 @@ static snrq_status lay_out(const char *path, int64_t bytes, snrq_hdf5_layout *la
     return snrq_reserve(path, (int64_t)facts.st_size);
 }
 
-/* A collective or parallel call failed. MPI-IO may give no reason; then errno, set to 0 before the
- * call, still has the system's. */
+/* A call that goes through MPI-IO failed, which may give no reason; then errno, set to 0 before the
+ * call, mostly still has the system's. */
 static snrq_status failed_by_system(const char *path, const char *what)
 {
     char text[256];
-    if (errno == 0) return snrq_hdf5_error(SNRQ_IO_ERROR, path, what);
+    if (errno == 0 || errno == EBADF) return snrq_hdf5_error(SNRQ_IO_ERROR, path, what);
     snprintf(text, sizeof text, "%s: %s", what, strerror(errno));
     return snrq_hdf5_error(SNRQ_IO_ERROR, path, text);
 }
 
-static snrq_status open_shared(const snrq_context *context, const char *path, hid_t *file)
+/* Through MPI-IO, but by each rank for itself. */
+static snrq_status open_alone(const char *path, hid_t *file)
 {
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
     *file = -1;
     errno = 0;
-    if (access >= 0 && H5Pset_fapl_mpio(access, context->comm, MPI_INFO_NULL) >= 0 &&
+    if (access >= 0 && H5Pset_fapl_mpio(access, MPI_COMM_SELF, MPI_INFO_NULL) >= 0 &&
         H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V18) >= 0 &&
         H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) >= 0)
         *file = H5Fopen(path, H5F_ACC_RDWR, access);
@@ -96,16 +97,13 @@ snrq_status snrq_hdf5_create(const snrq_context *context, const char *path, int6
     snrq_hdf5_silence();
     if (context->rank == 0) status = lay_out(path, bytes, layout, source);
     status = snrq_agree(context, status);
-    /* A collective open is no place to find out that a node does not see the file. */
     if (status == SNRQ_OK && access(path, R_OK | W_OK) != 0)
         status = snrq_fail(SNRQ_CANNOT_WRITE,
                            "%s: rank 0 made this file, here it cannot be opened: %s; the directory "
                            "must be shared by all nodes",
                            path, strerror(errno));
     status = snrq_agree(context, status);
-    if (status == SNRQ_OK) {
-        status = snrq_agree(context, open_shared(context, path, &out->root.id));
-    }
+    if (status == SNRQ_OK) status = snrq_agree(context, open_alone(path, &out->root.id));
     errno = 0; /* see snrq_hdf5_opened() */
     if (status == SNRQ_OK) return SNRQ_OK;
     if (out->root.id >= 0) H5Fclose(out->root.id);
@@ -286,8 +284,8 @@ static snrq_status check(const char *path, uint64_t written, snrq_hdf5_read_back
     return SNRQ_OK;
 }
 
-/* Collective. Closing comes after everything is durable: MPI-IO keeps to itself what the system
- * says then, and afterwards nobody hears of it again. */
+/* Closing comes after everything is durable: MPI-IO keeps to itself what the system says then, and
+ * afterwards nobody hears of it again. */
 static snrq_status close_durably(snrq_hdf5_writer *w, bool good)
 {
     snrq_status status = SNRQ_OK;

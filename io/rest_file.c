@@ -137,8 +137,7 @@ static snrq_status open_tables(const snrq_hdf5_writer *w, const struct layout *l
     return SNRQ_OK;
 }
 
-/* Copies this rank's rows of all tensors. Every rank opens every table before the first row is
- * written: HDF5 wants the same openings on all ranks, also if one of them fails later. */
+/* Copies this rank's rows of all tensors, once every rank has opened every table. */
 static snrq_status write_all(snrq_hdf5_writer *w, const struct layout *layout)
 {
     snrq_hdf5_table *tables = NULL;
