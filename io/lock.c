@@ -138,7 +138,12 @@ static snrq_status look(const char *path, bool *found, bool *known, struct holde
     *found = true;
     snrq_status status = snrq_file_read(path, LIMIT_BYTES, &data, &bytes);
     if (status == SNRQ_IO_ERROR) return status;
+    errno = 0;
     if (status == SNRQ_OK) *known = parse(data, bytes, h);
+    if (status == SNRQ_OK && errno == ENOMEM) {
+        free(data);
+        return snrq_fail(SNRQ_INTERNAL, "%s: no memory to read it", path);
+    }
     if (!*known) *h = (struct holder){.heartbeat = (long long)facts.st_mtime};
     free(data);
     return SNRQ_OK;
@@ -217,7 +222,7 @@ static snrq_status put_aside(const char *path, const struct holder *stale, bool 
     char aside[PATH_MAX];
     bool found = false, known_now = false;
     struct holder moved;
-    snprintf(aside, sizeof aside, "%s.%lld", path, (long long)getpid());
+    snprintf(aside, sizeof aside, "%s.%lld.tmp", path, (long long)getpid());
     if (rename(path, aside) != 0)
         return errno == ENOENT ? SNRQ_OK
                                : snrq_fail(SNRQ_IO_ERROR, "%s: a stale lock cannot be renamed: %s",

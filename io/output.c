@@ -300,6 +300,7 @@ static snrq_status make_record(const snrq_output *output, const json_t *details,
     static const char *const own[] = {"file",   "bytes",    "xxh3", "configuration",
                                       "record", "complete", "line"};
     *record = details != NULL ? json_deep_copy(details) : json_object();
+    if (*record == NULL) return snrq_fail(SNRQ_INTERNAL, "no memory for a record");
     if (!json_is_object(*record)) return snrq_fail(SNRQ_INTERNAL, "a record is no JSON object");
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
         if (json_object_get(*record, own[i]) != NULL)

@@ -46,6 +46,7 @@ TOLERATED = [
     ("close", r"\.locktest\.\d+$", "MPI-IO's own file, which is empty"),
     ("lock create open", r"\.h5\.tmp(\.locktest\.\d+)?$", "MPI-IO works without its locks; what it wrote is read back"),
 ]
+HIDDEN_REASON = "cannot be opened through MPI-IO"  # which does not hand it on
 LOG_WARNING, NO_SUMMARY = "warning: a log cannot be written", "warning: no summary"
 SHORT_IS_LEGAL = "a short count is no error: the rest follows"
 
@@ -141,12 +142,14 @@ class Runner:
 
     def run(self, arguments, ranks=1, fault=None, below=()):
         """One rank is started without mpirun. What MPI leaves behind goes with two folders."""
-        with tempfile.TemporaryDirectory(dir=self.folder) as session:
-            with tempfile.TemporaryDirectory(dir=self.shared) as shared:
-                environment = dict(self.environment, OMPI_MCA_orte_tmpdir_base=session,
-                                   OMPI_MCA_osc_sm_backing_directory=shared,
-                                   OMPI_MCA_btl_vader_backing_directory=shared)
-                return self.run_in(environment, os.path.join(session, "report"), arguments, ranks, fault, below)
+        session, shared = tempfile.mkdtemp(dir=self.folder), tempfile.mkdtemp(dir=self.shared)
+        environment = dict(self.environment, OMPI_MCA_orte_tmpdir_base=session,
+                           OMPI_MCA_osc_sm_backing_directory=shared, OMPI_MCA_btl_vader_backing_directory=shared)
+        try:
+            return self.run_in(environment, os.path.join(session, "report"), arguments, ranks, fault, below)
+        finally:
+            for path in (session, shared):
+                shutil.rmtree(path, ignore_errors=True)
 
     @staticmethod
     def run_in(environment, report, arguments, ranks, fault, below):
@@ -275,7 +278,8 @@ def check_end(result, fault):
         return
     words = ["allocate|memory"]
     if first.call != "alloc":
-        words = ["|".join(re.escape(base(i.path)) for i in serious or result.injected), re.escape(fault.reason)]
+        words = ["|".join(re.escape(base(i.path)) for i in serious or result.injected),
+                 "%s|%s" % (re.escape(fault.reason), HIDDEN_REASON)]
     message = [line for line in result.stderr.splitlines() if line.startswith("snrq: ")]
     for word in words:
         if not message or not re.search(word, message[-1]):
@@ -324,11 +328,12 @@ class Quantize:
             shutil.copytree(self.start, out)
         return out
 
-    def below(self, out):
-        return [out, self.bench.model, self.bench.tokens]
+    def below(self, out, fault):
+        inputs = [self.bench.model, self.bench.tokens]
+        return inputs if fault.action == "EACCES" else [out] + inputs
 
-    def run(self, out, fault=None):
-        return self.bench.runner.run(self.bench.quantize_words(out), self.ranks, fault, self.below(out))
+    def run(self, out, fault):
+        return self.bench.runner.run(self.bench.quantize_words(out), self.ranks, fault, self.below(out, fault))
 
     def check_left(self, out, result, fault):
         """What the run has left; a kill may come between the name of a file and its record."""
@@ -370,14 +375,14 @@ class Export:
     def prepare(self):
         return self.bench.runner.fresh("export")
 
-    def below(self, out):
-        return [out, self.bench.finished]
+    def below(self, out, fault):
+        return [self.bench.finished] if fault.action == "EACCES" else [out, self.bench.finished]
 
     def words(self, out):
         return ["export", self.bench.finished, "--format", self.form, "-o", out]
 
-    def run(self, out, fault=None):
-        return self.bench.runner.run(self.words(out), self.ranks, fault, self.below(out))
+    def run(self, out, fault):
+        return self.bench.runner.run(self.words(out), self.ranks, fault, self.below(out, fault))
 
     def check_left(self, out, result, fault):
         files, reference = final_files(out), self.bench.exports[self.form]
@@ -410,11 +415,11 @@ class Read:
     def prepare(self):
         return None
 
-    def below(self, out):
+    def below(self, out, fault):
         return [self.bench.finished, self.bench.tokens]
 
-    def run(self, out, fault=None):
-        return self.bench.runner.run(self.words, self.ranks, fault, self.below(out))
+    def run(self, out, fault):
+        return self.bench.runner.run(self.words, self.ranks, fault, self.below(out, fault))
 
     def check_left(self, out, result, fault):
         if result.code == 0 and result.stdout != self.answer:
@@ -500,7 +505,7 @@ FAULTS = [
 def share(parts, rank=""):
     """The same faults in one part of the places, on one rank."""
     return [(fault._replace(rank=rank), most if most == EVERY and parts < 2 else -(-min(most, 60) // parts),
-             few if parts == 1 else n % parts == (rank or 0))
+             few if parts == 1 else n % min(parts, 4) in (0, rank))
             for n, (fault, most, few) in enumerate(FAULTS)]
 
 
@@ -580,10 +585,10 @@ class Sweep:
 
     def count(self, job, fault):
         """How many calls of this kind an undisturbed run makes."""
-        key = job, fault.bytes, fault.caller
+        key = job, fault.bytes, fault.caller, fault.action == "EACCES"
         if key not in self.counts:
             out = job.prepare()
-            result = job.run(out, Fault("alloc", "ENOMEM", bytes=fault.bytes, caller=fault.caller))
+            result = job.run(out, fault._replace(at=NEVER, rank=""))
             if out is not None:
                 shutil.rmtree(out, ignore_errors=True)
             if result.code != 0:
@@ -651,6 +656,8 @@ def main():
         sweep = Sweep(bench, arguments.jobs, which)
         sweep.run(plan(bench), arguments.only)
     finally:
+        if sweep is not None:
+            sweep.pool.shutdown(cancel_futures=True)
         faults = sweep.report() if sweep is not None else 0
         print("%s sweep: %d faults, %d wrong, %.0f s" % (which, faults, len(sweep.problems) if sweep else 1,
                                                         time.monotonic() - started))
