@@ -49,10 +49,12 @@ snrq_status snrq_directory_names(const char *directory, char ***names, int *coun
     if (status == SNRQ_OK && errno != 0)
         status = snrq_fail(SNRQ_IO_ERROR, "%s: cannot be read: %s", directory, strerror(errno));
     closedir(stream);
-    if (status != SNRQ_OK)
+    if (status != SNRQ_OK) {
         snrq_names_free(names, *count);
-    else if (*count > 0)
+        *count = 0;
+    } else if (*count > 0) {
         qsort(*names, (size_t)*count, sizeof **names, by_name);
+    }
     return status;
 }
 

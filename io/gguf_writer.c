@@ -29,6 +29,7 @@ typedef struct tensor {
 
 struct snrq_gguf_writer {
     snrq_status status; /* of the description */
+    char message[256];  /* that belongs to it */
     bytes pairs;
     int64_t pair_count;
     tensor *tensors; /* [count] */
@@ -59,9 +60,16 @@ static snrq_status append(bytes *b, const void *data, size_t size)
     return SNRQ_OK;
 }
 
+/* Keeps the first failure with its message until snrq_gguf_open() tells it. */
+static void keep(snrq_gguf_writer *w, snrq_status status)
+{
+    w->status = status;
+    if (status != SNRQ_OK) snprintf(w->message, sizeof w->message, "%s", snrq_error_message());
+}
+
 static void add(snrq_gguf_writer *w, const void *data, size_t size)
 {
-    if (w->status == SNRQ_OK) w->status = append(&w->pairs, data, size);
+    if (w->status == SNRQ_OK) keep(w, append(&w->pairs, data, size));
 }
 
 static void add_string(snrq_gguf_writer *w, const char *text, size_t size)
@@ -164,7 +172,7 @@ int64_t snrq_gguf_add_tensor(snrq_gguf_writer *w, const char *name, snrq_gguf_ty
         int64_t capacity = w->capacity > 0 ? 2 * w->capacity : 256;
         tensor *grown = realloc(w->tensors, (size_t)capacity * sizeof *grown);
         if (grown == NULL) {
-            w->status = snrq_fail(SNRQ_INTERNAL, "no memory for the tensors of a GGUF file");
+            keep(w, snrq_fail(SNRQ_INTERNAL, "no memory for the tensors of a GGUF file"));
         } else {
             w->tensors = grown;
             w->capacity = capacity;
@@ -246,7 +254,7 @@ static snrq_status create_temporary(snrq_gguf_writer *w)
 
 snrq_status snrq_gguf_open(const snrq_context *context, snrq_gguf_writer *w, const char *path)
 {
-    snrq_status status = w->status;
+    snrq_status status = w->status != SNRQ_OK ? snrq_fail(w->status, "%s", w->message) : SNRQ_OK;
     if (status == SNRQ_OK) status = snrq_path_join("", path, w->path, sizeof w->path - 4);
     if (status == SNRQ_OK) {
         strcpy(w->temporary, w->path);

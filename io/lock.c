@@ -343,7 +343,10 @@ snrq_status snrq_lock_take(const char *path, snrq_lock **out)
     if (status == SNRQ_OK) {
         strcpy(lock->path, path);
         text = format(&lock->self);
-        if (text == NULL) status = snrq_fail(SNRQ_INTERNAL, "%s: cannot be composed", path);
+        if (text == NULL)
+            status = snrq_fail(
+                SNRQ_INTERNAL,
+                "%s: cannot be composed: no memory, or a host name that is not UTF-8", path);
     }
     if (status == SNRQ_OK) status = take(path, &lock->self, text);
     free(text);

@@ -28,7 +28,7 @@ static snrq_status make_line(const json_t *object, char **line)
     if (copy != NULL && json_object_update_missing(copy, (json_t *)object) == 0)
         body = json_dumps(copy, JSON_COMPACT | JSON_REAL_PRECISION(17));
     json_decref(copy);
-    if (body == NULL) return snrq_fail(SNRQ_INTERNAL, "a log line cannot be composed");
+    if (body == NULL) return snrq_fail(SNRQ_INTERNAL, "no memory for a log line");
     snrq_status status = snrq_allocate(strlen(body) + 2, 1, "log line", line);
     if (status == SNRQ_OK) sprintf(*line, "%s\n", body);
     free(body);

@@ -227,7 +227,7 @@ static snrq_status write_own_units(const work *w)
 static snrq_status put_json(snrq_staging *staging, const char *name, const json_t *value)
 {
     char *text = json_dumps(value, JSON_INDENT(2));
-    if (text == NULL) return snrq_fail(SNRQ_INTERNAL, "%s cannot be composed", name);
+    if (text == NULL) return snrq_fail(SNRQ_INTERNAL, "%s cannot be composed: no memory", name);
     snrq_status status = snrq_staging_put(staging, name, text, strlen(text));
     free(text);
     return status;
@@ -288,7 +288,7 @@ static snrq_status put_small_files(const work *w, snrq_staging *staging)
     if (w->format->describe != NULL && status == SNRQ_OK)
         description = w->format->describe(&w->job, damp);
     if (w->format->describe != NULL && status == SNRQ_OK && description == NULL)
-        status = snrq_fail(SNRQ_INTERNAL, "the quantization_config cannot be composed");
+        status = snrq_fail(SNRQ_INTERNAL, "no memory for the quantization_config");
     for (const char *const *name = snrq_model_file_names; *name != NULL; name++)
         if (status == SNRQ_OK && strcmp(*name, "config.json") != 0)
             status = copy_file(w->job.model, *name, staging);
