@@ -236,8 +236,7 @@ static snrq_status write_module(snrq_hdf5_writer *w, const snrq_module_rows *m,
     return SNRQ_OK;
 }
 
-/* Writes all modules. Every rank opens every table before the first row is written: HDF5 wants the
- * same openings on all ranks, also if one of them fails later. */
+/* Writes all modules, once every rank has opened every table. */
 static snrq_status write_all(snrq_hdf5_writer *w, const snrq_module_rows *modules, int count)
 {
     snrq_hdf5_table(*tables)[SNRQ_TABLES] = NULL;
@@ -249,7 +248,7 @@ static snrq_status write_all(snrq_hdf5_writer *w, const snrq_module_rows *module
         if (status == SNRQ_OK) status = open_tables(&group, &modules[i].record, i, tables[i]);
         if (group.id >= 0) H5Gclose(group.id);
     }
-    status = snrq_agree(w->context, status);
+    status = snrq_agree(w->context, snrq_hdf5_opened(w, status));
     for (int i = 0; i < count && status == SNRQ_OK; i++)
         status = write_module(w, &modules[i], tables[i]);
     for (int i = 0; i < count; i++) close_tables(tables[i]);

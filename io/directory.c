@@ -39,7 +39,8 @@ snrq_status snrq_directory_names(const char *directory, char ***names, int *coun
     *count = 0;
     DIR *stream = opendir(directory);
     if (stream == NULL)
-        return snrq_fail(SNRQ_NO_INPUT, "%s: cannot be read: %s", directory, strerror(errno));
+        return snrq_fail(snrq_open_status(errno), "%s: cannot be read: %s", directory,
+                         strerror(errno));
     snrq_status status = SNRQ_OK;
     errno = 0;
     for (struct dirent *entry; status == SNRQ_OK && (entry = readdir(stream)) != NULL; errno = 0)
@@ -48,10 +49,12 @@ snrq_status snrq_directory_names(const char *directory, char ***names, int *coun
     if (status == SNRQ_OK && errno != 0)
         status = snrq_fail(SNRQ_IO_ERROR, "%s: cannot be read: %s", directory, strerror(errno));
     closedir(stream);
-    if (status != SNRQ_OK)
+    if (status != SNRQ_OK) {
         snrq_names_free(names, *count);
-    else if (*count > 0)
+        *count = 0;
+    } else if (*count > 0) {
         qsort(*names, (size_t)*count, sizeof **names, by_name);
+    }
     return status;
 }
 

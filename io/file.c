@@ -19,12 +19,30 @@
 /* Linux transfers at most 2 GiB - 4 KiB per call; some network file systems do badly near that. */
 enum { MAX_TRANSFER = 1 << 30, HASH_BUFFER = 4 << 20 };
 
+snrq_status snrq_open_status(int error)
+{
+    switch (error) {
+    case ENOENT:
+    case ENOTDIR:
+    case EISDIR:
+    case EACCES:
+    case EPERM:
+    case ELOOP:
+    case ENXIO:
+    case ENAMETOOLONG:
+        return SNRQ_NO_INPUT;
+    default:
+        return SNRQ_IO_ERROR;
+    }
+}
+
 snrq_status snrq_file_open(const char *path, int *fd, uint64_t *bytes)
 {
     /* O_NONBLOCK: opening a FIFO by mistake must not wait for its writer. */
     int opened = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (opened < 0)
-        return snrq_fail(SNRQ_NO_INPUT, "%s: cannot be opened: %s", path, strerror(errno));
+        return snrq_fail(snrq_open_status(errno), "%s: cannot be opened: %s", path,
+                         strerror(errno));
     struct stat facts;
     if (fstat(opened, &facts) != 0 || !S_ISREG(facts.st_mode)) {
         close(opened);
@@ -143,8 +161,7 @@ static snrq_status parent_sync(const char *path)
     return snrq_directory_sync(directory);
 }
 
-/* Writes a new file and makes its content durable. The caller removes it on failure. */
-static snrq_status write_new(const char *path, const void *data, size_t bytes)
+snrq_status snrq_file_write(const char *path, const void *data, size_t bytes)
 {
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0)
@@ -163,9 +180,9 @@ snrq_status snrq_file_replace(const char *path, const void *data, size_t bytes)
     int length = snprintf(temporary, sizeof temporary, "%s.tmp", path);
     if (length < 0 || (size_t)length >= sizeof temporary)
         return snrq_fail(SNRQ_USAGE, "%s: the path is longer than %d bytes", path, PATH_MAX - 5);
-    snrq_status status = write_new(temporary, data, bytes);
+    snrq_status status = snrq_file_write(temporary, data, bytes);
     if (status == SNRQ_OK && rename(temporary, path) != 0)
-        status = snrq_fail(SNRQ_CANNOT_WRITE, "%s: cannot be renamed to %s: %s", temporary, path,
+        status = snrq_fail(SNRQ_IO_ERROR, "%s: cannot be renamed to %s: %s", temporary, path,
                            strerror(errno));
     if (status != SNRQ_OK) {
         unlink(temporary);
@@ -213,8 +230,8 @@ snrq_status snrq_directory_sync(const char *directory)
 {
     int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
-        return snrq_fail(SNRQ_NO_INPUT, "%s: cannot be opened as a directory: %s", directory,
-                         strerror(errno));
+        return snrq_fail(snrq_open_status(errno), "%s: cannot be opened as a directory: %s",
+                         directory, strerror(errno));
     int result;
     do result = fsync(fd);
     while (result != 0 && errno == EINTR);

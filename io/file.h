@@ -6,8 +6,13 @@
 
 #include "mpi/status.h"
 
-/* Opens a regular file for reading and tells its size. The caller closes *fd. SNRQ_NO_INPUT if it
- * cannot be opened, SNRQ_BAD_DATA if it is no regular file (a FIFO is not waited for). */
+/* What it means that open() failed with this errno: SNRQ_NO_INPUT if there is no such file for this
+ * user, SNRQ_IO_ERROR if the file system or the system fails. */
+snrq_status snrq_open_status(int error);
+
+/* Opens a regular file for reading and tells its size. The caller closes *fd. As
+ * snrq_open_status() if it cannot be opened, SNRQ_BAD_DATA if it is no regular file (a FIFO is not
+ * waited for). */
 snrq_status snrq_file_open(const char *path, int *fd, uint64_t *bytes);
 
 /* Reads exactly `bytes` bytes from `offset` of an open file; `path` is for messages. SNRQ_IO_ERROR
@@ -23,9 +28,13 @@ snrq_status snrq_file_write_at(int fd, const char *path, uint64_t offset, const 
 snrq_status snrq_file_sync_open(int fd, const char *path);
 
 /* Reads a whole regular file, at most `limit` bytes. *data is allocated, followed by a NUL that is
- * not counted. SNRQ_NO_INPUT if it cannot be opened, SNRQ_BAD_DATA if it is larger than `limit` or
- * no regular file. */
+ * not counted. As snrq_file_open() if it cannot be opened; SNRQ_BAD_DATA if it is larger than
+ * `limit`. */
 snrq_status snrq_file_read(const char *path, size_t limit, char **data, size_t *bytes);
+
+/* Writes a whole new file and makes its content durable. SNRQ_CANNOT_WRITE if it cannot be created,
+ * SNRQ_IO_ERROR if writing fails; the caller then removes what is there. */
+snrq_status snrq_file_write(const char *path, const void *data, size_t bytes);
 
 /* Replaces `path` atomically: PATH.tmp, write, fsync, rename, fsync of the directory. On failure
  * the old file is untouched and the temporary one removed. */

@@ -14,8 +14,6 @@
 #include "io/reserve.h"
 #include "mpi/collective.h"
 
-enum { MAX_TRANSFER = 1 << 30 };
-
 typedef struct bytes {
     unsigned char *data;
     size_t used, capacity;
@@ -31,6 +29,7 @@ typedef struct tensor {
 
 struct snrq_gguf_writer {
     snrq_status status; /* of the description */
+    char message[256];  /* that belongs to it */
     bytes pairs;
     int64_t pair_count;
     tensor *tensors; /* [count] */
@@ -61,9 +60,16 @@ static snrq_status append(bytes *b, const void *data, size_t size)
     return SNRQ_OK;
 }
 
+/* Keeps the first failure with its message until snrq_gguf_open() tells it. */
+static void keep(snrq_gguf_writer *w, snrq_status status)
+{
+    w->status = status;
+    if (status != SNRQ_OK) snprintf(w->message, sizeof w->message, "%s", snrq_error_message());
+}
+
 static void add(snrq_gguf_writer *w, const void *data, size_t size)
 {
-    if (w->status == SNRQ_OK) w->status = append(&w->pairs, data, size);
+    if (w->status == SNRQ_OK) keep(w, append(&w->pairs, data, size));
 }
 
 static void add_string(snrq_gguf_writer *w, const char *text, size_t size)
@@ -166,7 +172,7 @@ int64_t snrq_gguf_add_tensor(snrq_gguf_writer *w, const char *name, snrq_gguf_ty
         int64_t capacity = w->capacity > 0 ? 2 * w->capacity : 256;
         tensor *grown = realloc(w->tensors, (size_t)capacity * sizeof *grown);
         if (grown == NULL) {
-            w->status = snrq_fail(SNRQ_INTERNAL, "no memory for the tensors of a GGUF file");
+            keep(w, snrq_fail(SNRQ_INTERNAL, "no memory for the tensors of a GGUF file"));
         } else {
             w->tensors = grown;
             w->capacity = capacity;
@@ -218,22 +224,6 @@ uint64_t snrq_gguf_bytes(const snrq_gguf_writer *w)
     return w->data + aligned(last->offset + (uint64_t)last->rows * last->row_bytes);
 }
 
-static snrq_status write_at(const snrq_gguf_writer *w, uint64_t offset, const void *data,
-                            size_t size)
-{
-    const char *from = data;
-    for (size_t done = 0; done < size;) {
-        size_t part = size - done < MAX_TRANSFER ? size - done : MAX_TRANSFER;
-        ssize_t put = pwrite(w->fd, from + done, part, (off_t)(offset + done));
-        if (put < 0 && errno == EINTR) continue;
-        if (put < 0)
-            return snrq_fail(SNRQ_IO_ERROR, "%s: writing failed at byte %llu: %s", w->temporary,
-                             (unsigned long long)(offset + done), strerror(errno));
-        done += (size_t)put;
-    }
-    return SNRQ_OK;
-}
-
 static snrq_status open_temporary(snrq_gguf_writer *w)
 {
     w->fd = open(w->temporary, O_WRONLY | O_CLOEXEC);
@@ -254,16 +244,17 @@ static snrq_status create_temporary(snrq_gguf_writer *w)
     if (status == SNRQ_OK) status = snrq_reserve(w->temporary, (int64_t)total);
     if (status == SNRQ_OK) status = open_temporary(w);
     if (status == SNRQ_OK && ftruncate(w->fd, (off_t)total) != 0)
-        status = snrq_fail(SNRQ_CANNOT_WRITE, "%s: cannot be made %llu bytes long: %s",
-                           w->temporary, (unsigned long long)total, strerror(errno));
-    if (status == SNRQ_OK) status = write_at(w, 0, header.data, header.used);
+        status = snrq_fail(SNRQ_IO_ERROR, "%s: cannot be made %llu bytes long: %s", w->temporary,
+                           (unsigned long long)total, strerror(errno));
+    if (status == SNRQ_OK)
+        status = snrq_file_write_at(w->fd, w->temporary, 0, header.data, header.used);
     free(header.data);
     return status;
 }
 
 snrq_status snrq_gguf_open(const snrq_context *context, snrq_gguf_writer *w, const char *path)
 {
-    snrq_status status = w->status;
+    snrq_status status = w->status != SNRQ_OK ? snrq_fail(w->status, "%s", w->message) : SNRQ_OK;
     if (status == SNRQ_OK) status = snrq_path_join("", path, w->path, sizeof w->path - 4);
     if (status == SNRQ_OK) {
         strcpy(w->temporary, w->path);
@@ -285,38 +276,39 @@ snrq_status snrq_gguf_write_rows(const snrq_gguf_writer *w, int64_t index, int64
     if (first < 0 || rows < 0 || first > t->rows - rows)
         return snrq_fail(SNRQ_INTERNAL, "%s: %s has no rows %lld + %lld", w->path, t->name,
                          (long long)first, (long long)rows);
-    return write_at(w, w->data + t->offset + (uint64_t)first * t->row_bytes, data,
-                    (size_t)rows * t->row_bytes);
+    return snrq_file_write_at(w->fd, w->temporary,
+                              w->data + t->offset + (uint64_t)first * t->row_bytes, data,
+                              (size_t)rows * t->row_bytes);
 }
 
 /* Every rank makes durable what it wrote: ranks may be on different nodes. */
 static snrq_status close_written(snrq_gguf_writer *w)
 {
-    int result;
-    do result = fsync(w->fd);
-    while (result != 0 && errno == EINTR);
-    if (result == 0) result = close(w->fd);
-    if (result != 0)
-        return snrq_fail(SNRQ_IO_ERROR, "%s: cannot be made durable: %s", w->temporary,
-                         strerror(errno));
+    snrq_status status = snrq_file_sync_open(w->fd, w->temporary);
+    if (close(w->fd) != 0 && status == SNRQ_OK)
+        status = snrq_fail(SNRQ_IO_ERROR, "%s: closing failed: %s", w->temporary, strerror(errno));
     w->fd = -1;
-    return SNRQ_OK;
+    return status;
 }
 
 static snrq_status rename_temporary(snrq_gguf_writer *w)
 {
     char directory[PATH_MAX];
     if (rename(w->temporary, w->path) != 0)
-        return snrq_fail(SNRQ_CANNOT_WRITE, "%s: cannot be renamed to %s: %s", w->temporary,
-                         w->path, strerror(errno));
-    w->created = false;
+        return snrq_fail(SNRQ_IO_ERROR, "%s: cannot be renamed to %s: %s", w->temporary, w->path,
+                         strerror(errno));
     strcpy(directory, w->path);
     char *slash = strrchr(directory, '/');
     if (slash == NULL)
         strcpy(directory, ".");
     else
         slash[slash == directory] = '\0';
-    return snrq_directory_sync(directory);
+    snrq_status status = snrq_directory_sync(directory);
+    if (status == SNRQ_OK)
+        w->created = false;
+    else
+        (void)rename(w->path, w->temporary); /* a failed export leaves no file */
+    return status;
 }
 
 snrq_status snrq_gguf_finish(const snrq_context *context, snrq_gguf_writer *w, snrq_status status)

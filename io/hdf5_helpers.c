@@ -16,24 +16,51 @@ void snrq_hdf5_silence(void)
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
 }
 
-/* Collects the descriptions of the innermost calls: they name the file, errno and MPI's words. */
+/* What HDF5 says about a call that failed. */
+struct reasons {
+    char text[ERROR_TEXT]; /* of the innermost calls: they name the file, errno and MPI's words */
+    bool moving, opening; /* the innermost one asked the system to move bytes or to open, in vain */
+};
+
 static herr_t add_level(unsigned level, const H5E_error2_t *error, void *user)
 {
-    char *text = user;
-    size_t used = strlen(text);
+    struct reasons *r = user;
+    size_t used = strlen(r->text);
+    if (level == 0) {
+        r->moving = error->maj_num == H5E_IO &&
+                    (error->min_num == H5E_READERROR || error->min_num == H5E_WRITEERROR);
+        r->opening = error->maj_num == H5E_FILE && error->min_num == H5E_CANTOPENFILE;
+    }
     if (level >= ERROR_LEVELS || error->desc == NULL) return 0;
-    snprintf(text + used, ERROR_TEXT - used, "%s%s", used > 0 ? "; " : "", error->desc);
+    snprintf(r->text + used, ERROR_TEXT - used, "%s%s", used > 0 ? "; " : "", error->desc);
     return 0;
+}
+
+static void take_reasons(struct reasons *r)
+{
+    *r = (struct reasons){.text = ""};
+    H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, add_level, r);
+    H5Eclear2(H5E_DEFAULT);
+    for (char *c = r->text; *c != '\0'; c++)
+        if ((unsigned char)*c < ' ') *c = ' ';
 }
 
 snrq_status snrq_hdf5_error(snrq_status status, const char *path, const char *what)
 {
-    char text[ERROR_TEXT] = "";
-    H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, add_level, text);
-    H5Eclear2(H5E_DEFAULT);
-    for (char *c = text; *c != '\0'; c++)
-        if ((unsigned char)*c < ' ') *c = ' ';
-    return snrq_fail(status, "%s: %s (%s)", path, what, text[0] ? text : "HDF5 gives no reason");
+    struct reasons r;
+    take_reasons(&r);
+    if (r.moving || (r.opening && status == SNRQ_BAD_DATA)) status = SNRQ_IO_ERROR;
+    return snrq_fail(status, "%s: %s (%s)", path, what,
+                     r.text[0] ? r.text : "HDF5 gives no reason");
+}
+
+bool snrq_hdf5_system_failed(const char *path, snrq_status *status)
+{
+    struct reasons r;
+    take_reasons(&r);
+    if (r.moving || r.opening)
+        *status = snrq_fail(SNRQ_IO_ERROR, "%s: reading failed (%s)", path, r.text);
+    return r.moving || r.opening;
 }
 
 static hid_t half_type(void)

@@ -42,8 +42,14 @@ typedef struct snrq_hdf5_table {
 } snrq_hdf5_table;
 
 /* Records `what` happened to `path`, with what HDF5 says about the call that just failed; returns
- * `status`. Call it before any other HDF5 function. Not collective. */
+ * `status`, or SNRQ_IO_ERROR if the system could not read or write the file (or could not open it
+ * and `status` is SNRQ_BAD_DATA). Call it before any other HDF5 function. Not collective. */
 snrq_status snrq_hdf5_error(snrq_status status, const char *path, const char *what);
+
+/* True if the HDF5 call that just failed did so because the system could not read the file: then
+ * *status is SNRQ_IO_ERROR with a message. Call it before any other HDF5 function. Not collective.
+ */
+bool snrq_hdf5_system_failed(const char *path, snrq_status *status);
 
 /* Turns HDF5's own error printing off. Not collective. */
 void snrq_hdf5_silence(void);

@@ -11,8 +11,11 @@
 
 enum { STEP_BYTES = 16 << 20 };
 
+/* What is wrong with a file that can be read. */
 static snrq_status bad(const snrq_hdf5_object *object, const char *name, const char *problem)
 {
+    snrq_status status = SNRQ_OK;
+    if (snrq_hdf5_system_failed(object->path, &status)) return status;
     return snrq_fail(SNRQ_BAD_DATA, "%s: %s%s%s: %s", object->path, object->name,
                      object->name[0] == '/' || *name == '\0' ? "" : "/", name, problem);
 }

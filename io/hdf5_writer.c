@@ -23,17 +23,20 @@ static bool set_object_properties(hid_t p)
            H5Pset_attr_phase_change(p, ATTRIBUTES, ATTRIBUTES) >= 0;
 }
 
-static hid_t create_file(const char *path)
+static snrq_status create_file(const char *path, hid_t *file)
 {
-    hid_t creation = H5Pcreate(H5P_FILE_CREATE), access = H5Pcreate(H5P_FILE_ACCESS), file = -1;
+    hid_t creation = H5Pcreate(H5P_FILE_CREATE), access = H5Pcreate(H5P_FILE_ACCESS);
+    *file = -1;
     if (set_object_properties(creation) && access >= 0 &&
         H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V18) >= 0 &&
         H5Pset_file_locking(access, false, true) >= 0 &&
         H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) >= 0)
-        file = H5Fcreate(path, H5F_ACC_TRUNC, creation, access);
+        *file = H5Fcreate(path, H5F_ACC_TRUNC, creation, access);
+    snrq_status status = SNRQ_OK;
+    if (*file < 0) status = snrq_hdf5_error(SNRQ_CANNOT_WRITE, path, "the file cannot be created");
     if (creation >= 0) H5Pclose(creation);
     if (access >= 0) H5Pclose(access);
-    return file;
+    return status;
 }
 
 /* Rank 0: the file with everything but its rows, and the room for them. */
@@ -42,8 +45,8 @@ static snrq_status lay_out(const char *path, int64_t bytes, snrq_hdf5_layout *la
 {
     struct stat facts;
     SNRQ_TRY(snrq_reserve(path, bytes + LAYOUT_BYTES));
-    snrq_hdf5_object root = {create_file(path), path, "/"};
-    if (root.id < 0) return snrq_hdf5_error(SNRQ_CANNOT_WRITE, path, "the file cannot be created");
+    snrq_hdf5_object root = {-1, path, "/"};
+    SNRQ_TRY(create_file(path, &root.id));
     snrq_status status = layout(&root, source);
     if (H5Fclose(root.id) < 0 && status == SNRQ_OK)
         status = snrq_hdf5_error(SNRQ_IO_ERROR, path, "the file cannot be laid out");
@@ -53,15 +56,30 @@ static snrq_status lay_out(const char *path, int64_t bytes, snrq_hdf5_layout *la
     return snrq_reserve(path, (int64_t)facts.st_size);
 }
 
-static hid_t open_shared(const snrq_context *context, const char *path)
+/* A call that goes through MPI-IO failed, which may give no reason; then errno, set to 0 before the
+ * call, mostly still has the system's. */
+static snrq_status failed_by_system(const char *path, const char *what)
 {
-    hid_t access = H5Pcreate(H5P_FILE_ACCESS), file = -1;
-    if (access >= 0 && H5Pset_fapl_mpio(access, context->comm, MPI_INFO_NULL) >= 0 &&
+    char text[256];
+    if (errno == 0 || errno == EBADF) return snrq_hdf5_error(SNRQ_IO_ERROR, path, what);
+    snprintf(text, sizeof text, "%s: %s", what, strerror(errno));
+    return snrq_hdf5_error(SNRQ_IO_ERROR, path, text);
+}
+
+/* Through MPI-IO, but by each rank for itself. */
+static snrq_status open_alone(const char *path, hid_t *file)
+{
+    hid_t access = H5Pcreate(H5P_FILE_ACCESS);
+    *file = -1;
+    errno = 0;
+    if (access >= 0 && H5Pset_fapl_mpio(access, MPI_COMM_SELF, MPI_INFO_NULL) >= 0 &&
         H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V18) >= 0 &&
         H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) >= 0)
-        file = H5Fopen(path, H5F_ACC_RDWR, access);
+        *file = H5Fopen(path, H5F_ACC_RDWR, access);
+    snrq_status status = SNRQ_OK;
+    if (*file < 0) status = failed_by_system(path, "cannot be opened through MPI-IO");
     if (access >= 0) H5Pclose(access);
-    return file;
+    return status;
 }
 
 /* A file that failed is gone when its writers learn of it. Collective. */
@@ -79,19 +97,14 @@ snrq_status snrq_hdf5_create(const snrq_context *context, const char *path, int6
     snrq_hdf5_silence();
     if (context->rank == 0) status = lay_out(path, bytes, layout, source);
     status = snrq_agree(context, status);
-    /* A collective open is no place to find out that a node does not see the file. */
     if (status == SNRQ_OK && access(path, R_OK | W_OK) != 0)
         status = snrq_fail(SNRQ_CANNOT_WRITE,
                            "%s: rank 0 made this file, here it cannot be opened: %s; the directory "
                            "must be shared by all nodes",
                            path, strerror(errno));
     status = snrq_agree(context, status);
-    if (status == SNRQ_OK) {
-        out->root.id = open_shared(context, path);
-        if (out->root.id < 0)
-            status = snrq_hdf5_error(SNRQ_IO_ERROR, path, "cannot be opened through MPI-IO");
-        status = snrq_agree(context, status);
-    }
+    if (status == SNRQ_OK) status = snrq_agree(context, open_alone(path, &out->root.id));
+    errno = 0; /* see snrq_hdf5_opened() */
     if (status == SNRQ_OK) return SNRQ_OK;
     if (out->root.id >= 0) H5Fclose(out->root.id);
     out->root.id = -1;
@@ -200,6 +213,14 @@ snrq_status snrq_hdf5_put_flag(const snrq_hdf5_object *object, const char *name,
     return put(object, name, H5Tcopy(H5T_STD_U8LE), &byte);
 }
 
+snrq_status snrq_hdf5_opened(const snrq_hdf5_writer *w, snrq_status status)
+{
+    if (status != SNRQ_BAD_DATA) return status;
+    return snrq_fail(SNRQ_IO_ERROR, "%s: what was just laid out cannot be read%s%s: %s",
+                     w->root.path, errno != 0 ? ": " : "", errno != 0 ? strerror(errno) : "",
+                     snrq_error_message());
+}
+
 /* Writes the rows of one step, which are not none. */
 static snrq_status write_step(const snrq_hdf5_writer *w, const snrq_hdf5_table *table,
                               hid_t transfer, snrq_range rows, const void *data)
@@ -211,10 +232,11 @@ static snrq_status write_step(const snrq_hdf5_writer *w, const snrq_hdf5_table *
     count[0] = rows.end - rows.begin;
     snrq_hdf5_select(table, start, count, &file_space, &memory_space);
     snrq_status status = SNRQ_OK;
+    errno = 0;
     if (file_space < 0 || memory_space < 0)
         status = snrq_hdf5_error(SNRQ_INTERNAL, w->root.path, "rows cannot be selected");
     else if (H5Dwrite(table->dataset, table->type, memory_space, file_space, transfer, data) < 0)
-        status = snrq_hdf5_error(SNRQ_IO_ERROR, w->root.path, "rows cannot be written");
+        status = failed_by_system(w->root.path, "rows cannot be written");
     if (file_space >= 0) H5Sclose(file_space);
     if (memory_space >= 0) H5Sclose(memory_space);
     return status;
@@ -250,9 +272,10 @@ snrq_status snrq_hdf5_write_rows(snrq_hdf5_writer *w, const snrq_hdf5_table *tab
 static snrq_status check(const char *path, uint64_t written, snrq_hdf5_read_back *read_back)
 {
     uint64_t found = 0;
-    if (read_back(path, &found) != SNRQ_OK)
-        return snrq_fail(SNRQ_IO_ERROR, "what was just written cannot be read back: %s",
-                         snrq_error_message());
+    snrq_status status = read_back(path, &found);
+    if (status != SNRQ_OK)
+        return snrq_fail(status == SNRQ_INTERNAL ? status : SNRQ_IO_ERROR,
+                         "what was just written cannot be read back: %s", snrq_error_message());
     if (found != written)
         return snrq_fail(SNRQ_IO_ERROR,
                          "%s: what was just written reads back differently: the file system or "
@@ -261,15 +284,27 @@ static snrq_status check(const char *path, uint64_t written, snrq_hdf5_read_back
     return SNRQ_OK;
 }
 
+/* Closing comes after everything is durable: MPI-IO keeps to itself what the system says then, and
+ * afterwards nobody hears of it again. */
+static snrq_status close_durably(snrq_hdf5_writer *w, bool good)
+{
+    snrq_status status = SNRQ_OK;
+    errno = 0;
+    if (good && H5Fflush(w->root.id, H5F_SCOPE_LOCAL) < 0)
+        status = failed_by_system(w->root.path, "the file cannot be made durable");
+    errno = 0;
+    if (H5Fclose(w->root.id) < 0 && status == SNRQ_OK)
+        status = failed_by_system(w->root.path, "the file cannot be closed");
+    w->root.id = -1;
+    return status;
+}
+
 snrq_status snrq_hdf5_finish(snrq_hdf5_writer *w, snrq_status status,
                              snrq_hdf5_read_back *read_back)
 {
     const snrq_context *context = w->context;
-    snrq_status closing = SNRQ_OK;
     status = snrq_agree(context, status);
-    if (H5Fclose(w->root.id) < 0)
-        closing = snrq_hdf5_error(SNRQ_IO_ERROR, w->root.path, "the file cannot be closed");
-    w->root.id = -1;
+    snrq_status closing = close_durably(w, status == SNRQ_OK);
     /* The first failure is the one to report, but all ranks learn of it before the file is touched.
      */
     if (status == SNRQ_OK) status = snrq_agree(context, closing);

@@ -4,14 +4,14 @@
  *   1. Rank 0 alone lays the file out: groups, attributes, and tables whose storage is allocated at
  *      once and never filled. No object times, no filters, object headers with checksums (the
  * format of HDF5 1.8). Then the whole size of the file is reserved on the file system.
- *   2. All ranks open the file through MPI-IO, and every rank writes its own rows, in place.
+ *   2. Every rank opens the file through MPI-IO for itself and writes its own rows, in place.
  * Nothing else changes: neither metadata nor the size of the file.
- *   3. All ranks close it; rank 0 reads it back.
+ *   3. Every rank makes durable what it wrote and closes the file; rank 0 reads it back.
  *
- * Opening and closing are collective. Writing rows is not: when a collective write fails on one
- * rank, Open MPI 4.1 leaves the others waiting inside it (measured, with limits on file sizes), and
- * it can corrupt interleaved collective writes (its issue 12718). Ranks write long contiguous runs,
- * which have little to gain from collective buffering.
+ * Nothing that HDF5 or MPI-IO does here is collective: when one rank fails in a collective opening,
+ * write or closing, the others wait inside it for ever (measured with faults in each of them), and
+ * Open MPI 4.1 can corrupt interleaved collective writes (its issue 12718). Ranks write long
+ * contiguous runs, which have little to gain from collective buffering.
  */
 #ifndef SNRQ_HDF5_WRITER_H
 #define SNRQ_HDF5_WRITER_H
@@ -44,6 +44,10 @@ snrq_status snrq_hdf5_put_text(const snrq_hdf5_object *object, const char *name,
 snrq_status snrq_hdf5_put_integer(const snrq_hdf5_object *object, const char *name, int64_t value);
 snrq_status snrq_hdf5_put_real(const snrq_hdf5_object *object, const char *name, double value);
 snrq_status snrq_hdf5_put_flag(const snrq_hdf5_object *object, const char *name, bool value);
+
+/* What opening tables of the file being written came to: what rank 0 has just laid out is not
+ * damaged, but cannot be read, which is SNRQ_IO_ERROR. Call it right after. Not collective. */
+snrq_status snrq_hdf5_opened(const snrq_hdf5_writer *writer, snrq_status status);
 
 /* Puts rows [rows.begin, rows.end) of a table, as they are stored, into `out`. */
 typedef snrq_status snrq_hdf5_fill(const void *source, snrq_range rows, void *out);

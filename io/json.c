@@ -1,6 +1,7 @@
 /* Typed look-ups in JSON; see json.h. */
 #include "io/json.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +13,12 @@ snrq_status snrq_json_parse(const char *where, const char *data, size_t bytes, j
     json_error_t error;
     char shown[SNRQ_SHOWN];
     /* No JSON_ALLOW_NUL: a string with an embedded NUL would be cut short by every later use. */
+    errno = 0;
     *out = json_loadb(data, bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
+    /* Jansson may blame the text for it. */
+    if (*out == NULL && (errno == ENOMEM || error.text[0] == '\0' ||
+                         json_error_code(&error) == json_error_out_of_memory))
+        return snrq_fail(SNRQ_INTERNAL, "%s: no memory for its values", where);
     if (*out == NULL)
         return snrq_fail(SNRQ_BAD_DATA, "%s: not valid JSON at line %d, column %d (byte %d): %s",
                          where, error.line, error.column, error.position,

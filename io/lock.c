@@ -123,8 +123,8 @@ static bool is_same(const struct holder *a, const struct holder *b)
            strcmp(a->host, b->host) == 0;
 }
 
-/* Reads a lock file. *found: there is one; *known: it says who holds it (a job that is just taking
- * the lock has not written that yet). */
+/* Reads a lock file. *found: there is one; *known: it says who holds it (where there are no hard
+ * links, a job that is just taking the lock has not written that yet). */
 static snrq_status look(const char *path, bool *found, bool *known, struct holder *h)
 {
     char *data = NULL;
@@ -136,7 +136,14 @@ static snrq_status look(const char *path, bool *found, bool *known, struct holde
         return snrq_fail(SNRQ_CANNOT_WRITE, "%s: %s", path, strerror(errno));
     }
     *found = true;
-    if (snrq_file_read(path, LIMIT_BYTES, &data, &bytes) == SNRQ_OK) *known = parse(data, bytes, h);
+    snrq_status status = snrq_file_read(path, LIMIT_BYTES, &data, &bytes);
+    if (status == SNRQ_IO_ERROR) return status;
+    errno = 0;
+    if (status == SNRQ_OK) *known = parse(data, bytes, h);
+    if (status == SNRQ_OK && errno == ENOMEM) {
+        free(data);
+        return snrq_fail(SNRQ_INTERNAL, "%s: no memory to read it", path);
+    }
     if (!*known) *h = (struct holder){.heartbeat = (long long)facts.st_mtime};
     free(data);
     return SNRQ_OK;
@@ -168,63 +175,83 @@ static snrq_status held(const char *path, const struct holder *h, bool known)
                      now() - h->heartbeat);
 }
 
-/* Creates the file; *taken stays false if there is one. */
-static snrq_status create(const char *path, const char *text, bool *taken)
+/* Where there are no hard links: creates the file and then writes it. A job that is killed in
+ * between leaves a lock that does not say whose it is. */
+static snrq_status create_empty(const char *path, const char *text, bool *taken)
 {
-    size_t bytes = strlen(text);
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (fd < 0) {
         if (errno == EEXIST) return SNRQ_OK;
         return snrq_fail(SNRQ_CANNOT_WRITE, "%s: cannot be created: %s", path, strerror(errno));
     }
-    ssize_t written = write(fd, text, bytes);
-    int failed = written != (ssize_t)bytes || fsync(fd) != 0;
-    int reason = errno;
-    if (close(fd) != 0) failed = 1;
-    if (failed) {
-        unlink(path);
-        return snrq_fail(SNRQ_CANNOT_WRITE, "%s: cannot be written: %s", path, strerror(reason));
-    }
-    *taken = true;
-    return SNRQ_OK;
+    snrq_status status = snrq_file_write_at(fd, path, 0, text, strlen(text));
+    if (status == SNRQ_OK) status = snrq_file_sync_open(fd, path);
+    if (close(fd) != 0 && status == SNRQ_OK)
+        status = snrq_fail(SNRQ_IO_ERROR, "%s: closing failed: %s", path, strerror(errno));
+    if (status != SNRQ_OK) unlink(path);
+    *taken = status == SNRQ_OK;
+    return status;
+}
+
+/* Creates the file with its content; *taken stays false if there is one. It is written under a name
+ * of its own, as a leftover that every run removes, and linked: whoever sees it sees all of it. */
+static snrq_status create(const char *path, const struct holder *self, const char *text,
+                          bool *taken)
+{
+    char own[PATH_MAX];
+    struct stat facts;
+    int length =
+        snprintf(own, sizeof own, "%s.%.64s.%lld.tmp", path, self->host, (long long)self->pid);
+    if (length < 0 || (size_t)length >= sizeof own)
+        return snrq_fail(SNRQ_USAGE, "%s: the path is too long", path);
+    snrq_status status = snrq_file_write(own, text, strlen(text));
+    int failed = status == SNRQ_OK && link(own, path) != 0 ? errno : 0;
+    /* A network file system may have done it and lost the answer. */
+    *taken = status == SNRQ_OK && (failed == 0 || (stat(own, &facts) == 0 && facts.st_nlink == 2));
+    unlink(own);
+    if (status != SNRQ_OK || *taken || failed == EEXIST || failed == ENOENT) return status;
+    if (failed == EPERM || failed == ENOSYS || failed == EOPNOTSUPP || failed == EMLINK)
+        return create_empty(path, text, taken);
+    return snrq_fail(SNRQ_IO_ERROR, "%s: cannot be linked to %s: %s", own, path, strerror(failed));
 }
 
 /* Puts a stale lock aside. Somebody else may do so too, and may have taken the lock already: what
- * was moved is put back unless it is the stale lock. */
-static void put_aside(const char *path, const struct holder *stale, bool known)
+ * was moved is put back unless it is known to be the stale lock. */
+static snrq_status put_aside(const char *path, const struct holder *stale, bool known)
 {
     char aside[PATH_MAX];
     bool found = false, known_now = false;
     struct holder moved;
-    snprintf(aside, sizeof aside, "%s.%lld", path, (long long)getpid());
-    if (rename(path, aside) != 0) return;
+    snprintf(aside, sizeof aside, "%s.%lld.tmp", path, (long long)getpid());
+    if (rename(path, aside) != 0)
+        return errno == ENOENT ? SNRQ_OK
+                               : snrq_fail(SNRQ_IO_ERROR, "%s: a stale lock cannot be renamed: %s",
+                                           path, strerror(errno));
     snrq_status status = look(aside, &found, &known_now, &moved);
-    bool same = known ? known_now && is_same(&moved, stale) : !known_now;
-    if (status == SNRQ_OK && found && !same && link(aside, path) == 0) {
-        unlink(aside);
-        return;
-    }
+    bool same = status == SNRQ_OK && (known ? known_now && is_same(&moved, stale) : !known_now);
+    if (!same) (void)link(aside, path);
     unlink(aside);
-    if (!same) return;
+    if (!same) return status;
     if (known)
         fprintf(stderr,
                 "snrq: %s was left by process %lld on %s, which is gone or silent: taken over\n",
                 path, stale->pid, stale->host);
     else
         fprintf(stderr, "snrq: %s was left half-written: taken over\n", path);
+    return SNRQ_OK;
 }
 
-static snrq_status take(const char *path, const char *text)
+static snrq_status take(const char *path, const struct holder *self, const char *text)
 {
     const struct timespec pause = {0, 50000000};
     struct holder other;
     bool taken = false, found = false, known = false;
     for (int i = 0; i < ATTEMPTS; i++) {
-        SNRQ_TRY(create(path, text, &taken));
+        SNRQ_TRY(create(path, self, text, &taken));
         if (taken) return SNRQ_OK;
         SNRQ_TRY(look(path, &found, &known, &other));
         if (found && is_stale(&other, known))
-            put_aside(path, &other, known);
+            SNRQ_TRY(put_aside(path, &other, known));
         else if (found && known)
             return held(path, &other, true);
         else
@@ -233,12 +260,14 @@ static snrq_status take(const char *path, const char *text)
     return held(path, &other, known);
 }
 
-static bool is_mine(const snrq_lock *lock)
+static snrq_status look_for_mine(const snrq_lock *lock, bool *mine)
 {
     struct holder holder;
     bool found, known;
-    return look(lock->path, &found, &known, &holder) == SNRQ_OK && known &&
-           is_same(&holder, &lock->self);
+    *mine = false;
+    SNRQ_TRY(look(lock->path, &found, &known, &holder));
+    *mine = known && is_same(&holder, &lock->self);
+    return SNRQ_OK;
 }
 
 /* Tells others that the holder lives. A failure is not reported: the next beat may work, and what
@@ -246,7 +275,8 @@ static bool is_mine(const snrq_lock *lock)
 static void beat(const snrq_lock *lock)
 {
     struct holder self = lock->self;
-    if (!is_mine(lock)) return;
+    bool mine = false;
+    if (look_for_mine(lock, &mine) != SNRQ_OK || !mine) return;
     self.heartbeat = now();
     char *text = format(&self);
     if (text != NULL) (void)snrq_file_replace(lock->path, text, strlen(text));
@@ -313,9 +343,12 @@ snrq_status snrq_lock_take(const char *path, snrq_lock **out)
     if (status == SNRQ_OK) {
         strcpy(lock->path, path);
         text = format(&lock->self);
-        if (text == NULL) status = snrq_fail(SNRQ_INTERNAL, "%s: cannot be composed", path);
+        if (text == NULL)
+            status = snrq_fail(
+                SNRQ_INTERNAL,
+                "%s: cannot be composed: no memory, or a host name that is not UTF-8", path);
     }
-    if (status == SNRQ_OK) status = take(path, text);
+    if (status == SNRQ_OK) status = take(path, &lock->self, text);
     free(text);
     if (status == SNRQ_OK) {
         remove_torn_beat(path);
@@ -330,7 +363,9 @@ snrq_status snrq_lock_take(const char *path, snrq_lock **out)
 
 snrq_status snrq_lock_check(const snrq_lock *lock)
 {
-    if (is_mine(lock)) return SNRQ_OK;
+    bool mine = false;
+    SNRQ_TRY(look_for_mine(lock, &mine));
+    if (mine) return SNRQ_OK;
     return snrq_fail(SNRQ_CANNOT_WRITE,
                      "%s: the lock is gone or somebody else's: another run may be writing here, so "
                      "this one ends",
@@ -340,9 +375,16 @@ snrq_status snrq_lock_check(const snrq_lock *lock)
 void snrq_lock_release(snrq_lock **lock)
 {
     snrq_lock *l = *lock;
+    bool mine = false;
     if (l == NULL) return;
     stop_beating(l);
-    if (is_mine(l)) unlink(l->path);
+    snrq_status status = look_for_mine(l, &mine);
+    if (mine && unlink(l->path) != 0)
+        status = snrq_fail(SNRQ_IO_ERROR, "%s: %s", l->path, strerror(errno));
+    if (status != SNRQ_OK)
+        fprintf(stderr,
+                "snrq: warning: the lock cannot be removed, the next run takes it over: %s\n",
+                snrq_error_message());
     free(l->path);
     free(l);
     *lock = NULL;

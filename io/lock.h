@@ -6,8 +6,9 @@
  * not taken for the old process; "restart" counts how often Slurm has requeued the job. It is
  * stale, and taken over, if that process is gone from this host, if it belongs to an earlier start
  * of the same job, or if it is on another host and its heartbeat is older than ten minutes. A
- * thread renews the heartbeat every 30 seconds, however long a step takes. Not a guarantee on file
- * systems that do not know O_EXCL, and no defence against intent.
+ * thread renews the heartbeat every 30 seconds, however long a step takes. The file
+ * appears with its content, by a hard link. Not a guarantee on file systems that know neither hard
+ * links nor O_EXCL, and no defence against intent.
  */
 #ifndef SNRQ_LOCK_H
 #define SNRQ_LOCK_H
@@ -23,11 +24,12 @@ typedef struct snrq_lock snrq_lock;
  * it. */
 snrq_status snrq_lock_take(const char *path, snrq_lock **out);
 
-/* SNRQ_CANNOT_WRITE if somebody else has taken the lock over meanwhile: ask before anything is
- * written that cannot be taken back. Not collective. */
+/* SNRQ_CANNOT_WRITE if somebody else has taken the lock over meanwhile, SNRQ_IO_ERROR if that
+ * cannot be read: ask before anything is written that cannot be taken back. Not collective. */
 snrq_status snrq_lock_check(const snrq_lock *lock);
 
-/* Removes the file, unless somebody else has taken it over, frees and sets *lock to NULL. */
+/* Removes the file, unless somebody else has taken it over, frees and sets *lock to NULL. A file
+ * that cannot be removed is a warning on stderr: it is stale. */
 void snrq_lock_release(snrq_lock **lock);
 
 /* Who holds the lock at a path. */

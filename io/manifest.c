@@ -17,7 +17,8 @@ snrq_status snrq_canonical(const json_t *value, char **text)
 {
     *text = json_dumps(value, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(17));
     if (*text == NULL)
-        return snrq_fail(SNRQ_INTERNAL, "a JSON text of type %s cannot be composed",
+        return snrq_fail(SNRQ_INTERNAL,
+                         "a JSON text of type %s cannot be composed: no memory, or not UTF-8",
                          snrq_json_kind(value));
     return SNRQ_OK;
 }

@@ -116,6 +116,13 @@ static snrq_status open_on_rank_0(snrq_output *output, const json_t *configurati
     return start_or_resume(output, configuration);
 }
 
+/* A file that was being written; MPI-IO tries its locks on NAME.tmp.locktest.N. */
+static bool is_unfinished(const snrq_output *output, const char *name)
+{
+    return (snrq_ends_with(name, ".tmp") || strstr(name, ".tmp.locktest.") != NULL) &&
+           strcmp(name, "snrq.lock.tmp") != 0 && snrq_is_plain_file(output->directory, name);
+}
+
 /* Removes what an interrupted run left: *.tmp, and data files without a record. */
 static snrq_status remove_leftovers(const snrq_output *output)
 {
@@ -125,10 +132,8 @@ static snrq_status remove_leftovers(const snrq_output *output)
     snrq_status status = SNRQ_OK;
     for (int i = 0; i < count && status == SNRQ_OK; i++) {
         char path[PATH_MAX];
-        bool unfinished = snrq_ends_with(names[i], ".tmp") &&
-                          strcmp(names[i], "snrq.lock.tmp") != 0 &&
-                          snrq_is_plain_file(output->directory, names[i]);
-        if (!unfinished && !snrq_output_is_stray(output->directory, names[i], output->records))
+        if (!is_unfinished(output, names[i]) &&
+            !snrq_output_is_stray(output->directory, names[i], output->records))
             continue;
         status = own_path(output, names[i], path);
         if (status == SNRQ_OK && unlink(path) != 0 && errno != ENOENT)
@@ -307,6 +312,7 @@ static snrq_status make_record(const snrq_output *output, const json_t *details,
     static const char *const own[] = {"file",   "bytes",    "xxh3", "configuration",
                                       "record", "complete", "line"};
     *record = details != NULL ? json_deep_copy(details) : json_object();
+    if (*record == NULL) return snrq_fail(SNRQ_INTERNAL, "no memory for a record");
     if (!json_is_object(*record)) return snrq_fail(SNRQ_INTERNAL, "a record is no JSON object");
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
         if (json_object_get(*record, own[i]) != NULL)
@@ -318,18 +324,23 @@ static snrq_status make_record(const snrq_output *output, const json_t *details,
     return SNRQ_OK;
 }
 
-static snrq_status append_line(const snrq_output *output, const json_t *record)
+/* *changed: the manifest is not what it was, though that failed. */
+static snrq_status append_line(const snrq_output *output, const json_t *record, bool *changed)
 {
     char path[PATH_MAX];
     char *line = NULL;
+    struct stat before = {0}, after = {0};
     SNRQ_TRY(own_path(output, "manifest.jsonl", path));
+    if (stat(path, &before) != 0) before.st_size = 0;
     SNRQ_TRY(snrq_manifest_line(record, &line));
     snrq_status status = snrq_file_append(path, line, strlen(line));
+    if (stat(path, &after) != 0) after.st_size = 0;
+    *changed = before.st_size != after.st_size;
     free(line);
     return status;
 }
 
-/* Rank 0: hash, rename, record. */
+/* Rank 0: hash, rename, record. A failure takes the name back, unless the record may be there. */
 static snrq_status commit_file(snrq_output *output, const char *name, json_t *record)
 {
     char path[PATH_MAX], hash[33];
@@ -343,8 +354,11 @@ static snrq_status commit_file(snrq_output *output, const char *name, json_t *re
         return snrq_fail(SNRQ_INTERNAL, "no memory for a record");
     if (rename(temporary, path) != 0)
         return snrq_fail(SNRQ_IO_ERROR, "%s: cannot be renamed: %s", temporary, strerror(errno));
-    SNRQ_TRY(snrq_directory_sync(output->directory));
-    return append_line(output, record);
+    bool recorded = false;
+    snrq_status status = snrq_directory_sync(output->directory);
+    if (status == SNRQ_OK) status = append_line(output, record, &recorded);
+    if (status != SNRQ_OK && !recorded) (void)rename(path, temporary);
+    return status;
 }
 
 /* Adds rank 0's record (taken over there) to the records of all ranks. */
@@ -403,6 +417,7 @@ snrq_status snrq_output_finish(snrq_output *output, const json_t *details)
 {
     const snrq_context *context = output->context;
     json_t *record = NULL;
+    bool changed = false;
     snrq_status status = SNRQ_OK;
     if (snrq_output_complete(output))
         status = snrq_fail(SNRQ_INTERNAL, "%s: the run is complete already", output->directory);
@@ -411,7 +426,7 @@ snrq_status snrq_output_finish(snrq_output *output, const json_t *details)
         if (status == SNRQ_OK) status = make_record(output, details, &record);
         if (status == SNRQ_OK && json_object_set_new(record, "complete", json_true()) != 0)
             status = snrq_fail(SNRQ_INTERNAL, "no memory for a record");
-        if (status == SNRQ_OK) status = append_line(output, record);
+        if (status == SNRQ_OK) status = append_line(output, record, &changed);
     }
     status = snrq_agree(context, status);
     if (status == SNRQ_OK) return share_record(output, record);

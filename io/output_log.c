@@ -28,7 +28,7 @@ static snrq_status make_line(const json_t *object, char **line)
     if (copy != NULL && json_object_update_missing(copy, (json_t *)object) == 0)
         body = json_dumps(copy, JSON_COMPACT | JSON_REAL_PRECISION(17));
     json_decref(copy);
-    if (body == NULL) return snrq_fail(SNRQ_INTERNAL, "a log line cannot be composed");
+    if (body == NULL) return snrq_fail(SNRQ_INTERNAL, "no memory for a log line");
     snrq_status status = snrq_allocate(strlen(body) + 2, 1, "log line", line);
     if (status == SNRQ_OK) sprintf(*line, "%s\n", body);
     free(body);
@@ -39,14 +39,17 @@ static snrq_status make_line(const json_t *object, char **line)
 static void put(snrq_output *output, const char *name, const json_t *object,
                 snrq_status (*write)(const char *, const void *, size_t))
 {
-    char path[PATH_MAX];
+    char path[PATH_MAX], before[2048];
     char *line = NULL;
     if (output->context->rank != 0) return;
+    snprintf(before, sizeof before, "%s", snrq_error_message());
     snrq_status status = snrq_path_join(output->directory, name, path, sizeof path);
     if (status == SNRQ_OK) status = make_line(object, &line);
     if (status == SNRQ_OK) status = write(path, line, strlen(line));
     free(line);
-    if (status != SNRQ_OK) warn_once(output, "a log cannot be written");
+    if (status == SNRQ_OK) return;
+    warn_once(output, "a log cannot be written");
+    (void)snrq_fail(status, "%s", before); /* the error that is told of is not that of a log */
 }
 
 void snrq_output_event(snrq_output *output, const json_t *event)

@@ -26,7 +26,8 @@ snrq_status snrq_output_configuration_text(const json_t *configuration, char **t
         json_dumps(configuration, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(17));
     *text = NULL;
     if (body == NULL)
-        return snrq_fail(SNRQ_INTERNAL, "the configuration cannot be composed: it is %s",
+        return snrq_fail(SNRQ_INTERNAL,
+                         "the configuration cannot be composed: it is %s, or there is no memory",
                          snrq_json_kind(configuration));
     snrq_status status = snrq_allocate(strlen(body) + 2, 1, "configuration", text);
     if (status == SNRQ_OK) sprintf(*text, "%s\n", body);

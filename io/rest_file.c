@@ -153,15 +153,14 @@ static snrq_status open_tables(const snrq_hdf5_writer *w, const struct layout *l
     return SNRQ_OK;
 }
 
-/* Copies this rank's rows of all tensors. Every rank opens every table before the first row is
- * written: HDF5 wants the same openings on all ranks, also if one of them fails later. */
+/* Copies this rank's rows of all tensors, once every rank has opened every table. */
 static snrq_status write_all(snrq_hdf5_writer *w, const struct layout *layout)
 {
     snrq_hdf5_table *tables = NULL;
     snrq_status status =
         snrq_allocate((size_t)layout->count, sizeof *tables, "tables of tensors", &tables);
     SNRQ_TRY(snrq_agree(w->context, status));
-    status = snrq_agree(w->context, open_tables(w, layout, tables));
+    status = snrq_agree(w->context, snrq_hdf5_opened(w, open_tables(w, layout, tables)));
     for (int i = 0; i < layout->count && status == SNRQ_OK; i++) {
         const snrq_tensor *tensor = snrq_safetensors_find(layout->model, layout->names[i]);
         snrq_range rows = snrq_share(tables[i].rows, 1, w->context->size, w->context->rank);

@@ -154,7 +154,7 @@ static snrq_status make_header(tensor *const *tensors, int count, shard *h, char
     }
     char *text = status == SNRQ_OK ? json_dumps(header, JSON_COMPACT) : NULL;
     json_decref(header);
-    if (text == NULL) return snrq_fail(SNRQ_INTERNAL, "%s: cannot make the header", h->name);
+    if (text == NULL) return snrq_fail(SNRQ_INTERNAL, "%s: no memory for the header", h->name);
     size_t length = strlen(text), padded = (length + 7) / 8 * 8;
     h->data = 8 + padded;
     status = snrq_allocate(8 + padded, 1, "header", out);

@@ -2,6 +2,7 @@
  * length, JSON, data. */
 #include "io/safetensors_writer.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,17 +13,19 @@ static char *make_header(const snrq_tensor_data *tensors, int count, size_t *byt
 {
     json_t *header = json_pack("{s:{s:s}}", "__metadata__", "format", "pt");
     size_t at = 0;
+    bool good = header != NULL;
     for (int i = 0; i < count; i++) {
         json_t *shape = json_array();
         for (int d = 0; d < tensors[i].dimensions; d++)
             json_array_append_new(shape, json_integer(tensors[i].shape[d]));
-        json_object_set_new(header, tensors[i].name,
-                            json_pack("{s:s, s:o, s:[I, I]}", "dtype", tensors[i].dtype, "shape",
-                                      shape, "data_offsets", (json_int_t)at,
-                                      (json_int_t)(at + tensors[i].bytes)));
+        json_t *facts =
+            json_pack("{s:s, s:o, s:[I, I]}", "dtype", tensors[i].dtype, "shape", shape,
+                      "data_offsets", (json_int_t)at, (json_int_t)(at + tensors[i].bytes));
+        good = json_object_set_new(header, tensors[i].name, facts) == 0 && good;
         at += tensors[i].bytes;
     }
-    char *text = json_dumps(header, JSON_COMPACT | JSON_PRESERVE_ORDER), *padded = NULL;
+    char *text = good ? json_dumps(header, JSON_COMPACT | JSON_PRESERVE_ORDER) : NULL;
+    char *padded = NULL;
     json_decref(header);
     if (text == NULL) return NULL;
     size_t length = strlen(text);
@@ -41,7 +44,7 @@ snrq_status snrq_safetensors_write(const char *path, const snrq_tensor_data *ten
     size_t header_bytes = 0, total = 8;
     unsigned char *file = NULL;
     char *header = make_header(tensors, count, &header_bytes);
-    if (header == NULL) return snrq_fail(SNRQ_INTERNAL, "%s: cannot make the header", path);
+    if (header == NULL) return snrq_fail(SNRQ_INTERNAL, "%s: no memory for the header", path);
     total += header_bytes;
     for (int i = 0; i < count; i++) total += tensors[i].bytes;
     snrq_status status = snrq_allocate(total, 1, "safetensors file", &file);

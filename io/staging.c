@@ -74,8 +74,7 @@ static snrq_status rename_one(const snrq_staging *s, const char *name)
     if (access(path, F_OK) == 0)
         return snrq_fail(SNRQ_CANNOT_WRITE, "%s: was made by somebody else meanwhile", path);
     if (rename(temporary, path) != 0)
-        return snrq_fail(SNRQ_CANNOT_WRITE, "%s: cannot be renamed: %s", temporary,
-                         strerror(errno));
+        return snrq_fail(SNRQ_IO_ERROR, "%s: cannot be renamed: %s", temporary, strerror(errno));
     return SNRQ_OK;
 }
 

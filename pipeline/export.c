@@ -76,9 +76,12 @@ snrq_status snrq_export_table(const snrq_context *context, const char *path, jso
 
 /* The directory, on rank 0. */
 
+/* The lock, and what those leave that were killed while they took it, but for snrq.lock.*.tmp,
+ * which is a leftover as others. */
 static bool is_lock(const char *name)
 {
-    return strncmp(name, "snrq.lock", 9) == 0;
+    return strncmp(name, "snrq.lock", 9) == 0 &&
+           (strcmp(name, "snrq.lock.tmp") == 0 || !snrq_ends_with(name, ".tmp"));
 }
 
 /* With `leftovers`, *.tmp files of an export that was killed are removed; anything else is refused.

@@ -1,10 +1,12 @@
 /* Transformers directories; see export_checkpoint.h. */
 #include "pipeline/export_checkpoint.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "io/directory.h"
 #include "io/file.h"
@@ -225,7 +227,7 @@ static snrq_status write_own_units(const work *w)
 static snrq_status put_json(snrq_staging *staging, const char *name, const json_t *value)
 {
     char *text = json_dumps(value, JSON_INDENT(2));
-    if (text == NULL) return snrq_fail(SNRQ_INTERNAL, "%s cannot be composed", name);
+    if (text == NULL) return snrq_fail(SNRQ_INTERNAL, "%s cannot be composed: no memory", name);
     snrq_status status = snrq_staging_put(staging, name, text, strlen(text));
     free(text);
     return status;
@@ -236,8 +238,8 @@ static snrq_status copy_file(const snrq_model *m, const char *name, snrq_staging
     enum { LIMIT = 1 << 30 };
     char path[PATH_MAX], *data = NULL;
     size_t bytes = 0;
-    if (!snrq_is_plain_file(m->path, name)) return SNRQ_OK;
     SNRQ_TRY(snrq_path_join(m->path, name, path, sizeof path));
+    if (access(path, F_OK) != 0 && errno == ENOENT) return SNRQ_OK;
     SNRQ_TRY(snrq_file_read(path, LIMIT, &data, &bytes));
     snrq_status status = snrq_staging_put(staging, name, data, bytes);
     free(data);
@@ -267,25 +269,26 @@ static snrq_status put_config(const work *w, const json_t *description, snrq_sta
 }
 
 /* --damp of the run, for readers that show it. */
-static double damping_of(const snrq_model *m)
+static snrq_status damping_of(const snrq_model *m, double *damp)
 {
     json_t *configuration = NULL;
-    if (snrq_output_read_configuration(m->path, &configuration) != SNRQ_OK) return 0.01;
-    double damp =
-        json_number_value(json_object_get(json_object_get(configuration, "options"), "damp"));
+    SNRQ_TRY(snrq_output_read_configuration(m->path, &configuration));
+    *damp = json_number_value(json_object_get(json_object_get(configuration, "options"), "damp"));
     json_decref(configuration);
-    return damp;
+    return SNRQ_OK;
 }
 
 /* Rank 0. The tokenizer's files, then what makes a directory a checkpoint. */
 static snrq_status put_small_files(const work *w, snrq_staging *staging)
 {
     json_t *description = NULL;
+    double damp = 0.0;
     snrq_status status = SNRQ_OK;
-    if (w->format->describe != NULL)
-        description = w->format->describe(&w->job, damping_of(w->job.model));
-    if (w->format->describe != NULL && description == NULL)
-        status = snrq_fail(SNRQ_INTERNAL, "the quantization_config cannot be composed");
+    if (w->format->describe != NULL) status = damping_of(w->job.model, &damp);
+    if (w->format->describe != NULL && status == SNRQ_OK)
+        description = w->format->describe(&w->job, damp);
+    if (w->format->describe != NULL && status == SNRQ_OK && description == NULL)
+        status = snrq_fail(SNRQ_INTERNAL, "no memory for the quantization_config");
     for (const char *const *name = snrq_model_file_names; *name != NULL; name++)
         if (status == SNRQ_OK && strcmp(*name, "config.json") != 0)
             status = copy_file(w->job.model, *name, staging);

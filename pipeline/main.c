@@ -7,6 +7,7 @@
 #include <malloc.h>
 #endif
 
+#include "io/hdf5_start.h"
 #include "mpi/blas.h"
 #include "mpi/context.h"
 #include "mpi/lone_failure.h"
@@ -108,6 +109,11 @@ int main(int argc, char **argv)
     if (is_status_command(argc, argv, &status)) return (int)status;
     snrq_stop_listen();
     settle_memory();
+    status = snrq_hdf5_start();
+    if (status != SNRQ_OK) {
+        fprintf(stderr, "snrq: %s\n", snrq_error_message());
+        return (int)status;
+    }
     if (MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) {
         fputs("snrq: MPI could not be started\n", stderr);
         return SNRQ_INTERNAL;

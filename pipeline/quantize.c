@@ -203,7 +203,7 @@ static snrq_status commit_block(run *r, int64_t layer, const snrq_loaded_block *
     if (details == NULL || json_array_size(list) != (size_t)f->modules) {
         json_decref(details);
         return snrq_agree(r->context,
-                          snrq_fail(SNRQ_INTERNAL, "%s: cannot describe the modules", name));
+                          snrq_fail(SNRQ_INTERNAL, "%s: no memory to describe the modules", name));
     }
     snrq_status status = snrq_block_file_write(r->context, snrq_output_temporary(r->output, name),
                                                layer, modules, f->modules);
@@ -331,7 +331,7 @@ static snrq_status make_configuration(const run *r, json_t **configuration)
                   "calibration", "fingerprint", r->windows.fingerprint, "sequences",
                   (json_int_t)r->windows.count, "length", (json_int_t)r->windows.length);
     return *configuration != NULL ? SNRQ_OK
-                                  : snrq_fail(SNRQ_INTERNAL, "cannot make the configuration");
+                                  : snrq_fail(SNRQ_INTERNAL, "no memory for the configuration");
 }
 
 static snrq_status open_output(run *r)

@@ -111,10 +111,32 @@ static void a_finished_run_is_complete(void)
     rank_files_end();
 }
 
+/* The record cannot be written: the file must not keep the name that says it is there. */
+static void a_file_without_record_gets_no_name(void)
+{
+    snrq_output *output = NULL;
+    begin();
+    if (assert_ok(open_output(3, &output))) {
+        if (rank_test_world->rank == 0) CU_ASSERT_EQUAL(mkdir(inside("manifest.jsonl"), 0700), 0);
+        assert_failed(commit(output, "a.h5", "hello"), SNRQ_CANNOT_WRITE, "manifest.jsonl");
+        CU_ASSERT_PTR_NULL(snrq_output_record(output, "a.h5"));
+        CU_ASSERT_FALSE(file_exists(inside("a.h5")));
+        snrq_barrier(rank_test_world);
+        if (rank_test_world->rank == 0) CU_ASSERT_EQUAL(rmdir(inside("manifest.jsonl")), 0);
+        snrq_barrier(rank_test_world);
+        assert_ok(commit(output, "a.h5", "hello"));
+        CU_ASSERT_TRUE(file_exists(inside("a.h5")));
+    }
+    snrq_output_close(&output);
+    rank_files_end();
+}
+
 static void leftovers_are_removed_and_strangers_kept(void)
 {
     static const char *const leftovers[] = {"block-00001.h5", "block-00002.h5.tmp",
-                                            "status.json.tmp"};
+                                            "status.json.tmp", "rest.h5.tmp.locktest.0",
+                                            "snrq.lock.node7.12.tmp"};
+    const int count = sizeof leftovers / sizeof *leftovers;
     static const char *const strangers[] = {"notes.txt", "slurm-12.out"};
     snrq_output *output = NULL;
     begin();
@@ -122,11 +144,11 @@ static void leftovers_are_removed_and_strangers_kept(void)
     assert_ok(commit(output, "block-00000.h5", "kept"));
     snrq_output_close(&output);
     if (rank_test_world->rank == 0) {
-        for (int i = 0; i < 3; i++) assert_ok(snrq_file_append(inside(leftovers[i]), "x", 1));
+        for (int i = 0; i < count; i++) assert_ok(snrq_file_append(inside(leftovers[i]), "x", 1));
         for (int i = 0; i < 2; i++) assert_ok(snrq_file_append(inside(strangers[i]), "x", 1));
     }
     assert_ok(open_output(3, &output));
-    for (int i = 0; i < 3; i++) CU_ASSERT_FALSE(file_exists(inside(leftovers[i])));
+    for (int i = 0; i < count; i++) CU_ASSERT_FALSE(file_exists(inside(leftovers[i])));
     for (int i = 0; i < 2; i++) CU_ASSERT_TRUE(file_exists(inside(strangers[i])));
     CU_ASSERT_TRUE(file_exists(inside("block-00000.h5")));
     snrq_output_close(&output);
@@ -428,6 +450,7 @@ int main(int argc, char **argv)
     const snrq_test tests[] = {
         SNRQ_TEST(committed_files_are_there_after_reopening),
         SNRQ_TEST(a_finished_run_is_complete),
+        SNRQ_TEST(a_file_without_record_gets_no_name),
         SNRQ_TEST(leftovers_are_removed_and_strangers_kept),
         SNRQ_TEST(a_torn_last_line_is_dropped),
         SNRQ_TEST(another_configuration_is_refused_by_key),

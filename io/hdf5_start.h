@@ -1,0 +1,12 @@
+/* Starting HDF5, for the main program. */
+#ifndef SNRQ_HDF5_START_H
+#define SNRQ_HDF5_START_H
+
+#include "mpi/status.h"
+
+/* Starts HDF5 such that it does nothing when MPI or the program ends: every file is closed before.
+ * By itself it then closes once more what could not be closed, as on a full disk, and crashes. Call
+ * it before MPI_Init(), to whose end HDF5 ties its own if it starts later. Not collective. */
+snrq_status snrq_hdf5_start(void);
+
+#endif
