@@ -182,8 +182,8 @@ snrq_status snrq_file_replace(const char *path, const void *data, size_t bytes)
         return snrq_fail(SNRQ_USAGE, "%s: the path is longer than %d bytes", path, PATH_MAX - 5);
     snrq_status status = snrq_file_write(temporary, data, bytes);
     if (status == SNRQ_OK && rename(temporary, path) != 0)
-        status = snrq_fail(SNRQ_IO_ERROR, "%s: cannot be renamed to %s: %s", temporary, path,
-                           strerror(errno));
+        status = snrq_fail(errno == EISDIR ? SNRQ_CANNOT_WRITE : SNRQ_IO_ERROR,
+                           "%s: cannot be renamed to %s: %s", temporary, path, strerror(errno));
     if (status != SNRQ_OK) {
         unlink(temporary);
         return status;
