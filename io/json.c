@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,6 +39,19 @@ snrq_status snrq_json_read(const char *path, size_t limit, json_t **out)
     SNRQ_TRY(snrq_file_read(path, limit, &data, &bytes));
     snrq_status status = snrq_json_parse(path, data, bytes, out);
     free(data);
+    return status;
+}
+
+snrq_status snrq_json_print(json_t *object)
+{
+    char *text = object != NULL ? json_dumps(object, JSON_COMPACT | JSON_PRESERVE_ORDER) : NULL;
+    snrq_status status = SNRQ_OK;
+    if (text == NULL)
+        status = snrq_fail(SNRQ_INTERNAL, "no memory for the JSON text of the answer");
+    else if (puts(text) == EOF || fflush(stdout) != 0)
+        status = snrq_fail(SNRQ_IO_ERROR, "standard output cannot be written: %s", strerror(errno));
+    free(text);
+    json_decref(object);
     return status;
 }
 

@@ -22,6 +22,10 @@ snrq_status snrq_json_parse(const char *where, const char *data, size_t bytes, j
 /* Reads and parses a file of at most `limit` bytes. */
 snrq_status snrq_json_read(const char *path, size_t limit, json_t **out);
 
+/* Prints a JSON object (taken over; NULL: it could not be made) as a line on standard output.
+ * SNRQ_INTERNAL without memory, SNRQ_IO_ERROR if the line cannot be written. */
+snrq_status snrq_json_print(json_t *object);
+
 /* "an object", "a string", "an integer", ...; "nothing" for NULL. Borrowed. */
 const char *snrq_json_kind(const json_t *value);
 

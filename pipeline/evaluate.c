@@ -1,11 +1,13 @@
 /* Evaluation; see evaluate.h. */
 #include "pipeline/evaluate.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "io/json.h"
 #include "io/npy.h"
 #include "pipeline/calibration.h"
 #include "pipeline/exponential.h"
@@ -237,33 +239,31 @@ static double sum(const double *values, int64_t count)
     return total;
 }
 
-static void print_result(const evaluation *e)
+static snrq_status print_result(const evaluation *e)
 {
     int64_t tokens = e->windows.count * (e->windows.length - 1);
     double loss = sum(e->loss, e->windows.count) / (double)tokens;
     double kl = sum(e->kl, e->windows.count) / (double)tokens;
     double agree = sum(e->top1, e->windows.count) / (double)tokens;
-    if (e->context->rank != 0) return;
+    if (e->context->rank != 0) return SNRQ_OK;
     if (e->options->json) {
         json_t *result = json_pack("{s:f, s:f, s:I}", "perplexity", exp(loss), "mean_token_loss",
                                    loss, "tokens", (json_int_t)tokens);
-        if (e->compare) {
-            json_object_set_new(result, "kl", json_real(kl));
-            json_object_set_new(result, "top1_agreement", json_real(agree));
-        }
-        char *text = json_dumps(result, JSON_COMPACT);
-        printf("%s\n", text ? text : "{}");
-        free(text);
+        bool good =
+            !e->compare || (json_object_set_new(result, "kl", json_real(kl)) == 0 &&
+                            json_object_set_new(result, "top1_agreement", json_real(agree)) == 0);
+        if (good) return snrq_json_print(result);
         json_decref(result);
-    } else {
-        printf("perplexity       %.6g\nmean token loss  %.6g nats over %lld tokens in %lld windows "
-               "of %lld\n",
-               exp(loss), loss, (long long)tokens, (long long)e->windows.count,
-               (long long)e->windows.length);
-        if (e->compare)
-            printf("KL to reference  %.6g nats per token\ntop-1 agreement  %.4f\n", kl, agree);
+        return snrq_fail(SNRQ_INTERNAL, "no memory for the answer");
     }
-    fflush(stdout);
+    printf("perplexity       %.6g\nmean token loss  %.6g nats over %lld tokens in %lld windows "
+           "of %lld\n",
+           exp(loss), loss, (long long)tokens, (long long)e->windows.count,
+           (long long)e->windows.length);
+    if (e->compare)
+        printf("KL to reference  %.6g nats per token\ntop-1 agreement  %.4f\n", kl, agree);
+    if (fflush(stdout) == 0) return SNRQ_OK;
+    return snrq_fail(SNRQ_IO_ERROR, "standard output cannot be written: %s", strerror(errno));
 }
 
 static snrq_status check_pair(const evaluation *e)
@@ -294,8 +294,7 @@ static snrq_status evaluate(evaluation *e)
     SNRQ_TRY(score_all(e));
     SNRQ_TRY(check_losses(e));
     SNRQ_TRY(write_logprobs(e));
-    print_result(e);
-    return SNRQ_OK;
+    return snrq_agree(e->context, print_result(e));
 }
 
 snrq_status snrq_evaluate(const snrq_context *context, const snrq_options *options)

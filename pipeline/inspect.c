@@ -5,18 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "io/json.h"
 #include "io/output.h"
 #include "io/safetensors.h"
 #include "pipeline/export.h"
 #include "pipeline/family.h"
-
-static void print_json(json_t *object)
-{
-    char *text = json_dumps(object, JSON_COMPACT | JSON_PRESERVE_ORDER);
-    printf("%s\n", text ? text : "{}");
-    free(text);
-    json_decref(object);
-}
 
 static double number(const json_t *object, const char *key)
 {
@@ -85,9 +78,9 @@ static snrq_status inspect_output(const snrq_context *context, const char *path,
     if (status == SNRQ_OK) {
         json_t *modules = collect_modules(records);
         if (json)
-            print_json(json_pack("{s:s, s:b, s:O, s:O, s:O?}", "path", path, "complete", complete,
-                                 "configuration", configuration, "modules", modules, "exports",
-                                 exports));
+            status = snrq_json_print(json_pack("{s:s, s:b, s:O, s:O, s:O?}", "path", path,
+                                               "complete", complete, "configuration", configuration,
+                                               "modules", modules, "exports", exports));
         else
             print_output(path, configuration, modules, exports);
         json_decref(modules);
@@ -135,7 +128,7 @@ static json_t *modules_json(const snrq_family *f)
     return list;
 }
 
-static void print_facts_json(const model_facts *m)
+static snrq_status print_facts_json(const model_facts *m)
 {
     const snrq_config *c = &m->config;
     json_t *object =
@@ -155,7 +148,7 @@ static void print_facts_json(const model_facts *m)
     json_object_set_new(object, "head_norms", json_boolean(c->head_norms));
     json_object_set_new(object, "tied_embeddings", json_boolean(c->tied_embeddings));
     json_object_set_new(object, "modules", modules_json(&m->family));
-    print_json(object);
+    return snrq_json_print(object);
 }
 
 static void print_attention(const snrq_config *c)
@@ -196,7 +189,8 @@ static snrq_status inspect_model(const char *path, bool json)
 {
     model_facts facts;
     SNRQ_TRY(collect_facts(path, &facts));
-    json ? print_facts_json(&facts) : print_facts(&facts);
+    if (json) return print_facts_json(&facts);
+    print_facts(&facts);
     return SNRQ_OK;
 }
 
@@ -244,13 +238,14 @@ static snrq_status verify(const snrq_options *o)
         status = snrq_output_read_manifest(o->path, &records, &complete);
         json_decref(records);
     }
+    snrq_status printed = SNRQ_OK;
     if (o->json)
-        print_json(json_pack("{s:b, s:b, s:O}", "ok", status == SNRQ_OK, "complete", complete,
-                             "files", v.files));
+        printed = snrq_json_print(json_pack("{s:b, s:b, s:O}", "ok", status == SNRQ_OK, "complete",
+                                            complete, "files", v.files));
     else
         printf("%d good, %d bad, %s\n", v.good, v.bad, complete ? "complete" : "not complete");
     json_decref(v.files);
-    return status;
+    return status == SNRQ_OK ? printed : status;
 }
 
 snrq_status snrq_verify(const snrq_context *context, const snrq_options *o)

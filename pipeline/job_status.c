@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "io/json.h"
 #include "io/output.h"
 #include "pipeline/report.h"
 
@@ -69,7 +70,7 @@ static void conclude(job_facts *f)
         f->state = "killed";
 }
 
-static void print_json(const char *path, const job_facts *f)
+static snrq_status print_json(const char *path, const job_facts *f)
 {
     json_t *object =
         json_pack("{s:s, s:s, s:I, s:I, s:I, s:s*}", "path", path, "state", f->state, "committed",
@@ -83,10 +84,7 @@ static void print_json(const char *path, const job_facts *f)
                                           f->lock.stale));
         json_object_update_missing(object, f->status);
     }
-    char *text = object != NULL ? json_dumps(object, JSON_COMPACT) : NULL;
-    puts(text != NULL ? text : "{}");
-    free(text);
-    json_decref(object);
+    return snrq_json_print(object);
 }
 
 static void print_text(const char *path, const job_facts *f)
@@ -126,7 +124,7 @@ snrq_status snrq_job_status(const snrq_options *options)
     if (status == SNRQ_OK) {
         conclude(&facts);
         if (options->json)
-            print_json(options->path, &facts);
+            status = print_json(options->path, &facts);
         else
             print_text(options->path, &facts);
     }

@@ -504,33 +504,33 @@ FAULTS = [
 ]
 
 
-def share(parts, rank=""):
-    """The same faults in one part of the places, on one rank."""
-    return [(fault._replace(rank=rank), most if most == EVERY and parts < 2 else -(-min(most, 60) // parts),
-             few if parts == 1 else n % min(parts, 4) in (0, rank))
-            for n, (fault, most, few) in enumerate(FAULTS)]
+def share(parts, least, rank=""):
+    """The same faults in one part of the places, on one rank; of a quick sweep those that make `least` faults there."""
+    return [(fault._replace(rank=rank), most if parts == 1 else -(-min(most, 60) // parts),
+             few if parts == 1 else int(few >= least)) for fault, most, few in FAULTS]
 
 
 def plan(bench):
     """[(what is run, [(fault, number in a full sweep, in a quick one)])]"""
     half = bench.half_done()
-    one, two = Quantize(bench, 1), Quantize(bench, 2)
-    again, again_two = Quantize(bench, 1, half), Quantize(bench, 2, half)
-    jobs = [(one, share(1)), (again, share(3)), (two, share(4, 0) + share(4, 1)),
-            (again_two, share(8, 0) + share(8, 1))]
+    jobs = [(Quantize(bench, 1), share(1, 1)), (Quantize(bench, 1, half), share(3, 4)),
+            (Quantize(bench, 2), share(4, 3, 0) + share(4, 3, 1)),
+            (Quantize(bench, 2, half), share(8, 6, 0) + share(8, 6, 1))]
     for form in bench.exports:
-        jobs += [(Export(bench, form, 1), share(4)), (Export(bench, form, 2), share(12, 0) + share(12, 1))]
-    reads = [row for row in share(6) if row[0].call in ("open", "read", "list", "alloc") and not row[0].kills]
+        jobs += [(Export(bench, form, 1), share(4, 4)), (Export(bench, form, 2), share(12, 6, 0) + share(12, 6, 1))]
+    reads = [row for row in share(6, 5) if row[0].call in ("open", "read", "list", "alloc") and not row[0].kills]
     for name, words in bench.questions.items():
         jobs.append((Read(bench, name, words, 1), reads))
     return jobs
 
 
 def spread(count, number):
-    """`number` of 1 ... count, both ends included."""
+    """`number` of 1 ... count, both ends included; one alone is from the middle."""
     if count <= number:
         return list(range(1, count + 1))
-    return sorted({1 + round(i * (count - 1) / max(number - 1, 1)) for i in range(number)})
+    if number == 1:
+        return [(count + 1) // 2]
+    return sorted({1 + round(i * (count - 1) / (number - 1)) for i in range(number)})
 
 
 class Row:
