@@ -119,7 +119,7 @@ static void a_failed_replacement_leaves_the_old_file(void)
 static void replacing_a_directory_removes_the_temporary_file(void)
 {
     mkdir(scratch_path("taken"), 0777);
-    assert_failed(snrq_file_replace(scratch_path("taken"), "x", 1), SNRQ_IO_ERROR, "renamed");
+    assert_failed(snrq_file_replace(scratch_path("taken"), "x", 1), SNRQ_CANNOT_WRITE, "renamed");
     CU_ASSERT_FALSE(exists("taken.tmp"));
 }
 
