@@ -56,14 +56,15 @@ snrq_status snrq_grid_create(const snrq_context *context, int rows, int columns,
             "a process grid of %d x %d does not fit %d ranks: choose a smaller grid or "
             "start more ranks",
             rows, columns, context->size);
-    SNRQ_TRY(snrq_agree(context, snrq_allocate(1, sizeof *grid, "process grid", &grid)));
-    *grid = (snrq_grid){.context = context,
-                        .blacs = OUTSIDE,
-                        .rows = rows,
-                        .columns = columns,
-                        .row = OUTSIDE,
-                        .column = OUTSIDE};
-    snrq_status status = snrq_agree(context, start_blacs(grid));
+    snrq_status status = snrq_agree(context, snrq_allocate(1, sizeof *grid, "process grid", &grid));
+    if (grid != NULL)
+        *grid = (snrq_grid){.context = context,
+                            .blacs = OUTSIDE,
+                            .rows = rows,
+                            .columns = columns,
+                            .row = OUTSIDE,
+                            .column = OUTSIDE};
+    if (status == SNRQ_OK) status = snrq_agree(context, start_blacs(grid));
     if (status != SNRQ_OK)
         snrq_grid_destroy(&grid);
     else

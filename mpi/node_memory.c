@@ -31,10 +31,9 @@ snrq_status snrq_node_memory_create(const snrq_context *c, size_t bytes, snrq_no
 {
     snrq_node_memory *m = NULL;
     *out = NULL;
-    SNRQ_TRY(snrq_agree(c, snrq_allocate(1, sizeof *m, "node memory", &m)));
-    m->bytes = bytes;
-    m->window = MPI_WIN_NULL;
-    snrq_status status = snrq_agree(c, allocate_window(c, m));
+    snrq_status status = snrq_agree(c, snrq_allocate(1, sizeof *m, "node memory", &m));
+    if (m != NULL) *m = (snrq_node_memory){.bytes = bytes, .window = MPI_WIN_NULL};
+    if (status == SNRQ_OK) status = snrq_agree(c, allocate_window(c, m));
     if (status == SNRQ_OK) status = snrq_agree(c, snrq_node_memory_sync(c, m));
     if (status != SNRQ_OK)
         snrq_node_memory_destroy(&m);

@@ -121,9 +121,11 @@ snrq_status snrq_placement_find(const snrq_context *c, int threads, snrq_placeme
     if (sched_getaffinity(0, sizeof mine, &mine) == 0) facts[1] = CPU_COUNT(&mine);
     SNRQ_TRY(snrq_call_check(c, SNRQ_HERE, "compares cores"));
     SNRQ_TRY(find_crowd(c, &mine, threads, facts + 2));
-    SNRQ_TRY(snrq_agree(c, snrq_allocate((size_t)c->size, sizeof facts, "placement", &all)));
-    snrq_status status = snrq_mpi_check(
-        MPI_Allgather(facts, 4, MPI_INT64_T, all, 4, MPI_INT64_T, c->comm), "MPI_Allgather");
+    snrq_status status =
+        snrq_agree(c, snrq_allocate((size_t)c->size, sizeof facts, "placement", &all));
+    if (status == SNRQ_OK)
+        status = snrq_mpi_check(MPI_Allgather(facts, 4, MPI_INT64_T, all, 4, MPI_INT64_T, c->comm),
+                                "MPI_Allgather");
     int64_t worst[4] = {0};
     for (int r = 0; status == SNRQ_OK && r < c->size; r++) {
         keep_worse(all + 4 * r, worst);

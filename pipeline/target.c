@@ -114,11 +114,13 @@ snrq_status snrq_sum_rows(const snrq_context *context, snrq_range mine, const do
 {
     double *all = NULL;
     *sum = 0.0;
-    SNRQ_TRY(
-        snrq_agree(context, snrq_allocate((size_t)rows_global, sizeof *all, "row figures", &all)));
-    memcpy(all + mine.begin, values, (size_t)(mine.end - mine.begin) * sizeof *all);
-    snrq_status status = snrq_collect(context, all, rows_global);
-    for (int64_t r = module.begin; r < module.end; r++) *sum += all[r];
+    snrq_status status =
+        snrq_agree(context, snrq_allocate((size_t)rows_global, sizeof *all, "row figures", &all));
+    if (status == SNRQ_OK) {
+        memcpy(all + mine.begin, values, (size_t)(mine.end - mine.begin) * sizeof *all);
+        status = snrq_collect(context, all, rows_global);
+    }
+    for (int64_t r = module.begin; status == SNRQ_OK && r < module.end; r++) *sum += all[r];
     free(all);
     return status;
 }
