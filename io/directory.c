@@ -100,3 +100,22 @@ bool snrq_ends_with(const char *name, const char *end)
     size_t length = strlen(name), tail = strlen(end);
     return length >= tail && strcmp(name + length - tail, end) == 0;
 }
+
+snrq_status snrq_directory_remove(const char *directory, snrq_name_test *is_meant, const void *user)
+{
+    char **names = NULL;
+    int count = 0, removed = 0;
+    SNRQ_TRY(snrq_directory_names(directory, &names, &count));
+    snrq_status status = SNRQ_OK;
+    for (int i = 0; i < count && status == SNRQ_OK; i++) {
+        char path[PATH_MAX];
+        if (!is_meant(user, names[i])) continue;
+        status = snrq_path_join(directory, names[i], path, sizeof path);
+        if (status == SNRQ_OK && unlink(path) != 0 && errno != ENOENT)
+            status = snrq_fail(SNRQ_IO_ERROR, "%s: cannot be removed: %s", path, strerror(errno));
+        removed += status == SNRQ_OK;
+    }
+    snrq_names_free(&names, count);
+    if (status == SNRQ_OK && removed > 0) status = snrq_directory_sync(directory);
+    return status;
+}

@@ -21,4 +21,10 @@ bool snrq_is_plain_file(const char *directory, const char *name);
 /* True if `name` ends with `end`. */
 bool snrq_ends_with(const char *name, const char *end);
 
+/* Removes the files that is_meant(user, name) is true of, durably. SNRQ_IO_ERROR if one cannot be
+ * removed. */
+typedef bool snrq_name_test(const void *user, const char *name);
+snrq_status snrq_directory_remove(const char *directory, snrq_name_test *is_meant,
+                                  const void *user);
+
 #endif

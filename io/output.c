@@ -116,34 +116,16 @@ static snrq_status open_on_rank_0(snrq_output *output, const json_t *configurati
     return start_or_resume(output, configuration);
 }
 
-/* A file that was being written; MPI-IO tries its locks on NAME.tmp.locktest.N. */
-static bool is_unfinished(const snrq_output *output, const char *name)
+/* What an interrupted run left: a file that was being written (MPI-IO tries its locks on
+ * NAME.tmp.locktest.N), or a data file without a record. */
+static bool is_leftover(const void *user, const char *name)
 {
-    return (snrq_ends_with(name, ".tmp") || strstr(name, ".tmp.locktest.") != NULL) &&
-           strcmp(name, "snrq.lock.tmp") != 0 && snrq_is_plain_file(output->directory, name);
-}
-
-/* Removes what an interrupted run left: *.tmp, and data files without a record. */
-static snrq_status remove_leftovers(const snrq_output *output)
-{
-    char **names = NULL;
-    int count = 0, removed = 0;
-    SNRQ_TRY(snrq_directory_names(output->directory, &names, &count));
-    snrq_status status = SNRQ_OK;
-    for (int i = 0; i < count && status == SNRQ_OK; i++) {
-        char path[PATH_MAX];
-        if (!is_unfinished(output, names[i]) &&
-            !snrq_output_is_stray(output->directory, names[i], output->records))
-            continue;
-        status = own_path(output, names[i], path);
-        if (status == SNRQ_OK && unlink(path) != 0 && errno != ENOENT)
-            status = snrq_fail(SNRQ_IO_ERROR, "%s: an unfinished file cannot be removed: %s", path,
-                               strerror(errno));
-        if (status == SNRQ_OK) removed++;
-    }
-    snrq_names_free(&names, count);
-    if (status == SNRQ_OK && removed > 0) status = snrq_directory_sync(output->directory);
-    return status;
+    const snrq_output *output = user;
+    bool unfinished = snrq_ends_with(name, ".tmp") || strstr(name, ".tmp.locktest.") != NULL;
+    if (unfinished && strcmp(name, "snrq.lock.tmp") != 0 &&
+        snrq_is_plain_file(output->directory, name))
+        return true;
+    return snrq_output_is_stray(output->directory, name, output->records);
 }
 
 /* Opening, all ranks. */
@@ -252,7 +234,8 @@ snrq_status snrq_output_open(const snrq_context *context, const char *directory,
     if (status == SNRQ_OK) status = share_records(output);
     if (status == SNRQ_OK) status = check_files(output);
     if (status == SNRQ_OK) {
-        if (context->rank == 0) status = remove_leftovers(output);
+        if (context->rank == 0)
+            status = snrq_directory_remove(output->directory, is_leftover, output);
         status = snrq_agree(context, status);
     }
     if (status == SNRQ_OK) {

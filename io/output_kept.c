@@ -26,25 +26,10 @@ int64_t snrq_output_kept_block(const char *name)
     return strcmp(name, expected) == 0 ? block : -1;
 }
 
-/* Rank 0: removes all kept files but one (NULL: all). */
-static snrq_status remove_others(const snrq_output *output, const char *but)
+/* A kept file, but not the one of the name `but` (NULL: any). */
+static bool is_other(const void *but, const char *name)
 {
-    char **names = NULL;
-    int count = 0, removed = 0;
-    SNRQ_TRY(snrq_directory_names(output->directory, &names, &count));
-    snrq_status status = SNRQ_OK;
-    for (int i = 0; i < count && status == SNRQ_OK; i++) {
-        char path[PATH_MAX];
-        if (snrq_output_kept_block(names[i]) < 0) continue;
-        if (but != NULL && strcmp(names[i], but) == 0) continue;
-        status = snrq_path_join(output->directory, names[i], path, sizeof path);
-        if (status == SNRQ_OK && unlink(path) != 0 && errno != ENOENT)
-            status = snrq_fail(SNRQ_IO_ERROR, "%s: cannot be removed: %s", path, strerror(errno));
-        removed += status == SNRQ_OK;
-    }
-    snrq_names_free(&names, count);
-    if (status == SNRQ_OK && removed > 0) status = snrq_directory_sync(output->directory);
-    return status;
+    return snrq_output_kept_block(name) >= 0 && (but == NULL || strcmp(name, but) != 0);
 }
 
 /* Rank 0. */
@@ -57,7 +42,7 @@ static snrq_status rename_kept(snrq_output *output, const char *name)
     if (rename(temporary, path) != 0)
         return snrq_fail(SNRQ_IO_ERROR, "%s: cannot be renamed: %s", temporary, strerror(errno));
     SNRQ_TRY(snrq_directory_sync(output->directory));
-    return remove_others(output, name);
+    return snrq_directory_remove(output->directory, is_other, name);
 }
 
 snrq_status snrq_output_keep(snrq_output *output, int64_t block)
@@ -94,7 +79,7 @@ snrq_status snrq_output_drop_kept(snrq_output *output)
     snrq_status status = SNRQ_OK;
     if (output->context->rank == 0) {
         status = snrq_lock_check(output->lock);
-        if (status == SNRQ_OK) status = remove_others(output, NULL);
+        if (status == SNRQ_OK) status = snrq_directory_remove(output->directory, is_other, NULL);
     }
     return snrq_agree(output->context, status);
 }

@@ -200,13 +200,13 @@ static snrq_status commit_block(run *r, int64_t layer, const snrq_loaded_block *
         json_array_append_new(list, snrq_record_json(&records[m]));
     }
     json_t *details = json_pack("{s:I, s:o}", "block", (json_int_t)layer, "modules", list);
-    if (details == NULL || json_array_size(list) != (size_t)f->modules) {
-        json_decref(details);
-        return snrq_agree(r->context,
-                          snrq_fail(SNRQ_INTERNAL, "%s: no memory to describe the modules", name));
-    }
-    snrq_status status = snrq_block_file_write(r->context, snrq_output_temporary(r->output, name),
-                                               layer, modules, f->modules);
+    snrq_status status = SNRQ_OK;
+    if (details == NULL || json_array_size(list) != (size_t)f->modules)
+        status = snrq_fail(SNRQ_INTERNAL, "%s: no memory to describe the modules", name);
+    status = snrq_agree(r->context, status);
+    if (status == SNRQ_OK)
+        status = snrq_block_file_write(r->context, snrq_output_temporary(r->output, name), layer,
+                                       modules, f->modules);
     if (status == SNRQ_OK) status = snrq_output_commit(r->output, name, details);
     json_decref(details);
     if (status != SNRQ_OK) return status;
