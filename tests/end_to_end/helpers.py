@@ -14,6 +14,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 import numpy as np
@@ -117,6 +118,25 @@ def kill_ranks(process):
     for pid in children:
         os.kill(pid, signal.SIGKILL)
     process.wait(timeout=60)
+
+
+def kill_when(condition, *arguments, ranks):
+    """Starts a run and kills all its ranks as soon as `condition` holds."""
+    process = start(*arguments, ranks=ranks)
+    try:
+        limit = time.monotonic() + 60
+        while not condition():
+            if process.poll() is not None:
+                raise AssertionError("the run ended (exit code %d) before it was killed: %s" %
+                                     (process.returncode, process.stderr.read().decode()))
+            if time.monotonic() > limit:
+                raise AssertionError("what to wait for did not come within a minute")
+            time.sleep(0.002)
+        kill_ranks(process)
+    finally:
+        if process.poll() is None:
+            stop(process)
+        process.stderr.close()
 
 
 def sha256(path):

@@ -3,7 +3,6 @@ import json
 import os
 import re
 import shutil
-import time
 
 import helpers
 
@@ -18,7 +17,8 @@ def arguments(out, *more):
 
 def kept(out):
     """The blocks after which activations are there."""
-    return [int(name[12:17]) for name in sorted(os.listdir(out)) if re.fullmatch(r"activations-\d{5}\.h5", name)]
+    names = os.listdir(out) if os.path.isdir(out) else []
+    return [int(name[12:17]) for name in sorted(names) if re.fullmatch(r"activations-\d{5}\.h5", name)]
 
 
 def committed(out):
@@ -47,24 +47,9 @@ class KeepActivations(helpers.Test):
         cls.expected = content(undisturbed)
         cls.undisturbed = undisturbed
         cls.unfinished = os.path.join(cls.common, "unfinished")
-        cls.kill_when(cls.unfinished, 2, lambda: 2 in kept(cls.unfinished), "--keep-activations")
+        helpers.kill_when(lambda: 2 in kept(cls.unfinished), *arguments(cls.unfinished, "--keep-activations"), ranks=2)
         for block in kept(cls.unfinished)[:-1]:  # if it was killed before it removed these
             os.remove(os.path.join(cls.unfinished, "activations-%05d.h5" % block))
-
-    @staticmethod
-    def kill_when(out, ranks, condition, *more):
-        process = helpers.start(*arguments(out, *more), ranks=ranks)
-        try:
-            limit = time.monotonic() + 60
-            while not (os.path.isdir(out) and condition()):
-                if process.poll() is not None or time.monotonic() > limit:
-                    raise AssertionError("the run ended or hangs: %s" % process.stderr.read().decode())
-                time.sleep(0.002)
-            helpers.kill_ranks(process)
-        finally:
-            if process.poll() is None:
-                helpers.stop(process)
-            process.stderr.close()
 
     def copy_of_unfinished(self):
         return shutil.copytree(self.unfinished, self.path("out"))
@@ -101,7 +86,7 @@ class KeepActivations(helpers.Test):
         """The option is given, then not, then again: what was kept stays good."""
         out = self.copy_of_unfinished()
         newest, done = kept(out), committed(out)
-        self.kill_when(out, 1, lambda: committed(out) > done)
+        helpers.kill_when(lambda: committed(out) > done, *arguments(out), ranks=1)
         self.assertEqual(kept(out), newest)
         self.check_resumes(out, 4, "--keep-activations")
 

@@ -34,26 +34,7 @@ class KillAndResume(helpers.Test):
         helpers.succeed(*arguments(cls.undisturbed), ranks=1)
         cls.expected = helpers.weights(cls.undisturbed)
         cls.unfinished = os.path.join(cls.common, "unfinished")
-        cls.kill_when(cls.unfinished, 2, lambda: committed_blocks(cls.unfinished) >= 2)
-
-    @staticmethod
-    def kill_when(out, ranks, condition):
-        """Starts or resumes a run and kills all ranks as soon as `condition` holds."""
-        process = helpers.start(*arguments(out), ranks=ranks)
-        try:
-            limit = time.monotonic() + 60
-            while not condition():
-                if process.poll() is not None:
-                    raise AssertionError("the run ended (exit code %d) before it was killed: %s" %
-                                         (process.returncode, process.stderr.read().decode()))
-                if time.monotonic() > limit:
-                    raise AssertionError("nothing was committed within a minute")
-                time.sleep(0.002)
-            helpers.kill_ranks(process)
-        finally:
-            if process.poll() is None:
-                helpers.stop(process)
-            process.stderr.close()
+        helpers.kill_when(lambda: committed_blocks(cls.unfinished) >= 2, *arguments(cls.unfinished), ranks=2)
 
     def copy_of_unfinished(self):
         return shutil.copytree(self.unfinished, self.path("out"))
@@ -82,11 +63,11 @@ class KillAndResume(helpers.Test):
 
     def test_killed_after_each_block_in_turn(self):
         out = self.path("out")
-        self.kill_when(out, 2, lambda: has_record(out, "rest.h5"))
+        helpers.kill_when(lambda: has_record(out, "rest.h5"), *arguments(out), ranks=2)
         self.check_no_file_without_record(out)
         for block, ranks in zip(range(BLOCKS - 1), (1, 3, 2, 1, 4)):
             with self.subTest(block=block, ranks=ranks):
-                self.kill_when(out, ranks, lambda: committed_blocks(out) > block)
+                helpers.kill_when(lambda: committed_blocks(out) > block, *arguments(out), ranks=ranks)
                 self.check_no_file_without_record(out)
                 self.assertLess(committed_blocks(out), BLOCKS)
         self.check_resumes(out, 2)

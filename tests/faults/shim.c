@@ -481,25 +481,20 @@ static bool is_lock(int command)
            command == F_OFD_SETLKW;
 }
 
-int fcntl(int fd, int command, ...)
-{
-    va_list arguments;
-    va_start(arguments, command);
-    void *argument = va_arg(arguments, void *);
-    va_end(arguments);
-    if (is_lock(command) && decide_fd(LOCK, fd, false) == FAIL) return -1;
-    return NEXT(fcntl)(fd, command, argument);
-}
-
-int fcntl64(int fd, int command, ...)
-{
-    va_list arguments;
-    va_start(arguments, command);
-    void *argument = va_arg(arguments, void *);
-    va_end(arguments);
-    if (is_lock(command) && decide_fd(LOCK, fd, false) == FAIL) return -1;
-    return NEXT(fcntl)(fd, command, argument);
-}
+/* The argument is a number, a pointer or none; as wide as any of them it is handed on as it came.
+ */
+#define DEFINE_FCNTL(name)                                                                         \
+    int name(int fd, int command, ...)                                                             \
+    {                                                                                              \
+        va_list arguments;                                                                         \
+        va_start(arguments, command);                                                              \
+        void *argument = va_arg(arguments, void *);                                                \
+        va_end(arguments);                                                                         \
+        if (is_lock(command) && decide_fd(LOCK, fd, false) == FAIL) return -1;                     \
+        return NEXT(name)(fd, command, argument);                                                  \
+    }
+DEFINE_FCNTL(fcntl)
+DEFINE_FCNTL(fcntl64)
 
 /* Allocating. dlsym() allocates, so these are libc's own names. */
 void *__libc_malloc(size_t bytes);

@@ -56,4 +56,27 @@ static inline void copy_whole_file(const char *from, const char *to)
     free(data);
 }
 
+/* Damages every byte of a file and reads it, in a child process, because that may crash or hang:
+ * work writes the number of each byte to `progress` before it damages it, and calls _exit(). */
+typedef void flip_work(const char *path, long end, int progress);
+static inline void flip_in_child(flip_work *work, const char *path)
+{
+    long at = -1, end = file_size(path);
+    int ends[2], result = 0;
+    CU_ASSERT_EQUAL(pipe(ends), 0);
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        close(ends[0]);
+        work(path, end, ends[1]);
+    }
+    close(ends[1]);
+    for (long now; read(ends[0], &now, sizeof now) == (ssize_t)sizeof now;) at = now;
+    close(ends[0]);
+    CU_ASSERT_EQUAL(waitpid(child, &result, 0), child);
+    if (result != 0) fprintf(stderr, "byte %ld of %ld: wait status %d\n", at, end, result);
+    CU_ASSERT_EQUAL(result, 0);
+    CU_ASSERT_EQUAL(at, end - 1);
+}
+
 #endif
