@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "io/activation_file.h"
+#include "io/json.h"
 #include "mpi/blas.h"
 #include "mpi/gram.h"
 #include "mpi/placement.h"
@@ -180,22 +181,18 @@ static void print_grid(const snrq_context *c, const snrq_options *o, const snrq_
               wanted_columns, rows, columns);
 }
 
-static void print_json(const snrq_context *c, const snrq_plan *p)
+static snrq_status print_json(const snrq_plan *p)
 {
     json_t *object =
         json_pack("{s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f}", "ranks", p->ranks, "nodes",
                   p->nodes, "ranks_per_node", p->ranks_per_node, "rank_bytes", p->rank_bytes,
                   "shared_bytes", p->shared_bytes, "node_bytes", p->node_bytes, "output_bytes",
                   p->output_bytes, "activation_bytes", p->activation_bytes, "seconds", p->seconds);
-    char *text = object != NULL ? json_dumps(object, JSON_COMPACT) : NULL;
-    if (c->rank == 0) puts(text != NULL ? text : "{}");
-    fflush(stdout);
-    free(text);
-    json_decref(object);
+    return snrq_json_print(object);
 }
 
-void snrq_plan_print(const snrq_context *c, const snrq_options *o, const snrq_model *m,
-                     const snrq_windows *w, const snrq_plan *p)
+snrq_status snrq_plan_print(const snrq_context *c, const snrq_options *o, const snrq_model *m,
+                            const snrq_windows *w, const snrq_plan *p)
 {
     const snrq_config *k = &m->config;
     const char *const *stage = m->family.stage_name;
@@ -235,5 +232,6 @@ void snrq_plan_print(const snrq_context *c, const snrq_options *o, const snrq_mo
                   p->ranks);
     }
     print_grid(c, o, m, p->ranks);
-    if (o->json) print_json(c, p);
+    snrq_status status = o->json && c->rank == 0 ? print_json(p) : SNRQ_OK;
+    return snrq_agree(c, status);
 }

@@ -27,9 +27,10 @@ snrq_status snrq_plan_make(const snrq_context *context, const snrq_options *opti
                            const snrq_model *model, const snrq_windows *windows, snrq_plan *out);
 
 /* Prints the plan on rank 0: model, calibration, method, memory, output size; as JSON on standard
- * output with --json. */
-void snrq_plan_print(const snrq_context *context, const snrq_options *options,
-                     const snrq_model *model, const snrq_windows *windows, const snrq_plan *plan);
+ * output with --json. Collective; agreed. */
+snrq_status snrq_plan_print(const snrq_context *context, const snrq_options *options,
+                            const snrq_model *model, const snrq_windows *windows,
+                            const snrq_plan *plan);
 
 /* Refuses what cannot work, and warns of what will be slow: how the ranks were started, memory,
  * cores. Collective; agreed. */

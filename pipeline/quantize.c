@@ -412,7 +412,7 @@ static snrq_status open_and_work(run *r)
                          (long long)o->factor_rows * o->factor_columns, r->context->size);
     SNRQ_TRY(
         snrq_agree(r->context, snrq_plan_make(r->context, o, r->model, &r->windows, &r->plan)));
-    snrq_plan_print(r->context, o, r->model, &r->windows, &r->plan);
+    SNRQ_TRY(snrq_plan_print(r->context, o, r->model, &r->windows, &r->plan));
     if (o->plan_ranks == 0 && o->plan_nodes == 0)
         SNRQ_TRY(snrq_plan_check(r->context, o, &r->plan));
     if (o->dry_run) return SNRQ_OK;

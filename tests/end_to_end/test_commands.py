@@ -2,6 +2,8 @@
 import json
 import os
 import shutil
+import subprocess
+import unittest
 
 import helpers
 import small_models
@@ -172,6 +174,19 @@ class Commands(helpers.Test):
         for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"):
             self.assertEqual(helpers.sha256(os.path.join(self.out, name)),
                              helpers.sha256(os.path.join(helpers.MODEL, name)))
+
+    def test_answers_that_cannot_be_written(self):
+        """Every --json ends with an error where standard output is full, and says so."""
+        if not os.path.exists("/dev/full"):
+            raise unittest.SkipTest("there is no /dev/full")
+        calibration = ["--calibration", helpers.CALIBRATION, "-o", self.path("out"), *"--sequences 2 --length 32".split()]
+        for words in (["inspect", helpers.MODEL], ["quantize", helpers.MODEL, *calibration, "--dry-run"],
+                      ["evaluate", helpers.MODEL, "--text", helpers.CALIBRATION, *"--sequences 2 --length 32".split()]):
+            with self.subTest(command=words[0]), open("/dev/full", "w") as full:
+                done = subprocess.run(helpers.command([*words, "--json"], 0), env=helpers.environment(1), stdout=full,
+                                      stderr=subprocess.PIPE, timeout=60, check=False)
+                self.assertEqual(done.returncode, helpers.IO_ERROR, done.stderr)
+                self.assertIn(b"standard output cannot be written: No space left on device", done.stderr)
 
 
 if __name__ == "__main__":
