@@ -90,11 +90,13 @@ class Slurm(helpers.Test):
 
     def wait(self, job, what, condition, seconds=60):
         """Until the condition holds. A requeued job, which Slurm lets rest for two minutes, starts as soon as nothing is
-        left of its last start, whose late reports Slurm would take for those of the new one."""
+        left of its last start, whose late reports Slurm would take for those of the new one, and not in the second in
+        which the last start was ended: Slurm's nodes refuse that as `Job credential revoked`."""
         limit = time.monotonic() + seconds
         while not condition():
             self.assertLess(time.monotonic(), limit, "%s: %s" % (what, self.slurm("scontrol", "show", "job", job)))
             if not self.has_processes(job) and "PENDING BeginTime" in self.slurm("squeue", "-h", "-t", "all", "-j", job, "-o", "%T %r"):
+                time.sleep(1.1)
                 self.slurm("scontrol", "update", "jobid=" + job, "StartTime=now")
             time.sleep(0.2)
 
