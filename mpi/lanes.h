@@ -167,6 +167,12 @@ static inline snrq_lanes snrq_lanes_permute(snrq_lanes x, snrq_int_lanes from)
 {
     return (snrq_lanes)_mm512_permutexvar_ps((__m512i)from, (__m512)x);
 }
+
+/* Lane l: number from[l] % (2 SNRQ_LANES) of the lanes of x and, behind them, y. */
+static inline snrq_lanes snrq_lanes_permute_pair(snrq_lanes x, snrq_lanes y, snrq_int_lanes from)
+{
+    return (snrq_lanes)_mm512_permutex2var_ps((__m512)x, (__m512i)from, (__m512)y);
+}
 #else
 static inline snrq_mask snrq_lanes_less(snrq_lanes a, snrq_lanes b)
 {
@@ -261,24 +267,24 @@ static inline snrq_lanes snrq_lanes_permute(snrq_lanes x, snrq_int_lanes from)
     return y;
 #endif
 }
+
+/* Lane l: number from[l] % (2 SNRQ_LANES) of the lanes of x and, behind them, y. */
+static inline snrq_lanes snrq_lanes_permute_pair(snrq_lanes x, snrq_lanes y, snrq_int_lanes from)
+{
+    return snrq_lanes_select((from & SNRQ_LANES) != 0, snrq_lanes_permute(y, from),
+                             snrq_lanes_permute(x, from));
+}
 #endif
+
+static inline snrq_lanes snrq_lanes_magnitude(snrq_lanes x)
+{
+    return (snrq_lanes)((snrq_int_lanes)x & INT32_MAX);
+}
 
 static inline snrq_int_lanes snrq_int_lanes_select(snrq_mask mask, snrq_int_lanes yes,
                                                    snrq_int_lanes no)
 {
     return (snrq_int_lanes)snrq_lanes_select(mask, (snrq_lanes)yes, (snrq_lanes)no);
-}
-
-/* The higher of both where the mask says so, elsewhere the lower. */
-static inline snrq_int_lanes snrq_int_lanes_order(snrq_mask higher, snrq_int_lanes a,
-                                                  snrq_int_lanes b)
-{
-#ifdef __AVX512F__
-    return (snrq_int_lanes)_mm512_mask_max_epi32((__m512i)snrq_int_lanes_min(a, b), higher,
-                                                 (__m512i)a, (__m512i)b);
-#else
-    return snrq_int_lanes_select(higher, snrq_int_lanes_max(a, b), snrq_int_lanes_min(a, b));
-#endif
 }
 
 /* Whole numbers from 0 to 255. */
@@ -300,43 +306,27 @@ static inline snrq_byte_lanes snrq_lanes_to_bytes(snrq_lanes x)
                             of(6, d), of(7, d))
 #endif
 
-/* Lane l: lane l ^ d of x; d is a power of 2 and less than SNRQ_LANES. */
-#define SNRQ_OTHER(l, d) ((l) ^ ((d) & (SNRQ_LANES - 1)))
-#define SNRQ_EXCHANGE(x, d) SNRQ_SHUFFLE(x, x, SNRQ_OTHER, d)
-
-/* Rows become lanes: x[i][j] <-> x[j][i]. One bit of the indices changes places at a time: of two
- * rows that differ in that bit only, the first takes the lanes without it, the second those with
- * it.
- */
+/* A bit of the lanes' numbers and one of the vectors' change places: of two vectors `apart`, the
+ * first takes the lanes without bit d of both, the second those with it. */
 #define SNRQ_FIRST(l, d) ((l) & (d) ? SNRQ_LANES + (l) - (d) : (l))
 #define SNRQ_SECOND(l, d) ((l) & (d) ? SNRQ_LANES + (l) : (l) + (d))
-#define SNRQ_TRANSPOSE_BIT(type, x, d)                                                             \
-    for (int i = 0; i < SNRQ_LANES; i++) {                                                         \
-        if (i & (d)) continue;                                                                     \
-        type first = x[i], second = x[i + (d)];                                                    \
+#define SNRQ_TRANSPOSE_BIT(type, x, count, apart, d)                                               \
+    for (int i = 0; i < (count); i++) {                                                            \
+        if (i & (apart)) continue;                                                                 \
+        type first = x[i], second = x[i + (apart)];                                                \
         x[i] = SNRQ_SHUFFLE(first, second, SNRQ_FIRST, d);                                         \
-        x[i + (d)] = SNRQ_SHUFFLE(first, second, SNRQ_SECOND, d);                                  \
+        x[i + (apart)] = SNRQ_SHUFFLE(first, second, SNRQ_SECOND, d);                              \
     }
-#ifdef __AVX512F__
-#define SNRQ_TRANSPOSE_BIT_3(type, x) SNRQ_TRANSPOSE_BIT(type, x, 8)
-#else
-#define SNRQ_TRANSPOSE_BIT_3(type, x)
-#endif
 
+/* Rows become lanes: x[i][j] <-> x[j][i]. */
 static inline void snrq_lanes_transpose(snrq_lanes x[SNRQ_LANES])
 {
-    SNRQ_TRANSPOSE_BIT_3(snrq_lanes, x)
-    SNRQ_TRANSPOSE_BIT(snrq_lanes, x, 4)
-    SNRQ_TRANSPOSE_BIT(snrq_lanes, x, 2)
-    SNRQ_TRANSPOSE_BIT(snrq_lanes, x, 1)
-}
-
-static inline void snrq_byte_lanes_transpose(snrq_byte_lanes x[SNRQ_LANES])
-{
-    SNRQ_TRANSPOSE_BIT_3(snrq_byte_lanes, x)
-    SNRQ_TRANSPOSE_BIT(snrq_byte_lanes, x, 4)
-    SNRQ_TRANSPOSE_BIT(snrq_byte_lanes, x, 2)
-    SNRQ_TRANSPOSE_BIT(snrq_byte_lanes, x, 1)
+#ifdef __AVX512F__
+    SNRQ_TRANSPOSE_BIT(snrq_lanes, x, SNRQ_LANES, 8, 8)
+#endif
+    SNRQ_TRANSPOSE_BIT(snrq_lanes, x, SNRQ_LANES, 4, 4)
+    SNRQ_TRANSPOSE_BIT(snrq_lanes, x, SNRQ_LANES, 2, 2)
+    SNRQ_TRANSPOSE_BIT(snrq_lanes, x, SNRQ_LANES, 1, 1)
 }
 
 #endif

@@ -15,13 +15,14 @@ enum {
     LATE = 2 * SNRQ_BLOCK
 };
 
-/* One over the cost of a miss by a step of the row's largest scale: keeps fp32 costs in range. */
-static double per_cost_unit(const snrq_rows *rows, int64_t row, double d2)
+/* A row's unit is the cost of a miss by a step of its largest scale, in the first column to decide:
+ * that keeps fp32 costs in range. */
+static float one_over_largest_scale(const snrq_rows *rows, int64_t row)
 {
-    double most = 0.0;
+    float most = 0.0f;
     for (int64_t g = 0; g < rows->groups->count; g++)
-        most = fmax(most, fabs((double)rows->scales[row * rows->groups->count + g]));
-    return 1.0 / (d2 * most * most);
+        most = fmaxf(most, fabsf(rows->scales[row * rows->groups->count + g]));
+    return 1.0f / most;
 }
 
 /* Memory for vectors, aligned. */
@@ -39,7 +40,7 @@ static snrq_status create_arrays(const snrq_rows *rows, snrq_beams *b)
     SNRQ_TRY(
         allocate_lanes(m / LANES * (size_t)b->slots, "beam costs", &b->costs_memory, &b->costs));
     SNRQ_TRY(snrq_allocate(m, sizeof *b->base, "beam costs", &b->base));
-    SNRQ_TRY(snrq_allocate(m, sizeof *b->per_unit, "beam costs", &b->per_unit));
+    SNRQ_TRY(snrq_allocate(m, sizeof *b->per_scale, "beam costs", &b->per_scale));
     SNRQ_TRY(snrq_allocate(m / LANES, sizeof *b->histories, "beam histories", &b->histories));
     for (int64_t i = 0; i < rows->rows / LANES; i++)
         SNRQ_TRY(snrq_beam_history_create(b->width, &b->histories[i]));
@@ -50,9 +51,9 @@ static snrq_status create_arrays(const snrq_rows *rows, snrq_beams *b)
 static float *cost_of(const snrq_beams *b, int64_t row, int k)
 {
     snrq_beam_shape s = snrq_beam_shape_of(b->width, b->slots);
-    int number = k * s.rows + (int)(row % s.rows); /* of its lane */
-    int64_t vector = row / s.rows * s.vectors + number / SNRQ_LANES;
-    return (float *)(b->costs + vector) + number % SNRQ_LANES;
+    int lane = k / s.vectors * s.rows + (int)(row % s.rows);
+    int64_t vector = row / s.rows * s.vectors + k % s.vectors;
+    return (float *)(b->costs + vector) + lane;
 }
 
 snrq_status snrq_beams_create(const snrq_rows *rows, int beam, double d2, snrq_beams **out)
@@ -60,11 +61,11 @@ snrq_status snrq_beams_create(const snrq_rows *rows, int beam, double d2, snrq_b
     snrq_beams *b = NULL;
     SNRQ_TRY(snrq_allocate(1, sizeof *b, "beams", &b));
     *out = b;
-    *b = (snrq_beams){.width = beam, .slots = 2, .rows = rows->rows};
+    *b = (snrq_beams){.width = beam, .slots = 2, .rows = rows->rows, .d2 = d2};
     while (b->slots < beam) b->slots *= 2;
     SNRQ_TRY(create_arrays(rows, b));
     for (int64_t r = 0; r < rows->rows; r++) {
-        b->per_unit[r] = per_cost_unit(rows, r, d2);
+        b->per_scale[r] = one_over_largest_scale(rows, r);
         for (int k = 1; k < b->slots; k++) *cost_of(b, r, k) = INFINITY;
     }
     return SNRQ_OK;
@@ -77,7 +78,7 @@ void snrq_beams_destroy(snrq_beams **beams)
     for (int64_t i = 0; i < b->rows / LANES && b->histories != NULL; i++)
         snrq_beam_history_free(&b->histories[i]);
     free(b->histories);
-    free(b->per_unit);
+    free(b->per_scale);
     free(b->base);
     free(b->costs_memory);
     free(b);
@@ -163,13 +164,13 @@ static snrq_beam_column load_column(const strip *s, int64_t c)
 {
     const snrq_rows *rows = s->tile->rows;
     int64_t g = (int64_t)rows->groups->of_position[s->panel->begin + c] * SNRQ_TILE_ROWS + s->lane;
-    const double *per_unit = s->beams->per_unit + s->tile->row + s->lane;
-    snrq_lanes scale = snrq_lanes_load(s->tile->scales + g), weight;
-    for (int r = 0; r < LANES; r++) weight[r] = (float)(s->panel->d2[c] * per_unit[r]);
+    snrq_lanes scale = snrq_lanes_load(s->tile->scales + g);
+    snrq_lanes share = scale * snrq_lanes_load(s->beams->per_scale + s->tile->row + s->lane);
+    snrq_lanes weight = snrq_lanes_all((float)(s->panel->d2[c] / s->beams->d2));
     snrq_beam_column out = {.at = (int)(c - s->begin), .top = (float)((1 << rows->bits) - 1)};
     snrq_lanes_store(out.scale, scale);
     snrq_lanes_store(out.steps, 1.0f / scale);
-    snrq_lanes_store(out.weight, weight * scale * scale);
+    snrq_lanes_store(out.weight, weight * share * share);
     snrq_lanes_store(out.lowest, -snrq_lanes_load(s->tile->zeros + g));
     snrq_lanes_store(out.target, snrq_lanes_load(s->tile->target + c * SNRQ_TILE_ROWS + s->lane));
     return out;
@@ -180,46 +181,66 @@ static snrq_beam_column load_column(const strip *s, int64_t c)
 SNRQ_INLINE void trace_back(snrq_beam_shape shape, const strip *s)
 {
     const snrq_beam_scratch *x = s->scratch;
-    for (int q = 0; q < shape.slots; q++) {
-        int first = q / shape.vectors * shape.vectors; /* vectors of the same rows */
-        snrq_int_lanes at = snrq_beam_lane_numbers(q % shape.vectors);
-        for (int64_t c = 0; c < s->end - s->begin; c++) {
-            int64_t column = c * shape.slots;
-            x->traced[column + q] = snrq_beam_pick(shape, x->level + column + first, at);
-            at = snrq_beam_pick_int(shape, x->from + column + first, at);
+    snrq_int_lanes at[SNRQ_MAX_BEAM];
+    for (int q = 0; q < shape.slots; q++) at[q] = snrq_beam_lane_numbers(q % shape.vectors);
+    for (int64_t c = 0; c < s->end - s->begin; c++)
+        for (int q = 0; q < shape.slots; q++) {
+            /* vectors of the same rows */
+            int64_t first = c * shape.slots + q / shape.vectors * shape.vectors;
+            x->traced[c * shape.slots + q] = snrq_beam_pick(shape.vectors, x->level + first, at[q]);
+            at[q] = snrq_beam_pick_int(shape.vectors, x->from + first, at[q]);
         }
-        at /= shape.rows; /* slots */
-        for (int l = 0; l < LANES; l++)
-            x->parents[snrq_beam_row(shape, q, l) * shape.slots + snrq_beam_slot(shape, q, l)] =
-                (uint8_t)at[l];
+    const int slots = LANES / shape.rows; /* of a row in a vector */
+    const snrq_int_lanes numbers = snrq_lanes_numbers();
+    for (int q = 0; q < shape.slots; q++) {
+        snrq_lanes by_row = snrq_lanes_permute((snrq_lanes)snrq_beam_slots(shape, at[q]),
+                                               numbers % slots * shape.rows + numbers / slots);
+        snrq_byte_lanes bytes = __builtin_convertvector((snrq_int_lanes)by_row, snrq_byte_lanes);
+        uint8_t *parents = x->parents + snrq_beam_row(shape, q, 0) * shape.slots;
+        if (shape.vectors == 1)
+            memcpy(parents, &bytes, sizeof bytes);
+        else
+            for (int l = 0; l < LANES; l++)
+                parents[l * shape.vectors + q % shape.vectors] = bytes[l];
     }
 }
 
-/* Writes the errors and codes of the slots of vector q to the histories' newest layers. */
-SNRQ_INLINE void store_nodes(snrq_beam_shape shape, const strip *s, int q)
+/* Targets, scales and zero points of the strip, by row: lanes are columns, 0 beyond the last. */
+typedef struct strip_grid {
+    snrq_lanes target[LANES], scale[LANES], zero[LANES];
+} strip_grid;
+
+static void load_grid(const strip *s, strip_grid *g)
 {
     const snrq_tile *t = s->tile;
-    int64_t lane = s->lane + snrq_beam_row(shape, q, 0);
-    snrq_lanes errors[STRIP] = {0};
-    snrq_byte_lanes codes[STRIP] = {0};
+    *g = (strip_grid){0};
     for (int64_t c = 0; c < s->end - s->begin; c++) {
         int64_t k = s->panel->begin + s->begin + c;
-        int64_t g = (int64_t)t->rows->groups->of_position[k] * SNRQ_TILE_ROWS + lane;
-        snrq_lanes level = s->scratch->traced[c * shape.slots + q];
-        snrq_lanes target =
-            snrq_lanes_spread(t->target + (s->begin + c) * SNRQ_TILE_ROWS + lane, shape.rows);
-        errors[c] = target - snrq_lanes_spread(t->scales + g, shape.rows) * level;
-        codes[c] = snrq_lanes_to_bytes(level + snrq_lanes_spread(t->zeros + g, shape.rows));
+        int64_t group = (int64_t)t->rows->groups->of_position[k] * SNRQ_TILE_ROWS + s->lane;
+        g->target[c] = snrq_lanes_load(t->target + (s->begin + c) * SNRQ_TILE_ROWS + s->lane);
+        g->scale[c] = snrq_lanes_load(t->scales + group);
+        g->zero[c] = snrq_lanes_load(t->zeros + group);
     }
-    snrq_lanes_transpose(errors);
-    snrq_byte_lanes_transpose(codes);
+    snrq_lanes_transpose(g->target);
+    snrq_lanes_transpose(g->scale);
+    snrq_lanes_transpose(g->zero);
+}
+
+/* Writes the errors and codes of the slots of vector q to the histories' newest layers. */
+SNRQ_INLINE void store_nodes(snrq_beam_shape shape, const strip *s, const strip_grid *g, int q)
+{
+    snrq_lanes level[STRIP] = {0};
+    for (int64_t c = 0; c < s->end - s->begin; c++)
+        level[c] = s->scratch->traced[c * shape.slots + q];
+    snrq_lanes_transpose(level);
     const snrq_beam_history *h = history_of(s);
     int32_t newest = snrq_beam_history_newest(h);
     for (int l = 0; l < LANES; l++) {
         int k = snrq_beam_slot(shape, q, l), row = snrq_beam_row(shape, q, l);
         if (k >= shape.width) continue;
-        h->errors[newest + row * shape.width + k] = errors[l];
-        h->codes[newest + row * shape.width + k] = codes[l];
+        int32_t node = newest + row * shape.width + k;
+        h->errors[node] = g->target[row] - g->scale[row] * level[l];
+        h->codes[node] = snrq_lanes_to_bytes(level[l] + g->zero[row]);
     }
 }
 
@@ -227,12 +248,18 @@ SNRQ_INLINE void store_nodes(snrq_beam_shape shape, const strip *s, int q)
 SNRQ_INLINE void store_costs(snrq_beam_shape shape, const strip *s)
 {
     snrq_lanes *costs = s->beams->costs + (s->tile->row + s->lane) / LANES * shape.slots;
-    for (int q = 0; q < shape.slots; q += shape.vectors) {
-        snrq_lanes least = snrq_beam_lowest(shape, s->scratch->costs + q);
-        for (int v = 0; v < shape.vectors; v++) costs[q + v] = s->scratch->costs[q + v] - least;
-        double *base = s->beams->base + s->tile->row + s->lane + snrq_beam_row(shape, q, 0);
-        for (int r = 0; r < shape.rows; r++) base[r] += (double)least[r];
-    }
+    double *base = s->beams->base + s->tile->row + s->lane;
+    snrq_int_lanes cost[SNRQ_MAX_BEAM]; /* floats not below 0 are ordered as whole numbers are */
+    float least[LANES];
+    for (int q = 0; q < shape.slots; q++) cost[q] = (snrq_int_lanes)s->scratch->costs[q];
+    snrq_beam_transpose(shape, cost);
+    snrq_int_lanes lowest = snrq_int_lanes_all(INT32_MAX);
+    for (int q = 0; q < shape.slots; q++) lowest = snrq_int_lanes_min(lowest, cost[q]);
+    snrq_lanes_store(least, (snrq_lanes)lowest);
+    for (int q = 0; q < shape.slots; q++)
+        costs[q] = s->scratch->costs[q] -
+                   snrq_lanes_spread(least + snrq_beam_row(shape, q, 0), shape.rows);
+    for (int r = 0; r < LANES; r++) base[r] += (double)least[r];
 }
 
 /* Adds the strip to the history. What is far when the next strip begins is brought in once for a
@@ -256,13 +283,14 @@ SNRQ_INLINE snrq_status search_strip(snrq_beam_shape shape, const strip *s)
     for (int64_t c = s->end - 1; c >= s->begin; c--) {
         snrq_beam_column now = load_column(s, c);
         const float *u = snrq_panel_strip(s->panel, s->panel->u, s->begin, c);
-        for (int group = 0; group < LANES / shape.rows; group += 2)
-            snrq_beam_decide(shape, &now, group, u, x->costs, x->y, x->level, x->from);
+        snrq_beam_decide(shape, &now, u, x->costs, x->y, x->level, x->from);
     }
     store_costs(shape, s);
     trace_back(shape, s);
     SNRQ_TRY(push_layer(shape, s));
-    for (int q = 0; q < shape.slots; q++) store_nodes(shape, s, q);
+    strip_grid grid;
+    load_grid(s, &grid);
+    for (int q = 0; q < shape.slots; q++) store_nodes(shape, s, &grid, q);
     return SNRQ_OK;
 }
 
@@ -277,6 +305,7 @@ SEARCH_STRIP_OF(2)
 SEARCH_STRIP_OF(4)
 SEARCH_STRIP_OF(8)
 SEARCH_STRIP_OF(16)
+SEARCH_STRIP_OF(32)
 
 static snrq_status search_rows(const strip *s)
 {
@@ -289,6 +318,8 @@ static snrq_status search_rows(const strip *s)
         return search_strip_of_8(s);
     case 16:
         return search_strip_of_16(s);
+    case 32:
+        return search_strip_of_32(s);
     default:
         return search_strip(snrq_beam_shape_of(s->beams->width, s->beams->slots), s);
     }
@@ -315,7 +346,8 @@ void snrq_beams_finish(const snrq_beams *b, snrq_rows *rows)
         int best = 0;
         for (int k = 1; k < b->width; k++)
             if (*cost_of(b, r, k) < *cost_of(b, r, best)) best = k;
-        rows->costs[r] = (b->base[r] + (double)*cost_of(b, r, best)) / b->per_unit[r];
+        double units = b->base[r] + (double)*cost_of(b, r, best), scale = (double)b->per_scale[r];
+        rows->costs[r] = units * b->d2 / (scale * scale);
         int32_t node = snrq_beam_history_newest(h) + (int32_t)(r % LANES) * b->width + best;
         for (int64_t begin = 0; node != 0; node = h->parents[node], begin += STRIP) {
             int64_t width = rows->columns - begin < STRIP ? rows->columns - begin : STRIP;

@@ -1,20 +1,19 @@
 /* Internal to the search: the beams of all rows of a rank, carried from panel to panel. See
  * search.h for the symbols, search_tile.h for the pieces.
  *
- * The K beams of a row sit in K slots, in no order. A step extends each beam to its nearest grid
- * value in its own slot; then, as long as some beam's next nearest value is cheaper than the most
- * expensive extension, it takes that one's slot. Seldom more than one slot changes hands.
+ * The K beams of a row sit in K slots, in no order. A column extends each beam by the two levels
+ * next to its value, seldom by more, and fills the slots with the K cheapest extensions.
  *
  * Slots are lanes. With P slots per row (K rounded up to a power of 2), a vector holds all slots of
  * R = SNRQ_LANES / P rows, lane = slot * R + row; for P > SNRQ_LANES a row has V = P / SNRQ_LANES
- * vectors. So the most expensive slot is found, and slots change hands, within vectors: SNRQ_LANES
- * rows are always P vectors.
+ * vectors, slot = lane * V + vector. So beams change slots within a row's vectors: SNRQ_LANES rows
+ * are always P vectors. To be sorted, costs are turned: slots become vectors, rows lanes.
  *
  * The value to round is the sum of three parts: the settled columns, by the products of
  * search_tile.h; the recent ones up to the last strip, along the tree of beam_history.h; and the
  * columns of the strip itself, kept per slot. Costs are fp32 relative to the row's cheapest beam,
- * in units of the row, and are moved to an fp64 sum after every strip. To find the most expensive
- * and the cheapest, their last few bits make room for the slot's number.
+ * in units of the row, and are moved to an fp64 sum after every strip. To be sorted, their last few
+ * bits make room for the lane's number.
  */
 #ifndef SNRQ_BEAM_H
 #define SNRQ_BEAM_H
@@ -28,7 +27,8 @@ typedef struct snrq_beams {
     snrq_lanes *costs; /* [rows / SNRQ_LANES][P] above base; infinite: no beam */
     void *costs_memory;
     double *base;                 /* [rows] in units */
-    double *per_unit;             /* [rows] one over the unit */
+    float *per_scale;             /* [rows] one over the largest scale */
+    double d2;                    /* weight of the first column; unit: d2 times scale squared */
     snrq_beam_history *histories; /* [rows / SNRQ_LANES] */
 } snrq_beams;
 

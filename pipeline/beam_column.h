@@ -1,10 +1,10 @@
 /* Internal to the beams: one column for the slots of SNRQ_LANES rows; see beam.h for P, R and V.
  *
  * An extension is a level (a grid value over the scale: code - zero) that a beam takes; the value
- * to round is in the same steps. In rounds, the next nearest levels of all beams compete with the K
- * cheapest extensions so far: of two sorted lists, one the other way round, the cheaper ones of
- * each pair are the K cheapest of both. The first round, nearest against second nearest levels, is
- * seldom followed by another.
+ * to round is in the same steps. Nearly always the K cheapest extensions of a row are among those
+ * by the two levels next to the value, which makes 2 K of them: they are found by sorting, with
+ * rows as lanes and slots as vectors, without a branch. Where a third level may compete, the rows
+ * of a vector are done again, one extension after the other.
  */
 #ifndef SNRQ_BEAM_COLUMN_H
 #define SNRQ_BEAM_COLUMN_H
@@ -23,204 +23,230 @@ typedef struct snrq_beam_column {
     float target[SNRQ_LANES];
 } snrq_beam_column;
 
-/* The beams of R rows: V vectors each. */
+/* What the beams of the rows can become: costs and levels of their extensions; [P] each. */
 typedef struct snrq_extensions {
-    snrq_lanes value[SNRQ_MAX_VECTORS]; /* to round, in steps, of a beam as it was before */
-    snrq_lanes cost[SNRQ_MAX_VECTORS];
-    snrq_lanes next[SNRQ_MAX_VECTORS], next_level[SNRQ_MAX_VECTORS]; /* the level that competes */
-    snrq_lanes low[SNRQ_MAX_VECTORS], high[SNRQ_MAX_VECTORS];        /* the levels looked at */
-    snrq_lanes kept[SNRQ_MAX_VECTORS],
-        kept_level[SNRQ_MAX_VECTORS];      /* the cheapest so far: costs */
-    snrq_int_lanes from[SNRQ_MAX_VECTORS]; /* and the lanes of the beams they extend */
-    snrq_lanes weight, lowest, highest;
+    snrq_lanes cost_below[SNRQ_MAX_BEAM], below[SNRQ_MAX_BEAM]; /* the level below the value */
+    snrq_lanes cost_above[SNRQ_MAX_BEAM], above[SNRQ_MAX_BEAM];
+    snrq_lanes third[SNRQ_MAX_BEAM];                      /* what any other level costs at least */
+    snrq_lanes kept[SNRQ_MAX_BEAM], level[SNRQ_MAX_BEAM]; /* the K cheapest */
+    snrq_int_lanes from[SNRQ_MAX_BEAM];                   /* and lanes of the beams they extend */
 } snrq_extensions;
 
-SNRQ_INLINE snrq_lanes snrq_extension_cost(const snrq_extensions *e, int v, snrq_lanes miss)
+/* Of the rows of vector i. */
+SNRQ_INLINE snrq_lanes snrq_of_rows(snrq_beam_shape s, const float *rows, int i)
 {
-    return snrq_lanes_madd(e->weight * miss, miss, e->cost[v]);
+    return snrq_lanes_spread(rows + i / s.vectors * s.rows, s.rows);
 }
 
-/* Every beam keeps the nearest level; the one on the other side of the value is next. */
-SNRQ_INLINE void snrq_extend(snrq_beam_shape s, snrq_extensions *e)
+SNRQ_INLINE snrq_lanes snrq_extension_cost(snrq_lanes weight, snrq_lanes cost, snrq_lanes miss)
 {
+    return snrq_lanes_madd(weight * miss, miss, cost);
+}
+
+/* Extends vector i of the beams. cost, y: of these beams. */
+SNRQ_INLINE void snrq_extend(snrq_beam_shape s, const snrq_beam_column *column, int i,
+                             snrq_lanes cost, snrq_lanes y, snrq_extensions *e)
+{
+    snrq_lanes weight = snrq_of_rows(s, column->weight, i);
+    snrq_lanes lowest = snrq_of_rows(s, column->lowest, i);
+    snrq_lanes value = y * snrq_of_rows(s, column->steps, i), below = snrq_lanes_floor(value);
+    below = snrq_lanes_max(snrq_lanes_min(below, lowest + (column->top - 1.0f)), lowest);
+    snrq_lanes miss_below = value - below, miss_above = miss_below - 1.0f;
+    snrq_lanes nearest =
+        snrq_lanes_min(snrq_lanes_magnitude(miss_below), snrq_lanes_magnitude(miss_above));
+    e->cost_below[i] = snrq_extension_cost(weight, cost, miss_below);
+    e->cost_above[i] = snrq_extension_cost(weight, cost, miss_above);
+    e->third[i] = snrq_extension_cost(weight, cost, nearest + 1.0f);
+    e->below[i] = below;
+    e->above[i] = below + 1.0f;
+}
+
+/* The bits of a key that are no cost. */
+SNRQ_INLINE int snrq_key_bits(snrq_beam_shape s)
+{
+    return 2 * snrq_beam_last(s) + 1;
+}
+
+/* Costs (not negative) with the number of their lane as last bits, and before them one that says
+ * which list they are of: whole numbers that are ordered as the costs are. */
+SNRQ_INLINE snrq_int_lanes snrq_extension_key(snrq_beam_shape s, int v, int list, snrq_lanes cost)
+{
+    snrq_int_lanes number = snrq_beam_lane_numbers(v) + list * (snrq_beam_last(s) + 1);
+    snrq_int_lanes key = ((snrq_int_lanes)cost & ~snrq_key_bits(s)) | number;
+    if (s.width < s.slots) key |= snrq_beam_beyond(s, v) & INT32_MAX; /* come last */
+    return key;
+}
+
+/* Of each row the keys of the K cheapest extensions by the levels next to the value, in any order:
+ * of two sorted lists, one the other way round, the cheaper ones of each pair are the K cheapest of
+ * both. worst: the highest of them, by row. */
+SNRQ_INLINE void snrq_find_cheapest(snrq_beam_shape s, const snrq_extensions *e,
+                                    snrq_int_lanes *key, float worst[SNRQ_LANES])
+{
+    snrq_int_lanes above[SNRQ_MAX_BEAM];
+    for (int i = 0; i < s.slots; i++) {
+        key[i] = snrq_extension_key(s, i % s.vectors, 0, e->cost_below[i]);
+        above[i] = snrq_extension_key(s, i % s.vectors, 1, e->cost_above[i]);
+    }
+    snrq_beam_transpose(s, key);
+    snrq_beam_transpose(s, above);
+    snrq_beam_sort(s.slots, key);
+    snrq_beam_sort(s.slots, above);
+    snrq_int_lanes most = {0};
+    for (int k = 0; k < s.width; k++) {
+        key[k] = snrq_int_lanes_min(key[k], above[s.width - 1 - k]);
+        most = snrq_int_lanes_max(most, key[k]);
+    }
+    memcpy(worst, &most, sizeof most);
+    snrq_beam_transpose(s, key);
+}
+
+/* Keeps the extensions of these keys: those of vectors i to i + V. */
+SNRQ_INLINE void snrq_keep(snrq_beam_shape s, const snrq_int_lanes *key, int i, snrq_extensions *e)
+{
+    snrq_lanes cost[2 * SNRQ_MAX_VECTORS], level[2 * SNRQ_MAX_VECTORS];
     for (int v = 0; v < s.vectors; v++) {
-        snrq_lanes below = snrq_lanes_floor(e->value[v]);
-        below = snrq_lanes_max(snrq_lanes_min(below, e->highest - 1.0f), e->lowest);
-        snrq_lanes above = below + 1.0f, miss = e->value[v] - below;
-        snrq_lanes cost_below = snrq_extension_cost(e, v, miss);
-        snrq_lanes cost_above = snrq_extension_cost(e, v, miss - 1.0f);
-        snrq_mask up = snrq_lanes_less(cost_above, cost_below);
-        e->kept[v] = snrq_lanes_min(cost_below, cost_above);
-        e->next[v] = snrq_lanes_max(cost_below, cost_above);
-        e->kept_level[v] = snrq_lanes_select(up, above, below);
-        e->next_level[v] = snrq_lanes_select(up, below, above);
-        e->low[v] = below;
-        e->high[v] = above;
-        e->from[v] = snrq_beam_lane_numbers(v);
+        cost[v] = e->cost_below[i + v];
+        cost[s.vectors + v] = e->cost_above[i + v];
+        level[v] = e->below[i + v];
+        level[s.vectors + v] = e->above[i + v];
+    }
+    for (int v = 0; v < s.vectors; v++) {
+        snrq_int_lanes number = key[i + v] & snrq_key_bits(s);
+        e->kept[i + v] = snrq_beam_pick(2 * s.vectors, cost, number);
+        e->level[i + v] = snrq_beam_pick(2 * s.vectors, level, number);
+        e->from[i + v] = number & snrq_beam_last(s);
+        if (s.width < s.slots)
+            e->kept[i + v] =
+                snrq_lanes_select(snrq_int_lanes_equal(snrq_beam_beyond(s, v), (snrq_int_lanes){0}),
+                                  e->kept[i + v], snrq_lanes_all(INFINITY));
     }
 }
 
-/* The next level of every beam: the nearer one of those beyond what was looked at. */
-SNRQ_INLINE void snrq_find_next(snrq_beam_shape s, snrq_extensions *e)
+/* Beams whose other levels compete: the cheapest extension of each that is not kept (next), and the
+ * levels below and above all that were looked at. */
+typedef struct snrq_contenders {
+    snrq_lanes value, cost, below, above, next, next_level;
+} snrq_contenders;
+
+/* Which beams go on to their next level: the nearer one of those below and above. */
+SNRQ_INLINE void snrq_find_next(snrq_lanes weight, snrq_lanes lowest, snrq_lanes highest,
+                                snrq_mask which, snrq_contenders *x)
 {
     const snrq_lanes none = snrq_lanes_all(INFINITY);
-    for (int v = 0; v < s.vectors; v++) {
-        snrq_lanes low = e->low[v] - 1.0f, high = e->high[v] + 1.0f;
-        snrq_lanes below = snrq_extension_cost(e, v, e->value[v] - low);
-        snrq_lanes above = snrq_extension_cost(e, v, e->value[v] - high);
-        below = snrq_lanes_select(snrq_lanes_less(low, e->lowest), none, below);
-        above = snrq_lanes_select(snrq_lanes_less(e->highest, high), none, above);
-        snrq_mask up = snrq_lanes_less(above, below);
-        e->next[v] = snrq_lanes_min(below, above);
-        e->next_level[v] = snrq_lanes_select(up, high, low);
-        e->low[v] = snrq_lanes_select(up, e->low[v], low);
-        e->high[v] = snrq_lanes_select(up, high, e->high[v]);
-    }
+    snrq_lanes cost_below = snrq_extension_cost(weight, x->cost, x->value - x->below);
+    snrq_lanes cost_above = snrq_extension_cost(weight, x->cost, x->value - x->above);
+    cost_below = snrq_lanes_select(snrq_lanes_less(x->below, lowest), none, cost_below);
+    cost_above = snrq_lanes_select(snrq_lanes_less(highest, x->above), none, cost_above);
+    snrq_mask up = snrq_lanes_less(cost_above, cost_below);
+    snrq_lanes level = snrq_lanes_select(up, x->above, x->below);
+    x->next = snrq_lanes_select(which, snrq_lanes_min(cost_below, cost_above), x->next);
+    x->next_level = snrq_lanes_select(which, level, x->next_level);
+    x->below = snrq_lanes_select(which & ~up, level - 1.0f, x->below);
+    x->above = snrq_lanes_select(which & up, level + 1.0f, x->above);
 }
 
-/* Costs (not negative) with the number of their lane as last bits: whole numbers that are ordered
- * as the costs are. Slots beyond the width come last. */
-SNRQ_INLINE void snrq_extension_keys(snrq_beam_shape s, const snrq_lanes *cost, snrq_int_lanes *key)
+/* Of vectors i to i + V: the cheapest extension that is not kept takes the slot of the most
+ * expensive one that is, if it is cheaper. Returns whether that was so in some row. */
+SNRQ_INLINE bool snrq_replace_worst(snrq_beam_shape s, const snrq_beam_column *column, int i,
+                                    snrq_contenders *x, snrq_extensions *e)
 {
+    const int last = snrq_beam_last(s);
+    const snrq_lanes weight = snrq_of_rows(s, column->weight, i);
+    const snrq_lanes lowest = snrq_of_rows(s, column->lowest, i), highest = lowest + column->top;
+    snrq_int_lanes kept[SNRQ_MAX_VECTORS], next[SNRQ_MAX_VECTORS];
+    snrq_lanes costs[SNRQ_MAX_VECTORS], levels[SNRQ_MAX_VECTORS];
     for (int v = 0; v < s.vectors; v++) {
-        snrq_int_lanes lane = snrq_beam_lane_numbers(v);
-        key[v] = ((snrq_int_lanes)cost[v] & ~snrq_beam_last(s)) | lane;
-        if (s.width < s.slots) key[v] |= snrq_beam_beyond(s, lane) & INT32_MAX;
+        kept[v] = snrq_extension_key(s, v, 0, e->kept[i + v]) & ~snrq_beam_beyond(s, v);
+        next[v] = -snrq_extension_key(s, v, 0, x[v].next);
+        costs[v] = x[v].next;
+        levels[v] = x[v].next_level;
     }
+    snrq_int_lanes worst = snrq_beam_highest(s, kept), best = -snrq_beam_highest(s, next);
+    snrq_mask changes = snrq_int_lanes_less(best | last, worst & ~last);
+    snrq_lanes cost = snrq_beam_pick(s.vectors, costs, best & last);
+    snrq_lanes level = snrq_beam_pick(s.vectors, levels, best & last);
+    for (int v = 0; v < s.vectors; v++) {
+        snrq_int_lanes number = snrq_beam_lane_numbers(v);
+        snrq_mask slot = changes & snrq_int_lanes_equal(number, worst & last);
+        snrq_mask taken = changes & snrq_int_lanes_equal(number, best & last);
+        e->kept[i + v] = snrq_lanes_select(slot, cost, e->kept[i + v]);
+        e->level[i + v] = snrq_lanes_select(slot, level, e->level[i + v]);
+        e->from[i + v] = snrq_int_lanes_select(slot, best & last, e->from[i + v]);
+        snrq_find_next(weight, lowest, highest, taken, &x[v]);
+    }
+    return snrq_mask_any(changes);
 }
 
-/* Keeps the K cheapest of what is kept and what is next. Returns the key of the most expensive one.
- * first: every lane still keeps its own beam. */
-SNRQ_INLINE snrq_int_lanes snrq_keep_cheapest(snrq_beam_shape s, bool first, snrq_extensions *e)
+/* Keeps the K cheapest of all extensions of vectors i to i + V. costs [P], y [P] of the column. */
+SNRQ_INLINE void snrq_keep_any(snrq_beam_shape s, const snrq_beam_column *column, int i,
+                               const snrq_lanes *costs, const snrq_lanes *y, snrq_extensions *e)
 {
-    int last = snrq_beam_last(s);
-    snrq_int_lanes kept[SNRQ_MAX_VECTORS], next[SNRQ_MAX_VECTORS], worst[SNRQ_MAX_VECTORS];
-    snrq_lanes cost[SNRQ_MAX_VECTORS], level[SNRQ_MAX_VECTORS];
-    snrq_int_lanes from[SNRQ_MAX_VECTORS];
-    snrq_extension_keys(s, e->kept, kept);
-    snrq_extension_keys(s, e->next, next);
-    snrq_beam_sort(s, false, kept);
-    snrq_beam_sort(s, true, next);
-    if (s.width < s.slots) { /* those beyond the width came first */
-        for (int v = 0; v < s.vectors; v++)
-            from[v] = (snrq_beam_lane_numbers(v) + (s.slots - s.width) * s.rows) & last;
-        for (int v = 0; v < s.vectors; v++) worst[v] = snrq_beam_pick_int(s, next, from[v]);
-        for (int v = 0; v < s.vectors; v++) next[v] = worst[v];
+    snrq_contenders x[SNRQ_MAX_VECTORS];
+    for (int v = 0, j = i; v < s.vectors; v++, j++) {
+        snrq_mask up = snrq_lanes_less(e->cost_above[j], e->cost_below[j]);
+        e->kept[j] = snrq_lanes_min(e->cost_below[j], e->cost_above[j]);
+        e->level[j] = snrq_lanes_select(up, e->above[j], e->below[j]);
+        e->from[j] = snrq_beam_lane_numbers(v);
+        x[v] = (snrq_contenders){.value = y[j] * snrq_of_rows(s, column->steps, i),
+                                 .cost = costs[j],
+                                 .below = e->below[j] - 1.0f,
+                                 .above = e->above[j] + 1.0f,
+                                 .next = snrq_lanes_max(e->cost_below[j], e->cost_above[j]),
+                                 .next_level = snrq_lanes_select(up, e->below[j], e->above[j])};
     }
-    for (int v = 0; v < s.vectors; v++) {
-        snrq_mask changes = snrq_int_lanes_less(next[v], kept[v]);
-        snrq_int_lanes key = snrq_int_lanes_min(next[v], kept[v]), lane = key & last;
-        cost[v] = snrq_lanes_select(changes, snrq_beam_pick(s, e->next, lane),
-                                    snrq_beam_pick(s, e->kept, lane));
-        level[v] = snrq_lanes_select(changes, snrq_beam_pick(s, e->next_level, lane),
-                                     snrq_beam_pick(s, e->kept_level, lane));
-        from[v] = lane;
-        if (!first)
-            from[v] = snrq_int_lanes_select(changes, lane, snrq_beam_pick_int(s, e->from, lane));
-        worst[v] = key;
-        if (s.width < s.slots) {
-            snrq_int_lanes beyond = snrq_beam_beyond(s, snrq_beam_lane_numbers(v));
-            worst[v] &= ~beyond;
-            cost[v] = snrq_lanes_select(snrq_int_lanes_equal(beyond, (snrq_int_lanes){0}), cost[v],
-                                        snrq_lanes_all(INFINITY));
-        }
-    }
-    for (int v = 0; v < s.vectors; v++) {
-        e->kept[v] = cost[v];
-        e->kept_level[v] = level[v];
-        e->from[v] = from[v];
-    }
-    return snrq_beam_highest(s, worst);
-}
-
-/* bound: what a third level costs at least. It is a step behind the nearest. */
-SNRQ_INLINE void snrq_bound_third(snrq_beam_shape s, const snrq_extensions *e, snrq_lanes *bound)
-{
-    for (int v = 0; v < s.vectors; v++) {
-        snrq_lanes miss = e->value[v] - e->kept_level[v];
-        bound[v] = snrq_extension_cost(e, v, snrq_lanes_max(miss, -miss) + 1.0f);
-    }
-}
-
-/* Keeps the K cheapest of all extensions, when those of the nearest two levels are known: worst is
- * what snrq_keep_cheapest returned for them, bound the costs of the third nearest at least. */
-SNRQ_INLINE void snrq_keep_more(snrq_beam_shape s, snrq_lanes *bound, snrq_int_lanes worst,
-                                snrq_extensions *e)
-{
-    for (;;) {
-        bool more = false;
-        for (int v = 0; v < s.vectors; v++)
-            more |= snrq_mask_any(
-                snrq_int_lanes_less((snrq_int_lanes)bound[v], worst & ~snrq_beam_last(s)));
-        if (__builtin_expect(!more, 1)) return;
-        snrq_find_next(s, e);
-        for (int v = 0; v < s.vectors; v++) bound[v] = e->next[v];
-        worst = snrq_keep_cheapest(s, false, e);
-    }
-}
-
-/* What some rows round in a column. */
-SNRQ_INLINE void snrq_start_extensions(snrq_beam_shape s, const snrq_beam_column *column, int group,
-                                       const snrq_lanes *costs, const snrq_lanes *y,
-                                       snrq_extensions *e)
-{
-    int row = group * s.rows, first = group * s.vectors;
-    snrq_lanes steps = snrq_lanes_spread(column->steps + row, s.rows);
-    e->weight = snrq_lanes_spread(column->weight + row, s.rows);
-    e->lowest = snrq_lanes_spread(column->lowest + row, s.rows);
-    e->highest = e->lowest + column->top;
-    for (int v = 0; v < s.vectors; v++) {
-        e->value[v] = y[column->at * s.slots + first + v] * steps;
-        e->cost[v] = costs[first + v];
+    while (snrq_replace_worst(s, column, i, x, e)) {
     }
 }
 
 /* Makes the extensions that are kept the beams: y of the strip's columns to come goes with them,
  * and takes what this column feeds back. */
-SNRQ_INLINE void snrq_take_extensions(snrq_beam_shape s, const snrq_beam_column *column, int group,
+SNRQ_INLINE void snrq_take_extensions(snrq_beam_shape s, const snrq_beam_column *column,
                                       const float *u, const snrq_extensions *e, snrq_lanes *costs,
                                       snrq_lanes *y, snrq_lanes *level, snrq_int_lanes *from)
 {
-    int row = group * s.rows, first = group * s.vectors, now = column->at * s.slots + first;
-    snrq_lanes scale = snrq_lanes_spread(column->scale + row, s.rows);
-    snrq_lanes target = snrq_lanes_spread(column->target + row, s.rows);
-    for (int v = 0; v < s.vectors; v++) {
-        costs[first + v] = e->kept[v];
-        level[now + v] = e->kept_level[v];
-        from[now + v] = e->from[v];
+    snrq_lanes error[SNRQ_MAX_BEAM], before[SNRQ_MAX_VECTORS];
+    for (int i = 0; i < s.slots; i++) {
+        costs[i] = e->kept[i];
+        level[column->at * s.slots + i] = e->level[i];
+        from[column->at * s.slots + i] = e->from[i];
+        error[i] =
+            snrq_of_rows(s, column->target, i) - snrq_of_rows(s, column->scale, i) * e->level[i];
     }
-    for (int i = 0; i < column->at; i++) {
-        snrq_lanes before[SNRQ_MAX_VECTORS];
-        for (int v = 0; v < s.vectors; v++) before[v] = y[i * s.slots + first + v];
-        for (int v = 0; v < s.vectors; v++) {
-            snrq_lanes error = target - scale * e->kept_level[v];
-            y[i * s.slots + first + v] =
-                snrq_lanes_madd(error, snrq_lanes_all(u[i]), snrq_beam_pick(s, before, e->from[v]));
+    for (int c = 0; c < column->at; c++) {
+        snrq_lanes factor = snrq_lanes_all(u[c]);
+        for (int i = 0; i < s.slots; i += s.vectors) {
+            for (int v = 0; v < s.vectors; v++) before[v] = y[c * s.slots + i + v];
+            for (int v = 0; v < s.vectors; v++)
+                y[c * s.slots + i + v] = snrq_lanes_madd(
+                    error[i + v], factor, snrq_beam_pick(s.vectors, before, e->from[i + v]));
         }
     }
 }
 
-/* Decides a column for the rows of groups `group` and the next one, side by side: one alone is a
- * chain of instructions that wait for each other. costs [P]; y, level, from [SNRQ_STRIP][P]; u
- * [SNRQ_STRIP]. */
-SNRQ_INLINE void snrq_beam_decide(snrq_beam_shape s, const snrq_beam_column *column, int group,
-                                  const float *u, snrq_lanes *costs, snrq_lanes *y,
-                                  snrq_lanes *level, snrq_int_lanes *from)
+/* Decides a column for all rows. costs [P]; y, level, from [SNRQ_STRIP][P]; u [SNRQ_STRIP]. */
+SNRQ_INLINE void snrq_beam_decide(snrq_beam_shape s, const snrq_beam_column *column, const float *u,
+                                  snrq_lanes *costs, snrq_lanes *y, snrq_lanes *level,
+                                  snrq_int_lanes *from)
 {
-    snrq_extensions one, other;
-    snrq_lanes one_bound[SNRQ_MAX_VECTORS], other_bound[SNRQ_MAX_VECTORS];
-    snrq_start_extensions(s, column, group, costs, y, &one);
-    snrq_start_extensions(s, column, group + 1, costs, y, &other);
-    snrq_extend(s, &one);
-    snrq_extend(s, &other);
-    snrq_bound_third(s, &one, one_bound);
-    snrq_bound_third(s, &other, other_bound);
-    snrq_int_lanes one_worst = snrq_keep_cheapest(s, true, &one);
-    snrq_int_lanes other_worst = snrq_keep_cheapest(s, true, &other);
-    snrq_keep_more(s, one_bound, one_worst, &one);
-    snrq_keep_more(s, other_bound, other_worst, &other);
-    snrq_take_extensions(s, column, group, u, &one, costs, y, level, from);
-    snrq_take_extensions(s, column, group + 1, u, &other, costs, y, level, from);
+    const snrq_lanes *now = y + column->at * s.slots;
+    snrq_extensions e;
+    snrq_int_lanes key[SNRQ_MAX_BEAM];
+    snrq_mask more[SNRQ_MAX_BEAM], any = {0}; /* beams with a third level that may compete */
+    float worst[SNRQ_LANES];
+    for (int i = 0; i < s.slots; i++) snrq_extend(s, column, i, costs[i], now[i], &e);
+    snrq_find_cheapest(s, &e, key, worst);
+    for (int i = 0; i < s.slots; i++) {
+        snrq_int_lanes most = (snrq_int_lanes)snrq_of_rows(s, worst, i) & ~snrq_key_bits(s);
+        more[i] = snrq_int_lanes_less((snrq_int_lanes)e.third[i], most);
+        any |= more[i];
+    }
+    for (int i = 0; i < s.slots; i += s.vectors) snrq_keep(s, key, i, &e);
+    if (__builtin_expect(snrq_mask_any(any), 0))
+        for (int i = 0; i < s.slots; i++)
+            if (snrq_mask_any(more[i]))
+                snrq_keep_any(s, column, i / s.vectors * s.vectors, costs, now, &e);
+    snrq_take_extensions(s, column, u, &e, costs, y, level, from);
 }
 
 #endif

@@ -10,7 +10,7 @@ enum { STRIP = SNRQ_STRIP, LANES = SNRQ_LANES };
 static snrq_status grow_nodes(snrq_beam_history *h, int32_t capacity)
 {
     size_t count = (size_t)capacity, line = sizeof *h->errors;
-    size_t bytes = sizeof *h->errors + sizeof *h->codes + 2 * sizeof *h->parents + 2;
+    size_t bytes = sizeof *h->errors + sizeof *h->codes + 3 * sizeof *h->parents + 2;
     snrq_beam_history new = *h;
     SNRQ_TRY(snrq_allocate(count * bytes + 2 * line, 1, "beam history", &new.memory));
     new.capacity = capacity;
@@ -18,7 +18,8 @@ static snrq_status grow_nodes(snrq_beam_history *h, int32_t capacity)
     new.codes = (snrq_byte_lanes *)(new.errors + count);
     new.parents = (int32_t *)(new.codes + count);
     new.moved = new.parents + count;
-    new.row = (uint8_t *)(new.moved + count + 1);
+    new.from = new.moved + count + 1;
+    new.row = (uint8_t *)(new.from + count + 1);
     new.kept = new.row + count;
     if (h->memory != NULL) {
         size_t used = (size_t)h->first[h->layers];
@@ -70,6 +71,23 @@ static void mark(snrq_beam_history *h, const uint8_t *restrict parents, int stri
     for (int32_t i = end - 1; i >= first; i--) kept[parent_of[i] & -(int32_t)kept[i]] = 1;
 }
 
+/* Numbers the marked nodes anew, without gaps: number i was from[i] before. */
+static void number(snrq_beam_history *h)
+{
+    const uint8_t *restrict kept = h->kept;
+    int32_t *restrict from = h->from;
+    int32_t to = 1, i = 1;
+    for (int layer = 0; layer < h->layers; layer++) {
+        int32_t end = h->first[layer + 1];
+        h->first[layer] = to;
+        for (; i < end; i++) {
+            from[to] = i;
+            to += kept[i];
+        }
+    }
+    h->first[h->layers] = to;
+}
+
 static void write_settled(const snrq_beam_history *h, int32_t i, int64_t begin,
                           const snrq_settled *out)
 {
@@ -83,49 +101,59 @@ static void write_settled(const snrq_beam_history *h, int32_t i, int64_t begin,
         memcpy(codes, &h->codes[i], (size_t)width);
 }
 
-/* Takes the marks of the nodes that settle, which are the only ones of their row in a layer and all
- * before it, and writes them. */
+/* The nodes of a layer that settle, if it `may` now: the only ones of rows that have nothing older.
+ * open: bit per row, something older is left. Returns how many; no branch to guess. */
+static int find_settled(const snrq_beam_history *h, int layer, bool may, uint32_t *open,
+                        int32_t settled[LANES + 1])
+{
+    int count = 0, row = LANES;
+    for (int32_t i = h->first[layer], end = h->first[layer + 1]; i < end; i++) {
+        int before = row, next = i + 1 < end ? h->row[h->from[i + 1]] : LANES;
+        row = h->row[h->from[i]];
+        uint32_t settles = may & (row != before) & (row != next) & ~(*open >> row);
+        *open |= (settles ^ 1) << row;
+        settled[count] = h->from[i];
+        count += (int)settles;
+    }
+    return count;
+}
+
+/* Takes the marks of the nodes that settle, and writes them. */
 static void settle(snrq_beam_history *h, const snrq_settled *out)
 {
-    uint32_t open = 0; /* bit per row: something older is left */
+    int32_t settled[LANES + 1];
+    uint32_t open = 0;
     for (int layer = 0; layer < h->layers && open != (1u << LANES) - 1; layer++) {
         int64_t begin = out->decided + (int64_t)(h->layers - 1 - layer) * STRIP;
-        uint32_t once = 0, twice = 0;
-        for (int32_t i = h->first[layer]; i < h->first[layer + 1]; i++) {
-            uint32_t row = (uint32_t)h->kept[i] << h->row[i];
-            twice |= once & row;
-            once |= row;
-        }
-        uint32_t settles = begin < out->limit ? once & ~twice & ~open : 0;
-        open |= once & ~settles;
-        for (int32_t i = h->first[layer]; settles != 0 && i < h->first[layer + 1]; i++) {
-            if (((uint32_t)h->kept[i] << h->row[i] & settles) == 0) continue;
-            write_settled(h, i, begin, out);
-            h->kept[i] = 0;
+        int count = find_settled(h, layer, begin < out->limit, &open, settled);
+        for (int i = 0; i < count; i++) {
+            write_settled(h, settled[i], begin, out);
+            h->kept[settled[i]] = 0;
         }
     }
 }
 
-/* Closes the gaps. What was dropped is moved as well, to where the next one kept then goes: no
- * branch to guess. */
+/* Moves what is left to its place. */
 static void compact(snrq_beam_history *h)
 {
     snrq_lanes *errors = h->errors;
     snrq_byte_lanes *codes = h->codes;
     int32_t *restrict parents = h->parents, *restrict moved = h->moved;
     uint8_t *restrict row = h->row;
+    const int32_t *restrict from = h->from;
     const uint8_t *restrict kept = h->kept;
-    int32_t to = 1, from = 1;
+    int32_t to = 1, i = 1;
     for (int layer = 0; layer < h->layers; layer++) {
         int32_t end = h->first[layer + 1];
         h->first[layer] = to;
-        for (; from < end; from++) {
-            moved[from] = to & -(int32_t)kept[from];
-            errors[to] = errors[from];
-            codes[to] = codes[from];
-            parents[to] = moved[parents[from]];
-            row[to] = row[from];
-            to += kept[from];
+        for (; i < end; i++) {
+            int32_t f = from[i];
+            moved[f] = to & -(int32_t)kept[f];
+            errors[to] = errors[f];
+            codes[to] = codes[f];
+            parents[to] = moved[parents[f]];
+            row[to] = row[f];
+            to += kept[f];
         }
     }
     h->first[h->layers] = to;
@@ -145,19 +173,20 @@ snrq_status snrq_beam_history_push(snrq_beam_history *h, const uint8_t *parents,
     h->untidy = h->layers > 0 && !h->untidy;
     if (tidy) {
         mark(h, parents, stride);
+        number(h);
         settle(h, settled);
         compact(h);
     }
     for (int64_t c = 0; c < STRIP; c++)
         __builtin_prefetch(settled->errors + (settled->decided - STRIP + c) * LANES, 1);
     int32_t begin = h->first[h->layers];
-    for (int r = 0; r < LANES; r++)
-        for (int k = 0; k < h->width; k++) {
-            int32_t i = begin + r * h->width + k;
-            int32_t parent = before + r * h->width + parents[r * stride + k];
-            h->row[i] = (uint8_t)r;
-            h->parents[i] = tidy ? h->moved[parent] : before > 0 ? parent : 0;
-        }
+    for (int r = 0; r < LANES; r++) {
+        int32_t *restrict parent = h->parents + begin + r * h->width;
+        memset(h->row + begin + r * h->width, r, (size_t)h->width);
+        for (int k = 0; k < h->width; k++)
+            parent[k] = before > 0 ? before + r * h->width + parents[r * stride + k] : 0;
+        for (int k = 0; tidy && k < h->width; k++) parent[k] = h->moved[parent[k]];
+    }
     h->first[++h->layers] = begin + count;
     return SNRQ_OK;
 }

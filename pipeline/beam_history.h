@@ -25,7 +25,7 @@ typedef struct snrq_beam_history {
     snrq_lanes *errors; /* R - Q of the strip's columns; 0 beyond the last column */
     snrq_byte_lanes *codes; /* of the same columns */
     int32_t *parents;       /* node, 0: none left */
-    int32_t *moved;         /* scratch [capacity + 1] */
+    int32_t *moved, *from;  /* scratch [capacity + 1] */
     uint8_t *row;
     uint8_t *kept; /* scratch */
 } snrq_beam_history;
