@@ -38,17 +38,19 @@ class Slurm(helpers.Test):
         # Slurm looks at time limits every half minute. This job waits for its own beside the others: it is held.
         cls.long = os.path.join(cls.common, "long")
         cls.long_job = cls.submit(cls.long, ["--time=1", "--signal=B:USR1@55", "--ntasks-per-node=1"], OPTIONS)
-        limit = time.monotonic() + 30
-        while not any("block" in record for record in helpers.manifest(cls.long)) and time.monotonic() < limit:
-            time.sleep(0.02)
-        rank = cls.hold(cls.long)
+        rank = cls.hold_after_block(cls.long)
         cls.release = threading.Thread(target=cls.hold_until_asked, args=[rank], daemon=True)
         cls.release.start()
         cls.expected = helpers.weights(helpers.quantize(os.path.join(cls.common, "undisturbed"), *OPTIONS, ranks=1))
 
     @staticmethod
-    def hold(out):
-        """Stops rank 0 where it is, until somebody sends SIGCONT, and returns its process."""
+    def hold_after_block(out):
+        """Stops rank 0, as soon as it has finished a block, until somebody sends SIGCONT, and returns its process."""
+        limit = time.monotonic() + 60
+        while not any("block" in record for record in helpers.manifest(out)):
+            if time.monotonic() > limit:
+                raise AssertionError("no block of %s in a minute" % out)
+            time.sleep(0.02)
         with open(os.path.join(out, "snrq.lock")) as f:
             rank = json.load(f)["pid"]
         os.kill(rank, signal.SIGSTOP)
@@ -121,8 +123,11 @@ class Slurm(helpers.Test):
         self.wait(job, "did not end", lambda: self.has_ended(job), seconds)
         self.assertEqual(self.state(job), {state}, self.log(out))
 
-    def wait_for_block(self, job, out, blocks=1):
-        self.wait(job, "no block", lambda: sum("block" in record for record in helpers.manifest(out)) >= blocks)
+    def start_and_hold(self, out):
+        """A job that has finished a block and does not get on, until Slurm asks it to end: with SIGCONT, and SIGTERM."""
+        job = self.submit(out, ONE_OF_EACH, OPTIONS, "srun")
+        self.hold_after_block(out)
+        return job
 
     def log(self, out):
         with open(out + ".log") as f:
@@ -138,8 +143,7 @@ class Slurm(helpers.Test):
 
     def test_cancelled(self):
         out = self.path("out")
-        job = self.submit(out, ONE_OF_EACH, OPTIONS, "srun")
-        self.wait_for_block(job, out)
+        job = self.start_and_hold(out)
         self.slurm("scancel", job)
         self.wait_for_end(job, out, "CANCELLED")
         self.assertNotIn("requeued", self.log(out))
@@ -162,13 +166,6 @@ class Slurm(helpers.Test):
             self.assertEqual(there[figure], here[figure])
         self.wait_for_end(wrong, missing, "FAILED")
         self.assertIn("exit code 66", self.log(missing))
-
-    def start_and_hold(self, out):
-        """A job that has finished a block and does not get on, until Slurm asks it to end: with SIGCONT, and SIGTERM."""
-        job = self.submit(out, ONE_OF_EACH, OPTIONS, "srun")
-        self.wait_for_block(job, out)
-        self.hold(out)
-        return job
 
     def check_comes_back(self, job, out):
         # What Slurm says until then may be that the first start has failed.
@@ -196,8 +193,7 @@ class Slurm(helpers.Test):
 
     def test_node_killed(self):
         out = self.path("out")
-        job = self.submit(out, ONE_OF_EACH, OPTIONS, "srun")
-        self.wait_for_block(job, out)
+        job = self.start_and_hold(out)
         self.in_box("kill-node", "box2")
         limit = time.monotonic() + 60
         while self.state(job) != {"PENDING"} and time.monotonic() < limit:
