@@ -193,17 +193,19 @@ static int64_t run_length(int64_t local, int64_t end)
     return (block_end < end ? block_end : end) - local;
 }
 
-/* Unpacks the packed elements of `p` ([column][row], as local storage has them) into the panel. */
+/* Puts the elements of `p` into the panel. from: its columns, `stride` apart. */
 static void unpack(const snrq_matrix *m, const part *p, int64_t begin, int64_t first_row,
-                   const double *packed, double *panel)
+                   const double *from, int64_t stride, double *panel)
 {
+#pragma omp parallel for schedule(static)
     for (int64_t j = p->column_begin; j < p->column_end; j++) {
+        const double *column = from + (j - p->column_begin) * stride;
         double *to =
             panel + (to_global(j, p->column, m->grid->columns) - begin) * (m->rows - first_row);
-        for (int64_t i = p->row_begin, run; i < p->row_end; i += run, packed += run) {
+        for (int64_t i = p->row_begin, run; i < p->row_end; i += run, column += run) {
             run = run_length(i, p->row_end);
-            memcpy(to + to_global(i, p->row, m->grid->rows) - first_row, packed,
-                   (size_t)run * sizeof *packed);
+            memcpy(to + to_global(i, p->row, m->grid->rows) - first_row, column,
+                   (size_t)run * sizeof *column);
         }
     }
 }
@@ -225,23 +227,30 @@ void snrq_matrix_set_panel(snrq_matrix *m, int64_t begin, int64_t width, int64_t
     }
 }
 
+/* Where this process has its own part of a panel, columns local_rows apart. */
+static const double *own_part(const snrq_matrix *m, const part *p)
+{
+    return m->local + p->column_begin * m->local_rows + p->row_begin;
+}
+
 /* Sends one process's part of the panel to everyone. */
 static snrq_status broadcast_part(const snrq_matrix *m, const part *p, double *packed)
 {
     const snrq_context *c = m->grid->context;
     int owner = p->row * m->grid->columns + p->column;
-    int64_t rows = p->row_end - p->row_begin;
-    int64_t count = rows * (p->column_end - p->column_begin);
+    int64_t rows = p->row_end - p->row_begin, columns = p->column_end - p->column_begin;
     SNRQ_TRY(snrq_call_check(c, SNRQ_HERE, "broadcasts %lld numbers of a matrix from rank %d",
-                             (long long)count, owner));
+                             (long long)(rows * columns), owner));
     if (c->rank == owner)
-        for (int64_t j = p->column_begin; j < p->column_end; j++)
-            memcpy(packed + (j - p->column_begin) * rows,
-                   m->local + j * m->local_rows + p->row_begin, (size_t)rows * sizeof *packed);
-    for (int64_t at = 0; at < count && c->size > 1; at += CHUNK_ITEMS) {
-        int items = count - at < CHUNK_ITEMS ? (int)(count - at) : CHUNK_ITEMS;
+        for (int64_t j = 0; j < columns; j++)
+            memcpy(packed + j * rows, own_part(m, p) + j * m->local_rows,
+                   (size_t)rows * sizeof *packed);
+    for (int64_t at = 0; at < rows * columns; at += CHUNK_ITEMS) {
+        int64_t left = rows * columns - at;
         SNRQ_TRY(
-            snrq_mpi_check(MPI_Bcast(packed + at, items, MPI_DOUBLE, owner, c->comm), "MPI_Bcast"));
+            snrq_mpi_check(MPI_Bcast(packed + at, (int)(left < CHUNK_ITEMS ? left : CHUNK_ITEMS),
+                                     MPI_DOUBLE, owner, c->comm),
+                           "MPI_Bcast"));
     }
     return SNRQ_OK;
 }
@@ -251,19 +260,25 @@ snrq_status snrq_matrix_broadcast_panel(const snrq_matrix *m, int64_t begin, int
 {
     const snrq_grid *g = m->grid;
     double *packed = NULL;
+    if (g->context->size == 1) {
+        part all = panel_part(m, 0, 0, begin, width, first_row);
+        unpack(m, &all, begin, first_row, own_part(m, &all), m->local_rows, panel);
+        return SNRQ_OK;
+    }
     /* The first process of a row or column holds no less than any other, give or take one block. */
     int64_t most_rows = ((m->rows - first_row) / NB / g->rows + 2) * NB;
     int64_t most_columns = (width / NB / g->columns + 2) * NB;
     if (most_rows > m->rows - first_row) most_rows = m->rows - first_row;
     if (most_columns > width) most_columns = width;
     snrq_status status =
-        snrq_agree(g->context, snrq_allocate((size_t)(most_rows * most_columns), sizeof *packed,
-                                             "panel buffer", &packed));
+        snrq_agree(g->context, snrq_allocate_scratch((size_t)(most_rows * most_columns),
+                                                     sizeof *packed, "panel buffer", &packed));
     for (int row = 0; row < g->rows; row++)
         for (int column = 0; column < g->columns && status == SNRQ_OK; column++) {
             part p = panel_part(m, row, column, begin, width, first_row);
             status = broadcast_part(m, &p, packed);
-            if (status == SNRQ_OK) unpack(m, &p, begin, first_row, packed, panel);
+            if (status == SNRQ_OK)
+                unpack(m, &p, begin, first_row, packed, p.row_end - p.row_begin, panel);
         }
     free(packed);
     return status;
