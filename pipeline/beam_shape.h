@@ -75,7 +75,9 @@ SNRQ_INLINE snrq_lanes snrq_beam_pick(int vectors, const snrq_lanes *x, snrq_int
 SNRQ_INLINE snrq_int_lanes snrq_beam_pick_int(int vectors, const snrq_int_lanes *x,
                                               snrq_int_lanes from)
 {
-    return (snrq_int_lanes)snrq_beam_pick(vectors, (const snrq_lanes *)x, from);
+    snrq_lanes y[SNRQ_MAX_VECTORS];
+    for (int v = 0; v < vectors; v++) y[v] = (snrq_lanes)x[v];
+    return (snrq_int_lanes)snrq_beam_pick(vectors, y, from);
 }
 
 /* Slots become vectors, rows lanes, and back: x [P] <-> vector: slot, lane: row. */
