@@ -346,8 +346,9 @@ void snrq_beams_finish(const snrq_beams *b, snrq_rows *rows)
         int best = 0;
         for (int k = 1; k < b->width; k++)
             if (*cost_of(b, r, k) < *cost_of(b, r, best)) best = k;
-        double units = b->base[r] + (double)*cost_of(b, r, best), scale = (double)b->per_scale[r];
-        rows->costs[r] = units * b->d2 / (scale * scale);
+        double units = b->base[r] + (double)*cost_of(b, r, best),
+               per_scale = (double)b->per_scale[r];
+        rows->costs[r] = units * b->d2 / (per_scale * per_scale);
         int32_t node = snrq_beam_history_newest(h) + (int32_t)(r % LANES) * b->width + best;
         for (int64_t begin = 0; node != 0; node = h->parents[node], begin += STRIP) {
             int64_t width = rows->columns - begin < STRIP ? rows->columns - begin : STRIP;

@@ -13,7 +13,7 @@
  * search_tile.h; the recent ones up to the last strip, along the tree of beam_history.h; and the
  * columns of the strip itself, kept per slot. Costs are fp32 relative to the row's cheapest beam,
  * in units of the row, and are moved to an fp64 sum after every strip. To be sorted, their last few
- * bits make room for the lane's number.
+ * bits make room for what they are the cost of.
  */
 #ifndef SNRQ_BEAM_H
 #define SNRQ_BEAM_H
@@ -41,7 +41,7 @@ typedef struct snrq_beam_scratch {
     void *memory;          /* owned: all that follows */
     snrq_lanes *costs;     /* [P] */
     snrq_lanes *y, *level; /* [SNRQ_STRIP][P] values to round, chosen levels */
-    snrq_int_lanes *from;  /* [SNRQ_STRIP][P] which slot a beam was in before that column */
+    snrq_int_lanes *from;  /* [SNRQ_STRIP][P] number of the lane a beam was in before that column */
     snrq_lanes *traced;    /* [SNRQ_STRIP][P] levels of the beams as they are after the strip */
     uint8_t *parents;      /* [rows][P] */
     void *sums_memory;     /* owned */

@@ -3,8 +3,8 @@
  * An extension is a level (a grid value over the scale: code - zero) that a beam takes; the value
  * to round is in the same steps. Nearly always the K cheapest extensions of a row are among those
  * by the two levels next to the value, which makes 2 K of them: they are found by sorting, with
- * rows as lanes and slots as vectors, without a branch. Where a third level may compete, the rows
- * of a vector are done again, one extension after the other.
+ * rows as lanes and slots as vectors, without a branch. Where a third level may compete, other
+ * levels take slots one after the other.
  */
 #ifndef SNRQ_BEAM_COLUMN_H
 #define SNRQ_BEAM_COLUMN_H
@@ -68,7 +68,8 @@ SNRQ_INLINE int snrq_key_bits(snrq_beam_shape s)
 }
 
 /* Costs (not negative) with the number of their lane as last bits, and before them one that says
- * which list they are of: whole numbers that are ordered as the costs are. */
+ * which list they are of: whole numbers that are ordered as the costs are. Number and list are the
+ * index of the extension in both lists together; see snrq_keep. */
 SNRQ_INLINE snrq_int_lanes snrq_extension_key(snrq_beam_shape s, int v, int list, snrq_lanes cost)
 {
     snrq_int_lanes number = snrq_beam_lane_numbers(v) + list * (snrq_beam_last(s) + 1);
@@ -79,7 +80,7 @@ SNRQ_INLINE snrq_int_lanes snrq_extension_key(snrq_beam_shape s, int v, int list
 
 /* Of each row the keys of the K cheapest extensions by the levels next to the value, in any order:
  * of two sorted lists, one the other way round, the cheaper ones of each pair are the K cheapest of
- * both. worst: the highest of them, by row. */
+ * both. key [P]: by vector and lane, as all else; worst: the highest of them, by row. */
 SNRQ_INLINE void snrq_find_cheapest(snrq_beam_shape s, const snrq_extensions *e,
                                     snrq_int_lanes *key, float worst[SNRQ_LANES])
 {
@@ -123,31 +124,31 @@ SNRQ_INLINE void snrq_keep(snrq_beam_shape s, const snrq_int_lanes *key, int i, 
     }
 }
 
-/* Beams whose other levels compete: the cheapest extension of each that is not kept (next), and the
- * levels below and above all that were looked at. */
+/* Beams whose other levels compete: the cheapest extension of each by those (next; infinite: none),
+ * and the nearest levels on both sides that were not looked at. */
 typedef struct snrq_contenders {
-    snrq_lanes value, cost, below, above, next, next_level;
+    snrq_lanes value, cost, lower, higher, next, next_level;
 } snrq_contenders;
 
-/* Which beams go on to their next level: the nearer one of those below and above. */
+/* Which beams go on to their next level: the nearer one of both sides. */
 SNRQ_INLINE void snrq_find_next(snrq_lanes weight, snrq_lanes lowest, snrq_lanes highest,
                                 snrq_mask which, snrq_contenders *x)
 {
     const snrq_lanes none = snrq_lanes_all(INFINITY);
-    snrq_lanes cost_below = snrq_extension_cost(weight, x->cost, x->value - x->below);
-    snrq_lanes cost_above = snrq_extension_cost(weight, x->cost, x->value - x->above);
-    cost_below = snrq_lanes_select(snrq_lanes_less(x->below, lowest), none, cost_below);
-    cost_above = snrq_lanes_select(snrq_lanes_less(highest, x->above), none, cost_above);
-    snrq_mask up = snrq_lanes_less(cost_above, cost_below);
-    snrq_lanes level = snrq_lanes_select(up, x->above, x->below);
-    x->next = snrq_lanes_select(which, snrq_lanes_min(cost_below, cost_above), x->next);
+    snrq_lanes cost_lower = snrq_extension_cost(weight, x->cost, x->value - x->lower);
+    snrq_lanes cost_higher = snrq_extension_cost(weight, x->cost, x->value - x->higher);
+    cost_lower = snrq_lanes_select(snrq_lanes_less(x->lower, lowest), none, cost_lower);
+    cost_higher = snrq_lanes_select(snrq_lanes_less(highest, x->higher), none, cost_higher);
+    snrq_mask up = snrq_lanes_less(cost_higher, cost_lower);
+    snrq_lanes level = snrq_lanes_select(up, x->higher, x->lower);
+    x->next = snrq_lanes_select(which, snrq_lanes_min(cost_lower, cost_higher), x->next);
     x->next_level = snrq_lanes_select(which, level, x->next_level);
-    x->below = snrq_lanes_select(which & ~up, level - 1.0f, x->below);
-    x->above = snrq_lanes_select(which & up, level + 1.0f, x->above);
+    x->lower = snrq_lanes_select(which & ~up, level - 1.0f, x->lower);
+    x->higher = snrq_lanes_select(which & up, level + 1.0f, x->higher);
 }
 
-/* Of vectors i to i + V: the cheapest extension that is not kept takes the slot of the most
- * expensive one that is, if it is cheaper. Returns whether that was so in some row. */
+/* Of vectors i to i + V: the cheapest extension that competes takes the slot of the most expensive
+ * one that is kept, if it is cheaper. Returns whether that was so in some row. */
 SNRQ_INLINE bool snrq_replace_worst(snrq_beam_shape s, const snrq_beam_column *column, int i,
                                     snrq_contenders *x, snrq_extensions *e)
 {
@@ -155,7 +156,7 @@ SNRQ_INLINE bool snrq_replace_worst(snrq_beam_shape s, const snrq_beam_column *c
     const snrq_lanes weight = snrq_of_rows(s, column->weight, i);
     const snrq_lanes lowest = snrq_of_rows(s, column->lowest, i), highest = lowest + column->top;
     snrq_int_lanes kept[SNRQ_MAX_VECTORS], next[SNRQ_MAX_VECTORS];
-    snrq_lanes costs[SNRQ_MAX_VECTORS], levels[SNRQ_MAX_VECTORS];
+    snrq_lanes costs[SNRQ_MAX_VECTORS] = {0}, levels[SNRQ_MAX_VECTORS] = {0};
     for (int v = 0; v < s.vectors; v++) {
         kept[v] = snrq_extension_key(s, v, 0, e->kept[i + v]) & ~snrq_beam_beyond(s, v);
         next[v] = -snrq_extension_key(s, v, 0, x[v].next);
@@ -178,22 +179,21 @@ SNRQ_INLINE bool snrq_replace_worst(snrq_beam_shape s, const snrq_beam_column *c
     return snrq_mask_any(changes);
 }
 
-/* Keeps the K cheapest of all extensions of vectors i to i + V. costs [P], y [P] of the column. */
-SNRQ_INLINE void snrq_keep_any(snrq_beam_shape s, const snrq_beam_column *column, int i,
-                               const snrq_lanes *costs, const snrq_lanes *y, snrq_extensions *e)
+/* Of vectors i to i + V: lets all other levels compete with what is kept. Rows where none is
+ * cheaper stay as they are. costs [P]; y [P] of the column. */
+SNRQ_INLINE void snrq_keep_others(snrq_beam_shape s, const snrq_beam_column *column, int i,
+                                  const snrq_lanes *costs, const snrq_lanes *y, snrq_extensions *e)
 {
+    const snrq_lanes weight = snrq_of_rows(s, column->weight, i);
+    const snrq_lanes lowest = snrq_of_rows(s, column->lowest, i), highest = lowest + column->top;
+    const snrq_mask all = snrq_int_lanes_equal((snrq_int_lanes){0}, (snrq_int_lanes){0});
     snrq_contenders x[SNRQ_MAX_VECTORS];
-    for (int v = 0, j = i; v < s.vectors; v++, j++) {
-        snrq_mask up = snrq_lanes_less(e->cost_above[j], e->cost_below[j]);
-        e->kept[j] = snrq_lanes_min(e->cost_below[j], e->cost_above[j]);
-        e->level[j] = snrq_lanes_select(up, e->above[j], e->below[j]);
-        e->from[j] = snrq_beam_lane_numbers(v);
-        x[v] = (snrq_contenders){.value = y[j] * snrq_of_rows(s, column->steps, i),
-                                 .cost = costs[j],
-                                 .below = e->below[j] - 1.0f,
-                                 .above = e->above[j] + 1.0f,
-                                 .next = snrq_lanes_max(e->cost_below[j], e->cost_above[j]),
-                                 .next_level = snrq_lanes_select(up, e->below[j], e->above[j])};
+    for (int v = 0; v < s.vectors; v++) {
+        x[v] = (snrq_contenders){.value = y[i + v] * snrq_of_rows(s, column->steps, i),
+                                 .cost = costs[i + v],
+                                 .lower = e->below[i + v] - 1.0f,
+                                 .higher = e->above[i + v] + 1.0f};
+        snrq_find_next(weight, lowest, highest, all, &x[v]);
     }
     while (snrq_replace_worst(s, column, i, x, e)) {
     }
@@ -242,10 +242,11 @@ SNRQ_INLINE void snrq_beam_decide(snrq_beam_shape s, const snrq_beam_column *col
         any |= more[i];
     }
     for (int i = 0; i < s.slots; i += s.vectors) snrq_keep(s, key, i, &e);
-    if (__builtin_expect(snrq_mask_any(any), 0))
-        for (int i = 0; i < s.slots; i++)
-            if (snrq_mask_any(more[i]))
-                snrq_keep_any(s, column, i / s.vectors * s.vectors, costs, now, &e);
+    for (int i = 0; __builtin_expect(snrq_mask_any(any), 0) && i < s.slots; i += s.vectors) {
+        snrq_mask of_rows = more[i];
+        for (int v = 1; v < s.vectors; v++) of_rows |= more[i + v];
+        if (snrq_mask_any(of_rows)) snrq_keep_others(s, column, i, costs, now, &e);
+    }
     snrq_take_extensions(s, column, u, &e, costs, y, level, from);
 }
 

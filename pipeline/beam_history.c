@@ -71,7 +71,8 @@ static void mark(snrq_beam_history *h, const uint8_t *restrict parents, int stri
     for (int32_t i = end - 1; i >= first; i--) kept[parent_of[i] & -(int32_t)kept[i]] = 1;
 }
 
-/* Numbers the marked nodes anew, without gaps: number i was from[i] before. */
+/* Numbers the marked nodes anew, without gaps: number i was from[i] before. Layers begin at the new
+ * numbers from here on; the nodes themselves move in compact(). */
 static void number(snrq_beam_history *h)
 {
     const uint8_t *restrict kept = h->kept;
@@ -102,7 +103,8 @@ static void write_settled(const snrq_beam_history *h, int32_t i, int64_t begin,
 }
 
 /* The nodes of a layer that settle, if it `may` now: the only ones of rows that have nothing older.
- * open: bit per row, something older is left. Returns how many; no branch to guess. */
+ * Nodes of a row are neighbours. open: bit per row, something older is left. Returns how many; no
+ * branch to guess. */
 static int find_settled(const snrq_beam_history *h, int layer, bool may, uint32_t *open,
                         int32_t settled[LANES + 1])
 {

@@ -25,7 +25,8 @@ typedef struct snrq_beam_history {
     snrq_lanes *errors; /* R - Q of the strip's columns; 0 beyond the last column */
     snrq_byte_lanes *codes; /* of the same columns */
     int32_t *parents;       /* node, 0: none left */
-    int32_t *moved, *from;  /* scratch [capacity + 1] */
+    int32_t *moved;         /* scratch [capacity + 1]: where a node is now, 0: nowhere */
+    int32_t *from;          /* scratch [capacity + 1]: where it was before */
     uint8_t *row;
     uint8_t *kept; /* scratch */
 } snrq_beam_history;

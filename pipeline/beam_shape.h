@@ -44,7 +44,8 @@ SNRQ_INLINE snrq_int_lanes snrq_beam_lane_numbers(int v)
 /* The slots that lanes of these numbers are. */
 SNRQ_INLINE snrq_int_lanes snrq_beam_slots(snrq_beam_shape s, snrq_int_lanes number)
 {
-    return number % SNRQ_LANES / s.rows * s.vectors + number / SNRQ_LANES;
+    if (s.vectors == 1) return number / s.rows;
+    return number % SNRQ_LANES * s.vectors + number / SNRQ_LANES;
 }
 
 /* All bits set in the lanes of slots that are none of the K. */
@@ -54,7 +55,7 @@ SNRQ_INLINE snrq_int_lanes snrq_beam_beyond(snrq_beam_shape s, int v)
                               : snrq_beam_slots(s, snrq_beam_lane_numbers(v)) >= s.width;
 }
 
-/* The highest of the numbers of a row's lanes; they and it are bits that hold them all. */
+/* The last number of a lane of a row's V vectors, and a mask for these numbers. */
 SNRQ_INLINE int snrq_beam_last(snrq_beam_shape s)
 {
     return s.vectors * SNRQ_LANES - 1;
@@ -97,7 +98,7 @@ SNRQ_INLINE void snrq_beam_sort_step(int slots, int run, int distance, snrq_int_
     int skipped = distance % run;
     for (int i = skipped; i + distance < slots; i++) {
         int j = i + distance;
-        if (((i - skipped) & distance) != 0 || i / (2 * run) != j / (2 * run)) continue;
+        if (((i - skipped) & distance) != 0 || (i ^ j) >= 2 * run) continue; /* of other runs */
         snrq_int_lanes low = snrq_int_lanes_min(x[i], x[j]);
         x[j] = snrq_int_lanes_max(x[i], x[j]);
         x[i] = low;
@@ -128,8 +129,8 @@ SNRQ_INLINE void snrq_beam_sort(int slots, snrq_int_lanes *x)
 /* Each lane: the highest key of its row [V]. */
 SNRQ_INLINE snrq_int_lanes snrq_beam_highest(snrq_beam_shape s, const snrq_int_lanes *key)
 {
-    snrq_int_lanes most = key[0];
-    for (int v = 1; v < s.vectors; v++) most = snrq_int_lanes_max(most, key[v]);
+    snrq_int_lanes most = snrq_int_lanes_all(INT32_MIN);
+    for (int v = 0; v < s.vectors; v++) most = snrq_int_lanes_max(most, key[v]);
     for (int distance = s.rows; distance < SNRQ_LANES; distance *= 2) {
         snrq_int_lanes other =
             (snrq_int_lanes)snrq_lanes_permute((snrq_lanes)most, snrq_lanes_numbers() ^ distance);

@@ -339,13 +339,15 @@ static void result_does_not_depend_on_who_owns_a_row(void)
     free_problem(&p);
 }
 
-/* Widths around those of a strip of columns and a panel, and beams that are no power of two. */
+/* Widths around those of a strip of columns and a panel, and beams that are no power of two or more
+ * than a vector holds. */
 static void odd_sizes_equal_their_reference(void)
 {
-    static const int64_t widths[] = {1, 15, 17, 127, 129, 145};
+    static const int64_t widths[] = {1, 15, 17, 127, 129, 145, 100, 100, 100, 100};
+    static const int beams[] = {3, 5, 7, 9, 11, 13, 17, 32, 40, 100};
     for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
         problem p;
-        int beam = 3 + 2 * (int)i;
+        int beam = beams[i];
         make_problem(&p, 20 + i, 20, widths[i], 2 + (int)(i % 3), 24, i % 2 == 0);
         uint8_t *codes = calloc((size_t)p.n, 1);
         double cost = 0, same = 0;

@@ -31,12 +31,20 @@ static void add_layer(family *f, int layer, bool apart, snrq_beam_history *h)
             for (int c = 0; c < STRIP; c++)
                 f->code[layer][r][k][c] = (uint8_t)(rand() % (UNSET - 1));
         }
-    const snrq_settled settled = {.decided = COLUMNS - layer * STRIP,
-                                  .limit = COLUMNS,
+    /* As in a panel: what is far may settle only before the next one. */
+    const int decided = COLUMNS - layer * STRIP, near = decided + 4 * STRIP;
+    const int limit = layer % 8 < 6 && near < COLUMNS ? near : COLUMNS;
+    static uint8_t before[ROWS][COLUMNS];
+    memcpy(before, f->codes, sizeof before);
+    const snrq_settled settled = {.decided = decided,
+                                  .limit = limit,
                                   .columns = COLUMNS,
                                   .errors = f->errors[0],
                                   .codes = f->codes[0]};
     CU_ASSERT_EQUAL(snrq_beam_history_push(h, f->parent[layer][0], WIDTH, &settled), SNRQ_OK);
+    for (int r = 0; r < ROWS; r++)
+        CU_ASSERT_EQUAL(memcmp(&before[r][limit], &f->codes[r][limit], (size_t)(COLUMNS - limit)),
+                        0);
     for (int i = 0; i < ROWS * WIDTH; i++) {
         int32_t node = snrq_beam_history_newest(h) + i;
         memcpy(&h->codes[node], f->code[layer][i / WIDTH][i % WIDTH], STRIP);
