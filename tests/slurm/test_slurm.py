@@ -38,18 +38,18 @@ class Slurm(helpers.Test):
         # Slurm looks at time limits every half minute. This job waits for its own beside the others: it is held.
         cls.long = os.path.join(cls.common, "long")
         cls.long_job = cls.submit(cls.long, ["--time=1", "--signal=B:USR1@55", "--ntasks-per-node=1"], OPTIONS)
-        rank = cls.hold_after_block(cls.long)
+        rank = cls.hold_after_block(cls.long_job, cls.long)
         cls.release = threading.Thread(target=cls.hold_until_asked, args=[rank], daemon=True)
         cls.release.start()
         cls.expected = helpers.weights(helpers.quantize(os.path.join(cls.common, "undisturbed"), *OPTIONS, ranks=1))
 
-    @staticmethod
-    def hold_after_block(out):
+    @classmethod
+    def hold_after_block(cls, job, out):
         """Stops rank 0, as soon as it has finished a block, until somebody sends SIGCONT, and returns its process."""
-        limit = time.monotonic() + 60
+        limit = time.monotonic() + 90
         while not any("block" in record for record in helpers.manifest(out)):
             if time.monotonic() > limit:
-                raise AssertionError("no block of %s in a minute" % out)
+                raise AssertionError("no block: %s\n%s" % (cls.slurm("scontrol", "show", "job", job), cls.log(out)))
             time.sleep(0.02)
         with open(os.path.join(out, "snrq.lock")) as f:
             rank = json.load(f)["pid"]
@@ -126,12 +126,16 @@ class Slurm(helpers.Test):
     def start_and_hold(self, out):
         """A job that has finished a block and does not get on, until Slurm asks it to end: with SIGCONT, and SIGTERM."""
         job = self.submit(out, ONE_OF_EACH, OPTIONS, "srun")
-        self.hold_after_block(out)
+        self.hold_after_block(job, out)
         return job
 
-    def log(self, out):
-        with open(out + ".log") as f:
-            return f.read()
+    @staticmethod
+    def log(out):
+        try:
+            with open(out + ".log") as f:
+                return f.read()
+        except FileNotFoundError:
+            return ""
 
     def test_plain_run_on_two_nodes(self):
         for launcher in "mpirun", "srun":
