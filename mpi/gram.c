@@ -11,7 +11,7 @@
  * Fixed point: ||A_i|| <= 2^ea_i and ||B_j|| <= 2^eb_j, from the norms. Packing multiplies by
  * 2^-ea_i and 2^-eb_j, which is exact and keeps every product far from the ends of fp32, and G_ij
  * counts units of 2^(ea_i + eb_j - 61). By Cauchy-Schwarz over all sequences, every partial sum is
- * at most 2^61 units, but for the rounding of norms and fp32 products (a share of at most 1024 *
+ * at most 2^61 units, but for the rounding of norms and fp32 products (a share of at most 2048 *
  * 2^-24), for which two bits are left.
  */
 #include "mpi/gram.h"
@@ -28,10 +28,11 @@ enum {
     BLOCK = SNRQ_PRODUCT_BLOCK,
     SMALL_N = 512,          /* up to here one panel, of each thread, and small units of work, */
     SMALL_TILE = BLOCK,     /* [48, 96] elements; */
-    LARGE_TILE = 2 * BLOCK, /* above it large ones, [384, 192], and */
+    LARGE_TILE = 2 * BLOCK, /* above it large ones, [192, 192], and */
     PANELS = 2,             /* at least so many panels, so that some of the reduction is hidden, */
     PANEL_ITEMS = 1 << 23,  /* each of at most 64 MiB, or one tile wide */
-    CHUNK_TOKENS = 1024,    /* tokens of one fp32 sum; 768 KiB of A for a large tile */
+    SMALL_CHUNK = 512,      /* tokens of one fp32 sum, */
+    LARGE_CHUNK = 2048,     /* so many that few are added to the panel, which is far away */
     PACK_TOKENS = 16,       /* packed together: what was just written is slow to read */
     BATCH_ITEMS = 1 << 18,  /* 1 MiB of A and B are packed at a time, or one chunk */
     REDUCE_ITEMS = 1 << 23, /* per MPI call */
@@ -60,8 +61,8 @@ typedef struct gram {
     float *a_units, *b_units;    /* [n] each: 2^-ea_i, 2^-eb_j; 0 if the norm is 0 */
     double *a_values, *b_values; /* [n] each: 2^(ea_i - 31), 2^(eb_j - 30); 0 if the norm is 0 */
     int64_t *sums[2];            /* two panels: one computed, one in flight */
-    float *a, *b;  /* [batch of chunks, blocks of columns]: packed strips of rows, columns of G */
-    int32_t *rows; /* [local rows of out] the column of A that each stands for */
+    float *a, *b; /* [batch of chunks, blocks of columns]: packed strips of rows, columns of G */
+    int32_t *rows, *columns; /* [local rows, columns of out] the column of A, of B it stands for */
     MPI_Request *requests;
     int in_flight;
     int64_t bad_column; /* of G, where a product was not finite; n: none */
@@ -77,14 +78,15 @@ static int64_t padded(int64_t columns)
     return snrq_product_padded(columns, BLOCK);
 }
 
-static int64_t chunks_of_sequence(const gram *g)
-{
-    return (g->tokens + CHUNK_TOKENS - 1) / CHUNK_TOKENS;
-}
-
+/* Tokens of a chunk, but for the last of a sequence. */
 static int64_t chunk_tokens(const gram *g)
 {
-    return least(g->tokens, CHUNK_TOKENS);
+    return least(g->tokens, g->n <= SMALL_N ? SMALL_CHUNK : LARGE_CHUNK);
+}
+
+static int64_t chunks_of_sequence(const gram *g)
+{
+    return g->tokens == 0 ? 0 : (g->tokens + chunk_tokens(g) - 1) / chunk_tokens(g);
 }
 
 /* Functions of n, but for the batch, which does not touch the arithmetic either. */
@@ -92,7 +94,7 @@ static void choose_shapes(gram *g)
 {
     bool small = g->n <= SMALL_N;
     g->tile = small ? SMALL_TILE : LARGE_TILE;
-    g->unit_columns = small ? SMALL_TILE / 2 : 2 * LARGE_TILE;
+    g->unit_columns = small ? SMALL_TILE / 2 : LARGE_TILE;
     int64_t width = small ? g->n : least(PANEL_ITEMS / g->n, (g->n + PANELS - 1) / PANELS);
     g->panel_width = least(width > g->tile ? snrq_product_padded(width, g->tile) : g->tile, g->n);
     g->chunks = g->sequences * chunks_of_sequence(g);
@@ -173,23 +175,44 @@ static snrq_status prepare(gram *g)
         SNRQ_TRY(snrq_allocate_scratch(items, sizeof(int64_t), "Gram panel", &g->sums[1]));
     if (!g->apart) SNRQ_TRY(allocate_packed(g));
     SNRQ_TRY(snrq_allocate((size_t)g->out->local_rows, sizeof(int32_t), "Gram rows", &g->rows));
+    SNRQ_TRY(
+        snrq_allocate((size_t)g->out->local_columns, sizeof(int32_t), "Gram columns", &g->columns));
     SNRQ_TRY(snrq_allocate(items / REDUCE_ITEMS + 1, sizeof(MPI_Request), "Gram requests",
                            &g->requests));
     for (int64_t k = 0; k < g->out->local_rows; k++)
         g->rows[k] = r->order[snrq_matrix_global_row(g->out, k)];
+    for (int64_t l = 0; l < g->out->local_columns; l++)
+        g->columns[l] = r->order[snrq_matrix_global_column(g->out, l)];
     SNRQ_TRY(choose_units(g->n, r->a_norms, ROW_BITS, g->a_units, g->a_values));
     return choose_units(g->n, r->b_norms, UNIT_BITS - ROW_BITS, g->b_units, g->b_values);
 }
 
-/* Where a chunk of this rank lies. */
+/* Tokens of a sequence of this rank: a chunk, or a piece of one. */
 typedef struct chunk {
     int64_t sequence, token, tokens;
 } chunk;
 
 static chunk chunk_at(const gram *g, int64_t index)
 {
-    int64_t token = index % chunks_of_sequence(g) * CHUNK_TOKENS;
-    return (chunk){index / chunks_of_sequence(g), token, least(CHUNK_TOKENS, g->tokens - token)};
+    int64_t token = index % chunks_of_sequence(g) * chunk_tokens(g);
+    return (chunk){index / chunks_of_sequence(g), token, least(chunk_tokens(g), g->tokens - token)};
+}
+
+/* The piece of a chunk that begins `at` tokens into it: so much as stays in the near caches. */
+static chunk piece_at(chunk c, int64_t at)
+{
+    return (chunk){c.sequence, c.token + at, least(SNRQ_PRODUCT_DEPTH, c.tokens - at)};
+}
+
+/* Where the packed rows, or columns, of a piece begin, of chunk number `index` of a batch. */
+static float *packed_rows(const gram *g, int64_t index, int64_t at)
+{
+    return g->a + (index * chunk_tokens(g) + at) * padded(g->n);
+}
+
+static float *packed_columns(const gram *g, int64_t index, int64_t at)
+{
+    return g->b + (index * chunk_tokens(g) + at) * padded(g->panel_width);
 }
 
 /* Tokens of a block of columns, times units, before they are cut into strips. */
@@ -211,6 +234,16 @@ stage(const snrq_activations *x, const snrq_activations *minus, const float *uni
     }
 }
 
+/* Fetches columns [column, column + count) of x, of `tokens` tokens, while others are packed. */
+static void fetch_tokens(const snrq_activations *x, int64_t token, int64_t tokens, int64_t column,
+                         int64_t count)
+{
+    const int64_t line = 64 / (int64_t)sizeof *x->data;
+    for (int64_t t = token; t < token + tokens; t++)
+        for (int64_t j = 0; j < count; j += line)
+            __builtin_prefetch(x->data + t * x->columns + column + j);
+}
+
 /* out [BLOCK / strip][depth][strip], from step `first` of depth on. */
 static inline __attribute__((always_inline)) void cut(int strip, staged rows, int64_t tokens,
                                                       int64_t first, int64_t depth, float *out)
@@ -229,7 +262,10 @@ static void pack(const snrq_activations *x, const snrq_activations *minus, const
     staged rows = {0};
     for (int64_t first = 0; first < c.tokens; first += PACK_TOKENS) {
         int64_t tokens = least(PACK_TOKENS, c.tokens - first);
-        int64_t token = c.sequence * x->tokens + c.token + first;
+        int64_t token = c.sequence * x->tokens + c.token + first, next = token + tokens;
+        int64_t to_come = least(PACK_TOKENS, c.tokens - first - tokens);
+        fetch_tokens(x, next, to_come, column, count);
+        if (minus != NULL) fetch_tokens(minus, next, to_come, column, count);
         if (count == BLOCK)
             stage(x, minus, units, token, tokens, column, BLOCK, rows);
         else
@@ -252,13 +288,17 @@ static void pack_batch(const gram *g, const panel *p, int64_t first, int64_t cou
         int64_t index = unit / blocks, at = unit % blocks;
         int64_t b_at = together ? at : at - a_blocks;
         chunk c = chunk_at(g, first + index);
-        float *a = g->a + index * chunk_tokens(g) * padded(g->n) + at * BLOCK * c.tokens;
-        float *b = g->b + index * chunk_tokens(g) * padded(g->panel_width);
-        b = b_at >= 0 && b_at < b_blocks ? b + b_at * BLOCK * c.tokens : NULL;
-        if (at < a_blocks)
-            pack(r->a, r->a_minus, g->a_units, c, p->first_row + at * BLOCK, a, b);
-        else
-            pack(r->b, r->b_minus, g->b_units, c, p->begin + b_at * BLOCK, NULL, b);
+        for (int64_t token = 0; token < c.tokens; token += SNRQ_PRODUCT_DEPTH) {
+            chunk piece = piece_at(c, token);
+            float *a = packed_rows(g, index, token) + at * BLOCK * piece.tokens;
+            bool wanted = b_at >= 0 && b_at < b_blocks;
+            float *b =
+                wanted ? packed_columns(g, index, token) + b_at * BLOCK * piece.tokens : NULL;
+            if (at < a_blocks)
+                pack(r->a, r->a_minus, g->a_units, piece, p->first_row + at * BLOCK, a, b);
+            else
+                pack(r->b, r->b_minus, g->b_units, piece, p->begin + b_at * BLOCK, NULL, b);
+        }
     }
 }
 
@@ -279,11 +319,12 @@ static void add_strip(gram *g, const panel *p, const float *strip, int64_t row, 
                       int64_t column, double scale)
 {
     float limit = (float)fmin(CONTRIBUTION_LIMIT / fabs(scale), FLT_MAX);
+    double units = ldexp(scale, UNIT_BITS);
     int64_t columns = least(SNRQ_PRODUCT_ROWS, p->begin + p->width - column);
     for (int64_t j = 0; j < columns; j++) {
         int64_t *sums =
             p->sums + (column + j - p->begin) * (g->n - p->first_row) + row - p->first_row;
-        if (add_fixed(rows, strip + j * LARGE_TILE, limit, ldexp(scale, UNIT_BITS), sums)) continue;
+        if (add_fixed(rows, strip + j * LARGE_TILE, limit, units, sums)) continue;
 #pragma omp critical(snrq_gram_bad_column)
         g->bad_column = least(g->bad_column, column + j);
     }
@@ -299,59 +340,83 @@ static void fetch_sums(const gram *g, const panel *p, int64_t row, int64_t rows,
             __builtin_prefetch(p->sums + j * below + i, 1);
 }
 
-/* Adds chunk number `index` of a batch to rows [row, row + rows) and columns [begin, end). */
-static void add_chunk(gram *g, const panel *p, int64_t first, int64_t index, int64_t row,
-                      int64_t rows, int64_t begin, int64_t end)
+/* A unit of work: a tile of rows [row, row + rows) by columns [begin, end) of a panel. */
+typedef struct unit {
+    int64_t row, rows, begin, end;
+} unit;
+
+/* Rows of a strip of columns that need not be computed, since they lie above the diagonal of a
+ * symmetric G: whole halves of strips of rows. */
+static int64_t rows_above(const gram *g, const unit *u, int64_t column)
 {
-    const int64_t width = SNRQ_PRODUCT_COLUMNS;
-    const double *scale = g->request->scale;
+    int64_t above = g->request->symmetric && column > u->row ? column - u->row : 0;
+    return least(above, u->rows - 1) / (SNRQ_PRODUCT_COLUMNS / 2) * (SNRQ_PRODUCT_COLUMNS / 2);
+}
+
+/* sums [SNRQ_PRODUCT_ROWS][LARGE_TILE] = the products of a strip of columns b with the rows a of a
+ * unit, both packed, over `depth` tokens; or added to it. */
+static void multiply_strip(const unit *u, int64_t above, const float *a, const float *b,
+                           int64_t depth, bool add, float *sums)
+{
+    const int64_t width = SNRQ_PRODUCT_COLUMNS, half = above % width, whole = above + half;
+    snrq_product product = {.rows = SNRQ_PRODUCT_ROWS,
+                            .columns = half,
+                            .depth = depth,
+                            .a = b,
+                            .b = a + (above - half) * depth + half,
+                            .a_step = SNRQ_PRODUCT_ROWS,
+                            .b_stride = depth * width,
+                            .add = add,
+                            .c = sums + above,
+                            .ldc = LARGE_TILE};
+    snrq_product_run(&product);
+    product.columns = u->rows > whole ? snrq_product_padded(u->rows - whole, width) : 0;
+    product.b = a + whole * depth;
+    product.c = sums + whole;
+    snrq_product_run(&product);
+}
+
+/* Adds chunk number `index` of a batch to a unit, whose fp32 sums stay in the cache with the piece
+ * that is multiplied. */
+static void add_chunk(gram *g, const panel *p, int64_t first, int64_t index, const unit *u)
+{
     chunk c = chunk_at(g, first + index);
-    const float *a =
-        g->a + index * chunk_tokens(g) * padded(g->n) + (row - p->first_row) * c.tokens;
-    const float *b =
-        g->b + index * chunk_tokens(g) * padded(g->panel_width) + (begin - p->begin) * c.tokens;
-    float strip[SNRQ_PRODUCT_ROWS * LARGE_TILE];
-    for (int64_t column = begin; column < end; column += SNRQ_PRODUCT_ROWS) {
-        /* Of a symmetric G, what is above the diagonal is left out in half strips of rows. */
-        int64_t above = g->request->symmetric && column > row ? column - row : 0;
-        above = least(above, rows - 1) / (width / 2) * (width / 2);
-        int64_t half = above % width, whole = above + half;
-        snrq_product product = {.rows = SNRQ_PRODUCT_ROWS,
-                                .columns = half,
-                                .depth = c.tokens,
-                                .a = b + (column - begin) * c.tokens,
-                                .b = a + (above - half) * c.tokens + half,
-                                .a_step = SNRQ_PRODUCT_ROWS,
-                                .b_stride = c.tokens * width,
-                                .c = strip,
-                                .ldc = LARGE_TILE};
-        fetch_sums(g, p, row + above, rows - above, column);
-        snrq_product_run(&product);
-        product.columns = rows > whole ? snrq_product_padded(rows - whole, width) : 0;
-        product.b = a + whole * c.tokens;
-        product.c = strip + half;
-        snrq_product_run(&product);
-        add_strip(g, p, strip, row + above, rows - above, column,
-                  scale == NULL ? 1 : scale[c.sequence]);
+    double scale = g->request->scale == NULL ? 1 : g->request->scale[c.sequence];
+    float sums[LARGE_TILE * LARGE_TILE];
+    for (int64_t token = 0; token < c.tokens; token += SNRQ_PRODUCT_DEPTH) {
+        int64_t depth = piece_at(c, token).tokens;
+        const float *a = packed_rows(g, index, token) + (u->row - p->first_row) * depth;
+        const float *b = packed_columns(g, index, token) + (u->begin - p->begin) * depth;
+        for (int64_t column = u->begin; column < u->end; column += SNRQ_PRODUCT_ROWS) {
+            int64_t at = column - u->begin, above = rows_above(g, u, column);
+            if (token + depth == c.tokens)
+                fetch_sums(g, p, u->row + above, u->rows - above, column);
+            multiply_strip(u, above, a, b + at * depth, depth, token > 0, sums + at * LARGE_TILE);
+        }
+    }
+    for (int64_t column = u->begin; column < u->end; column += SNRQ_PRODUCT_ROWS) {
+        int64_t above = rows_above(g, u, column);
+        add_strip(g, p, sums + (column - u->begin) * LARGE_TILE + above, u->row + above,
+                  u->rows - above, column, scale);
     }
 }
 
-/* Adds a batch of chunks to the panel. A unit of work is a tile of rows and some columns. */
+/* Adds a batch of chunks to the panel. */
 static void add_batch(gram *g, const panel *p, int64_t first, int64_t count)
 {
     int64_t row_tiles = (g->n - p->first_row + g->tile - 1) / g->tile;
     int64_t parts = (p->width + g->unit_columns - 1) / g->unit_columns;
     pack_batch(g, p, first, count);
 #pragma omp parallel for schedule(dynamic)
-    for (int64_t unit = 0; unit < parts * row_tiles; unit++) {
+    for (int64_t k = 0; k < parts * row_tiles; k++) {
         /* From the last row up: in a symmetric Gram that is from long to short. */
-        int64_t row = p->first_row + (row_tiles - 1 - unit / parts) * g->tile;
-        int64_t rows = least(g->tile, g->n - row),
-                begin = p->begin + unit % parts * g->unit_columns;
-        int64_t end = least(begin + g->unit_columns, p->begin + p->width);
-        if (g->request->symmetric) end = least(end, row + rows);
-        for (int64_t index = 0; begin < end && index < count; index++)
-            add_chunk(g, p, first, index, row, rows, begin, end);
+        int64_t row = p->first_row + (row_tiles - 1 - k / parts) * g->tile;
+        int64_t begin = p->begin + k % parts * g->unit_columns;
+        unit u = {row, least(g->tile, g->n - row), begin,
+                  least(begin + g->unit_columns, p->begin + p->width)};
+        if (g->request->symmetric) u.end = least(u.end, u.row + u.rows);
+        for (int64_t index = 0; u.begin < u.end && index < count; index++)
+            add_chunk(g, p, first, index, &u);
     }
 }
 
@@ -465,7 +530,7 @@ static void store_mirrored(const gram *g, const panel *p, int64_t begin, int64_t
         int64_t i = g->rows[k];
         if (i < p->begin || i >= p->begin + p->width) continue;
         for (int64_t l = begin; l < end; l++) {
-            int64_t j = g->request->order[snrq_matrix_global_column(out, l)];
+            int64_t j = g->columns[l];
             if (i < j) out->local[l * out->local_rows + k] = element(g, p, j, i);
         }
     }
@@ -480,8 +545,7 @@ static void store_panel(const gram *g, const panel *p)
     for (int64_t begin = 0; begin < out->local_columns; begin += STORE_COLUMNS) {
         int64_t end = least(begin + STORE_COLUMNS, out->local_columns);
         for (int64_t l = begin; l < end; l++)
-            store_column(g, p, g->request->order[snrq_matrix_global_column(out, l)],
-                         out->local + l * out->local_rows);
+            store_column(g, p, g->columns[l], out->local + l * out->local_rows);
         if (g->request->symmetric) store_mirrored(g, p, begin, end);
     }
 }
@@ -536,6 +600,7 @@ snrq_status snrq_gram_reduce(const snrq_gram_request *request, snrq_matrix *out)
     free(g.a);
     free(g.b);
     free(g.rows);
+    free(g.columns);
     if (g.in_flight > 0) return status; /* an MPI error: MPI may still write to the rest */
     free(g.sums[0]);
     free(g.sums[1]);

@@ -16,7 +16,7 @@
 #include "mpi/status.h"
 #include "mpi/timers.h"
 
-enum { BENCH_MOST = 16, BENCH_GEMM_ORDER = 1024 };
+enum { BENCH_MOST = 16, BENCH_ROUNDS = 1000, BENCH_GEMM_ORDER = 1024 };
 
 typedef struct bench_list {
     int count, values[BENCH_MOST];
@@ -54,10 +54,18 @@ static inline double bench_number(uint64_t *state)
     return (double)(*state >> 11) * 0x1p-52 - 1.0;
 }
 
-/* *rate <- the larger of it and the flop/s of BLAS on its own `threads`, best of `runs`. */
-static inline snrq_status bench_gemm_rate(int threads, bool cpu, int runs, double *rate)
+/* Threads that have no work left spin for a while, and would take processors from what is measured
+ * next: those of OpenBLAS for 2^28 cycles. */
+static inline void bench_rest(void)
+{
+    nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
+}
+
+/* *rate <- flop/s of BLAS on its own `threads`, for at least as many flops as are given. */
+static inline snrq_status bench_gemm_rate(int threads, bool cpu, double flops, double *rate)
 {
     const int64_t n = BENCH_GEMM_ORDER;
+    const double each = 2.0 * pow((double)n, 3.0), runs = fmax(ceil(flops / each), 1.0);
     float *a = NULL, *c = NULL;
     void (*set_threads)(int) = NULL;
     void *program = dlopen(NULL, RTLD_LAZY);
@@ -66,17 +74,44 @@ static inline snrq_status bench_gemm_rate(int threads, bool cpu, int runs, doubl
     SNRQ_TRY(snrq_allocate((size_t)(n * n), sizeof *a, "matrix", &a));
     SNRQ_TRY(snrq_allocate((size_t)(n * n), sizeof *c, "matrix", &c));
     for (int64_t i = 0; i < n * n; i++) a[i] = 1.0f / (float)(1 + i % 64);
+    memset(c, 0, (size_t)(n * n) * sizeof *c);
     if (set_threads != NULL) set_threads(threads);
-    for (int run = 0; run < runs; run++) {
-        double begin = bench_now(cpu);
+    bench_rest();
+    double begin = bench_now(cpu);
+    for (double run = 0; run < runs; run++)
         snrq_sgemm(false, false, n, n, n, 1.0f, a, n, a, n, 0.0f, c, n);
-        *rate = fmax(*rate, 2.0 * pow((double)n, 3.0) / (bench_now(cpu) - begin));
-    }
+    *rate = runs * each / (bench_now(cpu) - begin);
     if (set_threads != NULL) set_threads(1);
+    bench_rest();
     free(a);
     free(c);
     if (program != NULL) dlclose(program);
     return SNRQ_OK;
+}
+
+/* One figure per round. A machine that others use, too, slows down all that is measured in a round,
+ * so what is printed are medians over rounds, also of ratios within a round. */
+typedef struct bench_series {
+    int count;
+    double values[BENCH_ROUNDS];
+} bench_series;
+
+static inline void bench_add(bench_series *series, double value)
+{
+    if (series->count < BENCH_ROUNDS) series->values[series->count++] = value;
+}
+
+static inline int bench_compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+static inline double bench_median(const bench_series *series)
+{
+    bench_series s = *series;
+    qsort(s.values, (size_t)s.count, sizeof *s.values, bench_compare);
+    return s.count == 0 ? (double)NAN : (s.values[(s.count - 1) / 2] + s.values[s.count / 2]) / 2.0;
 }
 
 #endif

@@ -1,11 +1,11 @@
 /* How fast a transformer block is passed through, and its Gram matrices are summed up, on random
  * weights and activations.
  *
- * Symbols: T tokens, n columns of the stage [q,k,v]. Every time is the best of some runs on one
- * rank, and is also given as share of the time this machine's sgemm, measured in between, needs
- * for the flops that cannot be avoided: 2 T per weight for the modules and the block (to which
- * causal attention adds its own), n^2 T for the symmetric H = X^T X and E = dX^T dX, 2 n^2 T for D
- * = dX^T X.
+ * Symbols: T tokens, n columns of the stage [q,k,v]. Every time is the median of some runs on one
+ * rank, and is also given as share of the time this machine's sgemm, measured before each of them,
+ * needs for the flops that cannot be avoided: 2 T per weight for the modules and the block (to
+ * which causal attention adds its own), n^2 T for the symmetric H = X^T X and E = dX^T dX, 2 n^2 T
+ * for D = dX^T X.
  */
 #include <mpi.h>
 #include <omp.h>
@@ -26,7 +26,7 @@ static const shape shapes[] = {
     {"llama-3-8b", 4096, 14336, 32, 8, 128, 2048, 1, 8},
     {"stories3m", 192, 512, 6, 2, 32, 256, 8, 64},
 };
-enum { SHAPES = sizeof shapes / sizeof *shapes, GEMM_RUNS = 4 };
+enum { SHAPES = sizeof shapes / sizeof *shapes };
 
 typedef struct bench {
     const char *shape, *part; /* the only one, or NULL */
@@ -40,8 +40,9 @@ typedef struct bench {
 static const char usage[] =
     "usage: bench_forward [--shape NAME] [--part NAME] [--tokens T] [--threads N,...]\n"
     "                     [--runs R] [--seconds S] [--json] [--cpu]\n"
-    "Times the linear modules of a block, the whole block, and its Gram matrices; the best of R\n"
-    "runs. Shapes: llama-3-8b, stories3m; parts: modules, block, H, D, E. --cpu: CPU time instead\n"
+    "Times the linear modules of a block, the whole block, and its Gram matrices; the median of R\n"
+    "runs, each beside an sgemm of as many flops. Shapes: llama-3-8b, stories3m; parts: modules, "
+    "block, H, D, E. --cpu: CPU time instead\n"
     "of wall-clock time, for comparing one thread on a busy machine.\n";
 
 /* One block with everything that its passes need. */
@@ -109,17 +110,18 @@ static snrq_status create_block(const shape *p, subject *s)
     s->block.vector[SNRQ_ATTENTION_NORM] = s->block.vector[SNRQ_MLP_NORM] = s->ones;
     SNRQ_TRY(fill_weights(s));
     size_t tokens = (size_t)(s->sequences * s->tokens);
-    SNRQ_TRY(snrq_allocate(tokens * (size_t)p->hidden, sizeof(float), "h", &s->h));
-    SNRQ_TRY(snrq_allocate(tokens * (size_t)s->family.max_columns, sizeof(float), "x", &s->x));
-    return snrq_allocate(tokens * (size_t)s->family.max_rows, sizeof(float), "y", &s->y);
+    SNRQ_TRY(snrq_allocate_scratch(tokens * (size_t)p->hidden, sizeof(float), "h", &s->h));
+    SNRQ_TRY(
+        snrq_allocate_scratch(tokens * (size_t)s->family.max_columns, sizeof(float), "x", &s->x));
+    return snrq_allocate_scratch(tokens * (size_t)s->family.max_rows, sizeof(float), "y", &s->y);
 }
 
 static snrq_status create_activations(const shape *p, subject *s)
 {
     int64_t count = p->gram_sequences * s->tokens * p->hidden;
     size_t n = (size_t)p->hidden;
-    SNRQ_TRY(snrq_allocate((size_t)count, sizeof(float), "X", &s->a));
-    SNRQ_TRY(snrq_allocate((size_t)count, sizeof(float), "Xf", &s->b));
+    SNRQ_TRY(snrq_allocate_scratch((size_t)count, sizeof(float), "X", &s->a));
+    SNRQ_TRY(snrq_allocate_scratch((size_t)count, sizeof(float), "Xf", &s->b));
     SNRQ_TRY(snrq_allocate(n, sizeof(double), "norms", &s->norms));
     SNRQ_TRY(snrq_allocate(n, sizeof(double), "norms", &s->mismatch_norms));
     SNRQ_TRY(snrq_allocate(n, sizeof(int32_t), "order", &s->order));
@@ -195,28 +197,28 @@ typedef struct part {
 static snrq_status measure(const bench *b, const shape *p, subject *s, const part *work,
                            int threads)
 {
-    double best = INFINITY, gemm = 0.0, gemm_time = 0.0, time = 0.0, begin;
+    bench_series seconds = {0}, rates = {0}, shares = {0};
+    double start = snrq_now();
     omp_set_num_threads(threads);
     fill(s->h, s->sequences * s->tokens * p->hidden, 2);
     fill(s->x, s->sequences * s->tokens * s->family.max_columns, 2);
-    for (int run = 0; run < b->runs && (run == 0 || time < b->seconds); run++) {
-        if (gemm_time <= time) { /* about as long as the other, so that both meet quiet moments */
-            begin = bench_now(b->cpu);
-            SNRQ_TRY(bench_gemm_rate(threads, b->cpu, GEMM_RUNS, &gemm));
-            gemm_time += bench_now(b->cpu) - begin;
-        }
-        begin = bench_now(b->cpu);
+    for (int run = 0; run < b->runs && (run == 0 || snrq_now() - start < b->seconds); run++) {
+        double rate;
+        SNRQ_TRY(bench_gemm_rate(threads, b->cpu, work->flops, &rate));
+        double begin = bench_now(b->cpu);
         SNRQ_TRY(work->run(s));
         double spent = bench_now(b->cpu) - begin;
-        best = fmin(best, spent);
-        time += spent;
+        bench_add(&seconds, spent);
+        bench_add(&rates, rate);
+        bench_add(&shares, work->flops / spent / rate);
     }
-    printf(b->json ? "{\"shape\": \"%s\", \"part\": \"%s\", \"threads\": %d, \"seconds\": %.6f, "
-                     "\"tokens_per_second\": %.1f, \"gflops\": %.1f, \"gemm_gflops\": %.1f, "
-                     "\"share_of_gemm\": %.4f}\n"
-                   : "%-11s %-8s %7d %10.4f %11.0f %8.1f %8.1f %9.4f\n",
-           p->name, work->name, threads, best, work->tokens / best, work->flops / best * 1e-9,
-           gemm * 1e-9, work->flops / best / gemm);
+    double time = bench_median(&seconds);
+    printf(b->json ? "{\"shape\": \"%s\", \"part\": \"%s\", \"threads\": %d, \"runs\": %d, "
+                     "\"seconds\": %.6f, \"tokens_per_second\": %.1f, \"gflops\": %.1f, "
+                     "\"gemm_gflops\": %.1f, \"share_of_gemm\": %.4f}\n"
+                   : "%-11s %-8s %7d %6d %10.4f %11.0f %8.1f %8.1f %9.4f\n",
+           p->name, work->name, threads, seconds.count, time, work->tokens / time,
+           work->flops / time * 1e-9, bench_median(&rates) * 1e-9, bench_median(&shares));
     fflush(stdout);
     return SNRQ_OK;
 }
@@ -245,8 +247,8 @@ static snrq_status measure_shape(const bench *b, const shape *p, subject *s)
 static snrq_status run(const snrq_context *context, const bench *b)
 {
     if (!b->json)
-        printf("%-11s %-8s %7s %10s %11s %8s %8s %9s\n", "shape", "part", "threads", "seconds",
-               "tokens/s", "GF/s", "sgemm", "share");
+        printf("%-11s %-8s %7s %6s %10s %11s %8s %8s %9s\n", "shape", "part", "threads", "runs",
+               "seconds", "tokens/s", "GF/s", "sgemm", "share");
     for (int i = 0; i < SHAPES; i++) {
         const shape *p = &shapes[i];
         if (b->shape != NULL && strcmp(b->shape, p->name) != 0) continue;
@@ -293,7 +295,7 @@ static bool read_arguments(int argc, char **argv, bench *b)
 
 int main(int argc, char **argv)
 {
-    bench b = {.threads = {2, {1, 2}}, .runs = 1000, .seconds = 2.0};
+    bench b = {.threads = {2, {1, 2}}, .runs = BENCH_ROUNDS, .seconds = 4.0};
     int provided;
     snrq_context *context = NULL;
     if (!read_arguments(argc, argv, &b)) {

@@ -2,8 +2,9 @@
  *
  * Symbols: a layer has m rows and n columns; the bound is the time in which this machine's sgemm
  * does the m n^2 flops that any column-by-column rounding needs to feed its errors back. Every time
- * is the best of some runs of snrq_search() on one rank and is also given as share of that bound
- * (100 % is the bound itself), so that figures of different machines can be compared.
+ * is the median of some runs of snrq_search() on one rank. In each round sgemm and all methods take
+ * turns, and what is compared is compared within a round: with greedy, and with the bound (100 % is
+ * the bound itself), so that figures of different machines can be compared.
  */
 #include <math.h>
 #include <mpi.h>
@@ -17,7 +18,7 @@
 #include "pipeline/search.h"
 #include "tests/bench/bench.h"
 
-enum { GROUP_SIZE = 128, GEMM_RUNS = 40 };
+enum { GROUP_SIZE = 128, MOST_FIGURES = BENCH_MOST + 3 };
 
 typedef struct bench {
     int layers, rows[BENCH_MOST], columns[BENCH_MOST];
@@ -25,17 +26,17 @@ typedef struct bench {
     int runs;
     double seconds; /* a measurement is not repeated after that long */
     bool json, cpu, methods;
-    double gemm[BENCH_MOST]; /* flop/s, per entry of threads */
 } bench;
 
 static const char usage[] =
     "usage: bench_rounding [--size MxN,...] [--bits B,...] [--beam K,...] [--threads T,...]\n"
     "                      [--runs R] [--seconds S] [--json] [--cpu]\n"
     "                      [--methods]\n"
-    "Times the search on synthetic layers (K = 1 is greedy), the best of R runs; all K take "
-    "turns,\n"
-    "and so does sgemm, so that what disturbs the machine disturbs all. --methods: rtn, gptq and\n"
-    "gptaq, too. --cpu: CPU time instead of wall-clock time, for comparing one thread on a busy\n"
+    "Times the search on synthetic layers (K = 1 is greedy), the median of R rounds; in each, all "
+    "K\n"
+    "and an sgemm of as many flops take turns, so that what disturbs the machine disturbs all.\n"
+    "--methods: rtn, gptq and gptaq, too. --cpu: CPU time instead of wall-clock time, for "
+    "comparing one thread on a busy\n"
     "machine.\n";
 
 /* What is measured: a beam of K, or one of these. */
@@ -136,29 +137,26 @@ static const char *method_name(int what)
                            : "ksnrq";
 }
 
-/* One measurement of a layer on some threads. */
+/* Measurements of a layer on some threads. */
 typedef struct figure {
     int what;
-    double seconds, objective;
+    double objective;
+    bench_series seconds, shares, times_greedy;
 } figure;
 
-static void print_figure(const bench *b, const layer *l, int thread, int bits, const figure *f,
-                         double greedy)
+static void print_figure(const bench *b, const layer *l, int threads, int bits, const figure *f,
+                         double rate)
 {
-    double m = (double)l->rows.rows, n = (double)l->rows.columns;
-    double share = m * n * n / b->gemm[thread] / f->seconds;
+    int64_t m = l->rows.rows, n = l->rows.columns;
     int beam = f->what < 1 ? 1 : f->what;
-    if (b->json)
-        printf(
-            "{\"rows\": %.0f, \"columns\": %.0f, \"bits\": %d, \"method\": \"%s\", \"beam\": %d, "
-            "\"threads\": %d, \"seconds\": %.6f, \"gemm_gflops\": %.1f, \"share_of_bound\": %.4f, "
-            "\"times_greedy\": %.3f, \"objective\": %.9g}\n",
-            m, n, bits, method_name(f->what), beam, b->threads.values[thread], f->seconds,
-            b->gemm[thread] * 1e-9, share, f->seconds / greedy, f->objective);
-    else
-        printf("%5.0f x %-5.0f %4d %-6s %4d %8d %10.4f %9.1f %% %8.2f x  %.9g\n", m, n, bits,
-               method_name(f->what), beam, b->threads.values[thread], f->seconds, 100.0 * share,
-               f->seconds / greedy, f->objective);
+    printf(b->json ? "{\"rows\": %lld, \"columns\": %lld, \"bits\": %d, \"method\": \"%s\", "
+                     "\"beam\": %d, \"threads\": %d, \"rounds\": %d, \"seconds\": %.6f, "
+                     "\"gemm_gflops\": %.1f, \"share_of_bound\": %.4f, \"times_greedy\": %.3f, "
+                     "\"objective\": %.9g}\n"
+                   : "%5lld x %-5lld %4d %-6s %4d %8d %6d %10.4f %8.1f %8.3f %8.2f  %.9g\n",
+           (long long)m, (long long)n, bits, method_name(f->what), beam, threads, f->seconds.count,
+           bench_median(&f->seconds), rate * 1e-9, bench_median(&f->shares),
+           bench_median(&f->times_greedy), f->objective);
     fflush(stdout);
 }
 
@@ -172,13 +170,15 @@ static snrq_status search(layer *l, int bits, int what)
     return snrq_search(l->l, SNRQ_ROUND_FEEDBACK, what, &l->rows);
 }
 
-static snrq_status measure(const bench *b, layer *l, int bits, figure *f)
+static snrq_status measure(const bench *b, layer *l, int bits, int what, double *seconds,
+                           double *objective)
 {
+    bench_rest();
     double begin = bench_now(b->cpu);
-    SNRQ_TRY(search(l, bits, f->what));
-    f->seconds = fmin(f->seconds, bench_now(b->cpu) - begin);
-    f->objective = 0.0;
-    for (int64_t i = 0; i < l->rows.rows; i++) f->objective += l->rows.costs[i];
+    SNRQ_TRY(search(l, bits, what));
+    *seconds = bench_now(b->cpu) - begin;
+    *objective = 0.0;
+    for (int64_t i = 0; i < l->rows.rows; i++) *objective += l->rows.costs[i];
     return SNRQ_OK;
 }
 
@@ -186,11 +186,11 @@ static snrq_status measure(const bench *b, layer *l, int bits, figure *f)
 static int list_figures(const bench *b, figure *figures)
 {
     int count = 0;
+    memset(figures, 0, MOST_FIGURES * sizeof *figures);
     if (b->methods) figures[count++].what = RTN;
     for (int k = 0; k < b->beams.count; k++) figures[count++].what = b->beams.values[k];
     if (b->methods) figures[count++].what = GPTQ;
     if (b->methods) figures[count++].what = GPTAQ;
-    for (int i = 0; i < count; i++) figures[i].seconds = INFINITY;
     return count;
 }
 
@@ -206,40 +206,54 @@ static snrq_status keep_grids(layer *l, bool save, float **scales, uint8_t **zer
     return SNRQ_OK;
 }
 
-static snrq_status measure_layer(bench *b, layer *l, int bits)
+/* One round: sgemm, then every figure. */
+static snrq_status measure_round(const bench *b, layer *l, int bits, int threads, int count,
+                                 figure *figures, bench_series *rates)
 {
+    double m = (double)l->rows.rows, n = (double)l->rows.columns, flops = m * n * n, rate;
+    double seconds[MOST_FIGURES], greedy = NAN;
+    SNRQ_TRY(bench_gemm_rate(threads, b->cpu, flops, &rate));
+    bench_add(rates, rate);
+    for (int i = 0; i < count; i++) {
+        SNRQ_TRY(measure(b, l, bits, figures[i].what, &seconds[i], &figures[i].objective));
+        if (figures[i].what == 1) greedy = seconds[i];
+    }
+    for (int i = 0; i < count; i++) {
+        bench_add(&figures[i].seconds, seconds[i]);
+        bench_add(&figures[i].shares, flops / rate / seconds[i]);
+        bench_add(&figures[i].times_greedy, seconds[i] / greedy);
+    }
+    return SNRQ_OK;
+}
+
+static snrq_status measure_layer(const bench *b, layer *l, int bits)
+{
+    static figure figures[MOST_FIGURES];
     float *scales = NULL;
     uint8_t *zeros = NULL;
     SNRQ_TRY(keep_grids(l, true, &scales, &zeros));
     for (int t = 0; t < b->threads.count; t++) {
-        figure figures[BENCH_MOST + 3];
-        int count = list_figures(b, figures);
-        double greedy = NAN, start = snrq_now(), limit = b->seconds * count;
-        omp_set_num_threads(b->threads.values[t]);
+        bench_series rates = {0};
+        int count = list_figures(b, figures), threads = b->threads.values[t];
+        double start = snrq_now(), limit = b->seconds * count;
+        omp_set_num_threads(threads);
         for (int run = 0; run < b->runs && (run == 0 || snrq_now() - start < limit); run++) {
-            SNRQ_TRY(bench_gemm_rate(b->threads.values[t], b->cpu, GEMM_RUNS / 8, &b->gemm[t]));
             SNRQ_TRY(keep_grids(l, false, &scales, &zeros));
-            for (int i = 0; i < count; i++) SNRQ_TRY(measure(b, l, bits, &figures[i]));
+            SNRQ_TRY(measure_round(b, l, bits, threads, count, figures, &rates));
         }
         for (int i = 0; i < count; i++)
-            if (figures[i].what == 1) greedy = figures[i].seconds;
-        for (int i = 0; i < count; i++) print_figure(b, l, t, bits, &figures[i], greedy);
+            print_figure(b, l, threads, bits, &figures[i], bench_median(&rates));
     }
     free(scales);
     free(zeros);
     return SNRQ_OK;
 }
 
-static snrq_status run(const snrq_context *context, bench *b)
+static snrq_status run(const snrq_context *context, const bench *b)
 {
-    for (int t = 0; t < b->threads.count; t++) {
-        SNRQ_TRY(bench_gemm_rate(b->threads.values[t], b->cpu, GEMM_RUNS, &b->gemm[t]));
-        if (!b->json)
-            printf("sgemm on %d threads: %.1f GF/s\n", b->threads.values[t], b->gemm[t] * 1e-9);
-    }
     if (!b->json)
-        printf("%13s %4s %-6s %4s %8s %10s %11s %10s  %s\n", "size", "bits", "method", "K",
-               "threads", "seconds", "of bound", "greedy", "objective");
+        printf("%13s %4s %-6s %4s %8s %6s %10s %8s %8s %8s  %s\n", "size", "bits", "method", "K",
+               "threads", "rounds", "seconds", "sgemm", "of bound", "x greedy", "objective");
     for (int i = 0; i < b->layers; i++) {
         layer l = {0};
         snrq_status status = create_layer(context, b->columns[i], &l);
