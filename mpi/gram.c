@@ -364,6 +364,7 @@ static void multiply_strip(const unit *u, int64_t above, const float *a, const f
                             .depth = depth,
                             .a = b,
                             .b = a + (above - half) * depth + half,
+                            .a_row = 1,
                             .a_step = SNRQ_PRODUCT_ROWS,
                             .b_stride = depth * width,
                             .add = add,

@@ -1,4 +1,4 @@
-/* Products of packed operands; see product.h.
+/* Products of operands in strips; see product.h.
  *
  * A tile of C, one strip of A by one of B, is summed up in registers: 24 vectors of 512 bits where
  * the machine has 32 of them, else a part of the tile at a time.
@@ -16,11 +16,12 @@ enum {
     LAST = ROWS % SNRQ_LANES /* rows of a strip of A in its last vector */
 };
 
-/* c [rows][vectors] of a tile = the sums over depth, added to what is there if `add`. */
+/* c [rows][vectors] of a tile = the sums over depth, added to what is there if `add`. Unrolled, so
+ * that the sums are in registers from the first to the last. */
 static inline __attribute__((always_inline)) void sum_part(int rows, int vectors, int64_t depth,
-                                                           const float *a, int64_t step,
-                                                           const float *b, bool add, float *c,
-                                                           int64_t ldc)
+                                                           const float *a, int64_t row,
+                                                           int64_t step, const float *b, bool add,
+                                                           float *c, int64_t ldc)
 {
     snrq_lanes sum[ROWS * VECTORS] = {0};
     for (int64_t i = 0; i < depth; i++) {
@@ -28,57 +29,66 @@ static inline __attribute__((always_inline)) void sum_part(int rows, int vectors
         for (int v = 0; v < vectors; v++)
             column[v] = snrq_lanes_load(b + i * COLUMNS + v * SNRQ_LANES);
         for (int r = 0; r < rows; r++) {
-            snrq_lanes row = snrq_lanes_all(a[i * step + r]);
+            snrq_lanes x = snrq_lanes_all(a[r * row + i * step]);
             for (int v = 0; v < vectors; v++)
-                sum[r * vectors + v] = snrq_lanes_madd(row, column[v], sum[r * vectors + v]);
+                sum[r * vectors + v] = snrq_lanes_madd(x, column[v], sum[r * vectors + v]);
         }
     }
-    for (int r = 0; r < rows; r++)
-        for (int v = 0; v < vectors; v++) {
-            float *to = c + r * ldc + v * SNRQ_LANES;
-            snrq_lanes x = sum[r * vectors + v];
-            snrq_lanes_store(to, add ? snrq_lanes_load(to) + x : x);
-        }
+    if (add)
+#pragma GCC unroll 24
+        for (int k = 0; k < rows * vectors; k++)
+            sum[k] += snrq_lanes_load(c + k / vectors * ldc + k % vectors * SNRQ_LANES);
+#pragma GCC unroll 24
+    for (int k = 0; k < rows * vectors; k++)
+        snrq_lanes_store(c + k / vectors * ldc + k % vectors * SNRQ_LANES, sum[k]);
 }
 
-static void sum_tile(int64_t depth, const float *a, int64_t step, const float *b, bool add,
-                     float *c, int64_t ldc)
+/* The first `vectors` vectors of a tile: as many as the machine has registers for at a time. */
+static inline __attribute__((always_inline)) void sum_tile(const snrq_product *p, int vectors,
+                                                           const float *a, int64_t row,
+                                                           int64_t step, const float *b, float *c)
 {
 #ifdef __AVX512F__
-    if (step == ROWS)
-        sum_part(ROWS, VECTORS, depth, a, ROWS, b, add, c, ldc);
-    else
-        sum_part(ROWS, VECTORS, depth, a, step, b, add, c, ldc);
+    sum_part(ROWS, vectors, p->depth, a, row, step, b, p->add, c, p->ldc);
 #else
     for (int r = 0; r < ROWS; r += ROWS / 2)
-        for (int v = 0; v < COLUMNS; v += 2 * SNRQ_LANES)
-            sum_part(ROWS / 2, 2, depth, a + r, step, b + v, add, c + r * ldc + v, ldc);
+        for (int v = 0; v < vectors; v += 2)
+            sum_part(ROWS / 2, 2, p->depth, a + r * row, row, step, b + v * SNRQ_LANES, p->add,
+                     c + r * p->ldc + v * SNRQ_LANES, p->ldc);
 #endif
+}
+
+/* A whole tile; both usual layouts of A as constants. */
+static void sum_whole_tile(const snrq_product *p, const float *a, const float *b, float *c)
+{
+    if (p->a_row == 1 && p->a_step == ROWS)
+        sum_tile(p, VECTORS, a, 1, ROWS, b, c);
+    else if (p->a_row == 1)
+        sum_tile(p, VECTORS, a, 1, p->a_step, b, c);
+    else
+        sum_tile(p, VECTORS, a, p->a_row, p->a_step, b, c);
 }
 
 /* The left half of a tile. */
 static void sum_half_tile(const snrq_product *p, const float *a, const float *b, float *c)
 {
-#ifdef __AVX512F__
-    sum_part(ROWS, VECTORS / 2, p->depth, a, p->a_step, b, p->add, c, p->ldc);
-#else
-    for (int r = 0; r < ROWS; r += ROWS / 2)
-        sum_part(ROWS / 2, VECTORS / 2, p->depth, a + r, p->a_step, b, p->add, c + r * p->ldc,
-                 p->ldc);
-#endif
+    sum_tile(p, VECTORS / 2, a, p->a_row, p->a_step, b, c);
 }
 
-/* A tile at the end of C, of which only a part is there. */
+/* A tile at the end of C, of which only a part is there: row by row, since others may not be read.
+ */
 static void sum_last_tile(const snrq_product *p, const float *a, const float *b, int64_t rows,
                           int64_t columns, float *c)
 {
-    float tile[ROWS * COLUMNS];
-    sum_tile(p->depth, a, p->a_step, b, false, tile, COLUMNS);
-    for (int64_t r = 0; r < rows; r++)
+    float sums[COLUMNS];
+    for (int64_t r = 0; r < rows; r++) {
+        sum_part(1, VECTORS, p->depth, a + r * p->a_row, p->a_row, p->a_step, b, false, sums,
+                 COLUMNS);
         for (int64_t j = 0; j < columns; j++) {
             float *to = c + r * p->ldc + j;
-            *to = p->add ? *to + tile[r * COLUMNS + j] : tile[r * COLUMNS + j];
+            *to = p->add ? *to + sums[j] : sums[j];
         }
+    }
 }
 
 void snrq_product_run(const snrq_product *p)
@@ -89,7 +99,7 @@ void snrq_product_run(const snrq_product *p)
             float *c = p->c + r * p->ldc + j;
             int64_t rows = p->rows - r, columns = p->columns - j;
             if (rows >= ROWS && columns >= COLUMNS)
-                sum_tile(p->depth, a, p->a_step, b, p->add, c, p->ldc);
+                sum_whole_tile(p, a, b, c);
             else if (rows >= ROWS && columns == COLUMNS / 2)
                 sum_half_tile(p, a, b, c);
             else
@@ -141,7 +151,7 @@ void snrq_product_reference(const snrq_product *p)
     for (int64_t r = 0; r < p->rows; r++)
         for (int64_t j = 0; j < p->columns; j++) {
             double sum = p->add ? (double)p->c[r * p->ldc + j] : 0.0;
-            const float *a = p->a + r / ROWS * p->a_stride + r % ROWS;
+            const float *a = p->a + r / ROWS * p->a_stride + r % ROWS * p->a_row;
             const float *b = p->b + j / COLUMNS * p->b_stride + j % COLUMNS;
             for (int64_t i = 0; i < p->depth; i++)
                 sum += (double)a[i * p->a_step] * (double)b[i * COLUMNS];

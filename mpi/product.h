@@ -1,9 +1,9 @@
-/* Matrix products of packed operands: C [rows, columns] = A^T B in fp32.
+/* Matrix products C [rows, columns] = A^T B in fp32, of operands that are packed once and
+ * multiplied often, so that no product packs for itself, as BLAS does.
  *
- * A and B are packed once and multiplied often, so that no product packs for itself, as BLAS does:
- * A into strips of SNRQ_PRODUCT_ROWS rows of C, [depth][SNRQ_PRODUCT_ROWS] each, B into strips of
- * SNRQ_PRODUCT_COLUMNS columns, [depth][SNRQ_PRODUCT_COLUMNS]. What is missing in a last strip may
- * be anything that is finite.
+ * B is packed into strips of SNRQ_PRODUCT_COLUMNS columns, [depth][SNRQ_PRODUCT_COLUMNS] each; what
+ * is missing in the last may be anything that is finite. A is read in strips of SNRQ_PRODUCT_ROWS
+ * rows of C: packed, [depth][SNRQ_PRODUCT_ROWS], or where it lies.
  *
  * What is added to an element of C is the sum of its products in the order of depth, one after the
  * other, whatever the sizes and wherever it lies. So its bits do not depend on how C is cut into
@@ -33,13 +33,14 @@ static inline int64_t snrq_product_padded(int64_t x, int64_t width)
 void snrq_product_pack(const float *in, int64_t stride, int64_t count, int64_t depth, int64_t width,
                        float *out);
 
-/* C <- A^T B, or C += A^T B. c has row stride ldc; strips of A and B begin a_stride and b_stride
- * floats after one another, and steps of depth in A a_step floats (SNRQ_PRODUCT_ROWS where A was
- * packed alone). Not collective; may be called from many threads at a time. */
+/* C <- A^T B, or C += A^T B. Strips of A and B begin a_stride and b_stride floats after one
+ * another; in a strip of A, rows of C are a_row floats apart and steps of depth a_step (1 and
+ * SNRQ_PRODUCT_ROWS where it was packed). c has row stride ldc. Not collective; may be called from
+ * many threads at a time. */
 typedef struct snrq_product {
     int64_t rows, columns, depth;
     const float *a, *b;
-    int64_t a_stride, a_step, b_stride;
+    int64_t a_stride, a_row, a_step, b_stride;
     bool add;
     float *c;
     int64_t ldc;

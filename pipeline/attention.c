@@ -8,7 +8,7 @@
  *     softmax over keys           down the columns, so that all rows take a step together
  *     results [QUERIES][d]        scores^T V, divided by the sums of the softmax
  *
- * K and V of all heads are packed for these products (mpi/product.h) before.
+ * V of all heads is packed for these products (mpi/product.h) before.
  */
 #include "pipeline/attention.h"
 
@@ -30,7 +30,6 @@ typedef struct work {
     int64_t tokens, d, group, stride; /* of a token in qkv */
     int64_t keys, width;              /* tokens and d in whole strips */
     const float *qkv;
-    float *k; /* [sequences, kv_heads][keys / ROWS][d][ROWS] */
     float *v; /* [sequences, kv_heads][width / COLUMNS][keys][COLUMNS] */
     float *out;
 } work;
@@ -59,18 +58,14 @@ static void prepare_heads(const snrq_attention_settings *s, int64_t position, fl
     }
 }
 
-/* Packs key and value head `head` of a sequence. */
-static void pack_keys_and_values(const work *w, int64_t sequence, int64_t head)
+/* Packs value head `head` of a sequence. */
+static void pack_values(const work *w, int64_t sequence, int64_t head)
 {
     const snrq_config *c = w->settings->config;
     int64_t unit = sequence * c->kv_heads + head;
-    const float *k = w->qkv + sequence * w->tokens * w->stride + (c->heads + head) * w->d;
-    const float *v = k + c->kv_heads * w->d;
-    float *to = w->k + unit * w->keys * w->d;
-    for (int64_t t = 0; t < w->tokens; t += ROWS)
-        snrq_product_pack(k + t * w->stride, w->stride, least(ROWS, w->tokens - t), w->d, ROWS,
-                          to + t * w->d);
-    to = w->v + unit * w->keys * w->width;
+    const float *v =
+        w->qkv + sequence * w->tokens * w->stride + (c->heads + c->kv_heads + head) * w->d;
+    float *to = w->v + unit * w->keys * w->width;
     for (int64_t j = 0; j < w->width; j += COLUMNS)
         for (int64_t t = 0; t < w->keys; t++) {
             int64_t there = t < w->tokens ? least(COLUMNS, w->d - j) : 0;
@@ -137,6 +132,7 @@ static void sum_values(const work *w, const float *v, int64_t first, int64_t cou
                                          .a = s->scores + k * QUERIES,
                                          .b = v + (first + k) * COLUMNS,
                                          .a_stride = ROWS,
+                                         .a_row = 1,
                                          .a_step = QUERIES,
                                          .b_stride = w->keys * COLUMNS,
                                          .add = k > 0,
@@ -151,19 +147,20 @@ static void attend(const work *w, int64_t sequence, int64_t head, int64_t row, s
     int64_t count = least(QUERIES, w->tokens * w->group - row), window = w->settings->window;
     int64_t first_token = row / w->group, end = (row + count - 1) / w->group + 1;
     int64_t first = window > 0 && first_token >= window ? first_token - window + 1 : 0;
-    first = first / ROWS * ROWS;
     const float *q = w->qkv + sequence * w->tokens * w->stride + head * w->group * w->d;
-    const float *k = w->k + (sequence * c->kv_heads + head) * w->keys * w->d;
+    const float *k = w->qkv + (sequence * w->tokens + first) * w->stride + (c->heads + head) * w->d;
     const float *v = w->v + (sequence * c->kv_heads + head) * w->keys * w->width;
     float sums[QUERIES];
     pack_queries(w, q, row, count, s);
-    snrq_product_run(&(snrq_product){.rows = snrq_product_padded(end - first, ROWS),
+    int64_t keys = least(snrq_product_padded(end - first, ROWS), w->tokens - first);
+    snrq_product_run(&(snrq_product){.rows = keys, /* some of them in vain, but in whole strips */
                                      .columns = QUERIES,
                                      .depth = w->d,
-                                     .a = k + first * w->d,
+                                     .a = k,
                                      .b = s->queries,
-                                     .a_stride = ROWS * w->d,
-                                     .a_step = ROWS,
+                                     .a_stride = ROWS * w->stride,
+                                     .a_row = w->stride,
+                                     .a_step = 1,
                                      .b_stride = COLUMNS * w->d,
                                      .c = s->scores,
                                      .ldc = QUERIES});
@@ -192,7 +189,7 @@ static void run(const work *w, int64_t sequences, float *qkv, float *memory, int
             prepare_heads(w->settings, i % w->tokens, qkv + i * w->stride);
 #pragma omp for schedule(static)
         for (int64_t unit = 0; unit < sequences * c->kv_heads; unit++)
-            pack_keys_and_values(w, unit / c->kv_heads, unit % c->kv_heads);
+            pack_values(w, unit / c->kv_heads, unit % c->kv_heads);
             /* From the last block of a head up: from long to short. */
 #pragma omp for schedule(dynamic)
         for (int64_t unit = 0; unit < sequences * c->kv_heads * blocks; unit++) {
@@ -218,17 +215,13 @@ snrq_status snrq_attention(const snrq_attention_settings *settings, float *qkv, 
               .out = out};
     int64_t heads = sequences * c->kv_heads, floats = (w.keys + 2 * w.width) * QUERIES;
     float *memory = NULL;
-    snrq_status status =
-        snrq_allocate_scratch((size_t)(heads * w.keys * w.d), sizeof *w.k, "packed keys", &w.k);
-    if (status == SNRQ_OK)
-        status = snrq_allocate_scratch((size_t)(heads * w.keys * w.width), sizeof *w.v,
-                                       "packed values", &w.v);
+    snrq_status status = snrq_allocate_scratch((size_t)(heads * w.keys * w.width), sizeof *w.v,
+                                               "packed values", &w.v);
     if (status == SNRQ_OK)
         status = snrq_allocate_scratch((size_t)(omp_get_max_threads() * floats), sizeof *memory,
                                        "attention scores", &memory);
     if (status == SNRQ_OK) run(&w, sequences, qkv, memory, floats);
     free(memory);
     free(w.v);
-    free(w.k);
     return status;
 }

@@ -75,7 +75,7 @@ static void widen_panel(const snrq_weight *w, int64_t row, int64_t rows, int64_t
         }
 }
 
-/* y [tokens, rows] for the panel of rows from `row` on; x [tokens / ROWS][columns][ROWS] packed. */
+/* y [tokens, rows] for the panel of rows from `row` on. */
 static void apply_panel(const snrq_weight *w, int64_t row, const float *x, int64_t tokens,
                         float *panel, float *y, int64_t stride)
 {
@@ -86,10 +86,11 @@ static void apply_panel(const snrq_weight *w, int64_t row, const float *x, int64
         snrq_product_run(&(snrq_product){.rows = tokens,
                                          .columns = rows,
                                          .depth = depth,
-                                         .a = x + column * ROWS,
+                                         .a = x + column,
                                          .b = panel,
-                                         .a_stride = w->columns * ROWS,
-                                         .a_step = ROWS,
+                                         .a_stride = ROWS * w->columns,
+                                         .a_row = w->columns,
+                                         .a_step = 1,
                                          .b_stride = depth * COLUMNS,
                                          .add = column > 0,
                                          .c = y,
@@ -124,30 +125,18 @@ snrq_status snrq_linear_apply(const snrq_weight *weights, int count, const float
     int64_t ranges = (UNITS_PER_THREAD * threads + panels - 1) / panels;
     ranges = least(ranges, (tokens + LEAST_TOKENS - 1) / LEAST_TOKENS);
     int64_t range = snrq_product_padded((tokens + ranges - 1) / (ranges > 0 ? ranges : 1), ROWS);
-    float *packed = NULL, *scratch = NULL;
-    SNRQ_TRY(snrq_allocate_scratch((size_t)(snrq_product_padded(tokens, ROWS) * columns),
-                                   sizeof *packed, "packed inputs", &packed));
-    snrq_status status = snrq_allocate_scratch((size_t)(threads * panel_floats), sizeof *scratch,
-                                               "weight panels", &scratch);
-    if (status == SNRQ_OK) {
-#pragma omp parallel
-        {
-#pragma omp for schedule(static)
-            for (int64_t t = 0; t < tokens; t += ROWS)
-                snrq_product_pack(x + t * columns, columns, least(ROWS, tokens - t), columns, ROWS,
-                                  packed + t * columns);
-#pragma omp for schedule(dynamic)
-            for (int64_t unit = 0; unit < panels * ranges; unit++) {
-                int64_t row, before, first = unit % ranges * range;
-                const snrq_weight *w = find_panel(weights, unit / ranges, &row, &before);
-                if (first < tokens)
-                    apply_panel(w, row, packed + first * columns, least(range, tokens - first),
-                                scratch + omp_get_thread_num() * panel_floats,
-                                y + first * stride + before + row, stride);
-            }
-        }
+    float *scratch;
+    SNRQ_TRY(snrq_allocate_scratch((size_t)(threads * panel_floats), sizeof *scratch,
+                                   "weight panels", &scratch));
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t unit = 0; unit < panels * ranges; unit++) {
+        int64_t row, before, first = unit % ranges * range;
+        const snrq_weight *w = find_panel(weights, unit / ranges, &row, &before);
+        if (first < tokens)
+            apply_panel(w, row, x + first * columns, least(range, tokens - first),
+                        scratch + omp_get_thread_num() * panel_floats,
+                        y + first * stride + before + row, stride);
     }
     free(scratch);
-    free(packed);
-    return status;
+    return SNRQ_OK;
 }

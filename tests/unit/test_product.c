@@ -30,6 +30,7 @@ static snrq_product product(int64_t rows, int64_t columns, int64_t depth, const 
                           .a = a,
                           .b = b,
                           .a_stride = depth * SNRQ_PRODUCT_ROWS,
+                          .a_row = 1,
                           .a_step = SNRQ_PRODUCT_ROWS,
                           .b_stride = depth * SNRQ_PRODUCT_COLUMNS,
                           .add = add,
@@ -68,6 +69,31 @@ static void agrees_with_its_twin(void)
     }
 }
 
+/* Rows of A where they lie, the last of them at the end of memory, against packed ones. */
+static void rows_need_not_be_packed(void)
+{
+    static const int64_t shapes[][3] = {{1, 1, 1}, {12, 32, 16}, {13, 33, 77}, {100, 97, 50}};
+    static float packed[MOST * MOST], plain[MOST * MOST];
+    fill();
+    for (int i = 0; i < 4; i++) {
+        const int64_t *s = shapes[i];
+        float *rows = malloc((size_t)(s[0] * s[2]) * sizeof *rows);
+        memcpy(rows, x, (size_t)(s[0] * s[2]) * sizeof *rows);
+        pack(x, s[0], s[2], SNRQ_PRODUCT_ROWS, a);
+        pack(y, s[1], s[2], SNRQ_PRODUCT_COLUMNS, b);
+        snrq_product p = product(s[0], s[1], s[2], a, b, false, packed);
+        snrq_product_run(&p);
+        p.c = plain;
+        p.a = rows;
+        p.a_stride = SNRQ_PRODUCT_ROWS * s[2];
+        p.a_row = s[2];
+        p.a_step = 1;
+        snrq_product_run(&p);
+        CU_ASSERT(memcmp(packed, plain, sizeof packed) == 0);
+        free(rows);
+    }
+}
+
 /* Row 5 and column 7 of a large product as the only ones of a small one. */
 static void an_element_does_not_depend_on_where_it_lies(void)
 {
@@ -87,6 +113,7 @@ static void an_element_does_not_depend_on_where_it_lies(void)
 int main(void)
 {
     static const snrq_test tests[] = {SNRQ_TEST(agrees_with_its_twin),
+                                      SNRQ_TEST(rows_need_not_be_packed),
                                       SNRQ_TEST(an_element_does_not_depend_on_where_it_lies)};
     return snrq_run_tests("product", tests, sizeof tests / sizeof *tests, 1);
 }
