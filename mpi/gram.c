@@ -34,7 +34,7 @@ enum {
     SMALL_CHUNK = 512,      /* tokens of one fp32 sum, */
     LARGE_CHUNK = 2048,     /* so many that few are added to the panel, which is far away */
     PACK_TOKENS = 16,       /* packed together: what was just written is slow to read */
-    BATCH_ITEMS = 1 << 18,  /* 1 MiB of A and B are packed at a time, or one chunk */
+    BATCH_ITEMS = 1 << 17,  /* 512 KiB of A and B are packed at a time, or one chunk */
     REDUCE_ITEMS = 1 << 23, /* per MPI call */
     STORE_COLUMNS = 32,     /* columns of the result that are stored together */
     UNIT_BITS = 61,
@@ -42,6 +42,8 @@ enum {
     LEAST_EXPONENT = -126, /* 2^-ea_i is an fp32 number; no column of fp32 numbers needs more */
     MOST_EXPONENT = 149
 };
+
+enum { SOURCES = 4 }; /* a, b and what is subtracted from them */
 
 static const double CONTRIBUTION_LIMIT = 2; /* of the bound; rounding stays far below */
 
@@ -56,7 +58,7 @@ typedef struct gram {
     snrq_matrix *out;
     int64_t n, tokens, sequences; /* of this rank */
     int64_t chunks;               /* of this rank's sequences */
-    bool apart;                   /* threads have tables of their own */
+    bool apart;                   /* small: threads have tables of their own */
     int64_t tile, unit_columns, panel_width, batch;
     float *a_units, *b_units;    /* [n] each: 2^-ea_i, 2^-eb_j; 0 if the norm is 0 */
     double *a_values, *b_values; /* [n] each: 2^(ea_i - 31), 2^(eb_j - 30); 0 if the norm is 0 */
@@ -66,6 +68,10 @@ typedef struct gram {
     MPI_Request *requests;
     int in_flight;
     int64_t bad_column; /* of G, where a product was not finite; n: none */
+    struct {
+        const float *next;
+        int64_t left; /* floats */
+    } ahead[SOURCES]; /* what the next batch will read; only of threads apart */
 } gram;
 
 static int64_t least(int64_t a, int64_t b)
@@ -98,7 +104,7 @@ static void choose_shapes(gram *g)
     int64_t width = small ? g->n : least(PANEL_ITEMS / g->n, (g->n + PANELS - 1) / PANELS);
     g->panel_width = least(width > g->tile ? snrq_product_padded(width, g->tile) : g->tile, g->n);
     g->chunks = g->sequences * chunks_of_sequence(g);
-    g->apart = small && omp_get_max_threads() > 1;
+    g->apart = small;
     int64_t items = chunk_tokens(g) * (padded(g->n) + padded(g->panel_width));
     g->batch = items > 0 && BATCH_ITEMS / items > 1 ? BATCH_ITEMS / items : 1;
     g->batch = least(g->batch, g->chunks);
@@ -353,9 +359,39 @@ static int64_t rows_above(const gram *g, const unit *u, int64_t column)
     return least(above, u->rows - 1) / (SNRQ_PRODUCT_COLUMNS / 2) * (SNRQ_PRODUCT_COLUMNS / 2);
 }
 
+/* A small panel's products take hardly longer than to fetch its activations, so that those of the
+ * next batch, chunks [first, first + count), are fetched while they are computed. */
+static void look_ahead(gram *g, int64_t first, int64_t count)
+{
+    const snrq_gram_request *r = g->request;
+    const snrq_activations *all[SOURCES] = {r->a, r->a_minus, r->b, r->b_minus};
+    for (int k = 0; k < SOURCES; k++) {
+        bool new = all[k] != NULL &&count > 0;
+        for (int before = 0; before < k; before++) new &= all[k] != all[before];
+        g->ahead[k].left = 0;
+        if (!new) continue;
+        chunk begin = chunk_at(g, first), last = chunk_at(g, first + count - 1);
+        int64_t from = begin.sequence * g->tokens + begin.token;
+        g->ahead[k].next = all[k]->data + from * g->n;
+        g->ahead[k].left = (last.sequence * g->tokens + last.token + last.tokens - from) * g->n;
+    }
+}
+
+/* The next so many floats to fetch, or NULL. */
+static const float *fetch_next(gram *g, int64_t floats)
+{
+    for (int k = 0; k < SOURCES; k++)
+        if (g->ahead[k].left >= floats && floats > 0) {
+            g->ahead[k].left -= floats;
+            g->ahead[k].next += floats;
+            return g->ahead[k].next - floats;
+        }
+    return NULL;
+}
+
 /* sums [SNRQ_PRODUCT_ROWS][LARGE_TILE] = the products of a strip of columns b with the rows a of a
  * unit, both packed, over `depth` tokens; or added to it. */
-static void multiply_strip(const unit *u, int64_t above, const float *a, const float *b,
+static void multiply_strip(gram *g, const unit *u, int64_t above, const float *a, const float *b,
                            int64_t depth, bool add, float *sums)
 {
     const int64_t width = SNRQ_PRODUCT_COLUMNS, half = above % width, whole = above + half;
@@ -374,6 +410,8 @@ static void multiply_strip(const unit *u, int64_t above, const float *a, const f
     product.columns = u->rows > whole ? snrq_product_padded(u->rows - whole, width) : 0;
     product.b = a + whole * depth;
     product.c = sums + whole;
+    if (g->apart)
+        product.fetch = fetch_next(g, product.columns / width * depth * SNRQ_PRODUCT_FETCHED);
     snrq_product_run(&product);
 }
 
@@ -392,7 +430,8 @@ static void add_chunk(gram *g, const panel *p, int64_t first, int64_t index, con
             int64_t at = column - u->begin, above = rows_above(g, u, column);
             if (token + depth == c.tokens)
                 fetch_sums(g, p, u->row + above, u->rows - above, column);
-            multiply_strip(u, above, a, b + at * depth, depth, token > 0, sums + at * LARGE_TILE);
+            multiply_strip(g, u, above, a, b + at * depth, depth, token > 0,
+                           sums + at * LARGE_TILE);
         }
     }
     for (int64_t column = u->begin; column < u->end; column += SNRQ_PRODUCT_ROWS) {
@@ -439,7 +478,9 @@ static snrq_status add_chunks(gram *g, const panel *p, int64_t first, int64_t en
 {
     memset(p->sums, 0, (size_t)panel_items(g, p) * sizeof *p->sums);
     for (; first < end; first += g->batch) {
-        add_batch(g, p, first, least(g->batch, end - first));
+        int64_t next = least(first + g->batch, end);
+        if (g->apart) look_ahead(g, next, least(g->batch, end - next));
+        add_batch(g, p, first, next - first);
         SNRQ_TRY(make_progress(g));
     }
     return SNRQ_OK;

@@ -18,14 +18,14 @@ enum {
 
 /* c [rows][vectors] of a tile = the sums over depth, added to what is there if `add`. Unrolled, so
  * that the sums are in registers from the first to the last. */
-static inline __attribute__((always_inline)) void sum_part(int rows, int vectors, int64_t depth,
-                                                           const float *a, int64_t row,
-                                                           int64_t step, const float *b, bool add,
-                                                           float *c, int64_t ldc)
+static inline __attribute__((always_inline)) void
+sum_part(int rows, int vectors, int64_t depth, const float *a, int64_t row, int64_t step,
+         const float *b, bool add, float *c, int64_t ldc, const float *fetch)
 {
     snrq_lanes sum[ROWS * VECTORS] = {0};
     for (int64_t i = 0; i < depth; i++) {
         snrq_lanes column[VECTORS];
+        if (fetch != NULL) __builtin_prefetch(fetch + i * SNRQ_PRODUCT_FETCHED, 0, 2);
         for (int v = 0; v < vectors; v++)
             column[v] = snrq_lanes_load(b + i * COLUMNS + v * SNRQ_LANES);
         for (int r = 0; r < rows; r++) {
@@ -46,33 +46,37 @@ static inline __attribute__((always_inline)) void sum_part(int rows, int vectors
 /* The first `vectors` vectors of a tile: as many as the machine has registers for at a time. */
 static inline __attribute__((always_inline)) void sum_tile(const snrq_product *p, int vectors,
                                                            const float *a, int64_t row,
-                                                           int64_t step, const float *b, float *c)
+                                                           int64_t step, const float *b, float *c,
+                                                           const float *fetch)
 {
 #ifdef __AVX512F__
-    sum_part(ROWS, vectors, p->depth, a, row, step, b, p->add, c, p->ldc);
+    sum_part(ROWS, vectors, p->depth, a, row, step, b, p->add, c, p->ldc, fetch);
 #else
     for (int r = 0; r < ROWS; r += ROWS / 2)
         for (int v = 0; v < vectors; v += 2)
             sum_part(ROWS / 2, 2, p->depth, a + r * row, row, step, b + v * SNRQ_LANES, p->add,
-                     c + r * p->ldc + v * SNRQ_LANES, p->ldc);
+                     c + r * p->ldc + v * SNRQ_LANES, p->ldc, r + v == 0 ? fetch : NULL);
 #endif
 }
 
-/* A whole tile; both usual layouts of A as constants. */
-static void sum_whole_tile(const snrq_product *p, const float *a, const float *b, float *c)
+/* A whole tile, number `tile` of its strip; the usual layouts of A as constants. */
+static void sum_whole_tile(const snrq_product *p, int64_t tile, const float *a, const float *b,
+                           float *c)
 {
-    if (p->a_row == 1 && p->a_step == ROWS)
-        sum_tile(p, VECTORS, a, 1, ROWS, b, c);
+    if (p->fetch != NULL)
+        sum_tile(p, VECTORS, a, 1, ROWS, b, c, p->fetch + tile * p->depth * SNRQ_PRODUCT_FETCHED);
+    else if (p->a_row == 1 && p->a_step == ROWS)
+        sum_tile(p, VECTORS, a, 1, ROWS, b, c, NULL);
     else if (p->a_row == 1)
-        sum_tile(p, VECTORS, a, 1, p->a_step, b, c);
+        sum_tile(p, VECTORS, a, 1, p->a_step, b, c, NULL);
     else
-        sum_tile(p, VECTORS, a, p->a_row, p->a_step, b, c);
+        sum_tile(p, VECTORS, a, p->a_row, p->a_step, b, c, NULL);
 }
 
 /* The left half of a tile. */
 static void sum_half_tile(const snrq_product *p, const float *a, const float *b, float *c)
 {
-    sum_tile(p, VECTORS / 2, a, p->a_row, p->a_step, b, c);
+    sum_tile(p, VECTORS / 2, a, p->a_row, p->a_step, b, c, NULL);
 }
 
 /* A tile at the end of C, of which only a part is there: row by row, since others may not be read.
@@ -83,7 +87,7 @@ static void sum_last_tile(const snrq_product *p, const float *a, const float *b,
     float sums[COLUMNS];
     for (int64_t r = 0; r < rows; r++) {
         sum_part(1, VECTORS, p->depth, a + r * p->a_row, p->a_row, p->a_step, b, false, sums,
-                 COLUMNS);
+                 COLUMNS, NULL);
         for (int64_t j = 0; j < columns; j++) {
             float *to = c + r * p->ldc + j;
             *to = p->add ? *to + sums[j] : sums[j];
@@ -99,7 +103,7 @@ void snrq_product_run(const snrq_product *p)
             float *c = p->c + r * p->ldc + j;
             int64_t rows = p->rows - r, columns = p->columns - j;
             if (rows >= ROWS && columns >= COLUMNS)
-                sum_whole_tile(p, a, b, c);
+                sum_whole_tile(p, j / COLUMNS, a, b, c);
             else if (rows >= ROWS && columns == COLUMNS / 2)
                 sum_half_tile(p, a, b, c);
             else

@@ -19,6 +19,7 @@ enum {
     SNRQ_PRODUCT_ROWS = 12,
     SNRQ_PRODUCT_COLUMNS = 32,
     SNRQ_PRODUCT_BLOCK = 96, /* both are whole strips of it */
+    SNRQ_PRODUCT_FETCHED = 8,
     SNRQ_PRODUCT_DEPTH = 384 /* a depth at which operands stay in the near caches */
 };
 
@@ -35,7 +36,9 @@ void snrq_product_pack(const float *in, int64_t stride, int64_t count, int64_t d
 
 /* C <- A^T B, or C += A^T B. Strips of A and B begin a_stride and b_stride floats after one
  * another; in a strip of A, rows of C are a_row floats apart and steps of depth a_step (1 and
- * SNRQ_PRODUCT_ROWS where it was packed). c has row stride ldc. Not collective; may be called from
+ * SNRQ_PRODUCT_ROWS where it was packed). c has row stride ldc. While packed tiles are summed up,
+ * the machine fetches from memory what will be needed later: SNRQ_PRODUCT_FETCHED floats from
+ * `fetch` on for each tile and step of depth, unless it is NULL. Not collective; may be called from
  * many threads at a time. */
 typedef struct snrq_product {
     int64_t rows, columns, depth;
@@ -44,6 +47,7 @@ typedef struct snrq_product {
     bool add;
     float *c;
     int64_t ldc;
+    const float *fetch;
 } snrq_product;
 void snrq_product_run(const snrq_product *product);
 
