@@ -56,7 +56,15 @@ static inline void copy_whole_file(const char *from, const char *to)
     free(data);
 }
 
-/* Damages every byte of a file and reads it, in a child process, because that may crash or hang:
+/* From one byte whose bit is flipped to the next. Sanitizers make every call of HDF5 twenty times
+ * as slow. */
+#ifdef __SANITIZE_ADDRESS__
+enum { FLIP_STEP = 5 };
+#else
+enum { FLIP_STEP = 1 };
+#endif
+
+/* Damages bytes of a file and reads it, in a child process, because that may crash or hang:
  * work writes the number of each byte to `progress` before it damages it, and calls _exit(). */
 typedef void flip_work(const char *path, long end, int progress);
 static inline void flip_in_child(flip_work *work, const char *path)
@@ -76,7 +84,7 @@ static inline void flip_in_child(flip_work *work, const char *path)
     CU_ASSERT_EQUAL(waitpid(child, &result, 0), child);
     if (result != 0) fprintf(stderr, "byte %ld of %ld: wait status %d\n", at, end, result);
     CU_ASSERT_EQUAL(result, 0);
-    CU_ASSERT_EQUAL(at, end - 1);
+    CU_ASSERT_TRUE(at >= end - FLIP_STEP);
 }
 
 #endif

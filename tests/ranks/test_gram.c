@@ -196,7 +196,11 @@ static void agrees_with_the_reference(void)
     for (int k = 0; k < PROBLEMS_COUNT; k++) {
         const problem *p = &PROBLEMS[k];
         double *found = solve(rank_test_world, p), largest = 0;
-        if (k % rank_test_world->size != rank_test_world->rank) {
+        bool mine = k % rank_test_world->size == rank_test_world->rank;
+#ifdef __SANITIZE_ADDRESS__
+        mine &= p->n * p->tokens < 1000000; /* the twin would take half a minute */
+#endif
+        if (!mine) {
             free(found);
             continue;
         }
