@@ -40,10 +40,9 @@ enum {
     UNIT_BITS = 61,
     ROW_BITS = 31,         /* the part of them that belongs to the row */
     LEAST_EXPONENT = -126, /* 2^-ea_i is an fp32 number; no column of fp32 numbers needs more */
-    MOST_EXPONENT = 149
+    MOST_EXPONENT = 149,
+    SOURCES = 4 /* of a Gram: A, B, and what is subtracted from them */
 };
-
-enum { SOURCES = 4 }; /* a, b and what is subtracted from them */
 
 static const double CONTRIBUTION_LIMIT = 2; /* of the bound; rounding stays far below */
 
@@ -63,7 +62,7 @@ typedef struct gram {
     float *a_units, *b_units;    /* [n] each: 2^-ea_i, 2^-eb_j; 0 if the norm is 0 */
     double *a_values, *b_values; /* [n] each: 2^(ea_i - 31), 2^(eb_j - 30); 0 if the norm is 0 */
     int64_t *sums[2];            /* two panels: one computed, one in flight */
-    float *a, *b; /* [batch of chunks, blocks of columns]: packed strips of rows, columns of G */
+    float *a, *b; /* [batch of chunks][pieces][strips][tokens][width] packed rows, columns of G */
     int32_t *rows, *columns; /* [local rows, columns of out] the column of A, of B it stands for */
     MPI_Request *requests;
     int in_flight;
@@ -366,10 +365,10 @@ static void look_ahead(gram *g, int64_t first, int64_t count)
     const snrq_gram_request *r = g->request;
     const snrq_activations *all[SOURCES] = {r->a, r->a_minus, r->b, r->b_minus};
     for (int k = 0; k < SOURCES; k++) {
-        bool new = all[k] != NULL &&count > 0;
-        for (int before = 0; before < k; before++) new &= all[k] != all[before];
+        bool wanted = count > 0 && all[k] != NULL;
+        for (int before = 0; before < k; before++) wanted &= all[k] != all[before];
         g->ahead[k].left = 0;
-        if (!new) continue;
+        if (!wanted) continue;
         chunk begin = chunk_at(g, first), last = chunk_at(g, first + count - 1);
         int64_t from = begin.sequence * g->tokens + begin.token;
         g->ahead[k].next = all[k]->data + from * g->n;
