@@ -40,10 +40,11 @@ typedef struct bench {
 static const char usage[] =
     "usage: bench_forward [--shape NAME] [--part NAME] [--tokens T] [--threads N,...]\n"
     "                     [--runs R] [--seconds S] [--json] [--cpu]\n"
-    "Times the linear modules of a block, the whole block, and its Gram matrices; the median of R\n"
-    "runs, each beside an sgemm of as many flops. Shapes: llama-3-8b, stories3m; parts: modules, "
-    "block, H, D, E. --cpu: CPU time instead\n"
-    "of wall-clock time, for comparing one thread on a busy machine.\n";
+    "Times the linear modules of a block, the whole block, and its Gram matrices: the median of R\n"
+    "runs, each beside an sgemm of as many flops. Shapes: llama-3-8b, stories3m; parts: modules,\n"
+    "block, H, D, E. --cpu: CPU time instead of wall-clock time, for comparing one thread on a "
+    "busy\n"
+    "machine.\n";
 
 /* One block with everything that its passes need. */
 typedef struct subject {

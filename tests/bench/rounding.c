@@ -32,12 +32,11 @@ static const char usage[] =
     "usage: bench_rounding [--size MxN,...] [--bits B,...] [--beam K,...] [--threads T,...]\n"
     "                      [--runs R] [--seconds S] [--json] [--cpu]\n"
     "                      [--methods]\n"
-    "Times the search on synthetic layers (K = 1 is greedy), the median of R rounds; in each, all "
-    "K\n"
-    "and an sgemm of as many flops take turns, so that what disturbs the machine disturbs all.\n"
-    "--methods: rtn, gptq and gptaq, too. --cpu: CPU time instead of wall-clock time, for "
-    "comparing one thread on a busy\n"
-    "machine.\n";
+    "Times the search on synthetic layers (K = 1 is greedy): the median of R rounds, in each of\n"
+    "which all K and an sgemm of as many flops take turns, so that what disturbs the machine\n"
+    "disturbs all. --methods: rtn, gptq and gptaq, too. --cpu: CPU time instead of wall-clock "
+    "time,\n"
+    "for comparing one thread on a busy machine.\n";
 
 /* What is measured: a beam of K, or one of these. */
 enum { RTN = -3, GPTQ = -2, GPTAQ = -1 };
