@@ -12,7 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "io/dtype.h"
+#include "mpi/algebra/dtype.h"
 
 typedef enum snrq_rope_type {
     SNRQ_ROPE_DEFAULT,
@@ -23,7 +23,7 @@ typedef enum snrq_rope_type {
 
 enum { SNRQ_MAX_ROPE_FACTORS = 512 };
 
-/* Rotary position embedding; what its numbers do is in pipeline/rope.c. */
+/* Rotary position embedding; what its numbers do is in pipeline/model/rope.c. */
 typedef struct snrq_rope_config {
     snrq_rope_type type;
     double theta;

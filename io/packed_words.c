@@ -1,7 +1,7 @@
 /* Codes packed into 32-bit words; see packed_words.h. */
 #include "io/packed_words.h"
 
-#include "io/block_file.h"
+#include "io/checkpoint/block_file.h"
 
 /* Columns are written in runs of this many rows: whole cache lines. */
 enum { RUN = 16, CODES = 32, MAX_BITS = 8 };

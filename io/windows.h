@@ -9,7 +9,7 @@
 
 #include <stdint.h>
 
-#include "io/tokenizer.h"
+#include "io/tokenizer/tokenizer.h"
 
 typedef struct snrq_windows {
     int64_t count, length;

@@ -11,9 +11,9 @@
 #include "io/file.h"
 #include "io/lock.h"
 #include "mpi/collective.h"
-#include "pipeline/export_formats.h"
-#include "pipeline/export_gguf.h"
-#include "pipeline/export_verify.h"
+#include "pipeline/export/formats.h"
+#include "pipeline/export/gguf.h"
+#include "pipeline/export/verify.h"
 
 enum { WHY = 512 };
 

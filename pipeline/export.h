@@ -6,7 +6,7 @@
 #ifndef SNRQ_EXPORT_H
 #define SNRQ_EXPORT_H
 
-#include "pipeline/model.h"
+#include "pipeline/model/model.h"
 #include "pipeline/options.h"
 
 /* `snrq export OUT --format F -o DIR`: DIR is made, or must be empty. All ranks write. On failure

@@ -6,10 +6,10 @@
 #include <string.h>
 
 #include "io/json.h"
-#include "io/output.h"
+#include "io/checkpoint/output.h"
 #include "io/safetensors.h"
 #include "pipeline/export.h"
-#include "pipeline/family.h"
+#include "pipeline/model/family.h"
 
 static double number(const json_t *object, const char *key)
 {

@@ -3,10 +3,10 @@
 
 #include <limits.h>
 
-#include "io/activation_file.h"
-#include "io/block_file.h"
+#include "io/checkpoint/activation_file.h"
+#include "io/checkpoint/block_file.h"
 #include "io/file.h"
-#include "io/manifest.h"
+#include "io/checkpoint/manifest.h"
 #include "mpi/timers.h"
 #include "pipeline/report.h"
 

@@ -7,8 +7,8 @@
 #ifndef SNRQ_KEEPER_H
 #define SNRQ_KEEPER_H
 
-#include "io/output.h"
-#include "pipeline/stream.h"
+#include "io/checkpoint/output.h"
+#include "pipeline/model/stream.h"
 
 typedef struct snrq_keeper {
     const snrq_context *context; /* borrowed */

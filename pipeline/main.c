@@ -7,15 +7,15 @@
 #include <malloc.h>
 #endif
 
-#include "io/hdf5_start.h"
-#include "mpi/blas.h"
+#include "io/hdf5/start.h"
+#include "mpi/algebra/blas.h"
 #include "mpi/context.h"
 #include "mpi/lone_failure.h"
 #include "mpi/stop.h"
 #include "pipeline/evaluate.h"
 #include "pipeline/export.h"
 #include "pipeline/inspect.h"
-#include "pipeline/job_status.h"
+#include "pipeline/status.h"
 #include "pipeline/options.h"
 #include "pipeline/quantize.h"
 #include "pipeline/round.h"

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "io/dtype.h"
+#include "mpi/algebra/dtype.h"
 
 typedef enum snrq_command {
     SNRQ_COMMAND_QUANTIZE = 1,

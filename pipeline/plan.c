@@ -6,16 +6,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "io/activation_file.h"
+#include "io/checkpoint/activation_file.h"
 #include "io/json.h"
-#include "mpi/blas.h"
-#include "mpi/gram.h"
+#include "mpi/algebra/blas.h"
+#include "mpi/algebra/gram.h"
 #include "mpi/placement.h"
 #include "mpi/timers.h"
 #include "pipeline/report.h"
-#include "pipeline/search.h"
-#include "pipeline/statistics.h"
-#include "pipeline/stream.h"
+#include "pipeline/rounding/search.h"
+#include "pipeline/rounding/statistics.h"
+#include "pipeline/model/stream.h"
 
 double snrq_plan_stage_work(const snrq_options *o, const snrq_family *f, snrq_stage stage,
                             int64_t sequences, int64_t length)

@@ -3,7 +3,7 @@
 #define SNRQ_PLAN_H
 
 #include "io/windows.h"
-#include "pipeline/model.h"
+#include "pipeline/model/model.h"
 #include "pipeline/options.h"
 
 /* Multiply-adds of one stage of one block: forward passes, Grams, factorization, search. For the

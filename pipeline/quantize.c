@@ -19,15 +19,15 @@
 #include <string.h>
 
 #include "io/file.h"
-#include "io/output.h"
+#include "io/checkpoint/output.h"
 #include "mpi/stop.h"
 #include "mpi/watchdog.h"
-#include "pipeline/calibration.h"
+#include "pipeline/model/windows.h"
 #include "pipeline/keeper.h"
 #include "pipeline/plan.h"
 #include "pipeline/report.h"
 #include "pipeline/stage.h"
-#include "pipeline/stream.h"
+#include "pipeline/model/stream.h"
 #include "pipeline/summary.h"
 
 typedef struct run {

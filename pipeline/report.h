@@ -5,8 +5,8 @@
 #ifndef SNRQ_REPORT_H
 #define SNRQ_REPORT_H
 
-#include "io/block_file.h"
-#include "io/output.h"
+#include "io/checkpoint/block_file.h"
+#include "io/checkpoint/output.h"
 #include "mpi/timers.h"
 #include "pipeline/stage.h"
 

@@ -9,7 +9,7 @@
 #include "io/safetensors_writer.h"
 #include "mpi/node_memory.h"
 #include "pipeline/report.h"
-#include "pipeline/rounding.h"
+#include "pipeline/rounding/rounding.h"
 
 /* A case as read: everything in original column order. */
 typedef struct layer_case {

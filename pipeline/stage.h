@@ -6,9 +6,9 @@
 #ifndef SNRQ_STAGE_H
 #define SNRQ_STAGE_H
 
-#include "io/block_file.h"
-#include "pipeline/model.h"
-#include "pipeline/rounding.h"
+#include "io/checkpoint/block_file.h"
+#include "pipeline/model/model.h"
+#include "pipeline/rounding/rounding.h"
 
 /* One stage of one block on its way through. */
 typedef struct snrq_stage_job {

@@ -7,7 +7,7 @@
 
 #include "mpi/collective.h"
 #include "mpi/timers.h"
-#include "pipeline/family.h"
+#include "pipeline/model/family.h"
 #include "pipeline/report.h"
 
 enum { WORST = 5 };

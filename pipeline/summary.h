@@ -3,7 +3,7 @@
 #ifndef SNRQ_SUMMARY_H
 #define SNRQ_SUMMARY_H
 
-#include "io/output.h"
+#include "io/checkpoint/output.h"
 
 /* Reads the committed records of `directory`, prints the summary on rank 0 and logs it as an event
  * "summary". seconds: the run's own time. What cannot be read is left out: a report never fails a

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "io/file.h"
-#include "io/tokenizer.h"
+#include "io/tokenizer/tokenizer.h"
 #include "io/windows.h"
 
 /* `bytes`: written. */

@@ -12,7 +12,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "mpi/blas.h"
+#include "mpi/algebra/blas.h"
 #include "mpi/status.h"
 #include "mpi/timers.h"
 

@@ -11,8 +11,8 @@
 #include <omp.h>
 #include <stdio.h>
 
-#include "mpi/gram.h"
-#include "pipeline/block.h"
+#include "mpi/algebra/gram.h"
+#include "pipeline/model/block.h"
 #include "tests/bench/bench.h"
 
 /* A block as its checkpoint describes it, and how much goes through at a time. */

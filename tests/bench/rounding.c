@@ -14,8 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "mpi/factor.h"
-#include "pipeline/search.h"
+#include "mpi/algebra/factor.h"
+#include "pipeline/rounding/search.h"
 #include "tests/bench/bench.h"
 
 enum { GROUP_SIZE = 128, MOST_FIGURES = BENCH_MOST + 3 };

@@ -11,7 +11,7 @@
 #include <time.h>
 
 #include "io/file.h"
-#include "io/tokenizer.h"
+#include "io/tokenizer/tokenizer.h"
 #include "mpi/timers.h"
 
 enum { MOST = 16, MAX_TEXT = 1 << 30 };

@@ -22,8 +22,8 @@
 #include <unistd.h>
 
 #include "io/file.h"
-#include "io/manifest.h"
-#include "io/output_internal.h"
+#include "io/checkpoint/manifest.h"
+#include "io/checkpoint/output_internal.h"
 #include "mpi/context.h"
 
 enum { MAX_FILES = 32, MAX_COMPLAINTS = 20 };

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "io/tokenizer.h"
+#include "io/tokenizer/tokenizer.h"
 
 static json_t *encode(const snrq_tokenizer *tokenizer, const char *text)
 {

@@ -2,8 +2,8 @@
  * be multiplied, and angles that are numbers. */
 #include <math.h>
 
-#include "pipeline/family.h"
-#include "pipeline/rope.h"
+#include "pipeline/model/family.h"
+#include "pipeline/model/rope.h"
 #include "tests/fuzz/fuzz.h"
 
 static void check_family(const snrq_config *c)

@@ -1,7 +1,7 @@
 /* Input: a text, for the tokenizer of the bundled model (SentencePiece-style) and for a small
  * byte-level one, which must give it back. */
 #include "io/file.h"
-#include "io/tokenizer.h"
+#include "io/tokenizer/tokenizer.h"
 #include "tests/fuzz/fuzz.h"
 
 static snrq_tokenizer *read_tokenizer(const char *path)

@@ -1,6 +1,6 @@
 /* Input: a tokenizer.json. If it is accepted, it encodes and decodes a fixed text and the end of
  * the input itself, which has the strings of its own tokens. */
-#include "io/tokenizer.h"
+#include "io/tokenizer/tokenizer.h"
 #include "tests/fuzz/fuzz.h"
 
 enum { PART = 512, SOME_IDS = 64 };

@@ -15,7 +15,7 @@
 
 #include <mpi.h>
 
-#include "mpi/blas.h"
+#include "mpi/algebra/blas.h"
 #include "mpi/context.h"
 #include "tests/snrq_test.h"
 

@@ -1,6 +1,6 @@
 /* Activations between two blocks: any number of ranks writes the same bytes and reads what any
  * other number wrote; damage is found, never believed, and never crashes the reader. */
-#include "io/activation_file.h"
+#include "io/checkpoint/activation_file.h"
 
 #include "tests/ranks/rank_files.h"
 

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <time.h>
 
-#include "io/block_file.h"
+#include "io/checkpoint/block_file.h"
 #include "tests/ranks/rank_files.h"
 
 enum { ROWS = 6, COLUMNS = 20, GROUPS = 3, BITS = 3 };

@@ -1,5 +1,5 @@
 /* Block files: packing, round trips, the same bytes from any number of ranks, failing writes. */
-#include "io/block_file.h"
+#include "io/checkpoint/block_file.h"
 
 #include <math.h>
 #include <signal.h>

@@ -1,5 +1,5 @@
 /* Cholesky factors, products and solves on every grid, and the ladder of dampings. */
-#include "mpi/factor.h"
+#include "mpi/algebra/factor.h"
 
 #include <math.h>
 #include <omp.h>

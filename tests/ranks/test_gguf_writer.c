@@ -1,8 +1,8 @@
 /* GGUF files written by several ranks: read back by the checking reader, the same bytes for any
  * number of ranks, and nothing left behind when a rank fails. */
-#include "io/gguf_writer.h"
+#include "io/gguf/writer.h"
 
-#include "io/gguf_check.h"
+#include "io/gguf/check.h"
 #include "tests/ranks/rank_files.h"
 
 enum { ROWS = 37, COLUMNS = 5, ELEMENTS = 11 };

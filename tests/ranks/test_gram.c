@@ -1,5 +1,5 @@
 /* Gram matrices: the same bits for any number of ranks and threads, and the right numbers. */
-#include "mpi/gram.h"
+#include "mpi/algebra/gram.h"
 
 #include <math.h>
 #include <omp.h>

@@ -1,9 +1,9 @@
 /* Block-cyclic matrices: what is stored by one rank is what all ranks read, for every grid. */
-#include "mpi/matrix.h"
+#include "mpi/algebra/matrix.h"
 
 #include <string.h>
 
-#include "mpi/factor.h"
+#include "mpi/algebra/factor.h"
 #include "tests/ranks/rank_test.h"
 
 static const int64_t SIZES[] = {1, 127, 128, 129, 300, 700};

@@ -1,10 +1,10 @@
 /* The output directory: commit, resume, locks, and damage that is found and named. */
-#include "io/output.h"
+#include "io/checkpoint/output.h"
 
 #include <signal.h>
 #include <time.h>
 
-#include "io/manifest.h"
+#include "io/checkpoint/manifest.h"
 #include "tests/ranks/rank_files.h"
 
 static char directory[PATH_MAX];

@@ -2,8 +2,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "mpi/matrix.h"
-#include "pipeline/regrid.h"
+#include "mpi/algebra/matrix.h"
+#include "pipeline/rounding/regrid.h"
 #include "tests/ranks/rank_test.h"
 
 enum { ROWS = 64, N = 150, GROUP = 40, GROUPS = 4 };

@@ -1,5 +1,5 @@
 /* Rest files: tensors of every type and shape survive, in any piece, from any number of ranks. */
-#include "io/rest_file.h"
+#include "io/checkpoint/rest_file.h"
 
 #include <hdf5.h>
 

@@ -4,9 +4,9 @@
 #include <omp.h>
 #include <string.h>
 
-#include "mpi/blas.h"
-#include "mpi/factor.h"
-#include "pipeline/search.h"
+#include "mpi/algebra/blas.h"
+#include "mpi/algebra/factor.h"
+#include "pipeline/rounding/search.h"
 #include "tests/ranks/rank_test.h"
 
 /* A rounding problem, the same on all ranks: H = A^T A / t + a little, R, and a grid fitted to R.

@@ -1,5 +1,5 @@
 /* Attention against its twin, and the same bits for any batch and any number of threads. */
-#include "pipeline/attention.h"
+#include "pipeline/model/attention.h"
 
 #include <math.h>
 #include <omp.h>

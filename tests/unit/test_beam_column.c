@@ -1,5 +1,5 @@
 /* One column of the beams against every extension, in fp64. */
-#include "pipeline/beam_column.h"
+#include "pipeline/rounding/beam_column.h"
 
 #include <stdlib.h>
 

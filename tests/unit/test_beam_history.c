@@ -1,5 +1,5 @@
 /* Histories of beams against families that are written down in full. */
-#include "pipeline/beam_history.h"
+#include "pipeline/rounding/beam_history.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* Number types: exact widening, and narrowing against a slow twin that only uses comparisons. */
-#include "io/dtype.h"
+#include "mpi/algebra/dtype.h"
 
 #include <math.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* The vectorizable exp against libm's in fp64. */
 #include <math.h>
 
-#include "pipeline/exponential.h"
+#include "pipeline/model/exponential.h"
 #include "tests/snrq_test.h"
 
 static void agrees_with_libm_everywhere(void)

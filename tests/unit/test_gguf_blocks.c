@@ -1,11 +1,11 @@
 /* GGUF blocks: against a twin that places single bits, and by the values that readers see. */
-#include "io/gguf_blocks.h"
+#include "io/gguf/blocks.h"
 
 #include <math.h>
 #include <string.h>
 
-#include "io/dtype.h"
-#include "io/gguf_values.h"
+#include "mpi/algebra/dtype.h"
+#include "io/gguf/values.h"
 #include "tests/unit/test_files.h"
 
 enum { COLUMNS = 512, ROW_BYTES = COLUMNS * 4 };

@@ -1,6 +1,6 @@
 /* The reader that checks GGUF files: a small file made by hand, and thousands of damaged
  * ones. */
-#include "io/gguf_check.h"
+#include "io/gguf/check.h"
 
 #include <string.h>
 

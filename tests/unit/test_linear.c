@@ -1,6 +1,6 @@
 /* Linear modules of all kinds against plain sums, and the same bits for any batch and any number of
  * threads. */
-#include "pipeline/linear.h"
+#include "pipeline/model/linear.h"
 
 #include <math.h>
 #include <omp.h>

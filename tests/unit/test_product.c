@@ -1,5 +1,5 @@
 /* Products of packed operands against their twin, and the same bits wherever an element lies. */
-#include "mpi/product.h"
+#include "mpi/algebra/product.h"
 
 #include <math.h>
 #include <string.h>

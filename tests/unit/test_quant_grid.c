@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "pipeline/quant_grid.h"
+#include "pipeline/rounding/quant_grid.h"
 #include "tests/snrq_test.h"
 
 static const int32_t natural[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9};

@@ -1,5 +1,5 @@
 /* tokenizer.model: pieces made by hand, unknown fields passed over, damage refused. */
-#include "io/sentencepiece.h"
+#include "io/tokenizer/sentencepiece.h"
 
 #include <string.h>
 

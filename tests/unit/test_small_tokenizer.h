@@ -2,7 +2,7 @@
 #ifndef TEST_SMALL_TOKENIZER_H
 #define TEST_SMALL_TOKENIZER_H
 
-#include "io/tokenizer.h"
+#include "io/tokenizer/tokenizer.h"
 #include "tests/unit/test_files.h"
 
 #define VOCAB                                                                                      \

@@ -4,7 +4,7 @@
 #include <time.h>
 
 #include "io/file.h"
-#include "io/tokenizer_internal.h"
+#include "io/tokenizer/internal.h"
 #include "tests/unit/test_small_tokenizer.h"
 
 /* Whether decoding gives the text again. Byte-level tokenizers lose nothing but what their

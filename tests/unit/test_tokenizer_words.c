@@ -2,7 +2,7 @@
  * the Unicode normal forms. */
 #include <time.h>
 
-#include "io/tokenizer_internal.h"
+#include "io/tokenizer/internal.h"
 #include "tests/unit/test_small_tokenizer.h"
 
 #define SPLIT(pattern)                                                                             \

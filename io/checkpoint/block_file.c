@@ -1,0 +1,479 @@
+/* Quantized blocks in parallel HDF5; see block_file.h, and docs/format.md for the layout.
+ *
+ * Writing: every module is four tables (codes, scales, zeros, g_idx) whose rows are turned into
+ * what is stored on the way out, in bounded memory. Reading back compares the sum of the hashes of
+ * all stored rows.
+ */
+#include "io/checkpoint/block_file.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/checkpoint/block_record.h"
+#include "io/directory.h"
+
+enum { FORMAT_VERSION = 1, MAX_MODULES = 4096, READ_BYTES = 16 << 20 };
+static const char format_name[] = "snrq-block";
+static const char *const table_names[SNRQ_TABLES] = {"codes", "scales", "zeros", "g_idx"};
+
+struct module {
+    snrq_module_record record;
+    snrq_hdf5_table tables[SNRQ_TABLES];
+};
+
+struct snrq_block_file {
+    char *path;
+    snrq_hdf5_object root;
+    int64_t block;
+    int count;
+    struct module *modules; /* [count] */
+};
+
+int64_t snrq_packed_bytes(int64_t count, int bits)
+{
+    return (count * bits + 7) / 8;
+}
+
+void snrq_pack_codes(const uint8_t *codes, int64_t count, int bits, uint8_t *packed)
+{
+    /* Eight codes are `bits` whole bytes; a 64-bit word holds them, first code lowest. */
+    for (int64_t i = 0; i < count; i += 8) {
+        int items = count - i < 8 ? (int)(count - i) : 8;
+        int bytes = (items * bits + 7) / 8;
+        uint64_t word = 0;
+        for (int k = 0; k < items; k++) word |= (uint64_t)codes[i + k] << (k * bits);
+        for (int k = 0; k < bytes; k++) *packed++ = (uint8_t)(word >> (8 * k));
+    }
+}
+
+void snrq_unpack_codes(const uint8_t *packed, int64_t count, int bits, uint8_t *codes)
+{
+    uint64_t mask = (UINT64_C(1) << bits) - 1;
+    for (int64_t i = 0; i < count; i += 8) {
+        int items = count - i < 8 ? (int)(count - i) : 8;
+        int bytes = (items * bits + 7) / 8;
+        uint64_t word = 0;
+        for (int k = 0; k < bytes; k++) word |= (uint64_t)*packed++ << (8 * k);
+        for (int k = 0; k < items; k++) codes[i + k] = (uint8_t)((word >> (k * bits)) & mask);
+    }
+}
+
+static snrq_status check_modules(const char *path, int64_t block, const snrq_module_rows *modules,
+                                 int count)
+{
+    if (block < 0 || count < 1 || count > MAX_MODULES)
+        return snrq_fail(SNRQ_INTERNAL, "%s: block %lld with %d modules cannot be stored", path,
+                         (long long)block, count);
+    for (int i = 0; i < count; i++) {
+        const snrq_module_record *r = &modules[i].record;
+        const char *problem = snrq_block_record_problem(r);
+        snrq_range rows = modules[i].rows;
+        if (problem == NULL && (rows.begin < 0 || rows.begin > rows.end || rows.end > r->rows))
+            problem = "this rank's rows are out of range";
+        if (problem != NULL)
+            return snrq_fail(SNRQ_INTERNAL, "%s: module %d (%.*s) cannot be stored: %s", path, i,
+                             (int)sizeof r->name, r->name, problem);
+    }
+    return SNRQ_OK;
+}
+
+static int64_t expected_bytes(const snrq_module_rows *modules, int count)
+{
+    int64_t bytes = 0;
+    for (int i = 0; i < count; i++)
+        for (int t = 0; t < SNRQ_TABLES; t++) {
+            int64_t shape[2] = {0, 1};
+            snrq_hdf5_kind kind;
+            int dimensions = snrq_block_table_shape(&modules[i].record, t, &kind, shape);
+            bytes += shape[0] * (dimensions > 1 ? shape[1] : 1) * (int64_t)snrq_hdf5_size(kind);
+        }
+    return bytes;
+}
+
+/* What rank 0 lays out. */
+struct layout {
+    int64_t block;
+    const snrq_module_rows *modules;
+    int count;
+};
+
+static snrq_status make_module(const snrq_hdf5_object *root, const snrq_module_record *r, int index)
+{
+    snrq_hdf5_object group;
+    SNRQ_TRY(snrq_hdf5_make_group(root, r->name, &group));
+    snrq_status status = snrq_hdf5_put_integer(&group, "index", index);
+    if (status == SNRQ_OK) status = snrq_block_record_put(&group, r);
+    for (int t = 0; t < SNRQ_TABLES && status == SNRQ_OK; t++) {
+        int64_t shape[2];
+        snrq_hdf5_kind kind;
+        int dimensions = snrq_block_table_shape(r, t, &kind, shape);
+        status = snrq_hdf5_make_table(&group, table_names[t], kind, dimensions, shape);
+    }
+    H5Gclose(group.id);
+    return status;
+}
+
+static snrq_status lay_out(const snrq_hdf5_object *root, const void *source)
+{
+    const struct layout *layout = source;
+    SNRQ_TRY(snrq_hdf5_put_text(root, "format", format_name));
+    SNRQ_TRY(snrq_hdf5_put_integer(root, "format_version", FORMAT_VERSION));
+    SNRQ_TRY(snrq_hdf5_put_integer(root, "block", layout->block));
+    for (int i = 0; i < layout->count; i++)
+        SNRQ_TRY(make_module(root, &layout->modules[i].record, i));
+    return SNRQ_OK;
+}
+
+/* The four ways rows get their stored form; `source` is the module. */
+static snrq_status bad_value(const snrq_module_rows *m, const char *what, int64_t row,
+                             int64_t column, double value)
+{
+    return snrq_fail(SNRQ_INTERNAL,
+                     "%s: %s of row %lld, place %lld is %g, which %d bits and %s "
+                     "scales cannot hold",
+                     m->record.name, what, (long long)row, (long long)column, value, m->record.bits,
+                     snrq_dtype_name(m->record.scale_type));
+}
+
+static snrq_status check_bits(const snrq_module_rows *m, const char *what, int64_t row,
+                              const uint8_t *values, int64_t count)
+{
+    unsigned all = 0;
+    for (int64_t i = 0; i < count; i++) all |= values[i];
+    if (all >> m->record.bits == 0) return SNRQ_OK;
+    for (int64_t i = 0; i < count; i++)
+        if (values[i] >> m->record.bits != 0) return bad_value(m, what, row, i, values[i]);
+    return SNRQ_OK;
+}
+
+static snrq_status fill_codes(const void *source, snrq_range rows, void *out)
+{
+    const snrq_module_rows *m = source;
+    int64_t columns = m->record.columns, width = snrq_packed_bytes(columns, m->record.bits);
+    uint8_t *packed = out;
+    for (int64_t r = rows.begin; r < rows.end; r++, packed += width) {
+        const uint8_t *codes = m->codes + (r - m->rows.begin) * columns;
+        SNRQ_TRY(check_bits(m, "code", r, codes, columns));
+        snrq_pack_codes(codes, columns, m->record.bits, packed);
+    }
+    return SNRQ_OK;
+}
+
+static snrq_status fill_scales(const void *source, snrq_range rows, void *out)
+{
+    const snrq_module_rows *m = source;
+    int64_t groups = m->record.groups;
+    snrq_dtype type = m->record.scale_type;
+    unsigned char *stored = out;
+    for (int64_t r = rows.begin; r < rows.end; r++)
+        for (int64_t g = 0; g < groups; g++, stored += snrq_dtype_size(type)) {
+            float value = m->scales[(r - m->rows.begin) * groups + g];
+            if (!isfinite(value) || snrq_round_to(type, value) != value)
+                return bad_value(m, "scale", r, g, value);
+            uint16_t half = type == SNRQ_F16 ? snrq_float_to_f16(value) : snrq_float_to_bf16(value);
+            if (type == SNRQ_F32)
+                memcpy(stored, &value, sizeof value);
+            else
+                memcpy(stored, &half, sizeof half);
+        }
+    return SNRQ_OK;
+}
+
+static snrq_status fill_zeros(const void *source, snrq_range rows, void *out)
+{
+    const snrq_module_rows *m = source;
+    int64_t groups = m->record.groups;
+    const uint8_t *zeros = m->zeros + (rows.begin - m->rows.begin) * groups;
+    for (int64_t r = rows.begin; r < rows.end; r++)
+        SNRQ_TRY(check_bits(m, "zero", r, zeros + (r - rows.begin) * groups, groups));
+    memcpy(out, zeros, (size_t)((rows.end - rows.begin) * groups));
+    return SNRQ_OK;
+}
+
+static snrq_status fill_g_idx(const void *source, snrq_range columns, void *out)
+{
+    const snrq_module_rows *m = source;
+    for (int64_t c = columns.begin; c < columns.end; c++)
+        if (m->g_idx[c] < 0 || m->g_idx[c] >= m->record.groups)
+            return snrq_fail(SNRQ_INTERNAL, "%s: column %lld is in group %d of %lld",
+                             m->record.name, (long long)c, m->g_idx[c],
+                             (long long)m->record.groups);
+    memcpy(out, m->g_idx + columns.begin, (size_t)(columns.end - columns.begin) * sizeof *m->g_idx);
+    return SNRQ_OK;
+}
+
+/* Opens the four tables of a module, whose group is open. */
+static snrq_status open_tables(const snrq_hdf5_object *group, const snrq_module_record *r,
+                               int64_t index, snrq_hdf5_table tables[SNRQ_TABLES])
+{
+    snrq_status status = SNRQ_OK;
+    for (int t = 0; t < SNRQ_TABLES && status == SNRQ_OK; t++) {
+        int64_t shape[2];
+        snrq_hdf5_kind kind;
+        int dimensions = snrq_block_table_shape(r, t, &kind, shape);
+        status = snrq_hdf5_open_table(group, table_names[t], kind, dimensions, shape, &tables[t]);
+        tables[t].index = index * SNRQ_TABLES + t;
+    }
+    return status;
+}
+
+static void close_tables(snrq_hdf5_table tables[SNRQ_TABLES])
+{
+    for (int t = 0; t < SNRQ_TABLES; t++) snrq_hdf5_table_close(&tables[t]);
+}
+
+/* Writes this rank's rows; columns of g_idx are shared out evenly. */
+static snrq_status write_module(snrq_hdf5_writer *w, const snrq_module_rows *m,
+                                const snrq_hdf5_table tables[SNRQ_TABLES])
+{
+    static snrq_hdf5_fill *const fill[SNRQ_TABLES] = {fill_codes, fill_scales, fill_zeros,
+                                                      fill_g_idx};
+    snrq_range columns = snrq_share(m->record.columns, 1, w->context->size, w->context->rank);
+    for (int t = 0; t < SNRQ_TABLES; t++)
+        SNRQ_TRY(
+            snrq_hdf5_write_rows(w, &tables[t], t == SNRQ_G_IDX ? columns : m->rows, fill[t], m));
+    return SNRQ_OK;
+}
+
+/* Writes all modules, once every rank has opened every table. */
+static snrq_status write_all(snrq_hdf5_writer *w, const snrq_module_rows *modules, int count)
+{
+    snrq_hdf5_table(*tables)[SNRQ_TABLES] = NULL;
+    snrq_status status = snrq_allocate((size_t)count, sizeof *tables, "tables of a block", &tables);
+    SNRQ_TRY(snrq_agree(w->context, status));
+    for (int i = 0; i < count && status == SNRQ_OK; i++) {
+        snrq_hdf5_object group;
+        status = snrq_hdf5_open_group(&w->root, modules[i].record.name, &group);
+        if (status == SNRQ_OK) status = open_tables(&group, &modules[i].record, i, tables[i]);
+        if (group.id >= 0) H5Gclose(group.id);
+    }
+    status = snrq_agree(w->context, snrq_hdf5_opened(w, status));
+    for (int i = 0; i < count && status == SNRQ_OK; i++)
+        status = write_module(w, &modules[i], tables[i]);
+    for (int i = 0; i < count; i++) close_tables(tables[i]);
+    free(tables);
+    return status;
+}
+
+/* Rank 0: opens the file as any reader would and sums up the hashes of its rows. */
+static snrq_status read_back(const char *path, uint64_t *sum)
+{
+    snrq_block_file *file = NULL;
+    SNRQ_TRY(snrq_block_file_open(path, &file));
+    snrq_status status = SNRQ_OK;
+    *sum = 0;
+    for (int i = 0; i < file->count; i++)
+        for (int t = 0; t < SNRQ_TABLES && status == SNRQ_OK; t++)
+            status = snrq_hdf5_hash_table(path, &file->modules[i].tables[t], sum);
+    snrq_block_file_close(&file);
+    return status;
+}
+
+void snrq_block_file_name(int64_t block, char out[32])
+{
+    snprintf(out, 32, "block-%05lld.h5", (long long)block);
+}
+
+snrq_status snrq_block_file_write(const snrq_context *context, const char *path, int64_t block,
+                                  const snrq_module_rows *modules, int count)
+{
+    const struct layout layout = {block, modules, count};
+    snrq_hdf5_writer writer;
+    SNRQ_TRY(snrq_agree(context, check_modules(path, block, modules, count)));
+    SNRQ_TRY(
+        snrq_hdf5_create(context, path, expected_bytes(modules, count), lay_out, &layout, &writer));
+    return snrq_hdf5_finish(&writer, write_all(&writer, modules, count), read_back);
+}
+
+static snrq_status open_module(snrq_block_file *file, const char *name)
+{
+    snrq_hdf5_object group;
+    struct module found = {0};
+    int64_t index = -1;
+    snrq_status status = snrq_hdf5_open_group(&file->root, name, &group);
+    if (status == SNRQ_OK) status = snrq_block_record_get(&group, &found.record);
+    if (status == SNRQ_OK) status = snrq_hdf5_get_integer(&group, "index", &index);
+    if (status == SNRQ_OK &&
+        (index < 0 || index >= file->count || file->modules[index].record.rows != 0))
+        status =
+            snrq_fail(SNRQ_BAD_DATA, "%s: %s: index is %lld; indices must be 0 to %d, each once",
+                      file->path, name, (long long)index, file->count - 1);
+    if (status == SNRQ_OK) status = open_tables(&group, &found.record, index, found.tables);
+    if (group.id >= 0) H5Gclose(group.id);
+    if (status == SNRQ_OK)
+        file->modules[index] = found;
+    else
+        close_tables(found.tables);
+    return status;
+}
+
+static snrq_status open_all(snrq_block_file *file)
+{
+    char **names = NULL;
+    SNRQ_TRY(snrq_hdf5_open(file->path, format_name, FORMAT_VERSION, &file->root));
+    SNRQ_TRY(snrq_hdf5_get_integer(&file->root, "block", &file->block));
+    if (file->block < 0)
+        return snrq_fail(SNRQ_BAD_DATA, "%s: block is %lld", file->path, (long long)file->block);
+    SNRQ_TRY(snrq_hdf5_names(&file->root, MAX_MODULES, &names, &file->count));
+    snrq_status status = snrq_allocate((size_t)file->count, sizeof *file->modules,
+                                       "modules of a block", &file->modules);
+    for (int i = 0; i < file->count && status == SNRQ_OK; i++) status = open_module(file, names[i]);
+    snrq_names_free(&names, file->count);
+    return status;
+}
+
+snrq_status snrq_block_file_open(const char *path, snrq_block_file **out)
+{
+    snrq_block_file *file = NULL;
+    *out = NULL;
+    SNRQ_TRY(snrq_allocate(1, sizeof *file, "block file", &file));
+    file->root.id = -1;
+    snrq_status status = snrq_allocate(strlen(path) + 1, 1, "path", &file->path);
+    if (status == SNRQ_OK) {
+        memcpy(file->path, path, strlen(path));
+        status = open_all(file);
+    }
+    if (status == SNRQ_OK)
+        *out = file;
+    else
+        snrq_block_file_close(&file);
+    return status;
+}
+
+void snrq_block_file_close(snrq_block_file **file)
+{
+    snrq_block_file *f = *file;
+    if (f == NULL) return;
+    for (int i = 0; f->modules != NULL && i < f->count; i++) close_tables(f->modules[i].tables);
+    snrq_hdf5_close_file(&f->root);
+    free(f->modules);
+    free(f->path);
+    free(f);
+    *file = NULL;
+}
+
+int64_t snrq_block_file_block(const snrq_block_file *file)
+{
+    return file->block;
+}
+
+int snrq_block_file_count(const snrq_block_file *file)
+{
+    return file->count;
+}
+
+const snrq_module_record *snrq_block_file_record(const snrq_block_file *file, int index)
+{
+    return index >= 0 && index < file->count ? &file->modules[index].record : NULL;
+}
+
+static snrq_status bad_place(const snrq_block_file *file, const struct module *m, int table,
+                             int64_t row, int64_t column, const char *problem)
+{
+    return snrq_fail(SNRQ_BAD_DATA, "%s: %s/%s: row %lld, place %lld %s", file->path,
+                     m->record.name, table_names[table], (long long)row, (long long)column,
+                     problem);
+}
+
+/* The four ways stored rows [rows] become values at `out`, which is where the first of them
+ * belongs. */
+static snrq_status take_codes(const snrq_block_file *file, const struct module *m, snrq_range rows,
+                              const void *stored, void *out)
+{
+    int64_t columns = m->record.columns, width = snrq_packed_bytes(columns, m->record.bits);
+    int used = (int)((columns * m->record.bits - 1) % 8) + 1; /* bits of the last byte */
+    const uint8_t *packed = stored;
+    uint8_t *codes = out;
+    for (int64_t r = rows.begin; r < rows.end; r++, packed += width, codes += columns) {
+        if (packed[width - 1] >> used != 0)
+            return bad_place(file, m, SNRQ_CODES, r, width - 1, "has bits set after the last code");
+        snrq_unpack_codes(packed, columns, m->record.bits, codes);
+    }
+    return SNRQ_OK;
+}
+
+static snrq_status take_scales(const snrq_block_file *file, const struct module *m, snrq_range rows,
+                               const void *stored, void *out)
+{
+    int64_t groups = m->record.groups;
+    float *scales = out;
+    snrq_widen(m->record.scale_type, stored, (size_t)((rows.end - rows.begin) * groups), scales);
+    for (int64_t r = rows.begin; r < rows.end; r++)
+        for (int64_t g = 0; g < groups; g++)
+            if (!isfinite(*scales++)) return bad_place(file, m, SNRQ_SCALES, r, g, "is not finite");
+    return SNRQ_OK;
+}
+
+static snrq_status take_zeros(const snrq_block_file *file, const struct module *m, snrq_range rows,
+                              const void *stored, void *out)
+{
+    int64_t groups = m->record.groups;
+    const uint8_t *zeros = stored;
+    for (int64_t r = rows.begin; r < rows.end; r++)
+        for (int64_t g = 0; g < groups; g++)
+            if (*zeros++ >> m->record.bits != 0)
+                return bad_place(file, m, SNRQ_ZEROS, r, g, "has more bits than the codes");
+    memcpy(out, stored, (size_t)((rows.end - rows.begin) * groups));
+    return SNRQ_OK;
+}
+
+static snrq_status take_g_idx(const snrq_block_file *file, const struct module *m,
+                              snrq_range columns, const void *stored, void *out)
+{
+    memcpy(out, stored, (size_t)(columns.end - columns.begin) * sizeof(int32_t));
+    for (int64_t c = columns.begin; c < columns.end; c++) {
+        int32_t group;
+        memcpy(&group, (const char *)stored + (c - columns.begin) * (int64_t)sizeof group,
+               sizeof group);
+        if (group < 0 || group >= m->record.groups)
+            return bad_place(file, m, SNRQ_G_IDX, c, 0, "is no group");
+    }
+    return SNRQ_OK;
+}
+
+/* Reads rows of one table in bounded memory; value_bytes: what a row takes at `out`. */
+static snrq_status read_table(const snrq_block_file *file, const struct module *m, int which,
+                              snrq_range rows, size_t value_bytes, void *out)
+{
+    static snrq_status (*const take[SNRQ_TABLES])(const snrq_block_file *, const struct module *,
+                                                  snrq_range, const void *, void *) = {
+        take_codes, take_scales, take_zeros, take_g_idx};
+    const snrq_hdf5_table *table = &m->tables[which];
+    int64_t total = rows.end - rows.begin, step = READ_BYTES / (int64_t)table->row_bytes;
+    if (step < 1) step = 1;
+    if (step > total) step = total;
+    unsigned char *stored = NULL;
+    SNRQ_TRY(snrq_allocate((size_t)step, table->row_bytes, "stored rows", &stored));
+    snrq_status status = SNRQ_OK;
+    for (int64_t at = rows.begin; at < rows.end && status == SNRQ_OK; at += step) {
+        snrq_range part = {at, at + step < rows.end ? at + step : rows.end};
+        status = snrq_hdf5_read_rows(file->path, table, part, stored);
+        if (status == SNRQ_OK)
+            status = take[which](file, m, part, stored,
+                                 (char *)out + (size_t)(at - rows.begin) * value_bytes);
+    }
+    free(stored);
+    return status;
+}
+
+snrq_status snrq_block_file_read(const snrq_block_file *file, int index, snrq_range rows,
+                                 uint8_t *codes, float *scales, uint8_t *zeros, int32_t *g_idx)
+{
+    if (index < 0 || index >= file->count)
+        return snrq_fail(SNRQ_INTERNAL, "%s: there is no module %d", file->path, index);
+    const struct module *m = &file->modules[index];
+    const snrq_module_record *r = &m->record;
+    if (rows.begin < 0 || rows.begin > rows.end || rows.end > r->rows)
+        return snrq_fail(SNRQ_INTERNAL, "%s: %s has no rows %lld to %lld", file->path, r->name,
+                         (long long)rows.begin, (long long)rows.end);
+    void *const out[SNRQ_TABLES] = {codes, scales, zeros, g_idx};
+    const size_t value_bytes[SNRQ_TABLES] = {(size_t)r->columns, (size_t)r->groups * sizeof *scales,
+                                             (size_t)r->groups, sizeof *g_idx};
+    const snrq_range columns = {0, r->columns};
+    for (int t = 0; t < SNRQ_TABLES; t++)
+        if (out[t] != NULL)
+            SNRQ_TRY(
+                read_table(file, m, t, t == SNRQ_G_IDX ? columns : rows, value_bytes[t], out[t]));
+    return SNRQ_OK;
+}

@@ -1,0 +1,87 @@
+/* Quantized blocks in parallel HDF5: OUT/block-00007.h5.
+ *
+ * Layout (docs/format.md is the page for readers):
+ *
+ *   /                    attributes: format = "snrq-block", format_version, block
+ *   /MODULE/             one group per linear module, called by its full Hugging Face name
+ *       codes            u8 [rows, ceil(columns * bits / 8)]: a row is one LSB-first bit stream
+ *       scales           f16 | bf16 (as u16) | f32 [rows, groups]
+ *       zeros            u8 [rows, groups]
+ *       g_idx            i32 [columns]: group of each column, original column order
+ *       attributes       "index" and the fields of snrq_module_record, but for the name
+ *
+ *   weight (r, c) = scales[r, g_idx[c]] * (code[r, c] - zeros[r, g_idx[c]]), in fp32
+ *
+ * The bytes of the file do not depend on the number of ranks: see hdf5_writer.h.
+ */
+#ifndef SNRQ_BLOCK_FILE_H
+#define SNRQ_BLOCK_FILE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "mpi/algebra/dtype.h"
+#include "mpi/collective.h"
+
+/* What is stored about a module besides its arrays. Same on all ranks. */
+typedef struct snrq_module_record {
+    char name[160];        /* "model.layers.0.self_attn.q_proj" */
+    int64_t rows, columns; /* outputs, inputs */
+    int64_t group_size, groups;
+    int bits;
+    bool symmetric;
+    bool permuted_groups; /* groups are runs of columns in decision order, not in original order */
+    snrq_dtype scale_type;
+    char method[16], grid[16];
+    int beam, refine, regrid;
+    double alpha;      /* regularization strength used for this module */
+    double alpha_next; /* closed form for the next block (alpha chained), or NaN */
+    double damping;    /* lambda added to the diagonal of H */
+    int damping_attempts;
+    int64_t dead_inputs;
+    double objective;    /* tr((Q - R) H (Q - R)^T), damped H */
+    double output_error; /* ||W X - Q X|| / ||W X|| */
+    double model_error;  /* ||W Xf - Q X|| / ||W Xf|| */
+    double clipped;      /* share of codes at either end that were clamped, 0..1 */
+} snrq_module_record;
+
+/* A module with this rank's part of its arrays; all borrowed. */
+typedef struct snrq_module_rows {
+    snrq_module_record record;
+    snrq_range rows; /* of this rank; the ranges of all ranks tile [0, record.rows) in rank order */
+    const uint8_t *codes; /* [local rows, columns], one code per byte */
+    const float *scales;  /* [local rows, groups], values that scale_type holds exactly */
+    const uint8_t *zeros; /* [local rows, groups] */
+    const int32_t *g_idx; /* [columns], the same on all ranks */
+} snrq_module_rows;
+
+/* Name of a block's file in an output directory. */
+void snrq_block_file_name(int64_t block, char out[32]);
+
+/* Writes a complete block file at `path` (no rename: see output.h) and reads it back on rank 0: an
+ * order-free sum of row hashes must agree with what the ranks passed in. Collective; agreed. */
+snrq_status snrq_block_file_write(const snrq_context *context, const char *path, int64_t block,
+                                  const snrq_module_rows *modules, int count);
+
+/* Reading. Not collective: each process opens the file by itself. */
+typedef struct snrq_block_file snrq_block_file;
+snrq_status snrq_block_file_open(const char *path, snrq_block_file **out);
+void snrq_block_file_close(snrq_block_file **file);
+int64_t snrq_block_file_block(const snrq_block_file *file);
+int snrq_block_file_count(const snrq_block_file *file);
+/* Record of module i, in the order they were written (attribute "index" keeps it). Borrowed. */
+const snrq_module_record *snrq_block_file_record(const snrq_block_file *file, int index);
+/* Reads rows [rows.begin, rows.end) of a module; any output may be NULL. codes are unpacked, one
+ * per byte; g_idx [columns] is read whole and every entry checked to be in [0, groups), codes and
+ * zeros to be < 2^bits, scales to be finite. */
+snrq_status snrq_block_file_read(const snrq_block_file *file, int index, snrq_range rows,
+                                 uint8_t *codes, float *scales, uint8_t *zeros, int32_t *g_idx);
+
+/* Bytes of `count` packed codes: ceil(count * bits / 8). */
+int64_t snrq_packed_bytes(int64_t count, int bits);
+/* Packs `count` codes, each < 2^bits, LSB-first into that many bytes (unused bits are 0), and back.
+ */
+void snrq_pack_codes(const uint8_t *codes, int64_t count, int bits, uint8_t *packed);
+void snrq_unpack_codes(const uint8_t *packed, int64_t count, int bits, uint8_t *codes);
+
+#endif

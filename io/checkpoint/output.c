@@ -1,0 +1,463 @@
+/* Opening an output directory and committing files to it; see output.h.
+ *
+ * Rank 0 alone touches the directory's own files; what it decides is agreed, and its records go to
+ * all ranks as text.
+ */
+#include "io/checkpoint/output.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "io/checkpoint/configuration.h"
+#include "io/directory.h"
+#include "io/file.h"
+#include "io/json.h"
+#include "io/checkpoint/manifest.h"
+#include "io/checkpoint/output_internal.h"
+#include "mpi/collective.h"
+
+/* Gives rank 0's *text to all ranks; there it is allocated. The callers free it. */
+static snrq_status share_text(const snrq_context *context, char **text)
+{
+    int64_t length = context->rank == 0 ? (int64_t)strlen(*text) : 0;
+    SNRQ_TRY(snrq_broadcast(context, &length, sizeof length));
+    snrq_status status = SNRQ_OK;
+    if (context->rank != 0) status = snrq_allocate((size_t)length + 1, 1, "shared text", text);
+    SNRQ_TRY(snrq_agree(context, status));
+    return snrq_broadcast(context, *text, (size_t)length);
+}
+
+static snrq_status own_path(const snrq_output *output, const char *name, char path[PATH_MAX])
+{
+    return snrq_path_join(output->directory, name, path, PATH_MAX);
+}
+
+/* Opening, on rank 0. */
+
+/* A directory without snrq.json must be empty, but for what a run that was killed at once leaves
+ * behind. */
+static snrq_status check_is_ours(const char *directory)
+{
+    char **names = NULL;
+    int count = 0;
+    if (snrq_output_is(directory)) return SNRQ_OK;
+    SNRQ_TRY(snrq_directory_names(directory, &names, &count));
+    snrq_status status = SNRQ_OK;
+    for (int i = 0; i < count && status == SNRQ_OK; i++)
+        if (strncmp(names[i], "snrq.lock", 9) != 0 && strcmp(names[i], "snrq.halt") != 0 &&
+            strcmp(names[i], "snrq.json.tmp") != 0)
+            status = snrq_fail(SNRQ_CANNOT_WRITE,
+                               "%s: is not empty (%s) and no output of snrq: it holds no "
+                               "snrq.json; choose a new or empty directory",
+                               directory, names[i]);
+    snrq_names_free(&names, count);
+    return status;
+}
+
+/* Cuts off the torn last line of the manifest. */
+static snrq_status cut_manifest(const snrq_output *output, size_t used, size_t torn)
+{
+    char path[PATH_MAX];
+    SNRQ_TRY(own_path(output, "manifest.jsonl", path));
+    if (truncate(path, (off_t)used) != 0)
+        return snrq_fail(SNRQ_IO_ERROR, "%s: cannot be cut: %s", path, strerror(errno));
+    fprintf(stderr, "snrq: %s: dropped %zu bytes of an unfinished last line\n", path, torn);
+    return snrq_file_sync(path);
+}
+
+/* Adds to the message about a damaged file what can be done. */
+static snrq_status advise(snrq_status status)
+{
+    if (status == SNRQ_OK) return SNRQ_OK;
+    return snrq_fail(status, "%s; put the file back, or start again in another directory",
+                     snrq_error_message());
+}
+
+/* Writes snrq.json, or compares it with the one that is there; then reads the manifest. */
+static snrq_status start_or_resume(snrq_output *output, const json_t *configuration)
+{
+    char path[PATH_MAX];
+    char *text = NULL;
+    json_t *before = NULL;
+    size_t used = 0, torn = 0;
+    SNRQ_TRY(own_path(output, "snrq.json", path));
+    if (!snrq_output_is(output->directory)) {
+        SNRQ_TRY(snrq_output_configuration_text(configuration, &text));
+        snrq_status status = snrq_file_replace(path, text, strlen(text));
+        free(text);
+        SNRQ_TRY(status);
+    }
+    SNRQ_TRY(
+        advise(snrq_output_load_manifest(output->directory, NULL, &output->records, &used, &torn)));
+    SNRQ_TRY(advise(snrq_output_check_configuration(output->directory, output->records)));
+    snrq_status status =
+        snrq_output_load_configuration(output->directory, &before, output->configuration);
+    if (status == SNRQ_OK)
+        status = snrq_configuration_compare(
+            path, snrq_manifest_complete(output->records) ? "finished run" : "unfinished run",
+            before, configuration);
+    json_decref(before);
+    if (status == SNRQ_OK && torn > 0) status = cut_manifest(output, used, torn);
+    return status;
+}
+
+static snrq_status open_on_rank_0(snrq_output *output, const json_t *configuration)
+{
+    char path[PATH_MAX];
+    SNRQ_TRY(snrq_directory_make(output->directory));
+    SNRQ_TRY(check_is_ours(output->directory));
+    SNRQ_TRY(own_path(output, "snrq.lock", path));
+    SNRQ_TRY(snrq_lock_take(path, &output->lock));
+    return start_or_resume(output, configuration);
+}
+
+/* What an interrupted run left: a file that was being written (MPI-IO tries its locks on
+ * NAME.tmp.locktest.N), or a data file without a record. */
+static bool is_leftover(const void *user, const char *name)
+{
+    const snrq_output *output = user;
+    bool unfinished = snrq_ends_with(name, ".tmp") || strstr(name, ".tmp.locktest.") != NULL;
+    if (unfinished && strcmp(name, "snrq.lock.tmp") != 0 &&
+        snrq_is_plain_file(output->directory, name))
+        return true;
+    return snrq_output_is_stray(output->directory, name, output->records);
+}
+
+/* Opening, all ranks. */
+
+/* The records of rank 0 on all ranks. */
+static snrq_status share_records(snrq_output *output)
+{
+    const snrq_context *context = output->context;
+    char *text = NULL;
+    json_t *wrapped = NULL;
+    snrq_status status = SNRQ_OK;
+    if (context->rank == 0) {
+        wrapped = json_pack("{s:O}", "records", output->records);
+        status = wrapped != NULL ? snrq_canonical(wrapped, &text)
+                                 : snrq_fail(SNRQ_INTERNAL, "no memory for records");
+        json_decref(wrapped);
+        wrapped = NULL;
+    }
+    status = snrq_agree(context, status);
+    if (status == SNRQ_OK) status = share_text(context, &text);
+    if (status == SNRQ_OK && context->rank != 0) {
+        status = snrq_json_parse("records", text, strlen(text), &wrapped);
+        if (status == SNRQ_OK) output->records = json_incref(json_object_get(wrapped, "records"));
+        json_decref(wrapped);
+    }
+    free(text);
+    if (status == SNRQ_OK)
+        status = snrq_broadcast(context, output->configuration, sizeof output->configuration);
+    return snrq_agree(context, status);
+}
+
+/* Every node must see what rank 0 wrote: the lock, which differs from every other. A network file
+ * system may show it a little later. */
+static snrq_status check_is_shared(const snrq_output *output)
+{
+    enum { ATTEMPTS = 50 };
+    const struct timespec pause = {0, 100000000};
+    const snrq_context *context = output->context;
+    char path[PATH_MAX], expected[33] = "", found[33] = "", host[256] = "";
+    uint64_t bytes;
+    if (context->nodes == 1) return SNRQ_OK;
+    snrq_status status = own_path(output, "snrq.lock", path);
+    if (status == SNRQ_OK && context->rank == 0) status = snrq_file_hash(path, expected, &bytes);
+    SNRQ_TRY(snrq_agree(context, status));
+    SNRQ_TRY(snrq_broadcast(context, expected, sizeof expected));
+    if (context->leaders != MPI_COMM_NULL) {
+        for (int i = 0; i < ATTEMPTS && strcmp(found, expected) != 0; i++) {
+            if (i > 0) nanosleep(&pause, NULL);
+            if (snrq_file_hash(path, found, &bytes) != SNRQ_OK) found[0] = '\0';
+        }
+        gethostname(host, sizeof host - 1);
+        if (strcmp(found, expected) != 0)
+            status =
+                snrq_fail(SNRQ_CANNOT_WRITE,
+                          "%s: expected the directory that rank 0 works in, found another one on "
+                          "node %s: it must be on a file system that all nodes share",
+                          output->directory, host);
+    }
+    return snrq_agree(context, status);
+}
+
+/* Every rank checks some of the committed files. */
+static snrq_status check_files(const snrq_output *output)
+{
+    size_t count = json_array_size(output->records);
+    snrq_status status = SNRQ_OK;
+    for (size_t i = (size_t)output->context->rank; i < count && status == SNRQ_OK;
+         i += (size_t)output->context->size) {
+        const json_t *record = json_array_get(output->records, i);
+        if (json_object_get(record, "file") == NULL) continue;
+        status = advise(snrq_output_check_file(output->directory, record));
+    }
+    return snrq_agree(output->context, status);
+}
+
+static void release(snrq_output *output)
+{
+    snrq_lock_release(&output->lock);
+    json_decref(output->records);
+    free(output);
+}
+
+snrq_status snrq_output_open(const snrq_context *context, const char *directory,
+                             const json_t *configuration, snrq_output **out)
+{
+    snrq_output *output = NULL;
+    *out = NULL;
+    snrq_status status = snrq_allocate(1, sizeof *output, "output", &output);
+    if (status == SNRQ_OK) {
+        size_t length = strlen(directory);
+        output->context = context;
+        if (length == 0 || length >= sizeof output->directory)
+            status = snrq_fail(SNRQ_USAGE,
+                               "the name of the output directory is empty or longer "
+                               "than %zu bytes",
+                               sizeof output->directory - 1);
+        else
+            memcpy(output->directory, directory, length + 1);
+    }
+    status = snrq_agree(context, status);
+    if (status == SNRQ_OK) {
+        if (context->rank == 0) status = open_on_rank_0(output, configuration);
+        status = snrq_agree(context, status);
+    }
+    if (status == SNRQ_OK) status = check_is_shared(output);
+    if (status == SNRQ_OK) status = share_records(output);
+    if (status == SNRQ_OK) status = check_files(output);
+    if (status == SNRQ_OK) {
+        if (context->rank == 0)
+            status = snrq_directory_remove(output->directory, is_leftover, output);
+        status = snrq_agree(context, status);
+    }
+    if (status == SNRQ_OK) {
+        *out = output;
+    } else {
+        if (output != NULL) release(output);
+        snrq_barrier(context); /* the lock is gone on every rank */
+    }
+    return status;
+}
+
+snrq_status snrq_output_force_unlock(const snrq_context *context, const char *directory)
+{
+    char path[PATH_MAX];
+    snrq_status status = SNRQ_OK;
+    if (context->rank == 0) status = snrq_path_join(directory, "snrq.lock", path, sizeof path);
+    if (context->rank == 0 && status == SNRQ_OK) status = snrq_lock_force(path);
+    return snrq_agree(context, status);
+}
+
+void snrq_output_close(snrq_output **output)
+{
+    if (*output == NULL) return;
+    const snrq_context *context = (*output)->context;
+    snrq_barrier(context); /* nobody writes here any more */
+    release(*output);
+    snrq_barrier(context); /* the lock is gone on every rank */
+    *output = NULL;
+}
+
+const char *snrq_output_directory(const snrq_output *output)
+{
+    return output->directory;
+}
+
+const json_t *snrq_output_record(const snrq_output *output, const char *name)
+{
+    return snrq_manifest_find(output->records, name);
+}
+
+bool snrq_output_complete(const snrq_output *output)
+{
+    return snrq_manifest_complete(output->records);
+}
+
+const char *snrq_output_temporary(snrq_output *output, const char *name)
+{
+    snprintf(output->path, sizeof output->path, "%s/%.*s.tmp", output->directory, NAME_MAX, name);
+    return output->path;
+}
+
+/* Committing. */
+
+/* Rank 0: the fields of `details` and those of the manifest's own. The caller releases *record. */
+static snrq_status make_record(const snrq_output *output, const json_t *details, json_t **record)
+{
+    static const char *const own[] = {"file",   "bytes",    "xxh3", "configuration",
+                                      "record", "complete", "line"};
+    *record = details != NULL ? json_deep_copy(details) : json_object();
+    if (*record == NULL) return snrq_fail(SNRQ_INTERNAL, "no memory for a record");
+    if (!json_is_object(*record)) return snrq_fail(SNRQ_INTERNAL, "a record is no JSON object");
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        if (json_object_get(*record, own[i]) != NULL)
+            return snrq_fail(SNRQ_INTERNAL, "a record's field %s belongs to the manifest", own[i]);
+    json_t *number = json_integer((json_int_t)json_array_size(output->records));
+    if (json_object_set_new(*record, "record", number) != 0 ||
+        json_object_set_new(*record, "configuration", json_string(output->configuration)) != 0)
+        return snrq_fail(SNRQ_INTERNAL, "no memory for a record");
+    return SNRQ_OK;
+}
+
+/* *changed: the manifest is not what it was, though that failed. */
+static snrq_status append_line(const snrq_output *output, const json_t *record, bool *changed)
+{
+    char path[PATH_MAX];
+    char *line = NULL;
+    struct stat before = {0}, after = {0};
+    SNRQ_TRY(own_path(output, "manifest.jsonl", path));
+    if (stat(path, &before) != 0) before.st_size = 0;
+    SNRQ_TRY(snrq_manifest_line(record, &line));
+    snrq_status status = snrq_file_append(path, line, strlen(line));
+    if (stat(path, &after) != 0) after.st_size = 0;
+    *changed = before.st_size != after.st_size;
+    free(line);
+    return status;
+}
+
+/* Rank 0: hash, rename, record. A failure takes the name back, unless the record may be there. */
+static snrq_status commit_file(snrq_output *output, const char *name, json_t *record)
+{
+    char path[PATH_MAX], hash[33];
+    const char *temporary = snrq_output_temporary(output, name);
+    uint64_t bytes = 0;
+    SNRQ_TRY(own_path(output, name, path));
+    SNRQ_TRY(snrq_file_hash(temporary, hash, &bytes));
+    if (json_object_set_new(record, "file", json_string(name)) != 0 ||
+        json_object_set_new(record, "bytes", json_integer((json_int_t)bytes)) != 0 ||
+        json_object_set_new(record, "xxh3", json_string(hash)) != 0)
+        return snrq_fail(SNRQ_INTERNAL, "no memory for a record");
+    if (rename(temporary, path) != 0)
+        return snrq_fail(SNRQ_IO_ERROR, "%s: cannot be renamed: %s", temporary, strerror(errno));
+    bool recorded = false;
+    snrq_status status = snrq_directory_sync(output->directory);
+    if (status == SNRQ_OK) status = append_line(output, record, &recorded);
+    if (status != SNRQ_OK && !recorded) (void)rename(path, temporary);
+    return status;
+}
+
+/* Adds rank 0's record (taken over there) to the records of all ranks. */
+static snrq_status share_record(snrq_output *output, json_t *record)
+{
+    const snrq_context *context = output->context;
+    char *text = NULL;
+    snrq_status status = SNRQ_OK;
+    if (context->rank == 0) status = snrq_canonical(record, &text);
+    status = snrq_agree(context, status);
+    if (status == SNRQ_OK) status = share_text(context, &text);
+    if (status == SNRQ_OK && context->rank != 0)
+        status = snrq_json_parse("record", text, strlen(text), &record);
+    free(text);
+    if (status == SNRQ_OK && json_array_append(output->records, record) != 0)
+        status = snrq_fail(SNRQ_INTERNAL, "no memory for a record");
+    json_decref(record);
+    return snrq_agree(context, status);
+}
+
+snrq_status snrq_output_sync(snrq_output *output, const char *name)
+{
+    snrq_status status = SNRQ_OK;
+    if (output->context->leaders != MPI_COMM_NULL)
+        status = snrq_file_sync(snrq_output_temporary(output, name));
+    if (status != SNRQ_OK && output->context->nodes > 1)
+        status = snrq_fail(status, "%s (the output directory must be shared by all nodes)",
+                           snrq_error_message());
+    return snrq_agree(output->context, status);
+}
+
+snrq_status snrq_output_commit(snrq_output *output, const char *name, const json_t *details)
+{
+    const snrq_context *context = output->context;
+    json_t *record = NULL;
+    snrq_status status = SNRQ_OK;
+    if (!snrq_manifest_name_is_valid(name))
+        status = snrq_fail(SNRQ_INTERNAL, "\"%s\" is no name for a file of the output", name);
+    else if (snrq_output_record(output, name) != NULL || snrq_output_complete(output))
+        status = snrq_fail(SNRQ_INTERNAL, "%s/%s: committed before, or after the run was complete",
+                           output->directory, name);
+    SNRQ_TRY(snrq_agree(context, status));
+    SNRQ_TRY(snrq_output_sync(output, name));
+    if (context->rank == 0) {
+        status = snrq_lock_check(output->lock);
+        if (status == SNRQ_OK) status = make_record(output, details, &record);
+        if (status == SNRQ_OK) status = commit_file(output, name, record);
+    }
+    status = snrq_agree(context, status);
+    if (status == SNRQ_OK) return share_record(output, record);
+    json_decref(record);
+    return status;
+}
+
+snrq_status snrq_output_finish(snrq_output *output, const json_t *details)
+{
+    const snrq_context *context = output->context;
+    json_t *record = NULL;
+    bool changed = false;
+    snrq_status status = SNRQ_OK;
+    if (snrq_output_complete(output))
+        status = snrq_fail(SNRQ_INTERNAL, "%s: the run is complete already", output->directory);
+    else if (context->rank == 0) {
+        status = snrq_lock_check(output->lock);
+        if (status == SNRQ_OK) status = make_record(output, details, &record);
+        if (status == SNRQ_OK && json_object_set_new(record, "complete", json_true()) != 0)
+            status = snrq_fail(SNRQ_INTERNAL, "no memory for a record");
+        if (status == SNRQ_OK) status = append_line(output, record, &changed);
+    }
+    status = snrq_agree(context, status);
+    if (status == SNRQ_OK) return share_record(output, record);
+    json_decref(record);
+    return status;
+}
+
+/* Copies DIRECTORY/NAME of the model to NAME.tmp, if it is there. */
+static snrq_status copy_file(snrq_output *output, const char *model, const char *name, bool *found)
+{
+    enum { LIMIT_BYTES = 1 << 30 };
+    char path[PATH_MAX];
+    char *data = NULL;
+    size_t bytes = 0;
+    struct stat facts;
+    *found = false;
+    SNRQ_TRY(snrq_path_join(model, name, path, sizeof path));
+    if (stat(path, &facts) != 0 && errno == ENOENT) return SNRQ_OK;
+    SNRQ_TRY(snrq_file_read(path, LIMIT_BYTES, &data, &bytes));
+    snrq_status status = snrq_file_replace(snrq_output_temporary(output, name), data, bytes);
+    free(data);
+    *found = status == SNRQ_OK;
+    return status;
+}
+
+const char *const snrq_model_file_names[] = {"config.json",
+                                             "generation_config.json",
+                                             "tokenizer.json",
+                                             "tokenizer_config.json",
+                                             "tokenizer.model",
+                                             "special_tokens_map.json",
+                                             "added_tokens.json",
+                                             "vocab.json",
+                                             "merges.txt",
+                                             "chat_template.jinja",
+                                             NULL};
+
+snrq_status snrq_output_copy_model_files(snrq_output *output, const char *model)
+{
+    const snrq_context *context = output->context;
+    for (const char *const *name = snrq_model_file_names; *name != NULL; name++) {
+        bool found = false;
+        snrq_status status = SNRQ_OK;
+        if (snrq_output_record(output, *name) != NULL) continue;
+        if (context->rank == 0) status = copy_file(output, model, *name, &found);
+        SNRQ_TRY(snrq_agree(context, status));
+        SNRQ_TRY(snrq_broadcast(context, &found, sizeof found));
+        if (found) SNRQ_TRY(snrq_output_commit(output, *name, NULL));
+    }
+    return SNRQ_OK;
+}

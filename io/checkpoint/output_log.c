@@ -1,0 +1,63 @@
+/* Events and status of a run; see output.h. Logs never stop a run: the first failure is a warning.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "io/file.h"
+#include "io/checkpoint/output_internal.h"
+
+static void warn_once(snrq_output *output, const char *what)
+{
+    if (output->warned) return;
+    output->warned = true;
+    fprintf(stderr, "snrq: warning: %s: %s (said once; the run goes on)\n", what,
+            snrq_error_message());
+}
+
+/* `object` as one line, "time" (seconds since 1970) first. The caller frees *line. */
+static snrq_status make_line(const json_t *object, char **line)
+{
+    struct timespec now = {0, 0};
+    *line = NULL;
+    clock_gettime(CLOCK_REALTIME, &now);
+    double seconds = (double)now.tv_sec + (double)(now.tv_nsec / 1000000) / 1e3;
+    json_t *copy = json_pack("{s:f}", "time", seconds);
+    char *body = NULL;
+    if (copy != NULL && json_object_update_missing(copy, (json_t *)object) == 0)
+        body = json_dumps(copy, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    json_decref(copy);
+    if (body == NULL) return snrq_fail(SNRQ_INTERNAL, "no memory for a log line");
+    snrq_status status = snrq_allocate(strlen(body) + 2, 1, "log line", line);
+    if (status == SNRQ_OK) sprintf(*line, "%s\n", body);
+    free(body);
+    return status;
+}
+
+/* Writes a line with the given function. */
+static void put(snrq_output *output, const char *name, const json_t *object,
+                snrq_status (*write)(const char *, const void *, size_t))
+{
+    char path[PATH_MAX], before[2048];
+    char *line = NULL;
+    if (output->context->rank != 0) return;
+    snprintf(before, sizeof before, "%s", snrq_error_message());
+    snrq_status status = snrq_path_join(output->directory, name, path, sizeof path);
+    if (status == SNRQ_OK) status = make_line(object, &line);
+    if (status == SNRQ_OK) status = write(path, line, strlen(line));
+    free(line);
+    if (status == SNRQ_OK) return;
+    warn_once(output, "a log cannot be written");
+    (void)snrq_fail(status, "%s", before); /* the error that is told of is not that of a log */
+}
+
+void snrq_output_event(snrq_output *output, const json_t *event)
+{
+    put(output, "run.jsonl", event, snrq_file_append);
+}
+
+void snrq_output_status(snrq_output *output, const json_t *status)
+{
+    put(output, "status.json", status, snrq_file_replace);
+}

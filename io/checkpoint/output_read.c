@@ -1,0 +1,296 @@
+/* Reading and verifying an output directory; see output.h. No locks, no MPI: a running job may be
+ * looked at. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "io/checkpoint/activation_file.h"
+#include "io/directory.h"
+#include "io/file.h"
+#include "io/json.h"
+#include "io/checkpoint/manifest.h"
+#include "io/checkpoint/output_internal.h"
+
+enum { CONFIGURATION_LIMIT = 16 << 20, MANIFEST_LIMIT = 1 << 30 };
+
+bool snrq_output_is(const char *path)
+{
+    return snrq_is_plain_file(path, "snrq.json");
+}
+
+snrq_status snrq_output_configuration_text(const json_t *configuration, char **text)
+{
+    char *body =
+        json_dumps(configuration, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(17));
+    *text = NULL;
+    if (body == NULL)
+        return snrq_fail(SNRQ_INTERNAL,
+                         "the configuration cannot be composed: it is %s, or there is no memory",
+                         snrq_json_kind(configuration));
+    snrq_status status = snrq_allocate(strlen(body) + 2, 1, "configuration", text);
+    if (status == SNRQ_OK) sprintf(*text, "%s\n", body);
+    free(body);
+    return status;
+}
+
+snrq_status snrq_output_load_configuration(const char *directory, json_t **configuration,
+                                           char fingerprint[33])
+{
+    char path[PATH_MAX];
+    *configuration = NULL;
+    SNRQ_TRY(snrq_path_join(directory, "snrq.json", path, sizeof path));
+    SNRQ_TRY(snrq_json_read(path, CONFIGURATION_LIMIT, configuration));
+    snrq_status status = snrq_fingerprint(*configuration, fingerprint);
+    if (status != SNRQ_OK) json_decref(*configuration);
+    if (status != SNRQ_OK) *configuration = NULL;
+    return status;
+}
+
+snrq_status snrq_output_load_manifest(const char *directory, const char *configuration,
+                                      json_t **records, size_t *used, size_t *torn)
+{
+    char path[PATH_MAX];
+    char *data = NULL;
+    struct stat facts;
+    size_t bytes = 0;
+    *records = NULL;
+    SNRQ_TRY(snrq_path_join(directory, "manifest.jsonl", path, sizeof path));
+    /* A run that was stopped early has no manifest yet. */
+    if (lstat(path, &facts) == 0 || errno != ENOENT)
+        SNRQ_TRY(snrq_file_read(path, MANIFEST_LIMIT, &data, &bytes));
+    snrq_status status =
+        snrq_manifest_parse(path, data != NULL ? data : "", bytes, configuration, records, used);
+    *torn = bytes - *used;
+    free(data);
+    return status;
+}
+
+snrq_status snrq_output_check_configuration(const char *directory, const json_t *records)
+{
+    char path[PATH_MAX], fingerprint[33];
+    char *data = NULL, *expected = NULL;
+    size_t bytes = 0;
+    json_t *configuration = NULL;
+    const char *known =
+        json_string_value(json_object_get(json_array_get(records, 0), "configuration"));
+    SNRQ_TRY(snrq_path_join(directory, "snrq.json", path, sizeof path));
+    SNRQ_TRY(snrq_output_load_configuration(directory, &configuration, fingerprint));
+    snrq_status status = snrq_file_read(path, CONFIGURATION_LIMIT, &data, &bytes);
+    if (status == SNRQ_OK) status = snrq_output_configuration_text(configuration, &expected);
+    if (status == SNRQ_OK && ((known != NULL && strcmp(fingerprint, known) != 0) ||
+                              bytes != strlen(expected) || memcmp(data, expected, bytes) != 0))
+        status = snrq_fail(SNRQ_BAD_DATA, "%s: was changed after the run wrote it", path);
+    free(data);
+    free(expected);
+    json_decref(configuration);
+    return status;
+}
+
+snrq_status snrq_output_check_file(const char *directory, const json_t *record)
+{
+    char path[PATH_MAX], hash[33];
+    uint64_t bytes = 0;
+    const char *name = json_string_value(json_object_get(record, "file"));
+    json_int_t expected = json_integer_value(json_object_get(record, "bytes"));
+    const char *expected_hash = json_string_value(json_object_get(record, "xxh3"));
+    struct stat facts;
+    SNRQ_TRY(snrq_path_join(directory, name, path, sizeof path));
+    if (lstat(path, &facts) != 0)
+        return snrq_fail(SNRQ_BAD_DATA, "%s: %s, though its manifest record says it is complete",
+                         path, errno == ENOENT ? "missing" : strerror(errno));
+    if (!S_ISREG(facts.st_mode)) return snrq_fail(SNRQ_BAD_DATA, "%s: not a regular file", path);
+    if ((json_int_t)facts.st_size != expected)
+        return snrq_fail(SNRQ_BAD_DATA, "%s: has %lld bytes, its manifest record says %lld", path,
+                         (long long)facts.st_size, (long long)expected);
+    SNRQ_TRY(snrq_file_hash(path, hash, &bytes));
+    if (bytes != (uint64_t)expected || strcmp(hash, expected_hash) != 0)
+        return snrq_fail(SNRQ_BAD_DATA,
+                         "%s: has changed: its hash is %s, its manifest record says "
+                         "%s",
+                         path, hash, expected_hash);
+    return SNRQ_OK;
+}
+
+bool snrq_output_is_stray(const char *directory, const char *name, const json_t *records)
+{
+    bool kept = snrq_output_kept_block(name) >= 0 && !snrq_manifest_complete(records);
+    return snrq_ends_with(name, ".h5") && !kept && snrq_manifest_find(records, name) == NULL &&
+           snrq_is_plain_file(directory, name);
+}
+
+snrq_status snrq_output_read_configuration(const char *directory, json_t **configuration)
+{
+    char fingerprint[33];
+    return snrq_output_load_configuration(directory, configuration, fingerprint);
+}
+
+snrq_status snrq_output_read_manifest(const char *directory, json_t **records, bool *complete)
+{
+    json_t *configuration = NULL;
+    char fingerprint[33];
+    size_t used, torn;
+    *records = NULL;
+    SNRQ_TRY(snrq_output_load_configuration(directory, &configuration, fingerprint));
+    json_decref(configuration);
+    SNRQ_TRY(snrq_output_load_manifest(directory, fingerprint, records, &used, &torn));
+    if (complete != NULL) *complete = snrq_manifest_complete(*records);
+    return SNRQ_OK;
+}
+
+/* A log of the directory; *data stays NULL if it was not written yet. The caller frees it. */
+static snrq_status read_log(const char *directory, const char *name, char **data, size_t *bytes)
+{
+    char path[PATH_MAX];
+    *data = NULL;
+    *bytes = 0;
+    SNRQ_TRY(snrq_path_join(directory, name, path, sizeof path));
+    if (!snrq_is_plain_file(directory, name)) return SNRQ_OK;
+    return snrq_file_read(path, MANIFEST_LIMIT, data, bytes);
+}
+
+snrq_status snrq_output_read_status(const char *directory, json_t **status)
+{
+    char *data = NULL;
+    size_t bytes = 0;
+    *status = NULL;
+    SNRQ_TRY(read_log(directory, "status.json", &data, &bytes));
+    if (data != NULL) *status = json_loadb(data, bytes, 0, NULL);
+    free(data);
+    if (*status == NULL) *status = json_object();
+    return *status != NULL ? SNRQ_OK : snrq_fail(SNRQ_INTERNAL, "no memory for a status");
+}
+
+snrq_status snrq_output_read_events(const char *directory, json_t **events)
+{
+    char *data = NULL;
+    size_t bytes = 0;
+    *events = NULL;
+    SNRQ_TRY(read_log(directory, "run.jsonl", &data, &bytes));
+    *events = json_array();
+    for (char *at = data, *end; at != NULL && at < data + bytes; at = end + 1) {
+        end = memchr(at, '\n', (size_t)(data + bytes - at));
+        if (end == NULL) break;
+        json_t *event = json_loadb(at, (size_t)(end - at), 0, NULL);
+        if (event != NULL) json_array_append_new(*events, event);
+    }
+    free(data);
+    return *events != NULL ? SNRQ_OK : snrq_fail(SNRQ_INTERNAL, "no memory for events");
+}
+
+snrq_status snrq_output_read_lock(const char *directory, snrq_lock_facts *lock)
+{
+    char path[PATH_MAX];
+    SNRQ_TRY(snrq_path_join(directory, "snrq.lock", path, sizeof path));
+    return snrq_lock_look(path, lock);
+}
+
+/* Passes findings on, and keeps the first failure with its message. */
+struct findings {
+    snrq_verify_report *report;
+    void *user;
+    snrq_status first;
+    char message[2048];
+};
+
+static void note(struct findings *f, const char *file, snrq_status status)
+{
+    const char *problem = status == SNRQ_OK ? NULL : snrq_error_message();
+    if (status != SNRQ_OK && f->first == SNRQ_OK) {
+        f->first = status;
+        snprintf(f->message, sizeof f->message, "%s", problem);
+    }
+    if (f->report != NULL) f->report(f->user, file, problem);
+}
+
+/* A run says in status.json that it is complete when its last record is there. */
+static bool has_lost_records(const char *directory, const json_t *records)
+{
+    json_t *status = NULL;
+    if (snrq_manifest_complete(records)) return false;
+    if (snrq_output_read_status(directory, &status) != SNRQ_OK) return false;
+    const char *state = json_string_value(json_object_get(status, "state"));
+    bool ended = state != NULL && strcmp(state, "complete") == 0;
+    json_decref(status);
+    return ended;
+}
+
+static snrq_status check_manifest(const char *directory, json_t **records)
+{
+    size_t used, torn;
+    SNRQ_TRY(snrq_output_load_manifest(directory, NULL, records, &used, &torn));
+    if (torn > 0)
+        return snrq_fail(SNRQ_BAD_DATA,
+                         "%s/manifest.jsonl: ends with %zu bytes of an unfinished line; run snrq "
+                         "quantize again to drop it and go on",
+                         directory, torn);
+    if (has_lost_records(directory, *records))
+        return snrq_fail(SNRQ_BAD_DATA,
+                         "%s/manifest.jsonl: its end is missing: status.json says that the run was "
+                         "complete, the last record does not; run snrq quantize again to make what "
+                         "has no record",
+                         directory);
+    return SNRQ_OK;
+}
+
+/* Kept activations. A run that works here may just have replaced them by others. */
+static void check_kept(struct findings *f, const char *directory, const char *name)
+{
+    char path[PATH_MAX];
+    snrq_status status = snrq_path_join(directory, name, path, sizeof path);
+    if (status == SNRQ_OK) status = snrq_activation_file_check(path);
+    if (status == SNRQ_NO_INPUT) return;
+    if (status != SNRQ_OK)
+        status = snrq_fail(status,
+                           "%s; it can be deleted: a run that resumes goes through the committed "
+                           "blocks instead",
+                           snrq_error_message());
+    note(f, name, status);
+}
+
+/* Data files that no record knows; once a run is complete, unfinished files as well. Before that,
+ * activations are checked. */
+static void check_strays(struct findings *f, const char *directory, const json_t *records)
+{
+    char **names = NULL;
+    int count = 0;
+    snrq_status status = snrq_directory_names(directory, &names, &count);
+    if (status != SNRQ_OK) note(f, ".", status);
+    for (int i = 0; i < count; i++) {
+        if (snrq_output_is_stray(directory, names[i], records))
+            note(f, names[i],
+                 snrq_fail(SNRQ_BAD_DATA,
+                           "%s/%s: has no record in the manifest: it was never "
+                           "finished",
+                           directory, names[i]));
+        else if (snrq_output_kept_block(names[i]) >= 0)
+            check_kept(f, directory, names[i]);
+        else if (snrq_manifest_complete(records) && snrq_ends_with(names[i], ".tmp") &&
+                 snrq_is_plain_file(directory, names[i]))
+            note(f, names[i],
+                 snrq_fail(SNRQ_BAD_DATA,
+                           "%s/%s: an unfinished file in a complete output; it can "
+                           "be deleted",
+                           directory, names[i]));
+    }
+    snrq_names_free(&names, count);
+}
+
+snrq_status snrq_output_verify(const char *directory, snrq_verify_report *report, void *user)
+{
+    struct findings f = {.report = report, .user = user};
+    json_t *records = NULL;
+    if (!snrq_output_is(directory))
+        return snrq_fail(SNRQ_NO_INPUT, "%s: no output of snrq: it holds no snrq.json", directory);
+    note(&f, "manifest.jsonl", check_manifest(directory, &records));
+    note(&f, "snrq.json", snrq_output_check_configuration(directory, records));
+    for (size_t i = 0; i < json_array_size(records); i++) {
+        const json_t *record = json_array_get(records, i);
+        const char *name = json_string_value(json_object_get(record, "file"));
+        if (name != NULL) note(&f, name, snrq_output_check_file(directory, record));
+    }
+    if (records != NULL) check_strays(&f, directory, records);
+    json_decref(records);
+    return f.first == SNRQ_OK ? SNRQ_OK : snrq_fail(f.first, "%s", f.message);
+}

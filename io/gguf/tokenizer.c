@@ -1,0 +1,307 @@
+/* The tokenizer as GGUF metadata; see gguf_tokenizer.h. What stands around the vocabulary in
+ * tokenizer.json (normalizer, patterns, BOS) is read in gguf_tokenizer_rules.c. */
+#include "io/gguf/tokenizer.h"
+
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/file.h"
+#include "io/gguf/tokenizer_rules.h"
+#include "io/json.h"
+#include "io/tokenizer/sentencepiece.h"
+
+enum { MAX_TOKENIZER = 1 << 28, MAX_SETTINGS = 1 << 24, TOKEN_BYTES = 4096 };
+enum kind { NORMAL = 1, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE };
+
+static const double padding_score = -10000, added_score = -1000;
+
+typedef struct token {
+    const char *text; /* borrowed from the JSON; NULL: no such token */
+    enum kind kind;
+    double score;
+} token;
+
+typedef struct vocabulary {
+    const char *where;
+    int64_t size;
+    token *tokens;     /* [size] */
+    const json_t *ids; /* of the model's own tokens, by text */
+} vocabulary;
+
+static snrq_status enter(vocabulary *v, const char *text, const json_t *id, token **out)
+{
+    char shown[SNRQ_SHOWN];
+    json_int_t number = json_is_integer(id) ? json_integer_value(id) : -1;
+    if (number < 0 || number >= v->size)
+        return snrq_fail(SNRQ_BAD_DATA,
+                         "%s: token \"%s\": expected an id from 0 to %" PRId64
+                         " (vocab_size of config.json), found %s %lld",
+                         v->where, snrq_shown(text, shown), v->size - 1, snrq_json_kind(id),
+                         (long long)number);
+    *out = &v->tokens[number];
+    if ((*out)->text != NULL && strcmp((*out)->text, text) != 0)
+        return snrq_fail(SNRQ_BAD_DATA, "%s: id %lld belongs to two tokens, one is \"%s\"",
+                         v->where, (long long)number, snrq_shown(text, shown));
+    (*out)->text = text;
+    return SNRQ_OK;
+}
+
+static bool is_byte(const char *text)
+{
+    unsigned value;
+    char end;
+    return strlen(text) == 6 && sscanf(text, "<0x%2X%c", &value, &end) == 2 && end == '>';
+}
+
+static snrq_status read_model_tokens(vocabulary *v, const snrq_tokenizer_rules *rules)
+{
+    const char *text;
+    json_t *id;
+    json_object_foreach((json_t *)v->ids, text, id)
+    {
+        token *t;
+        SNRQ_TRY(enter(v, text, id, &t));
+        t->kind = NORMAL;
+        if (rules->sentencepiece && is_byte(text)) t->kind = BYTE;
+        if (rules->unknown != NULL && strcmp(text, rules->unknown) == 0) t->kind = UNKNOWN;
+    }
+    return SNRQ_OK;
+}
+
+static snrq_status read_added_tokens(vocabulary *v, const json_t *list)
+{
+    size_t index;
+    json_t *added;
+    json_array_foreach(list, index, added)
+    {
+        const char *text;
+        char where[PATH_MAX + 64];
+        bool special;
+        token *t;
+        snprintf(where, sizeof where, "%s: added_tokens[%zu]", v->where, index);
+        SNRQ_TRY(snrq_json_string(where, added, "content", NULL, &text));
+        SNRQ_TRY(snrq_json_boolean(where, added, "special", false, &special));
+        SNRQ_TRY(enter(v, text, json_object_get(added, "id"), &t));
+        if (t->kind == 0) t->score = added_score;
+        if (t->kind != UNKNOWN) t->kind = special ? CONTROL : USER_DEFINED;
+    }
+    return SNRQ_OK;
+}
+
+/* The two sides of a merge, which is "a b" or ["a", "b"]. */
+static snrq_status merge_sides(const vocabulary *v, const json_t *merge, size_t index,
+                               const char **left, size_t *left_bytes, const char **right)
+{
+    const char *text = json_string_value(merge);
+    const char *space = text != NULL ? strchr(text, ' ') : NULL;
+    *left = json_string_value(json_array_get(merge, 0));
+    *right = json_string_value(json_array_get(merge, 1));
+    if (space != NULL) {
+        *left = text;
+        *left_bytes = (size_t)(space - text);
+        *right = space + 1;
+    } else if (*left != NULL && *right != NULL) {
+        *left_bytes = strlen(*left);
+    } else {
+        return snrq_fail(SNRQ_BAD_DATA,
+                         "%s: merges[%zu]: expected \"a b\" or [\"a\", \"b\"], found %s", v->where,
+                         index, snrq_json_kind(merge));
+    }
+    if (*left_bytes + strlen(*right) >= TOKEN_BYTES)
+        return snrq_fail(SNRQ_BAD_DATA, "%s: merges[%zu]: expected less than %d bytes", v->where,
+                         index, TOKEN_BYTES);
+    return SNRQ_OK;
+}
+
+/* Scores that make llama.cpp join in the order of the merges: the earlier the first merge that
+ * makes a token, the better. What no merge makes is worse than all of them. */
+static snrq_status score_by_merges(vocabulary *v, const json_t *merges)
+{
+    size_t index, count = json_array_size(merges);
+    json_t *merge;
+    char joined[TOKEN_BYTES];
+    for (int64_t i = 0; i < v->size; i++)
+        if (v->tokens[i].text != NULL && v->tokens[i].score == 0)
+            v->tokens[i].score = -(double)count;
+    for (index = count; index-- > 0;) {
+        const char *left, *right;
+        size_t left_bytes = 0;
+        merge = json_array_get(merges, index);
+        SNRQ_TRY(merge_sides(v, merge, index, &left, &left_bytes, &right));
+        memcpy(joined, left, left_bytes);
+        strcpy(joined + left_bytes, right);
+        const json_t *id = json_object_get(v->ids, joined);
+        if (id == NULL)
+            return snrq_fail(SNRQ_BAD_DATA, "%s: merges[%zu] makes what is no token", v->where,
+                             index);
+        v->tokens[json_integer_value(id)].score = -(double)index;
+    }
+    return SNRQ_OK;
+}
+
+/* Takes the scores of tokenizer.model if it has the same tokens; *taken says so. */
+static snrq_status score_by_model(vocabulary *v, const char *directory, bool *taken)
+{
+    char path[PATH_MAX];
+    snrq_sentencepieces model;
+    *taken = false;
+    SNRQ_TRY(snrq_path_join(directory, "tokenizer.model", path, sizeof path));
+    snrq_status status = snrq_sentencepieces_read(path, &model);
+    if (status == SNRQ_NO_INPUT) return SNRQ_OK;
+    SNRQ_TRY(status);
+    int64_t same = 0;
+    for (; same < model.count && same < v->size; same++) {
+        const snrq_sentencepiece *p = &model.pieces[same];
+        const char *text = v->tokens[same].text;
+        if (text == NULL || strlen(text) != p->bytes || memcmp(text, p->text, p->bytes) != 0) break;
+    }
+    *taken = model.count > 0 && same == model.count;
+    for (int64_t i = 0; *taken && i < same; i++) v->tokens[i].score = (double)model.pieces[i].score;
+    snrq_sentencepieces_free(&model);
+    return SNRQ_OK;
+}
+
+static void put_tokens(snrq_gguf_writer *w, const vocabulary *v, bool scores)
+{
+    snrq_gguf_put_array(w, "tokenizer.ggml.tokens", SNRQ_GGUF_STRING, v->size);
+    for (int64_t i = 0; i < v->size; i++) {
+        char padding[32];
+        snprintf(padding, sizeof padding, "[PAD%" PRId64 "]", i);
+        const char *text = v->tokens[i].text != NULL ? v->tokens[i].text : padding;
+        snrq_gguf_element_string(w, text, strlen(text));
+    }
+    snrq_gguf_put_array(w, "tokenizer.ggml.token_type", SNRQ_GGUF_I32, v->size);
+    for (int64_t i = 0; i < v->size; i++)
+        snrq_gguf_element_i32(w, v->tokens[i].text != NULL ? (int)v->tokens[i].kind : UNUSED);
+    if (!scores) return;
+    snrq_gguf_put_array(w, "tokenizer.ggml.scores", SNRQ_GGUF_F32_VALUE, v->size);
+    for (int64_t i = 0; i < v->size; i++)
+        snrq_gguf_element_f32(w, v->tokens[i].text != NULL ? v->tokens[i].score : padding_score);
+}
+
+static snrq_status put_merges(snrq_gguf_writer *w, const vocabulary *v, const json_t *merges)
+{
+    size_t index;
+    json_t *merge;
+    char text[TOKEN_BYTES + 1];
+    snrq_gguf_put_array(w, "tokenizer.ggml.merges", SNRQ_GGUF_STRING,
+                        (int64_t)json_array_size(merges));
+    json_array_foreach(merges, index, merge)
+    {
+        const char *left, *right;
+        size_t left_bytes = 0;
+        SNRQ_TRY(merge_sides(v, merge, index, &left, &left_bytes, &right));
+        memcpy(text, left, left_bytes);
+        text[left_bytes] = ' ';
+        strcpy(text + left_bytes + 1, right);
+        snrq_gguf_element_string(w, text, strlen(text));
+    }
+    return SNRQ_OK;
+}
+
+/* An id that may be unknown (-1). */
+static void put_id(snrq_gguf_writer *w, const char *key, int64_t id)
+{
+    if (id >= 0) snrq_gguf_put_u32(w, key, id);
+}
+
+static void put_rules(snrq_gguf_writer *w, const vocabulary *v, const snrq_tokenizer_rules *rules,
+                      const snrq_config *config)
+{
+    const json_t *unknown = rules->unknown ? json_object_get(v->ids, rules->unknown) : NULL;
+    put_id(w, "tokenizer.ggml.bos_token_id", rules->before >= 0 ? rules->before : config->bos_id);
+    put_id(w, "tokenizer.ggml.eos_token_id", rules->after >= 0 ? rules->after : config->eos_id);
+    put_id(w, "tokenizer.ggml.unknown_token_id", unknown ? json_integer_value(unknown) : -1);
+    snrq_gguf_put_bool(w, "tokenizer.ggml.add_bos_token", rules->before >= 0);
+    snrq_gguf_put_bool(w, "tokenizer.ggml.add_eos_token", rules->after >= 0);
+    snrq_gguf_put_bool(w, "tokenizer.ggml.add_space_prefix", rules->space_prefix);
+}
+
+/* llama.cpp concludes from "phi-3" or "phi3" in the model's name that special tokens swallow
+ * the white space behind them, and then wants these tokens to be there: the name says so
+ * only if it is true, and is never that of a directory. */
+static const char *model_name(const vocabulary *v, const json_t *added, const snrq_config *config)
+{
+    static const char *const wanted[] = {"<unk>", "<s>", "</s>", "<|endoftext|>"};
+    const size_t all = sizeof wanted / sizeof wanted[0];
+    size_t index, found = 0;
+    json_t *entry;
+    bool strips = false;
+    if (strcmp(config->model_type, "phi3") != 0) return config->architecture;
+    json_array_foreach(added, index, entry)
+    {
+        strips = strips || json_is_true(json_object_get(entry, "rstrip"));
+    }
+    for (int64_t i = 0; i < v->size; i++)
+        for (size_t k = 0; k < all; k++)
+            found += v->tokens[i].text != NULL && strcmp(v->tokens[i].text, wanted[k]) == 0;
+    return strips && found == all ? "Phi-3" : "Phi 3";
+}
+
+/* The chat template of tokenizer_config.json, if there is one and only one. */
+static snrq_status put_chat_template(snrq_gguf_writer *w, const char *directory)
+{
+    char path[PATH_MAX];
+    json_t *root;
+    SNRQ_TRY(snrq_path_join(directory, "tokenizer_config.json", path, sizeof path));
+    snrq_status status = snrq_json_read(path, MAX_SETTINGS, &root);
+    if (status == SNRQ_NO_INPUT) return SNRQ_OK;
+    SNRQ_TRY(status);
+    const char *text = json_string_value(json_object_get(root, "chat_template"));
+    if (text != NULL) snrq_gguf_put_string(w, "tokenizer.chat_template", text);
+    json_decref(root);
+    return SNRQ_OK;
+}
+
+static snrq_status put_all(snrq_gguf_writer *w, const char *directory, const json_t *root,
+                           const snrq_config *config, vocabulary *v)
+{
+    json_t *model, *ids, *merges;
+    snrq_tokenizer_rules rules;
+    bool scored = false;
+    SNRQ_TRY(snrq_json_object(v->where, root, "model", &model));
+    SNRQ_TRY(snrq_json_object(v->where, model, "vocab", &ids));
+    SNRQ_TRY(snrq_json_array(v->where, model, "merges", &merges));
+    v->ids = ids;
+    SNRQ_TRY(snrq_tokenizer_rules_read(v->where, root, &rules));
+    SNRQ_TRY(read_model_tokens(v, &rules));
+    SNRQ_TRY(read_added_tokens(v, json_object_get(root, "added_tokens")));
+    if (rules.before >= v->size || rules.after >= v->size)
+        return snrq_fail(SNRQ_BAD_DATA, "%s: post_processor: an id beyond vocab_size %" PRId64,
+                         v->where, v->size);
+    snrq_gguf_put_string(w, "general.name",
+                         model_name(v, json_object_get(root, "added_tokens"), config));
+    snrq_gguf_put_string(w, "tokenizer.ggml.model", rules.sentencepiece ? "llama" : "gpt2");
+    snrq_gguf_put_string(w, "tokenizer.ggml.pre", rules.pre);
+    if (rules.sentencepiece) SNRQ_TRY(score_by_model(v, directory, &scored));
+    if (rules.sentencepiece && !scored) SNRQ_TRY(score_by_merges(v, merges));
+    put_tokens(w, v, rules.sentencepiece);
+    if (!rules.sentencepiece) SNRQ_TRY(put_merges(w, v, merges));
+    put_rules(w, v, &rules, config);
+    return put_chat_template(w, directory);
+}
+
+snrq_status snrq_gguf_put_tokenizer(snrq_gguf_writer *w, const char *directory,
+                                    const snrq_config *config, bool *found)
+{
+    char path[PATH_MAX];
+    json_t *root;
+    vocabulary v = {.where = path, .size = config->vocabulary};
+    SNRQ_TRY(snrq_path_join(directory, "tokenizer.json", path, sizeof path));
+    snrq_status status = snrq_json_read(path, MAX_TOKENIZER, &root);
+    *found = status != SNRQ_NO_INPUT;
+    if (!*found) {
+        snrq_gguf_put_string(w, "general.name", "without tokenizer");
+        snrq_gguf_put_string(w, "tokenizer.ggml.model", "none");
+        return SNRQ_OK;
+    }
+    SNRQ_TRY(status);
+    status = snrq_allocate((size_t)v.size, sizeof *v.tokens, "tokens", &v.tokens);
+    if (status == SNRQ_OK) status = put_all(w, directory, root, config, &v);
+    free(v.tokens);
+    json_decref(root);
+    return status;
+}

@@ -1,0 +1,23 @@
+/* The tokenizer of a model as GGUF metadata, from tokenizer.json and, if it is there, the
+ * scores of tokenizer.model.
+ *
+ * llama.cpp knows two kinds: "llama" joins the neighbours whose joint token has the best
+ * score, from single characters on (SentencePiece); "gpt2" applies a list of merges to words
+ * of byte characters that one of its built-in patterns has cut out. A tokenizer that is
+ * neither is refused. */
+#ifndef SNRQ_GGUF_TOKENIZER_H
+#define SNRQ_GGUF_TOKENIZER_H
+
+#include <stdbool.h>
+
+#include "io/config.h"
+#include "io/gguf/writer.h"
+
+/* Puts general.name, which llama.cpp uses to recognize tokenizers, and all tokenizer.* keys
+ * of the model in `directory`, with config->vocabulary tokens; ids without a token become
+ * unused ones. *found is false, and the file declares that it has no tokenizer, if there is
+ * no tokenizer.json. Not collective. SNRQ_BAD_DATA names what llama.cpp cannot do. */
+snrq_status snrq_gguf_put_tokenizer(snrq_gguf_writer *writer, const char *directory,
+                                    const snrq_config *config, bool *found);
+
+#endif

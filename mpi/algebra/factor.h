@@ -1,0 +1,45 @@
+/* Cholesky factorization of a damped Gram, and products and solves with it (ScaLAPACK, fp64).
+ *
+ * Symbols: H [n, n] the Gram (permuted, dead diagonal already 1), L its lower Cholesky factor after
+ * damping.
+ */
+#ifndef SNRQ_FACTOR_H
+#define SNRQ_FACTOR_H
+
+#include "mpi/algebra/matrix.h"
+
+typedef struct snrq_factor_report {
+    double damping;  /* lambda that was added to the diagonal */
+    double residual; /* ||L L^T - H||_F / ||H||_F, measured with a random vector: ||L L^T x - H x||
+                        / ||H x|| */
+    int attempts;    /* 1: the first damping worked */
+} snrq_factor_report;
+
+/* H <- H + lambda I with lambda = damp * mean(diag H), then L (out, [n, n], strict upper part
+ * zero). If the factorization fails, or its residual exceeds 1e-10, damp is multiplied by 10 and
+ * tried again, up to four times; after that SNRQ_BAD_DATA. H keeps the damped matrix that was
+ * factorized. Collective. */
+snrq_status snrq_factor_cholesky(snrq_matrix *h, double damp, snrq_matrix *l,
+                                 snrq_factor_report *report);
+
+/* Fills this rank's part of a block-cyclic [n, m] matrix whose column r is row r of a dense table:
+ * `row` writes row r (n floats) to its last argument. Not collective. */
+typedef void snrq_row_source(const void *source, int64_t row, float *out);
+snrq_status snrq_matrix_set_rows(snrq_matrix *matrix, snrq_row_source *row, const void *source);
+
+/* out <- op(A) X with A [n, n], X and out [n, m]; transpose: op(A) = A^T. Collective. */
+snrq_status snrq_factor_multiply(const snrq_matrix *a, int transpose, const snrq_matrix *x,
+                                 snrq_matrix *out);
+
+/* x <- H^-1 x, with L from snrq_factor_cholesky, x [n, m]. Collective. */
+snrq_status snrq_factor_solve(const snrq_matrix *l, snrq_matrix *x);
+
+/* x <- x L^-T, x [n, n]. Collective. */
+snrq_status snrq_factor_solve_right(const snrq_matrix *l, snrq_matrix *x);
+
+/* Gives this rank rows [range.begin, range.end) of the transposed matrix: out[r - begin][i] =
+ * X[i][r], row-major with n columns. X is [n, m]; ranges may differ between ranks and overlap.
+ * Collective. */
+snrq_status snrq_matrix_rows(const snrq_matrix *x, snrq_range range, double *out);
+
+#endif

@@ -1,0 +1,59 @@
+/* Gram matrices of activations, summed over sequences and ranks exactly.
+ *
+ * For sequences s with activations A_s [tokens, n] and B_s [tokens, n] this computes G = sum_s
+ * A_s^T B_s, column panel by column panel. The contribution of a chunk of tokens of one sequence is
+ * an fp32 product, summed in a fixed order, hence the same bits on any rank. It is turned into
+ * 64-bit fixed point with a power-of-two unit per (row, column) that comes from agreed column norms
+ * (|G_ij| <= ||A_i||
+ * ||B_j||, Cauchy-Schwarz), summed as integers with MPI_Allreduce, and turned back. Integer sums
+ * are associative: the result does not depend on the number of ranks, on the order of sequences or
+ * on the reduction algorithm. The unit is 2^-61 of that bound. Columns are scaled by powers of two
+ * for the product, so that no fp32 product overflows or vanishes.
+ */
+#ifndef SNRQ_GRAM_H
+#define SNRQ_GRAM_H
+
+#include <stdbool.h>
+
+#include "mpi/algebra/matrix.h"
+
+/* Activations of this rank's sequences: data[s] is [tokens, columns] fp32, row-major. */
+typedef struct snrq_activations {
+    int64_t sequences; /* on this rank; may be 0 */
+    int64_t tokens;    /* per sequence, the same everywhere */
+    int64_t columns;   /* n, the same everywhere */
+    const float *data; /* [sequences, tokens, columns] borrowed */
+} snrq_activations;
+
+/* norms[j] = sum over all sequences of all ranks of x_j^2 (exact fixed-point sum of per-sequence
+ * fp64 sums; the same bits on any number of ranks). If `minus` is not NULL, x = a - minus. scale
+ * [sequences] or NULL multiplies the sum of a sequence by scale^2. Collective. A NaN or Inf is
+ * SNRQ_BAD_DATA and says which column. */
+snrq_status snrq_gram_norms(const snrq_context *context, const snrq_activations *a,
+                            const snrq_activations *minus, const double *scale, double *norms);
+
+/* One Gram of the form G = factor * sum_s scale_s * (A_s - M_s)^T (B_s - N_s), rows and columns
+ * taken in the order `order` (G[k][l] belongs to columns order[k], order[l]). */
+typedef struct snrq_gram_request {
+    const snrq_activations *a, *a_minus; /* a_minus may be NULL */
+    const snrq_activations *b, *b_minus; /* b_minus may be NULL */
+    const double *scale;                 /* [local sequences] or NULL: 1 */
+    const double *a_norms, *b_norms; /* [n] from snrq_gram_norms, with the scale applied to one of
+                                        them as |scale| <= 1 allows (an upper bound is enough) */
+    double factor;                   /* 2 / N */
+    const int32_t *order;            /* [n] */
+    bool symmetric;                  /* a == b: only rows >= column are computed, then mirrored */
+} snrq_gram_request;
+
+/* Computes the request into `out` [n, n] (block-cyclic). Collective. A product that is not finite,
+ * or larger than the norms allow, is SNRQ_BAD_DATA and says which column. */
+snrq_status snrq_gram_reduce(const snrq_gram_request *request, snrq_matrix *out);
+
+/* Bytes that a request needs on a rank of so many sequences, besides its result: tables of sums and
+ * packed activations. Not collective. */
+int64_t snrq_gram_bytes(int64_t columns, int64_t tokens, int64_t sequences);
+
+/* Twin of snrq_gram_reduce on one rank: plain fp64 loops, out [n, n] column-major. For tests. */
+void snrq_gram_reference(const snrq_gram_request *request, double *out);
+
+#endif

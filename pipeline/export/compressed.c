@@ -1,0 +1,194 @@
+/* compressed-tensors "pack-quantized" checkpoints; see export_formats.h.
+ *
+ * Symbols: K inputs, N outputs, b bits, G groups. Tensors of a module, in this order:
+ *
+ *   weight_packed      I32 [N, ceil(K b / 32)]   row n is the stream of the codes of row n
+ *   weight_scale       F16 or BF16 [N, G]
+ *   weight_shape       I64 [2]                   N, K
+ *   weight_zero_point  I32 [ceil(N b / 32), G]   asymmetric: column g is the stream of its zeros
+ *   weight_g_idx       I32 [K]                   permuted groups
+ *
+ * Codes of 3, 5, 6 and 7 bits run across words, as compressed-tensors reads them since its pull
+ * request 732 (June 2026).
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/packed_words.h"
+#include "pipeline/export/formats.h"
+
+enum { PACK = 32 };
+
+/* A 16-bit type that holds all scales: the stored one, else the first that does. */
+static snrq_status choose_type(const snrq_model *m, const snrq_export_facts *f, snrq_dtype *type,
+                               bool *found)
+{
+    *type = f->scale_type == SNRQ_BF16 ? SNRQ_BF16 : SNRQ_F16;
+    SNRQ_TRY(snrq_export_scales_fit(m, f, *type, found));
+    if (*found) return SNRQ_OK;
+    *type = SNRQ_BF16;
+    return snrq_export_scales_fit(m, f, *type, found);
+}
+
+static bool needs_g_idx(const snrq_export_facts *f)
+{
+    return f->permuted && f->group_size > 0;
+}
+
+snrq_status snrq_compressed_possible(const snrq_model *m, char *why, size_t size)
+{
+    snrq_export_facts f;
+    snrq_dtype type;
+    bool found = true;
+    why[0] = '\0';
+    SNRQ_TRY(snrq_export_facts_read(m, &f));
+    if (f.ragged) {
+        int64_t nearest = snrq_export_nearest_group(m, 1, f.group_size);
+        snprintf(why, size,
+                 "groups of %lld do not divide the inputs of every module; quantize "
+                 "with --group-size %lld or channel, or export to gptq",
+                 (long long)f.group_size, (long long)nearest);
+        return SNRQ_OK;
+    }
+    SNRQ_TRY(choose_type(m, &f, &type, &found));
+    if (!found)
+        snprintf(why, size,
+                 "its scales have 16 bits, which cannot hold all of these %s scales; "
+                 "quantize with --scale-type f16 or bf16",
+                 snrq_dtype_name(f.scale_type));
+    return SNRQ_OK;
+}
+
+static snrq_status settle(snrq_export_job *job, const snrq_options *options)
+{
+    bool found = true;
+    (void)options;
+    SNRQ_TRY(choose_type(job->model, &job->facts, &job->type, &found));
+    job->model_type = snrq_export_model_type(job->model, job->type);
+    return SNRQ_OK;
+}
+
+static snrq_status add(const snrq_export_job *job, const char *name, int64_t rows, int64_t columns,
+                       int *first)
+{
+    const int bits = job->facts.bits;
+    const int64_t groups = snrq_export_groups(&job->facts, columns);
+    int index;
+    SNRQ_TRY(snrq_export_add(job, name, "weight_packed", "I32", 2, rows,
+                             snrq_packed_words(columns, bits), first));
+    SNRQ_TRY(snrq_export_add(job, name, "weight_scale", snrq_dtype_name(job->type), 2, rows, groups,
+                             &index));
+    SNRQ_TRY(snrq_export_add(job, name, "weight_shape", "I64", 1, 2, 0, &index));
+    if (!job->facts.symmetric)
+        SNRQ_TRY(snrq_export_add(job, name, "weight_zero_point", "I32", 2,
+                                 snrq_packed_words(rows, bits), groups, &index));
+    if (needs_g_idx(&job->facts))
+        SNRQ_TRY(snrq_export_add(job, name, "weight_g_idx", "I32", 1, columns, 0, &index));
+    return SNRQ_OK;
+}
+
+/* Where rows go, and room for them in their stored form. */
+struct target {
+    const snrq_export_job *job;
+    int first;
+};
+
+static snrq_status write_codes(const struct target *t, const snrq_export_rows *r)
+{
+    const snrq_module_record *record = r->module->record;
+    const int64_t count = r->range.end - r->range.begin;
+    const int64_t width = snrq_packed_words(record->columns, record->bits);
+    uint32_t *words = NULL;
+    SNRQ_TRY(snrq_allocate((size_t)(count * width), sizeof *words, "packed codes", &words));
+    snrq_pack_rows(r->codes, count, record->columns, record->bits, words);
+    snrq_status status = snrq_shards_write(t->job->shards, t->first,
+                                           (uint64_t)(r->range.begin * width) * sizeof *words,
+                                           words, (size_t)(count * width) * sizeof *words);
+    free(words);
+    return status;
+}
+
+static snrq_status write_scales(const struct target *t, const snrq_export_rows *r)
+{
+    const int64_t groups = r->module->record->groups;
+    const size_t count = (size_t)((r->range.end - r->range.begin) * groups);
+    uint16_t *scales = NULL;
+    SNRQ_TRY(snrq_allocate(count, sizeof *scales, "scales", &scales));
+    snrq_export_narrow(t->job->type, r->scales, count, scales);
+    snrq_status status = snrq_shards_write(t->job->shards, t->first + 1,
+                                           (uint64_t)(r->range.begin * groups) * sizeof *scales,
+                                           scales, count * sizeof *scales);
+    free(scales);
+    return status;
+}
+
+/* Pieces begin at whole words: their rows are counted in 32s. */
+static snrq_status write_zeros(const struct target *t, const snrq_export_rows *r)
+{
+    const int64_t groups = r->module->record->groups, count = r->range.end - r->range.begin;
+    const int bits = r->module->record->bits;
+    const size_t words = (size_t)(snrq_packed_words(count, bits) * groups);
+    const uint64_t begin = (uint64_t)(r->range.begin / PACK * bits * groups);
+    uint8_t *turned = NULL; /* [groups, rows] */
+    uint32_t *packed = NULL;
+    snrq_status status = snrq_allocate((size_t)(count * groups), 1, "zeros", &turned);
+    if (status == SNRQ_OK) status = snrq_allocate(words, sizeof *packed, "packed zeros", &packed);
+    if (status == SNRQ_OK) {
+        for (int64_t i = 0; i < count; i++)
+            for (int64_t g = 0; g < groups; g++) turned[g * count + i] = r->zeros[i * groups + g];
+        snrq_pack_columns(turned, groups, count, bits, packed, groups);
+        status = snrq_shards_write(t->job->shards, t->first + 3, begin * sizeof *packed, packed,
+                                   words * sizeof *packed);
+    }
+    free(turned);
+    free(packed);
+    return status;
+}
+
+static snrq_status write_some(void *user, const snrq_export_rows *r)
+{
+    const struct target *t = user;
+    SNRQ_TRY(write_codes(t, r));
+    SNRQ_TRY(write_scales(t, r));
+    return t->job->facts.symmetric ? SNRQ_OK : write_zeros(t, r);
+}
+
+static snrq_status write(const snrq_export_job *job, const snrq_export_module *module,
+                         snrq_range range, int first)
+{
+    const snrq_module_record *r = module->record;
+    const int64_t shape[2] = {r->rows, r->columns};
+    struct target target = {job, first};
+    SNRQ_TRY(snrq_export_module_rows(module, range, write_some, &target));
+    if (range.begin != 0) return SNRQ_OK;
+    SNRQ_TRY(snrq_shards_write(job->shards, first + 2, 0, shape, sizeof shape));
+    if (!needs_g_idx(&job->facts)) return SNRQ_OK;
+    return snrq_shards_write(job->shards, first + (job->facts.symmetric ? 3 : 4), 0, module->g_idx,
+                             (size_t)r->columns * sizeof *module->g_idx);
+}
+
+static json_t *describe(const snrq_export_job *job, double damp)
+{
+    const snrq_export_facts *f = &job->facts;
+    const bool grouped = f->group_size > 0;
+    json_t *size = grouped ? json_integer(f->group_size) : json_null();
+    (void)damp;
+    json_t *weights = json_pack("{s:i, s:s, s:b, s:s, s:o, s:b, s:s?, s:n, s:s, s:{}}", "num_bits",
+                                f->bits, "type", "int", "symmetric", f->symmetric, "strategy",
+                                grouped ? "group" : "channel", "group_size", size, "dynamic", 0,
+                                "actorder", needs_g_idx(f) ? "group" : NULL, "block_structure",
+                                "observer", "minmax", "observer_kwargs");
+    json_t *group = json_pack("{s:[s], s:o, s:n, s:n}", "targets", "Linear", "weights", weights,
+                              "input_activations", "output_activations");
+    return json_pack("{s:s, s:s, s:s, s:n, s:n, s:[s], s:{s:o}}", "quant_method",
+                     "compressed-tensors", "format", "pack-quantized", "quantization_status",
+                     "compressed", "global_compression_ratio", "kv_cache_scheme", "ignore",
+                     "lm_head", "config_groups", "group_0", group);
+}
+
+const snrq_checkpoint_format snrq_compressed_format = {.name = "compressed-tensors",
+                                                       .settle = settle,
+                                                       .add = add,
+                                                       .write = write,
+                                                       .describe = describe};

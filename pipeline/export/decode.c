@@ -1,0 +1,342 @@
+/* Reading exported weights back; see export_decode.h. */
+#include "pipeline/export/decode.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/file.h"
+#include "io/json.h"
+
+enum { CONFIG_LIMIT = 1 << 24, NAME = 320 };
+typedef enum kind { GPTQ, COMPRESSED, DENSE, KINDS } kind;
+static const char *const kind_names[KINDS] = {"gptq", "compressed-tensors", "safetensors"};
+
+struct snrq_decoder {
+    char path[PATH_MAX]; /* of config.json */
+    kind kind;
+    int64_t bits, group_size; /* group_size 0: one group per row */
+    bool symmetric;           /* compressed-tensors: no zeros are stored */
+    bool has_g_idx;           /* compressed-tensors: groups are not runs of inputs */
+    int zero_offset;          /* gptq: added to the stored zeros */
+    snrq_safetensors *tensors;
+};
+
+/* What the directory says about itself. */
+
+static snrq_status read_config(const char *directory, char path[PATH_MAX], json_t **out)
+{
+    SNRQ_TRY(snrq_path_join(directory, "config.json", path, PATH_MAX));
+    return snrq_json_read(path, CONFIG_LIMIT, out);
+}
+
+/* KINDS if config.json names another method. */
+static kind kind_of(const json_t *config)
+{
+    const json_t *quantization = json_object_get(config, "quantization_config");
+    const char *method = json_string_value(json_object_get(quantization, "quant_method"));
+    if (quantization == NULL) return DENSE;
+    for (int k = GPTQ; k <= COMPRESSED; k++)
+        if (method != NULL && strcmp(method, kind_names[k]) == 0) return (kind)k;
+    return KINDS;
+}
+
+const char *snrq_decoder_recognize(const char *directory)
+{
+    char path[PATH_MAX];
+    json_t *config = NULL;
+    if (read_config(directory, path, &config) != SNRQ_OK) return NULL;
+    kind k = kind_of(config);
+    json_decref(config);
+    return k == KINDS ? NULL : kind_names[k];
+}
+
+static snrq_status parse_gptq(const json_t *q, snrq_decoder *d)
+{
+    const char *version;
+    static const char *const names[] = {"gptq", "gptq_v2"};
+    SNRQ_TRY(snrq_json_integer(d->path, q, "bits", 2, 8, NULL, &d->bits));
+    SNRQ_TRY(snrq_json_integer(d->path, q, "group_size", -1, INT32_MAX, NULL, &d->group_size));
+    SNRQ_TRY(snrq_json_string(d->path, q, "checkpoint_format", NULL, &version));
+    if (d->group_size == -1) d->group_size = 0;
+    for (int v = 0; v < 2; v++)
+        if (strcmp(version, names[v]) == 0) {
+            d->zero_offset = 1 - v;
+            return SNRQ_OK;
+        }
+    return snrq_fail(SNRQ_BAD_DATA, "%s: checkpoint_format: expected gptq or gptq_v2", d->path);
+}
+
+static snrq_status parse_compressed(const json_t *q, snrq_decoder *d)
+{
+    const char *format, *strategy, *order;
+    const int64_t none = 0;
+    json_t *groups, *group, *weights;
+    SNRQ_TRY(snrq_json_string(d->path, q, "format", NULL, &format));
+    SNRQ_TRY(snrq_json_object(d->path, q, "config_groups", &groups));
+    SNRQ_TRY(snrq_json_object(d->path, groups, "group_0", &group));
+    SNRQ_TRY(snrq_json_object(d->path, group, "weights", &weights));
+    SNRQ_TRY(snrq_json_integer(d->path, weights, "num_bits", 2, 8, NULL, &d->bits));
+    SNRQ_TRY(snrq_json_string(d->path, weights, "strategy", NULL, &strategy));
+    SNRQ_TRY(snrq_json_string(d->path, weights, "actorder", "", &order));
+    SNRQ_TRY(
+        snrq_json_integer(d->path, weights, "group_size", 0, INT32_MAX, &none, &d->group_size));
+    SNRQ_TRY(snrq_json_boolean(d->path, weights, "symmetric", true, &d->symmetric));
+    d->has_g_idx = strcmp(order, "group") == 0;
+    if (strcmp(format, "pack-quantized") != 0 || json_object_size(groups) != 1 ||
+        strcmp(strategy, d->group_size > 0 ? "group" : "channel") != 0)
+        return snrq_fail(SNRQ_BAD_DATA,
+                         "%s: expected one group of pack-quantized weights by group or channel",
+                         d->path);
+    return SNRQ_OK;
+}
+
+static snrq_status open_all(const char *directory, snrq_decoder *d)
+{
+    json_t *config = NULL, *q = NULL;
+    SNRQ_TRY(read_config(directory, d->path, &config));
+    d->kind = kind_of(config);
+    snrq_status status = SNRQ_OK;
+    if (d->kind == KINDS) status = snrq_fail(SNRQ_BAD_DATA, "%s: unknown quant_method", d->path);
+    if (status == SNRQ_OK && d->kind != DENSE)
+        status = snrq_json_object(d->path, config, "quantization_config", &q);
+    if (status == SNRQ_OK && d->kind == GPTQ) status = parse_gptq(q, d);
+    if (status == SNRQ_OK && d->kind == COMPRESSED) status = parse_compressed(q, d);
+    json_decref(config);
+    if (status == SNRQ_OK) status = snrq_safetensors_open(directory, &d->tensors);
+    return status;
+}
+
+snrq_status snrq_decoder_open(const char *directory, snrq_decoder **out)
+{
+    *out = NULL;
+    snrq_decoder *d = NULL;
+    SNRQ_TRY(snrq_allocate(1, sizeof *d, "decoder", &d));
+    snrq_status status = open_all(directory, d);
+    if (status != SNRQ_OK) snrq_decoder_close(&d);
+    *out = d;
+    return status;
+}
+
+void snrq_decoder_close(snrq_decoder **decoder)
+{
+    if (*decoder == NULL) return;
+    snrq_safetensors_close(&(*decoder)->tensors);
+    free(*decoder);
+    *decoder = NULL;
+}
+
+const snrq_safetensors *snrq_decoder_tensors(const snrq_decoder *decoder)
+{
+    return decoder->tensors;
+}
+
+/* Loading a module. */
+
+/* The tensor MODULE.NAME, which must have this type and shape; columns 0: one dimension. */
+static snrq_status find(const snrq_decoder *d, const char *module, const char *name,
+                        const char *dtype, int64_t rows, int64_t columns, const snrq_tensor **out)
+{
+    char full[NAME];
+    snprintf(full, sizeof full, "%s.%s", module, name);
+    const snrq_tensor *t = snrq_safetensors_find(d->tensors, full);
+    if (t == NULL)
+        return snrq_fail(SNRQ_BAD_DATA, "%s asks for a tensor %s, which is missing", d->path, full);
+    if ((dtype != NULL && strcmp(t->dtype, dtype) != 0) || t->dimensions != (columns > 0 ? 2 : 1) ||
+        t->shape[0] != rows || (columns > 0 && t->shape[1] != columns))
+        return snrq_fail(SNRQ_BAD_DATA,
+                         "%s: %s is %s with %d dimensions, first %lld, last %lld; expected %s "
+                         "[%lld%s%.0lld]",
+                         snrq_safetensors_file(d->tensors, t), full, t->dtype, t->dimensions,
+                         (long long)(t->dimensions > 0 ? t->shape[0] : 0),
+                         (long long)(t->dimensions > 0 ? t->shape[t->dimensions - 1] : 0),
+                         dtype != NULL ? dtype : "F16, BF16 or F32", (long long)rows,
+                         columns > 0 ? ", " : "", (long long)columns);
+    *out = t;
+    return SNRQ_OK;
+}
+
+/* Reads a whole tensor to newly allocated memory. */
+static snrq_status load(const snrq_decoder *d, const snrq_tensor *t, void *out)
+{
+    void *data = NULL;
+    SNRQ_TRY(snrq_allocate((size_t)t->bytes, 1, t->name, &data));
+    memcpy(out, &data, sizeof data); /* from here on the module owns it */
+    return snrq_safetensors_read(d->tensors, t, 0, t->bytes, data);
+}
+
+static snrq_status type_of(const snrq_decoder *d, const snrq_tensor *t, snrq_dtype *type)
+{
+    for (*type = SNRQ_F32; *type <= SNRQ_BF16; (*type)++)
+        if (strcmp(t->dtype, snrq_dtype_name(*type)) == 0) return SNRQ_OK;
+    return snrq_fail(SNRQ_BAD_DATA, "%s: %s is %s, expected F16, BF16 or F32",
+                     snrq_safetensors_file(d->tensors, t), t->name, t->dtype);
+}
+
+static snrq_status load_scales(const snrq_decoder *d, const snrq_tensor *t, snrq_decoded *m)
+{
+    void *stored = NULL;
+    size_t count = (size_t)(m->rows * m->groups);
+    SNRQ_TRY(type_of(d, t, &m->type));
+    snrq_status status = snrq_allocate(count, sizeof *m->scales, "scales", &m->scales);
+    if (status == SNRQ_OK) status = load(d, t, &stored);
+    if (status == SNRQ_OK) snrq_widen(m->type, stored, count, m->scales);
+    free(stored);
+    return status;
+}
+
+static snrq_status check_g_idx(const snrq_decoder *d, const snrq_tensor *t, const snrq_decoded *m)
+{
+    for (int64_t c = 0; c < m->columns; c++)
+        if (m->g_idx[c] < 0 || m->g_idx[c] >= m->groups)
+            return snrq_fail(SNRQ_BAD_DATA, "%s: %s: group %d of input %lld, expected 0 to %lld",
+                             snrq_safetensors_file(d->tensors, t), t->name, m->g_idx[c],
+                             (long long)c, (long long)m->groups - 1);
+    return SNRQ_OK;
+}
+
+static snrq_status open_gptq(const snrq_decoder *d, const char *name, snrq_decoded *m)
+{
+    const snrq_tensor *zeros, *scales, *g_idx;
+    const int64_t n = m->rows, b = d->bits;
+    if (m->columns * b % 32 != 0 || n * b % 32 != 0)
+        return snrq_fail(SNRQ_BAD_DATA, "%s: %s: codes do not fill whole words", d->path, name);
+    SNRQ_TRY(find(d, name, "qweight", "I32", m->columns * b / 32, n, &m->codes_of));
+    SNRQ_TRY(find(d, name, "qzeros", "I32", m->groups, n * b / 32, &zeros));
+    SNRQ_TRY(find(d, name, "scales", "F16", m->groups, n, &scales));
+    SNRQ_TRY(find(d, name, "g_idx", "I32", m->columns, 0, &g_idx));
+    m->tensors = 4;
+    m->code_step = n;
+    m->code_row = 1;
+    m->zero_step = 1;
+    m->zero_group = n * b / 32;
+    m->scale_row = 1;
+    m->scale_group = n;
+    SNRQ_TRY(load(d, m->codes_of, &m->codes));
+    SNRQ_TRY(load(d, zeros, &m->zeros));
+    SNRQ_TRY(load(d, g_idx, &m->g_idx));
+    SNRQ_TRY(check_g_idx(d, g_idx, m));
+    return load_scales(d, scales, m);
+}
+
+static snrq_status check_shape_tensor(const snrq_decoder *d, const char *name,
+                                      const snrq_decoded *m)
+{
+    const snrq_tensor *t;
+    int64_t shape[2];
+    SNRQ_TRY(find(d, name, "weight_shape", "I64", 2, 0, &t));
+    SNRQ_TRY(snrq_safetensors_read(d->tensors, t, 0, sizeof shape, shape));
+    if (shape[0] == m->rows && shape[1] == m->columns) return SNRQ_OK;
+    return snrq_fail(SNRQ_BAD_DATA, "%s: %s holds %lld, %lld; expected %lld, %lld",
+                     snrq_safetensors_file(d->tensors, t), t->name, (long long)shape[0],
+                     (long long)shape[1], (long long)m->rows, (long long)m->columns);
+}
+
+static snrq_status open_compressed(const snrq_decoder *d, const char *name, snrq_decoded *m)
+{
+    const snrq_tensor *zeros = NULL, *scales, *g_idx = NULL;
+    const int64_t width = (m->columns * d->bits + 31) / 32, b = d->bits;
+    if (d->group_size > 0 && m->columns % d->group_size != 0)
+        return snrq_fail(SNRQ_BAD_DATA, "%s: groups of %lld do not divide %lld inputs of %s",
+                         d->path, (long long)d->group_size, (long long)m->columns, name);
+    SNRQ_TRY(find(d, name, "weight_packed", "I32", m->rows, width, &m->codes_of));
+    SNRQ_TRY(find(d, name, "weight_scale", NULL, m->rows, m->groups, &scales));
+    SNRQ_TRY(check_shape_tensor(d, name, m));
+    m->tensors = 3 + !d->symmetric + d->has_g_idx;
+    m->code_step = 1;
+    m->code_row = width;
+    m->zero_step = m->groups;
+    m->zero_group = 1;
+    m->scale_row = m->groups;
+    m->scale_group = 1;
+    SNRQ_TRY(load(d, m->codes_of, &m->codes));
+    SNRQ_TRY(load_scales(d, scales, m));
+    if (!d->symmetric) {
+        SNRQ_TRY(
+            find(d, name, "weight_zero_point", "I32", (m->rows * b + 31) / 32, m->groups, &zeros));
+        SNRQ_TRY(load(d, zeros, &m->zeros));
+    }
+    if (d->has_g_idx) {
+        SNRQ_TRY(find(d, name, "weight_g_idx", "I32", m->columns, 0, &g_idx));
+        SNRQ_TRY(load(d, g_idx, &m->g_idx));
+        return check_g_idx(d, g_idx, m);
+    }
+    SNRQ_TRY(snrq_allocate((size_t)m->columns, sizeof *m->g_idx, "groups", &m->g_idx));
+    for (int64_t c = 0; c < m->columns && d->group_size > 0; c++)
+        m->g_idx[c] = (int32_t)(c / d->group_size);
+    return SNRQ_OK;
+}
+
+static snrq_status open_dense(const snrq_decoder *d, const char *name, snrq_decoded *m)
+{
+    SNRQ_TRY(find(d, name, "weight", NULL, m->rows, m->columns, &m->codes_of));
+    SNRQ_TRY(type_of(d, m->codes_of, &m->type));
+    m->tensors = 1;
+    return snrq_allocate((size_t)m->columns, snrq_dtype_size(m->type), "a row", &m->raw);
+}
+
+snrq_status snrq_decoded_open(const snrq_decoder *d, const char *name, int64_t rows,
+                              int64_t columns, snrq_decoded *m)
+{
+    static snrq_status (*const open_kind[KINDS])(const snrq_decoder *, const char *,
+                                                 snrq_decoded *) = {open_gptq, open_compressed,
+                                                                    open_dense};
+    *m = (snrq_decoded){.decoder = d, .rows = rows, .columns = columns, .groups = 1};
+    if (d->group_size > 0) m->groups = (columns + d->group_size - 1) / d->group_size;
+    snrq_status status = open_kind[d->kind](d, name, m);
+    size_t groups = (size_t)m->groups;
+    if (status == SNRQ_OK)
+        status = snrq_allocate(groups, sizeof *m->row_scales, "scales", &m->row_scales);
+    if (status == SNRQ_OK)
+        status = snrq_allocate(groups, sizeof *m->row_zeros, "zeros", &m->row_zeros);
+    if (status != SNRQ_OK) snrq_decoded_close(m);
+    return status;
+}
+
+void snrq_decoded_close(snrq_decoded *m)
+{
+    free(m->codes);
+    free(m->zeros);
+    free(m->scales);
+    free(m->g_idx);
+    free(m->row_scales);
+    free(m->row_zeros);
+    free(m->raw);
+    *m = (snrq_decoded){0};
+}
+
+/* The index-th number of `bits` bits of a stream whose words are `step` apart. */
+static int number_at(const uint32_t *words, int64_t step, int64_t index, int64_t bits)
+{
+    const int64_t at = index * bits, word = at / 32, shift = at % 32;
+    uint64_t both = words[word * step];
+    if (shift + bits > 32) both |= (uint64_t)words[(word + 1) * step] << 32;
+    return (int)(both >> shift & ((UINT64_C(1) << bits) - 1));
+}
+
+snrq_status snrq_decoded_row(snrq_decoded *m, int64_t row, float *out)
+{
+    const snrq_decoder *d = m->decoder;
+    if (d->kind == DENSE) {
+        uint64_t bytes = (uint64_t)m->columns * snrq_dtype_size(m->type);
+        SNRQ_TRY(
+            snrq_safetensors_read(d->tensors, m->codes_of, (uint64_t)row * bytes, bytes, m->raw));
+        snrq_widen(m->type, m->raw, (size_t)m->columns, out);
+        return SNRQ_OK;
+    }
+    for (int64_t g = 0; g < m->groups; g++) {
+        int zero = 1 << (d->bits - 1);
+        if (m->zeros != NULL)
+            zero = (number_at(m->zeros + g * m->zero_group, m->zero_step, row, d->bits) +
+                    d->zero_offset) &
+                   ((1 << d->bits) - 1);
+        m->row_zeros[g] = zero;
+        m->row_scales[g] = m->scales[row * m->scale_row + g * m->scale_group];
+    }
+    for (int64_t c = 0; c < m->columns; c++) {
+        int code = number_at(m->codes + row * m->code_row, m->code_step, c, d->bits);
+        out[c] = m->row_scales[m->g_idx[c]] * (float)(code - m->row_zeros[m->g_idx[c]]);
+    }
+    return SNRQ_OK;
+}

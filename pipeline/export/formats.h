@@ -1,0 +1,25 @@
+/* The formats with the shape of a transformers directory, for the table in export.c.
+ *
+ * gptq: docs/exporting.md, "GPTQ"; tensors as GPTQModel and AutoGPTQ define them. Zeros are stored
+ * minus one by version 1 ("gptq", written for symmetric codes) and as they are by version 2
+ * ("gptq_v2", asymmetric ones). Packed along inputs, so a module is written by one rank.
+ *
+ * compressed-tensors: "pack-quantized". Packed along inputs row by row, zeros along rows.
+ *
+ * safetensors: dequantized weights, in the model's type (rounded once) or F32 (exact).
+ */
+#ifndef SNRQ_EXPORT_FORMATS_H
+#define SNRQ_EXPORT_FORMATS_H
+
+#include "pipeline/export/checkpoint.h"
+
+extern const snrq_checkpoint_format snrq_gptq_format;
+extern const snrq_checkpoint_format snrq_compressed_format;
+extern const snrq_checkpoint_format snrq_dense_format;
+
+/* See snrq_export_format.possible. */
+snrq_status snrq_gptq_possible(const snrq_model *model, char *why, size_t size);
+snrq_status snrq_compressed_possible(const snrq_model *model, char *why, size_t size);
+snrq_status snrq_dense_possible(const snrq_model *model, char *why, size_t size);
+
+#endif

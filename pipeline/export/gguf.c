@@ -1,0 +1,337 @@
+/* Writing DIR/model.gguf; see export_gguf.h. The list of tensors is made in gguf_plan.c,
+ * blocks are encoded in io/gguf/blocks.c.
+ *
+ * Every rank goes through all tensors and writes its share of the rows of each, a chunk at a
+ * time. Shares and chunks are whole heads where rows are reordered, so that what is read is
+ * what is written, in another order. */
+#include "pipeline/export/gguf.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/file.h"
+#include "io/gguf/blocks.h"
+#include "io/gguf/tokenizer.h"
+#include "io/gguf/writer.h"
+#include "pipeline/export/gguf_plan.h"
+#include "pipeline/model/tensors.h"
+
+enum { CHUNK_WEIGHTS = 1 << 20, FILE_TYPE_UNKNOWN = 1024 };
+
+typedef struct job {
+    const snrq_model *model;
+    const snrq_gguf_writer *writer;
+    snrq_block_file *block; /* of block_layer, or NULL */
+    int64_t block_layer;
+} job;
+
+snrq_status snrq_export_gguf_possible(const snrq_model *m, char *why, size_t size)
+{
+    snrq_status status = snrq_gguf_check_config(&m->config);
+    for (int64_t layer = 0; status == SNRQ_OK && m->quantized && layer < m->config.layers;
+         layer++) {
+        snrq_block_file *file = NULL;
+        snrq_gguf_type type;
+        status = snrq_gguf_open_block(m, layer, &file);
+        for (int i = 0; status == SNRQ_OK && i < m->family.modules; i++)
+            status = snrq_gguf_module_type(snrq_block_file_record(file, i), &type);
+        snrq_block_file_close(&file);
+    }
+    snprintf(why, size, "%s", status == SNRQ_USAGE ? snrq_error_message() : "");
+    return status == SNRQ_USAGE ? SNRQ_OK : status;
+}
+
+/* llama.cpp's number for a file whose matrices are mostly of one type. */
+static int64_t file_type(snrq_gguf_type weights)
+{
+    switch (weights) {
+    case SNRQ_GGUF_F32:
+        return 0;
+    case SNRQ_GGUF_F16:
+        return 1;
+    case SNRQ_GGUF_Q4_0:
+        return 2;
+    case SNRQ_GGUF_Q8_0:
+        return 7;
+    case SNRQ_GGUF_Q5_0:
+        return 8;
+    case SNRQ_GGUF_Q2_K:
+        return 10;
+    case SNRQ_GGUF_Q3_K:
+        return 11;
+    case SNRQ_GGUF_Q4_K:
+        return 14;
+    case SNRQ_GGUF_BF16:
+        return 32;
+    }
+    return FILE_TYPE_UNKNOWN;
+}
+
+static void put_rope(snrq_gguf_writer *w, const snrq_config *c, const char *a)
+{
+    const snrq_rope_config *r = &c->rope;
+    char key[96];
+    snprintf(key, sizeof key, "%s.rope.freq_base", a);
+    snrq_gguf_put_f32(w, key, r->theta);
+    snprintf(key, sizeof key, "%s.rope.dimension_count", a);
+    snrq_gguf_put_u32(w, key, r->dimensions);
+    if (r->type == SNRQ_ROPE_LINEAR) {
+        snprintf(key, sizeof key, "%s.rope.scaling.type", a);
+        snrq_gguf_put_string(w, key, "linear");
+        snprintf(key, sizeof key, "%s.rope.scaling.factor", a);
+        snrq_gguf_put_f32(w, key, r->factor);
+    }
+    if (r->type == SNRQ_ROPE_LONGROPE) {
+        snprintf(key, sizeof key, "%s.rope.scaling.original_context_length", a);
+        snrq_gguf_put_u32(w, key, r->original_positions);
+        snprintf(key, sizeof key, "%s.rope.scaling.attn_factor", a);
+        snrq_gguf_put_f32(w, key, r->attention_factor);
+    }
+}
+
+/* Within a window all positions are seen, which is what llama.cpp computes for these
+ * families: the file promises no longer context than that. */
+static int64_t context_length(const snrq_config *c)
+{
+    return c->window > 0 && c->window < c->max_positions ? c->window : c->max_positions;
+}
+
+static snrq_status put_metadata(snrq_gguf_writer *w, const snrq_model *m, snrq_gguf_type weights)
+{
+    const snrq_config *c = &m->config;
+    const char *a = snrq_gguf_architecture(c);
+    const struct {
+        const char *key;
+        int64_t value;
+    } sizes[] = {
+        {"context_length", context_length(c)},
+        {"embedding_length", c->hidden},
+        {"block_count", c->layers},
+        {"feed_forward_length", c->intermediate},
+        {"attention.head_count", c->heads},
+        {"attention.head_count_kv", c->kv_heads},
+        {"attention.key_length", c->head_dim},
+        {"attention.value_length", c->head_dim},
+        {"vocab_size", c->vocabulary},
+    };
+    char key[96];
+    bool tokenizer;
+    snrq_gguf_put_string(w, "general.architecture", a);
+    snrq_gguf_put_u32(w, "general.file_type", file_type(weights));
+    if (m->quantized) snrq_gguf_put_u32(w, "general.quantization_version", 2);
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        snprintf(key, sizeof key, "%s.%s", a, sizes[i].key);
+        snrq_gguf_put_u32(w, key, sizes[i].value);
+    }
+    snprintf(key, sizeof key, "%s.attention.layer_norm_rms_epsilon", a);
+    snrq_gguf_put_f32(w, key, c->rms_norm_eps);
+    if (strcmp(a, "phi3") == 0) snrq_gguf_put_u32(w, "phi3.attention.sliding_window", c->window);
+    put_rope(w, c, a);
+    return snrq_gguf_put_tokenizer(w, m->path, c, &tokenizer);
+}
+
+/* Row of the model that becomes row `row` of the file, counted from the start of its head:
+ * in the model a head's first half is followed by its second, in the file they take turns. */
+static int64_t source_row(int64_t head, int64_t row)
+{
+    return head == 0 ? row : row / head * head + row % 2 * (head / 2) + row % head / 2;
+}
+
+/* Groups must be what the record says: runs of neighbouring columns. */
+static snrq_status check_groups(const snrq_module_record *r, const int32_t *g_idx)
+{
+    for (int64_t c = 0; c < r->columns && r->groups > 1; c++)
+        if (g_idx[c] != c / r->group_size)
+            return snrq_fail(SNRQ_BAD_DATA, "column %lld is in group %" PRId32 ", expected %lld",
+                             (long long)c, g_idx[c], (long long)(c / r->group_size));
+    return SNRQ_OK;
+}
+
+typedef struct codes {
+    uint8_t *codes, *zeros; /* [rows, columns], [rows, groups] */
+    float *scales;          /* [rows, groups] */
+    int32_t *g_idx;         /* [columns] */
+} codes;
+
+static snrq_status codes_allocate(const snrq_module_record *r, int64_t rows, codes *out)
+{
+    size_t groups = (size_t)(rows * r->groups);
+    SNRQ_TRY(snrq_allocate((size_t)(rows * r->columns), 1, "codes", &out->codes));
+    SNRQ_TRY(snrq_allocate(groups, sizeof *out->scales, "scales", &out->scales));
+    SNRQ_TRY(snrq_allocate(groups, 1, "zeros", &out->zeros));
+    return snrq_allocate((size_t)r->columns, sizeof *out->g_idx, "groups", &out->g_idx);
+}
+
+static snrq_status encode_read_codes(const snrq_gguf_part *p, const snrq_module_record *r,
+                                     const codes *c, int64_t rows, unsigned char *out)
+{
+    const snrq_gguf_grid grid = {r->bits, r->symmetric, r->columns,
+                                 r->groups > 1 ? r->group_size : r->columns};
+    SNRQ_TRY(check_groups(r, c->g_idx));
+    for (int64_t i = 0; i < rows; i++, out += snrq_gguf_row_bytes(p->type, p->columns)) {
+        int64_t row = source_row(p->head, i);
+        SNRQ_TRY(snrq_gguf_encode_codes(p->type, &grid, c->codes + row * r->columns,
+                                        c->scales + row * r->groups, c->zeros + row * r->groups,
+                                        out));
+    }
+    return SNRQ_OK;
+}
+
+/* Rows of a quantized module; they begin with a head where there are heads. */
+static snrq_status encode_module(job *j, const snrq_gguf_part *p, snrq_range rows,
+                                 unsigned char *out)
+{
+    codes c = {0};
+    if (j->block == NULL || j->block_layer != p->layer) {
+        snrq_block_file_close(&j->block);
+        SNRQ_TRY(snrq_gguf_open_block(j->model, p->layer, &j->block));
+        j->block_layer = p->layer;
+    }
+    const snrq_module_record *r = snrq_block_file_record(j->block, p->module);
+    snrq_status status = codes_allocate(r, rows.end - rows.begin, &c);
+    if (status == SNRQ_OK)
+        status =
+            snrq_block_file_read(j->block, p->module, rows, c.codes, c.scales, c.zeros, c.g_idx);
+    if (status == SNRQ_OK) status = encode_read_codes(p, r, &c, rows.end - rows.begin, out);
+    free(c.codes);
+    free(c.scales);
+    free(c.zeros);
+    free(c.g_idx);
+    return status;
+}
+
+/* How much slower a pair of dimensions turns than without scaling; rope.h says when. */
+static double rope_factor(const snrq_rope_config *r, snrq_gguf_origin origin, int64_t i)
+{
+    const double two_pi = 6.283185307179586;
+    if (origin == SNRQ_FROM_ROPE_SHORT) return r->short_factor[i];
+    if (origin == SNRQ_FROM_ROPE_LONG) return r->long_factor[i];
+    double frequency = pow(r->theta, -2.0 * (double)i / (double)r->dimensions);
+    double turns = (double)r->original_positions * frequency / two_pi;
+    double kept = (turns - r->low_frequency) / (r->high_frequency - r->low_frequency);
+    kept = fmin(fmax(kept, 0.0), 1.0);
+    return 1.0 / ((1.0 - kept) / r->factor + kept);
+}
+
+static snrq_status read_floats(const job *j, const snrq_gguf_part *p, snrq_range rows,
+                               int64_t columns, float *out)
+{
+    const snrq_tensor *t;
+    snrq_dtype dtype = SNRQ_F32;
+    size_t count = (size_t)((rows.end - rows.begin) * columns);
+    unsigned char *raw = NULL;
+    if (p->origin != SNRQ_FROM_TENSOR) {
+        for (int64_t i = rows.begin; i < rows.end; i++)
+            *out++ = (float)rope_factor(&j->model->config.rope, p->origin, i);
+        return SNRQ_OK;
+    }
+    SNRQ_TRY(snrq_model_expect(j->model, p->tensor, p->rows, p->columns, &t, &dtype));
+    size_t size = snrq_dtype_size(dtype);
+    SNRQ_TRY(snrq_allocate(count, size, p->tensor, &raw));
+    snrq_status status =
+        snrq_model_read(j->model, t, (uint64_t)(rows.begin * columns) * size, count * size, raw);
+    if (status == SNRQ_OK) snrq_widen(dtype, raw, count, out);
+    free(raw);
+    return status;
+}
+
+static snrq_status encode_floats(const job *j, const snrq_gguf_part *p, snrq_range rows,
+                                 unsigned char *out)
+{
+    int64_t columns = p->columns > 0 ? p->columns : 1, count = rows.end - rows.begin;
+    size_t row_bytes = snrq_gguf_row_bytes(p->type, columns);
+    float *values = NULL;
+    SNRQ_TRY(snrq_allocate((size_t)(count * columns), sizeof *values, p->name, &values));
+    snrq_status status = read_floats(j, p, rows, columns, values);
+    for (int64_t i = 0; status == SNRQ_OK && i < count; i++, out += row_bytes)
+        status = snrq_gguf_encode_floats(p->type, values + source_row(p->head, i) * columns,
+                                         columns, out);
+    free(values);
+    return status;
+}
+
+static snrq_status write_part(job *j, int64_t index, const snrq_gguf_part *p)
+{
+    const snrq_context *context = j->model->context;
+    int64_t columns = p->columns > 0 ? p->columns : 1, unit = p->head > 0 ? p->head : 1;
+    int64_t step = CHUNK_WEIGHTS / columns / unit * unit;
+    snrq_range mine = snrq_share(p->rows, unit, context->size, context->rank);
+    unsigned char *out = NULL;
+    if (step < unit) step = unit;
+    if (step > mine.end - mine.begin) step = mine.end - mine.begin;
+    if (step == 0) return SNRQ_OK;
+    SNRQ_TRY(snrq_allocate((size_t)step, snrq_gguf_row_bytes(p->type, columns), p->name, &out));
+    snrq_status status = SNRQ_OK;
+    for (int64_t at = mine.begin; status == SNRQ_OK && at < mine.end; at += step) {
+        snrq_range rows = {at, at + step < mine.end ? at + step : mine.end};
+        status = p->origin == SNRQ_FROM_MODULE ? encode_module(j, p, rows, out)
+                                               : encode_floats(j, p, rows, out);
+        if (status != SNRQ_OK)
+            status = snrq_fail(status, "%s: %s, from row %lld on: %s", j->model->path, p->name,
+                               (long long)at, snrq_error_message());
+        else
+            status = snrq_gguf_write_rows(j->writer, index, at, rows.end - at, out);
+    }
+    free(out);
+    return status;
+}
+
+static snrq_status write_parts(const snrq_model *m, const snrq_gguf_plan *plan,
+                               const snrq_gguf_writer *writer)
+{
+    job j = {.model = m, .writer = writer};
+    snrq_status status = SNRQ_OK;
+    for (int64_t i = 0; status == SNRQ_OK && i < plan->count; i++)
+        status = write_part(&j, i, &plan->parts[i]);
+    snrq_block_file_close(&j.block);
+    return status;
+}
+
+/* The header: the same tensors on all ranks, the metadata on rank 0. */
+static snrq_status describe(const snrq_context *context, const snrq_model *m,
+                            const snrq_options *options, snrq_gguf_writer **writer,
+                            snrq_gguf_plan *plan)
+{
+    SNRQ_TRY(snrq_gguf_plan_create(m, options, plan));
+    SNRQ_TRY(snrq_gguf_writer_create(writer));
+    for (int64_t i = 0; i < plan->count; i++) {
+        const snrq_gguf_part *p = &plan->parts[i];
+        snrq_gguf_add_tensor(*writer, p->name, p->type, p->rows, p->columns);
+    }
+    return context->rank == 0 ? put_metadata(*writer, m, plan->weights) : SNRQ_OK;
+}
+
+static void report(const snrq_model *m, const snrq_gguf_plan *plan, const char *path,
+                   uint64_t bytes)
+{
+    printf("%s: %" PRId64 " tensors, %.1f MB; blocks %s, embeddings %s\n", path, plan->count,
+           (double)bytes / 1e6, snrq_gguf_type_name(plan->weights),
+           snrq_gguf_type_name(plan->parts[0].type));
+    if (context_length(&m->config) < m->config.max_positions)
+        printf("%s: the context is given as %" PRId64 " tokens, the window of the attention: "
+               "llama.cpp lets every token see all before it\n",
+               path, context_length(&m->config));
+    fflush(stdout);
+}
+
+snrq_status snrq_export_gguf(const snrq_context *context, const snrq_options *options,
+                             const snrq_model *model, const char *directory)
+{
+    char path[4096];
+    snrq_gguf_plan plan = {0};
+    snrq_gguf_writer *writer = NULL;
+    snrq_status status = snrq_path_join(directory, "model.gguf", path, sizeof path);
+    if (status == SNRQ_OK) status = describe(context, model, options, &writer, &plan);
+    status = snrq_agree(context, status);
+    if (status == SNRQ_OK) status = snrq_gguf_open(context, writer, path);
+    if (status == SNRQ_OK)
+        status = snrq_gguf_finish(context, writer, write_parts(model, &plan, writer));
+    if (status == SNRQ_OK && context->rank == 0)
+        report(model, &plan, path, snrq_gguf_bytes(writer));
+    snrq_gguf_writer_destroy(&writer);
+    snrq_gguf_plan_free(&plan);
+    return status;
+}

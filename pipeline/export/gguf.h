@@ -1,0 +1,29 @@
+/* DIR/model.gguf, the file of llama.cpp: from an OUT directory without loss, or from a
+ * Hugging Face directory as floats. */
+#ifndef SNRQ_EXPORT_GGUF_H
+#define SNRQ_EXPORT_GGUF_H
+
+#include "pipeline/model/model.h"
+#include "pipeline/options.h"
+
+/* See snrq_export_format.possible. Reads every block file's description. Not collective. */
+snrq_status snrq_export_gguf_possible(const snrq_model *model, char *why, size_t size);
+
+/* Writes DIRECTORY/model.gguf, every rank its own rows, in bounded memory.
+ * options->embedding_type says what embeddings and head become (of a Hugging Face directory:
+ * all matrices); norms and biases are F32. Nothing is left under the final name on failure.
+ * Collective; agreed. */
+snrq_status snrq_export_gguf(const snrq_context *context, const snrq_options *options,
+                             const snrq_model *model, const char *directory);
+
+/* Reads DIRECTORY/model.gguf with code of its own and compares every weight with the model,
+ * bit for bit (0 and -0 count as equal); embeddings and head may be rounded to the type they
+ * have there, which rank 0 notes. SNRQ_BAD_DATA names the first difference. *tensors: how many
+ * were compared. Collective; agreed. */
+snrq_status snrq_export_gguf_verify(const snrq_context *context, const snrq_model *model,
+                                    const char *directory, int64_t *tensors);
+
+/* Is there a DIRECTORY/model.gguf? Not collective. */
+bool snrq_export_gguf_is(const char *directory, const char *name);
+
+#endif

@@ -1,0 +1,54 @@
+/* Which tensors a GGUF file of a model has, and where each comes from. */
+#ifndef SNRQ_GGUF_PLAN_H
+#define SNRQ_GGUF_PLAN_H
+
+#include "io/checkpoint/block_file.h"
+#include "io/gguf/layout.h"
+#include "pipeline/model/model.h"
+#include "pipeline/options.h"
+
+typedef enum snrq_gguf_origin {
+    SNRQ_FROM_MODULE, /* codes of a block file */
+    SNRQ_FROM_TENSOR, /* a tensor of the checkpoint, or of rest.h5 */
+    SNRQ_FROM_ROPE,   /* factors of the rope settings: by how much frequencies are divided */
+    SNRQ_FROM_ROPE_SHORT,
+    SNRQ_FROM_ROPE_LONG
+} snrq_gguf_origin;
+
+typedef struct snrq_gguf_part {
+    char name[SNRQ_GGUF_NAME]; /* in the file: "blk.0.attn_q.weight" */
+    snrq_gguf_type type;
+    int64_t rows, columns; /* columns 0: a vector of `rows` */
+    int64_t head;          /* rows of a head, whose two halves are interleaved; 0: rows stay */
+    snrq_gguf_origin origin;
+    int64_t layer; /* of a module */
+    int module;
+    char tensor[256]; /* of the checkpoint */
+} snrq_gguf_part;
+
+typedef struct snrq_gguf_plan {
+    snrq_gguf_part *parts; /* [count] in the order of the file */
+    int64_t count;
+    snrq_gguf_type weights; /* what most modules are */
+} snrq_gguf_plan;
+
+/* "llama", "qwen3", "phi3": the architecture as llama.cpp calls it. Borrowed. */
+const char *snrq_gguf_architecture(const snrq_config *config);
+
+/* What llama.cpp's model of this family cannot do: SNRQ_USAGE with the reason. Not
+ * collective. */
+snrq_status snrq_gguf_check_config(const snrq_config *config);
+
+/* The type of a quantized module; SNRQ_USAGE with the reason and the nearest setting that
+ * works. Not collective. */
+snrq_status snrq_gguf_module_type(const snrq_module_record *record, snrq_gguf_type *out);
+
+/* Opens the file of a block and checks that it has the family's modules. Not collective. */
+snrq_status snrq_gguf_open_block(const snrq_model *model, int64_t layer, snrq_block_file **out);
+
+/* Lists the tensors, the same on all ranks. The caller frees the plan. Not collective. */
+snrq_status snrq_gguf_plan_create(const snrq_model *model, const snrq_options *options,
+                                  snrq_gguf_plan *out);
+void snrq_gguf_plan_free(snrq_gguf_plan *plan);
+
+#endif

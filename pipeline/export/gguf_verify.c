@@ -1,0 +1,398 @@
+/* Comparing DIR/model.gguf with the model; see export_gguf.h.
+ *
+ * Nothing here is shared with the writer: the file is read by io/gguf/check.c, and names and
+ * the order of rows are undone from the file's side. Each tensor of the file is looked for
+ * in the model; as no two have the same name, equal numbers of them mean that none is
+ * missing. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "io/checkpoint/block_file.h"
+#include "io/file.h"
+#include "io/gguf/check.h"
+#include "pipeline/export/gguf.h"
+
+#include "pipeline/report.h"
+#include "pipeline/model/tensors.h"
+
+enum { COMPARE_WEIGHTS = 1 << 19 };
+
+typedef struct comparison {
+    const snrq_model *model;
+    const snrq_gguf_file *file;
+    const char *path;
+    const snrq_gguf_tensor *tensor;
+    char source[256]; /* the tensor or module of the model */
+    int64_t head;     /* rows of a head whose halves alternate in the file; 0: none */
+    bool module;      /* codes of block `layer` */
+    int64_t layer;
+    int index; /* of the module in its block */
+    snrq_block_file *block;
+    int64_t block_layer;
+    int64_t rounded; /* tensors that may be rounded */
+} comparison;
+
+static bool is_arch(const snrq_model *m, const char *type)
+{
+    return strcmp(m->config.model_type, type) == 0;
+}
+
+/* Name in a block of the model of what the file calls `part`, without .weight or .bias. */
+static const char *part_of_block(const snrq_model *m, const char *part)
+{
+    static const char *const pairs[][2] = {
+        {"attn_norm", "input_layernorm"},    {"ffn_norm", "post_attention_layernorm"},
+        {"attn_q_norm", "self_attn.q_norm"}, {"attn_k_norm", "self_attn.k_norm"},
+        {"attn_q", "self_attn.q_proj"},      {"attn_k", "self_attn.k_proj"},
+        {"attn_v", "self_attn.v_proj"},      {"attn_qkv", "self_attn.qkv_proj"},
+        {"attn_output", "self_attn.o_proj"}, {"ffn_gate", "mlp.gate_proj"},
+        {"ffn_down", "mlp.down_proj"},
+    };
+    if (strcmp(part, "ffn_up") == 0) return is_arch(m, "phi3") ? "mlp.gate_up_proj" : "mlp.up_proj";
+    for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++)
+        if (strcmp(part, pairs[i][0]) == 0) return pairs[i][1];
+    return NULL;
+}
+
+/* Fills in where tensor c->tensor comes from; false if the model has no such thing. */
+static bool find_source(comparison *c)
+{
+    static const char *const whole[][2] = {{"token_embd.weight", "model.embed_tokens.weight"},
+                                           {"output_norm.weight", "model.norm.weight"},
+                                           {"output.weight", "lm_head.weight"}};
+    const snrq_model *m = c->model;
+    const char *name = c->tensor->name;
+    char part[64], end[64], rest;
+    long long layer;
+    c->module = false;
+    c->head = 0;
+    for (int i = 0; i < 3; i++)
+        if (strcmp(name, whole[i][0]) == 0) {
+            snprintf(c->source, sizeof c->source, "%s", whole[i][1]);
+            return i < 2 || !m->config.tied_embeddings;
+        }
+    if (sscanf(name, "blk.%9lld.%63[a-z_].%63[a-z]%c", &layer, part, end, &rest) != 3 ||
+        layer < 0 || layer >= m->config.layers)
+        return false;
+    const char *below = part_of_block(m, part);
+    if (below == NULL || (strcmp(end, "weight") != 0 && strcmp(end, "bias") != 0)) return false;
+    bool llama = is_arch(m, "llama") || is_arch(m, "mistral");
+    if (llama && (strcmp(part, "attn_q") == 0 || strcmp(part, "attn_k") == 0))
+        c->head = m->config.head_dim;
+    c->layer = layer;
+    snprintf(c->source, sizeof c->source, "model.layers.%lld.%s.%s", layer, below, end);
+    for (int i = 0; m->quantized && i < m->family.modules; i++)
+        if (strcmp(m->family.module[i].name, below) == 0 && strcmp(end, "weight") == 0) {
+            c->module = true;
+            c->index = i;
+        }
+    return true;
+}
+
+/* Half of the distance between neighbouring numbers of the file's type at `value`: how far
+ * rounding may go. Blocks of Q8_0 have steps of at most largest / 127, rounded to binary16. */
+static float half_step(const char *type, float value, float largest)
+{
+    int exponent;
+    frexpf(value, &exponent);
+    if (strcmp(type, "F16") == 0) return ldexpf(1, exponent - 11 > -24 ? exponent - 12 : -25);
+    if (strcmp(type, "BF16") == 0) return ldexpf(1, exponent - 9);
+    if (strcmp(type, "Q8_0") == 0) return largest / 127 * (0.5f + 0x1p-10f) + 0x1p-25f;
+    return 0;
+}
+
+static bool same_bits(float a, float b)
+{
+    uint32_t x, y;
+    memcpy(&x, &a, sizeof x);
+    memcpy(&y, &b, sizeof y);
+    return x == y || (x | y) << 1 == 0; /* or zeros of any sign */
+}
+
+static snrq_status differs(const comparison *c, int64_t row, int64_t column, float expected,
+                           float found)
+{
+    return snrq_fail(SNRQ_BAD_DATA,
+                     "%s: %s (%s), row %lld, column %lld: expected %.9g (%s), found %.9g", c->path,
+                     c->tensor->name, c->tensor->type, (long long)row, (long long)column,
+                     (double)expected, c->source, (double)found);
+}
+
+/* One row, exactly or, if that is allowed, up to rounding. */
+static snrq_status compare_row(const comparison *c, bool rounded, int64_t row,
+                               const float *expected, const float *found)
+{
+    float largest = 0;
+    for (int64_t i = 0; i < c->tensor->columns; i++) {
+        if (rounded && i % 32 == 0) {
+            largest = 0;
+            for (int64_t j = i; j < i + 32 && j < c->tensor->columns; j++)
+                largest = fmaxf(largest, fabsf(expected[j]));
+        }
+        if (same_bits(expected[i], found[i])) continue;
+        if (rounded &&
+            fabsf(expected[i] - found[i]) <= half_step(c->tensor->type, expected[i], largest))
+            continue;
+        return differs(c, row, i, expected[i], found[i]);
+    }
+    return SNRQ_OK;
+}
+
+/* Rows of a quantized module as floats, by the formula of the block file. */
+static snrq_status read_master_codes(comparison *c, snrq_range rows, float *out)
+{
+    char path[sizeof c->model->path + 64];
+    snprintf(path, sizeof path, "%s/block-%05" PRId64 ".h5", c->model->path, c->layer);
+    if (c->block == NULL || c->block_layer != c->layer) {
+        snrq_block_file_close(&c->block);
+        SNRQ_TRY(snrq_block_file_open(path, &c->block));
+        c->block_layer = c->layer;
+    }
+    const snrq_module_record *r = snrq_block_file_record(c->block, c->index);
+    int64_t count = rows.end - rows.begin;
+    if (r == NULL || r->rows != c->tensor->rows || r->columns != c->tensor->columns)
+        return snrq_fail(SNRQ_BAD_DATA, "%s: %s is [%lld, %lld], and not so in %s", c->path,
+                         c->tensor->name, (long long)c->tensor->rows, (long long)c->tensor->columns,
+                         path);
+    uint8_t *codes = NULL, *zeros = NULL;
+    float *scales = NULL;
+    int32_t *g = NULL;
+    snrq_status status = snrq_allocate((size_t)(count * r->columns), 1, "codes", &codes);
+    if (status == SNRQ_OK) status = snrq_allocate((size_t)(count * r->groups), 1, "zeros", &zeros);
+    if (status == SNRQ_OK)
+        status = snrq_allocate((size_t)(count * r->groups), sizeof *scales, "scales", &scales);
+    if (status == SNRQ_OK)
+        status = snrq_allocate((size_t)r->columns, sizeof *g, "groups of columns", &g);
+    if (status == SNRQ_OK)
+        status = snrq_block_file_read(c->block, c->index, rows, codes, scales, zeros, g);
+    for (int64_t i = 0; status == SNRQ_OK && i < count; i++)
+        for (int64_t k = 0; k < r->columns; k++) {
+            int64_t at = i * r->groups + g[k];
+            out[i * r->columns + k] =
+                scales[at] * (float)((int)codes[i * r->columns + k] - (int)zeros[at]);
+        }
+    free(codes);
+    free(zeros);
+    free(scales);
+    free(g);
+    return status;
+}
+
+/* Rows of a dense tensor. Vectors of the file are one row. */
+static snrq_status read_master_floats(const comparison *c, snrq_range rows, snrq_dtype *dtype,
+                                      float *out)
+{
+    const snrq_gguf_tensor *t = c->tensor;
+    bool vector = t->dimensions == 1;
+    const snrq_tensor *source;
+    unsigned char *raw = NULL;
+    SNRQ_TRY(snrq_model_expect(c->model, c->source, vector ? t->columns : t->rows,
+                               vector ? 0 : t->columns, &source, dtype));
+    size_t count = (size_t)((rows.end - rows.begin) * t->columns), size = snrq_dtype_size(*dtype);
+    SNRQ_TRY(snrq_allocate(count, size, c->source, &raw));
+    snrq_status status = snrq_model_read(
+        c->model, source, (uint64_t)(rows.begin * t->columns) * size, count * size, raw);
+    if (status == SNRQ_OK) snrq_widen(*dtype, raw, count, out);
+    free(raw);
+    return status;
+}
+
+/* Place in the model, counted from the start of its head, of row or element `at` of the
+ * file. */
+static int64_t place_in_model(int64_t head, int64_t at)
+{
+    if (head == 0) return at;
+    int64_t place = at % head;
+    return at - place + (place % 2 == 0 ? place / 2 : head / 2 + place / 2);
+}
+
+static snrq_status compare_rows(comparison *c, snrq_range rows, float *expected, float *found)
+{
+    const snrq_gguf_tensor *t = c->tensor;
+    bool vector = t->dimensions == 1;
+    snrq_dtype dtype = SNRQ_F16;
+    SNRQ_TRY(snrq_gguf_file_read(c->file, t, rows.begin, rows.end - rows.begin, found));
+    SNRQ_TRY(c->module ? read_master_codes(c, rows, expected)
+                       : read_master_floats(c, rows, &dtype, expected));
+    bool rounded = !c->module && !vector && strcmp(t->type, snrq_dtype_name(dtype)) != 0 &&
+                   strcmp(t->type, "F32") != 0;
+    if (vector && strcmp(t->type, "F32") != 0)
+        return snrq_fail(SNRQ_BAD_DATA, "%s: vector %s is %s, expected F32", c->path, t->name,
+                         t->type);
+    if (rows.begin == 0) c->rounded += rounded;
+    if (vector && c->head > 0) {
+        for (int64_t i = 0; i < t->columns; i++) {
+            int64_t from = place_in_model(c->head, i);
+            if (!same_bits(expected[from], found[i]))
+                return differs(c, 0, i, expected[from], found[i]);
+        }
+        return SNRQ_OK;
+    }
+    for (int64_t i = 0; i < rows.end - rows.begin; i++)
+        SNRQ_TRY(compare_row(c, rounded, rows.begin + i,
+                             expected + place_in_model(c->head, i) * t->columns,
+                             found + i * t->columns));
+    return SNRQ_OK;
+}
+
+/* This rank's rows of a tensor, whole heads at a time where their rows are reordered. */
+static snrq_status compare_tensor(comparison *c)
+{
+    const snrq_gguf_tensor *t = c->tensor;
+    const snrq_context *context = c->model->context;
+    int64_t unit = c->head > 0 && t->dimensions > 1 ? c->head : 1;
+    int64_t step = COMPARE_WEIGHTS / t->columns / unit * unit;
+    snrq_range mine = snrq_share(t->rows, unit, context->size, context->rank);
+    float *expected = NULL, *found = NULL;
+    if (step < unit) step = unit;
+    if (t->dimensions > 2 || t->rows % unit != 0)
+        return snrq_fail(SNRQ_BAD_DATA, "%s: %s has %d dimensions and %lld rows", c->path, t->name,
+                         t->dimensions, (long long)t->rows);
+    size_t most = (size_t)(step < t->rows ? step : t->rows) * (size_t)t->columns;
+    snrq_status status = snrq_allocate(most, sizeof *expected, "weights", &expected);
+    if (status == SNRQ_OK) status = snrq_allocate(most, sizeof *found, "weights", &found);
+    for (int64_t at = mine.begin; status == SNRQ_OK && at < mine.end; at += step) {
+        const snrq_range rows = {at, at + step < mine.end ? at + step : mine.end};
+        status = compare_rows(c, rows, expected, found);
+    }
+    free(expected);
+    free(found);
+    return status;
+}
+
+/* The factors of the rope settings that the file must have beside the model's tensors. */
+static int64_t rope_tensors(const snrq_config *c)
+{
+    return c->rope.type == SNRQ_ROPE_LLAMA3 ? 1 : c->rope.type == SNRQ_ROPE_LONGROPE ? 2 : 0;
+}
+
+/* rope_freqs and rope_factors_*: as many as pairs of dimensions turn, each at least a small
+ * number. */
+static snrq_status compare_rope(const comparison *c, bool *is_rope)
+{
+    const snrq_rope_config *r = &c->model->config.rope;
+    const snrq_gguf_tensor *t = c->tensor;
+    float found[SNRQ_MAX_ROPE_FACTORS];
+    *is_rope = strncmp(t->name, "rope_", 5) == 0;
+    if (!*is_rope) return SNRQ_OK;
+    if (t->rows != 1 || t->columns != r->dimensions / 2 || t->columns > SNRQ_MAX_ROPE_FACTORS)
+        return snrq_fail(SNRQ_BAD_DATA, "%s: %s has %lld factors, expected %lld", c->path, t->name,
+                         (long long)t->columns, (long long)(r->dimensions / 2));
+    SNRQ_TRY(snrq_gguf_file_read(c->file, t, 0, 1, found));
+    for (int64_t i = 0; i < t->columns; i++) {
+        double expected = strcmp(t->name, "rope_factors_long.weight") == 0    ? r->long_factor[i]
+                          : strcmp(t->name, "rope_factors_short.weight") == 0 ? r->short_factor[i]
+                                                                              : 0.0;
+        bool good = expected > 0.0 ? found[i] == (float)expected
+                                   : found[i] >= 1.0f && found[i] <= (float)r->factor;
+        if (!good) return differs(c, 0, i, (float)expected, found[i]);
+    }
+    return SNRQ_OK;
+}
+
+static snrq_status compare_number(const comparison *c, const char *architecture, const char *key,
+                                  double expected)
+{
+    char full[96];
+    double found;
+    snprintf(full, sizeof full, "%s.%s", architecture, key);
+    SNRQ_TRY(snrq_gguf_file_number(c->file, full, &found));
+    if (found == expected || found == (double)(float)expected) return SNRQ_OK;
+    return snrq_fail(SNRQ_BAD_DATA, "%s: %s is %.9g, expected %.9g", c->path, full, found,
+                     expected);
+}
+
+static snrq_status compare_metadata(const comparison *c)
+{
+    const snrq_config *m = &c->model->config;
+    const char *expected = is_arch(c->model, "mistral") ? "llama" : m->model_type;
+    const struct {
+        const char *key;
+        double value;
+    } numbers[] = {
+        {"embedding_length", (double)m->hidden},
+        {"block_count", (double)m->layers},
+        {"feed_forward_length", (double)m->intermediate},
+        {"attention.head_count", (double)m->heads},
+        {"attention.head_count_kv", (double)m->kv_heads},
+        {"attention.key_length", (double)m->head_dim},
+        {"attention.value_length", (double)m->head_dim},
+        {"rope.dimension_count", (double)m->rope.dimensions},
+        {"rope.freq_base", m->rope.theta},
+        {"attention.layer_norm_rms_epsilon", m->rms_norm_eps},
+    };
+    char architecture[32], tokenizer[16];
+    int64_t tokens;
+    SNRQ_TRY(
+        snrq_gguf_file_text(c->file, "general.architecture", architecture, sizeof architecture));
+    if (strcmp(architecture, expected) != 0)
+        return snrq_fail(SNRQ_BAD_DATA, "%s: general.architecture is not %s", c->path, expected);
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        SNRQ_TRY(compare_number(c, expected, numbers[i].key, numbers[i].value));
+    SNRQ_TRY(snrq_gguf_file_text(c->file, "tokenizer.ggml.model", tokenizer, sizeof tokenizer));
+    if (strcmp(tokenizer, "none") == 0) return SNRQ_OK;
+    SNRQ_TRY(snrq_gguf_file_elements(c->file, "tokenizer.ggml.tokens", &tokens));
+    if (tokens == m->vocabulary) return SNRQ_OK;
+    return snrq_fail(SNRQ_BAD_DATA, "%s: %lld tokens, expected %lld", c->path, (long long)tokens,
+                     (long long)m->vocabulary);
+}
+
+/* How many tensors of the model the file must have. */
+static int64_t expected_tensors(const snrq_model *m)
+{
+    int64_t in_block = m->family.modules;
+    for (int v = 0; v < SNRQ_MAX_VECTORS; v++) in_block += m->family.vector[v].count > 0;
+    return 2 + !m->config.tied_embeddings + m->config.layers * in_block + rope_tensors(&m->config);
+}
+
+static snrq_status compare_all(comparison *c)
+{
+    int64_t count = snrq_gguf_file_count(c->file), expected = expected_tensors(c->model);
+    SNRQ_TRY(compare_metadata(c));
+    if (count != expected)
+        return snrq_fail(SNRQ_BAD_DATA, "%s: %lld tensors, expected %lld", c->path,
+                         (long long)count, (long long)expected);
+    for (int64_t i = 0; i < count; i++) {
+        bool rope;
+        c->tensor = snrq_gguf_file_at(c->file, i);
+        SNRQ_TRY(compare_rope(c, &rope));
+        if (rope) continue;
+        if (!find_source(c))
+            return snrq_fail(SNRQ_BAD_DATA, "%s: tensor \"%s\" has no counterpart in %s", c->path,
+                             c->tensor->name, c->model->path);
+        SNRQ_TRY(compare_tensor(c));
+    }
+    return SNRQ_OK;
+}
+
+bool snrq_export_gguf_is(const char *directory, const char *name)
+{
+    char path[4096];
+    (void)name; /* the file has it in its own */
+    return snrq_path_join(directory, "model.gguf", path, sizeof path) == SNRQ_OK &&
+           access(path, F_OK) == 0;
+}
+
+snrq_status snrq_export_gguf_verify(const snrq_context *context, const snrq_model *model,
+                                    const char *directory, int64_t *tensors)
+{
+    char path[4096];
+    snrq_gguf_file *file = NULL;
+    comparison c = {.model = model, .path = path};
+    snrq_status status = snrq_path_join(directory, "model.gguf", path, sizeof path);
+    if (status == SNRQ_OK) status = snrq_gguf_file_open(path, &file);
+    c.file = file;
+    if (status == SNRQ_OK) status = compare_all(&c);
+    status = snrq_agree(context, status);
+    if (status == SNRQ_OK) *tensors = snrq_gguf_file_count(file);
+    if (status == SNRQ_OK && c.rounded > 0)
+        snrq_note(context, "%s: %lld of the tensors were rounded to the type they have there", path,
+                  (long long)c.rounded);
+    snrq_block_file_close(&c.block);
+    snrq_gguf_file_close(&file);
+    return status;
+}

@@ -1,0 +1,163 @@
+/* GPTQ checkpoints; see export_formats.h.
+ *
+ * Symbols: K inputs, N outputs, b bits, G groups. Tensors of a module, in this order:
+ *
+ *   qweight  I32 [K b / 32, N]   codes; column n is the stream of the codes of row n
+ *   qzeros   I32 [G, N b / 32]   zeros; row g is the stream of the zeros of group g
+ *   scales   F16 [G, N]
+ *   g_idx    I32 [K]
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/packed_words.h"
+#include "pipeline/export/formats.h"
+
+enum { PACK = 32 };
+
+static bool has_bits(int bits)
+{
+    return bits == 2 || bits == 3 || bits == 4 || bits == 8;
+}
+
+snrq_status snrq_gptq_possible(const snrq_model *m, char *why, size_t size)
+{
+    snrq_export_facts f;
+    bool fit = true;
+    why[0] = '\0';
+    SNRQ_TRY(snrq_export_facts_read(m, &f));
+    if (!has_bits(f.bits)) {
+        snprintf(why, size,
+                 "%d bits, it knows 2, 3, 4 and 8; quantize with --bits %d, or export "
+                 "to compressed-tensors",
+                 f.bits, f.bits < 7 ? 4 : 8);
+        return SNRQ_OK;
+    }
+    for (int i = 0; i < m->family.modules; i++) {
+        const snrq_module_shape *s = &m->family.module[i];
+        if (s->rows % PACK == 0 && s->columns % PACK == 0) continue;
+        snprintf(why, size,
+                 "%s has %lld outputs and %lld inputs, both must be multiples of %d; "
+                 "export to compressed-tensors or safetensors",
+                 s->name, (long long)s->rows, (long long)s->columns, PACK);
+        return SNRQ_OK;
+    }
+    SNRQ_TRY(snrq_export_scales_fit(m, &f, SNRQ_F16, &fit));
+    if (!fit)
+        snprintf(why, size,
+                 "its scales are F16, which cannot hold all of these %s scales; "
+                 "quantize with --scale-type f16",
+                 snrq_dtype_name(f.scale_type));
+    return SNRQ_OK;
+}
+
+static snrq_status settle(snrq_export_job *job, const snrq_options *options)
+{
+    (void)options;
+    job->type = SNRQ_F16;
+    job->model_type = snrq_export_model_type(job->model, SNRQ_F16);
+    return SNRQ_OK;
+}
+
+static snrq_status add(const snrq_export_job *job, const char *name, int64_t rows, int64_t columns,
+                       int *first)
+{
+    const int bits = job->facts.bits;
+    const int64_t groups = snrq_export_groups(&job->facts, columns);
+    int index;
+    SNRQ_TRY(snrq_export_add(job, name, "qweight", "I32", 2, snrq_packed_words(columns, bits), rows,
+                             first));
+    SNRQ_TRY(snrq_export_add(job, name, "qzeros", "I32", 2, groups, snrq_packed_words(rows, bits),
+                             &index));
+    SNRQ_TRY(snrq_export_add(job, name, "scales", "F16", 2, groups, rows, &index));
+    return snrq_export_add(job, name, "g_idx", "I32", 1, columns, 0, &index);
+}
+
+/* A module on its way: columns become rows, so all of it is put together first. */
+struct module {
+    int64_t rows, groups;
+    int bits;
+    uint32_t *qweight; /* [K b / 32, N] */
+    uint8_t *zeros;    /* [G, N], as they are stored */
+    uint16_t *scales;  /* [G, N] */
+    unsigned offset;   /* subtracted from zeros, modulo 2^b */
+};
+
+static snrq_status take_rows(void *user, const snrq_export_rows *r)
+{
+    struct module *m = user;
+    const int64_t first = r->range.begin, count = r->range.end - first;
+    const unsigned mask = (1u << m->bits) - 1;
+    snrq_pack_columns(r->codes, count, r->module->record->columns, m->bits, m->qweight + first,
+                      m->rows);
+    for (int64_t g = 0; g < m->groups; g++)
+        for (int64_t i = 0; i < count; i++) {
+            unsigned zero = r->zeros[i * m->groups + g];
+            m->zeros[g * m->rows + first + i] = (uint8_t)((zero - m->offset) & mask);
+            m->scales[g * m->rows + first + i] = snrq_float_to_f16(r->scales[i * m->groups + g]);
+        }
+    return SNRQ_OK;
+}
+
+static snrq_status write_tensors(const snrq_export_job *job, const snrq_export_module *module,
+                                 const struct module *m, int first)
+{
+    const int64_t columns = module->record->columns;
+    const size_t words = (size_t)(snrq_packed_words(columns, m->bits) * m->rows);
+    const size_t zero_words = (size_t)(m->groups * snrq_packed_words(m->rows, m->bits));
+    uint32_t *qzeros = NULL;
+    SNRQ_TRY(snrq_allocate(zero_words, sizeof *qzeros, "packed zeros", &qzeros));
+    snrq_pack_rows(m->zeros, m->groups, m->rows, m->bits, qzeros);
+    snrq_status status =
+        snrq_shards_write(job->shards, first + 1, 0, qzeros, zero_words * sizeof *qzeros);
+    free(qzeros);
+    SNRQ_TRY(status);
+    SNRQ_TRY(snrq_shards_write(job->shards, first, 0, m->qweight, words * sizeof *m->qweight));
+    SNRQ_TRY(snrq_shards_write(job->shards, first + 2, 0, m->scales,
+                               (size_t)(m->groups * m->rows) * sizeof *m->scales));
+    return snrq_shards_write(job->shards, first + 3, 0, module->g_idx,
+                             (size_t)columns * sizeof *module->g_idx);
+}
+
+static snrq_status write(const snrq_export_job *job, const snrq_export_module *module,
+                         snrq_range range, int first)
+{
+    const snrq_module_record *r = module->record;
+    struct module m = {.rows = r->rows,
+                       .groups = r->groups,
+                       .bits = r->bits,
+                       .offset = job->facts.symmetric ? 1 : 0};
+    size_t words = (size_t)(snrq_packed_words(r->columns, r->bits) * r->rows);
+    size_t groups = (size_t)(r->groups * r->rows);
+    snrq_status status = snrq_allocate(words, sizeof *m.qweight, "packed codes", &m.qweight);
+    if (status == SNRQ_OK) status = snrq_allocate(groups, 1, "zeros", &m.zeros);
+    if (status == SNRQ_OK) status = snrq_allocate(groups, sizeof *m.scales, "scales", &m.scales);
+    if (status == SNRQ_OK) status = snrq_export_module_rows(module, range, take_rows, &m);
+    if (status == SNRQ_OK) status = write_tensors(job, module, &m, first);
+    free(m.qweight);
+    free(m.zeros);
+    free(m.scales);
+    return status;
+}
+
+static json_t *describe(const snrq_export_job *job, double damp)
+{
+    const snrq_export_facts *f = &job->facts;
+    const bool permuted = f->permuted && f->group_size > 0; /* one group has no order */
+    return json_pack("{s:s, s:i, s:I, s:b, s:b, s:b, s:s, s:s, s:b, s:f, s:b, s:{s:[s]}}",
+                     "quant_method", "gptq", "bits", f->bits, "group_size",
+                     (json_int_t)(f->group_size > 0 ? f->group_size : -1), "desc_act", permuted,
+                     "sym", f->symmetric, "lm_head", 0, "checkpoint_format",
+                     f->symmetric ? "gptq" : "gptq_v2", "pack_dtype", "int32", "true_sequential", 1,
+                     "damp_percent", damp, "static_groups", !permuted, "meta", "quantizer",
+                     "snrq:" SNRQ_VERSION);
+}
+
+const snrq_checkpoint_format snrq_gptq_format = {.name = "gptq",
+                                                 .whole_modules = true,
+                                                 .settle = settle,
+                                                 .add = add,
+                                                 .write = write,
+                                                 .describe = describe,
+                                                 .description_file = "quantize_config.json"};

@@ -1,0 +1,257 @@
+/* Settings and rows of an OUT directory; see export_source.h. */
+#include "pipeline/export/source.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/file.h"
+#include "io/json.h"
+#include "io/checkpoint/output.h"
+
+enum { ROWS_UNIT = 32, READ_BYTES = 16 << 20 };
+
+static snrq_status open_block(const snrq_model *m, int64_t layer, snrq_block_file **file)
+{
+    char path[PATH_MAX];
+    int length = snprintf(path, sizeof path, "%s/block-%05lld.h5", m->path, (long long)layer);
+    if (length < 0 || (size_t)length >= sizeof path)
+        return snrq_fail(SNRQ_USAGE, "%s: the path is too long", m->path);
+    SNRQ_TRY(snrq_block_file_open(path, file));
+    snrq_status status = SNRQ_OK;
+    if (snrq_block_file_count(*file) != m->family.modules)
+        status = snrq_fail(SNRQ_BAD_DATA, "%s: %d modules, expected %d", path,
+                           snrq_block_file_count(*file), m->family.modules);
+    for (int i = 0; i < m->family.modules && status == SNRQ_OK; i++) {
+        const snrq_module_record *r = snrq_block_file_record(*file, i);
+        const snrq_module_shape *s = &m->family.module[i];
+        char name[256];
+        snrq_module_name(layer, s->name, name, sizeof name);
+        if (strcmp(r->name, name) != 0 || r->rows != s->rows || r->columns != s->columns)
+            status = snrq_fail(SNRQ_BAD_DATA,
+                               "%s: module %d is '%s' [%lld, %lld], expected '%s' [%lld, %lld]",
+                               path, i, r->name, (long long)r->rows, (long long)r->columns, name,
+                               (long long)s->rows, (long long)s->columns);
+    }
+    if (status != SNRQ_OK) snrq_block_file_close(file);
+    return status;
+}
+
+/* A module's settings, from its record in the manifest. */
+typedef struct settings {
+    const char *name; /* borrowed */
+    int64_t columns, groups, group_size, bits;
+    bool symmetric, permuted;
+    snrq_dtype scale_type;
+} settings;
+
+static snrq_status read_settings(const char *where, const json_t *module, settings *s)
+{
+    const char *type;
+    SNRQ_TRY(snrq_json_string(where, module, "name", NULL, &s->name));
+    SNRQ_TRY(snrq_json_integer(where, module, "columns", 1, INT32_MAX, NULL, &s->columns));
+    SNRQ_TRY(snrq_json_integer(where, module, "groups", 1, s->columns, NULL, &s->groups));
+    SNRQ_TRY(snrq_json_integer(where, module, "group_size", 1, INT32_MAX, NULL, &s->group_size));
+    SNRQ_TRY(snrq_json_integer(where, module, "bits", 2, 8, NULL, &s->bits));
+    SNRQ_TRY(snrq_json_boolean(where, module, "symmetric", false, &s->symmetric));
+    SNRQ_TRY(snrq_json_boolean(where, module, "permuted_groups", false, &s->permuted));
+    SNRQ_TRY(snrq_json_string(where, module, "scale_type", NULL, &type));
+    for (s->scale_type = SNRQ_F32; s->scale_type <= SNRQ_BF16; s->scale_type++)
+        if (strcmp(type, snrq_dtype_name(s->scale_type)) == 0) return SNRQ_OK;
+    return snrq_fail(SNRQ_BAD_DATA, "%s: scale_type: expected F32, F16 or BF16", where);
+}
+
+/* Adds a module to what is known of those before it. */
+static snrq_status add_settings(const char *where, const settings *s, bool first,
+                                snrq_export_facts *f)
+{
+    if (first)
+        *f = (snrq_export_facts){.bits = (int)s->bits,
+                                 .symmetric = s->symmetric,
+                                 .permuted = s->permuted,
+                                 .scale_type = s->scale_type};
+    if (s->groups > 1 && f->group_size == 0) f->group_size = s->group_size;
+    if (s->bits == f->bits && s->symmetric == f->symmetric && s->permuted == f->permuted &&
+        s->scale_type == f->scale_type && (s->groups == 1 || s->group_size == f->group_size))
+        return SNRQ_OK;
+    return snrq_fail(SNRQ_BAD_DATA,
+                     "%s: %s has other bits, groups or type of scales than the modules before it; "
+                     "mixed settings cannot be exported",
+                     where, s->name);
+}
+
+static snrq_status read_all_settings(const snrq_model *m, const json_t *records, int64_t *longest,
+                                     snrq_export_facts *out)
+{
+    char where[PATH_MAX];
+    size_t i, k;
+    json_t *record, *module;
+    int64_t count = 0;
+    SNRQ_TRY(snrq_path_join(m->path, "manifest.jsonl", where, sizeof where));
+    json_array_foreach(records, i, record)
+    {
+        json_array_foreach(json_object_get(record, "modules"), k, module)
+        {
+            settings s;
+            SNRQ_TRY(read_settings(where, module, &s));
+            SNRQ_TRY(add_settings(where, &s, count++ == 0, out));
+            if (s.groups == 1 && s.columns > *longest) *longest = s.columns;
+        }
+    }
+    if (count == m->config.layers * m->family.modules) return SNRQ_OK;
+    return snrq_fail(SNRQ_BAD_DATA, "%s: %lld modules, expected %lld", where, (long long)count,
+                     (long long)(m->config.layers * m->family.modules));
+}
+
+snrq_status snrq_export_facts_read(const snrq_model *m, snrq_export_facts *out)
+{
+    json_t *records = NULL;
+    int64_t longest = 0; /* inputs of modules that have one group */
+    SNRQ_TRY(snrq_output_read_manifest(m->path, &records, NULL));
+    snrq_status status = read_all_settings(m, records, &longest, out);
+    json_decref(records);
+    SNRQ_TRY(status);
+    if (out->group_size == 0) return SNRQ_OK;
+    if (longest > out->group_size)
+        return snrq_fail(SNRQ_BAD_DATA,
+                         "%s: modules with one group of %lld inputs beside groups of %lld; mixed "
+                         "settings cannot be exported",
+                         m->path, (long long)longest, (long long)out->group_size);
+    for (int i = 0; i < m->family.modules; i++)
+        if (m->family.module[i].columns % out->group_size != 0) out->ragged = true;
+    return SNRQ_OK;
+}
+
+bool snrq_export_facts_hold(const snrq_export_facts *f, const snrq_module_record *r)
+{
+    const int64_t size = f->group_size > 0 ? f->group_size : r->columns;
+    return r->bits == f->bits && r->symmetric == f->symmetric &&
+           r->permuted_groups == f->permuted && r->scale_type == f->scale_type &&
+           r->groups == (r->columns + size - 1) / size;
+}
+
+int64_t snrq_export_nearest_group(const snrq_model *m, int64_t unit, int64_t most)
+{
+    for (int64_t g = most / unit * unit; g > 0; g -= unit) {
+        bool fits = true;
+        for (int i = 0; i < m->family.modules; i++)
+            if (m->family.module[i].columns % g != 0) fits = false;
+        if (fits) return g;
+    }
+    return 0;
+}
+
+/* Scales that do or do not fit a type. */
+struct fit {
+    snrq_dtype type;
+    bool fits;
+};
+
+static snrq_status look_at_scales(const snrq_block_file *file, int index, struct fit *fit)
+{
+    const snrq_module_record *r = snrq_block_file_record(file, index);
+    int64_t step = READ_BYTES / (int64_t)sizeof(float) / r->groups + 1;
+    float *scales = NULL;
+    if (step > r->rows) step = r->rows;
+    SNRQ_TRY(snrq_allocate((size_t)(step * r->groups), sizeof *scales, "scales", &scales));
+    snrq_status status = SNRQ_OK;
+    for (int64_t at = 0; at < r->rows && fit->fits && status == SNRQ_OK; at += step) {
+        snrq_range rows = {at, at + step < r->rows ? at + step : r->rows};
+        status = snrq_block_file_read(file, index, rows, NULL, scales, NULL, NULL);
+        for (int64_t i = 0; i < (rows.end - rows.begin) * r->groups && status == SNRQ_OK; i++)
+            if (snrq_round_to(fit->type, scales[i]) != scales[i]) fit->fits = false;
+    }
+    free(scales);
+    return status;
+}
+
+snrq_status snrq_export_scales_fit(const snrq_model *m, const snrq_export_facts *facts,
+                                   snrq_dtype type, bool *out)
+{
+    struct fit fit = {type, true};
+    bool known = type == facts->scale_type || type == SNRQ_F32;
+    /* What was not checked when the model was opened is checked before HDF5 sees it. */
+    if (!known && m->rest == NULL) SNRQ_TRY(snrq_output_verify(m->path, NULL, NULL));
+    for (int64_t layer = 0; layer < m->config.layers && fit.fits && !known; layer++) {
+        snrq_block_file *file = NULL;
+        SNRQ_TRY(open_block(m, layer, &file));
+        snrq_status status = SNRQ_OK;
+        for (int i = 0; i < m->family.modules && fit.fits && status == SNRQ_OK; i++)
+            status = look_at_scales(file, i, &fit);
+        snrq_block_file_close(&file);
+        SNRQ_TRY(status);
+    }
+    *out = fit.fits;
+    return SNRQ_OK;
+}
+
+snrq_status snrq_export_module_open(const snrq_model *m, int64_t layer, int index,
+                                    snrq_export_module *out)
+{
+    *out = (snrq_export_module){.index = index};
+    SNRQ_TRY(open_block(m, layer, &out->file));
+    out->record = snrq_block_file_record(out->file, index);
+    snrq_status status =
+        snrq_allocate((size_t)out->record->columns, sizeof *out->g_idx, "groups", &out->g_idx);
+    if (status == SNRQ_OK)
+        status = snrq_block_file_read(out->file, index, (snrq_range){0, 0}, NULL, NULL, NULL,
+                                      out->g_idx);
+    if (status != SNRQ_OK) snrq_export_module_close(out);
+    return status;
+}
+
+void snrq_export_module_close(snrq_export_module *module)
+{
+    snrq_block_file_close(&module->file);
+    free(module->g_idx);
+    *module = (snrq_export_module){0};
+}
+
+/* Room for `rows` rows of a module. */
+struct buffers {
+    uint8_t *codes, *zeros;
+    float *scales;
+};
+
+static snrq_status allocate(const snrq_module_record *r, int64_t rows, struct buffers *b)
+{
+    size_t groups = (size_t)(rows * r->groups);
+    SNRQ_TRY(snrq_allocate((size_t)(rows * r->columns), 1, "codes", &b->codes));
+    SNRQ_TRY(snrq_allocate(groups, sizeof *b->scales, "scales", &b->scales));
+    return snrq_allocate(groups, 1, "zeros", &b->zeros);
+}
+
+/* Formats leave the zeros of symmetric codes out. */
+static snrq_status check_symmetric(const snrq_module_record *r, snrq_range rows,
+                                   const uint8_t *zeros)
+{
+    for (int64_t i = 0; i < (rows.end - rows.begin) * r->groups && r->symmetric; i++)
+        if (zeros[i] != 1 << (r->bits - 1))
+            return snrq_fail(SNRQ_BAD_DATA,
+                             "%s: symmetric, but the zero of row %lld, group %lld is %d, not %d",
+                             r->name, (long long)(rows.begin + i / r->groups),
+                             (long long)(i % r->groups), zeros[i], 1 << (r->bits - 1));
+    return SNRQ_OK;
+}
+
+snrq_status snrq_export_module_rows(const snrq_export_module *m, snrq_range range,
+                                    snrq_export_each *each, void *user)
+{
+    const int64_t row_bytes = m->record->columns + 5 * m->record->groups;
+    int64_t step = (READ_BYTES / row_bytes + 1 + ROWS_UNIT - 1) / ROWS_UNIT * ROWS_UNIT;
+    if (step > range.end - range.begin) step = range.end - range.begin;
+    struct buffers b = {0};
+    snrq_status status = allocate(m->record, step, &b);
+    for (int64_t at = range.begin; at < range.end && status == SNRQ_OK; at += step) {
+        snrq_range some = {at, at + step < range.end ? at + step : range.end};
+        status = snrq_block_file_read(m->file, m->index, some, b.codes, b.scales, b.zeros, NULL);
+        if (status == SNRQ_OK) status = check_symmetric(m->record, some, b.zeros);
+        const snrq_export_rows rows = {m, some, b.codes, b.scales, b.zeros};
+        if (status == SNRQ_OK) status = each(user, &rows);
+    }
+    free(b.codes);
+    free(b.scales);
+    free(b.zeros);
+    return status;
+}

@@ -1,0 +1,61 @@
+/* What an export starts from: the settings of an OUT directory, and its codes, scales and zeros in
+ * pieces of bounded size.
+ */
+#ifndef SNRQ_EXPORT_SOURCE_H
+#define SNRQ_EXPORT_SOURCE_H
+
+#include "io/checkpoint/block_file.h"
+#include "pipeline/model/model.h"
+
+/* What all quantized modules have in common. */
+typedef struct snrq_export_facts {
+    int bits;
+    int64_t group_size; /* 0: one group per row, in every module */
+    bool symmetric, permuted;
+    bool ragged; /* some module's last group is shorter than the others */
+    snrq_dtype scale_type;
+} snrq_export_facts;
+
+/* Reads them from the manifest's records of all modules, which must agree. SNRQ_BAD_DATA names what
+ * does not fit. `model` may be one that was only looked at. Not collective. */
+snrq_status snrq_export_facts_read(const snrq_model *model, snrq_export_facts *out);
+
+/* Does a module's own record say the same? */
+bool snrq_export_facts_hold(const snrq_export_facts *facts, const snrq_module_record *record);
+
+/* Can `type` hold every scale exactly? Looks at the scales, unless the stored type says so; of a
+ * model that was only looked at, all files are checked first. Not collective. */
+snrq_status snrq_export_scales_fit(const snrq_model *model, const snrq_export_facts *facts,
+                                   snrq_dtype type, bool *fit);
+
+/* The largest multiple of `unit` up to `most` that divides the inputs of every module, or 0. */
+int64_t snrq_export_nearest_group(const snrq_model *model, int64_t unit, int64_t most);
+
+/* One module, open for reading. */
+typedef struct snrq_export_module {
+    snrq_block_file *file; /* owned */
+    int index;             /* in its block */
+    const snrq_module_record *record;
+    int32_t *g_idx; /* [columns] owned */
+} snrq_export_module;
+
+snrq_status snrq_export_module_open(const snrq_model *model, int64_t layer, int index,
+                                    snrq_export_module *out);
+void snrq_export_module_close(snrq_export_module *module);
+
+/* Some rows of a module. */
+typedef struct snrq_export_rows {
+    const snrq_export_module *module;
+    snrq_range range;
+    const uint8_t *codes; /* [rows of the range, columns] */
+    const float *scales;  /* [rows of the range, groups] */
+    const uint8_t *zeros; /* [rows of the range, groups] */
+} snrq_export_rows;
+
+/* Calls `each` for all rows of `range`, some at a time (about 16 MB, a multiple of 32 but for the
+ * last ones), in order. Stops at the first failure. Not collective. */
+typedef snrq_status snrq_export_each(void *user, const snrq_export_rows *rows);
+snrq_status snrq_export_module_rows(const snrq_export_module *module, snrq_range range,
+                                    snrq_export_each *each, void *user);
+
+#endif

@@ -1,0 +1,36 @@
+/* Linear modules as the forward pass reads them: dense in the checkpoint's type, or quantized.
+ *
+ * Arithmetic is fp32. Weights are widened a panel at a time, as they are packed for the product
+ * (mpi/algebra/product.h) with all tokens at hand. A token's outputs are the same bits whatever the
+ * other tokens are, hence however sequences are batched and dealt to ranks, and for any number of
+ * threads.
+ */
+#ifndef SNRQ_LINEAR_H
+#define SNRQ_LINEAR_H
+
+#include "mpi/algebra/dtype.h"
+
+typedef struct snrq_weight {
+    int64_t rows, columns;
+    /* dense: */
+    snrq_dtype dtype;
+    const unsigned char *dense; /* [rows, columns] of dtype, or NULL if quantized */
+    /* quantized: value = scales[r, g] * (codes[r, c] - zeros[r, g]), g = g_idx[c] */
+    const uint8_t *codes; /* [rows, columns] */
+    const float *scales;  /* [rows, groups] */
+    const uint8_t *zeros; /* [rows, groups] */
+    const int32_t *g_idx; /* [columns] */
+    int64_t groups;
+} snrq_weight;
+
+/* out [count, columns] = rows [row, row + count) as fp32. */
+void snrq_weight_widen(const snrq_weight *weight, int64_t row, int64_t count, float *out);
+
+/* y[t] = W_0 x[t], W_1 x[t], ... one after the other, for the `count` weights of a stage, which
+ * have the same number of columns. x [tokens, columns]; y has row stride `stride`, at least the sum
+ * of the rows, and may be offset into a wider array. Not collective. SNRQ_INTERNAL without memory.
+ */
+snrq_status snrq_linear_apply(const snrq_weight *weights, int count, const float *x, int64_t tokens,
+                              float *y, int64_t stride);
+
+#endif

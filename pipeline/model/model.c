@@ -1,0 +1,370 @@
+/* Opening a model and reading its tensors; see model.h. The blocks are in model_block.c. */
+#include "pipeline/model/model.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "io/file.h"
+#include "io/json.h"
+#include "io/checkpoint/output.h"
+#include "pipeline/model/tensors.h"
+
+static const char *const embedding_name = "model.embed_tokens.weight";
+static const char *const final_norm_name = "model.norm.weight";
+static const char *const head_name = "lm_head.weight";
+
+enum { FINGERPRINT_SAMPLE = 4096 };
+
+void snrq_module_name(int64_t layer, const char *name, char *out, size_t size)
+{
+    snprintf(out, size, "model.layers.%lld.%s", (long long)layer, name);
+}
+
+const snrq_tensor *snrq_model_tensor(const snrq_model *m, const char *name)
+{
+    return m->quantized ? snrq_rest_file_find(m->rest, name)
+                        : snrq_safetensors_find(m->tensors, name);
+}
+
+static bool parse_dtype(const char *name, snrq_dtype *out)
+{
+    for (snrq_dtype t = SNRQ_F32; t <= SNRQ_BF16; t++)
+        if (strcmp(name, snrq_dtype_name(t)) == 0) {
+            *out = t;
+            return true;
+        }
+    return false;
+}
+
+snrq_status snrq_model_expect(const snrq_model *m, const char *name, int64_t rows, int64_t columns,
+                              const snrq_tensor **tensor, snrq_dtype *dtype)
+{
+    const snrq_tensor *t = snrq_model_tensor(m, name);
+    int dimensions = columns > 0 ? 2 : 1;
+    if (t == NULL)
+        return snrq_fail(
+            SNRQ_BAD_DATA,
+            "%s: no tensor '%s', which config.json asks for (is the checkpoint complete, "
+            "and does config.json belong to it?)",
+            m->path, name);
+    if (t->dimensions != dimensions || t->shape[0] != rows ||
+        (columns > 0 && t->shape[1] != columns))
+        return snrq_fail(
+            SNRQ_BAD_DATA,
+            "%s: tensor '%s' has %d dimension(s), the first of %lld and the last of %lld; "
+            "config.json asks for [%lld%s%.0lld]",
+            m->path, name, t->dimensions, (long long)(t->dimensions > 0 ? t->shape[0] : 0),
+            (long long)(t->dimensions > 0 ? t->shape[t->dimensions - 1] : 0), (long long)rows,
+            columns > 0 ? ", " : "", (long long)columns);
+    if (!parse_dtype(t->dtype, dtype))
+        return snrq_fail(
+            SNRQ_BAD_DATA,
+            "%s: tensor '%s' is of type %s; supported are F32, F16 and BF16 (quantized "
+            "checkpoints cannot be quantized again)",
+            m->path, name, t->dtype);
+    *tensor = t;
+    return SNRQ_OK;
+}
+
+snrq_status snrq_model_read(const snrq_model *m, const snrq_tensor *tensor, uint64_t begin,
+                            uint64_t bytes, void *out)
+{
+    return m->quantized ? snrq_rest_file_read(m->rest, tensor, begin, bytes, out)
+                        : snrq_safetensors_read(m->tensors, tensor, begin, bytes, out);
+}
+
+snrq_status snrq_model_read_vector(const snrq_model *m, const char *name, int64_t count, float *out)
+{
+    const snrq_tensor *t = NULL;
+    snrq_dtype dtype = SNRQ_F32;
+    unsigned char *raw = NULL;
+    SNRQ_TRY(snrq_model_expect(m, name, count, 0, &t, &dtype));
+    SNRQ_TRY(snrq_allocate((size_t)count, snrq_dtype_size(dtype), name, &raw));
+    snrq_status status = snrq_model_read(m, t, 0, t->bytes, raw);
+    if (status == SNRQ_OK) snrq_widen(dtype, raw, (size_t)count, out);
+    free(raw);
+    for (int64_t i = 0; status == SNRQ_OK && i < count; i++)
+        if (!isfinite(out[i]))
+            status = snrq_fail(SNRQ_BAD_DATA, "%s: tensor '%s' is not finite at %lld: %g", m->path,
+                               name, (long long)i, (double)out[i]);
+    return status;
+}
+
+/* Everything the configuration asks for is there, before anything is computed. */
+static snrq_status check_tensors(const snrq_model *m)
+{
+    const snrq_config *c = &m->config;
+    const snrq_tensor *t;
+    snrq_dtype dtype = SNRQ_F32;
+    char name[256];
+    SNRQ_TRY(snrq_model_expect(m, embedding_name, c->vocabulary, c->hidden, &t, &dtype));
+    SNRQ_TRY(snrq_model_expect(m, final_norm_name, c->hidden, 0, &t, &dtype));
+    if (!c->tied_embeddings)
+        SNRQ_TRY(snrq_model_expect(m, head_name, c->vocabulary, c->hidden, &t, &dtype));
+    for (int64_t layer = 0; layer < c->layers; layer++) {
+        for (int v = 0; v < SNRQ_MAX_VECTORS; v++) {
+            const snrq_vector_shape *s = &m->family.vector[v];
+            if (s->count == 0) continue;
+            snrq_module_name(layer, s->name, name, sizeof name);
+            SNRQ_TRY(snrq_model_expect(m, name, s->count, 0, &t, &dtype));
+        }
+        for (int i = 0; i < m->family.modules && !m->quantized; i++) {
+            const snrq_module_shape *s = &m->family.module[i];
+            char module[200];
+            snrq_module_name(layer, s->name, module, sizeof module);
+            snprintf(name, sizeof name, "%s.weight", module);
+            SNRQ_TRY(snrq_model_expect(m, name, s->rows, s->columns, &t, &dtype));
+        }
+    }
+    return SNRQ_OK;
+}
+
+/* What a tensor is called below "model.layers.N.", if it belongs to one of the layers; else NULL.
+ */
+static const char *name_in_layer(const char *name, int64_t layers)
+{
+    static const char start[] = "model.layers.";
+    char *end;
+    if (strncmp(name, start, sizeof start - 1) != 0) return NULL;
+    long long layer = strtoll(name + sizeof start - 1, &end, 10);
+    return *end == '.' && layer >= 0 && layer < layers ? end + 1 : NULL;
+}
+
+static bool is_used(const snrq_family *f, const char *name)
+{
+    for (int v = 0; v < SNRQ_MAX_VECTORS; v++)
+        if (f->vector[v].count > 0 && strcmp(name, f->vector[v].name) == 0) return true;
+    for (int m = 0; m < f->modules; m++) {
+        size_t length = strlen(f->module[m].name);
+        if (strncmp(name, f->module[m].name, length) == 0 && strcmp(name + length, ".weight") == 0)
+            return true;
+    }
+    return false;
+}
+
+/* A tensor of a block that nothing would read: the checkpoint is another kind of model than its
+ * config.json says. Old checkpoints store the frequencies of RoPE; those follow from the settings.
+ */
+static snrq_status check_unused(const snrq_model *m)
+{
+    for (int64_t i = 0; i < snrq_safetensors_count(m->tensors); i++) {
+        const char *name = snrq_safetensors_at(m->tensors, i)->name;
+        const char *below = name_in_layer(name, m->config.layers);
+        char shown[SNRQ_SHOWN];
+        if (below == NULL || strcmp(below, "self_attn.rotary_emb.inv_freq") == 0 ||
+            is_used(&m->family, below))
+            continue;
+        return snrq_fail(
+            SNRQ_BAD_DATA,
+            "%s: tensor '%s' has no place in a block of %s with this config.json (is a "
+            "switch such as attention_bias missing, or is it another architecture?)",
+            m->path, snrq_shown(name, shown), m->config.architecture);
+    }
+    return SNRQ_OK;
+}
+
+static void ignore_report(void *user, const char *file, const char *problem)
+{
+    (void)user;
+    (void)file;
+    (void)problem;
+}
+
+static snrq_status open_local(snrq_model *m)
+{
+    char path[4096];
+    snrq_status status = snrq_config_read(m->path, &m->config);
+    if (status == SNRQ_NO_INPUT)
+        return snrq_fail(status,
+                         "%s; expected a Hugging Face directory or an output of `snrq quantize`",
+                         snrq_error_message());
+    SNRQ_TRY(status);
+    snrq_family_describe(&m->config, &m->family);
+    if (!m->quantized) {
+        SNRQ_TRY(snrq_safetensors_open(m->path, &m->tensors));
+        SNRQ_TRY(check_tensors(m));
+        return check_unused(m);
+    }
+    bool complete = false;
+    json_t *records = NULL;
+    /* Damaged codes would be read as other codes: every byte is checked before any is used. */
+    if (m->context->rank == 0) SNRQ_TRY(snrq_output_verify(m->path, ignore_report, NULL));
+    status = snrq_output_read_manifest(m->path, &records, &complete);
+    json_decref(records);
+    SNRQ_TRY(status);
+    if (!complete)
+        return snrq_fail(SNRQ_NO_INPUT,
+                         "%s: the quantization is unfinished; run the same `snrq quantize` command "
+                         "again to complete it",
+                         m->path);
+    SNRQ_TRY(snrq_path_join(m->path, "rest.h5", path, sizeof path));
+    SNRQ_TRY(snrq_rest_file_open(path, &m->rest));
+    return check_tensors(m);
+}
+
+static snrq_status create(const snrq_context *context, const char *path, snrq_model **out)
+{
+    SNRQ_TRY(snrq_allocate(1, sizeof **out, "model", out));
+    (*out)->context = context;
+    (*out)->quantized = snrq_output_is(path);
+    if (strlen(path) >= sizeof(*out)->path)
+        return snrq_fail(SNRQ_USAGE, "model path is longer than %zu bytes", sizeof(*out)->path - 1);
+    strcpy((*out)->path, path);
+    return SNRQ_OK;
+}
+
+snrq_status snrq_model_open(const snrq_context *context, const char *path, snrq_model **out)
+{
+    snrq_model *m = NULL;
+    *out = NULL;
+    snrq_status status = create(context, path, &m);
+    if (status == SNRQ_OK) status = open_local(m);
+    status = snrq_agree(context, status);
+    if (status != SNRQ_OK)
+        snrq_model_close(&m);
+    else
+        *out = m;
+    return status;
+}
+
+snrq_status snrq_model_look(const snrq_context *context, const char *path, snrq_model **out)
+{
+    *out = NULL;
+    snrq_status status = create(context, path, out);
+    if (status == SNRQ_OK) status = snrq_config_read((*out)->path, &(*out)->config);
+    if (status == SNRQ_OK)
+        snrq_family_describe(&(*out)->config, &(*out)->family);
+    else
+        snrq_model_close(out);
+    return status;
+}
+
+void snrq_model_close(snrq_model **model)
+{
+    snrq_model *m = *model;
+    if (m == NULL) return;
+    snrq_safetensors_close(&m->tensors);
+    snrq_rest_file_close(&m->rest);
+    free(m);
+    *model = NULL;
+}
+
+/* Adds a tensor's description, first and last bytes to the hash. */
+static snrq_status fingerprint_tensor(const snrq_model *m, const snrq_tensor *t, XXH3_state_t *hash)
+{
+    unsigned char sample[FINGERPRINT_SAMPLE];
+    uint64_t bytes = t->bytes < sizeof sample ? t->bytes : sizeof sample;
+    XXH3_128bits_update(hash, t->name, strlen(t->name) + 1);
+    XXH3_128bits_update(hash, t->dtype, strlen(t->dtype) + 1);
+    XXH3_128bits_update(hash, t->shape, (size_t)t->dimensions * sizeof t->shape[0]);
+    SNRQ_TRY(snrq_model_read(m, t, 0, bytes, sample));
+    XXH3_128bits_update(hash, sample, bytes);
+    SNRQ_TRY(snrq_model_read(m, t, t->bytes - bytes, bytes, sample));
+    XXH3_128bits_update(hash, sample, bytes);
+    return SNRQ_OK;
+}
+
+snrq_status snrq_model_fingerprint(const snrq_model *m, char out[33])
+{
+    char path[4096], *text = NULL;
+    size_t bytes = 0;
+    XXH3_state_t *hash = XXH3_createState();
+    if (hash == NULL) return snrq_fail(SNRQ_INTERNAL, "cannot allocate a hash state");
+    XXH3_128bits_reset(hash);
+    snrq_status status = snrq_path_join(m->path, "config.json", path, sizeof path);
+    if (status == SNRQ_OK) status = snrq_file_read(path, 1 << 24, &text, &bytes);
+    if (status == SNRQ_OK) XXH3_128bits_update(hash, text, bytes);
+    for (int64_t i = 0; status == SNRQ_OK && i < snrq_safetensors_count(m->tensors); i++)
+        status = fingerprint_tensor(m, snrq_safetensors_at(m->tensors, i), hash);
+    XXH128_hash_t digest = XXH3_128bits_digest(hash);
+    snprintf(out, 33, "%016llx%016llx", (unsigned long long)digest.high64,
+             (unsigned long long)digest.low64);
+    XXH3_freeState(hash);
+    free(text);
+    return status;
+}
+
+snrq_status snrq_model_rest_names(const snrq_model *m, char ***names, int *count)
+{
+    enum { NAME_BYTES = 128 };
+    int64_t vectors = 0;
+    for (int v = 0; v < SNRQ_MAX_VECTORS; v++) vectors += m->family.vector[v].count > 0;
+    int total = (int)(2 + !m->config.tied_embeddings + vectors * m->config.layers);
+    char **list = NULL;
+    SNRQ_TRY(snrq_allocate((size_t)total, sizeof *list + NAME_BYTES, "tensor names", &list));
+    char *text = (char *)(list + total);
+    for (int i = 0; i < total; i++) list[i] = text + (size_t)i * NAME_BYTES;
+    int n = 0;
+    snprintf(list[n++], NAME_BYTES, "%s", embedding_name);
+    snprintf(list[n++], NAME_BYTES, "%s", final_norm_name);
+    if (!m->config.tied_embeddings) snprintf(list[n++], NAME_BYTES, "%s", head_name);
+    for (int64_t layer = 0; layer < m->config.layers; layer++)
+        for (int v = 0; v < SNRQ_MAX_VECTORS; v++)
+            if (m->family.vector[v].count > 0)
+                snrq_module_name(layer, m->family.vector[v].name, list[n++], NAME_BYTES);
+    *names = list;
+    *count = n;
+    return SNRQ_OK;
+}
+
+snrq_status snrq_model_load_dense(const snrq_model *m, const char *name, int64_t rows,
+                                  int64_t columns, unsigned char *base, snrq_weight *out)
+{
+    const snrq_tensor *t = NULL;
+    snrq_dtype dtype = SNRQ_F32;
+    SNRQ_TRY(snrq_model_expect(m, name, rows, columns, &t, &dtype));
+    snrq_range mine = snrq_share(rows, 1, m->context->node_size, m->context->node_rank);
+    uint64_t row_bytes = (uint64_t)columns * snrq_dtype_size(dtype);
+    *out = (snrq_weight){.rows = rows, .columns = columns, .dtype = dtype, .dense = base};
+    if (mine.end == mine.begin) return SNRQ_OK;
+    unsigned char *to = base + (uint64_t)mine.begin * row_bytes;
+    size_t count = (size_t)(mine.end - mine.begin) * (size_t)columns;
+    SNRQ_TRY(snrq_model_read(m, t, (uint64_t)mine.begin * row_bytes,
+                             (uint64_t)(mine.end - mine.begin) * row_bytes, to));
+    size_t at = snrq_first_not_finite(dtype, to, count);
+    if (at == count) return SNRQ_OK;
+    float value = 0.0f;
+    snrq_widen(dtype, to + at * snrq_dtype_size(dtype), 1, &value);
+    return snrq_fail(SNRQ_BAD_DATA,
+                     "%s: tensor '%s' is not finite at row %lld, column %lld: %g; is the "
+                     "checkpoint damaged?",
+                     m->path, name, (long long)(mine.begin + (int64_t)at / columns),
+                     (long long)((int64_t)at % columns), (double)value);
+}
+
+static snrq_status load_table(const snrq_model *m, const char *name, snrq_table *out)
+{
+    const snrq_tensor *t = NULL;
+    snrq_dtype dtype = SNRQ_F32;
+    int64_t rows = m->config.vocabulary, columns = m->config.hidden;
+    memset(out, 0, sizeof *out);
+    SNRQ_TRY(snrq_model_expect(m, name, rows, columns, &t, &dtype));
+    SNRQ_TRY(snrq_node_memory_create(m->context, t->bytes, &out->memory));
+    SNRQ_TRY(snrq_agree(m->context, snrq_model_load_dense(m, name, rows, columns, out->memory->data,
+                                                          &out->weight)));
+    return snrq_node_memory_sync(m->context, out->memory);
+}
+
+snrq_status snrq_model_load_embedding(const snrq_model *m, snrq_table *out)
+{
+    return load_table(m, embedding_name, out);
+}
+
+snrq_status snrq_model_load_head(const snrq_model *m, snrq_table *out)
+{
+    return load_table(m, m->config.tied_embeddings ? embedding_name : head_name, out);
+}
+
+void snrq_table_free(snrq_table *table)
+{
+    snrq_node_memory_destroy(&table->memory);
+}
+
+snrq_status snrq_model_final_norm(const snrq_model *m, float **out)
+{
+    SNRQ_TRY(snrq_allocate((size_t)m->config.hidden, sizeof **out, "final norm", out));
+    return snrq_model_read_vector(m, final_norm_name, m->config.hidden, *out);
+}

@@ -1,0 +1,91 @@
+/* A model on disk - a Hugging Face directory or a quantized OUT directory - and its parts in
+ * node-shared memory.
+ *
+ * No rank ever holds the model: the embedding, the head or one block at a time is read by the ranks
+ * of a node together into memory they share, and released after use.
+ */
+#ifndef SNRQ_MODEL_H
+#define SNRQ_MODEL_H
+
+#include "io/checkpoint/rest_file.h"
+#include "io/safetensors.h"
+#include "mpi/node_memory.h"
+#include "pipeline/model/block.h"
+
+typedef struct snrq_model {
+    const snrq_context *context; /* borrowed */
+    char path[4096];
+    bool quantized; /* an OUT directory: blocks are codes, the rest is in rest.h5 */
+    snrq_config config;
+    snrq_family family;
+    snrq_safetensors *tensors; /* of a Hugging Face directory, else NULL */
+    snrq_rest_file *rest;      /* of an OUT directory, else NULL */
+} snrq_model;
+
+/* Opens `path` and checks that every tensor the configuration asks for is there with the right
+ * shape and type. An OUT directory must be complete. Collective; agreed. */
+snrq_status snrq_model_open(const snrq_context *context, const char *path, snrq_model **out);
+/* Opens an OUT directory for looking at its configuration and manifest: its data files are neither
+ * checked nor opened, rest is NULL. Not collective. */
+snrq_status snrq_model_look(const snrq_context *context, const char *path, snrq_model **out);
+void snrq_model_close(snrq_model **model);
+
+/* 32 hex digits that change with the configuration, the names, types and shapes of the tensors, and
+ * the first and last 4 KiB of each tensor. Hugging Face directories only. Not collective. */
+snrq_status snrq_model_fingerprint(const snrq_model *model, char out[33]);
+
+/* Names of the tensors that are not quantized: embedding, last norm, head if there is one, then
+ * those of the blocks, block by block. *names [*count] and the strings are one allocation;
+ * free(*names). */
+snrq_status snrq_model_rest_names(const snrq_model *model, char ***names, int *count);
+
+/* A dense matrix in node memory: the token embedding, or the head (the embedding again where they
+ * are tied). Collective. */
+typedef struct snrq_table {
+    snrq_node_memory *memory;
+    snrq_weight weight;
+} snrq_table;
+snrq_status snrq_model_load_embedding(const snrq_model *model, snrq_table *out);
+snrq_status snrq_model_load_head(const snrq_model *model, snrq_table *out);
+void snrq_table_free(snrq_table *table);
+/* The weight of the last RMSNorm, [hidden] fp32; the caller frees it. Not collective. */
+snrq_status snrq_model_final_norm(const snrq_model *model, float **out);
+
+/* A block with its weights in node memory. */
+typedef struct snrq_loaded_block {
+    snrq_block block;
+    snrq_node_memory *memory;
+    float *vectors; /* norms and biases; owned */
+} snrq_loaded_block;
+
+/* Loads block `layer` as stored: dense, or quantized. rope is borrowed. Collective; agreed. */
+snrq_status snrq_model_load_block(const snrq_model *model, int64_t layer, const snrq_rope *rope,
+                                  snrq_loaded_block *out);
+void snrq_loaded_block_free(snrq_loaded_block *block);
+
+/* A quantized block to be filled in, stage by stage. In node memory the rows of a stage's modules
+ * are stacked, so that snrq_node_memory_share_rows() moves a stage at once. */
+typedef struct snrq_stage_arrays {
+    size_t codes_at, scales_at, zeros_at, g_idx_at; /* offsets in the block's memory */
+    uint8_t *codes;                                 /* [stage_rows, columns] */
+    float *scales;                                  /* [stage_rows, groups] */
+    uint8_t *zeros;                                 /* [stage_rows, groups] */
+    int32_t *g_idx;                                 /* [columns] */
+    int64_t groups;
+} snrq_stage_arrays;
+
+/* Allocates a quantized block with the norms and biases of `model` and groups of `group_size`
+ * columns (0: per channel). Collective; agreed. */
+snrq_status snrq_quantized_block_create(const snrq_model *model, int64_t layer, int64_t group_size,
+                                        const snrq_rope *rope,
+                                        snrq_stage_arrays arrays[SNRQ_STAGES],
+                                        snrq_loaded_block *out);
+
+/* Reads a committed block file into it. Collective; agreed. */
+snrq_status snrq_quantized_block_read(const snrq_context *context, const char *path,
+                                      const snrq_family *family, snrq_loaded_block *block);
+
+/* Full Hugging Face name of a module. */
+void snrq_module_name(int64_t layer, const char *name, char *out, size_t size);
+
+#endif

@@ -1,0 +1,56 @@
+/* Activations of this rank's sequences on their way through the model.
+ *
+ * Two streams run side by side in a quantization: X through the blocks quantized so far, Xf through
+ * the full-precision ones. A stream holds the residual h of every sequence and, inside a block, the
+ * input x of the next stage.
+ */
+#ifndef SNRQ_STREAM_H
+#define SNRQ_STREAM_H
+
+#include "io/windows.h"
+#include "mpi/algebra/gram.h"
+#include "pipeline/model/model.h"
+
+typedef struct snrq_stream {
+    snrq_range range; /* of the sequences this rank owns */
+    int64_t tokens;   /* per sequence */
+    int64_t hidden;   /* numbers per token */
+    float *h;         /* [sequences, tokens, hidden] owned */
+    float *x;         /* [sequences, tokens, columns] owned; NULL between blocks */
+    int64_t columns;  /* of x */
+} snrq_stream;
+
+/* Sequences of the windows that this rank owns. */
+snrq_range snrq_stream_share(const snrq_context *context, const snrq_windows *windows);
+
+/* Of so many sequences of so many tokens each, how many are taken through a block at a time. */
+int64_t snrq_stream_batch(int64_t sequences, int64_t tokens);
+
+/* Makes a stream of the sequences in `range`, with h = 0. Not collective. */
+snrq_status snrq_stream_create(snrq_range range, int64_t tokens, int64_t hidden, snrq_stream *out);
+
+/* h = embeddings of the windows. */
+void snrq_stream_embed(snrq_stream *stream, const snrq_weight *embedding,
+                       const snrq_windows *windows);
+
+void snrq_stream_free(snrq_stream *stream);
+
+/* x as the Gram computation wants it. Borrowed. */
+snrq_activations snrq_stream_activations(const snrq_stream *stream);
+
+/* Enters a block: x = input of the first stage. Not collective. */
+snrq_status snrq_stream_begin(snrq_stream *stream, const snrq_block *block);
+
+/* Takes both streams through a stage; x becomes the next stage's input (freed after the last). Adds
+ * to errors, for every module m of the stage and every sequence s this rank owns: errors[(2 m) *
+ * total + s] = ||W xf - Q x||^2 and errors[(2 m + 1) * total + s] =
+ * ||W xf||^2, with m counted within the stage and s over all sequences of all ranks. Not
+ * collective. */
+snrq_status snrq_streams_advance(snrq_stream *quantized, const snrq_block *quantized_block,
+                                 snrq_stream *full, const snrq_block *full_block, snrq_stage stage,
+                                 int64_t total, double *errors);
+
+/* Takes a stream through a whole block. Not collective. */
+snrq_status snrq_stream_forward(snrq_stream *stream, const snrq_block *block);
+
+#endif

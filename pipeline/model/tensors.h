@@ -1,0 +1,26 @@
+/* Internal to model.c and model_block.c: reading named tensors of either kind of directory. */
+#ifndef SNRQ_MODEL_TENSORS_H
+#define SNRQ_MODEL_TENSORS_H
+
+#include "pipeline/model/model.h"
+
+/* The tensor, or NULL. Borrowed. */
+const snrq_tensor *snrq_model_tensor(const snrq_model *model, const char *name);
+
+/* The tensor with its shape checked: [rows, columns], or [rows] if columns is 0, and a float type.
+ */
+snrq_status snrq_model_expect(const snrq_model *model, const char *name, int64_t rows,
+                              int64_t columns, const snrq_tensor **tensor, snrq_dtype *dtype);
+
+snrq_status snrq_model_read(const snrq_model *model, const snrq_tensor *tensor, uint64_t begin,
+                            uint64_t bytes, void *out);
+
+/* Reads a vector as fp32. SNRQ_BAD_DATA if a number is not finite. */
+snrq_status snrq_model_read_vector(const snrq_model *model, const char *name, int64_t count,
+                                   float *out);
+
+/* Reads this rank's share of a matrix to `base` in node memory; the caller agrees and syncs. */
+snrq_status snrq_model_load_dense(const snrq_model *model, const char *name, int64_t rows,
+                                  int64_t columns, unsigned char *base, snrq_weight *out);
+
+#endif

@@ -1,0 +1,15 @@
+/* Token windows of a command: from a text or a token file, as the options say. */
+#ifndef SNRQ_CALIBRATION_H
+#define SNRQ_CALIBRATION_H
+
+#include "io/windows.h"
+#include "pipeline/model/model.h"
+#include "pipeline/options.h"
+
+/* Reads the windows of `quantize` (--calibration; random or consecutive) or `evaluate` (--text;
+ * consecutive), or of --token-file (consecutive). Every rank reads the same file; collective,
+ * agreed. Free with snrq_windows_free(). */
+snrq_status snrq_command_windows(const snrq_context *context, const snrq_options *options,
+                                 const snrq_model *model, snrq_windows *out);
+
+#endif

@@ -1,0 +1,330 @@
+/* Rounding rows panel by panel: the panels and the tiles. The recursion inside a panel is in
+ * greedy.c and beam.c, their products in search_tile.c. See search.h and search_tile.h. */
+#include "pipeline/rounding/search.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "pipeline/rounding/beam.h"
+#include "pipeline/rounding/search_tile.h"
+
+snrq_status snrq_rows_create(int64_t rows, int bits, const snrq_groups *groups, snrq_rows *out)
+{
+    int64_t padded = (rows + SNRQ_TILE_ROWS - 1) / SNRQ_TILE_ROWS * SNRQ_TILE_ROWS;
+    size_t m = (size_t)padded, n = (size_t)groups->columns, g = (size_t)groups->count;
+    memset(out, 0, sizeof *out);
+    out->rows = padded;
+    out->columns = groups->columns;
+    out->bits = bits;
+    out->groups = groups;
+    SNRQ_TRY(snrq_allocate(m * n, sizeof(float), "rounding targets", &out->target));
+    SNRQ_TRY(snrq_allocate(m * g, sizeof(float), "scales", &out->scales));
+    SNRQ_TRY(snrq_allocate(m * g, 1, "zeros", &out->zeros));
+    SNRQ_TRY(snrq_allocate(m * n, 1, "codes", &out->codes));
+    SNRQ_TRY(snrq_allocate(m, sizeof(double), "costs", &out->costs));
+    for (size_t i = 0; i < m * g; i++) out->scales[i] = 1.0f;
+    return SNRQ_OK;
+}
+
+void snrq_rows_free(snrq_rows *r)
+{
+    free(r->target);
+    free(r->scales);
+    free(r->zeros);
+    free(r->codes);
+    free(r->costs);
+    memset(r, 0, sizeof *r);
+}
+
+/* strips <- panel [below, width] (column-major) times `factor` per column, below the diagonal. In
+ * pieces of a few rows, so that both the columns of the panel and the strips stay in cache. */
+static void cut_strips(const snrq_panel *p, const double *panel, const double *factor,
+                       float *strips)
+{
+    int64_t rows = p->below + SNRQ_STRIP;
+#pragma omp parallel for schedule(static)
+    for (int64_t piece = 0; piece < rows; piece += SNRQ_STRIP)
+        for (int64_t c = 0; c < SNRQ_BLOCK; c++) {
+            float *strip = snrq_panel_strip(p, strips, c / SNRQ_STRIP * SNRQ_STRIP, 0);
+            for (int64_t i = piece; i < piece + SNRQ_STRIP && i < rows; i++)
+                strip[i * SNRQ_STRIP + c % SNRQ_STRIP] =
+                    c < p->width && i > c && i < p->below
+                        ? (float)(panel[c * p->below + i] * factor[c])
+                        : 0.0f;
+        }
+}
+
+/* Brings panel [begin, begin + width) of L to this rank and divides by the diagonal. */
+static snrq_status load_panel(const snrq_matrix *l, const snrq_gptq *gptq, int64_t begin,
+                              int64_t width, double *buffer, snrq_panel *panel)
+{
+    int64_t below = l->columns - begin;
+    double inverse[SNRQ_BLOCK];
+    SNRQ_TRY(snrq_matrix_broadcast_panel(l, begin, width, begin, buffer));
+    panel->begin = begin;
+    panel->width = width;
+    panel->below = below;
+    for (int64_t c = 0; c < width; c++) {
+        double diagonal = buffer[c * below + c];
+        panel->d2[c] = diagonal * diagonal;
+        inverse[c] = 1.0 / diagonal;
+    }
+    cut_strips(panel, buffer, inverse, panel->u);
+    if (panel->mismatch == NULL) return SNRQ_OK;
+    SNRQ_TRY(snrq_matrix_broadcast_panel(gptq->mismatch, begin, width, begin, buffer));
+    for (int64_t c = 0; c < width; c++) inverse[c] *= gptq->alpha;
+    cut_strips(panel, buffer, inverse, panel->mismatch);
+    return SNRQ_OK;
+}
+
+/* State of all rows of a rank between panels; arrays by tile, rows of a tile innermost. */
+typedef struct search_state {
+    snrq_rounding rounding;
+    const snrq_gptq *gptq; /* or NULL */
+    float *values;         /* as errors: the values that were rounded (gptaq), or NULL */
+    float *scales, *zeros; /* [tiles][groups][SNRQ_TILE_ROWS] */
+    float *errors; /* [rows / SNRQ_LANES][columns][SNRQ_LANES] R - Q of decided columns, else 0 */
+    snrq_beams *beams; /* or NULL */
+} search_state;
+
+/* What one thread needs for a tile. */
+typedef struct tile_scratch {
+    float target[SNRQ_BLOCK * SNRQ_TILE_ROWS], y[SNRQ_BLOCK * SNRQ_TILE_ROWS];
+    float shift[SNRQ_BLOCK * SNRQ_TILE_ROWS];
+    snrq_beam_scratch beam;
+} tile_scratch;
+
+static snrq_tile make_tile(const snrq_rows *r, int64_t row, const search_state *s,
+                           tile_scratch *scratch)
+{
+    bool shifted = s->values != NULL;
+    return (snrq_tile){.rows = r,
+                       .row = row,
+                       .scales = s->scales + row * r->groups->count,
+                       .zeros = s->zeros + row * r->groups->count,
+                       .target = scratch->target,
+                       .y = scratch->y,
+                       .errors = s->errors + row * r->columns,
+                       .shift = shifted ? scratch->shift : NULL,
+                       .values = shifted ? s->values + row * r->columns : NULL};
+}
+
+static snrq_status search_tile(const snrq_rows *r, int64_t row, const snrq_panel *p,
+                               search_state *s, tile_scratch *scratch)
+{
+    snrq_tile tile = make_tile(r, row, s, scratch);
+    if (s->beams != NULL) return snrq_beams_tile(s->beams, &tile, p, &scratch->beam);
+    snrq_greedy_tile(&tile, p, s->rounding);
+    return SNRQ_OK;
+}
+
+/* All tiles of this rank for one panel. */
+static snrq_status search_panel(const snrq_rows *r, const snrq_panel *p, search_state *s)
+{
+    snrq_status worst = SNRQ_OK;
+#pragma omp parallel
+    {
+        tile_scratch *scratch = NULL;
+        snrq_status status = snrq_allocate(1, sizeof *scratch, "tile", &scratch);
+        if (status == SNRQ_OK && s->beams != NULL)
+            status = snrq_beam_scratch_create(s->beams, &scratch->beam);
+#pragma omp for schedule(dynamic)
+        for (int64_t row = 0; row < r->rows; row += SNRQ_TILE_ROWS)
+            if (status == SNRQ_OK) status = search_tile(r, row, p, s, scratch);
+#pragma omp critical
+        if (status != SNRQ_OK) worst = status;
+        if (scratch != NULL) snrq_beam_scratch_free(&scratch->beam);
+        free(scratch);
+    }
+    if (worst != SNRQ_OK) return snrq_fail(worst, "rounding search: out of memory");
+    return SNRQ_OK;
+}
+
+/* What the columns of a panel would be rounded from if none of them were decided before the others:
+ * each is taken as it is (Q_i = y_i), and what it takes up of the decided columns' errors is fed
+ * back to those that follow. Writes the tile's errors, as greedy does, for the panels of the group
+ * that follow. */
+static void compensate(const snrq_tile *t, const snrq_panel *p)
+{
+    for (int64_t c = p->width - 1; c >= 0; c--) {
+        float *y = t->y + c * SNRQ_TILE_ROWS, error[SNRQ_TILE_ROWS];
+        for (int64_t i = 0; i < SNRQ_TILE_ROWS; i++) {
+            if (t->shift != NULL) y[i] += t->shift[c * SNRQ_TILE_ROWS + i];
+            error[i] = t->target[c * SNRQ_TILE_ROWS + i] - y[i];
+        }
+        snrq_tile_put(t, t->errors, p->begin + c, error);
+        for (int64_t j = 0; j < c; j++) {
+            int64_t strip = j / SNRQ_STRIP * SNRQ_STRIP;
+            float u = snrq_panel_strip(p, p->u, strip, c)[j - strip];
+            for (int64_t i = 0; i < SNRQ_TILE_ROWS; i++)
+                t->y[j * SNRQ_TILE_ROWS + i] += error[i] * u;
+        }
+    }
+}
+
+/* values [rows, count] <- the error-compensated weights in a panel of the group that begins at
+ * column `first`. */
+static snrq_status group_values(const snrq_rows *r, const snrq_panel *p, search_state *s,
+                                int64_t first, int64_t count, float *values)
+{
+    snrq_status worst = SNRQ_OK;
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t row = 0; row < r->rows; row += SNRQ_TILE_ROWS) {
+        tile_scratch *scratch = NULL;
+        if (snrq_allocate(1, sizeof *scratch, "tile", &scratch) != SNRQ_OK) {
+#pragma omp atomic write
+            worst = SNRQ_INTERNAL;
+            continue;
+        }
+        snrq_tile tile = make_tile(r, row, s, scratch);
+        snrq_tile_begin(&tile, p, p->begin + p->width);
+        compensate(&tile, p);
+        for (int64_t c = 0; c < p->width; c++)
+            for (int64_t i = 0; i < SNRQ_TILE_ROWS; i++)
+                values[(row + i) * count + p->begin - first + c] = tile.y[c * SNRQ_TILE_ROWS + i];
+        free(scratch);
+    }
+    return worst == SNRQ_OK ? SNRQ_OK : snrq_fail(worst, "refitting grids: out of memory");
+}
+
+/* Fits group g of every row to values [rows, count]. */
+static snrq_status fit_group(const snrq_grid_rule *rule, int64_t g, int64_t count,
+                             const float *values, const double *d2, search_state *s, snrq_rows *r)
+{
+    for (int64_t row = 0; row < r->rows; row++) {
+        int64_t at = row * r->groups->count + g, tile = row / SNRQ_TILE_ROWS * SNRQ_TILE_ROWS;
+        int64_t lane = (tile * r->groups->count) + g * SNRQ_TILE_ROWS + row % SNRQ_TILE_ROWS;
+        SNRQ_TRY(snrq_quant_grid_fit_group(rule, count, values + row * count, d2, &r->scales[at],
+                                           &r->zeros[at]));
+        s->scales[lane] = r->scales[at];
+        s->zeros[lane] = (float)r->zeros[at];
+    }
+    return SNRQ_OK;
+}
+
+static void load_grids(const snrq_rows *r, search_state *s)
+{
+    int64_t groups = r->groups->count;
+    for (int64_t row = 0; row < r->rows; row++)
+        for (int64_t g = 0; g < groups; g++) {
+            int64_t tile = row / SNRQ_TILE_ROWS, lane = row % SNRQ_TILE_ROWS;
+            int64_t at = (tile * groups + g) * SNRQ_TILE_ROWS + lane;
+            s->scales[at] = r->scales[row * groups + g];
+            s->zeros[at] = (float)r->zeros[row * groups + g];
+        }
+}
+
+static snrq_status create_state(const snrq_rows *r, snrq_rounding rounding, int beam,
+                                const snrq_gptq *gptq, double d2, search_state *s)
+{
+    size_t cells = (size_t)(r->rows * r->columns), grids = (size_t)(r->rows * r->groups->count);
+    *s = (search_state){.rounding = rounding, .gptq = gptq};
+    if (gptq != NULL && gptq->mismatch != NULL)
+        SNRQ_TRY(snrq_allocate(cells, sizeof(float), "rounded values", &s->values));
+    SNRQ_TRY(snrq_allocate(cells, sizeof(float), "rounding errors", &s->errors));
+    SNRQ_TRY(snrq_allocate(grids, sizeof(float), "scales", &s->scales));
+    SNRQ_TRY(snrq_allocate(grids, sizeof(float), "zeros", &s->zeros));
+    load_grids(r, s);
+    if (beam == 1 || rounding == SNRQ_ROUND_NEAREST) return SNRQ_OK;
+    return snrq_beams_create(r, beam, d2, &s->beams);
+}
+
+static void free_state(search_state *s)
+{
+    snrq_beams_destroy(&s->beams);
+    free(s->zeros);
+    free(s->scales);
+    free(s->errors);
+    free(s->values);
+}
+
+static snrq_status allocate_panel(const snrq_matrix *l, const snrq_gptq *gptq, snrq_panel *p,
+                                  double **buffer)
+{
+    size_t cells = (size_t)l->columns * SNRQ_BLOCK, strips = cells + SNRQ_STRIP * SNRQ_BLOCK;
+    SNRQ_TRY(snrq_allocate(strips, sizeof *p->u, "panel of L", &p->u));
+    if (gptq != NULL && gptq->mismatch != NULL)
+        SNRQ_TRY(snrq_allocate(strips, sizeof *p->mismatch, "panel of the mismatch", &p->mismatch));
+    return snrq_allocate(cells, sizeof **buffer, "panel of L", buffer);
+}
+
+/* First column of the panel that ends before `end`: panels are blocks of columns; where grids are
+ * refitted, blocks of one group, counted from its first column. */
+static int64_t panel_begin(const snrq_rows *rows, const search_state *s, int64_t end)
+{
+    int64_t start = 0;
+    if (s->gptq != NULL && s->gptq->refit != NULL)
+        start = rows->groups->first[rows->groups->of_position[end - 1]];
+    return start + (end - 1 - start) / SNRQ_BLOCK * SNRQ_BLOCK;
+}
+
+/* Fits the grids of the group that ends before `end` to the values to round there, panel by panel.
+ */
+static snrq_status refit_group(const snrq_matrix *l, int64_t end, double *buffer, snrq_panel *p,
+                               search_state *s, snrq_rows *rows)
+{
+    const snrq_context *context = l->grid->context;
+    int64_t g = rows->groups->of_position[end - 1], first = rows->groups->first[g],
+            count = end - first;
+    float *values = NULL;
+    double *d2 = NULL;
+    snrq_status status =
+        snrq_allocate((size_t)(rows->rows * count), sizeof *values, "group values", &values);
+    if (status == SNRQ_OK) status = snrq_allocate((size_t)count, sizeof *d2, "column weights", &d2);
+    status = snrq_agree(context, status);
+    for (int64_t stop = end; status == SNRQ_OK && stop > first;) {
+        int64_t begin = panel_begin(rows, s, stop);
+        status = load_panel(l, s->gptq, begin, stop - begin, buffer, p);
+        if (status == SNRQ_OK)
+            status = snrq_agree(context, group_values(rows, p, s, first, count, values));
+        for (int64_t c = begin; status == SNRQ_OK && c < stop; c++)
+            d2[c - first] = p->d2[c - begin];
+        stop = begin;
+    }
+    if (status == SNRQ_OK)
+        status = snrq_agree(context, fit_group(s->gptq->refit, g, count, values, d2, s, rows));
+    free(d2);
+    free(values);
+    return status;
+}
+
+static snrq_status search(const snrq_matrix *l, snrq_rounding rounding, int beam,
+                          const snrq_gptq *gptq, snrq_rows *rows)
+{
+    const snrq_context *context = l->grid->context;
+    bool refits = gptq != NULL && gptq->refit != NULL;
+    search_state state = {0};
+    snrq_panel panel = {0};
+    double *buffer = NULL, last = 1.0;
+    SNRQ_TRY(snrq_matrix_broadcast_panel(l, l->columns - 1, 1, l->columns - 1, &last));
+    snrq_status status = create_state(rows, rounding, beam, gptq, last * last, &state);
+    if (status == SNRQ_OK) status = allocate_panel(l, gptq, &panel, &buffer);
+    status = snrq_agree(context, status);
+
+    memset(rows->costs, 0, (size_t)rows->rows * sizeof *rows->costs);
+    for (int64_t end = l->columns; status == SNRQ_OK && end > 0;) {
+        int64_t begin = panel_begin(rows, &state, end);
+        bool starts_group = end == l->columns ||
+                            rows->groups->of_position[end] != rows->groups->of_position[end - 1];
+        if (refits && starts_group) status = refit_group(l, end, buffer, &panel, &state, rows);
+        if (status == SNRQ_OK) status = load_panel(l, gptq, begin, end - begin, buffer, &panel);
+        if (status == SNRQ_OK) status = snrq_agree(context, search_panel(rows, &panel, &state));
+        end = begin;
+    }
+    if (status == SNRQ_OK && state.beams != NULL) snrq_beams_finish(state.beams, rows);
+    free(buffer);
+    free(panel.mismatch);
+    free(panel.u);
+    free_state(&state);
+    return status;
+}
+
+snrq_status snrq_search(const snrq_matrix *l, snrq_rounding rounding, int beam, snrq_rows *rows)
+{
+    return search(l, rounding, beam, NULL, rows);
+}
+
+snrq_status snrq_search_gptq(const snrq_matrix *l, const snrq_gptq *gptq, snrq_rows *rows)
+{
+    return search(l, SNRQ_ROUND_FEEDBACK, 1, gptq, rows);
+}

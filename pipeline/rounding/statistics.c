@@ -1,0 +1,193 @@
+/* Gathering a stage's statistics; see statistics.h. */
+#include "pipeline/rounding/statistics.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool strength_is_zero(const snrq_options *o)
+{
+    return o->alpha_mode == SNRQ_ALPHA_FIXED && o->alpha_value == 0.0;
+}
+
+bool snrq_shifts_target(const snrq_options *o)
+{
+    return (o->method == SNRQ_SNRQ || o->method == SNRQ_KSNRQ) && !strength_is_zero(o);
+}
+
+bool snrq_uses_mismatch(const snrq_options *o)
+{
+    return snrq_shifts_target(o) || (o->method == SNRQ_GPTAQ && !strength_is_zero(o));
+}
+
+bool snrq_uses_mismatch_energy(const snrq_options *o)
+{
+    return snrq_shifts_target(o) && o->alpha_mode == SNRQ_ALPHA_CORR;
+}
+
+typedef struct ranked {
+    double diagonal;
+    int32_t column;
+} ranked;
+
+static int ascending(const void *a, const void *b)
+{
+    const ranked *x = a, *y = b;
+    if (x->diagonal != y->diagonal) return x->diagonal < y->diagonal ? -1 : 1;
+    return x->column < y->column ? -1 : x->column > y->column;
+}
+
+snrq_status snrq_statistics_order(const snrq_options *o, const double *diagonal, snrq_statistics *s)
+{
+    size_t n = (size_t)s->columns;
+    ranked *list = NULL;
+    SNRQ_TRY(snrq_allocate(n, sizeof *s->order, "decision order", &s->order));
+    SNRQ_TRY(snrq_allocate(n, 1, "dead inputs", &s->dead));
+    SNRQ_TRY(snrq_allocate(n, sizeof *list, "decision order", &list));
+    for (int64_t j = 0; j < s->columns; j++)
+        list[j] = (ranked){diagonal[j] == 0.0 ? 1.0 : diagonal[j], (int32_t)j};
+    /* rtn does not look at the data, hence has no order but the natural one. */
+    if (!o->natural_order && o->method != SNRQ_RTN) qsort(list, n, sizeof *list, ascending);
+    for (int64_t k = 0; k < s->columns; k++) {
+        s->order[k] = list[k].column;
+        s->dead[k] = diagonal[list[k].column] == 0.0;
+        s->dead_inputs += s->dead[k];
+    }
+    free(list);
+    return SNRQ_OK;
+}
+
+snrq_status snrq_statistics_grid(const snrq_context *c, const snrq_options *o, snrq_statistics *s)
+{
+    int rows = o->factor_rows, columns = o->factor_columns;
+    if (rows == 0) snrq_grid_shape(s->columns, c->size, &rows, &columns);
+    return snrq_grid_create(c, rows, columns, &s->grid);
+}
+
+/* The mismatch of a dead input does not count. */
+static void silence_dead(const snrq_statistics *s, double *mismatch_norms)
+{
+    for (int64_t k = 0; k < s->columns; k++)
+        if (s->dead[k]) mismatch_norms[s->order[k]] = 0.0;
+}
+
+static snrq_status reduce_mismatch(const snrq_context *c, const snrq_options *o,
+                                   snrq_gram_request request, const snrq_activations *x,
+                                   const snrq_activations *xf, const double *alphas,
+                                   double *mismatch_norms, snrq_statistics *s)
+{
+    SNRQ_TRY(snrq_gram_norms(c, xf, x, alphas, mismatch_norms));
+    silence_dead(s, mismatch_norms);
+    request.a = xf;
+    request.a_minus = x;
+    request.a_norms = mismatch_norms;
+    request.scale = alphas;
+    request.symmetric = false;
+    SNRQ_TRY(snrq_matrix_create(s->grid, s->columns, s->columns, &s->d));
+    SNRQ_TRY(snrq_gram_reduce(&request, s->d));
+    if (!snrq_uses_mismatch_energy(o)) return SNRQ_OK;
+    request.b = xf;
+    request.b_minus = x;
+    request.b_norms = mismatch_norms;
+    request.symmetric = true;
+    SNRQ_TRY(snrq_matrix_create(s->grid, s->columns, s->columns, &s->e));
+    return snrq_gram_reduce(&request, s->e);
+}
+
+static snrq_status gather(const snrq_context *c, const snrq_options *o, const snrq_activations *x,
+                          const snrq_activations *xf, int64_t sequences_global,
+                          const double *alphas, double *norms, double *mismatch_norms,
+                          snrq_statistics *s)
+{
+    double factor = 2.0 / (double)sequences_global;
+    SNRQ_TRY(snrq_gram_norms(c, x, NULL, NULL, norms));
+    for (int64_t j = 0; j < s->columns; j++) mismatch_norms[j] = factor * norms[j];
+    SNRQ_TRY(snrq_agree(c, snrq_statistics_order(o, mismatch_norms, s)));
+    SNRQ_TRY(snrq_statistics_grid(c, o, s));
+    SNRQ_TRY(snrq_matrix_create(s->grid, s->columns, s->columns, &s->h));
+    snrq_gram_request request = {.a = x,
+                                 .b = x,
+                                 .a_norms = norms,
+                                 .b_norms = norms,
+                                 .factor = factor,
+                                 .order = s->order,
+                                 .symmetric = true};
+    SNRQ_TRY(snrq_gram_reduce(&request, s->h));
+    snrq_matrix_add_diagonal(s->h, 1.0, s->dead);
+    if (!snrq_uses_mismatch(o)) return SNRQ_OK;
+    return reduce_mismatch(c, o, request, x, xf, alphas, mismatch_norms, s);
+}
+
+snrq_status snrq_statistics_gather(const snrq_context *c, const snrq_options *o,
+                                   const snrq_activations *x, const snrq_activations *xf,
+                                   int64_t sequences_global, const double *alphas,
+                                   snrq_statistics *s)
+{
+    size_t n = (size_t)x->columns;
+    double *norms = NULL;
+    memset(s, 0, sizeof *s);
+    s->columns = x->columns;
+    s->tokens = sequences_global * x->tokens;
+    snrq_status status = snrq_agree(c, snrq_allocate(2 * n, sizeof *norms, "column norms", &norms));
+    if (status == SNRQ_OK)
+        status = gather(c, o, x, xf, sequences_global, alphas, norms, norms + n, s);
+    free(norms);
+    if (status != SNRQ_OK) snrq_statistics_free(s);
+    return status;
+}
+
+void snrq_statistics_free(snrq_statistics *s)
+{
+    snrq_matrix_destroy(&s->h);
+    snrq_matrix_destroy(&s->d);
+    snrq_matrix_destroy(&s->e);
+    snrq_grid_destroy(&s->grid);
+    free(s->order);
+    free(s->dead);
+    memset(s, 0, sizeof *s);
+}
+
+/* splitmix64: a stream of 64-bit values from any state. */
+static uint64_t next_bits(uint64_t *state)
+{
+    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+/* Uniform in (0, 1). */
+static double next_uniform(uint64_t *state)
+{
+    return ((double)(next_bits(state) >> 11) + 0.5) * 0x1p-53;
+}
+
+/* Gamma(shape, 1) by Marsaglia and Tsang (ACM TOMS 26, 2000); shapes below one by the boost
+ * Gamma(a) = Gamma(a + 1) U^(1/a). */
+static double next_gamma(uint64_t *state, double shape)
+{
+    if (shape < 1.0) {
+        double boosted = next_gamma(state, shape + 1.0);
+        return boosted * pow(next_uniform(state), 1.0 / shape);
+    }
+    double d = shape - 1.0 / 3.0, c = 1.0 / sqrt(9.0 * d);
+    for (;;) {
+        double radius = sqrt(-2.0 * log(next_uniform(state)));
+        double normal = radius * cos(6.283185307179586 * next_uniform(state));
+        double v = 1.0 + c * normal;
+        if (v <= 0.0) continue;
+        v = v * v * v;
+        if (log(next_uniform(state)) < 0.5 * normal * normal + d - d * v + d * log(v)) return d * v;
+    }
+}
+
+void snrq_sampled_alphas(double beta, uint64_t seed, snrq_range sequences, double *alphas)
+{
+    for (int64_t s = sequences.begin; s < sequences.end; s++) {
+        uint64_t state = seed;
+        state = next_bits(&state) ^ (uint64_t)s;
+        double a = next_gamma(&state, beta), b = next_gamma(&state, beta);
+        double u = a / (a + b);
+        alphas[s - sequences.begin] = u < 0.5 ? u : 1.0 - u;
+    }
+}
