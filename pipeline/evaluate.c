@@ -42,7 +42,7 @@ typedef struct evaluation {
 static snrq_status start_subject(evaluation *e, subject *s)
 {
     snrq_table embedding;
-    SNRQ_TRY(snrq_model_load_embedding(s->model, &embedding));
+    SNRQ_TRY(snrq_model_load_embedding(e->context, s->model, &embedding));
     snrq_status status =
         snrq_stream_create(e->mine, e->windows.length, s->model->config.hidden, &s->stream);
     if (status == SNRQ_OK) snrq_stream_embed(&s->stream, &embedding.weight, &e->windows);
@@ -58,7 +58,7 @@ static snrq_status forward_subject(evaluation *e, subject *s, const char *what)
     const snrq_context *c = e->context;
     for (int64_t layer = 0; layer < s->model->config.layers; layer++) {
         snrq_loaded_block block = {0};
-        snrq_status status = snrq_model_load_block(s->model, layer, &s->rope, &block);
+        snrq_status status = snrq_model_load_block(c, s->model, layer, &s->rope, &block);
         if (status == SNRQ_OK)
             status = snrq_agree(c, snrq_stream_forward(&s->stream, &block.block));
         snrq_loaded_block_free(&block);
@@ -73,7 +73,7 @@ static snrq_status forward_subject(evaluation *e, subject *s, const char *what)
 static snrq_status load_head(evaluation *e, subject *s)
 {
     const snrq_config *c = &s->model->config;
-    SNRQ_TRY(snrq_model_load_head(s->model, &s->head));
+    SNRQ_TRY(snrq_model_load_head(e->context, s->model, &s->head));
     snrq_status status = snrq_model_final_norm(s->model, &s->final_norm);
     if (status == SNRQ_OK)
         status = snrq_allocate((size_t)(CHUNK_TOKENS * c->hidden), sizeof(float),

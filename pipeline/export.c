@@ -56,11 +56,11 @@ static snrq_status check_possible(const snrq_export_format *format, const snrq_m
     return snrq_fail(SNRQ_USAGE, "%s cannot be exported to %s: %s", model->path, format->name, why);
 }
 
-snrq_status snrq_export_table(const snrq_context *context, const char *path, json_t **out)
+snrq_status snrq_export_table(const char *path, json_t **out)
 {
     snrq_model *model = NULL;
     *out = json_array();
-    snrq_status status = snrq_model_look(context, path, &model);
+    snrq_status status = snrq_model_look(path, &model);
     for (int i = 0; i < FORMATS && status == SNRQ_OK; i++) {
         char why[WHY] = "";
         status = formats[i].possible(model, why, WHY);

@@ -19,7 +19,7 @@ snrq_status snrq_export_check(const snrq_context *context, const snrq_options *o
 
 /* What a finished OUT directory can be exported to: an array of {"format", "possible", "why"}, in
  * the order of the table. The caller releases *out. Not collective. */
-snrq_status snrq_export_table(const snrq_context *context, const char *path, json_t **out);
+snrq_status snrq_export_table(const char *path, json_t **out);
 
 /* One format. `model` is an OUT directory (with takes_dense: or a Hugging Face directory). */
 typedef struct snrq_export_format {

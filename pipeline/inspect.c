@@ -68,13 +68,13 @@ static void print_output(const char *path, const json_t *configuration, const js
     free(options);
 }
 
-static snrq_status inspect_output(const snrq_context *context, const char *path, bool json)
+static snrq_status inspect_output(const char *path, bool json)
 {
     json_t *configuration = NULL, *records = NULL, *exports = NULL;
     bool complete = false;
     SNRQ_TRY(snrq_output_read_configuration(path, &configuration));
     snrq_status status = snrq_output_read_manifest(path, &records, &complete);
-    if (status == SNRQ_OK && complete) status = snrq_export_table(context, path, &exports);
+    if (status == SNRQ_OK && complete) status = snrq_export_table(path, &exports);
     if (status == SNRQ_OK) {
         json_t *modules = collect_modules(records);
         if (json)
@@ -107,14 +107,21 @@ static snrq_status collect_facts(const char *path, model_facts *m)
     *m = (model_facts){.path = path};
     SNRQ_TRY(snrq_config_read(path, &m->config));
     SNRQ_TRY(snrq_safetensors_open(path, &tensors));
-    snrq_family_describe(&m->config, &m->family);
+    snrq_status status = snrq_family_create(&m->config, &m->family);
     m->tensors = snrq_safetensors_count(tensors);
-    for (int64_t i = 0; i < m->tensors; i++) m->bytes += snrq_safetensors_at(tensors, i)->bytes;
-    for (int i = 0; i < m->family.modules; i++)
+    for (int64_t i = 0; status == SNRQ_OK && i < m->tensors; i++)
+        m->bytes += snrq_safetensors_at(tensors, i)->bytes;
+    for (int i = 0; status == SNRQ_OK && i < m->family.modules; i++)
         m->quantizable += (double)m->config.layers * (double)m->family.module[i].rows *
                           (double)m->family.module[i].columns;
     snrq_safetensors_close(&tensors);
-    return SNRQ_OK;
+    return status;
+}
+
+/* Of the step that a module belongs to. */
+static const char *step_name(const snrq_family *f, int module)
+{
+    return f->step[f->unit[f->module[module].unit].step].name;
 }
 
 static json_t *modules_json(const snrq_family *f)
@@ -124,7 +131,7 @@ static json_t *modules_json(const snrq_family *f)
         json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:s}", "name", f->module[m].name,
                                               "rows", (json_int_t)f->module[m].rows, "columns",
                                               (json_int_t)f->module[m].columns, "stage",
-                                              f->stage_name[f->module[m].stage]));
+                                              step_name(f, m)));
     return list;
 }
 
@@ -180,7 +187,7 @@ static void print_facts(const model_facts *m)
     print_attention(c);
     for (int i = 0; i < f->modules; i++)
         printf("  %-20s [%lld, %lld]  stage %s\n", f->module[i].name, (long long)f->module[i].rows,
-               (long long)f->module[i].columns, f->stage_name[f->module[i].stage]);
+               (long long)f->module[i].columns, step_name(f, i));
     printf("%.3f M weights can be quantized; %lld tensors of %.1f MB in all\n",
            m->quantizable / 1e6, (long long)m->tensors, (double)m->bytes / 1e6);
 }
@@ -189,16 +196,20 @@ static snrq_status inspect_model(const char *path, bool json)
 {
     model_facts facts;
     SNRQ_TRY(collect_facts(path, &facts));
-    if (json) return print_facts_json(&facts);
-    print_facts(&facts);
-    return SNRQ_OK;
+    snrq_status status = SNRQ_OK;
+    if (json)
+        status = print_facts_json(&facts);
+    else
+        print_facts(&facts);
+    snrq_family_free(&facts.family);
+    return status;
 }
 
 snrq_status snrq_inspect(const snrq_context *context, const snrq_options *o)
 {
     snrq_status status = SNRQ_OK;
     if (context->rank == 0)
-        status = snrq_output_is(o->path) ? inspect_output(context, o->path, o->json)
+        status = snrq_output_is(o->path) ? inspect_output(o->path, o->json)
                                          : inspect_model(o->path, o->json);
     fflush(stdout);
     return snrq_agree(context, status);

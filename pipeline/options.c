@@ -308,7 +308,7 @@ static snrq_status apply_exceptions(const bool given[ROWS], snrq_options *o)
 {
     bool baseline = o->method != SNRQ_SNRQ && o->method != SNRQ_KSNRQ;
     for (int i = 0; i < EXCEPTIONS; i++) {
-        bool applies = baseline || (i == REGRID && o->grid != SNRQ_GRID_HESSIAN);
+        bool applies = baseline || (i == REGRID && o->grid != SNRQ_QUANT_GRID_HESSIAN);
         for (int row = 0; row < ROWS && applies; row++)
             if (!given[row] && strcmp(table[row].name, exceptions[i].name) == 0)
                 SNRQ_TRY(set_value(&table[row], exceptions[i].otherwise, o));
@@ -559,30 +559,4 @@ json_t *snrq_options_stored(const snrq_options *o)
         json_object_set_new(object, row->name, value);
     }
     return object;
-}
-
-static const option_row *find_row(const char *name)
-{
-    for (int i = 0; i < ROWS; i++)
-        if (strcmp(table[i].name, name) == 0) return &table[i];
-    return NULL;
-}
-
-/* Position in the table's "a|b|c" as a string of its own. */
-static const char *stored_choice(const char *option, int64_t index, char *out, size_t size)
-{
-    choice_name(find_row(option)->choices, index, out, size);
-    return out;
-}
-
-const char *snrq_method_name(int64_t method)
-{
-    static _Thread_local char name[16];
-    return stored_choice("method", method, name, sizeof name);
-}
-
-const char *snrq_grid_name(int64_t grid)
-{
-    static _Thread_local char name[16];
-    return stored_choice("grid", grid, name, sizeof name);
 }

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "mpi/algebra/dtype.h"
+#include "pipeline/rounding/rule.h"
 
 typedef enum snrq_command {
     SNRQ_COMMAND_QUANTIZE = 1,
@@ -20,14 +20,6 @@ typedef enum snrq_command {
     SNRQ_COMMAND_STATUS = 128
 } snrq_command;
 
-typedef enum snrq_method {
-    SNRQ_RTN,
-    SNRQ_LDLQ,
-    SNRQ_GPTQ,
-    SNRQ_GPTAQ,
-    SNRQ_SNRQ,
-    SNRQ_KSNRQ
-} snrq_method;
 /* In the order of the table of formats in export.c. */
 typedef enum snrq_format {
     SNRQ_FORMAT_GPTQ,
@@ -35,14 +27,6 @@ typedef enum snrq_format {
     SNRQ_FORMAT_GGUF,
     SNRQ_FORMAT_SAFETENSORS
 } snrq_format;
-typedef enum snrq_alpha_mode {
-    SNRQ_ALPHA_FIXED,
-    SNRQ_ALPHA_SAMPLED,
-    SNRQ_ALPHA_CHAINED,
-    SNRQ_ALPHA_CORR
-} snrq_alpha_mode;
-typedef enum snrq_grid_kind { SNRQ_GRID_MINMAX, SNRQ_GRID_MSE, SNRQ_GRID_HESSIAN } snrq_grid_kind;
-
 /* What an exported file holds embeddings and head in; model: what the checkpoint has. */
 typedef enum snrq_embedding_type {
     SNRQ_EMBEDDING_MODEL,
@@ -88,9 +72,5 @@ snrq_status snrq_options_parse(int argc, char **argv, snrq_options *out, char **
 /* The options that decide the result, as a JSON object {"bits": 3, ...}, for the stored
  * configuration. New reference; NULL without memory. */
 json_t *snrq_options_stored(const snrq_options *options);
-
-/* Names as on the command line. Borrowed. */
-const char *snrq_method_name(int64_t method);
-const char *snrq_grid_name(int64_t grid);
 
 #endif

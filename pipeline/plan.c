@@ -5,6 +5,7 @@
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "io/checkpoint/activation_file.h"
 #include "io/json.h"
@@ -13,73 +14,100 @@
 #include "mpi/placement.h"
 #include "mpi/timers.h"
 #include "pipeline/report.h"
-#include "pipeline/rounding/search.h"
-#include "pipeline/rounding/statistics.h"
+#include "pipeline/rounding/rounding.h"
 #include "pipeline/model/stream.h"
 
-double snrq_plan_stage_work(const snrq_options *o, const snrq_family *f, snrq_stage stage,
-                            int64_t sequences, int64_t length)
+static double unit_work(const snrq_rule *r, const snrq_unit_shape *unit, double tokens)
 {
-    double tokens = (double)sequences * (double)length;
-    double m = (double)f->stage_rows[stage], n = (double)f->stage_columns[stage];
-    double beams = o->method == SNRQ_KSNRQ && o->beam > 1 ? 1.5 + 0.25 * (double)o->beam : 1.0;
-    double grams = snrq_uses_mismatch_energy(o) ? 2.0 : snrq_uses_mismatch(o) ? 1.5 : 0.5;
+    double m = (double)unit->rows, n = (double)unit->columns;
+    double beams = r->beam > 1 ? 1.5 + 0.25 * (double)r->beam : 1.0;
+    double grams = snrq_rule_needs_e(r) ? 2.0 : snrq_rule_needs_d(r) ? 1.5 : 0.5;
     /* fp64 work counts double. */
-    double factor = n * n * n / 3.0 * 2.0 + (snrq_uses_mismatch(o) ? 4.0 : 2.0) * m * n * n;
-    double fit = (o->grid == SNRQ_GRID_MINMAX ? 2.0 : 1000.0) * m * n;
+    double factor = n * n * n / 3.0 * 2.0 + (snrq_rule_needs_d(r) ? 4.0 : 2.0) * m * n * n;
+    double fit = (r->grid == SNRQ_QUANT_GRID_MINMAX ? 2.0 : 1000.0) * m * n;
     return 2.0 * tokens * m * n + grams * tokens * n * n + factor + fit +
-           (beams / 2.0 + (double)o->refine) * m * n * n * (1.0 + (double)o->regrid);
+           (beams / 2.0 + (double)r->refine) * m * n * n * (1.0 + (double)r->regrid);
 }
 
-/* Bytes of weights of a block: full precision, and as codes with scales and zeros in memory. */
-static void block_bytes(const snrq_options *o, const snrq_model *m, double *full, double *codes,
+double snrq_plan_step_work(const snrq_rules *rules, const snrq_family *f, int64_t layer, int step,
+                           const snrq_windows *w)
+{
+    double tokens = (double)w->count * (double)w->length, work = 0.0;
+    for (int u = f->step[step].first; u < f->step[step].end; u++)
+        work += unit_work(snrq_rules_at(rules, layer, f->unit[u].first), &f->unit[u], tokens);
+    return work;
+}
+
+/* Bytes of the weights of a block: full precision, and as codes with scales and zeros in memory. */
+static void block_bytes(const snrq_rules *rules, const snrq_model *m, double *full, double *codes,
                         double *stored)
 {
     *full = *codes = *stored = 0.0;
     for (int i = 0; i < m->family.modules; i++) {
+        const snrq_rule *r = snrq_rules_at(rules, 0, i);
         double rows = (double)m->family.module[i].rows,
                columns = (double)m->family.module[i].columns;
-        double groups = o->group_size > 0 ? columns / (double)o->group_size : 1.0;
+        double groups = r->group_size > 0 ? columns / (double)r->group_size : 1.0;
         *full += rows * columns * (double)snrq_dtype_size(m->config.dtype);
         *codes += rows * columns + rows * groups * 5.0;
-        *stored += rows * columns * (double)o->bits / 8.0 +
-                   rows * groups * (1.0 + (double)snrq_dtype_size((snrq_dtype)o->scale_type));
+        *stored += rows * columns * (double)r->bits / 8.0 +
+                   rows * groups * (1.0 + (double)snrq_dtype_size(r->scale_type));
     }
 }
 
 /* A process with its libraries, before it has any data (measured). */
 static const double process_bytes = 40e6;
 
-/* Largest stage of a rank: both streams with a stage's input, the next one and a batch of outputs;
- * Grams; targets and search. */
-static double rank_bytes(int ranks, const snrq_options *o, const snrq_model *m,
-                         const snrq_windows *w)
+/* Most memory of a rank for a unit: its Grams, or its targets and search. */
+static double unit_bytes(int ranks, snrq_process_shape shape, const snrq_rule *rule,
+                         const snrq_unit_shape *unit, int64_t sequences, int64_t length)
 {
+    double n = (double)unit->columns, tokens = (double)(sequences * length);
+    snrq_range mine = snrq_rounding_share(unit->rows, ranks, 0);
+    double rows = (double)(mine.end - mine.begin), shifted = snrq_rule_needs_d(rule) ? 1.0 : 0.0;
+    if (shape.rows == 0) snrq_process_grid_shape(unit->columns, ranks, &shape.rows, &shape.columns);
+    double share = 1.0 / (shape.rows * shape.columns);
+    double gram = 8.0 * tokens * n + n * n * 8.0 * (1.0 + shifted) * share +
+                  (double)snrq_gram_bytes(unit->columns, length, sequences);
+    double search = 8.0 * tokens * n + n * n * 8.0 * (2.0 + shifted) * share +
+                    rows * n * (25.0 + 16.0 * shifted) + 16.0 * n * (double)unit->rows * share;
+    double groups = rule->group_size > 0 ? ceil(n / (double)rule->group_size) : 1.0;
+    if (rule->regrid > 0) search += rows * (8.0 * groups * groups + 5.0 * n);
+    return gram > search ? gram : search;
+}
+
+/* Numbers per token of all inputs, or outputs, of a step; 0 beyond the last one. */
+static double step_width(const snrq_family *f, int step, bool inputs)
+{
+    double width = 0.0;
+    for (int u = 0; step < f->steps && u < f->units; u++)
+        if (f->unit[u].step == step)
+            width += (double)(inputs ? f->unit[u].columns : f->unit[u].rows);
+    return width;
+}
+
+/* Largest step of a rank: both streams with a step's inputs, the next ones and a batch of outputs;
+ * Grams; targets and search. */
+static double rank_bytes(int ranks, const snrq_options *o, const snrq_rules *rules,
+                         const snrq_model *m, const snrq_windows *w)
+{
+    const snrq_family *f = &m->family;
+    const snrq_process_shape shape = {o->factor_rows, o->factor_columns};
     snrq_range mine = snrq_share(w->count, 1, ranks, 0);
-    double tokens = (double)((mine.end - mine.begin) * w->length), most = 0.0;
-    double batch = (double)(snrq_stream_batch(mine.end - mine.begin, w->length) * w->length);
+    int64_t sequences = mine.end - mine.begin;
+    double tokens = (double)(sequences * w->length), most = 0.0;
+    double batch = (double)(snrq_stream_batch(sequences, w->length) * w->length);
     double hidden = 8.0 * tokens * (double)m->config.hidden;
-    for (int s = 0; s < SNRQ_STAGES; s++) {
-        double n = (double)m->family.stage_columns[s],
-               next = s < 3 ? (double)m->family.stage_columns[s + 1] : 0;
-        snrq_range r = snrq_share(m->family.stage_rows[s], SNRQ_TILE_ROWS, ranks, 0);
-        double rows = (double)(r.end - r.begin), shifted = snrq_uses_mismatch(o) ? 1.0 : 0.0;
-        int grid_rows = o->factor_rows, grid_columns = o->factor_columns;
-        if (grid_rows == 0) snrq_grid_shape((int64_t)n, ranks, &grid_rows, &grid_columns);
-        double share = 1.0 / (grid_rows * grid_columns);
-        double gram =
-            8.0 * tokens * n + n * n * 8.0 * (1.0 + shifted) * share +
-            (double)snrq_gram_bytes(m->family.stage_columns[s], w->length, mine.end - mine.begin);
-        double search = 8.0 * tokens * n + n * n * 8.0 * (2.0 + shifted) * share +
-                        rows * n * (25.0 + 16.0 * shifted) +
-                        16.0 * n * (double)m->family.stage_rows[s] * share;
-        double groups = o->group_size > 0 ? ceil(n / (double)o->group_size) : 1.0;
-        if (o->regrid > 0) search += rows * (8.0 * groups * groups + 5.0 * n);
+    for (int s = 0; s < f->steps; s++) {
+        double inputs = step_width(f, s, true), next = step_width(f, s + 1, true);
         double forward =
-            8.0 * tokens * (n + next) + 4.0 * batch * (n + 2.0 * (double)m->family.stage_rows[s]);
-        double stage = gram > search ? gram : search;
-        stage = stage > forward ? stage : forward;
-        most = stage > most ? stage : most;
+            8.0 * tokens * (inputs + next) + 4.0 * batch * (inputs + 2.0 * step_width(f, s, false));
+        most = forward > most ? forward : most;
+    }
+    for (int u = 0; u < f->units; u++) {
+        double unit = unit_bytes(ranks, shape, snrq_rules_at(rules, 0, f->unit[u].first),
+                                 &f->unit[u], sequences, w->length);
+        most = unit > most ? unit : most;
     }
     return process_bytes + hidden + most;
 }
@@ -107,7 +135,7 @@ static double measure_rate(void)
 static const double efficiency = 0.4;
 
 snrq_status snrq_plan_make(const snrq_context *c, const snrq_options *o, const snrq_model *m,
-                           const snrq_windows *w, snrq_plan *out)
+                           const snrq_rules *rules, const snrq_windows *w, snrq_plan *out)
 {
     const snrq_config *k = &m->config;
     double full, codes, stored, work = 0;
@@ -118,16 +146,16 @@ snrq_status snrq_plan_make(const snrq_context *c, const snrq_options *o, const s
     out->ranks_per_node = o->plan_ranks > 0 || o->plan_nodes > 0
                               ? (out->ranks + out->nodes - 1) / out->nodes
                               : c->node_size;
-    block_bytes(o, m, &full, &codes, &stored);
-    out->rank_bytes = rank_bytes(out->ranks, o, m, w);
+    block_bytes(rules, m, &full, &codes, &stored);
+    out->rank_bytes = rank_bytes(out->ranks, o, rules, m, w);
     out->shared_bytes = full + codes > table ? full + codes : table;
     out->node_bytes = out->rank_bytes * out->ranks_per_node + out->shared_bytes;
     out->output_bytes = (double)k->layers * stored + table * (k->tied_embeddings ? 1.0 : 2.0);
     if (o->keep_activations)
         out->activation_bytes = (double)snrq_activation_file_bytes(w->count, w->length, k->hidden);
-    for (int s = 0; s < SNRQ_STAGES; s++)
-        work += (double)k->layers *
-                snrq_plan_stage_work(o, &m->family, (snrq_stage)s, w->count, w->length);
+    for (int64_t layer = 0; layer < k->layers; layer++)
+        for (int s = 0; s < m->family.steps; s++)
+            work += snrq_plan_step_work(rules, &m->family, layer, s, w);
     double rate = o->dry_run ? measure_rate() : 0;
     if (rate > 0) out->seconds = work / (rate * efficiency * out->ranks * omp_get_max_threads());
     return SNRQ_OK;
@@ -170,8 +198,8 @@ static void print_grid(const snrq_context *c, const snrq_options *o, const snrq_
 {
     int rows, columns, wanted_rows, wanted_columns;
     int64_t n = m->family.max_columns;
-    snrq_grid_shape(n, ranks, &rows, &columns);
-    snrq_grid_shape(n, 1 << 20, &wanted_rows, &wanted_columns);
+    snrq_process_grid_shape(n, ranks, &rows, &columns);
+    snrq_process_grid_shape(n, 1 << 20, &wanted_rows, &wanted_columns);
     if (o->factor_rows > 0 || (rows == wanted_rows && columns == wanted_columns)) return;
     snrq_note(c,
               "factor grid  %dx%d for matrices of order %lld; on %d or more ranks it would be "
@@ -191,29 +219,43 @@ static snrq_status print_json(const snrq_plan *p)
     return snrq_json_print(object);
 }
 
+/* "[q,k,v] [o] [gate,up] [down]" */
+static void step_names(const snrq_family *f, char *out, size_t size)
+{
+    out[0] = '\0';
+    for (int s = 0; s < f->steps; s++) {
+        size_t length = strlen(out);
+        snprintf(out + length, size - length, "%s[%s]", s > 0 ? " " : "", f->step[s].name);
+    }
+}
+
+static void print_rule(const snrq_context *c, const snrq_rule *r)
+{
+    char groups[64] = "per channel", alpha[32];
+    snrq_rule_alpha_text(r, alpha, sizeof alpha);
+    if (r->group_size > 0)
+        snprintf(groups, sizeof groups, "groups of %lld %s columns", (long long)r->group_size,
+                 r->permuted_groups ? "permuted" : "original");
+    snrq_note(
+        c, "method       %s, beam %d, %d bits %s, %s, alpha %s, grid %s, refine %d, regrid %d",
+        snrq_method_name(r->method), r->beam, r->bits, r->symmetric ? "symmetric" : "asymmetric",
+        groups, alpha, snrq_quant_grid_name(r->grid), r->refine, r->regrid);
+}
+
 snrq_status snrq_plan_print(const snrq_context *c, const snrq_options *o, const snrq_model *m,
-                            const snrq_windows *w, const snrq_plan *p)
+                            const snrq_rules *rules, const snrq_windows *w, const snrq_plan *p)
 {
     const snrq_config *k = &m->config;
-    const char *const *stage = m->family.stage_name;
+    char steps[128];
+    step_names(&m->family, steps, sizeof steps);
     snrq_note(c,
-              "model        %s: %s, %lld blocks of %lld modules [%s] [%s] [%s] [%s], hidden %lld, "
+              "model        %s: %s, %lld blocks of %lld modules %s, hidden %lld, "
               "intermediate %lld",
-              m->path, k->architecture, (long long)k->layers, (long long)m->family.modules,
-              stage[SNRQ_STAGE_QKV], stage[SNRQ_STAGE_O], stage[SNRQ_STAGE_GATE_UP],
-              stage[SNRQ_STAGE_DOWN], (long long)k->hidden, (long long)k->intermediate);
+              m->path, k->architecture, (long long)k->layers, (long long)m->family.modules, steps,
+              (long long)k->hidden, (long long)k->intermediate);
     snrq_note(c, "calibration  %lld windows of %lld tokens", (long long)w->count,
               (long long)w->length);
-    char groups[64] = "per channel";
-    if (o->group_size > 0)
-        snprintf(groups, sizeof groups, "groups of %lld %s columns", (long long)o->group_size,
-                 o->permuted_groups ? "permuted" : "original");
-    snrq_note(
-        c,
-        "method       %s, beam %lld, %lld bits %s, %s, alpha %s, grid %s, refine %lld, regrid %lld",
-        snrq_method_name(o->method), o->method == SNRQ_KSNRQ ? (long long)o->beam : 1LL,
-        (long long)o->bits, o->asymmetric ? "asymmetric" : "symmetric", groups, o->alpha_text,
-        snrq_grid_name(o->grid), (long long)o->refine, (long long)o->regrid);
+    print_rule(c, snrq_rules_at(rules, 0, 0));
     snrq_note(c,
               "memory       about %.0f MB per rank, and %.0f MB per node for weights: %.0f MB per "
               "node of %d ranks",

@@ -4,12 +4,12 @@
 
 #include "io/windows.h"
 #include "pipeline/model/model.h"
-#include "pipeline/options.h"
+#include "pipeline/rules.h"
 
-/* Multiply-adds of one stage of one block: forward passes, Grams, factorization, search. For the
- * ETA. */
-double snrq_plan_stage_work(const snrq_options *options, const snrq_family *family,
-                            snrq_stage stage, int64_t sequences, int64_t length);
+/* Multiply-adds of one step of a block: forward passes, Grams, factorization, search. For the ETA.
+ */
+double snrq_plan_step_work(const snrq_rules *rules, const snrq_family *family, int64_t layer,
+                           int step, const snrq_windows *windows);
 
 /* What a run needs. */
 typedef struct snrq_plan {
@@ -24,13 +24,14 @@ typedef struct snrq_plan {
 
 /* Plans a run. Not collective. */
 snrq_status snrq_plan_make(const snrq_context *context, const snrq_options *options,
-                           const snrq_model *model, const snrq_windows *windows, snrq_plan *out);
+                           const snrq_model *model, const snrq_rules *rules,
+                           const snrq_windows *windows, snrq_plan *out);
 
 /* Prints the plan on rank 0: model, calibration, method, memory, output size; as JSON on standard
  * output with --json. Collective; agreed. */
 snrq_status snrq_plan_print(const snrq_context *context, const snrq_options *options,
-                            const snrq_model *model, const snrq_windows *windows,
-                            const snrq_plan *plan);
+                            const snrq_model *model, const snrq_rules *rules,
+                            const snrq_windows *windows, const snrq_plan *plan);
 
 /* Refuses what cannot work, and warns of what will be slow: how the ranks were started, memory,
  * cores. Collective; agreed. */

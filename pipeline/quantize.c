@@ -1,15 +1,21 @@
-/* The method, block by block and stage by stage (docs/method.md; arXiv 2602.05902):
+/* The method, block by block and step by step (docs/method.md; arXiv 2602.05902):
  *
  *     for each block:
- *         for each stage [q,k,v], [o], [gate,up], [down]:
- *             gather the statistics H, D (E) of the stage's input in both streams
- *             factorize, shift the target, fit the grid, search          (rounding.c)
- *             take both streams through the stage: X by rounded, Xf by original weights
+ *         for each step [q,k,v], [o], [gate,up], [down]:
+ *             for each unit of the step, the modules that read one input:
+ *                 gather H, D (E) of the input in both streams
+ *                 factorize H, shift the targets, choose a
+ *                 fit the quantization grids
+ *                 search: round column by column, keep the K best roundings of each row
+ *             take both streams through the step: X by rounded, Xf by original weights
  *         commit the block
  *
  * A run that finds committed blocks reads the activations that were kept after one of them, replays
  * the blocks that follow - the same arithmetic, hence the same activations - and goes on. Between
- * two stages a run can be stopped: what it did of that block is dropped.
+ * two steps a run can be stopped: what it did of that block is dropped.
+ *
+ * The ranks that share the rows and the sequences of a block are a group; for now there is one, of
+ * all ranks. What exists once for all groups is the job's (job.h).
  */
 #include "pipeline/quantize.h"
 
@@ -18,73 +24,106 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "io/file.h"
-#include "io/checkpoint/output.h"
-#include "mpi/stop.h"
-#include "mpi/watchdog.h"
-#include "pipeline/model/windows.h"
+#include "pipeline/job.h"
 #include "pipeline/keeper.h"
-#include "pipeline/plan.h"
-#include "pipeline/report.h"
-#include "pipeline/stage.h"
 #include "pipeline/model/stream.h"
-#include "pipeline/summary.h"
+#include "pipeline/unit.h"
 
-typedef struct run {
-    const snrq_context *context;
-    const snrq_options *options;
-    snrq_model *model;
-    snrq_windows windows;
-    snrq_plan plan;
-    snrq_output *output;
+typedef struct group {
+    snrq_job *job;               /* borrowed */
+    const snrq_context *context; /* its ranks; borrowed */
+    const snrq_model *model;     /* borrowed */
     snrq_rope rope;
     snrq_stream quantized, full;
     snrq_keeper keeper;
     double *alphas; /* [local sequences] of alpha sampled, or NULL */
-    snrq_timers timers;
-    snrq_progress progress;
-    snrq_stop stop;
-    char halt_file[4200];
-} run;
+} group;
 
-static bool is_committed(const run *r, int64_t layer)
+/* A block on its way. */
+typedef struct block_work {
+    int64_t layer;
+    snrq_loaded_block full, quantized;
+    snrq_module_record *records; /* [modules] */
+    double *alpha_before;        /* [modules] of alpha chained */
+} block_work;
+
+static void enter(group *g, int phase)
 {
-    char name[32];
-    snrq_block_file_name(layer, name);
-    return snrq_output_record(r->output, name) != NULL;
+    snrq_timers_enter(&g->job->timers, phase);
 }
 
-/* For the ETA. */
-static double block_work(const run *r)
+/* H, D and E of a unit's input, in decision order. */
+static snrq_status gather(group *g, const block_work *b, int unit, const snrq_rule *rule,
+                          snrq_statistics *statistics)
 {
-    double work = 0.0;
-    for (int s = 0; s < SNRQ_STAGES; s++)
-        work += snrq_plan_stage_work(r->options, &r->model->family, (snrq_stage)s, r->windows.count,
-                                     r->windows.length);
-    return work;
+    const snrq_family *f = &g->model->family;
+    int in_step = unit - f->step[f->unit[unit].step].first;
+    snrq_activations x = snrq_stream_activations(&g->quantized, in_step);
+    snrq_activations xf = snrq_stream_activations(&g->full, in_step);
+    const snrq_unit_input input = {&x, &xf, g->job->windows.count, g->alphas};
+    const snrq_process_shape shape = {g->job->options->factor_rows,
+                                      g->job->options->factor_columns};
+    char name[SNRQ_MODULES_NAME];
+    snrq_status status = snrq_statistics_gather(g->context, rule, shape, &input, statistics);
+    if (status == SNRQ_OK) return SNRQ_OK;
+    snrq_unit_name(f, b->layer, unit, name, sizeof name);
+    return snrq_fail(status, "the input of %s: %s", name, snrq_error_message());
 }
 
-/* Alpha chained: strength for each module of a block, from what the block before it suggests. */
-static void chained_alphas(const run *r, int64_t layer, double alphas[SNRQ_MAX_MODULES])
+/* Tells of numerical trouble, or stops because of it. */
+static snrq_status heed(group *g, const block_work *b, int unit, const snrq_rounding *rounding)
 {
-    char name[32];
-    snrq_block_file_name(layer - 1, name);
-    const json_t *modules =
-        layer > 1 ? json_object_get(snrq_output_record(r->output, name), "modules") : NULL;
-    for (int m = 0; m < r->model->family.modules; m++) {
-        const json_t *next = json_object_get(json_array_get(modules, (size_t)m), "alpha_next");
-        int64_t group = r->options->group_size;
-        bool grouped = group > 0 && group < r->model->family.module[m].columns;
-        double start = layer == 0 ? 0.0 : grouped ? 0.5 : 0.25;
-        alphas[m] = json_is_number(next) ? json_number_value(next) : start;
-    }
+    if (g->job->options->strict)
+        SNRQ_TRY(snrq_trouble_refuse(&rounding->troubles, rounding->rule->scale_type));
+    snrq_progress_troubles(&g->job->progress, g->job->output, &g->model->family, b->layer, unit,
+                           rounding->rule->scale_type, &rounding->troubles);
+    return SNRQ_OK;
+}
+
+/* Rounds the modules of a unit, from their weights and statistics to codes on every node. */
+static snrq_status round_unit(group *g, block_work *b, int unit, snrq_rounding *rounding)
+{
+    const snrq_unit_shape *u = &g->model->family.unit[unit];
+    enter(g, SNRQ_PHASE_FACTOR);
+    SNRQ_TRY(snrq_rounding_shift(rounding));
+    enter(g, SNRQ_PHASE_GRID);
+    SNRQ_TRY(snrq_rounding_fit(rounding));
+    SNRQ_TRY(heed(g, b, unit, rounding));
+    enter(g, SNRQ_PHASE_SEARCH);
+    SNRQ_TRY(snrq_rounding_search(rounding));
+    SNRQ_TRY(snrq_rounding_measure(rounding));
+    SNRQ_TRY(snrq_unit_publish(rounding, &b->quantized, unit));
+    for (int m = u->first; m < u->end; m++)
+        b->records[m] = snrq_unit_record(rounding, &g->model->family, b->layer, m);
+    return SNRQ_OK;
+}
+
+static snrq_status quantize_unit(group *g, block_work *b, int unit)
+{
+    const snrq_rule *rule = NULL;
+    snrq_statistics statistics = {0};
+    snrq_unit_stack rows = {0};
+    snrq_rounding rounding = {0};
+    SNRQ_TRY(snrq_rules_of_unit(&g->job->rules, &g->model->family, b->layer, unit, &rule));
+    enter(g, SNRQ_PHASE_GRAM);
+    snrq_status status = gather(g, b, unit, rule, &statistics);
+    if (status == SNRQ_OK)
+        status = snrq_agree(g->context, snrq_unit_stack_create(&b->full.block, b->layer, unit,
+                                                               b->alpha_before, &rows));
+    if (status == SNRQ_OK)
+        status = snrq_rounding_create(g->context, rule, &statistics, &rows.stack, &rounding);
+    if (status == SNRQ_OK) status = round_unit(g, b, unit, &rounding);
+    snrq_rounding_free(&rounding);
+    snrq_unit_stack_free(&rows);
+    snrq_statistics_free(&statistics);
+    return status;
 }
 
 /* A module whose output is no number: nothing after the last one would notice. */
-static snrq_status refuse_output(const run *r, const char *module, int64_t sequence, double norm)
+static snrq_status refuse_output(const group *g, const char *module, int64_t sequence, double norm)
 {
     int rank = 0;
-    while (sequence >= snrq_share(r->windows.count, 1, r->context->size, rank).end) rank++;
+    while (sequence >= snrq_share(g->job->windows.count, 1, g->context->size, rank).end) rank++;
     return snrq_fail(SNRQ_BAD_DATA,
                      "%s: its %s output is not finite (NaN or Inf) in sequence %lld (rank %d): "
                      "weights or inputs are too large for F32",
@@ -92,360 +131,229 @@ static snrq_status refuse_output(const run *r, const char *module, int64_t seque
                      rank);
 }
 
-/* Relative output error of the stage's modules, over all sequences in order. */
-static snrq_status record_model_error(const run *r, snrq_stage stage, double *errors,
-                                      snrq_module_record *records)
+/* Relative output error of the modules [first, end) of a step, over all sequences in order. */
+static snrq_status record_model_error(const group *g, block_work *b, int first, int end,
+                                      double *errors)
 {
-    const snrq_family *f = &r->model->family;
-    int64_t total = r->windows.count;
-    int modules = f->first[stage + 1] - f->first[stage];
-    SNRQ_TRY(snrq_collect(r->context, errors, 2 * modules * total));
-    for (int m = 0; m < modules; m++) {
+    int64_t total = g->job->windows.count;
+    SNRQ_TRY(snrq_collect(g->context, errors, 2 * (end - first) * total));
+    for (int m = first; m < end; m++) {
+        const double *differences = errors + 2 * (m - first) * total, *norms = differences + total;
         double difference = 0.0, norm = 0.0;
         for (int64_t s = 0; s < total; s++) {
-            difference += errors[2 * m * total + s];
-            norm += errors[(2 * m + 1) * total + s];
+            difference += differences[s];
+            norm += norms[s];
             if (!isfinite(difference) || !isfinite(norm))
-                return refuse_output(r, records[f->first[stage] + m].name, s, norm);
+                return refuse_output(g, b->records[m].name, s, norm);
         }
-        records[f->first[stage] + m].model_error = norm > 0.0 ? sqrt(difference / norm) : 0.0;
+        b->records[m].model_error = norm > 0.0 ? sqrt(difference / norm) : 0.0;
     }
     return SNRQ_OK;
 }
 
-/* Takes both streams through a stage that has its rounded weights now. */
-static snrq_status advance(run *r, snrq_stage stage, const snrq_block *quantized,
-                           const snrq_block *full, snrq_module_record *records)
+/* Takes both streams through a step that has its rounded weights now. */
+static snrq_status advance(group *g, block_work *b, int step)
 {
+    int64_t total = g->job->windows.count;
     double *errors = NULL;
-    size_t count = 2 * SNRQ_MAX_MODULES * (size_t)r->windows.count;
-    snrq_timers_enter(&r->timers, SNRQ_PHASE_FORWARD);
-    snrq_status status = snrq_allocate(count, sizeof *errors, "module errors", &errors);
+    int first, end;
+    snrq_step_modules(&g->model->family, step, &first, &end);
+    enter(g, SNRQ_PHASE_FORWARD);
+    snrq_status status = snrq_allocate(2 * (size_t)(end - first) * (size_t)total, sizeof *errors,
+                                       "module errors", &errors);
     if (status == SNRQ_OK)
-        status = snrq_streams_advance(&r->quantized, quantized, &r->full, full, stage,
-                                      r->windows.count, errors);
-    status = snrq_agree(r->context, status);
-    if (status == SNRQ_OK) status = record_model_error(r, stage, errors, records);
+        status = snrq_streams_advance(&g->quantized, &b->quantized.block, &g->full, &b->full.block,
+                                      step, total, errors);
+    status = snrq_agree(g->context, status);
+    if (status == SNRQ_OK) status = record_model_error(g, b, first, end, errors);
     free(errors);
     return status;
 }
 
-static snrq_status quantize_stage(run *r, int64_t layer, snrq_stage stage,
-                                  const snrq_loaded_block *full, const snrq_loaded_block *quantized,
-                                  const snrq_stage_arrays *arrays, snrq_module_record *records)
+static snrq_status quantize_step(group *g, block_work *b, int step)
 {
-    const snrq_family *f = &r->model->family;
-    snrq_trouble_list troubles;
-    char name[SNRQ_MODULES_NAME];
-    snrq_activations x = snrq_stream_activations(&r->quantized);
-    snrq_activations xf = snrq_stream_activations(&r->full);
-    snrq_statistics statistics;
-    snrq_stage_job job = {.context = r->context,
-                          .options = r->options,
-                          .timers = &r->timers,
-                          .layer = layer,
-                          .stage = stage,
-                          .full = &full->block,
-                          .memory = quantized->memory,
-                          .arrays = arrays};
-    chained_alphas(r, layer, job.alpha_before);
-    snrq_timers_enter(&r->timers, SNRQ_PHASE_GRAM);
-    snrq_status status = snrq_statistics_gather(r->context, r->options, &x, &xf, r->windows.count,
-                                                r->alphas, &statistics);
-    snrq_stage_name(f, layer, stage, name, sizeof name);
+    const snrq_family *f = &g->model->family;
+    const snrq_step *s = &f->step[step];
+    snrq_status status = SNRQ_OK;
+    int first, end;
+    for (int u = s->first; status == SNRQ_OK && u < s->end; u++) status = quantize_unit(g, b, u);
+    if (status == SNRQ_OK) status = advance(g, b, step);
     if (status != SNRQ_OK)
-        status = snrq_fail(status, "the input of %s: %s", name, snrq_error_message());
-    if (status == SNRQ_OK) status = snrq_stage_quantize(&job, &statistics, records, &troubles);
-    if (status == SNRQ_OK)
-        snrq_progress_troubles(&r->progress, r->output, f, layer, stage,
-                               (snrq_dtype)r->options->scale_type, &troubles);
-    if (status == SNRQ_OK) status = advance(r, stage, &quantized->block, &full->block, records);
-    snrq_statistics_free(&statistics);
-    if (status != SNRQ_OK)
-        return snrq_fail(status, "block %lld, stage %s: %s", (long long)layer, f->stage_name[stage],
+        return snrq_fail(status, "block %lld, stage %s: %s", (long long)b->layer, s->name,
                          snrq_error_message());
-    snrq_progress_stage(
-        &r->progress, r->output, layer, f->stage_name[stage],
-        snrq_plan_stage_work(r->options, f, stage, r->windows.count, r->windows.length),
-        records + f->first[stage], f->first[stage + 1] - f->first[stage]);
+    snrq_step_modules(f, step, &first, &end);
+    snrq_progress_step(&g->job->progress, g->job->output, b->layer, s->name,
+                       snrq_plan_step_work(&g->job->rules, f, b->layer, step, &g->job->windows),
+                       b->records + first, end - first);
     return SNRQ_OK;
 }
 
-static snrq_status begin_block(run *r, const snrq_block *full)
+static snrq_status begin_block(group *g, const snrq_block *full)
 {
-    snrq_timers_enter(&r->timers, SNRQ_PHASE_FORWARD);
-    snrq_status status = snrq_stream_begin(&r->quantized, full);
-    if (status == SNRQ_OK) status = snrq_stream_begin(&r->full, full);
-    return snrq_agree(r->context, status);
+    enter(g, SNRQ_PHASE_FORWARD);
+    snrq_status status = snrq_stream_begin(&g->quantized, full);
+    if (status == SNRQ_OK) status = snrq_stream_begin(&g->full, full);
+    return snrq_agree(g->context, status);
 }
 
-static snrq_status commit_block(run *r, int64_t layer, const snrq_loaded_block *quantized,
-                                const snrq_module_record *records)
+static snrq_status commit_block(group *g, const block_work *b)
 {
-    const snrq_family *f = &r->model->family;
-    snrq_module_rows modules[SNRQ_MAX_MODULES];
-    char name[32];
-    snrq_block_file_name(layer, name);
-    snrq_timers_enter(&r->timers, SNRQ_PHASE_WRITE);
-    json_t *list = json_array();
-    for (int m = 0; m < f->modules; m++) {
-        const snrq_weight *w = &quantized->block.module[m];
-        snrq_range rows = snrq_stage_module_rows(r->context, f, m);
-        modules[m] = (snrq_module_rows){.record = records[m],
+    const snrq_family *f = &g->model->family;
+    snrq_module_rows *modules = NULL;
+    snrq_status status = snrq_agree(
+        g->context, snrq_allocate((size_t)f->modules, sizeof *modules, "modules", &modules));
+    for (int m = 0; status == SNRQ_OK && m < f->modules; m++) {
+        const snrq_weight *w = &b->quantized.block.module[m];
+        snrq_range rows = snrq_unit_module_rows(g->context, f, m);
+        modules[m] = (snrq_module_rows){.record = b->records[m],
                                         .rows = rows,
                                         .codes = w->codes + rows.begin * w->columns,
                                         .scales = w->scales + rows.begin * w->groups,
                                         .zeros = w->zeros + rows.begin * w->groups,
                                         .g_idx = w->g_idx};
-        json_array_append_new(list, snrq_record_json(&records[m]));
     }
-    json_t *details = json_pack("{s:I, s:o}", "block", (json_int_t)layer, "modules", list);
-    snrq_status status = SNRQ_OK;
-    if (details == NULL || json_array_size(list) != (size_t)f->modules)
-        status = snrq_fail(SNRQ_INTERNAL, "%s: no memory to describe the modules", name);
-    status = snrq_agree(r->context, status);
-    if (status == SNRQ_OK)
-        status = snrq_block_file_write(r->context, snrq_output_temporary(r->output, name), layer,
-                                       modules, f->modules);
-    if (status == SNRQ_OK) status = snrq_output_commit(r->output, name, details);
-    json_decref(details);
-    if (status != SNRQ_OK) return status;
-    snrq_progress_committed(&r->progress, r->output, layer);
-    if (layer + 1 < r->model->config.layers)
-        snrq_keeper_write(&r->keeper, layer, &r->quantized, &r->full);
-    return SNRQ_OK;
-}
-
-static snrq_status quantize_block(run *r, int64_t layer, const snrq_loaded_block *full,
-                                  const snrq_loaded_block *quantized,
-                                  const snrq_stage_arrays *arrays)
-{
-    snrq_module_record records[SNRQ_MAX_MODULES];
-    memset(records, 0, sizeof records);
-    SNRQ_TRY(begin_block(r, &full->block));
-    for (int s = 0; s < SNRQ_STAGES; s++) {
-        if (s > 0) SNRQ_TRY(snrq_stop_check(r->context, &r->stop));
-        SNRQ_TRY(quantize_stage(r, layer, (snrq_stage)s, full, quantized, &arrays[s], records));
-    }
-    return commit_block(r, layer, quantized, records);
-}
-
-/* Takes both streams through a block that an earlier run committed. */
-static snrq_status replay_block(run *r, int64_t layer, const snrq_loaded_block *full,
-                                snrq_loaded_block *quantized)
-{
-    char path[4200], name[32];
-    snrq_block_file_name(layer, name);
-    snrq_status status = snrq_path_join(r->options->output, name, path, sizeof path);
-    SNRQ_TRY(snrq_agree(r->context, status));
-    SNRQ_TRY(snrq_quantized_block_read(r->context, path, &r->model->family, quantized));
-    snrq_timers_enter(&r->timers, SNRQ_PHASE_FORWARD);
-    status = snrq_stream_forward(&r->quantized, &quantized->block);
-    if (status == SNRQ_OK) status = snrq_stream_forward(&r->full, &full->block);
-    SNRQ_TRY(snrq_agree(r->context, status));
-    snrq_progress_replayed(&r->progress, layer, block_work(r));
-    return SNRQ_OK;
-}
-
-static snrq_status process_block(run *r, int64_t layer)
-{
-    snrq_loaded_block full = {0}, quantized = {0};
-    snrq_stage_arrays arrays[SNRQ_STAGES];
-    SNRQ_TRY(snrq_stop_check(r->context, &r->stop));
-    snrq_timers_enter(&r->timers, SNRQ_PHASE_READ);
-    snrq_status status = snrq_model_load_block(r->model, layer, &r->rope, &full);
-    if (status == SNRQ_OK)
-        status = snrq_quantized_block_create(r->model, layer, r->options->group_size, &r->rope,
-                                             arrays, &quantized);
-    if (status == SNRQ_OK)
-        status = is_committed(r, layer) ? replay_block(r, layer, &full, &quantized)
-                                        : quantize_block(r, layer, &full, &quantized, arrays);
-    snrq_loaded_block_free(&quantized);
-    snrq_loaded_block_free(&full);
+    if (status == SNRQ_OK) status = snrq_job_commit_block(g->job, g->context, b->layer, modules);
+    free(modules);
+    if (status == SNRQ_OK && b->layer + 1 < g->model->config.layers)
+        snrq_keeper_write(&g->keeper, b->layer, &g->quantized, &g->full);
     return status;
 }
 
-/* Embeddings, norms and head go to the checkpoint as they are. */
-static snrq_status commit_rest(run *r)
+static snrq_status quantize_block(group *g, block_work *b)
 {
-    char **names = NULL;
-    int count = 0;
-    if (snrq_output_record(r->output, "rest.h5") != NULL) return SNRQ_OK;
-    snrq_timers_enter(&r->timers, SNRQ_PHASE_WRITE);
-    SNRQ_TRY(snrq_agree(r->context, snrq_model_rest_names(r->model, &names, &count)));
-    snrq_status status =
-        snrq_rest_file_write(r->context, snrq_output_temporary(r->output, "rest.h5"),
-                             r->model->tensors, (const char *const *)names, count);
-    free(names);
-    return status == SNRQ_OK ? snrq_output_commit(r->output, "rest.h5", NULL) : status;
+    snrq_job_chained_alphas(g->job, b->layer, b->alpha_before);
+    SNRQ_TRY(begin_block(g, &b->full.block));
+    for (int s = 0; s < g->model->family.steps; s++) {
+        if (s > 0) SNRQ_TRY(snrq_stop_check(g->context, &g->job->stop));
+        SNRQ_TRY(quantize_step(g, b, s));
+    }
+    return commit_block(g, b);
+}
+
+/* Takes both streams through a block that an earlier run committed. */
+static snrq_status replay_block(group *g, block_work *b)
+{
+    SNRQ_TRY(
+        snrq_quantized_block_read(g->context, g->job->options->output, b->layer, &b->quantized));
+    enter(g, SNRQ_PHASE_FORWARD);
+    snrq_status status = snrq_stream_forward(&g->quantized, &b->quantized.block);
+    if (status == SNRQ_OK) status = snrq_stream_forward(&g->full, &b->full.block);
+    SNRQ_TRY(snrq_agree(g->context, status));
+    snrq_progress_replayed(&g->job->progress, b->layer, snrq_job_block_work(g->job, b->layer));
+    return SNRQ_OK;
+}
+
+/* Room for the quantized block, with as many groups as its units' rules say. */
+static snrq_status create_quantized(group *g, block_work *b)
+{
+    const snrq_family *f = &g->model->family;
+    int64_t *groups = NULL;
+    snrq_status status = snrq_allocate((size_t)f->units, sizeof *groups, "groups", &groups);
+    for (int u = 0; status == SNRQ_OK && u < f->units; u++)
+        groups[u] = snrq_rule_groups(snrq_rules_at(&g->job->rules, b->layer, f->unit[u].first),
+                                     f->unit[u].columns);
+    if (status == SNRQ_OK)
+        status = snrq_allocate((size_t)f->modules, sizeof *b->records, "records", &b->records);
+    if (status == SNRQ_OK)
+        status = snrq_allocate((size_t)f->modules, sizeof *b->alpha_before, "strengths",
+                               &b->alpha_before);
+    status = snrq_agree(g->context, status);
+    if (status == SNRQ_OK)
+        status = snrq_quantized_block_create(g->context, g->model, b->layer, groups, &g->rope,
+                                             &b->quantized);
+    free(groups);
+    return status;
+}
+
+static snrq_status process_block(group *g, int64_t layer)
+{
+    block_work b = {.layer = layer};
+    SNRQ_TRY(snrq_stop_check(g->context, &g->job->stop));
+    enter(g, SNRQ_PHASE_READ);
+    snrq_status status = snrq_model_load_block(g->context, g->model, layer, &g->rope, &b.full);
+    if (status == SNRQ_OK) status = create_quantized(g, &b);
+    if (status == SNRQ_OK)
+        status = snrq_job_is_committed(g->job, layer) ? replay_block(g, &b) : quantize_block(g, &b);
+    snrq_loaded_block_free(&b.quantized);
+    snrq_loaded_block_free(&b.full);
+    free(b.records);
+    free(b.alpha_before);
+    return status;
 }
 
 /* Both streams start as the same embeddings. */
-static snrq_status embed(run *r)
+static snrq_status embed(group *g)
 {
     snrq_table embedding;
-    SNRQ_TRY(snrq_model_load_embedding(r->model, &embedding));
-    snrq_stream_embed(&r->quantized, &embedding.weight, &r->windows);
-    snrq_stream_embed(&r->full, &embedding.weight, &r->windows);
+    SNRQ_TRY(snrq_model_load_embedding(g->context, g->model, &embedding));
+    snrq_stream_embed(&g->quantized, &embedding.weight, &g->job->windows);
+    snrq_stream_embed(&g->full, &embedding.weight, &g->job->windows);
     snrq_table_free(&embedding);
     return SNRQ_OK;
 }
 
+/* Strengths of alpha sampled, one per sequence: the same for every module. */
+static snrq_status sample_alphas(group *g, snrq_range mine)
+{
+    const snrq_options *o = g->job->options;
+    if (o->alpha_mode != SNRQ_ALPHA_SAMPLED) return SNRQ_OK;
+    SNRQ_TRY(snrq_allocate((size_t)(mine.end - mine.begin), sizeof *g->alphas, "sampled alphas",
+                           &g->alphas));
+    snrq_sampled_alphas(o->alpha_value, (uint64_t)o->seed, mine, g->alphas);
+    return SNRQ_OK;
+}
+
 /* Makes both streams, as they enter block *first. */
-static snrq_status start_streams(run *r, int64_t *first)
+static snrq_status start_streams(group *g, int64_t *first)
 {
-    int64_t length = r->windows.length, hidden = r->model->config.hidden;
-    snrq_range mine = snrq_stream_share(r->context, &r->windows);
-    snrq_timers_enter(&r->timers, SNRQ_PHASE_READ);
-    snrq_status status = snrq_stream_create(mine, length, hidden, &r->quantized);
-    if (status == SNRQ_OK) status = snrq_stream_create(mine, length, hidden, &r->full);
-    if (status == SNRQ_OK)
-        status = snrq_rope_create(&r->model->config, r->windows.length, &r->rope);
-    if (status == SNRQ_OK && r->options->alpha_mode == SNRQ_ALPHA_SAMPLED) {
-        status = snrq_allocate((size_t)(mine.end - mine.begin), sizeof *r->alphas, "sampled alphas",
-                               &r->alphas);
-        if (status == SNRQ_OK)
-            snrq_sampled_alphas(r->options->alpha_value, (uint64_t)r->options->seed, mine,
-                                r->alphas);
-    }
-    SNRQ_TRY(snrq_agree(r->context, status));
-    r->keeper =
-        (snrq_keeper){r->context, r->output, r->windows.count, r->options->keep_activations};
-    SNRQ_TRY(snrq_keeper_read(&r->keeper, r->progress.committed, &r->quantized, &r->full, first));
-    if (*first == 0) return embed(r);
-    snrq_progress_read(&r->progress, *first, (double)*first * block_work(r));
-    return SNRQ_OK;
-}
-
-static snrq_status make_configuration(const run *r, json_t **configuration)
-{
-    char fingerprint[33];
-    const snrq_config *c = &r->model->config;
-    SNRQ_TRY(snrq_model_fingerprint(r->model, fingerprint));
-    *configuration =
-        json_pack("{s:i, s:s, s:o, s:{s:s, s:s, s:I, s:I, s:I, s:I}, s:{s:s, s:I, s:I}}", "format",
-                  1, "version", SNRQ_VERSION, "options", snrq_options_stored(r->options), "model",
-                  "architecture", c->architecture, "fingerprint", fingerprint, "layers",
-                  (json_int_t)c->layers, "hidden", (json_int_t)c->hidden, "intermediate",
-                  (json_int_t)c->intermediate, "vocabulary", (json_int_t)c->vocabulary,
-                  "calibration", "fingerprint", r->windows.fingerprint, "sequences",
-                  (json_int_t)r->windows.count, "length", (json_int_t)r->windows.length);
-    return *configuration != NULL ? SNRQ_OK
-                                  : snrq_fail(SNRQ_INTERNAL, "no memory for the configuration");
-}
-
-static snrq_status open_output(run *r)
-{
-    json_t *configuration = NULL;
-    snrq_status status = snrq_agree(r->context, make_configuration(r, &configuration));
-    if (status == SNRQ_OK)
-        status = snrq_output_open(r->context, r->options->output, configuration, &r->output);
-    json_decref(configuration);
-    return status;
-}
-
-static void start_progress(run *r)
-{
-    int64_t layers = r->model->config.layers, committed = 0;
-    while (committed < layers && is_committed(r, committed)) committed++;
-    snrq_progress_start(r->context, r->output, layers, committed, (double)layers * block_work(r),
-                        &r->progress);
-}
-
-static snrq_status process_blocks(run *r)
-{
-    int64_t layers = r->model->config.layers, first = 0;
-    if (r->progress.committed == layers) return SNRQ_OK;
-    SNRQ_TRY(start_streams(r, &first));
-    for (int64_t layer = first; layer < layers; layer++) SNRQ_TRY(process_block(r, layer));
-    return SNRQ_OK;
-}
-
-static snrq_status work_through(run *r)
-{
-    SNRQ_TRY(snrq_output_copy_model_files(r->output, r->model->path));
-    SNRQ_TRY(commit_rest(r));
-    SNRQ_TRY(process_blocks(r));
-    snrq_timers_enter(&r->timers, SNRQ_PHASE_WRITE);
-    SNRQ_TRY(snrq_output_drop_kept(r->output));
-    return snrq_output_finish(r->output, NULL);
-}
-
-/* The work, and what is told about how it went. */
-static snrq_status work_and_report(run *r)
-{
-    start_progress(r);
-    snrq_status status = work_through(r);
-    snrq_timers_enter(&r->timers, -1);
-    if (status == SNRQ_STOPPED)
-        status = snrq_fail(
-            status,
-            "stopped: %s; %lld of %lld blocks are committed, run the same command again to go on",
-            snrq_error_message(), (long long)r->progress.committed, (long long)r->progress.blocks);
-    snrq_progress_end(&r->progress, r->output, status);
-    if (status != SNRQ_OK && status != SNRQ_STOPPED) return status;
-    char message[1024];
-    snprintf(message, sizeof message, "%s", snrq_error_message());
-    SNRQ_TRY(snrq_report_timers(r->context, &r->timers, r->output));
-    if (status == SNRQ_OK)
-        SNRQ_TRY(snrq_summary(r->context, r->options->output, snrq_now() - r->progress.started,
-                              r->output));
-    return status == SNRQ_OK ? SNRQ_OK : snrq_fail(status, "%s", message);
-}
-
-static snrq_status open_and_work(run *r)
-{
-    const snrq_options *o = r->options;
-    snrq_timers_enter(&r->timers, SNRQ_PHASE_READ);
-    SNRQ_TRY(snrq_model_open(r->context, o->path, &r->model));
-    if (r->model->quantized)
-        return snrq_fail(SNRQ_USAGE, "%s is quantized already; give the original checkpoint",
-                         o->path);
-    SNRQ_TRY(snrq_command_windows(r->context, o, r->model, &r->windows));
-    if (r->context->size > r->windows.count)
-        snrq_note(r->context,
-                  "note: %d ranks but only %lld sequences: some ranks have no forward pass to do",
-                  r->context->size, (long long)r->windows.count);
-    if (o->factor_rows > 0 && o->factor_columns > r->context->size / o->factor_rows)
-        return snrq_fail(SNRQ_USAGE, "--factor-grid %dx%d needs %lld ranks, there are %d",
-                         o->factor_rows, o->factor_columns,
-                         (long long)o->factor_rows * o->factor_columns, r->context->size);
+    const snrq_windows *w = &g->job->windows;
+    const snrq_config *c = &g->model->config;
+    snrq_range mine = snrq_stream_share(g->context, w);
+    enter(g, SNRQ_PHASE_READ);
+    snrq_status status = snrq_stream_create(mine, w->length, c->hidden, &g->quantized);
+    if (status == SNRQ_OK) status = snrq_stream_create(mine, w->length, c->hidden, &g->full);
+    if (status == SNRQ_OK) status = snrq_rope_create(c, w->length, &g->rope);
+    if (status == SNRQ_OK) status = sample_alphas(g, mine);
+    SNRQ_TRY(snrq_agree(g->context, status));
+    g->keeper =
+        (snrq_keeper){g->context, g->job->output, w->count, g->job->options->keep_activations};
     SNRQ_TRY(
-        snrq_agree(r->context, snrq_plan_make(r->context, o, r->model, &r->windows, &r->plan)));
-    SNRQ_TRY(snrq_plan_print(r->context, o, r->model, &r->windows, &r->plan));
-    if (o->plan_ranks == 0 && o->plan_nodes == 0)
-        SNRQ_TRY(snrq_plan_check(r->context, o, &r->plan));
-    if (o->dry_run) return SNRQ_OK;
-    if (o->force_unlock) SNRQ_TRY(snrq_output_force_unlock(r->context, o->output));
-    SNRQ_TRY(open_output(r));
-    if (snrq_output_complete(r->output)) {
-        snrq_note(r->context, "%s is complete already; nothing to do", o->output);
-        return SNRQ_OK;
-    }
-    return work_and_report(r);
+        snrq_keeper_read(&g->keeper, g->job->progress.committed, &g->quantized, &g->full, first));
+    if (*first == 0) return embed(g);
+    double work = 0.0;
+    for (int64_t layer = 0; layer < *first; layer++) work += snrq_job_block_work(g->job, layer);
+    snrq_progress_read(&g->job->progress, *first, work);
+    return SNRQ_OK;
+}
+
+/* All blocks of a group, in order. */
+static snrq_status quantize_blocks(snrq_job *job, const snrq_context *context)
+{
+    group g = {.job = job, .context = context, .model = job->model};
+    int64_t layers = job->model->config.layers, first = 0;
+    if (job->progress.committed == layers) return SNRQ_OK;
+    snrq_status status = start_streams(&g, &first);
+    for (int64_t layer = first; status == SNRQ_OK && layer < layers; layer++)
+        status = process_block(&g, layer);
+    snrq_stream_free(&g.quantized);
+    snrq_stream_free(&g.full);
+    snrq_rope_free(&g.rope);
+    free(g.alphas);
+    return status;
 }
 
 snrq_status snrq_quantize(const snrq_context *context, const snrq_options *options)
 {
-    run r = {.context = context, .options = options};
-    snprintf(r.halt_file, sizeof r.halt_file, "%s/snrq.halt",
-             options->output ? options->output : ".");
-    snrq_stop_begin(r.halt_file, options->max_time, &r.stop);
-    snrq_timers_reset(&r.timers, SNRQ_PHASES);
-    snrq_watchdog *watchdog = NULL;
-    snrq_status status =
-        snrq_agree(context, snrq_watchdog_start(context, &r.timers, snrq_phase_name,
-                                                options->watchdog, &watchdog));
-    if (status == SNRQ_OK) status = open_and_work(&r);
-    snrq_watchdog_stop(&watchdog);
+    snrq_job job;
+    snrq_status status = snrq_job_open(context, options, &job);
+    if (status == SNRQ_OK && job.output != NULL) {
+        status = snrq_job_commit_rest(&job);
+        if (status == SNRQ_OK) status = quantize_blocks(&job, context);
+        if (status == SNRQ_OK) status = snrq_job_complete(&job);
+        status = snrq_job_finish(&job, status);
+    }
     char message[1024];
     snprintf(message, sizeof message, "%s", snrq_error_message());
-    snrq_output_close(&r.output);
-    snrq_stream_free(&r.quantized);
-    snrq_stream_free(&r.full);
-    snrq_rope_free(&r.rope);
-    snrq_windows_free(&r.windows);
-    snrq_model_close(&r.model);
-    free(r.alphas);
+    snrq_job_close(&job);
     return status == SNRQ_OK ? SNRQ_OK : snrq_fail(status, "%s", message);
 }

@@ -19,8 +19,9 @@ void snrq_note(const snrq_context *context, const char *format, ...)
     fputc('\n', stderr);
 }
 
-void snrq_progress_start(const snrq_context *context, snrq_output *output, int64_t blocks,
-                         int64_t committed, double total, snrq_progress *out)
+snrq_status snrq_progress_start(const snrq_context *context, snrq_output *output,
+                                const snrq_family *family, int64_t blocks, int64_t committed,
+                                double total, snrq_progress *out)
 {
     const char *job = getenv("SLURM_JOB_ID");
     double now = snrq_now();
@@ -30,13 +31,22 @@ void snrq_progress_start(const snrq_context *context, snrq_output *output, int64
                            .committed = committed,
                            .total = total,
                            .started = now,
-                           .stage_started = now};
+                           .step_started = now};
+    SNRQ_TRY(snrq_allocate((size_t)family->units, sizeof *out->told_few_tokens, "units",
+                           &out->told_few_tokens));
     json_t *event = json_pack("{s:s, s:s, s:i, s:i, s:i, s:I, s:I, s:s*}", "event", "start",
                               "version", SNRQ_VERSION, "ranks", context->size, "nodes",
                               context->nodes, "threads", omp_get_max_threads(), "blocks",
                               (json_int_t)blocks, "committed", (json_int_t)committed, "job", job);
     snrq_output_event(output, event);
     json_decref(event);
+    return SNRQ_OK;
+}
+
+void snrq_progress_free(snrq_progress *p)
+{
+    free(p->told_few_tokens);
+    p->told_few_tokens = NULL;
 }
 
 void snrq_clock_text(double seconds, char *out, size_t size)
@@ -69,21 +79,21 @@ static void put_status(const snrq_progress *p, snrq_output *output, const char *
     json_decref(more);
 }
 
-static json_t *stage_event(int64_t layer, const char *stage, double seconds, double left,
-                           const snrq_module_record *records, int count)
+static json_t *step_event(int64_t layer, const char *step, double seconds, double left,
+                          const snrq_module_record *records, int count)
 {
     json_t *modules = json_array();
     for (int i = 0; i < count; i++) json_array_append_new(modules, snrq_record_json(&records[i]));
     return json_pack("{s:s, s:I, s:s, s:f, s:f, s:o}", "event", "stage", "block", (json_int_t)layer,
-                     "stage", stage, "seconds", seconds, "seconds_left", left, "modules", modules);
+                     "stage", step, "seconds", seconds, "seconds_left", left, "modules", modules);
 }
 
-void snrq_progress_stage(snrq_progress *p, snrq_output *output, int64_t layer, const char *stage,
-                         double work, const snrq_module_record *records, int count)
+void snrq_progress_step(snrq_progress *p, snrq_output *output, int64_t layer, const char *step,
+                        double work, const snrq_module_record *records, int count)
 {
-    double now = snrq_now(), seconds = now - p->stage_started, objective = 0.0, worst = 0.0;
+    double now = snrq_now(), seconds = now - p->step_started, objective = 0.0, worst = 0.0;
     char left[32];
-    p->stage_started = now;
+    p->step_started = now;
     p->done += work;
     if (p->context->rank != 0) return;
     for (int i = 0; i < count; i++) {
@@ -95,46 +105,47 @@ void snrq_progress_stage(snrq_progress *p, snrq_output *output, int64_t layer, c
         stderr,
         "%sblock %lld/%lld  %-8s objective %-11.5g output error %5.2f %%  alpha %.3f  %.2f s  left "
         "%s%s",
-        p->terminal ? "\r" : "", (long long)layer + 1, (long long)p->blocks, stage, objective,
+        p->terminal ? "\r" : "", (long long)layer + 1, (long long)p->blocks, step, objective,
         100.0 * worst, records[0].alpha, seconds, left, p->terminal ? "   " : "\n");
     if (p->terminal && p->done >= p->total) fputc('\n', stderr);
-    json_t *event = stage_event(layer, stage, seconds, seconds_left(p), records, count);
+    json_t *event = step_event(layer, step, seconds, seconds_left(p), records, count);
     snrq_output_event(output, event);
     json_decref(event);
     put_status(p, output, "running",
-               json_pack("{s:I, s:s}", "block", (json_int_t)layer, "stage", stage));
+               json_pack("{s:I, s:s}", "block", (json_int_t)layer, "stage", step));
 }
 
-static json_t *trouble_event(const snrq_family *f, int64_t layer, snrq_stage stage,
-                             const snrq_trouble *t, const char *text)
+static json_t *trouble_event(const snrq_family *f, int64_t layer, int unit, const snrq_trouble *t,
+                             const char *text)
 {
     json_t *modules = json_array();
     for (int m = 0; m < t->modules; m++) {
         char name[SNRQ_MODULES_NAME];
-        snrq_module_name(layer, f->module[f->first[stage] + t->first_module + m].name, name,
+        snrq_module_name(layer, f->module[f->unit[unit].first + t->first_module + m].name, name,
                          sizeof name);
         json_array_append_new(modules, json_string(name));
     }
     return json_pack("{s:s, s:s, s:I, s:s, s:o, s:I, s:I, s:I, s:s}", "event", "warning", "trouble",
                      snrq_trouble_name(t->kind), "block", (json_int_t)layer, "stage",
-                     f->stage_name[stage], "modules", modules, "count", (json_int_t)t->count, "of",
-                     (json_int_t)t->of, "first", (json_int_t)t->first, "message", text);
+                     f->step[f->unit[unit].step].name, "modules", modules, "count",
+                     (json_int_t)t->count, "of", (json_int_t)t->of, "first", (json_int_t)t->first,
+                     "message", text);
 }
 
 void snrq_progress_troubles(snrq_progress *p, snrq_output *output, const snrq_family *f,
-                            int64_t layer, snrq_stage stage, snrq_dtype scale_type,
+                            int64_t layer, int unit, snrq_dtype scale_type,
                             const snrq_trouble_list *list)
 {
     char text[512];
     for (int i = 0; i < list->count && p->context->rank == 0; i++) {
         const snrq_trouble *t = &list->trouble[i];
         snrq_trouble_text(t, scale_type, text, sizeof text);
-        json_t *event = trouble_event(f, layer, stage, t, text);
+        json_t *event = trouble_event(f, layer, unit, t, text);
         snrq_output_event(output, event);
         json_decref(event);
         /* As many tokens are too few in every block. */
-        if (t->kind == SNRQ_FEW_TOKENS && p->told_few_tokens[stage]) continue;
-        p->told_few_tokens[stage] |= t->kind == SNRQ_FEW_TOKENS;
+        if (t->kind == SNRQ_FEW_TOKENS && p->told_few_tokens[unit]) continue;
+        p->told_few_tokens[unit] |= t->kind == SNRQ_FEW_TOKENS;
         fprintf(stderr, "%swarning: %s%s\n", p->terminal ? "\n" : "", text,
                 t->kind == SNRQ_FEW_TOKENS ? " (said for the first block)" : "");
     }
@@ -150,7 +161,7 @@ static void count_earlier_work(snrq_progress *p, double work)
 {
     p->done += work;
     p->replayed += work;
-    p->stage_started = snrq_now();
+    p->step_started = snrq_now();
 }
 
 void snrq_progress_read(snrq_progress *p, int64_t blocks, double work)

@@ -1,4 +1,4 @@
-/* What a run tells: one line per stage, the record of every module, where the time went.
+/* What a run tells: one line per step, the record of every module, where the time went.
  *
  * People read standard error of rank 0; programs read OUT/run.jsonl, where the same facts go.
  */
@@ -8,7 +8,9 @@
 #include "io/checkpoint/block_file.h"
 #include "io/checkpoint/output.h"
 #include "mpi/timers.h"
-#include "pipeline/stage.h"
+#include "pipeline/phase.h"
+#include "pipeline/model/model.h"
+#include "pipeline/rounding/trouble.h"
 
 /* Progress of a run in units of work (multiply-adds), for the ETA. */
 typedef struct snrq_progress {
@@ -16,23 +18,26 @@ typedef struct snrq_progress {
     bool terminal;               /* standard error is a terminal: one line, rewritten */
     int64_t blocks, committed;
     double total, done, replayed;
-    double started, stage_started;
-    bool told_few_tokens[SNRQ_STAGES];
+    double started, step_started;
+    bool *told_few_tokens; /* [units of a block] owned */
 } snrq_progress;
 
-/* Starts the clock; logs the start of a run that finds `committed` of its blocks done. */
-void snrq_progress_start(const snrq_context *context, snrq_output *output, int64_t blocks,
-                         int64_t committed, double total, snrq_progress *out);
+/* Starts the clock; logs the start of a run that finds `committed` of its blocks done. Fails only
+ * without memory. */
+snrq_status snrq_progress_start(const snrq_context *context, snrq_output *output,
+                                const snrq_family *family, int64_t blocks, int64_t committed,
+                                double total, snrq_progress *out);
+void snrq_progress_free(snrq_progress *progress);
 
-/* Reports a finished stage: records [count] of its modules. Rank 0 prints and logs; the others
+/* Reports a finished step: records [count] of its modules. Rank 0 prints and logs; the others
  * return at once. */
-void snrq_progress_stage(snrq_progress *progress, snrq_output *output, int64_t layer,
-                         const char *stage, double work, const snrq_module_record *records,
-                         int count);
+void snrq_progress_step(snrq_progress *progress, snrq_output *output, int64_t layer,
+                        const char *step, double work, const snrq_module_record *records,
+                        int count);
 
-/* Tells of the trouble of a stage: a line and an event "warning" each. Rank 0 prints and logs. */
+/* Tells of the trouble of a unit: a line and an event "warning" each. Rank 0 prints and logs. */
 void snrq_progress_troubles(snrq_progress *progress, snrq_output *output, const snrq_family *family,
-                            int64_t layer, snrq_stage stage, snrq_dtype scale_type,
+                            int64_t layer, int unit, snrq_dtype scale_type,
                             const snrq_trouble_list *troubles);
 
 /* Counts a block that this run committed, and one that an earlier run did. */

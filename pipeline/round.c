@@ -8,7 +8,10 @@
 #include "io/safetensors.h"
 #include "io/safetensors_writer.h"
 #include "mpi/node_memory.h"
+#include "mpi/timers.h"
+#include "pipeline/phase.h"
 #include "pipeline/report.h"
+#include "pipeline/rules.h"
 #include "pipeline/rounding/rounding.h"
 
 /* A case as read: everything in original column order. */
@@ -36,7 +39,7 @@ static snrq_status read_matrix(const snrq_safetensors *file, const char *path, c
                      (double)(*out)[at]);
 }
 
-static snrq_status read_case(const snrq_options *o, layer_case *c)
+static snrq_status read_case(const snrq_options *o, const snrq_rule *rule, layer_case *c)
 {
     snrq_safetensors *file = NULL;
     SNRQ_TRY(snrq_safetensors_open(o->path, &file));
@@ -47,9 +50,9 @@ static snrq_status read_case(const snrq_options *o, layer_case *c)
         c->columns = w->shape[1];
         status = read_matrix(file, o->path, "H", c->columns, c->columns, &c->h);
     }
-    if (status == SNRQ_OK && snrq_uses_mismatch(o))
+    if (status == SNRQ_OK && snrq_rule_needs_d(rule))
         status = read_matrix(file, o->path, "D", c->columns, c->columns, &c->d);
-    if (status == SNRQ_OK && snrq_uses_mismatch_energy(o))
+    if (status == SNRQ_OK && snrq_rule_needs_e(rule))
         status = read_matrix(file, o->path, "E", c->columns, c->columns, &c->e);
     snrq_safetensors_close(&file);
     return status;
@@ -76,7 +79,7 @@ static snrq_status distribute(const snrq_statistics *s, const float *original, b
 {
     int64_t n = s->columns;
     double *column = NULL;
-    SNRQ_TRY(snrq_matrix_create(s->grid, n, n, out));
+    SNRQ_TRY(snrq_matrix_create(s->process_grid, n, n, out));
     snrq_status status = snrq_allocate((size_t)n, sizeof *column, "Gram column", &column);
     for (int64_t l = 0; status == SNRQ_OK && l < n; l++) {
         for (int64_t k = 0; k < n; k++) {
@@ -86,21 +89,22 @@ static snrq_status distribute(const snrq_statistics *s, const float *original, b
         snrq_matrix_set_panel(*out, l, 1, 0, column);
     }
     free(column);
-    return snrq_agree(s->grid->context, status);
+    return snrq_agree(s->process_grid->context, status);
 }
 
-static snrq_status make_statistics(const snrq_context *context, const snrq_options *o,
-                                   const layer_case *c, snrq_statistics *s)
+static snrq_status make_statistics(const snrq_context *context, const snrq_rule *rule,
+                                   snrq_process_shape shape, const layer_case *c,
+                                   snrq_statistics *s)
 {
     int64_t n = c->columns;
     double *diagonal = NULL;
     *s = (snrq_statistics){.columns = n};
     snrq_status status = snrq_allocate((size_t)n, sizeof *diagonal, "diagonal", &diagonal);
     for (int64_t j = 0; status == SNRQ_OK && j < n; j++) diagonal[j] = (double)c->h[j * n + j];
-    if (status == SNRQ_OK) status = snrq_statistics_order(o, diagonal, s);
+    if (status == SNRQ_OK) status = snrq_statistics_order(rule, diagonal, s);
     free(diagonal);
     SNRQ_TRY(snrq_agree(context, status));
-    SNRQ_TRY(snrq_statistics_grid(context, o, s));
+    SNRQ_TRY(snrq_statistics_start(context, shape, s));
     SNRQ_TRY(distribute(s, c->h, false, &s->h));
     snrq_matrix_add_diagonal(s->h, 1.0, s->dead);
     if (c->d != NULL) SNRQ_TRY(distribute(s, c->d, true, &s->d));
@@ -112,7 +116,7 @@ static snrq_status make_statistics(const snrq_context *context, const snrq_optio
  */
 static snrq_status write_result(const snrq_context *context, const snrq_options *o,
                                 const layer_case *c, const snrq_statistics *s,
-                                const snrq_rounded *rounded)
+                                const snrq_rounding *rounded)
 {
     const snrq_rows *rows = &rounded->rows;
     size_t m = (size_t)c->rows, n = (size_t)c->columns, g = (size_t)rounded->groups.count;
@@ -149,7 +153,7 @@ static snrq_status write_result(const snrq_context *context, const snrq_options 
 }
 
 static void print_result(const snrq_context *context, const snrq_options *o, const layer_case *c,
-                         const snrq_rounded *rounded, double rounding, double total)
+                         const snrq_rounding *rounded, double rounding, double total)
 {
     const snrq_rounded_module *m = &rounded->modules[0];
     if (context->rank != 0) return;
@@ -157,36 +161,52 @@ static void print_result(const snrq_context *context, const snrq_options *o, con
         printf(
             "{\"objective\": %.17g, \"output_error\": %.17g, \"alpha\": %.17g, \"clipped\": %.17g, "
             "\"damping\": %.17g, \"rounding_seconds\": %.6f, \"total_seconds\": %.6f}\n",
-            m->objective, m->output_error, m->alpha, m->clipped, rounded->factor.damping, rounding,
-            total);
+            m->objective, m->output_error, m->alpha, m->clipped, rounded->target.factor.damping,
+            rounding, total);
     else
         printf("%lld x %lld, %lld bits, %s: objective %.8g, output error %.3f %%, alpha %.4f, "
                "rounding %.3f s "
                "of %.3f s\n",
                (long long)c->rows, (long long)c->columns, (long long)o->bits,
-               snrq_method_name(o->method), m->objective, 100.0 * m->output_error, m->alpha,
-               rounding, total);
+               snrq_method_name(rounded->rule->method), m->objective, 100.0 * m->output_error,
+               m->alpha, rounding, total);
     fflush(stdout);
 }
 
-static snrq_status round_case(const snrq_context *context, const snrq_options *o, layer_case *c,
-                              snrq_statistics *s, snrq_rounded *rounded)
+/* The steps of the method for the one module there is. */
+static snrq_status round_module(const snrq_context *context, bool strict, snrq_timers *timers,
+                                snrq_rounding *r)
 {
-    snrq_timers timers;
-    snrq_timers_reset(&timers, SNRQ_PHASES);
-    SNRQ_TRY(snrq_agree(context, read_case(o, c)));
-    SNRQ_TRY(make_statistics(context, o, c, s));
-    const int64_t first[2] = {0, c->rows};
-    const char *name = "W";
-    double alpha = o->group_size == 0 ? 0.25 : 0.5;
-    snrq_modules modules = {1, first, &name, name, &alpha, case_row, c};
-    SNRQ_TRY(snrq_round_modules(context, o, &timers, s, &modules, rounded));
-    for (int i = 0; i < rounded->troubles.count; i++) {
-        char text[512];
-        snrq_trouble_text(&rounded->troubles.trouble[i], (snrq_dtype)o->scale_type, text,
-                          sizeof text);
+    char text[512];
+    snrq_timers_enter(timers, SNRQ_PHASE_FACTOR);
+    SNRQ_TRY(snrq_rounding_shift(r));
+    snrq_timers_enter(timers, SNRQ_PHASE_GRID);
+    SNRQ_TRY(snrq_rounding_fit(r));
+    if (strict) SNRQ_TRY(snrq_trouble_refuse(&r->troubles, r->rule->scale_type));
+    for (int i = 0; i < r->troubles.count; i++) {
+        snrq_trouble_text(&r->troubles.trouble[i], r->rule->scale_type, text, sizeof text);
         snrq_note(context, "warning: %s", text);
     }
+    snrq_timers_enter(timers, SNRQ_PHASE_SEARCH);
+    SNRQ_TRY(snrq_rounding_search(r));
+    return snrq_rounding_measure(r);
+}
+
+static snrq_status round_case(const snrq_context *context, const snrq_options *o,
+                              const snrq_rule *rule, layer_case *c, snrq_statistics *s,
+                              snrq_rounding *rounded)
+{
+    const snrq_process_shape shape = {o->factor_rows, o->factor_columns};
+    snrq_timers timers;
+    snrq_timers_reset(&timers, SNRQ_PHASES);
+    SNRQ_TRY(snrq_agree(context, read_case(o, rule, c)));
+    SNRQ_TRY(make_statistics(context, rule, shape, c, s));
+    const int64_t first[2] = {0, c->rows};
+    const char *name = "W";
+    double alpha = rule->group_size == 0 ? 0.25 : 0.5;
+    const snrq_stack stack = {1, first, &name, name, &alpha, case_row, c};
+    SNRQ_TRY(snrq_rounding_create(context, rule, s, &stack, rounded));
+    SNRQ_TRY(round_module(context, o->strict, &timers, rounded));
     snrq_timers_enter(&timers, SNRQ_PHASE_WRITE);
     SNRQ_TRY(write_result(context, o, c, s, rounded));
     snrq_timers_enter(&timers, -1);
@@ -197,11 +217,12 @@ static snrq_status round_case(const snrq_context *context, const snrq_options *o
 
 snrq_status snrq_round(const snrq_context *context, const snrq_options *options)
 {
+    const snrq_rule rule = snrq_options_rule(options);
     layer_case c = {0};
     snrq_statistics statistics = {0};
-    snrq_rounded rounded = {0};
-    snrq_status status = round_case(context, options, &c, &statistics, &rounded);
-    snrq_rounded_free(&rounded);
+    snrq_rounding rounded = {0};
+    snrq_status status = round_case(context, options, &rule, &c, &statistics, &rounded);
+    snrq_rounding_free(&rounded);
     snrq_statistics_free(&statistics);
     free_case(&c);
     return status;

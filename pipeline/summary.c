@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "mpi/collective.h"
@@ -20,7 +21,7 @@ typedef struct kind_row {
 } kind_row;
 
 typedef struct summary {
-    kind_row kind[SNRQ_MAX_MODULES];
+    kind_row *kind; /* [kinds] of room for `modules`; owned */
     int kinds, worsts, modules;
     const json_t *worst[WORST]; /* borrowed, by falling model_error */
     int damped;                 /* modules whose damping was raised */
@@ -55,7 +56,6 @@ static void add_kind(summary *s, const json_t *module)
     double output = number(module, "output_error"), model = number(module, "model_error");
     int k = 0;
     while (k < s->kinds && strcmp(s->kind[k].name, name) != 0) k++;
-    if (k == SNRQ_MAX_MODULES) return;
     if (k == s->kinds) s->kind[s->kinds++] = (kind_row){.name = name};
     kind_row *row = &s->kind[k];
     row->count++;
@@ -73,6 +73,16 @@ static void add_worst(summary *s, const json_t *module)
     if (s->worsts < WORST) s->worsts++;
     for (int i = s->worsts - 1; i > at; i--) s->worst[i] = s->worst[i - 1];
     s->worst[at] = module;
+}
+
+/* As many kinds as modules at most. */
+static snrq_status make_room(const json_t *records, summary *s)
+{
+    size_t i, most = 0;
+    const json_t *record;
+    json_array_foreach(records, i, record) most +=
+        json_array_size(json_object_get(record, "modules"));
+    return snrq_allocate(most, sizeof *s->kind, "kinds of modules", &s->kind);
 }
 
 static void collect(const json_t *records, summary *s)
@@ -179,10 +189,12 @@ snrq_status snrq_summary(const snrq_context *c, const char *directory, double se
     SNRQ_TRY(snrq_max_double(c, &memory, 1));
     if (c->rank != 0) return SNRQ_OK;
     snrq_status status = snrq_output_read_manifest(directory, &records, NULL);
+    if (status == SNRQ_OK) status = make_room(records, &s);
     if (status == SNRQ_OK) status = read_log(directory, &s);
     if (status != SNRQ_OK) {
         json_decref(records);
         json_decref(s.troubles);
+        free(s.kind);
         fprintf(stderr, "snrq: warning: no summary: %s\n", snrq_error_message());
         return SNRQ_OK; /* the run itself was complete */
     }
@@ -201,5 +213,6 @@ snrq_status snrq_summary(const snrq_context *c, const char *directory, double se
     json_decref(event);
     json_decref(records);
     json_decref(s.troubles);
+    free(s.kind);
     return SNRQ_OK;
 }

@@ -92,12 +92,12 @@ snrq_status snrq_factor_solve_right(const snrq_matrix *l, snrq_matrix *x)
 /* The local element of the diagonal at global index g, or NULL if another rank has it. */
 static double *diagonal(snrq_matrix *h, int64_t g)
 {
-    int64_t row = g / SNRQ_BLOCK, column = row;
-    const snrq_grid *grid = h->grid;
+    int64_t row = g / SNRQ_PANEL, column = row;
+    const snrq_process_grid *grid = h->grid;
     if (grid->blacs < 0 || row % grid->rows != grid->row || column % grid->columns != grid->column)
         return NULL;
-    return h->local + (column / grid->columns * SNRQ_BLOCK + g % SNRQ_BLOCK) * h->local_rows +
-           row / grid->rows * SNRQ_BLOCK + g % SNRQ_BLOCK;
+    return h->local + (column / grid->columns * SNRQ_PANEL + g % SNRQ_PANEL) * h->local_rows +
+           row / grid->rows * SNRQ_PANEL + g % SNRQ_PANEL;
 }
 
 /* l <- the Cholesky factor of h; true on all ranks if ScaLAPACK succeeded. */
@@ -249,9 +249,9 @@ snrq_status snrq_matrix_rows(const snrq_matrix *x, snrq_range range, double *out
     int64_t n = x->rows;
     double *panel = NULL;
     snrq_status status = snrq_agree(
-        x->grid->context, snrq_allocate((size_t)(n * SNRQ_BLOCK), sizeof *panel, "panel", &panel));
-    for (int64_t at = 0; at < x->columns && status == SNRQ_OK; at += SNRQ_BLOCK) {
-        int64_t width = x->columns - at < SNRQ_BLOCK ? x->columns - at : SNRQ_BLOCK;
+        x->grid->context, snrq_allocate((size_t)(n * SNRQ_PANEL), sizeof *panel, "panel", &panel));
+    for (int64_t at = 0; at < x->columns && status == SNRQ_OK; at += SNRQ_PANEL) {
+        int64_t width = x->columns - at < SNRQ_PANEL ? x->columns - at : SNRQ_PANEL;
         int64_t begin = at > range.begin ? at : range.begin;
         int64_t end = at + width < range.end ? at + width : range.end;
         status = snrq_matrix_broadcast_panel(x, at, width, 0, panel);

@@ -25,10 +25,10 @@
 #include "mpi/algebra/product.h"
 
 enum {
-    BLOCK = SNRQ_PRODUCT_BLOCK,
+    SLAB = SNRQ_PRODUCT_SLAB,
     SMALL_N = 512,          /* up to here one panel, of each thread, and small units of work, */
-    SMALL_TILE = BLOCK,     /* [48, 96] elements; */
-    LARGE_TILE = 2 * BLOCK, /* above it large ones, [192, 192], and */
+    SMALL_TILE = SLAB,      /* [48, 96] elements; */
+    LARGE_TILE = 2 * SLAB,  /* above it large ones, [192, 192], and */
     PANELS = 2,             /* at least so many panels, so that some of the reduction is hidden, */
     PANEL_ITEMS = 1 << 23,  /* each of at most 64 MiB, or one tile wide */
     SMALL_CHUNK = 512,      /* tokens of one fp32 sum, */
@@ -52,12 +52,19 @@ typedef struct panel {
     int64_t *sums;
 } panel;
 
+/* Tokens of a sequence of this rank: a chunk, or a piece of one. */
+typedef struct chunk {
+    int64_t sequence, token, tokens; /* token: row of the activations */
+} chunk;
+
 typedef struct gram {
     const snrq_gram_request *request;
     snrq_matrix *out;
-    int64_t n, tokens, sequences; /* of this rank */
-    int64_t chunks;               /* of this rank's sequences */
-    bool apart;                   /* small: threads have tables of their own */
+    int64_t n;
+    int64_t longest; /* tokens of this rank's longest sequence */
+    int64_t chunks;  /* of this rank's sequences */
+    chunk *chunk;    /* [chunks] in order */
+    bool apart;      /* small: threads have tables of their own */
     int64_t tile, unit_columns, panel_width, batch;
     float *a_units, *b_units;    /* [n] each: 2^-ea_i, 2^-eb_j; 0 if the norm is 0 */
     double *a_values, *b_values; /* [n] each: 2^(ea_i - 31), 2^(eb_j - 30); 0 if the norm is 0 */
@@ -80,18 +87,20 @@ static int64_t least(int64_t a, int64_t b)
 
 static int64_t padded(int64_t columns)
 {
-    return snrq_product_padded(columns, BLOCK);
+    return snrq_product_padded(columns, SLAB);
 }
 
-/* Tokens of a chunk, but for the last of a sequence. */
+/* Tokens of a chunk, but for the last of a sequence. A function of n, but where all sequences are
+ * shorter, which then are one chunk each. */
 static int64_t chunk_tokens(const gram *g)
 {
-    return least(g->tokens, g->n <= SMALL_N ? SMALL_CHUNK : LARGE_CHUNK);
+    return least(g->longest, g->n <= SMALL_N ? SMALL_CHUNK : LARGE_CHUNK);
 }
 
-static int64_t chunks_of_sequence(const gram *g)
+/* Chunks of a sequence of so many tokens. */
+static int64_t chunks_of(const gram *g, int64_t tokens)
 {
-    return g->tokens == 0 ? 0 : (g->tokens + chunk_tokens(g) - 1) / chunk_tokens(g);
+    return tokens == 0 ? 0 : (tokens + chunk_tokens(g) - 1) / chunk_tokens(g);
 }
 
 /* Functions of n, but for the batch, which does not touch the arithmetic either. */
@@ -102,7 +111,6 @@ static void choose_shapes(gram *g)
     g->unit_columns = small ? SMALL_TILE / 2 : LARGE_TILE;
     int64_t width = small ? g->n : least(PANEL_ITEMS / g->n, (g->n + PANELS - 1) / PANELS);
     g->panel_width = least(width > g->tile ? snrq_product_padded(width, g->tile) : g->tile, g->n);
-    g->chunks = g->sequences * chunks_of_sequence(g);
     g->apart = small;
     int64_t items = chunk_tokens(g) * (padded(g->n) + padded(g->panel_width));
     g->batch = items > 0 && BATCH_ITEMS / items > 1 ? BATCH_ITEMS / items : 1;
@@ -111,7 +119,8 @@ static void choose_shapes(gram *g)
 
 int64_t snrq_gram_bytes(int64_t columns, int64_t tokens, int64_t sequences)
 {
-    gram g = {.n = columns, .tokens = tokens, .sequences = sequences};
+    gram g = {.n = columns, .longest = tokens};
+    g.chunks = sequences * chunks_of(&g, tokens);
     choose_shapes(&g);
     int64_t table = g.panel_width * g.n * (int64_t)sizeof(int64_t);
     int64_t packed =
@@ -138,20 +147,49 @@ static snrq_status choose_units(int64_t n, const double *norms, int bits, float 
     return SNRQ_OK;
 }
 
+/* Do two sets of sequences have the same tokens? */
+static bool same_layout(const snrq_activations *a, const snrq_activations *b)
+{
+    bool same = a->columns == b->columns && a->sequences == b->sequences;
+    for (int64_t s = 0; same && s <= a->sequences; s++)
+        same = snrq_activations_begin(a, s) == snrq_activations_begin(b, s);
+    return same;
+}
+
 static snrq_status check_request(const snrq_gram_request *r, const snrq_matrix *out)
 {
     const snrq_activations *all[] = {r->a, r->b, r->a_minus, r->b_minus};
     for (int k = 0; k < 4; k++)
-        if (all[k] != NULL &&
-            (all[k]->columns != out->rows || all[k]->columns != out->columns ||
-             all[k]->tokens != r->a->tokens || all[k]->sequences != r->a->sequences))
+        if (all[k] != NULL && (!same_layout(all[k], r->a) || all[k]->columns != out->rows ||
+                               all[k]->columns != out->columns))
             return snrq_fail(
                 SNRQ_INTERNAL,
                 "Gram: activations of %lld sequences, %lld tokens, %lld columns do not "
                 "go with %lld, %lld and a %lld x %lld result",
-                (long long)all[k]->sequences, (long long)all[k]->tokens, (long long)all[k]->columns,
-                (long long)r->a->sequences, (long long)r->a->tokens, (long long)out->rows,
+                (long long)all[k]->sequences, (long long)snrq_activations_tokens(all[k]),
+                (long long)all[k]->columns, (long long)r->a->sequences,
+                (long long)snrq_activations_tokens(r->a), (long long)out->rows,
                 (long long)out->columns);
+    return SNRQ_OK;
+}
+
+/* Cuts this rank's sequences into chunks. */
+static snrq_status cut_sequences(gram *g)
+{
+    const snrq_activations *a = g->request->a;
+    for (int64_t s = 0; s < a->sequences; s++) {
+        int64_t tokens = snrq_activations_begin(a, s + 1) - snrq_activations_begin(a, s);
+        g->longest = g->longest > tokens ? g->longest : tokens;
+    }
+    for (int64_t s = 0; s < a->sequences; s++)
+        g->chunks += chunks_of(g, snrq_activations_begin(a, s + 1) - snrq_activations_begin(a, s));
+    SNRQ_TRY(snrq_allocate((size_t)g->chunks, sizeof *g->chunk, "Gram chunks", &g->chunk));
+    int64_t count = 0;
+    for (int64_t s = 0; s < a->sequences; s++) {
+        int64_t end = snrq_activations_begin(a, s + 1);
+        for (int64_t token = snrq_activations_begin(a, s); token < end; token += chunk_tokens(g))
+            g->chunk[count++] = (chunk){s, token, least(chunk_tokens(g), end - token)};
+    }
     return SNRQ_OK;
 }
 
@@ -169,6 +207,7 @@ static snrq_status prepare(gram *g)
 {
     const snrq_gram_request *r = g->request;
     SNRQ_TRY(check_request(r, g->out));
+    SNRQ_TRY(cut_sequences(g));
     choose_shapes(g);
     size_t n = (size_t)g->n, items = (size_t)(g->panel_width * g->n);
     SNRQ_TRY(snrq_allocate(n, sizeof(float), "Gram units", &g->a_units));
@@ -192,17 +231,6 @@ static snrq_status prepare(gram *g)
     return choose_units(g->n, r->b_norms, UNIT_BITS - ROW_BITS, g->b_units, g->b_values);
 }
 
-/* Tokens of a sequence of this rank: a chunk, or a piece of one. */
-typedef struct chunk {
-    int64_t sequence, token, tokens;
-} chunk;
-
-static chunk chunk_at(const gram *g, int64_t index)
-{
-    int64_t token = index % chunks_of_sequence(g) * chunk_tokens(g);
-    return (chunk){index / chunks_of_sequence(g), token, least(chunk_tokens(g), g->tokens - token)};
-}
-
 /* The piece of a chunk that begins `at` tokens into it: so much as stays in the near caches. */
 static chunk piece_at(chunk c, int64_t at)
 {
@@ -220,8 +248,8 @@ static float *packed_columns(const gram *g, int64_t index, int64_t at)
     return g->b + (index * chunk_tokens(g) + at) * padded(g->panel_width);
 }
 
-/* Tokens of a block of columns, times units, before they are cut into strips. */
-typedef float staged[PACK_TOKENS][BLOCK];
+/* Tokens of a slab of columns, times units, before they are cut into strips. */
+typedef float staged[PACK_TOKENS][SLAB];
 
 /* rows <- columns [column, column + count) of (x - minus) times units, of `tokens` tokens. */
 static inline __attribute__((always_inline)) void
@@ -249,30 +277,30 @@ static void fetch_tokens(const snrq_activations *x, int64_t token, int64_t token
             __builtin_prefetch(x->data + t * x->columns + column + j);
 }
 
-/* out [BLOCK / strip][depth][strip], from step `first` of depth on. */
+/* out [SLAB / strip][depth][strip], from step `first` of depth on. */
 static inline __attribute__((always_inline)) void cut(int strip, staged rows, int64_t tokens,
                                                       int64_t first, int64_t depth, float *out)
 {
-    for (int k = 0; k < BLOCK; k += strip)
+    for (int k = 0; k < SLAB; k += strip)
         for (int64_t t = 0; t < tokens; t++)
             memcpy(out + k * depth + (first + t) * strip, rows[t] + k, (size_t)strip * sizeof *out);
 }
 
-/* Packs columns [column, column + BLOCK), as far as there are any, for A and for B, where not NULL.
+/* Packs columns [column, column + SLAB), as far as there are any, for A and for B, where not NULL.
  */
 static void pack(const snrq_activations *x, const snrq_activations *minus, const float *units,
                  chunk c, int64_t column, float *a, float *b)
 {
-    int64_t count = least(BLOCK, x->columns - column);
+    int64_t count = least(SLAB, x->columns - column);
     staged rows = {0};
     for (int64_t first = 0; first < c.tokens; first += PACK_TOKENS) {
         int64_t tokens = least(PACK_TOKENS, c.tokens - first);
-        int64_t token = c.sequence * x->tokens + c.token + first, next = token + tokens;
+        int64_t token = c.token + first, next = token + tokens;
         int64_t to_come = least(PACK_TOKENS, c.tokens - first - tokens);
         fetch_tokens(x, next, to_come, column, count);
         if (minus != NULL) fetch_tokens(minus, next, to_come, column, count);
-        if (count == BLOCK)
-            stage(x, minus, units, token, tokens, column, BLOCK, rows);
+        if (count == SLAB)
+            stage(x, minus, units, token, tokens, column, SLAB, rows);
         else
             stage(x, minus, units, token, tokens, column, count, rows);
         if (a != NULL) cut(SNRQ_PRODUCT_COLUMNS, rows, tokens, first, c.tokens, a);
@@ -285,24 +313,23 @@ static void pack(const snrq_activations *x, const snrq_activations *minus, const
 static void pack_batch(const gram *g, const panel *p, int64_t first, int64_t count)
 {
     const snrq_gram_request *r = g->request;
-    int64_t a_blocks = padded(g->n - p->first_row) / BLOCK, b_blocks = padded(p->width) / BLOCK;
+    int64_t a_slabs = padded(g->n - p->first_row) / SLAB, b_slabs = padded(p->width) / SLAB;
     bool together = r->symmetric && r->a_norms == r->b_norms;
-    int64_t blocks = a_blocks + (together ? 0 : b_blocks);
+    int64_t slabs = a_slabs + (together ? 0 : b_slabs);
 #pragma omp parallel for schedule(static)
-    for (int64_t unit = 0; unit < count * blocks; unit++) {
-        int64_t index = unit / blocks, at = unit % blocks;
-        int64_t b_at = together ? at : at - a_blocks;
-        chunk c = chunk_at(g, first + index);
+    for (int64_t unit = 0; unit < count * slabs; unit++) {
+        int64_t index = unit / slabs, at = unit % slabs;
+        int64_t b_at = together ? at : at - a_slabs;
+        chunk c = g->chunk[first + index];
         for (int64_t token = 0; token < c.tokens; token += SNRQ_PRODUCT_DEPTH) {
             chunk piece = piece_at(c, token);
-            float *a = packed_rows(g, index, token) + at * BLOCK * piece.tokens;
-            bool wanted = b_at >= 0 && b_at < b_blocks;
-            float *b =
-                wanted ? packed_columns(g, index, token) + b_at * BLOCK * piece.tokens : NULL;
-            if (at < a_blocks)
-                pack(r->a, r->a_minus, g->a_units, piece, p->first_row + at * BLOCK, a, b);
+            float *a = packed_rows(g, index, token) + at * SLAB * piece.tokens;
+            bool wanted = b_at >= 0 && b_at < b_slabs;
+            float *b = wanted ? packed_columns(g, index, token) + b_at * SLAB * piece.tokens : NULL;
+            if (at < a_slabs)
+                pack(r->a, r->a_minus, g->a_units, piece, p->first_row + at * SLAB, a, b);
             else
-                pack(r->b, r->b_minus, g->b_units, piece, p->begin + b_at * BLOCK, NULL, b);
+                pack(r->b, r->b_minus, g->b_units, piece, p->begin + b_at * SLAB, NULL, b);
         }
     }
 }
@@ -369,10 +396,9 @@ static void look_ahead(gram *g, int64_t first, int64_t count)
         for (int before = 0; before < k; before++) wanted &= all[k] != all[before];
         g->ahead[k].left = 0;
         if (!wanted) continue;
-        chunk begin = chunk_at(g, first), last = chunk_at(g, first + count - 1);
-        int64_t from = begin.sequence * g->tokens + begin.token;
-        g->ahead[k].next = all[k]->data + from * g->n;
-        g->ahead[k].left = (last.sequence * g->tokens + last.token + last.tokens - from) * g->n;
+        chunk begin = g->chunk[first], last = g->chunk[first + count - 1];
+        g->ahead[k].next = all[k]->data + begin.token * g->n;
+        g->ahead[k].left = (last.token + last.tokens - begin.token) * g->n;
     }
 }
 
@@ -418,7 +444,7 @@ static void multiply_strip(gram *g, const unit *u, int64_t above, const float *a
  * that is multiplied. */
 static void add_chunk(gram *g, const panel *p, int64_t first, int64_t index, const unit *u)
 {
-    chunk c = chunk_at(g, first + index);
+    chunk c = g->chunk[first + index];
     double scale = g->request->scale == NULL ? 1 : g->request->scale[c.sequence];
     float sums[LARGE_TILE * LARGE_TILE];
     for (int64_t token = 0; token < c.tokens; token += SNRQ_PRODUCT_DEPTH) {
@@ -628,12 +654,11 @@ snrq_status snrq_gram_reduce(const snrq_gram_request *request, snrq_matrix *out)
     gram g = {.request = request,
               .out = out,
               .n = request->a->columns,
-              .tokens = request->a->tokens,
-              .sequences = request->a->sequences,
               .bad_column = request->a->columns};
     snrq_status status = snrq_agree(context, prepare(&g));
     if (status == SNRQ_OK) status = reduce_panels(&g);
     if (status == SNRQ_OK) status = snrq_agree(context, check_finite(&g));
+    free(g.chunk);
     free(g.a_units);
     free(g.b_units);
     free(g.a_values);

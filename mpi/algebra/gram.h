@@ -1,6 +1,6 @@
 /* Gram matrices of activations, summed over sequences and ranks exactly.
  *
- * For sequences s with activations A_s [tokens, n] and B_s [tokens, n] this computes G = sum_s
+ * For sequences s with activations A_s [tokens_s, n] and B_s [tokens_s, n] this computes G = sum_s
  * A_s^T B_s, column panel by column panel. The contribution of a chunk of tokens of one sequence is
  * an fp32 product, summed in a fixed order, hence the same bits on any rank. It is turned into
  * 64-bit fixed point with a power-of-two unit per (row, column) that comes from agreed column norms
@@ -17,13 +17,28 @@
 
 #include "mpi/algebra/matrix.h"
 
-/* Activations of this rank's sequences: data[s] is [tokens, columns] fp32, row-major. */
+/* Activations of this rank's sequences, one after the other. Sequences have the same number of
+ * tokens, or each its own: those of its tokens that a unit reads. */
 typedef struct snrq_activations {
-    int64_t sequences; /* on this rank; may be 0 */
-    int64_t tokens;    /* per sequence, the same everywhere */
-    int64_t columns;   /* n, the same everywhere */
-    const float *data; /* [sequences, tokens, columns] borrowed */
+    int64_t sequences;    /* on this rank; may be 0 */
+    int64_t tokens;       /* per sequence, the same everywhere; not used with `first` */
+    int64_t columns;      /* n, the same everywhere */
+    const float *data;    /* [tokens of all sequences, columns] fp32, row-major; borrowed */
+    const int64_t *first; /* [sequences + 1] row of data where each sequence begins, and the end;
+                             NULL: all are of `tokens`. Borrowed */
 } snrq_activations;
+
+/* Row of data where sequence s begins; of s = sequences: the number of rows. */
+static inline int64_t snrq_activations_begin(const snrq_activations *a, int64_t s)
+{
+    return a->first != NULL ? a->first[s] : s * a->tokens;
+}
+
+/* Tokens of this rank. */
+static inline int64_t snrq_activations_tokens(const snrq_activations *a)
+{
+    return snrq_activations_begin(a, a->sequences);
+}
 
 /* norms[j] = sum over all sequences of all ranks of x_j^2 (exact fixed-point sum of per-sequence
  * fp64 sums; the same bits on any number of ranks). If `minus` is not NULL, x = a - minus. scale

@@ -19,8 +19,8 @@ enum {
 static void add_squares(const snrq_activations *a, const snrq_activations *minus, int64_t s,
                         int64_t begin, int64_t end, double *sums)
 {
-    for (int64_t t = 0; t < a->tokens; t++) {
-        size_t at = (size_t)((s * a->tokens + t) * a->columns);
+    for (int64_t t = snrq_activations_begin(a, s); t < snrq_activations_begin(a, s + 1); t++) {
+        size_t at = (size_t)(t * a->columns);
         const float *x = a->data + at;
         const float *y = minus == NULL ? NULL : minus->data + at;
         for (int64_t j = begin; j < end; j++) {

@@ -1,11 +1,11 @@
 /* The twin of snrq_gram_reduce: the definition, in fp64; see gram.h. */
 #include "mpi/algebra/gram.h"
 
-/* x - minus at (sequence, token, column), subtracted in fp32 as the fast path does. */
-static float reference_item(const snrq_activations *x, const snrq_activations *minus, int64_t s,
-                            int64_t t, int64_t column)
+/* x - minus at (token, column), subtracted in fp32 as the fast path does. */
+static float reference_item(const snrq_activations *x, const snrq_activations *minus, int64_t t,
+                            int64_t column)
 {
-    size_t at = (size_t)((s * x->tokens + t) * x->columns + column);
+    size_t at = (size_t)(t * x->columns + column);
     return minus == NULL ? x->data[at] : x->data[at] - minus->data[at];
 }
 
@@ -17,9 +17,10 @@ void snrq_gram_reference(const snrq_gram_request *r, double *out)
             double sum = 0;
             for (int64_t s = 0; s < r->a->sequences; s++) {
                 double part = 0;
-                for (int64_t t = 0; t < r->a->tokens; t++)
-                    part += (double)reference_item(r->a, r->a_minus, s, t, r->order[k]) *
-                            (double)reference_item(r->b, r->b_minus, s, t, r->order[l]);
+                for (int64_t t = snrq_activations_begin(r->a, s);
+                     t < snrq_activations_begin(r->a, s + 1); t++)
+                    part += (double)reference_item(r->a, r->a_minus, t, r->order[k]) *
+                            (double)reference_item(r->b, r->b_minus, t, r->order[l]);
                 sum += (r->scale == NULL ? 1 : r->scale[s]) * part;
             }
             out[l * n + k] = r->factor * sum;

@@ -12,9 +12,9 @@
 
 #include "mpi/algebra/scalapack.h"
 
-enum { NB = SNRQ_BLOCK, OUTSIDE = -1, CHUNK_ITEMS = 1 << 23 };
+enum { NB = SNRQ_PANEL, OUTSIDE = -1, CHUNK_ITEMS = 1 << 23 };
 
-void snrq_grid_shape(int64_t n, int ranks, int *rows, int *columns)
+void snrq_process_grid_shape(int64_t n, int ranks, int *rows, int *columns)
 {
     int64_t blocks = (n + NB - 1) / NB;
     int64_t most = blocks / 4 > 1 ? blocks / 4 : 1;
@@ -27,7 +27,7 @@ void snrq_grid_shape(int64_t n, int ranks, int *rows, int *columns)
 
 /* Makes the BLACS grid from a communicator of its members alone: BLACS leaks memory on ranks that
  * it leaves out. BLACS duplicates the communicator. */
-static snrq_status start_blacs(snrq_grid *grid)
+static snrq_status start_blacs(snrq_process_grid *grid)
 {
     const snrq_context *c = grid->context;
     MPI_Comm members = MPI_COMM_NULL;
@@ -46,9 +46,10 @@ static snrq_status start_blacs(snrq_grid *grid)
     return SNRQ_OK;
 }
 
-snrq_status snrq_grid_create(const snrq_context *context, int rows, int columns, snrq_grid **out)
+snrq_status snrq_process_grid_create(const snrq_context *context, int rows, int columns,
+                                     snrq_process_grid **out)
 {
-    snrq_grid *grid = NULL;
+    snrq_process_grid *grid = NULL;
     *out = NULL;
     if (rows < 1 || columns < 1 || columns > context->size || rows > context->size / columns)
         return snrq_fail(
@@ -58,21 +59,21 @@ snrq_status snrq_grid_create(const snrq_context *context, int rows, int columns,
             rows, columns, context->size);
     snrq_status status = snrq_agree(context, snrq_allocate(1, sizeof *grid, "process grid", &grid));
     if (grid != NULL)
-        *grid = (snrq_grid){.context = context,
-                            .blacs = OUTSIDE,
-                            .rows = rows,
-                            .columns = columns,
-                            .row = OUTSIDE,
-                            .column = OUTSIDE};
+        *grid = (snrq_process_grid){.context = context,
+                                    .blacs = OUTSIDE,
+                                    .rows = rows,
+                                    .columns = columns,
+                                    .row = OUTSIDE,
+                                    .column = OUTSIDE};
     if (status == SNRQ_OK) status = snrq_agree(context, start_blacs(grid));
     if (status != SNRQ_OK)
-        snrq_grid_destroy(&grid);
+        snrq_process_grid_destroy(&grid);
     else
         *out = grid;
     return status;
 }
 
-void snrq_grid_destroy(snrq_grid **grid)
+void snrq_process_grid_destroy(snrq_process_grid **grid)
 {
     if (*grid == NULL) return;
     if ((*grid)->blacs != OUTSIDE) Cblacs_gridexit((*grid)->blacs);
@@ -133,7 +134,7 @@ static void describe(snrq_matrix *m)
     memcpy(m->descriptor, d, sizeof d);
 }
 
-static snrq_status create_local(const snrq_grid *grid, int64_t rows, int64_t columns,
+static snrq_status create_local(const snrq_process_grid *grid, int64_t rows, int64_t columns,
                                 snrq_matrix **out)
 {
     snrq_matrix *m = NULL;
@@ -150,7 +151,7 @@ static snrq_status create_local(const snrq_grid *grid, int64_t rows, int64_t col
                          "local part of a matrix", &m->local);
 }
 
-snrq_status snrq_matrix_create(const snrq_grid *grid, int64_t rows, int64_t columns,
+snrq_status snrq_matrix_create(const snrq_process_grid *grid, int64_t rows, int64_t columns,
                                snrq_matrix **out)
 {
     *out = NULL;
@@ -177,7 +178,7 @@ typedef struct part {
 static part panel_part(const snrq_matrix *m, int row, int column, int64_t begin, int64_t width,
                        int64_t first_row)
 {
-    const snrq_grid *g = m->grid;
+    const snrq_process_grid *g = m->grid;
     return (part){.row = row,
                   .column = column,
                   .row_begin = local_begin(first_row, row, g->rows),
@@ -258,7 +259,7 @@ static snrq_status broadcast_part(const snrq_matrix *m, const part *p, double *p
 snrq_status snrq_matrix_broadcast_panel(const snrq_matrix *m, int64_t begin, int64_t width,
                                         int64_t first_row, double *panel)
 {
-    const snrq_grid *g = m->grid;
+    const snrq_process_grid *g = m->grid;
     double *packed = NULL;
     if (g->context->size == 1) {
         part all = panel_part(m, 0, 0, begin, width, first_row);

@@ -10,28 +10,29 @@
 
 #include "mpi/collective.h"
 
-enum { SNRQ_BLOCK = 128 };
+enum { SNRQ_PANEL = 128 };
 
 /* A process grid. rows * columns <= size of the context; ranks are laid out row by row. */
-typedef struct snrq_grid {
+typedef struct snrq_process_grid {
     const snrq_context *context; /* borrowed; outlives the grid */
     int blacs;                   /* BLACS context handle; -1 on ranks outside the grid */
     int rows, columns;
     int row, column; /* of this rank; -1 outside */
-} snrq_grid;
+} snrq_process_grid;
 
 /* Shape of the grid for matrices of order n: near square, flat (rows <= columns), each rank at
  * least four blocks in a dimension, a function of n only as long as `ranks` is large enough. Not
  * collective. */
-void snrq_grid_shape(int64_t n, int ranks, int *rows, int *columns);
+void snrq_process_grid_shape(int64_t n, int ranks, int *rows, int *columns);
 
 /* Makes a grid of the given shape. Collective over the context. SNRQ_USAGE if it needs more ranks
  * than there are. */
-snrq_status snrq_grid_create(const snrq_context *context, int rows, int columns, snrq_grid **out);
-void snrq_grid_destroy(snrq_grid **grid);
+snrq_status snrq_process_grid_create(const snrq_context *context, int rows, int columns,
+                                     snrq_process_grid **out);
+void snrq_process_grid_destroy(snrq_process_grid **grid);
 
 typedef struct snrq_matrix {
-    const snrq_grid *grid; /* borrowed; outlives the matrix */
+    const snrq_process_grid *grid; /* borrowed; outlives the matrix */
     int64_t rows, columns;
     int64_t local_rows, local_columns; /* 0 outside the grid */
     int descriptor[9];
@@ -40,7 +41,7 @@ typedef struct snrq_matrix {
 
 /* Allocates a zero matrix. Collective; agreed. Sizes that BLACS cannot hold (a local block of 2^31
  * bytes or more is fine for local work, but its dimensions must fit an int) are SNRQ_INTERNAL. */
-snrq_status snrq_matrix_create(const snrq_grid *grid, int64_t rows, int64_t columns,
+snrq_status snrq_matrix_create(const snrq_process_grid *grid, int64_t rows, int64_t columns,
                                snrq_matrix **out);
 void snrq_matrix_destroy(snrq_matrix **matrix);
 

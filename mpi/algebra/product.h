@@ -18,7 +18,7 @@
 enum {
     SNRQ_PRODUCT_ROWS = 12,
     SNRQ_PRODUCT_COLUMNS = 32,
-    SNRQ_PRODUCT_BLOCK = 96, /* both are whole strips of it */
+    SNRQ_PRODUCT_SLAB = 96, /* both are whole strips of it */
     SNRQ_PRODUCT_FETCHED = 8,
     SNRQ_PRODUCT_DEPTH = 384 /* a depth at which operands stay in the near caches */
 };

@@ -22,6 +22,7 @@
 enum { CHUNK_WEIGHTS = 1 << 20, FILE_TYPE_UNKNOWN = 1024 };
 
 typedef struct job {
+    const snrq_context *context;
     const snrq_model *model;
     const snrq_gguf_writer *writer;
     snrq_block_file *block; /* of block_layer, or NULL */
@@ -255,7 +256,7 @@ static snrq_status encode_floats(const job *j, const snrq_gguf_part *p, snrq_ran
 
 static snrq_status write_part(job *j, int64_t index, const snrq_gguf_part *p)
 {
-    const snrq_context *context = j->model->context;
+    const snrq_context *context = j->context;
     int64_t columns = p->columns > 0 ? p->columns : 1, unit = p->head > 0 ? p->head : 1;
     int64_t step = CHUNK_WEIGHTS / columns / unit * unit;
     snrq_range mine = snrq_share(p->rows, unit, context->size, context->rank);
@@ -279,10 +280,10 @@ static snrq_status write_part(job *j, int64_t index, const snrq_gguf_part *p)
     return status;
 }
 
-static snrq_status write_parts(const snrq_model *m, const snrq_gguf_plan *plan,
-                               const snrq_gguf_writer *writer)
+static snrq_status write_parts(const snrq_context *context, const snrq_model *m,
+                               const snrq_gguf_plan *plan, const snrq_gguf_writer *writer)
 {
-    job j = {.model = m, .writer = writer};
+    job j = {.context = context, .model = m, .writer = writer};
     snrq_status status = SNRQ_OK;
     for (int64_t i = 0; status == SNRQ_OK && i < plan->count; i++)
         status = write_part(&j, i, &plan->parts[i]);
@@ -328,7 +329,7 @@ snrq_status snrq_export_gguf(const snrq_context *context, const snrq_options *op
     status = snrq_agree(context, status);
     if (status == SNRQ_OK) status = snrq_gguf_open(context, writer, path);
     if (status == SNRQ_OK)
-        status = snrq_gguf_finish(context, writer, write_parts(model, &plan, writer));
+        status = snrq_gguf_finish(context, writer, write_parts(context, model, &plan, writer));
     if (status == SNRQ_OK && context->rank == 0)
         report(model, &plan, path, snrq_gguf_bytes(writer));
     snrq_gguf_writer_destroy(&writer);

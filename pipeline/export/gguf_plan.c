@@ -205,7 +205,7 @@ static snrq_status add_modules(const snrq_model *m, const snrq_options *o, int64
 
 static void add_vectors(const snrq_model *m, int64_t layer, snrq_gguf_plan *plan)
 {
-    for (int v = 0; v < SNRQ_MAX_VECTORS; v++) {
+    for (int v = 0; v < m->family.vectors; v++) {
         const snrq_vector_shape *s = &m->family.vector[v];
         const char *end = v < SNRQ_BIAS ? ".weight" : ".bias";
         if (s->count > 0) add_in_block(m, SNRQ_FROM_TENSOR, layer, s->name, end, s->count, 0, plan);
@@ -255,7 +255,7 @@ static snrq_gguf_type usual_type(const snrq_gguf_plan *plan)
 
 snrq_status snrq_gguf_plan_create(const snrq_model *m, const snrq_options *o, snrq_gguf_plan *out)
 {
-    size_t most = 5 + (size_t)m->config.layers * (size_t)(m->family.modules + SNRQ_MAX_VECTORS);
+    size_t most = 5 + (size_t)m->config.layers * (size_t)(m->family.modules + m->family.vectors);
     *out = (snrq_gguf_plan){0};
     SNRQ_TRY(snrq_allocate(most, sizeof *out->parts, "tensors of a GGUF file", &out->parts));
     snrq_status status = add_all(m, o, out);

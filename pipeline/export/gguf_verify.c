@@ -22,6 +22,7 @@
 enum { COMPARE_WEIGHTS = 1 << 19 };
 
 typedef struct comparison {
+    const snrq_context *context;
     const snrq_model *model;
     const snrq_gguf_file *file;
     const char *path;
@@ -243,7 +244,7 @@ static snrq_status compare_rows(comparison *c, snrq_range rows, float *expected,
 static snrq_status compare_tensor(comparison *c)
 {
     const snrq_gguf_tensor *t = c->tensor;
-    const snrq_context *context = c->model->context;
+    const snrq_context *context = c->context;
     int64_t unit = c->head > 0 && t->dimensions > 1 ? c->head : 1;
     int64_t step = COMPARE_WEIGHTS / t->columns / unit * unit;
     snrq_range mine = snrq_share(t->rows, unit, context->size, context->rank);
@@ -345,7 +346,7 @@ static snrq_status compare_metadata(const comparison *c)
 static int64_t expected_tensors(const snrq_model *m)
 {
     int64_t in_block = m->family.modules;
-    for (int v = 0; v < SNRQ_MAX_VECTORS; v++) in_block += m->family.vector[v].count > 0;
+    for (int v = 0; v < m->family.vectors; v++) in_block += m->family.vector[v].count > 0;
     return 2 + !m->config.tied_embeddings + m->config.layers * in_block + rope_tensors(&m->config);
 }
 
@@ -382,7 +383,7 @@ snrq_status snrq_export_gguf_verify(const snrq_context *context, const snrq_mode
 {
     char path[4096];
     snrq_gguf_file *file = NULL;
-    comparison c = {.model = model, .path = path};
+    comparison c = {.context = context, .model = model, .path = path};
     snrq_status status = snrq_path_join(directory, "model.gguf", path, sizeof path);
     if (status == SNRQ_OK) status = snrq_gguf_file_open(path, &file);
     c.file = file;

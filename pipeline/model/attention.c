@@ -22,7 +22,7 @@
 #include "pipeline/model/exponential.h"
 #include "pipeline/model/rms_norm.h"
 
-enum { QUERIES = SNRQ_PRODUCT_BLOCK, ROWS = SNRQ_PRODUCT_ROWS, COLUMNS = SNRQ_PRODUCT_COLUMNS };
+enum { QUERIES = SNRQ_PRODUCT_SLAB, ROWS = SNRQ_PRODUCT_ROWS, COLUMNS = SNRQ_PRODUCT_COLUMNS };
 
 /* Shapes, and what all threads share. */
 typedef struct work {

@@ -1,34 +1,77 @@
-/* The transformer block in stages; see block.h. */
+/* The transformer block in steps; see block.h. */
 #include "pipeline/model/block.h"
+
+#include <stdlib.h>
 
 #include "pipeline/model/exponential.h"
 
+static int64_t unit_width(const snrq_family *f, int unit, bool inputs)
+{
+    return inputs ? f->unit[unit].columns : f->unit[unit].rows;
+}
+
+snrq_status snrq_unit_arrays_create(const snrq_family *f, int first, int end, int64_t tokens,
+                                    bool inputs, snrq_unit_arrays *out)
+{
+    int64_t most = 0;
+    *out = (snrq_unit_arrays){.inputs = inputs};
+    for (int s = first; s < end; s++) {
+        int64_t width = 0;
+        for (int u = f->step[s].first; u < f->step[s].end; u++) width += unit_width(f, u, inputs);
+        most = width > most ? width : most;
+    }
+    SNRQ_TRY(snrq_allocate((size_t)f->units, sizeof *out->of, "unit arrays", &out->of));
+    snrq_status status =
+        snrq_allocate_scratch((size_t)(tokens * most), sizeof *out->data,
+                              inputs ? "unit inputs" : "module outputs", &out->data);
+    if (status == SNRQ_OK)
+        snrq_unit_arrays_lay(f, first, tokens, out);
+    else
+        snrq_unit_arrays_free(out);
+    return status;
+}
+
+void snrq_unit_arrays_lay(const snrq_family *f, int step, int64_t tokens, snrq_unit_arrays *a)
+{
+    float *next = a->data;
+    for (int u = f->step[step].first; u < f->step[step].end; u++) {
+        a->of[u - f->step[step].first] = next;
+        next += tokens * unit_width(f, u, a->inputs);
+    }
+}
+
+void snrq_unit_arrays_free(snrq_unit_arrays *a)
+{
+    free(a->of);
+    free(a->data);
+    *a = (snrq_unit_arrays){0};
+}
+
 void snrq_block_begin(const snrq_block *b, int64_t sequences, int64_t tokens, const float *h,
-                      float *x)
+                      float *const *x)
 {
     snrq_rms_norm(h, b->vector[SNRQ_ATTENTION_NORM], b->config->rms_norm_eps, sequences * tokens,
-                  b->config->hidden, x);
+                  b->config->hidden, x[0]);
 }
 
-snrq_status snrq_block_apply(const snrq_block *b, snrq_stage stage, int64_t sequences,
-                             int64_t tokens, const float *x, float *y)
+snrq_status snrq_block_apply(const snrq_block *b, int unit, int64_t tokens, const float *x,
+                             float *y)
 {
-    int first = b->family->first[stage], count = b->family->first[stage + 1] - first;
-    return snrq_linear_apply(b->module + first, count, x, sequences * tokens, y,
-                             b->family->stage_rows[stage]);
+    const snrq_unit_shape *u = &b->family->unit[unit];
+    return snrq_linear_apply(b->module + u->first, u->end - u->first, x, tokens, y, u->rows);
 }
 
-/* y [rows, stage_rows] += the biases of the stage's modules. */
-static void add_biases(const snrq_block *b, snrq_stage stage, int64_t rows, float *y)
+/* y [rows, unit rows] += the biases of the unit's modules. */
+static void add_biases(const snrq_block *b, int unit, int64_t rows, float *y)
 {
-    int64_t stride = b->family->stage_rows[stage];
-    for (int m = b->family->first[stage]; m < b->family->first[stage + 1]; m++) {
+    const snrq_unit_shape *u = &b->family->unit[unit];
+    for (int m = u->first; m < u->end; m++) {
         const float *bias = b->vector[SNRQ_BIAS + m];
         int64_t count = b->module[m].rows;
         if (bias != NULL) {
 #pragma omp parallel for schedule(static)
             for (int64_t r = 0; r < rows; r++)
-                for (int64_t i = 0; i < count; i++) y[r * stride + i] += bias[i];
+                for (int64_t i = 0; i < count; i++) y[r * u->rows + i] += bias[i];
         }
         y += count;
     }
@@ -63,35 +106,43 @@ static void gated_activation(int64_t rows, int64_t width, const float *y, float 
     }
 }
 
-snrq_status snrq_block_continue(const snrq_block *b, snrq_stage stage, int64_t sequences,
-                                int64_t tokens, float *y, float *h, float *x)
+snrq_status snrq_block_continue(const snrq_block *b, int step, int64_t sequences, int64_t tokens,
+                                float *const *y, float *h, float *const *x)
 {
+    const snrq_step *s = &b->family->step[step];
     int64_t rows = sequences * tokens, hidden = b->config->hidden;
-    add_biases(b, stage, rows, y);
-    switch (stage) {
-    case SNRQ_STAGE_QKV:
-        return attention(b, sequences, tokens, y, x);
-    case SNRQ_STAGE_O:
-        add_residual(rows * hidden, y, h);
-        snrq_rms_norm(h, b->vector[SNRQ_MLP_NORM], b->config->rms_norm_eps, rows, hidden, x);
+    for (int u = s->first; u < s->end; u++) add_biases(b, u, rows, y[u - s->first]);
+    switch (s->kind) {
+    case SNRQ_STEP_ATTENTION:
+        return attention(b, sequences, tokens, y[0], x[0]);
+    case SNRQ_STEP_ATTENTION_OUT:
+        add_residual(rows * hidden, y[0], h);
+        snrq_rms_norm(h, b->vector[SNRQ_MLP_NORM], b->config->rms_norm_eps, rows, hidden, x[0]);
         return SNRQ_OK;
-    case SNRQ_STAGE_GATE_UP:
-        gated_activation(rows, b->config->intermediate, y, x);
+    case SNRQ_STEP_GATED_ACTIVATION:
+        gated_activation(rows, b->config->intermediate, y[0], x[0]);
         return SNRQ_OK;
-    case SNRQ_STAGE_DOWN:
-        add_residual(rows * hidden, y, h);
+    case SNRQ_STEP_MLP_OUT:
+        add_residual(rows * hidden, y[0], h);
         return SNRQ_OK;
     }
-    return snrq_fail(SNRQ_INTERNAL, "block: no stage %d", (int)stage);
+    return snrq_fail(SNRQ_INTERNAL, "block: no step of kind %d", (int)s->kind);
 }
 
 snrq_status snrq_block_forward(const snrq_block *b, int64_t sequences, int64_t tokens, float *h,
-                               float *x, float *y)
+                               snrq_unit_arrays *x, snrq_unit_arrays *y)
 {
-    snrq_block_begin(b, sequences, tokens, h, x);
-    for (int s = 0; s < SNRQ_STAGES; s++) {
-        SNRQ_TRY(snrq_block_apply(b, (snrq_stage)s, sequences, tokens, x, y));
-        SNRQ_TRY(snrq_block_continue(b, (snrq_stage)s, sequences, tokens, y, h, x));
+    const snrq_family *f = b->family;
+    int64_t rows = sequences * tokens;
+    snrq_unit_arrays_lay(f, 0, rows, x);
+    snrq_block_begin(b, sequences, tokens, h, x->of);
+    for (int s = 0; s < f->steps; s++) {
+        const snrq_step *step = &f->step[s];
+        snrq_unit_arrays_lay(f, s, rows, y);
+        for (int u = step->first; u < step->end; u++)
+            SNRQ_TRY(snrq_block_apply(b, u, rows, x->of[u - step->first], y->of[u - step->first]));
+        if (s + 1 < f->steps) snrq_unit_arrays_lay(f, s + 1, rows, x);
+        SNRQ_TRY(snrq_block_continue(b, s, sequences, tokens, y->of, h, x->of));
     }
     return SNRQ_OK;
 }

@@ -1,13 +1,13 @@
-/* One pass through a transformer block, cut at its stages.
+/* One pass through a transformer block, cut at the steps of its family.
  *
  *     h [tokens, hidden]         the residual stream
- *     begin      x = RMSNorm(h)                      input of [q,k,v]
- *     apply      y = W_stage x                       the stage's linear modules, outputs stacked
- *     continue   y += biases, where there are any, then
+ *     begin      x = RMSNorm(h)                      input of the first step, [q,k,v]
+ *     apply      y = W x                             a unit's linear modules, outputs stacked
+ *     continue   y += biases, where there are any, then, by the kind of step,
  *                [q,k,v]     x = attention(y)        input of [o]
  *                [o]         h += y, x = RMSNorm(h)  input of [gate,up]
  *                [gate,up]   x = silu(gate) * up     input of [down]
- *                [down]      h += y
+ *                [down]      h += y                  the block's end
  *
  * Statistics are gathered, and modules quantized, between `begin` or `continue` and `apply`.
  * Everything works on a batch of sequences; arithmetic is fp32, and no element of a result depends
@@ -22,28 +22,45 @@
 #include "pipeline/model/rms_norm.h"
 
 typedef struct snrq_block {
-    const snrq_config *config;             /* borrowed */
-    const snrq_family *family;             /* borrowed */
-    const snrq_rope *rope;                 /* borrowed */
-    int64_t window;                        /* of its attention; 0: none */
-    snrq_weight module[SNRQ_MAX_MODULES];  /* views */
-    const float *vector[SNRQ_MAX_VECTORS]; /* fp32, NULL where the family has none; borrowed */
+    const snrq_config *config;  /* borrowed */
+    const snrq_family *family;  /* borrowed */
+    const snrq_rope *rope;      /* borrowed */
+    int64_t window;             /* of its attention; 0: none */
+    const snrq_weight *module;  /* [modules] views; borrowed */
+    const float *const *vector; /* [vectors] fp32, NULL where the family has none; borrowed */
 } snrq_block;
 
-/* x [sequences, tokens, hidden] = RMSNorm(h). */
+/* What the units of a step read, or what they write, one array per unit. */
+typedef struct snrq_unit_arrays {
+    bool inputs; /* what they read */
+    float **of;  /* [units of the step] each [tokens, unit columns], or [tokens, unit rows] */
+    float *data; /* of all of them; owned, as the list is */
+} snrq_unit_arrays;
+
+/* Room for any of the steps [first, end) of a batch of so many tokens, laid out for `first`. Not
+ * collective. */
+snrq_status snrq_unit_arrays_create(const snrq_family *family, int first, int end, int64_t tokens,
+                                    bool inputs, snrq_unit_arrays *out);
+/* Lays the arrays out for another step, from the start of the same room. */
+void snrq_unit_arrays_lay(const snrq_family *family, int step, int64_t tokens,
+                          snrq_unit_arrays *arrays);
+void snrq_unit_arrays_free(snrq_unit_arrays *arrays);
+
+/* x [units of the first step], each [sequences, tokens, hidden] = RMSNorm(h). */
 void snrq_block_begin(const snrq_block *block, int64_t sequences, int64_t tokens, const float *h,
-                      float *x);
+                      float *const *x);
 
-/* y [sequences, tokens, stage_rows], without biases, from x [sequences, tokens, stage_columns]. */
-snrq_status snrq_block_apply(const snrq_block *block, snrq_stage stage, int64_t sequences,
-                             int64_t tokens, const float *x, float *y);
+/* y [tokens, unit rows], without biases, from x [tokens, unit columns]. */
+snrq_status snrq_block_apply(const snrq_block *block, int unit, int64_t tokens, const float *x,
+                             float *y);
 
-/* Uses up y; updates h; writes the next stage's input to x (nothing after [down]). */
-snrq_status snrq_block_continue(const snrq_block *block, snrq_stage stage, int64_t sequences,
-                                int64_t tokens, float *y, float *h, float *x);
+/* Uses up y [units of the step]; updates h; writes the inputs x [units of the next step] (nothing
+ * after the last). */
+snrq_status snrq_block_continue(const snrq_block *block, int step, int64_t sequences,
+                                int64_t tokens, float *const *y, float *h, float *const *x);
 
-/* The whole block for a batch; x and y are scratch of max_columns and max_rows per token. */
+/* The whole block for a batch; x and y have room for the inputs and outputs of all steps. */
 snrq_status snrq_block_forward(const snrq_block *block, int64_t sequences, int64_t tokens, float *h,
-                               float *x, float *y);
+                               snrq_unit_arrays *x, snrq_unit_arrays *y);
 
 #endif

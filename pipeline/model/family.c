@@ -2,6 +2,7 @@
 #include "pipeline/model/family.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Widths that modules are made of. */
@@ -15,32 +16,55 @@ typedef enum width {
     WIDTHS
 } width;
 
+/* A module. `unit`: it begins a unit; step: it begins a step, called so. */
 typedef struct module_row {
     const char *name;
-    snrq_stage stage;
     width rows, columns;
+    bool unit;
+    const char *step; /* or NULL */
+    snrq_step_kind kind;
 } module_row;
 
 /* Llama, Mistral, Qwen3 */
 static const module_row separate[] = {
-    {"self_attn.q_proj", SNRQ_STAGE_QKV, QUERIES, HIDDEN},
-    {"self_attn.k_proj", SNRQ_STAGE_QKV, KEYS, HIDDEN},
-    {"self_attn.v_proj", SNRQ_STAGE_QKV, KEYS, HIDDEN},
-    {"self_attn.o_proj", SNRQ_STAGE_O, HIDDEN, QUERIES},
-    {"mlp.gate_proj", SNRQ_STAGE_GATE_UP, INTERMEDIATE, HIDDEN},
-    {"mlp.up_proj", SNRQ_STAGE_GATE_UP, INTERMEDIATE, HIDDEN},
-    {"mlp.down_proj", SNRQ_STAGE_DOWN, HIDDEN, INTERMEDIATE},
+    {"self_attn.q_proj", QUERIES, HIDDEN, true, "q,k,v", SNRQ_STEP_ATTENTION},
+    {"self_attn.k_proj", KEYS, HIDDEN, false, NULL, 0},
+    {"self_attn.v_proj", KEYS, HIDDEN, false, NULL, 0},
+    {"self_attn.o_proj", HIDDEN, QUERIES, true, "o", SNRQ_STEP_ATTENTION_OUT},
+    {"mlp.gate_proj", INTERMEDIATE, HIDDEN, true, "gate,up", SNRQ_STEP_GATED_ACTIVATION},
+    {"mlp.up_proj", INTERMEDIATE, HIDDEN, false, NULL, 0},
+    {"mlp.down_proj", HIDDEN, INTERMEDIATE, true, "down", SNRQ_STEP_MLP_OUT},
 };
-static const char *const separate_stages[SNRQ_STAGES] = {"q,k,v", "o", "gate,up", "down"};
 
 /* Phi-3 */
 static const module_row fused[] = {
-    {"self_attn.qkv_proj", SNRQ_STAGE_QKV, QUERIES_KEYS_VALUES, HIDDEN},
-    {"self_attn.o_proj", SNRQ_STAGE_O, HIDDEN, QUERIES},
-    {"mlp.gate_up_proj", SNRQ_STAGE_GATE_UP, GATE_AND_UP, HIDDEN},
-    {"mlp.down_proj", SNRQ_STAGE_DOWN, HIDDEN, INTERMEDIATE},
+    {"self_attn.qkv_proj", QUERIES_KEYS_VALUES, HIDDEN, true, "qkv", SNRQ_STEP_ATTENTION},
+    {"self_attn.o_proj", HIDDEN, QUERIES, true, "o", SNRQ_STEP_ATTENTION_OUT},
+    {"mlp.gate_up_proj", GATE_AND_UP, HIDDEN, true, "gate_up", SNRQ_STEP_GATED_ACTIVATION},
+    {"mlp.down_proj", HIDDEN, INTERMEDIATE, true, "down", SNRQ_STEP_MLP_OUT},
 };
-static const char *const fused_stages[SNRQ_STAGES] = {"qkv", "o", "gate_up", "down"};
+
+static void add_module(const int64_t *widths, const module_row *row, snrq_family *f)
+{
+    if (row->step != NULL)
+        f->step[f->steps++] = (snrq_step){row->step, row->kind, f->units, f->units};
+    if (row->unit) {
+        f->unit[f->units++] =
+            (snrq_unit_shape){.step = f->steps - 1, .first = f->modules, .end = f->modules};
+        f->step[f->steps - 1].end++;
+    }
+    snrq_unit_shape *unit = &f->unit[f->units - 1];
+    f->module[f->modules++] = (snrq_module_shape){.name = row->name,
+                                                  .rows = widths[row->rows],
+                                                  .columns = widths[row->columns],
+                                                  .unit = f->units - 1,
+                                                  .row = unit->rows};
+    unit->end++;
+    unit->rows += widths[row->rows];
+    unit->columns = widths[row->columns];
+    if (unit->rows > f->max_rows) f->max_rows = unit->rows;
+    if (unit->columns > f->max_columns) f->max_columns = unit->columns;
+}
 
 static void add_modules(const snrq_config *c, const module_row *rows, int count, snrq_family *f)
 {
@@ -51,10 +75,7 @@ static void add_modules(const snrq_config *c, const module_row *rows, int count,
                                     [QUERIES_KEYS_VALUES] = queries + 2 * keys,
                                     [INTERMEDIATE] = c->intermediate,
                                     [GATE_AND_UP] = 2 * c->intermediate};
-    f->modules = count;
-    for (int m = 0; m < count; m++)
-        f->module[m] = (snrq_module_shape){rows[m].name, rows[m].stage, widths[rows[m].rows],
-                                           widths[rows[m].columns]};
+    for (int m = 0; m < count; m++) add_module(widths, &rows[m], f);
 }
 
 static void add_vector(snrq_family *f, int vector, const char *name, const char *end, int64_t count)
@@ -73,29 +94,41 @@ static void add_vectors(const snrq_config *c, snrq_family *f)
     }
     for (int m = 0; m < f->modules; m++) {
         const snrq_module_shape *s = &f->module[m];
-        bool attention = s->stage == SNRQ_STAGE_QKV || s->stage == SNRQ_STAGE_O;
-        if (attention ? c->attention_bias : c->mlp_bias)
+        if (strncmp(s->name, "self_attn.", 10) == 0 ? c->attention_bias : c->mlp_bias)
             add_vector(f, SNRQ_BIAS + m, s->name, ".bias", s->rows);
     }
 }
 
-void snrq_family_describe(const snrq_config *c, snrq_family *f)
+snrq_status snrq_family_create(const snrq_config *c, snrq_family *f)
 {
-    memset(f, 0, sizeof *f);
-    if (c->fused)
-        add_modules(c, fused, sizeof fused / sizeof fused[0], f);
-    else
-        add_modules(c, separate, sizeof separate / sizeof separate[0], f);
-    memcpy(f->stage_name, c->fused ? fused_stages : separate_stages, sizeof f->stage_name);
-    add_vectors(c, f);
-    for (int s = 0, m = 0; s < SNRQ_STAGES; s++) {
-        f->first[s] = m;
-        for (; m < f->modules && f->module[m].stage == (snrq_stage)s; m++) {
-            f->stage_rows[s] += f->module[m].rows;
-            f->stage_columns[s] = f->module[m].columns;
-        }
-        f->first[s + 1] = m;
-        if (f->stage_rows[s] > f->max_rows) f->max_rows = f->stage_rows[s];
-        if (f->stage_columns[s] > f->max_columns) f->max_columns = f->stage_columns[s];
+    const module_row *rows = c->fused ? fused : separate;
+    size_t count = c->fused ? sizeof fused / sizeof fused[0] : sizeof separate / sizeof separate[0];
+    *f = (snrq_family){.vectors = SNRQ_BIAS + (int)count};
+    snrq_status status = snrq_allocate(count, sizeof *f->module, "modules", &f->module);
+    if (status == SNRQ_OK) status = snrq_allocate(count, sizeof *f->unit, "units", &f->unit);
+    if (status == SNRQ_OK) status = snrq_allocate(count, sizeof *f->step, "steps", &f->step);
+    if (status == SNRQ_OK)
+        status = snrq_allocate((size_t)f->vectors, sizeof *f->vector, "vectors", &f->vector);
+    if (status != SNRQ_OK) {
+        snrq_family_free(f);
+        return status;
     }
+    add_modules(c, rows, (int)count, f);
+    add_vectors(c, f);
+    return SNRQ_OK;
+}
+
+void snrq_family_free(snrq_family *f)
+{
+    free(f->module);
+    free(f->unit);
+    free(f->step);
+    free(f->vector);
+    *f = (snrq_family){0};
+}
+
+void snrq_step_modules(const snrq_family *f, int step, int *first, int *end)
+{
+    *first = f->unit[f->step[step].first].first;
+    *end = f->unit[f->step[step].end - 1].end;
 }

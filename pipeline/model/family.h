@@ -1,31 +1,48 @@
-/* Model families: which linear modules a transformer block has, in which stage, of which shape,
- * and which vectors stand beside them.
+/* Model families: a transformer block as a list of steps.
  *
- * A stage is a set of modules that read the same input, and the point at which a block's forward
- * pass can be cut: [q,k,v] -> [o] -> [gate,up] -> [down] (docs/method.md, "One pass through a
- * block"). A family is a table of names and shapes; the forward pass (block.h) is the same for all
- * of them. Where a family fuses q, k, v or gate, up into one module, its rows are the rows of
- * those, one after the other, and the stage has one module.
+ *   module   one linear layer
+ *   unit     the modules that read the same input matrix, and so share one H: q, k, v
+ *   step     a point at which a block's forward pass is cut (block.h): units whose inputs are all
+ *            known there, and which do not depend on each other
+ *
+ * A dense block has four steps of one unit: [q,k,v] -> [o] -> [gate,up] -> [down] (docs/method.md,
+ * "One pass through a block"). A family is a table of names and shapes; the forward pass is the
+ * same for all of them. Where a family fuses q, k, v or gate, up into one module, its rows are the
+ * rows of those, one after the other, and the unit has one module.
  */
 #ifndef SNRQ_FAMILY_H
 #define SNRQ_FAMILY_H
 
 #include "io/config.h"
 
-enum { SNRQ_STAGES = 4, SNRQ_MAX_MODULES = 7, SNRQ_VECTOR_NAME = 64 };
+enum { SNRQ_VECTOR_NAME = 64 };
 
-typedef enum snrq_stage {
-    SNRQ_STAGE_QKV,
-    SNRQ_STAGE_O,
-    SNRQ_STAGE_GATE_UP,
-    SNRQ_STAGE_DOWN
-} snrq_stage;
+/* What becomes of a step's outputs; formulas in block.h. */
+typedef enum snrq_step_kind {
+    SNRQ_STEP_ATTENTION,        /* of [q,k,v] */
+    SNRQ_STEP_ATTENTION_OUT,    /* of [o] */
+    SNRQ_STEP_GATED_ACTIVATION, /* of [gate,up] */
+    SNRQ_STEP_MLP_OUT           /* of [down] */
+} snrq_step_kind;
 
 typedef struct snrq_module_shape {
-    const char *name; /* below "model.layers.N.": "self_attn.q_proj" */
-    snrq_stage stage;
+    const char *name;      /* below "model.layers.N.": "self_attn.q_proj" */
     int64_t rows, columns; /* outputs, inputs */
+    int unit;
+    int64_t row; /* where its rows begin among those of its unit, stacked */
 } snrq_module_shape;
+
+typedef struct snrq_unit_shape {
+    int step;
+    int first, end;        /* modules [first, end) */
+    int64_t rows, columns; /* outputs of all its modules, stacked; their common input width */
+} snrq_unit_shape;
+
+typedef struct snrq_step {
+    const char *name; /* for progress lines: "q,k,v" */
+    snrq_step_kind kind;
+    int first, end; /* units [first, end) */
+} snrq_step;
 
 /* What is not quantized in a block. The bias of module m is vector SNRQ_BIAS + m. */
 typedef enum snrq_vector {
@@ -33,8 +50,7 @@ typedef enum snrq_vector {
     SNRQ_MLP_NORM,
     SNRQ_QUERY_NORM,
     SNRQ_KEY_NORM,
-    SNRQ_BIAS,
-    SNRQ_MAX_VECTORS = SNRQ_BIAS + SNRQ_MAX_MODULES
+    SNRQ_BIAS
 } snrq_vector;
 
 typedef struct snrq_vector_shape {
@@ -42,19 +58,21 @@ typedef struct snrq_vector_shape {
     int64_t count;               /* 0: the family has no such vector */
 } snrq_vector_shape;
 
+/* A block's parts in the order in which they work. All lists are owned. */
 typedef struct snrq_family {
-    int modules;
-    snrq_module_shape module[SNRQ_MAX_MODULES]; /* in stage order */
-    int first[SNRQ_STAGES + 1];          /* modules of stage s: first[s] .. first[s + 1] - 1 */
-    int64_t stage_rows[SNRQ_STAGES];     /* outputs of all modules of the stage, stacked */
-    int64_t stage_columns[SNRQ_STAGES];  /* their common input width */
-    int64_t max_rows, max_columns;       /* over the stages */
-    const char *stage_name[SNRQ_STAGES]; /* for progress lines: "q,k,v" */
-    snrq_vector_shape vector[SNRQ_MAX_VECTORS];
+    int modules, units, steps, vectors;
+    snrq_module_shape *module;
+    snrq_unit_shape *unit;
+    snrq_step *step;
+    snrq_vector_shape *vector;     /* [SNRQ_BIAS + modules] */
+    int64_t max_rows, max_columns; /* over the units */
 } snrq_family;
 
-/* Fills in the family of a model. Not collective; cannot fail for a configuration that
- * snrq_config_read accepted. */
-void snrq_family_describe(const snrq_config *config, snrq_family *out);
+/* Fills in the family of a model. Not collective; fails only without memory. */
+snrq_status snrq_family_create(const snrq_config *config, snrq_family *out);
+void snrq_family_free(snrq_family *family);
+
+/* Modules [*first, *end) of a step. */
+void snrq_step_modules(const snrq_family *family, int step, int *first, int *end);
 
 #endif

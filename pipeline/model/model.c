@@ -105,7 +105,7 @@ static snrq_status check_tensors(const snrq_model *m)
     if (!c->tied_embeddings)
         SNRQ_TRY(snrq_model_expect(m, head_name, c->vocabulary, c->hidden, &t, &dtype));
     for (int64_t layer = 0; layer < c->layers; layer++) {
-        for (int v = 0; v < SNRQ_MAX_VECTORS; v++) {
+        for (int v = 0; v < m->family.vectors; v++) {
             const snrq_vector_shape *s = &m->family.vector[v];
             if (s->count == 0) continue;
             snrq_module_name(layer, s->name, name, sizeof name);
@@ -135,7 +135,7 @@ static const char *name_in_layer(const char *name, int64_t layers)
 
 static bool is_used(const snrq_family *f, const char *name)
 {
-    for (int v = 0; v < SNRQ_MAX_VECTORS; v++)
+    for (int v = 0; v < f->vectors; v++)
         if (f->vector[v].count > 0 && strcmp(name, f->vector[v].name) == 0) return true;
     for (int m = 0; m < f->modules; m++) {
         size_t length = strlen(f->module[m].name);
@@ -173,7 +173,7 @@ static void ignore_report(void *user, const char *file, const char *problem)
     (void)problem;
 }
 
-static snrq_status open_local(snrq_model *m)
+static snrq_status open_local(const snrq_context *context, snrq_model *m)
 {
     char path[4096];
     snrq_status status = snrq_config_read(m->path, &m->config);
@@ -182,7 +182,7 @@ static snrq_status open_local(snrq_model *m)
                          "%s; expected a Hugging Face directory or an output of `snrq quantize`",
                          snrq_error_message());
     SNRQ_TRY(status);
-    snrq_family_describe(&m->config, &m->family);
+    SNRQ_TRY(snrq_family_create(&m->config, &m->family));
     if (!m->quantized) {
         SNRQ_TRY(snrq_safetensors_open(m->path, &m->tensors));
         SNRQ_TRY(check_tensors(m));
@@ -191,7 +191,7 @@ static snrq_status open_local(snrq_model *m)
     bool complete = false;
     json_t *records = NULL;
     /* Damaged codes would be read as other codes: every byte is checked before any is used. */
-    if (m->context->rank == 0) SNRQ_TRY(snrq_output_verify(m->path, ignore_report, NULL));
+    if (context->rank == 0) SNRQ_TRY(snrq_output_verify(m->path, ignore_report, NULL));
     status = snrq_output_read_manifest(m->path, &records, &complete);
     json_decref(records);
     SNRQ_TRY(status);
@@ -205,10 +205,9 @@ static snrq_status open_local(snrq_model *m)
     return check_tensors(m);
 }
 
-static snrq_status create(const snrq_context *context, const char *path, snrq_model **out)
+static snrq_status create(const char *path, snrq_model **out)
 {
     SNRQ_TRY(snrq_allocate(1, sizeof **out, "model", out));
-    (*out)->context = context;
     (*out)->quantized = snrq_output_is(path);
     if (strlen(path) >= sizeof(*out)->path)
         return snrq_fail(SNRQ_USAGE, "model path is longer than %zu bytes", sizeof(*out)->path - 1);
@@ -220,8 +219,8 @@ snrq_status snrq_model_open(const snrq_context *context, const char *path, snrq_
 {
     snrq_model *m = NULL;
     *out = NULL;
-    snrq_status status = create(context, path, &m);
-    if (status == SNRQ_OK) status = open_local(m);
+    snrq_status status = create(path, &m);
+    if (status == SNRQ_OK) status = open_local(context, m);
     status = snrq_agree(context, status);
     if (status != SNRQ_OK)
         snrq_model_close(&m);
@@ -230,15 +229,13 @@ snrq_status snrq_model_open(const snrq_context *context, const char *path, snrq_
     return status;
 }
 
-snrq_status snrq_model_look(const snrq_context *context, const char *path, snrq_model **out)
+snrq_status snrq_model_look(const char *path, snrq_model **out)
 {
     *out = NULL;
-    snrq_status status = create(context, path, out);
+    snrq_status status = create(path, out);
     if (status == SNRQ_OK) status = snrq_config_read((*out)->path, &(*out)->config);
-    if (status == SNRQ_OK)
-        snrq_family_describe(&(*out)->config, &(*out)->family);
-    else
-        snrq_model_close(out);
+    if (status == SNRQ_OK) status = snrq_family_create(&(*out)->config, &(*out)->family);
+    if (status != SNRQ_OK) snrq_model_close(out);
     return status;
 }
 
@@ -248,6 +245,7 @@ void snrq_model_close(snrq_model **model)
     if (m == NULL) return;
     snrq_safetensors_close(&m->tensors);
     snrq_rest_file_close(&m->rest);
+    snrq_family_free(&m->family);
     free(m);
     *model = NULL;
 }
@@ -291,7 +289,7 @@ snrq_status snrq_model_rest_names(const snrq_model *m, char ***names, int *count
 {
     enum { NAME_BYTES = 128 };
     int64_t vectors = 0;
-    for (int v = 0; v < SNRQ_MAX_VECTORS; v++) vectors += m->family.vector[v].count > 0;
+    for (int v = 0; v < m->family.vectors; v++) vectors += m->family.vector[v].count > 0;
     int total = (int)(2 + !m->config.tied_embeddings + vectors * m->config.layers);
     char **list = NULL;
     SNRQ_TRY(snrq_allocate((size_t)total, sizeof *list + NAME_BYTES, "tensor names", &list));
@@ -302,7 +300,7 @@ snrq_status snrq_model_rest_names(const snrq_model *m, char ***names, int *count
     snprintf(list[n++], NAME_BYTES, "%s", final_norm_name);
     if (!m->config.tied_embeddings) snprintf(list[n++], NAME_BYTES, "%s", head_name);
     for (int64_t layer = 0; layer < m->config.layers; layer++)
-        for (int v = 0; v < SNRQ_MAX_VECTORS; v++)
+        for (int v = 0; v < m->family.vectors; v++)
             if (m->family.vector[v].count > 0)
                 snrq_module_name(layer, m->family.vector[v].name, list[n++], NAME_BYTES);
     *names = list;
@@ -310,13 +308,14 @@ snrq_status snrq_model_rest_names(const snrq_model *m, char ***names, int *count
     return SNRQ_OK;
 }
 
-snrq_status snrq_model_load_dense(const snrq_model *m, const char *name, int64_t rows,
-                                  int64_t columns, unsigned char *base, snrq_weight *out)
+snrq_status snrq_model_load_dense(const snrq_context *context, const snrq_model *m,
+                                  const char *name, int64_t rows, int64_t columns,
+                                  unsigned char *base, snrq_weight *out)
 {
     const snrq_tensor *t = NULL;
     snrq_dtype dtype = SNRQ_F32;
     SNRQ_TRY(snrq_model_expect(m, name, rows, columns, &t, &dtype));
-    snrq_range mine = snrq_share(rows, 1, m->context->node_size, m->context->node_rank);
+    snrq_range mine = snrq_share(rows, 1, context->node_size, context->node_rank);
     uint64_t row_bytes = (uint64_t)columns * snrq_dtype_size(dtype);
     *out = (snrq_weight){.rows = rows, .columns = columns, .dtype = dtype, .dense = base};
     if (mine.end == mine.begin) return SNRQ_OK;
@@ -335,27 +334,29 @@ snrq_status snrq_model_load_dense(const snrq_model *m, const char *name, int64_t
                      (long long)((int64_t)at % columns), (double)value);
 }
 
-static snrq_status load_table(const snrq_model *m, const char *name, snrq_table *out)
+static snrq_status load_table(const snrq_context *context, const snrq_model *m, const char *name,
+                              snrq_table *out)
 {
     const snrq_tensor *t = NULL;
     snrq_dtype dtype = SNRQ_F32;
     int64_t rows = m->config.vocabulary, columns = m->config.hidden;
     memset(out, 0, sizeof *out);
     SNRQ_TRY(snrq_model_expect(m, name, rows, columns, &t, &dtype));
-    SNRQ_TRY(snrq_node_memory_create(m->context, t->bytes, &out->memory));
-    SNRQ_TRY(snrq_agree(m->context, snrq_model_load_dense(m, name, rows, columns, out->memory->data,
-                                                          &out->weight)));
-    return snrq_node_memory_sync(m->context, out->memory);
+    SNRQ_TRY(snrq_node_memory_create(context, t->bytes, &out->memory));
+    SNRQ_TRY(snrq_agree(context, snrq_model_load_dense(context, m, name, rows, columns,
+                                                       out->memory->data, &out->weight)));
+    return snrq_node_memory_sync(context, out->memory);
 }
 
-snrq_status snrq_model_load_embedding(const snrq_model *m, snrq_table *out)
+snrq_status snrq_model_load_embedding(const snrq_context *context, const snrq_model *m,
+                                      snrq_table *out)
 {
-    return load_table(m, embedding_name, out);
+    return load_table(context, m, embedding_name, out);
 }
 
-snrq_status snrq_model_load_head(const snrq_model *m, snrq_table *out)
+snrq_status snrq_model_load_head(const snrq_context *context, const snrq_model *m, snrq_table *out)
 {
-    return load_table(m, m->config.tied_embeddings ? embedding_name : head_name, out);
+    return load_table(context, m, m->config.tied_embeddings ? embedding_name : head_name, out);
 }
 
 void snrq_table_free(snrq_table *table)

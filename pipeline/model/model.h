@@ -13,7 +13,6 @@
 #include "pipeline/model/block.h"
 
 typedef struct snrq_model {
-    const snrq_context *context; /* borrowed */
     char path[4096];
     bool quantized; /* an OUT directory: blocks are codes, the rest is in rest.h5 */
     snrq_config config;
@@ -27,7 +26,7 @@ typedef struct snrq_model {
 snrq_status snrq_model_open(const snrq_context *context, const char *path, snrq_model **out);
 /* Opens an OUT directory for looking at its configuration and manifest: its data files are neither
  * checked nor opened, rest is NULL. Not collective. */
-snrq_status snrq_model_look(const snrq_context *context, const char *path, snrq_model **out);
+snrq_status snrq_model_look(const char *path, snrq_model **out);
 void snrq_model_close(snrq_model **model);
 
 /* 32 hex digits that change with the configuration, the names, types and shapes of the tensors, and
@@ -40,13 +39,16 @@ snrq_status snrq_model_fingerprint(const snrq_model *model, char out[33]);
 snrq_status snrq_model_rest_names(const snrq_model *model, char ***names, int *count);
 
 /* A dense matrix in node memory: the token embedding, or the head (the embedding again where they
- * are tied). Collective. */
+ * are tied). Collective over `context`, whose nodes get it; agreed. */
 typedef struct snrq_table {
     snrq_node_memory *memory;
     snrq_weight weight;
 } snrq_table;
-snrq_status snrq_model_load_embedding(const snrq_model *model, snrq_table *out);
-snrq_status snrq_model_load_head(const snrq_model *model, snrq_table *out);
+snrq_status snrq_model_load_embedding(const snrq_context *context, const snrq_model *model,
+                                      snrq_table *out);
+snrq_status snrq_model_load_head(const snrq_context *context, const snrq_model *model,
+                                 snrq_table *out);
+/* Collective over the node. */
 void snrq_table_free(snrq_table *table);
 /* The weight of the last RMSNorm, [hidden] fp32; the caller frees it. Not collective. */
 snrq_status snrq_model_final_norm(const snrq_model *model, float **out);
@@ -55,35 +57,38 @@ snrq_status snrq_model_final_norm(const snrq_model *model, float **out);
 typedef struct snrq_loaded_block {
     snrq_block block;
     snrq_node_memory *memory;
-    float *vectors; /* norms and biases; owned */
+    snrq_weight *module;              /* [modules] of `block`; owned, as the rest */
+    const float **vector;             /* [vectors] of `block` */
+    float *numbers;                   /* norms and biases */
+    struct snrq_quantized_unit *unit; /* [units] of a quantized block, else NULL */
 } snrq_loaded_block;
 
 /* Loads block `layer` as stored: dense, or quantized. rope is borrowed. Collective; agreed. */
-snrq_status snrq_model_load_block(const snrq_model *model, int64_t layer, const snrq_rope *rope,
-                                  snrq_loaded_block *out);
+snrq_status snrq_model_load_block(const snrq_context *context, const snrq_model *model,
+                                  int64_t layer, const snrq_rope *rope, snrq_loaded_block *out);
+/* Collective over the node. */
 void snrq_loaded_block_free(snrq_loaded_block *block);
 
-/* A quantized block to be filled in, stage by stage. In node memory the rows of a stage's modules
- * are stacked, so that snrq_node_memory_share_rows() moves a stage at once. */
-typedef struct snrq_stage_arrays {
+/* A unit of a quantized block, to be filled in. In node memory the rows of a unit's modules are
+ * stacked, so that snrq_node_memory_share_rows() moves a unit at once. */
+typedef struct snrq_quantized_unit {
     size_t codes_at, scales_at, zeros_at, g_idx_at; /* offsets in the block's memory */
-    uint8_t *codes;                                 /* [stage_rows, columns] */
-    float *scales;                                  /* [stage_rows, groups] */
-    uint8_t *zeros;                                 /* [stage_rows, groups] */
+    uint8_t *codes;                                 /* [unit rows, columns] */
+    float *scales;                                  /* [unit rows, groups] */
+    uint8_t *zeros;                                 /* [unit rows, groups] */
     int32_t *g_idx;                                 /* [columns] */
     int64_t groups;
-} snrq_stage_arrays;
+} snrq_quantized_unit;
 
-/* Allocates a quantized block with the norms and biases of `model` and groups of `group_size`
- * columns (0: per channel). Collective; agreed. */
-snrq_status snrq_quantized_block_create(const snrq_model *model, int64_t layer, int64_t group_size,
-                                        const snrq_rope *rope,
-                                        snrq_stage_arrays arrays[SNRQ_STAGES],
+/* Allocates a quantized block with the norms and biases of `model`; groups [units] says how many
+ * groups the rows of a unit have. out->unit becomes its units. Collective; agreed. */
+snrq_status snrq_quantized_block_create(const snrq_context *context, const snrq_model *model,
+                                        int64_t layer, const int64_t *groups, const snrq_rope *rope,
                                         snrq_loaded_block *out);
 
-/* Reads a committed block file into it. Collective; agreed. */
-snrq_status snrq_quantized_block_read(const snrq_context *context, const char *path,
-                                      const snrq_family *family, snrq_loaded_block *block);
+/* Reads the committed file of block `layer` in an OUT directory into it. Collective; agreed. */
+snrq_status snrq_quantized_block_read(const snrq_context *context, const char *directory,
+                                      int64_t layer, snrq_loaded_block *block);
 
 /* Full Hugging Face name of a module. */
 void snrq_module_name(int64_t layer, const char *name, char *out, size_t size);

@@ -1,4 +1,5 @@
 /* Transformer blocks in node memory: dense from the checkpoint, or quantized; see model.h. */
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,97 +19,128 @@ static size_t take(size_t *at, size_t bytes)
 /* Norms and biases. */
 static snrq_status read_vectors(const snrq_model *m, int64_t layer, snrq_loaded_block *out)
 {
+    const snrq_family *f = &m->family;
     size_t count = 0;
     char name[256];
-    for (int v = 0; v < SNRQ_MAX_VECTORS; v++) count += (size_t)m->family.vector[v].count;
-    SNRQ_TRY(snrq_allocate(count, sizeof *out->vectors, "norms and biases", &out->vectors));
-    float *next = out->vectors;
-    for (int v = 0; v < SNRQ_MAX_VECTORS; v++) {
-        const snrq_vector_shape *s = &m->family.vector[v];
+    for (int v = 0; v < f->vectors; v++) count += (size_t)f->vector[v].count;
+    SNRQ_TRY(snrq_allocate(count, sizeof *out->numbers, "norms and biases", &out->numbers));
+    float *next = out->numbers;
+    for (int v = 0; v < f->vectors; v++) {
+        const snrq_vector_shape *s = &f->vector[v];
         if (s->count == 0) continue;
         snrq_module_name(layer, s->name, name, sizeof name);
         SNRQ_TRY(snrq_model_read_vector(m, name, s->count, next));
-        out->block.vector[v] = next;
+        out->vector[v] = next;
         next += s->count;
     }
     return SNRQ_OK;
 }
 
-static void start_block(const snrq_model *m, int64_t layer, const snrq_rope *rope,
-                        snrq_loaded_block *out)
+static snrq_status start_block(const snrq_model *m, int64_t layer, const snrq_rope *rope,
+                               snrq_loaded_block *out)
 {
+    const snrq_family *f = &m->family;
     memset(out, 0, sizeof *out);
-    out->block.config = &m->config;
-    out->block.family = &m->family;
-    out->block.rope = rope;
-    out->block.window = snrq_config_window(&m->config, layer);
+    SNRQ_TRY(snrq_allocate((size_t)f->modules, sizeof *out->module, "modules", &out->module));
+    SNRQ_TRY(snrq_allocate((size_t)f->vectors, sizeof *out->vector, "vectors", &out->vector));
+    out->block = (snrq_block){.config = &m->config,
+                              .family = f,
+                              .rope = rope,
+                              .window = snrq_config_window(&m->config, layer),
+                              .module = out->module,
+                              .vector = out->vector};
+    return read_vectors(m, layer, out);
 }
 
-static snrq_status load_dense_modules(const snrq_model *m, int64_t layer, const size_t *at,
+static void weight_name(const snrq_model *m, int64_t layer, int module, char *out, size_t size)
+{
+    char name[200];
+    snrq_module_name(layer, m->family.module[module].name, name, sizeof name);
+    snprintf(out, size, "%s.weight", name);
+}
+
+/* Reads this rank's share of the weights, one module after the other, into memory that has room
+ * for all of them. */
+static snrq_status load_dense_modules(const snrq_context *c, const snrq_model *m, int64_t layer,
                                       snrq_loaded_block *out)
 {
-    char name[256], module[200];
+    char name[256];
+    size_t at = 0;
     for (int i = 0; i < m->family.modules; i++) {
         const snrq_module_shape *s = &m->family.module[i];
-        snrq_module_name(layer, s->name, module, sizeof module);
-        snprintf(name, sizeof name, "%s.weight", module);
-        SNRQ_TRY(snrq_model_load_dense(m, name, s->rows, s->columns, out->memory->data + at[i],
-                                       &out->block.module[i]));
+        weight_name(m, layer, i, name, sizeof name);
+        unsigned char *base = out->memory->data + take(&at, snrq_model_tensor(m, name)->bytes);
+        SNRQ_TRY(snrq_model_load_dense(c, m, name, s->rows, s->columns, base, &out->module[i]));
     }
     return SNRQ_OK;
 }
 
-static snrq_status load_dense_block(const snrq_model *m, int64_t layer, snrq_loaded_block *out)
+static snrq_status load_dense_block(const snrq_context *c, const snrq_model *m, int64_t layer,
+                                    snrq_loaded_block *out)
 {
-    size_t at[SNRQ_MAX_MODULES], bytes = 0;
-    char name[256], module[200];
+    size_t bytes = 0;
+    char name[256];
     for (int i = 0; i < m->family.modules; i++) {
-        snrq_module_name(layer, m->family.module[i].name, module, sizeof module);
-        snprintf(name, sizeof name, "%s.weight", module);
-        at[i] = take(&bytes, snrq_model_tensor(m, name)->bytes);
+        weight_name(m, layer, i, name, sizeof name);
+        take(&bytes, snrq_model_tensor(m, name)->bytes);
     }
-    SNRQ_TRY(snrq_node_memory_create(m->context, bytes, &out->memory));
-    SNRQ_TRY(snrq_agree(m->context, load_dense_modules(m, layer, at, out)));
-    return snrq_node_memory_sync(m->context, out->memory);
+    SNRQ_TRY(snrq_node_memory_create(c, bytes, &out->memory));
+    SNRQ_TRY(snrq_agree(c, load_dense_modules(c, m, layer, out)));
+    return snrq_node_memory_sync(c, out->memory);
 }
 
-snrq_status snrq_quantized_block_create(const snrq_model *m, int64_t layer, int64_t group_size,
-                                        const snrq_rope *rope,
-                                        snrq_stage_arrays arrays[SNRQ_STAGES],
+/* Places of a unit's arrays in the block's memory. */
+static void place_unit(const snrq_unit_shape *shape, int64_t groups, size_t *bytes,
+                       snrq_quantized_unit *unit)
+{
+    size_t rows = (size_t)shape->rows, columns = (size_t)shape->columns;
+    unit->groups = groups;
+    unit->codes_at = take(bytes, rows * columns);
+    unit->scales_at = take(bytes, rows * (size_t)groups * sizeof(float));
+    unit->zeros_at = take(bytes, rows * (size_t)groups);
+    unit->g_idx_at = take(bytes, columns * sizeof(int32_t));
+}
+
+static void point_unit(unsigned char *data, snrq_quantized_unit *unit)
+{
+    unit->codes = data + unit->codes_at;
+    unit->scales = (float *)(void *)(data + unit->scales_at);
+    unit->zeros = data + unit->zeros_at;
+    unit->g_idx = (int32_t *)(void *)(data + unit->g_idx_at);
+}
+
+static snrq_status start_quantized_block(const snrq_model *m, int64_t layer, const int64_t *groups,
+                                         const snrq_rope *rope, size_t *bytes,
+                                         snrq_loaded_block *out)
+{
+    const snrq_family *f = &m->family;
+    SNRQ_TRY(start_block(m, layer, rope, out));
+    SNRQ_TRY(snrq_allocate((size_t)f->units, sizeof *out->unit, "units", &out->unit));
+    for (int u = 0; u < f->units; u++) place_unit(&f->unit[u], groups[u], bytes, &out->unit[u]);
+    return SNRQ_OK;
+}
+
+snrq_status snrq_quantized_block_create(const snrq_context *c, const snrq_model *m, int64_t layer,
+                                        const int64_t *groups, const snrq_rope *rope,
                                         snrq_loaded_block *out)
 {
     const snrq_family *f = &m->family;
     size_t bytes = 0;
-    start_block(m, layer, rope, out);
-    for (int s = 0; s < SNRQ_STAGES; s++) {
-        snrq_stage_arrays *a = &arrays[s];
-        size_t rows = (size_t)f->stage_rows[s], columns = (size_t)f->stage_columns[s];
-        int64_t group = group_size > 0 ? group_size : f->stage_columns[s];
-        a->groups = (f->stage_columns[s] + group - 1) / group;
-        a->codes_at = take(&bytes, rows * columns);
-        a->scales_at = take(&bytes, rows * (size_t)a->groups * sizeof(float));
-        a->zeros_at = take(&bytes, rows * (size_t)a->groups);
-        a->g_idx_at = take(&bytes, columns * sizeof(int32_t));
-    }
-    SNRQ_TRY(snrq_node_memory_create(m->context, bytes, &out->memory));
+    SNRQ_TRY(snrq_agree(c, start_quantized_block(m, layer, groups, rope, &bytes, out)));
+    SNRQ_TRY(snrq_node_memory_create(c, bytes, &out->memory));
+    for (int u = 0; u < f->units; u++) point_unit(out->memory->data, &out->unit[u]);
     for (int i = 0; i < f->modules; i++) {
-        const snrq_module_shape *shape = &f->module[i];
-        snrq_stage_arrays *a = &arrays[shape->stage];
-        int64_t row = 0; /* of the module's first row in its stage */
-        for (int j = f->first[shape->stage]; j < i; j++) row += f->module[j].rows;
-        a->codes = out->memory->data + a->codes_at;
-        a->scales = (float *)(void *)(out->memory->data + a->scales_at);
-        a->zeros = out->memory->data + a->zeros_at;
-        a->g_idx = (int32_t *)(void *)(out->memory->data + a->g_idx_at);
-        out->block.module[i] = (snrq_weight){.rows = shape->rows,
-                                             .columns = shape->columns,
-                                             .codes = a->codes + row * shape->columns,
-                                             .scales = a->scales + row * a->groups,
-                                             .zeros = a->zeros + row * a->groups,
-                                             .g_idx = a->g_idx,
-                                             .groups = a->groups};
+        const snrq_module_shape *s = &f->module[i];
+        const snrq_quantized_unit *unit = &out->unit[s->unit];
+        out->module[i] = (snrq_weight){.rows = s->rows,
+                                       .columns = s->columns,
+                                       .codes = unit->codes + s->row * s->columns,
+                                       .scales = unit->scales + s->row * unit->groups,
+                                       .zeros = unit->zeros + s->row * unit->groups,
+                                       .g_idx = unit->g_idx,
+                                       .groups = unit->groups};
     }
-    return snrq_agree(m->context, read_vectors(m, layer, out));
+    return SNRQ_OK;
 }
 
 /* Reads this node rank's share of the rows of one module of the file. */
@@ -137,63 +169,88 @@ static snrq_status read_module(const snrq_context *c, const snrq_block_file *fil
                                 c->node_rank == 0 ? (int32_t *)weight->g_idx : NULL);
 }
 
+/* Opens a block file, which must have the family's modules. */
+static snrq_status open_modules(const char *path, const snrq_family *f, snrq_block_file **file)
+{
+    SNRQ_TRY(snrq_block_file_open(path, file));
+    if (snrq_block_file_count(*file) == f->modules) return SNRQ_OK;
+    snrq_status status = snrq_fail(SNRQ_BAD_DATA, "%s: %d modules, expected %d", path,
+                                   snrq_block_file_count(*file), f->modules);
+    snrq_block_file_close(file);
+    return status;
+}
+
 static snrq_status read_modules(const snrq_context *c, const char *path, const snrq_family *f,
                                 snrq_loaded_block *block)
 {
     snrq_block_file *file = NULL;
-    snrq_status status = snrq_block_file_open(path, &file);
-    if (status == SNRQ_OK && snrq_block_file_count(file) != f->modules)
-        status = snrq_fail(SNRQ_BAD_DATA, "%s: %d modules, expected %d", path,
-                           snrq_block_file_count(file), f->modules);
+    SNRQ_TRY(open_modules(path, f, &file));
+    snrq_status status = SNRQ_OK;
     for (int i = 0; status == SNRQ_OK && i < f->modules; i++)
         status = read_module(c, file, i, path, &f->module[i], &block->block.module[i]);
     snrq_block_file_close(&file);
     return status;
 }
 
-snrq_status snrq_quantized_block_read(const snrq_context *c, const char *path,
-                                      const snrq_family *family, snrq_loaded_block *block)
+static snrq_status block_path(const char *directory, int64_t layer, char path[PATH_MAX])
 {
-    SNRQ_TRY(snrq_agree(c, read_modules(c, path, family, block)));
+    char name[32];
+    snrq_block_file_name(layer, name);
+    return snrq_path_join(directory, name, path, PATH_MAX);
+}
+
+snrq_status snrq_quantized_block_read(const snrq_context *c, const char *directory, int64_t layer,
+                                      snrq_loaded_block *block)
+{
+    char path[PATH_MAX];
+    snrq_status status = block_path(directory, layer, path);
+    if (status == SNRQ_OK) status = read_modules(c, path, block->block.family, block);
+    SNRQ_TRY(snrq_agree(c, status));
     return snrq_node_memory_sync(c, block->memory);
 }
 
-/* Group size of a block file: the same for all modules of a model, 0 where it is the whole row. */
-static snrq_status stored_group_size(const char *path, int64_t *group_size)
+/* groups [units] <- how many the modules of each unit have in a block file. */
+static snrq_status stored_groups(const char *path, const snrq_family *f, int64_t *groups)
 {
     snrq_block_file *file = NULL;
-    SNRQ_TRY(snrq_block_file_open(path, &file));
-    const snrq_module_record *r = snrq_block_file_record(file, 0);
-    *group_size = r->groups == 1 ? 0 : r->group_size;
-    for (int i = 0; i < snrq_block_file_count(file); i++) {
-        r = snrq_block_file_record(file, i);
-        if (r->groups > 1) *group_size = r->group_size;
-    }
+    SNRQ_TRY(open_modules(path, f, &file));
+    for (int u = 0; u < f->units; u++)
+        groups[u] = snrq_block_file_record(file, f->unit[u].first)->groups;
     snrq_block_file_close(&file);
     return SNRQ_OK;
 }
 
-snrq_status snrq_model_load_block(const snrq_model *m, int64_t layer, const snrq_rope *rope,
-                                  snrq_loaded_block *out)
+static snrq_status load_quantized_block(const snrq_context *c, const snrq_model *m, int64_t layer,
+                                        const snrq_rope *rope, snrq_loaded_block *out)
 {
-    start_block(m, layer, rope, out);
-    if (!m->quantized) {
-        SNRQ_TRY(snrq_agree(m->context, read_vectors(m, layer, out)));
-        return load_dense_block(m, layer, out);
-    }
-    char name[64], path[4096 + 64];
-    snrq_stage_arrays arrays[SNRQ_STAGES];
-    int64_t group_size = 0;
-    snprintf(name, sizeof name, "block-%05lld.h5", (long long)layer);
-    snprintf(path, sizeof path, "%s/%s", m->path, name);
-    SNRQ_TRY(snrq_agree(m->context, stored_group_size(path, &group_size)));
-    SNRQ_TRY(snrq_quantized_block_create(m, layer, group_size, rope, arrays, out));
-    return snrq_quantized_block_read(m->context, path, &m->family, out);
+    char path[PATH_MAX];
+    int64_t *groups = NULL;
+    snrq_status status = block_path(m->path, layer, path);
+    if (status == SNRQ_OK)
+        status = snrq_allocate((size_t)m->family.units, sizeof *groups, "groups", &groups);
+    if (status == SNRQ_OK) status = stored_groups(path, &m->family, groups);
+    status = snrq_agree(c, status);
+    if (status == SNRQ_OK) status = snrq_quantized_block_create(c, m, layer, groups, rope, out);
+    free(groups);
+    SNRQ_TRY(status);
+    return snrq_quantized_block_read(c, m->path, layer, out);
+}
+
+snrq_status snrq_model_load_block(const snrq_context *c, const snrq_model *m, int64_t layer,
+                                  const snrq_rope *rope, snrq_loaded_block *out)
+{
+    memset(out, 0, sizeof *out);
+    if (m->quantized) return load_quantized_block(c, m, layer, rope, out);
+    SNRQ_TRY(snrq_agree(c, start_block(m, layer, rope, out)));
+    return load_dense_block(c, m, layer, out);
 }
 
 void snrq_loaded_block_free(snrq_loaded_block *block)
 {
     snrq_node_memory_destroy(&block->memory);
-    free(block->vectors);
+    free(block->unit);
+    free(block->module);
+    free(block->vector);
+    free(block->numbers);
     memset(block, 0, sizeof *block);
 }

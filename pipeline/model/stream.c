@@ -39,144 +39,202 @@ void snrq_stream_embed(snrq_stream *s, const snrq_weight *embedding, const snrq_
         snrq_weight_widen(embedding, ids[i], 1, s->h + i * s->hidden);
 }
 
+static void free_inputs(int count, snrq_stream_input *inputs)
+{
+    for (int u = 0; u < count; u++) {
+        free(inputs[u].first);
+        free(inputs[u].x);
+    }
+    free(inputs);
+}
+
 void snrq_stream_free(snrq_stream *s)
 {
+    free_inputs(s->inputs, s->input);
     free(s->h);
-    free(s->x);
     memset(s, 0, sizeof *s);
 }
 
-snrq_activations snrq_stream_activations(const snrq_stream *s)
+/* Row of a unit's input where sequence s of this rank begins. */
+static int64_t input_begin(const snrq_stream *s, const snrq_stream_input *input, int64_t sequence)
 {
-    return (snrq_activations){s->range.end - s->range.begin, s->tokens, s->columns, s->x};
+    return input->first != NULL ? input->first[sequence] : sequence * s->tokens;
 }
 
-static snrq_status allocate_input(const snrq_stream *s, int64_t columns, float **x)
+snrq_activations snrq_stream_activations(const snrq_stream *s, int unit)
 {
-    return snrq_allocate_scratch((size_t)((s->range.end - s->range.begin) * s->tokens * columns),
-                                 sizeof **x, "activations", x);
+    const snrq_stream_input *in = &s->input[unit];
+    return (snrq_activations){s->range.end - s->range.begin, s->tokens, in->columns, in->x,
+                              in->first};
+}
+
+/* Room for the inputs of `step`, whose units read all tokens; *count = 0 after the last step. */
+static snrq_status allocate_inputs(const snrq_stream *s, const snrq_family *f, int step, int *count,
+                                   snrq_stream_input **out)
+{
+    int64_t tokens = (s->range.end - s->range.begin) * s->tokens;
+    *count = 0;
+    *out = NULL;
+    if (step == f->steps) return SNRQ_OK;
+    const snrq_step *next = &f->step[step];
+    SNRQ_TRY(snrq_allocate((size_t)(next->end - next->first), sizeof **out, "unit inputs", out));
+    for (int u = next->first; u < next->end; u++) {
+        snrq_stream_input *input = &(*out)[(*count)++];
+        input->columns = f->unit[u].columns;
+        SNRQ_TRY(snrq_allocate_scratch((size_t)(tokens * input->columns), sizeof(float),
+                                       "activations", &input->x));
+    }
+    return SNRQ_OK;
+}
+
+/* Where a batch that begins with sequence `first` reads or writes the inputs. */
+static void batch_inputs(const snrq_stream *s, const snrq_stream_input *inputs, int count,
+                         int64_t first, float **x)
+{
+    for (int u = 0; u < count; u++)
+        x[u] = inputs[u].x + input_begin(s, &inputs[u], first) * inputs[u].columns;
 }
 
 snrq_status snrq_stream_begin(snrq_stream *s, const snrq_block *block)
 {
-    s->columns = block->config->hidden;
-    SNRQ_TRY(allocate_input(s, s->columns, &s->x));
-    snrq_block_begin(block, s->range.end - s->range.begin, s->tokens, s->h, s->x);
-    return SNRQ_OK;
+    float **x = NULL;
+    snrq_status status = allocate_inputs(s, block->family, 0, &s->inputs, &s->input);
+    if (status == SNRQ_OK) status = snrq_allocate((size_t)s->inputs, sizeof *x, "unit inputs", &x);
+    if (status == SNRQ_OK) {
+        batch_inputs(s, s->input, s->inputs, 0, x);
+        snrq_block_begin(block, s->range.end - s->range.begin, s->tokens, s->h, x);
+    }
+    free(x);
+    return status;
 }
 
-/* Squared norms of the rows of each module, per sequence: difference of the streams, and the
- * full-precision output. */
-static void measure(const snrq_family *f, snrq_stage stage, int64_t sequences, int64_t tokens,
-                    const float *y, const float *y_full, int64_t first_sequence, int64_t total,
-                    double *errors)
+/* Squared norms of the rows of each module of a unit, per sequence: difference of the streams, and
+ * the full-precision output. y [tokens of the batch, unit rows]; tokens of sequence s of the batch
+ * are rows [begin(s), begin(s + 1)) of it. `errors` begin with the unit's first module. */
+static void measure(const snrq_family *f, const snrq_unit_shape *unit, const snrq_stream *stream,
+                    const snrq_stream_input *input, int64_t first, int64_t count, const float *y,
+                    const float *y_full, int64_t total, double *errors)
 {
-    int64_t stride = f->stage_rows[stage];
+    int64_t stride = unit->rows, start = input_begin(stream, input, first);
 #pragma omp parallel for schedule(static)
-    for (int64_t s = 0; s < sequences; s++) {
-        int64_t column = 0;
-        for (int m = 0; m < f->first[stage + 1] - f->first[stage]; m++) {
-            int64_t rows = f->module[f->first[stage] + m].rows;
+    for (int64_t s = first; s < first + count; s++) {
+        int64_t begin = input_begin(stream, input, s) - start;
+        int64_t end = input_begin(stream, input, s + 1) - start;
+        for (int m = 0; m < unit->end - unit->first; m++) {
+            int64_t column = f->module[unit->first + m].row, rows = f->module[unit->first + m].rows;
             double difference = 0.0, norm = 0.0;
-            for (int64_t t = s * tokens; t < (s + 1) * tokens; t++)
+            for (int64_t t = begin; t < end; t++)
 #pragma omp simd reduction(+ : difference, norm)
                 for (int64_t i = t * stride + column; i < t * stride + column + rows; i++) {
                     double e = (double)y_full[i] - (double)y[i];
                     difference += e * e;
                     norm += (double)y_full[i] * (double)y_full[i];
                 }
-            errors[2 * m * total + first_sequence + s] = difference;
-            errors[(2 * m + 1) * total + first_sequence + s] = norm;
-            column += rows;
+            errors[2 * m * total + stream->range.begin + s] = difference;
+            errors[(2 * m + 1) * total + stream->range.begin + s] = norm;
         }
     }
 }
 
-/* A stream with the scratch to take one stage. */
+/* A stream with what it needs to take one step. */
 typedef struct crossing {
     snrq_stream *stream;
     const snrq_block *block;
-    float *next; /* [sequences, tokens, next columns] */
-    float *y;    /* one batch of outputs */
+    const snrq_step *step;
+    int next;                /* units of the next step */
+    snrq_stream_input *made; /* [next] their inputs */
+    snrq_unit_arrays y;      /* outputs of one batch */
+    float **x, **next_x;     /* [units] inputs of a batch, here and in the next step */
 } crossing;
 
-static snrq_status start_crossing(snrq_stream *s, const snrq_block *b, snrq_stage stage,
-                                  crossing *c)
+static snrq_status start_crossing(snrq_stream *s, const snrq_block *b, int step, crossing *c)
 {
-    int64_t next = stage == SNRQ_STAGE_DOWN ? 0 : b->family->stage_columns[stage + 1];
-    *c = (crossing){.stream = s, .block = b};
-    SNRQ_TRY(allocate_input(s, next, &c->next));
-    return snrq_allocate_scratch(
-        (size_t)(batch_sequences(s) * s->tokens * b->family->stage_rows[stage]), sizeof(float),
-        "module outputs", &c->y);
+    const snrq_family *f = b->family;
+    *c = (crossing){.stream = s, .block = b, .step = &f->step[step]};
+    SNRQ_TRY(allocate_inputs(s, f, step + 1, &c->next, &c->made));
+    SNRQ_TRY(snrq_allocate((size_t)(s->inputs + c->next), sizeof *c->x, "unit inputs", &c->x));
+    c->next_x = c->x + s->inputs;
+    return snrq_unit_arrays_create(f, step, step + 1, batch_sequences(s) * s->tokens, false, &c->y);
 }
 
-static void finish_crossing(crossing *c, snrq_stage stage)
+/* Leaves the step: the stream has the inputs of the next one. */
+static void finish_crossing(crossing *c)
 {
-    free(c->y);
-    free(c->stream->x);
-    c->stream->x = c->next;
-    c->stream->columns = stage == SNRQ_STAGE_DOWN ? 0 : c->block->family->stage_columns[stage + 1];
-    if (stage == SNRQ_STAGE_DOWN) {
-        free(c->stream->x);
-        c->stream->x = NULL;
+    free_inputs(c->stream->inputs, c->stream->input);
+    c->stream->inputs = c->next;
+    c->stream->input = c->made;
+    snrq_unit_arrays_free(&c->y);
+    free(c->x);
+}
+
+static snrq_status cross_apply(const crossing *c, int64_t first, int64_t count)
+{
+    const snrq_stream *s = c->stream;
+    batch_inputs(s, s->input, s->inputs, first, c->x);
+    for (int u = 0; u < s->inputs; u++) {
+        const snrq_stream_input *in = &s->input[u];
+        int64_t tokens = input_begin(s, in, first + count) - input_begin(s, in, first);
+        SNRQ_TRY(snrq_block_apply(c->block, c->step->first + u, tokens, c->x[u], c->y.of[u]));
+    }
+    return SNRQ_OK;
+}
+
+static snrq_status cross_continue(const crossing *c, int step, int64_t first, int64_t count)
+{
+    const snrq_stream *s = c->stream;
+    batch_inputs(s, c->made, c->next, first, c->next_x);
+    return snrq_block_continue(c->block, step, count, s->tokens, c->y.of,
+                               s->h + first * s->tokens * s->hidden, c->next_x);
+}
+
+static void measure_step(const crossing *q, const crossing *f, int64_t first, int64_t count,
+                         int64_t total, double *errors)
+{
+    const snrq_family *family = f->block->family;
+    for (int u = 0; u < f->stream->inputs; u++) {
+        const snrq_unit_shape *unit = &family->unit[f->step->first + u];
+        int before = unit->first - family->unit[f->step->first].first; /* modules of the step */
+        measure(family, unit, f->stream, &f->stream->input[u], first, count, q->y.of[u], f->y.of[u],
+                total, errors + 2 * before * total);
     }
 }
 
-static snrq_status cross_apply(const crossing *c, snrq_stage stage, int64_t first, int64_t count)
-{
-    const snrq_stream *s = c->stream;
-    return snrq_block_apply(c->block, stage, count, s->tokens,
-                            s->x + first * s->tokens * s->columns, c->y);
-}
-
-static snrq_status cross_continue(const crossing *c, snrq_stage stage, int64_t first, int64_t count)
-{
-    const snrq_stream *s = c->stream;
-    int64_t next = stage == SNRQ_STAGE_DOWN ? 0 : c->block->family->stage_columns[stage + 1];
-    return snrq_block_continue(c->block, stage, count, s->tokens, c->y,
-                               s->h + first * s->tokens * c->block->config->hidden,
-                               c->next + first * s->tokens * next);
-}
-
 snrq_status snrq_streams_advance(snrq_stream *quantized, const snrq_block *quantized_block,
-                                 snrq_stream *full, const snrq_block *full_block, snrq_stage stage,
+                                 snrq_stream *full, const snrq_block *full_block, int step,
                                  int64_t total, double *errors)
 {
     crossing q = {0}, f = {0};
     int64_t sequences = full->range.end - full->range.begin, batch = batch_sequences(full);
-    snrq_status status = start_crossing(quantized, quantized_block, stage, &q);
-    if (status == SNRQ_OK) status = start_crossing(full, full_block, stage, &f);
+    snrq_status status = start_crossing(quantized, quantized_block, step, &q);
+    if (status == SNRQ_OK) status = start_crossing(full, full_block, step, &f);
     for (int64_t first = 0; status == SNRQ_OK && first < sequences; first += batch) {
         int64_t count = sequences - first < batch ? sequences - first : batch;
-        status = cross_apply(&q, stage, first, count);
-        if (status == SNRQ_OK) status = cross_apply(&f, stage, first, count);
+        status = cross_apply(&q, first, count);
+        if (status == SNRQ_OK) status = cross_apply(&f, first, count);
         if (status != SNRQ_OK) break;
-        measure(full_block->family, stage, count, full->tokens, q.y, f.y, full->range.begin + first,
-                total, errors);
-        status = cross_continue(&q, stage, first, count);
-        if (status == SNRQ_OK) status = cross_continue(&f, stage, first, count);
+        measure_step(&q, &f, first, count, total, errors);
+        status = cross_continue(&q, step, first, count);
+        if (status == SNRQ_OK) status = cross_continue(&f, step, first, count);
     }
-    if (q.stream != NULL) finish_crossing(&q, stage);
-    if (f.stream != NULL) finish_crossing(&f, stage);
+    if (q.stream != NULL) finish_crossing(&q);
+    if (f.stream != NULL) finish_crossing(&f);
     return status;
 }
 
 snrq_status snrq_stream_forward(snrq_stream *s, const snrq_block *b)
 {
+    const snrq_family *f = b->family;
     int64_t sequences = s->range.end - s->range.begin, batch = batch_sequences(s);
-    float *x = NULL, *y = NULL;
-    snrq_status status = snrq_allocate_scratch((size_t)(batch * s->tokens * b->family->max_columns),
-                                               sizeof *x, "stage inputs", &x);
+    snrq_unit_arrays x = {0}, y = {0};
+    snrq_status status = snrq_unit_arrays_create(f, 0, f->steps, batch * s->tokens, true, &x);
     if (status == SNRQ_OK)
-        status = snrq_allocate_scratch((size_t)(batch * s->tokens * b->family->max_rows), sizeof *y,
-                                       "module outputs", &y);
+        status = snrq_unit_arrays_create(f, 0, f->steps, batch * s->tokens, false, &y);
     for (int64_t first = 0; status == SNRQ_OK && first < sequences; first += batch) {
         int64_t count = sequences - first < batch ? sequences - first : batch;
-        status = snrq_block_forward(b, count, s->tokens,
-                                    s->h + first * s->tokens * b->config->hidden, x, y);
+        status =
+            snrq_block_forward(b, count, s->tokens, s->h + first * s->tokens * s->hidden, &x, &y);
     }
-    free(y);
-    free(x);
+    snrq_unit_arrays_free(&y);
+    snrq_unit_arrays_free(&x);
     return status;
 }

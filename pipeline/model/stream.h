@@ -2,7 +2,7 @@
  *
  * Two streams run side by side in a quantization: X through the blocks quantized so far, Xf through
  * the full-precision ones. A stream holds the residual h of every sequence and, inside a block, the
- * input x of the next stage.
+ * inputs of the next step's units.
  */
 #ifndef SNRQ_STREAM_H
 #define SNRQ_STREAM_H
@@ -11,13 +11,21 @@
 #include "mpi/algebra/gram.h"
 #include "pipeline/model/model.h"
 
+/* The input of a unit, of all sequences of this rank. */
+typedef struct snrq_stream_input {
+    int64_t columns;
+    int64_t *first; /* [sequences + 1] where each sequence's tokens begin, for a unit that reads
+                       only some of them; NULL: it reads all. Owned */
+    float *x;       /* [tokens, columns] owned */
+} snrq_stream_input;
+
 typedef struct snrq_stream {
-    snrq_range range; /* of the sequences this rank owns */
-    int64_t tokens;   /* per sequence */
-    int64_t hidden;   /* numbers per token */
-    float *h;         /* [sequences, tokens, hidden] owned */
-    float *x;         /* [sequences, tokens, columns] owned; NULL between blocks */
-    int64_t columns;  /* of x */
+    snrq_range range;         /* of the sequences this rank owns */
+    int64_t tokens;           /* per sequence */
+    int64_t hidden;           /* numbers per token */
+    float *h;                 /* [sequences, tokens, hidden] owned */
+    int inputs;               /* units of the next step; 0 between blocks */
+    snrq_stream_input *input; /* [inputs] owned */
 } snrq_stream;
 
 /* Sequences of the windows that this rank owns. */
@@ -35,19 +43,18 @@ void snrq_stream_embed(snrq_stream *stream, const snrq_weight *embedding,
 
 void snrq_stream_free(snrq_stream *stream);
 
-/* x as the Gram computation wants it. Borrowed. */
-snrq_activations snrq_stream_activations(const snrq_stream *stream);
+/* Input of a unit, counted within the step, as the Gram computation wants it. Borrowed. */
+snrq_activations snrq_stream_activations(const snrq_stream *stream, int unit);
 
-/* Enters a block: x = input of the first stage. Not collective. */
+/* Enters a block: makes the inputs of the first step. Not collective. */
 snrq_status snrq_stream_begin(snrq_stream *stream, const snrq_block *block);
 
-/* Takes both streams through a stage; x becomes the next stage's input (freed after the last). Adds
- * to errors, for every module m of the stage and every sequence s this rank owns: errors[(2 m) *
- * total + s] = ||W xf - Q x||^2 and errors[(2 m + 1) * total + s] =
- * ||W xf||^2, with m counted within the stage and s over all sequences of all ranks. Not
- * collective. */
+/* Takes both streams through a step and makes the inputs of the next one, or none after the last.
+ * Fills errors, for module m of the step, counted within it, and every sequence s this rank owns:
+ * errors[(2 m) * total + s] = ||W xf - Q x||^2 and errors[(2 m + 1) * total + s] = ||W xf||^2, with
+ * s over all sequences of all ranks. Not collective. */
 snrq_status snrq_streams_advance(snrq_stream *quantized, const snrq_block *quantized_block,
-                                 snrq_stream *full, const snrq_block *full_block, snrq_stage stage,
+                                 snrq_stream *full, const snrq_block *full_block, int step,
                                  int64_t total, double *errors);
 
 /* Takes a stream through a whole block. Not collective. */

@@ -1,4 +1,4 @@
-/* Internal to model.c and model_block.c: reading named tensors of either kind of directory. */
+/* For what reads a model tensor by tensor: reading named tensors of either kind of directory. */
 #ifndef SNRQ_MODEL_TENSORS_H
 #define SNRQ_MODEL_TENSORS_H
 
@@ -20,7 +20,8 @@ snrq_status snrq_model_read_vector(const snrq_model *model, const char *name, in
                                    float *out);
 
 /* Reads this rank's share of a matrix to `base` in node memory; the caller agrees and syncs. */
-snrq_status snrq_model_load_dense(const snrq_model *model, const char *name, int64_t rows,
-                                  int64_t columns, unsigned char *base, snrq_weight *out);
+snrq_status snrq_model_load_dense(const snrq_context *context, const snrq_model *model,
+                                  const char *name, int64_t rows, int64_t columns,
+                                  unsigned char *base, snrq_weight *out);
 
 #endif

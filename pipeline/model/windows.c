@@ -1,4 +1,4 @@
-/* The windows of a command; see calibration.h. */
+/* The windows of a command; see windows.h. */
 #include "pipeline/model/windows.h"
 
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* Token windows of a command: from a text or a token file, as the options say. */
-#ifndef SNRQ_CALIBRATION_H
-#define SNRQ_CALIBRATION_H
+#ifndef SNRQ_MODEL_WINDOWS_H
+#define SNRQ_MODEL_WINDOWS_H
 
 #include "io/windows.h"
 #include "pipeline/model/model.h"

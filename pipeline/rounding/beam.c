@@ -12,7 +12,7 @@ enum {
     STRIP = SNRQ_STRIP,
     /* Beams settle some columns after they were decided: that many columns behind a panel are
      * brought in strip by strip. */
-    LATE = 2 * SNRQ_BLOCK
+    LATE = 2 * SNRQ_PANEL
 };
 
 /* A row's unit is the cost of a miss by a step of its largest scale, in the first column to decide:

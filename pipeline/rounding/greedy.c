@@ -32,7 +32,7 @@ static void feed_back(const float *restrict errors, float u, float *restrict y)
 }
 
 /* Columns [begin, end) of the panel. */
-static void decide_strip(const snrq_tile *t, const snrq_panel *p, snrq_rounding rounding,
+static void decide_strip(const snrq_tile *t, const snrq_panel *p, snrq_search_kind kind,
                          int64_t begin, int64_t end)
 {
     const snrq_rows *rows = t->rows;
@@ -42,10 +42,10 @@ static void decide_strip(const snrq_tile *t, const snrq_panel *p, snrq_rounding 
     for (int64_t c = end - 1; c >= begin; c--) {
         int64_t k = p->begin + c, g = rows->groups->of_position[k];
         const float *y = t->y + c * ROWS, *target = t->target + c * ROWS;
-        const float *wanted = rounding == SNRQ_ROUND_NEAREST ? target : y;
+        const float *wanted = kind == SNRQ_ROUND_NEAREST ? target : y;
         const float *u = snrq_panel_strip(p, p->u, begin, c);
-        if (t->shift != NULL) {
-            for (int r = 0; r < ROWS; r++) shifted[r] = y[r] + t->shift[c * ROWS + r];
+        if (t->m != NULL) {
+            for (int r = 0; r < ROWS; r++) shifted[r] = y[r] + t->m[c * ROWS + r];
             wanted = shifted;
             snrq_tile_put(t, t->values, k, shifted);
         }
@@ -53,9 +53,9 @@ static void decide_strip(const snrq_tile *t, const snrq_panel *p, snrq_rounding 
                codes[c - begin], rows->costs + t->row);
         snrq_tile_put(t, t->errors, k, errors);
         for (int64_t i = begin; i < c; i++) feed_back(errors, u[i - begin], t->y + i * ROWS);
-        if (t->shift == NULL) continue;
-        u = snrq_panel_strip(p, p->mismatch, begin, c);
-        for (int64_t i = begin; i < c; i++) feed_back(shifted, u[i - begin], t->shift + i * ROWS);
+        if (t->m == NULL) continue;
+        u = snrq_panel_strip(p, p->a_over_l, begin, c);
+        for (int64_t i = begin; i < c; i++) feed_back(shifted, u[i - begin], t->m + i * ROWS);
     }
     for (int r = 0; r < ROWS; r++) {
         uint8_t *out = rows->codes + (t->row + r) * rows->columns + p->begin;
@@ -63,13 +63,13 @@ static void decide_strip(const snrq_tile *t, const snrq_panel *p, snrq_rounding 
     }
 }
 
-void snrq_greedy_tile(snrq_tile *t, const snrq_panel *p, snrq_rounding rounding)
+void snrq_greedy_tile(snrq_tile *t, const snrq_panel *p, snrq_search_kind kind)
 {
     snrq_tile_begin(t, p, p->begin + p->width);
     for (int64_t begin = (p->width - 1) / SNRQ_STRIP * SNRQ_STRIP; begin >= 0;
          begin -= SNRQ_STRIP) {
         int64_t end = begin + SNRQ_STRIP < p->width ? begin + SNRQ_STRIP : p->width;
         snrq_tile_bring_in(t, p, begin, end);
-        decide_strip(t, p, rounding, begin, end);
+        decide_strip(t, p, kind, begin, end);
     }
 }

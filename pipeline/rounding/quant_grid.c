@@ -51,21 +51,21 @@ typedef struct sample {
     int64_t count;
 } sample;
 
-static double grid_error(const snrq_grid_rule *rule, const sample *s, float scale, int zero)
+static double grid_error(const snrq_rule *rule, const sample *s, float scale, int zero)
 {
     int top = (1 << rule->bits) - 1;
     double sum = 0.0;
     for (int64_t i = 0; i < s->count; i++) {
         int code = snrq_nearest_code(s->x[i], scale, zero, top);
         double e = fabs((double)(s->x[i] - scale * (float)(code - zero)));
-        sum += rule->kind == SNRQ_GRID_MSE ? pow(e, 2.4) : s->d2[i] * e * e;
+        sum += rule->grid == SNRQ_QUANT_GRID_MSE ? pow(e, 2.4) : s->d2[i] * e * e;
     }
     return sum;
 }
 
 /* Scale and zero of the range [lo, hi]; a scale that the checkpoint would store as zero becomes
  * one, as for an all-zero group. */
-static void grid_of_range(const snrq_grid_rule *rule, float lo, float hi, float *scale, int *zero)
+static void grid_of_range(const snrq_rule *rule, float lo, float hi, float *scale, int *zero)
 {
     int top = (1 << rule->bits) - 1, middle = 1 << (rule->bits - 1);
     float widest = -lo > hi ? -lo : hi;
@@ -80,7 +80,7 @@ static void grid_of_range(const snrq_grid_rule *rule, float lo, float hi, float 
     *zero = rule->symmetric ? middle : snrq_nearest_code(-lo, s, 0, top);
 }
 
-snrq_status snrq_quant_grid_fit_group(const snrq_grid_rule *rule, int64_t count, const float *x,
+snrq_status snrq_quant_grid_fit_group(const snrq_rule *rule, int64_t count, const float *x,
                                       const double *d2, float *scale, uint8_t *zero)
 {
     const sample group = {x, d2, count}, *s = &group;
@@ -97,7 +97,7 @@ snrq_status snrq_quant_grid_fit_group(const snrq_grid_rule *rule, int64_t count,
                          (double)lo, (double)hi, snrq_dtype_name(rule->scale_type),
                          rule->scale_type == SNRQ_F16 ? "; take --scale-type bf16 or f32" : "");
     *zero = (uint8_t)z;
-    if (rule->kind == SNRQ_GRID_MINMAX || (lo == 0.0f && hi == 0.0f)) return SNRQ_OK;
+    if (rule->grid == SNRQ_QUANT_GRID_MINMAX || (lo == 0.0f && hi == 0.0f)) return SNRQ_OK;
 
     double best = grid_error(rule, s, *scale, z);
     for (int step = 1; step < SHRINK_STEPS; step++) {
@@ -113,7 +113,7 @@ snrq_status snrq_quant_grid_fit_group(const snrq_grid_rule *rule, int64_t count,
     return SNRQ_OK;
 }
 
-snrq_status snrq_quant_grid_fit(const snrq_grid_rule *rule, const snrq_groups *groups,
+snrq_status snrq_quant_grid_fit(const snrq_rule *rule, const snrq_groups *groups,
                                 const float *target, const double *d2, float *scales,
                                 uint8_t *zeros)
 {

@@ -8,10 +8,8 @@
 #ifndef SNRQ_QUANT_GRID_H
 #define SNRQ_QUANT_GRID_H
 
-#include <stdbool.h>
-
-#include "mpi/algebra/dtype.h"
-#include "pipeline/options.h"
+#include "mpi/status.h"
+#include "pipeline/rounding/rule.h"
 
 /* Which decision positions belong to which group. */
 typedef struct snrq_groups {
@@ -30,21 +28,14 @@ snrq_status snrq_groups_create(const int32_t *order, int64_t columns, int64_t gr
                                bool permuted, snrq_groups *out);
 void snrq_groups_free(snrq_groups *groups);
 
-typedef struct snrq_grid_rule {
-    int bits;
-    bool symmetric;
-    snrq_grid_kind kind;
-    snrq_dtype scale_type; /* scales are rounded to it */
-} snrq_grid_rule;
-
-/* Fits one group of `count` values x with column weights d2. SNRQ_BAD_DATA if the scale is not
- * finite in scale_type. */
-snrq_status snrq_quant_grid_fit_group(const snrq_grid_rule *rule, int64_t count, const float *x,
+/* Fits one group of `count` values x with column weights d2. Of the rule, bits,
+ * symmetric, grid and scale_type count. SNRQ_BAD_DATA if the scale is not finite in scale_type. */
+snrq_status snrq_quant_grid_fit_group(const snrq_rule *rule, int64_t count, const float *x,
                                       const double *d2, float *scale, uint8_t *zero);
 
 /* Fits scales [groups] and zeros [groups] of one row. SNRQ_BAD_DATA if a scale is not finite in
  * scale_type. */
-snrq_status snrq_quant_grid_fit(const snrq_grid_rule *rule, const snrq_groups *groups,
+snrq_status snrq_quant_grid_fit(const snrq_rule *rule, const snrq_groups *groups,
                                 const float *target, const double *d2, float *scales,
                                 uint8_t *zeros);
 

@@ -9,7 +9,7 @@
 /* A column panel of H in fp32, row-major. */
 typedef struct gram_panel {
     int64_t begin, width;
-    float *h; /* [columns, SNRQ_BLOCK] */
+    float *h; /* [columns, SNRQ_PANEL] */
 } gram_panel;
 
 static snrq_status load_panel(const snrq_matrix *h, int64_t begin, int64_t width, double *buffer,
@@ -20,7 +20,7 @@ static snrq_status load_panel(const snrq_matrix *h, int64_t begin, int64_t width
     panel->width = width;
     for (int64_t c = 0; c < width; c++)
         for (int64_t i = 0; i < h->rows; i++)
-            panel->h[i * SNRQ_BLOCK + c] = (float)buffer[c * h->rows + i];
+            panel->h[i * SNRQ_PANEL + c] = (float)buffer[c * h->rows + i];
     return SNRQ_OK;
 }
 
@@ -35,7 +35,7 @@ static int64_t descend(snrq_rows *r, int64_t row, const gram_panel *p, float *g,
     for (int64_t c = p->width - 1; c >= 0; c--) {
         int64_t k = p->begin + c;
         int32_t group = r->groups->of_position[k];
-        const float *h = p->h + k * SNRQ_BLOCK;
+        const float *h = p->h + k * SNRQ_PANEL;
         float value = scales[group] * (float)(codes[k] - zeros[group]);
         int code = snrq_nearest_code(value + g[c] / h[c], scales[group], zeros[group], top);
         float step = scales[group] * (float)(code - codes[k]);
@@ -56,11 +56,11 @@ static int64_t refine_panel(snrq_rows *r, const gram_panel *p, float *errors)
     int64_t changed = 0;
 #pragma omp parallel for schedule(dynamic) reduction(+ : changed)
     for (int64_t row = 0; row < r->rows; row += SNRQ_TILE_ROWS) {
-        float g[SNRQ_TILE_ROWS * SNRQ_BLOCK];
+        float g[SNRQ_TILE_ROWS * SNRQ_PANEL];
         snrq_sgemm(false, false, SNRQ_TILE_ROWS, p->width, r->columns, 1.0f,
-                   errors + row * r->columns, r->columns, p->h, SNRQ_BLOCK, 0.0f, g, SNRQ_BLOCK);
+                   errors + row * r->columns, r->columns, p->h, SNRQ_PANEL, 0.0f, g, SNRQ_PANEL);
         for (int64_t i = 0; i < SNRQ_TILE_ROWS; i++)
-            changed += descend(r, row + i, p, g + i * SNRQ_BLOCK, errors + (row + i) * r->columns);
+            changed += descend(r, row + i, p, g + i * SNRQ_PANEL, errors + (row + i) * r->columns);
     }
     return changed;
 }
@@ -68,7 +68,7 @@ static int64_t refine_panel(snrq_rows *r, const gram_panel *p, float *errors)
 snrq_status snrq_refine(const snrq_matrix *h, int64_t passes, snrq_rows *rows)
 {
     const snrq_context *context = h->grid->context;
-    size_t cells = (size_t)(rows->rows * rows->columns), panel_cells = (size_t)h->rows * SNRQ_BLOCK;
+    size_t cells = (size_t)(rows->rows * rows->columns), panel_cells = (size_t)h->rows * SNRQ_PANEL;
     float *errors = NULL;
     double *buffer = NULL;
     gram_panel panel = {0};
@@ -86,9 +86,9 @@ snrq_status snrq_refine(const snrq_matrix *h, int64_t passes, snrq_rows *rows)
 
     for (int64_t pass = 0, changed = 1; status == SNRQ_OK && pass < passes && changed > 0; pass++) {
         changed = 0;
-        for (int64_t begin = (h->rows - 1) / SNRQ_BLOCK * SNRQ_BLOCK;
-             status == SNRQ_OK && begin >= 0; begin -= SNRQ_BLOCK) {
-            int64_t width = h->rows - begin < SNRQ_BLOCK ? h->rows - begin : SNRQ_BLOCK;
+        for (int64_t begin = (h->rows - 1) / SNRQ_PANEL * SNRQ_PANEL;
+             status == SNRQ_OK && begin >= 0; begin -= SNRQ_PANEL) {
+            int64_t width = h->rows - begin < SNRQ_PANEL ? h->rows - begin : SNRQ_PANEL;
             status = load_panel(h, begin, width, buffer, &panel);
             if (status == SNRQ_OK) changed += refine_panel(rows, &panel, errors);
         }

@@ -13,8 +13,8 @@ typedef struct systems {
     int64_t groups;
     double *a;      /* [rows, groups, groups] lower triangles */
     double *b;      /* [rows, groups] */
-    double *buffer; /* [columns, SNRQ_BLOCK] as broadcast */
-    float *l;       /* [columns, SNRQ_BLOCK] rows of the panel in the order of groups->members */
+    double *buffer; /* [columns, SNRQ_PANEL] as broadcast */
+    float *l;       /* [columns, SNRQ_PANEL] rows of the panel in the order of groups->members */
     int64_t width;  /* of the panel */
 } systems;
 
@@ -23,11 +23,11 @@ static snrq_status load_panel(const snrq_matrix *l, int64_t begin, systems *s)
 {
     const snrq_groups *groups = s->rows->groups;
     int64_t n = l->columns;
-    s->width = n - begin < SNRQ_BLOCK ? n - begin : SNRQ_BLOCK;
+    s->width = n - begin < SNRQ_PANEL ? n - begin : SNRQ_PANEL;
     SNRQ_TRY(snrq_matrix_broadcast_panel(l, begin, s->width, 0, s->buffer));
     for (int64_t i = 0; i < n; i++)
         for (int64_t c = 0; c < s->width; c++)
-            s->l[i * SNRQ_BLOCK + c] = (float)s->buffer[c * n + groups->members[i]];
+            s->l[i * SNRQ_PANEL + c] = (float)s->buffer[c * n + groups->members[i]];
     return SNRQ_OK;
 }
 
@@ -52,26 +52,26 @@ static double dot(int64_t n, const float *x, const float *y)
     return sum;
 }
 
-/* Adds a panel's share to the systems of a tile. t [groups, tile, SNRQ_BLOCK], u [tile, SNRQ_BLOCK]
+/* Adds a panel's share to the systems of a tile. t [groups, tile, SNRQ_PANEL], u [tile, SNRQ_PANEL]
  * are scratch. */
 static void add_tile(systems *s, int64_t row, const float *steps, const float *target, float *t,
                      float *u)
 {
-    int64_t n = s->rows->columns, count = s->groups, block = SNRQ_TILE_ROWS * SNRQ_BLOCK;
+    int64_t n = s->rows->columns, count = s->groups, area = SNRQ_TILE_ROWS * SNRQ_PANEL;
     const int64_t *first = s->rows->groups->first;
-    snrq_sgemm(false, false, SNRQ_TILE_ROWS, s->width, n, 1.0f, target, n, s->l, SNRQ_BLOCK, 0.0f,
-               u, SNRQ_BLOCK);
+    snrq_sgemm(false, false, SNRQ_TILE_ROWS, s->width, n, 1.0f, target, n, s->l, SNRQ_PANEL, 0.0f,
+               u, SNRQ_PANEL);
     for (int64_t g = 0; g < count; g++)
         snrq_sgemm(false, false, SNRQ_TILE_ROWS, s->width, first[g + 1] - first[g], 1.0f,
-                   steps + first[g], n, s->l + first[g] * SNRQ_BLOCK, SNRQ_BLOCK, 0.0f,
-                   t + g * block, SNRQ_BLOCK);
+                   steps + first[g], n, s->l + first[g] * SNRQ_PANEL, SNRQ_PANEL, 0.0f,
+                   t + g * area, SNRQ_PANEL);
     for (int64_t i = 0; i < SNRQ_TILE_ROWS; i++) {
         double *a = s->a + (row + i) * count * count, *b = s->b + (row + i) * count;
         for (int64_t g = 0; g < count; g++) {
-            const float *tg = t + g * block + i * SNRQ_BLOCK;
-            b[g] += dot(s->width, tg, u + i * SNRQ_BLOCK);
+            const float *tg = t + g * area + i * SNRQ_PANEL;
+            b[g] += dot(s->width, tg, u + i * SNRQ_PANEL);
             for (int64_t h = 0; h <= g; h++)
-                a[g * count + h] += dot(s->width, tg, t + h * block + i * SNRQ_BLOCK);
+                a[g * count + h] += dot(s->width, tg, t + h * area + i * SNRQ_PANEL);
         }
     }
 }
@@ -79,8 +79,8 @@ static void add_tile(systems *s, int64_t row, const float *steps, const float *t
 static snrq_status add_panel(systems *s)
 {
     snrq_status worst = SNRQ_OK;
-    size_t tile = (size_t)(SNRQ_TILE_ROWS * s->rows->columns), block = SNRQ_TILE_ROWS * SNRQ_BLOCK;
-    size_t items = 2 * tile + (size_t)(s->groups + 1) * block;
+    size_t tile = (size_t)(SNRQ_TILE_ROWS * s->rows->columns), area = SNRQ_TILE_ROWS * SNRQ_PANEL;
+    size_t items = 2 * tile + (size_t)(s->groups + 1) * area;
 #pragma omp parallel
     {
         float *scratch = NULL;
@@ -90,7 +90,7 @@ static snrq_status add_panel(systems *s)
             if (status != SNRQ_OK) continue;
             gather_tile(s->rows, row, scratch, scratch + tile);
             add_tile(s, row, scratch, scratch + tile, scratch + 2 * tile,
-                     scratch + 2 * tile + (size_t)s->groups * block);
+                     scratch + 2 * tile + (size_t)s->groups * area);
         }
 #pragma omp critical
         if (status != SNRQ_OK) worst = status;
@@ -149,14 +149,14 @@ snrq_status snrq_regrid(const snrq_matrix *l, snrq_dtype scale_type, const snrq_
                         float *scales)
 {
     size_t m = (size_t)rows->rows, g = (size_t)rows->groups->count,
-           panel = (size_t)l->columns * SNRQ_BLOCK;
+           panel = (size_t)l->columns * SNRQ_PANEL;
     systems s = {.rows = rows, .groups = rows->groups->count};
     snrq_status status = snrq_allocate(m * g * g, sizeof *s.a, "scale systems", &s.a);
     if (status == SNRQ_OK) status = snrq_allocate(m * g, sizeof *s.b, "scale systems", &s.b);
     if (status == SNRQ_OK) status = snrq_allocate(panel, sizeof *s.buffer, "panel of L", &s.buffer);
     if (status == SNRQ_OK) status = snrq_allocate(panel, sizeof *s.l, "panel of L", &s.l);
     status = snrq_agree(l->grid->context, status);
-    for (int64_t begin = 0; status == SNRQ_OK && begin < l->columns; begin += SNRQ_BLOCK) {
+    for (int64_t begin = 0; status == SNRQ_OK && begin < l->columns; begin += SNRQ_PANEL) {
         status = load_panel(l, begin, &s);
         if (status == SNRQ_OK) status = snrq_agree(l->grid->context, add_panel(&s));
     }

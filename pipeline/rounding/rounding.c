@@ -8,101 +8,70 @@
 
 #include "pipeline/rounding/regrid.h"
 
-const char *snrq_phase_name(int phase)
-{
-    static const char *const names[] = {"read", "forward", "gram", "factor",
-                                        "grid", "search",  "write"};
-    _Static_assert(sizeof names / sizeof names[0] == SNRQ_PHASES, "a name for every phase");
-    return phase < SNRQ_PHASES ? names[phase] : "rest";
-}
-
-bool snrq_regrids(const snrq_options *o)
-{
-    return o->method == SNRQ_LDLQ || o->method == SNRQ_SNRQ || o->method == SNRQ_KSNRQ;
-}
-
 snrq_range snrq_rounding_share(int64_t rows, int size, int rank)
 {
     return snrq_share(rows, SNRQ_TILE_ROWS, size, rank);
 }
 
-/* Everything a rounding needs between its steps. */
-typedef struct work {
-    const snrq_context *context;
-    const snrq_options *options;
-    snrq_statistics *statistics;
-    const snrq_modules *modules;
-    snrq_target target;
-    snrq_rounded *out;
-    double *d2;     /* [columns] weights of the columns in the objective, L_jj^2 */
-    double *figure; /* [local rows] scratch */
-} work;
-
-static int64_t rows_global(const work *w)
+static int64_t rows_global(const snrq_rounding *w)
 {
-    return w->modules->first[w->modules->count];
+    return w->stack->first[w->stack->count];
 }
 
-static snrq_range rows_of_module(const work *w, int module)
+static snrq_range rows_of_module(const snrq_rounding *w, int module)
 {
-    return (snrq_range){w->modules->first[module], w->modules->first[module + 1]};
+    return (snrq_range){w->stack->first[module], w->stack->first[module + 1]};
 }
 
-static int module_of_row(const work *w, int64_t row)
+static int module_of_row(const snrq_rounding *w, int64_t row)
 {
     int m = 0;
-    while (row >= w->modules->first[m + 1]) m++;
+    while (row >= w->stack->first[m + 1]) m++;
     return m;
 }
 
-static double alpha_of_row(const work *w, int64_t local)
+static double alpha_of_row(const snrq_rounding *w, int64_t local)
 {
-    return w->out->modules[module_of_row(w, w->out->mine.begin + local)].alpha;
+    return w->modules[module_of_row(w, w->mine.begin + local)].alpha;
 }
 
-static snrq_status choose_alpha(work *w, int module)
+static snrq_status choose_alpha(snrq_rounding *w, int module)
 {
-    const snrq_options *o = w->options;
-    double *alpha = &w->out->modules[module].alpha;
+    const snrq_rule *rule = w->rule;
+    double *alpha = &w->modules[module].alpha;
     *alpha = 0.0;
-    if (!snrq_uses_mismatch(o))
+    if (!snrq_rule_needs_d(rule))
         return SNRQ_OK; /* gptaq's, too: it works in the recursion, not on the target */
-    switch (o->alpha_mode) {
+    switch (rule->alpha_mode) {
     case SNRQ_ALPHA_FIXED:
-        *alpha = o->alpha_value;
+        *alpha = rule->alpha_value;
         return SNRQ_OK;
     case SNRQ_ALPHA_SAMPLED:
         *alpha = 1.0; /* the strengths are inside D */
         return SNRQ_OK;
     case SNRQ_ALPHA_CHAINED:
-        *alpha = w->modules->alpha_before[module];
+        *alpha = w->stack->alpha_before[module];
         return SNRQ_OK;
     case SNRQ_ALPHA_CORR:
         return snrq_target_alpha_corr(w->context, &w->target, rows_global(w),
                                       rows_of_module(w, module), alpha);
     }
-    return snrq_fail(SNRQ_INTERNAL, "no alpha mode %d", (int)o->alpha_mode);
+    return snrq_fail(SNRQ_INTERNAL, "no alpha mode %d", (int)rule->alpha_mode);
 }
 
 /* d_j^2 for all columns, on every rank. */
-static snrq_status column_weights(work *w)
+static snrq_status column_weights(snrq_rounding *w)
 {
     SNRQ_TRY(snrq_matrix_diagonal(w->target.l, w->d2));
     for (int64_t k = 0; k < w->statistics->columns; k++) w->d2[k] *= w->d2[k];
     return SNRQ_OK;
 }
 
-static snrq_grid_rule grid_rule(const snrq_options *o)
-{
-    return (snrq_grid_rule){(int)o->bits, !o->asymmetric, (snrq_grid_kind)o->grid,
-                            (snrq_dtype)o->scale_type};
-}
-
 /* A target that is no number would become an arbitrary code. */
-static snrq_status check_target(const work *w, int64_t r)
+static snrq_status check_target(const snrq_rounding *w, int64_t r)
 {
-    const float *target = w->out->rows.target + r * w->out->rows.columns;
-    for (int64_t k = 0; k < w->out->rows.columns; k++)
+    const float *target = w->rows.target + r * w->rows.columns;
+    for (int64_t k = 0; k < w->rows.columns; k++)
         if (!isfinite(target[k]))
             return snrq_fail(SNRQ_BAD_DATA,
                              "the rounding target of column %d is %g: are H and D finite?",
@@ -111,29 +80,28 @@ static snrq_status check_target(const work *w, int64_t r)
 }
 
 /* Targets and grids of this rank's rows. */
-static snrq_status fit_rows(work *w)
+static snrq_status fit_rows(snrq_rounding *w)
 {
-    snrq_grid_rule rule = grid_rule(w->options);
-    int64_t count = w->out->mine.end - w->out->mine.begin, n = w->out->rows.columns, first = count;
+    int64_t count = w->mine.end - w->mine.begin, n = w->rows.columns, first = count;
     snrq_status worst = SNRQ_OK;
     char message[512] = "";
 #pragma omp parallel for schedule(dynamic, 16)
     for (int64_t r = 0; r < count; r++) {
-        snrq_target_row(&w->target, r, alpha_of_row(w, r), w->out->rows.target + r * n);
+        snrq_target_row(&w->target, r, alpha_of_row(w, r), w->rows.target + r * n);
         snrq_status status = check_target(w, r);
         if (status == SNRQ_OK)
-            status = snrq_quant_grid_fit(&rule, &w->out->groups, w->out->rows.target + r * n, w->d2,
-                                         w->out->rows.scales + r * w->out->groups.count,
-                                         w->out->rows.zeros + r * w->out->groups.count);
+            status = snrq_quant_grid_fit(w->rule, &w->groups, w->rows.target + r * n, w->d2,
+                                         w->rows.scales + r * w->groups.count,
+                                         w->rows.zeros + r * w->groups.count);
         if (status != SNRQ_OK) {
-            int64_t row = w->out->mine.begin + r;
+            int64_t row = w->mine.begin + r;
             int module = module_of_row(w, row);
 #pragma omp critical
             if (r < first) { /* the same message for any number of threads */
                 first = r;
                 worst = status;
-                snprintf(message, sizeof message, "%s: row %lld: %s", w->modules->names[module],
-                         (long long)(row - w->modules->first[module]), snrq_error_message());
+                snprintf(message, sizeof message, "%s: row %lld: %s", w->stack->names[module],
+                         (long long)(row - w->stack->first[module]), snrq_error_message());
             }
         }
     }
@@ -142,30 +110,29 @@ static snrq_status fit_rows(work *w)
 
 /* GPTQ's grids are fitted on the way where groups are runs of columns in decision order; gptaq adds
  * the mismatch. */
-static snrq_status search_gptq(const work *w, snrq_rows *rows)
+static snrq_status search_gptq(const snrq_rounding *w, snrq_rows *rows)
 {
-    snrq_grid_rule rule = grid_rule(w->options);
-    bool fixed = w->options->alpha_mode == SNRQ_ALPHA_FIXED;
-    snrq_gptq gptq = {.refit = rows->groups->runs && rows->groups->count > 1 ? &rule : NULL,
-                      .alpha = fixed ? w->options->alpha_value : 1.0};
-    if (w->options->method == SNRQ_GPTAQ && w->statistics->d != NULL) {
+    const snrq_rule *rule = w->rule;
+    bool fixed = rule->alpha_mode == SNRQ_ALPHA_FIXED;
+    snrq_gptq gptq = {.refit = rows->groups->runs && rows->groups->count > 1 ? rule : NULL,
+                      .alpha = fixed ? rule->alpha_value : 1.0};
+    if (rule->method == SNRQ_GPTAQ && w->statistics->d != NULL) {
         SNRQ_TRY(snrq_factor_solve_right(w->target.l, w->statistics->d));
-        gptq.mismatch = w->statistics->d;
+        gptq.a = w->statistics->d;
     }
     return snrq_search_gptq(w->target.l, &gptq, rows);
 }
 
 /* Search and refinement of one set of rows. */
-static snrq_status search_and_refine(const work *w, snrq_rows *rows)
+static snrq_status search_and_refine(const snrq_rounding *w, snrq_rows *rows)
 {
-    const snrq_options *o = w->options;
-    int beam = o->method == SNRQ_KSNRQ ? (int)o->beam : 1;
-    if (o->method == SNRQ_RTN) return snrq_search(w->target.l, SNRQ_ROUND_NEAREST, 1, rows);
-    if (o->method == SNRQ_GPTQ || o->method == SNRQ_GPTAQ)
+    const snrq_rule *rule = w->rule;
+    if (rule->method == SNRQ_RTN) return snrq_search(w->target.l, SNRQ_ROUND_NEAREST, 1, rows);
+    if (rule->method == SNRQ_GPTQ || rule->method == SNRQ_GPTAQ)
         SNRQ_TRY(search_gptq(w, rows));
     else
-        SNRQ_TRY(snrq_search(w->target.l, SNRQ_ROUND_FEEDBACK, beam, rows));
-    return snrq_refine(w->statistics->h, o->refine, rows);
+        SNRQ_TRY(snrq_search(w->target.l, SNRQ_ROUND_FEEDBACK, rule->beam, rows));
+    return snrq_refine(w->statistics->h, rule->refine, rows);
 }
 
 /* Takes over the rows of `trial` that are cheaper. Returns how many. */
@@ -186,9 +153,9 @@ static int64_t keep_better(snrq_rows *rows, const snrq_rows *trial)
 
 /* Alternates between the best scales for the codes and a search with these scales; a row only ever
  * gets better. */
-static snrq_status regrid_rows(work *w)
+static snrq_status regrid_rows(snrq_rounding *w)
 {
-    snrq_rows *rows = &w->out->rows, trial = {0};
+    snrq_rows *rows = &w->rows, trial = {0};
     size_t cells = (size_t)(rows->rows * rows->columns),
            groups = (size_t)(rows->rows * rows->groups->count);
     snrq_status status =
@@ -198,9 +165,8 @@ static snrq_status regrid_rows(work *w)
         memcpy(trial.zeros, rows->zeros, groups);
     }
     int64_t better = 1;
-    for (int64_t round = 0; status == SNRQ_OK && round < w->options->regrid && better > 0;
-         round++) {
-        status = snrq_regrid(w->target.l, (snrq_dtype)w->options->scale_type, rows, trial.scales);
+    for (int64_t round = 0; status == SNRQ_OK && round < w->rule->regrid && better > 0; round++) {
+        status = snrq_regrid(w->target.l, w->rule->scale_type, rows, trial.scales);
         if (status == SNRQ_OK) status = search_and_refine(w, &trial);
         if (status != SNRQ_OK) break;
         better = keep_better(rows, &trial);
@@ -210,10 +176,10 @@ static snrq_status regrid_rows(work *w)
     return status;
 }
 
-static snrq_status round_rows(work *w)
+snrq_status snrq_rounding_search(snrq_rounding *w)
 {
-    SNRQ_TRY(search_and_refine(w, &w->out->rows));
-    return w->options->regrid > 0 && snrq_regrids(w->options) ? regrid_rows(w) : SNRQ_OK;
+    SNRQ_TRY(search_and_refine(w, &w->rows));
+    return w->rule->regrid > 0 ? regrid_rows(w) : SNRQ_OK;
 }
 
 /* Figures of one row; see the formulas where they are used. */
@@ -224,39 +190,48 @@ typedef struct row_figures {
     double next_below; /* <W D H^-1, W D> */
 } row_figures;
 
-static row_figures measure_row(const work *w, int64_t r)
+static row_figures measure_row(const snrq_rounding *w, int64_t r)
 {
-    const snrq_target *t = &w->target;
-    int64_t n = w->out->rows.columns;
-    int top = (1 << w->out->rows.bits) - 1;
+    const snrq_target_parts *t = &w->target;
+    int64_t n = w->rows.columns;
+    int top = (1 << w->rows.bits) - 1;
     double a = alpha_of_row(w, r);
     double change = 0.0, cross = 0.0, squared = 0.0;
     row_figures f = {0};
     for (int64_t k = 0; k < n; k++) {
-        int64_t at = r * n + k, g = r * w->out->groups.count + w->out->groups.of_position[k];
-        double q = (double)snrq_rows_value(&w->out->rows, r, k), weight = (double)t->weights[at];
-        double target = (double)w->out->rows.target[at];
-        double code = target / (double)w->out->rows.scales[g] + (double)w->out->rows.zeros[g];
+        int64_t at = r * n + k, g = r * w->groups.count + w->groups.of_position[k];
+        double q = (double)snrq_rows_value(&w->rows, r, k), weight = (double)t->w[at];
+        double target = (double)w->rows.target[at];
+        double code = target / (double)w->rows.scales[g] + (double)w->rows.zeros[g];
         f.clipped += code < -0.5 || code > (double)top + 0.5;
         change += (q - weight) * (q - weight);
-        if (t->mismatch == NULL) continue;
-        cross += (q - target) * t->mismatch[at];
-        squared += t->shift[at] * t->mismatch[at];
-        f.next_above += (q - weight) * t->mismatch[at];
+        if (t->wd == NULL) continue;
+        cross += (q - target) * t->wd[at];
+        squared += t->wdh[at] * t->wd[at];
+        f.next_above += (q - weight) * t->wd[at];
     }
     /* Q - W = (Q - R) + a W D H^-1, and H (W D H^-1)^T = (W D)^T; lambda |Q - W|^2 is what damping
      * added. */
-    f.error =
-        w->out->rows.costs[r] + 2.0 * a * cross + a * a * squared - t->factor.damping * change;
+    f.error = w->rows.costs[r] + 2.0 * a * cross + a * a * squared - t->factor.damping * change;
     f.next_below = squared;
     return f;
 }
 
 /* Sum over the rows of a module of one figure per local row. */
-static snrq_status sum_module(const work *w, int module, const double *values, double *sum)
+static snrq_status sum_module(const snrq_rounding *w, int module, const double *values, double *sum)
 {
-    return snrq_sum_rows(w->context, w->out->mine, values, rows_global(w),
-                         rows_of_module(w, module), sum);
+    return snrq_sum_rows(w->context, w->mine, values, rows_global(w), rows_of_module(w, module),
+                         sum);
+}
+
+/* Gives back what only the steps need. The report of the factorization stays. */
+static void release_steps(snrq_rounding *w)
+{
+    snrq_factor_report factor = w->target.factor;
+    snrq_target_free(&w->target);
+    w->target.factor = factor;
+    free(w->d2);
+    w->d2 = NULL;
 }
 
 static double ratio(double above, double below)
@@ -264,104 +239,97 @@ static double ratio(double above, double below)
     return below > 0.0 && above > 0.0 ? above / below : 0.0;
 }
 
-static snrq_status measure_module(work *w, int module, const row_figures *figures)
+/* scratch [local rows] */
+static snrq_status measure_module(snrq_rounding *w, int module, const row_figures *figures,
+                                  double *scratch)
 {
-    const snrq_options *o = w->options;
-    snrq_rounded_module *out = &w->out->modules[module];
+    const snrq_rule *rule = w->rule;
+    snrq_rounded_module *out = &w->modules[module];
     snrq_range rows = rows_of_module(w, module);
-    int64_t count = w->out->mine.end - w->out->mine.begin;
+    int64_t count = w->mine.end - w->mine.begin;
     double output = 0, error = 0, clipped = 0, above = 0, below = 0;
-    SNRQ_TRY(sum_module(w, module, w->out->rows.costs, &out->objective));
-    SNRQ_TRY(sum_module(w, module, w->target.output, &output));
-    for (int64_t r = 0; r < count; r++) w->figure[r] = figures[r].error;
-    SNRQ_TRY(sum_module(w, module, w->figure, &error));
-    for (int64_t r = 0; r < count; r++) w->figure[r] = figures[r].clipped;
-    SNRQ_TRY(sum_module(w, module, w->figure, &clipped));
-    for (int64_t r = 0; r < count; r++) w->figure[r] = figures[r].next_above;
-    SNRQ_TRY(sum_module(w, module, w->figure, &above));
-    for (int64_t r = 0; r < count; r++) w->figure[r] = figures[r].next_below;
-    SNRQ_TRY(sum_module(w, module, w->figure, &below));
+    SNRQ_TRY(sum_module(w, module, w->rows.costs, &out->objective));
+    SNRQ_TRY(sum_module(w, module, w->target.whw, &output));
+    for (int64_t r = 0; r < count; r++) scratch[r] = figures[r].error;
+    SNRQ_TRY(sum_module(w, module, scratch, &error));
+    for (int64_t r = 0; r < count; r++) scratch[r] = figures[r].clipped;
+    SNRQ_TRY(sum_module(w, module, scratch, &clipped));
+    for (int64_t r = 0; r < count; r++) scratch[r] = figures[r].next_above;
+    SNRQ_TRY(sum_module(w, module, scratch, &above));
+    for (int64_t r = 0; r < count; r++) scratch[r] = figures[r].next_below;
+    SNRQ_TRY(sum_module(w, module, scratch, &below));
 
-    bool chained = snrq_shifts_target(o) && o->alpha_mode == SNRQ_ALPHA_CHAINED;
+    bool chained = snrq_rule_shifts_target(rule) && rule->alpha_mode == SNRQ_ALPHA_CHAINED;
     double next = below > 0.0 ? above / below : 0.0;
     out->alpha_next = !chained ? NAN : next < 0.0 ? 0.0 : next > 1.0 ? 1.0 : next;
     out->output_error = sqrt(ratio(error, output));
-    out->clipped = clipped / (double)((rows.end - rows.begin) * w->out->rows.columns);
+    out->clipped = clipped / (double)((rows.end - rows.begin) * w->rows.columns);
     return SNRQ_OK;
 }
 
-static snrq_status measure_modules(work *w)
+snrq_status snrq_rounding_measure(snrq_rounding *w)
 {
-    int64_t count = w->out->mine.end - w->out->mine.begin;
+    int64_t count = w->mine.end - w->mine.begin;
     row_figures *figures = NULL;
-    SNRQ_TRY(snrq_agree(w->context,
-                        snrq_allocate((size_t)count, sizeof *figures, "row figures", &figures)));
+    double *scratch = NULL;
+    snrq_status status = snrq_allocate((size_t)count, sizeof *figures, "row figures", &figures);
+    if (status == SNRQ_OK)
+        status = snrq_allocate((size_t)count, sizeof *scratch, "row figures", &scratch);
+    status = snrq_agree(w->context, status);
+    if (status == SNRQ_OK) {
 #pragma omp parallel for schedule(static)
-    for (int64_t r = 0; r < count; r++) figures[r] = measure_row(w, r);
-    snrq_status status = SNRQ_OK;
-    for (int m = 0; status == SNRQ_OK && m < w->modules->count; m++)
-        status = measure_module(w, m, figures);
+        for (int64_t r = 0; r < count; r++) figures[r] = measure_row(w, r);
+    }
+    for (int m = 0; status == SNRQ_OK && m < w->stack->count; m++)
+        status = measure_module(w, m, figures, scratch);
+    free(scratch);
     free(figures);
+    release_steps(w);
     return status;
 }
 
-static snrq_status prepare(work *w)
+static snrq_status allocate(snrq_rounding *w)
 {
-    const snrq_options *o = w->options;
-    size_t count = (size_t)(w->out->mine.end - w->out->mine.begin),
-           n = (size_t)w->statistics->columns;
-    SNRQ_TRY(snrq_groups_create(w->statistics->order, w->statistics->columns, o->group_size,
-                                o->permuted_groups != 0, &w->out->groups));
-    SNRQ_TRY(snrq_rows_create((int64_t)count, (int)o->bits, &w->out->groups, &w->out->rows));
-    SNRQ_TRY(snrq_allocate((size_t)w->modules->count, sizeof *w->out->modules, "modules",
-                           &w->out->modules));
-    SNRQ_TRY(snrq_allocate(n, sizeof *w->d2, "column weights", &w->d2));
-    return snrq_allocate(count, sizeof *w->figure, "row figures", &w->figure);
+    const snrq_rule *rule = w->rule;
+    const snrq_statistics *s = w->statistics;
+    SNRQ_TRY(snrq_groups_create(s->order, s->columns, rule->group_size, rule->permuted_groups,
+                                &w->groups));
+    SNRQ_TRY(snrq_rows_create(w->mine.end - w->mine.begin, rule->bits, &w->groups, &w->rows));
+    SNRQ_TRY(snrq_allocate((size_t)w->stack->count, sizeof *w->modules, "modules", &w->modules));
+    return snrq_allocate((size_t)s->columns, sizeof *w->d2, "column weights", &w->d2);
 }
 
-static snrq_status round_modules(work *w, snrq_timers *timers, snrq_statistics *statistics)
+snrq_status snrq_rounding_create(const snrq_context *context, const snrq_rule *rule,
+                                 snrq_statistics *statistics, const snrq_stack *stack,
+                                 snrq_rounding *out)
 {
-    const snrq_context *c = w->context;
-    snrq_timers_enter(timers, SNRQ_PHASE_FACTOR);
-    SNRQ_TRY(snrq_target_create(c, w->options, statistics, w->modules, w->out->mine, &w->target));
-    w->out->factor = w->target.factor;
-    for (int m = 0; m < w->modules->count; m++) SNRQ_TRY(choose_alpha(w, m));
-    snrq_timers_enter(timers, SNRQ_PHASE_GRID);
-    SNRQ_TRY(column_weights(w));
-    SNRQ_TRY(snrq_agree(c, fit_rows(w)));
-    SNRQ_TRY(snrq_trouble_find(c, w->options, statistics, w->modules, &w->target, &w->out->rows,
-                               &w->out->troubles));
-    if (w->options->strict)
-        SNRQ_TRY(snrq_trouble_refuse(&w->out->troubles, (snrq_dtype)w->options->scale_type));
-    snrq_timers_enter(timers, SNRQ_PHASE_SEARCH);
-    SNRQ_TRY(round_rows(w));
-    return measure_modules(w);
-}
-
-snrq_status snrq_round_modules(const snrq_context *context, const snrq_options *options,
-                               snrq_timers *timers, snrq_statistics *statistics,
-                               const snrq_modules *modules, snrq_rounded *out)
-{
-    work w = {.context = context,
-              .options = options,
-              .statistics = statistics,
-              .modules = modules,
-              .out = out};
     *out =
-        (snrq_rounded){.mine = snrq_rounding_share(rows_global(&w), context->size, context->rank)};
-    snrq_status status = snrq_agree(context, prepare(&w));
-    if (status == SNRQ_OK) status = round_modules(&w, timers, statistics);
-    snrq_target_free(&w.target);
-    free(w.d2);
-    free(w.figure);
-    if (status != SNRQ_OK) snrq_rounded_free(out);
-    return status;
+        (snrq_rounding){.context = context, .rule = rule, .statistics = statistics, .stack = stack};
+    out->mine = snrq_rounding_share(rows_global(out), context->size, context->rank);
+    return snrq_agree(context, allocate(out));
 }
 
-void snrq_rounded_free(snrq_rounded *r)
+snrq_status snrq_rounding_shift(snrq_rounding *w)
 {
-    snrq_rows_free(&r->rows);
-    snrq_groups_free(&r->groups);
-    free(r->modules);
-    r->modules = NULL;
+    SNRQ_TRY(snrq_target_create(w->context, w->rule, w->statistics, w->stack, w->mine, &w->target));
+    for (int m = 0; m < w->stack->count; m++) SNRQ_TRY(choose_alpha(w, m));
+    return SNRQ_OK;
+}
+
+snrq_status snrq_rounding_fit(snrq_rounding *w)
+{
+    SNRQ_TRY(column_weights(w));
+    SNRQ_TRY(snrq_agree(w->context, fit_rows(w)));
+    return snrq_trouble_find(w->context, w->rule, w->statistics, w->stack, &w->target, &w->rows,
+                             &w->troubles);
+}
+
+void snrq_rounding_free(snrq_rounding *w)
+{
+    release_steps(w);
+    snrq_trouble_free(&w->troubles);
+    snrq_rows_free(&w->rows);
+    snrq_groups_free(&w->groups);
+    free(w->modules);
+    w->modules = NULL;
 }

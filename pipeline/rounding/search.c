@@ -44,7 +44,7 @@ static void cut_strips(const snrq_panel *p, const double *panel, const double *f
     int64_t rows = p->below + SNRQ_STRIP;
 #pragma omp parallel for schedule(static)
     for (int64_t piece = 0; piece < rows; piece += SNRQ_STRIP)
-        for (int64_t c = 0; c < SNRQ_BLOCK; c++) {
+        for (int64_t c = 0; c < SNRQ_PANEL; c++) {
             float *strip = snrq_panel_strip(p, strips, c / SNRQ_STRIP * SNRQ_STRIP, 0);
             for (int64_t i = piece; i < piece + SNRQ_STRIP && i < rows; i++)
                 strip[i * SNRQ_STRIP + c % SNRQ_STRIP] =
@@ -59,7 +59,7 @@ static snrq_status load_panel(const snrq_matrix *l, const snrq_gptq *gptq, int64
                               int64_t width, double *buffer, snrq_panel *panel)
 {
     int64_t below = l->columns - begin;
-    double inverse[SNRQ_BLOCK];
+    double inverse[SNRQ_PANEL];
     SNRQ_TRY(snrq_matrix_broadcast_panel(l, begin, width, begin, buffer));
     panel->begin = begin;
     panel->width = width;
@@ -70,16 +70,16 @@ static snrq_status load_panel(const snrq_matrix *l, const snrq_gptq *gptq, int64
         inverse[c] = 1.0 / diagonal;
     }
     cut_strips(panel, buffer, inverse, panel->u);
-    if (panel->mismatch == NULL) return SNRQ_OK;
-    SNRQ_TRY(snrq_matrix_broadcast_panel(gptq->mismatch, begin, width, begin, buffer));
+    if (panel->a_over_l == NULL) return SNRQ_OK;
+    SNRQ_TRY(snrq_matrix_broadcast_panel(gptq->a, begin, width, begin, buffer));
     for (int64_t c = 0; c < width; c++) inverse[c] *= gptq->alpha;
-    cut_strips(panel, buffer, inverse, panel->mismatch);
+    cut_strips(panel, buffer, inverse, panel->a_over_l);
     return SNRQ_OK;
 }
 
 /* State of all rows of a rank between panels; arrays by tile, rows of a tile innermost. */
 typedef struct search_state {
-    snrq_rounding rounding;
+    snrq_search_kind kind;
     const snrq_gptq *gptq; /* or NULL */
     float *values;         /* as errors: the values that were rounded (gptaq), or NULL */
     float *scales, *zeros; /* [tiles][groups][SNRQ_TILE_ROWS] */
@@ -89,8 +89,8 @@ typedef struct search_state {
 
 /* What one thread needs for a tile. */
 typedef struct tile_scratch {
-    float target[SNRQ_BLOCK * SNRQ_TILE_ROWS], y[SNRQ_BLOCK * SNRQ_TILE_ROWS];
-    float shift[SNRQ_BLOCK * SNRQ_TILE_ROWS];
+    float target[SNRQ_PANEL * SNRQ_TILE_ROWS], y[SNRQ_PANEL * SNRQ_TILE_ROWS];
+    float m[SNRQ_PANEL * SNRQ_TILE_ROWS];
     snrq_beam_scratch beam;
 } tile_scratch;
 
@@ -105,7 +105,7 @@ static snrq_tile make_tile(const snrq_rows *r, int64_t row, const search_state *
                        .target = scratch->target,
                        .y = scratch->y,
                        .errors = s->errors + row * r->columns,
-                       .shift = shifted ? scratch->shift : NULL,
+                       .m = shifted ? scratch->m : NULL,
                        .values = shifted ? s->values + row * r->columns : NULL};
 }
 
@@ -114,7 +114,7 @@ static snrq_status search_tile(const snrq_rows *r, int64_t row, const snrq_panel
 {
     snrq_tile tile = make_tile(r, row, s, scratch);
     if (s->beams != NULL) return snrq_beams_tile(s->beams, &tile, p, &scratch->beam);
-    snrq_greedy_tile(&tile, p, s->rounding);
+    snrq_greedy_tile(&tile, p, s->kind);
     return SNRQ_OK;
 }
 
@@ -149,7 +149,7 @@ static void compensate(const snrq_tile *t, const snrq_panel *p)
     for (int64_t c = p->width - 1; c >= 0; c--) {
         float *y = t->y + c * SNRQ_TILE_ROWS, error[SNRQ_TILE_ROWS];
         for (int64_t i = 0; i < SNRQ_TILE_ROWS; i++) {
-            if (t->shift != NULL) y[i] += t->shift[c * SNRQ_TILE_ROWS + i];
+            if (t->m != NULL) y[i] += t->m[c * SNRQ_TILE_ROWS + i];
             error[i] = t->target[c * SNRQ_TILE_ROWS + i] - y[i];
         }
         snrq_tile_put(t, t->errors, p->begin + c, error);
@@ -188,8 +188,8 @@ static snrq_status group_values(const snrq_rows *r, const snrq_panel *p, search_
 }
 
 /* Fits group g of every row to values [rows, count]. */
-static snrq_status fit_group(const snrq_grid_rule *rule, int64_t g, int64_t count,
-                             const float *values, const double *d2, search_state *s, snrq_rows *r)
+static snrq_status fit_group(const snrq_rule *rule, int64_t g, int64_t count, const float *values,
+                             const double *d2, search_state *s, snrq_rows *r)
 {
     for (int64_t row = 0; row < r->rows; row++) {
         int64_t at = row * r->groups->count + g, tile = row / SNRQ_TILE_ROWS * SNRQ_TILE_ROWS;
@@ -214,18 +214,18 @@ static void load_grids(const snrq_rows *r, search_state *s)
         }
 }
 
-static snrq_status create_state(const snrq_rows *r, snrq_rounding rounding, int beam,
+static snrq_status create_state(const snrq_rows *r, snrq_search_kind kind, int beam,
                                 const snrq_gptq *gptq, double d2, search_state *s)
 {
     size_t cells = (size_t)(r->rows * r->columns), grids = (size_t)(r->rows * r->groups->count);
-    *s = (search_state){.rounding = rounding, .gptq = gptq};
-    if (gptq != NULL && gptq->mismatch != NULL)
+    *s = (search_state){.kind = kind, .gptq = gptq};
+    if (gptq != NULL && gptq->a != NULL)
         SNRQ_TRY(snrq_allocate(cells, sizeof(float), "rounded values", &s->values));
     SNRQ_TRY(snrq_allocate(cells, sizeof(float), "rounding errors", &s->errors));
     SNRQ_TRY(snrq_allocate(grids, sizeof(float), "scales", &s->scales));
     SNRQ_TRY(snrq_allocate(grids, sizeof(float), "zeros", &s->zeros));
     load_grids(r, s);
-    if (beam == 1 || rounding == SNRQ_ROUND_NEAREST) return SNRQ_OK;
+    if (beam == 1 || kind == SNRQ_ROUND_NEAREST) return SNRQ_OK;
     return snrq_beams_create(r, beam, d2, &s->beams);
 }
 
@@ -241,10 +241,10 @@ static void free_state(search_state *s)
 static snrq_status allocate_panel(const snrq_matrix *l, const snrq_gptq *gptq, snrq_panel *p,
                                   double **buffer)
 {
-    size_t cells = (size_t)l->columns * SNRQ_BLOCK, strips = cells + SNRQ_STRIP * SNRQ_BLOCK;
+    size_t cells = (size_t)l->columns * SNRQ_PANEL, strips = cells + SNRQ_STRIP * SNRQ_PANEL;
     SNRQ_TRY(snrq_allocate(strips, sizeof *p->u, "panel of L", &p->u));
-    if (gptq != NULL && gptq->mismatch != NULL)
-        SNRQ_TRY(snrq_allocate(strips, sizeof *p->mismatch, "panel of the mismatch", &p->mismatch));
+    if (gptq != NULL && gptq->a != NULL)
+        SNRQ_TRY(snrq_allocate(strips, sizeof *p->a_over_l, "panel of A / L", &p->a_over_l));
     return snrq_allocate(cells, sizeof **buffer, "panel of L", buffer);
 }
 
@@ -255,7 +255,7 @@ static int64_t panel_begin(const snrq_rows *rows, const search_state *s, int64_t
     int64_t start = 0;
     if (s->gptq != NULL && s->gptq->refit != NULL)
         start = rows->groups->first[rows->groups->of_position[end - 1]];
-    return start + (end - 1 - start) / SNRQ_BLOCK * SNRQ_BLOCK;
+    return start + (end - 1 - start) / SNRQ_PANEL * SNRQ_PANEL;
 }
 
 /* Fits the grids of the group that ends before `end` to the values to round there, panel by panel.
@@ -288,7 +288,7 @@ static snrq_status refit_group(const snrq_matrix *l, int64_t end, double *buffer
     return status;
 }
 
-static snrq_status search(const snrq_matrix *l, snrq_rounding rounding, int beam,
+static snrq_status search(const snrq_matrix *l, snrq_search_kind kind, int beam,
                           const snrq_gptq *gptq, snrq_rows *rows)
 {
     const snrq_context *context = l->grid->context;
@@ -297,7 +297,7 @@ static snrq_status search(const snrq_matrix *l, snrq_rounding rounding, int beam
     snrq_panel panel = {0};
     double *buffer = NULL, last = 1.0;
     SNRQ_TRY(snrq_matrix_broadcast_panel(l, l->columns - 1, 1, l->columns - 1, &last));
-    snrq_status status = create_state(rows, rounding, beam, gptq, last * last, &state);
+    snrq_status status = create_state(rows, kind, beam, gptq, last * last, &state);
     if (status == SNRQ_OK) status = allocate_panel(l, gptq, &panel, &buffer);
     status = snrq_agree(context, status);
 
@@ -313,15 +313,15 @@ static snrq_status search(const snrq_matrix *l, snrq_rounding rounding, int beam
     }
     if (status == SNRQ_OK && state.beams != NULL) snrq_beams_finish(state.beams, rows);
     free(buffer);
-    free(panel.mismatch);
+    free(panel.a_over_l);
     free(panel.u);
     free_state(&state);
     return status;
 }
 
-snrq_status snrq_search(const snrq_matrix *l, snrq_rounding rounding, int beam, snrq_rows *rows)
+snrq_status snrq_search(const snrq_matrix *l, snrq_search_kind kind, int beam, snrq_rows *rows)
 {
-    return search(l, rounding, beam, NULL, rows);
+    return search(l, kind, beam, NULL, rows);
 }
 
 snrq_status snrq_search_gptq(const snrq_matrix *l, const snrq_gptq *gptq, snrq_rows *rows)

@@ -40,10 +40,10 @@ typedef struct snrq_rows {
     double *costs;             /* [rows] result: the row's objective */
 } snrq_rows;
 
-typedef enum snrq_rounding {
+typedef enum snrq_search_kind {
     SNRQ_ROUND_NEAREST, /* q_j nearest to R_j: no error feedback (rtn) */
     SNRQ_ROUND_FEEDBACK /* q_j nearest to y_j, or the beam over it */
-} snrq_rounding;
+} snrq_search_kind;
 
 /* Allocates rows padded to whole tiles (zeros, scale 1). Not collective. */
 snrq_status snrq_rows_create(int64_t rows, int bits, const snrq_groups *groups, snrq_rows *out);
@@ -58,20 +58,20 @@ static inline float snrq_rows_value(const snrq_rows *r, int64_t row, int64_t k)
 
 /* Rounds all rows. l: the factor L [n, n]; beam 1 is greedy. Collective over l's context (each rank
  * with its own rows, possibly none); agreed. */
-snrq_status snrq_search(const snrq_matrix *l, snrq_rounding rounding, int beam, snrq_rows *rows);
+snrq_status snrq_search(const snrq_matrix *l, snrq_search_kind kind, int beam, snrq_rows *rows);
 
 /* What GPTQ and GPTAQ add to the greedy recursion. */
 typedef struct snrq_gptq {
     /* Each group's grid is fitted to the values to round, R_j + feedback, when its first column is
      * about to be decided. Groups must be runs of positions (snrq_groups.runs) and more than one;
      * NULL: grids as given. */
-    const snrq_grid_rule *refit;
+    const snrq_rule *refit;
     /* GPTAQ: A = D L^-T [n, n], or NULL. The value to round is y_j + m_j with m_j = alpha sum_{i>j}
      * v_i A_ij / L_jj and v_i = y_i + m_i, the value that was rounded at i. (With V = the upper
      * Cholesky factor of H^-1 in the order of decision, this is GPTAQ's P = alpha striu(D V^T) V,
      * arXiv 2504.02692, brought into the form of the recursion here by (I + U): y = W + (W - Q) U +
      * v P (I + U), and P (I + U) = alpha striu(D V^T) diag(1 / L_jj).) */
-    const snrq_matrix *mismatch;
+    const snrq_matrix *a;
     double alpha;
 } snrq_gptq;
 
@@ -86,7 +86,7 @@ snrq_status snrq_refine(const snrq_matrix *h, int64_t passes, snrq_rows *rows);
 
 /* Twin of snrq_search on one row with L as a dense fp64 [n, n] column-major matrix: every beam
  * keeps its whole history, every candidate is looked at. For tests. */
-snrq_status snrq_search_reference(const double *l, snrq_rounding rounding, int beam,
+snrq_status snrq_search_reference(const double *l, snrq_search_kind kind, int beam,
                                   const snrq_rows *rows, int64_t row, uint8_t *codes, double *cost);
 
 #endif

@@ -86,15 +86,14 @@ static snrq_status extend(const double *l, const snrq_rows *r, int64_t row, int6
     return SNRQ_OK;
 }
 
-static void greedy(const double *l, snrq_rounding rounding, const snrq_rows *r, int64_t row,
-                   path *p)
+static void greedy(const double *l, snrq_search_kind kind, const snrq_rows *r, int64_t row, path *p)
 {
     int64_t n = r->columns;
     p->cost = 0.0;
     for (int64_t j = n - 1; j >= 0; j--) {
         int64_t g = row * r->groups->count + r->groups->of_position[j];
         double y = value_to_round(l, r, row, j, p);
-        float wanted = rounding == SNRQ_ROUND_NEAREST ? r->target[row * n + j] : (float)y;
+        float wanted = kind == SNRQ_ROUND_NEAREST ? r->target[row * n + j] : (float)y;
         int code = snrq_nearest_code(wanted, r->scales[g], r->zeros[g], (1 << r->bits) - 1);
         double miss = l[j * n + j] * (y - grid_value(r, row, j, code));
         p->cost += miss * miss;
@@ -103,15 +102,15 @@ static void greedy(const double *l, snrq_rounding rounding, const snrq_rows *r, 
     }
 }
 
-snrq_status snrq_search_reference(const double *l, snrq_rounding rounding, int beam,
+snrq_status snrq_search_reference(const double *l, snrq_search_kind kind, int beam,
                                   const snrq_rows *rows, int64_t row, uint8_t *codes, double *cost)
 {
     path *now = NULL, *next = NULL;
     int count = 1;
     snrq_status status = create_paths(beam, rows->columns, &now);
     if (status == SNRQ_OK) status = create_paths(beam, rows->columns, &next);
-    bool search = beam > 1 && rounding == SNRQ_ROUND_FEEDBACK;
-    if (status == SNRQ_OK && !search) greedy(l, rounding, rows, row, &now[0]);
+    bool search = beam > 1 && kind == SNRQ_ROUND_FEEDBACK;
+    if (status == SNRQ_OK && !search) greedy(l, kind, rows, row, &now[0]);
     for (int64_t j = rows->columns - 1; status == SNRQ_OK && search && j >= 0; j--) {
         status = extend(l, rows, row, j, beam, now, &count, next);
         path *swap = now;

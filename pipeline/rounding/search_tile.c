@@ -68,18 +68,18 @@ static void load_target(const snrq_tile *t, const snrq_panel *p, int64_t lane, i
 {
     const snrq_rows *rows = t->rows;
     int64_t width = p->width - begin < SNRQ_STRIP ? p->width - begin : SNRQ_STRIP;
-    snrq_lanes block[SNRQ_LANES] = {0};
+    snrq_lanes square[SNRQ_LANES] = {0};
     for (int64_t r = 0; r < SNRQ_LANES; r++) {
         const float *from = rows->target + (t->row + lane + r) * rows->columns + p->begin + begin;
         if (width == SNRQ_STRIP)
-            block[r] = snrq_lanes_load(from);
+            square[r] = snrq_lanes_load(from);
         else
-            memcpy(&block[r], from, (size_t)width * sizeof *from);
+            memcpy(&square[r], from, (size_t)width * sizeof *from);
     }
-    snrq_lanes_transpose(block);
+    snrq_lanes_transpose(square);
     for (int64_t c = 0; c < SNRQ_STRIP; c++) {
-        snrq_lanes_store(t->target + (begin + c) * ROWS + lane, block[c]);
-        snrq_lanes_store(t->y + (begin + c) * ROWS + lane, block[c]);
+        snrq_lanes_store(t->target + (begin + c) * ROWS + lane, square[c]);
+        snrq_lanes_store(t->y + (begin + c) * ROWS + lane, square[c]);
     }
 }
 
@@ -90,18 +90,16 @@ void snrq_tile_begin(snrq_tile *t, const snrq_panel *p, int64_t near)
         for (int64_t begin = 0; begin < p->width; begin += SNRQ_STRIP)
             load_target(t, p, lane, begin);
     bring_in(VECTORS, t, p, p->u, t->errors, t->near, t->rows->columns, 0, p->width, t->y);
-    if (t->shift == NULL) return;
-    memset(t->shift, 0, SNRQ_BLOCK * ROWS * sizeof *t->shift);
-    bring_in(VECTORS, t, p, p->mismatch, t->values, t->near, t->rows->columns, 0, p->width,
-             t->shift);
+    if (t->m == NULL) return;
+    memset(t->m, 0, SNRQ_PANEL * ROWS * sizeof *t->m);
+    bring_in(VECTORS, t, p, p->a_over_l, t->values, t->near, t->rows->columns, 0, p->width, t->m);
 }
 
 void snrq_tile_bring_in(const snrq_tile *t, const snrq_panel *p, int64_t begin, int64_t end)
 {
     bring_in(VECTORS, t, p, p->u, t->errors, p->begin + end, t->near, begin, end, t->y);
-    if (t->shift != NULL)
-        bring_in(VECTORS, t, p, p->mismatch, t->values, p->begin + end, t->near, begin, end,
-                 t->shift);
+    if (t->m != NULL)
+        bring_in(VECTORS, t, p, p->a_over_l, t->values, p->begin + end, t->near, begin, end, t->m);
 }
 
 void snrq_tile_bring_in_pair(const snrq_tile *t, const snrq_panel *p, int64_t begin, int64_t end,

@@ -1,29 +1,9 @@
-/* Gathering a stage's statistics; see statistics.h. */
+/* Gathering a unit's statistics; see statistics.h. */
 #include "pipeline/rounding/statistics.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-static bool strength_is_zero(const snrq_options *o)
-{
-    return o->alpha_mode == SNRQ_ALPHA_FIXED && o->alpha_value == 0.0;
-}
-
-bool snrq_shifts_target(const snrq_options *o)
-{
-    return (o->method == SNRQ_SNRQ || o->method == SNRQ_KSNRQ) && !strength_is_zero(o);
-}
-
-bool snrq_uses_mismatch(const snrq_options *o)
-{
-    return snrq_shifts_target(o) || (o->method == SNRQ_GPTAQ && !strength_is_zero(o));
-}
-
-bool snrq_uses_mismatch_energy(const snrq_options *o)
-{
-    return snrq_shifts_target(o) && o->alpha_mode == SNRQ_ALPHA_CORR;
-}
 
 typedef struct ranked {
     double diagonal;
@@ -37,7 +17,7 @@ static int ascending(const void *a, const void *b)
     return x->column < y->column ? -1 : x->column > y->column;
 }
 
-snrq_status snrq_statistics_order(const snrq_options *o, const double *diagonal, snrq_statistics *s)
+snrq_status snrq_statistics_order(const snrq_rule *rule, const double *diagonal, snrq_statistics *s)
 {
     size_t n = (size_t)s->columns;
     ranked *list = NULL;
@@ -47,7 +27,7 @@ snrq_status snrq_statistics_order(const snrq_options *o, const double *diagonal,
     for (int64_t j = 0; j < s->columns; j++)
         list[j] = (ranked){diagonal[j] == 0.0 ? 1.0 : diagonal[j], (int32_t)j};
     /* rtn does not look at the data, hence has no order but the natural one. */
-    if (!o->natural_order && o->method != SNRQ_RTN) qsort(list, n, sizeof *list, ascending);
+    if (!rule->natural_order && rule->method != SNRQ_RTN) qsort(list, n, sizeof *list, ascending);
     for (int64_t k = 0; k < s->columns; k++) {
         s->order[k] = list[k].column;
         s->dead[k] = diagonal[list[k].column] == 0.0;
@@ -57,11 +37,11 @@ snrq_status snrq_statistics_order(const snrq_options *o, const double *diagonal,
     return SNRQ_OK;
 }
 
-snrq_status snrq_statistics_grid(const snrq_context *c, const snrq_options *o, snrq_statistics *s)
+snrq_status snrq_statistics_start(const snrq_context *c, snrq_process_shape shape,
+                                  snrq_statistics *s)
 {
-    int rows = o->factor_rows, columns = o->factor_columns;
-    if (rows == 0) snrq_grid_shape(s->columns, c->size, &rows, &columns);
-    return snrq_grid_create(c, rows, columns, &s->grid);
+    if (shape.rows == 0) snrq_process_grid_shape(s->columns, c->size, &shape.rows, &shape.columns);
+    return snrq_process_grid_create(c, shape.rows, shape.columns, &s->process_grid);
 }
 
 /* The mismatch of a dead input does not count. */
@@ -71,42 +51,40 @@ static void silence_dead(const snrq_statistics *s, double *mismatch_norms)
         if (s->dead[k]) mismatch_norms[s->order[k]] = 0.0;
 }
 
-static snrq_status reduce_mismatch(const snrq_context *c, const snrq_options *o,
-                                   snrq_gram_request request, const snrq_activations *x,
-                                   const snrq_activations *xf, const double *alphas,
+static snrq_status reduce_mismatch(const snrq_context *c, const snrq_rule *rule,
+                                   snrq_gram_request request, const snrq_unit_input *in,
                                    double *mismatch_norms, snrq_statistics *s)
 {
-    SNRQ_TRY(snrq_gram_norms(c, xf, x, alphas, mismatch_norms));
+    SNRQ_TRY(snrq_gram_norms(c, in->xf, in->x, in->alphas, mismatch_norms));
     silence_dead(s, mismatch_norms);
-    request.a = xf;
-    request.a_minus = x;
+    request.a = in->xf;
+    request.a_minus = in->x;
     request.a_norms = mismatch_norms;
-    request.scale = alphas;
+    request.scale = in->alphas;
     request.symmetric = false;
-    SNRQ_TRY(snrq_matrix_create(s->grid, s->columns, s->columns, &s->d));
+    SNRQ_TRY(snrq_matrix_create(s->process_grid, s->columns, s->columns, &s->d));
     SNRQ_TRY(snrq_gram_reduce(&request, s->d));
-    if (!snrq_uses_mismatch_energy(o)) return SNRQ_OK;
-    request.b = xf;
-    request.b_minus = x;
+    if (!snrq_rule_needs_e(rule)) return SNRQ_OK;
+    request.b = in->xf;
+    request.b_minus = in->x;
     request.b_norms = mismatch_norms;
     request.symmetric = true;
-    SNRQ_TRY(snrq_matrix_create(s->grid, s->columns, s->columns, &s->e));
+    SNRQ_TRY(snrq_matrix_create(s->process_grid, s->columns, s->columns, &s->e));
     return snrq_gram_reduce(&request, s->e);
 }
 
-static snrq_status gather(const snrq_context *c, const snrq_options *o, const snrq_activations *x,
-                          const snrq_activations *xf, int64_t sequences_global,
-                          const double *alphas, double *norms, double *mismatch_norms,
+static snrq_status gather(const snrq_context *c, const snrq_rule *rule, snrq_process_shape shape,
+                          const snrq_unit_input *in, double *norms, double *mismatch_norms,
                           snrq_statistics *s)
 {
-    double factor = 2.0 / (double)sequences_global;
-    SNRQ_TRY(snrq_gram_norms(c, x, NULL, NULL, norms));
+    double factor = 2.0 / (double)in->sequences_global;
+    SNRQ_TRY(snrq_gram_norms(c, in->x, NULL, NULL, norms));
     for (int64_t j = 0; j < s->columns; j++) mismatch_norms[j] = factor * norms[j];
-    SNRQ_TRY(snrq_agree(c, snrq_statistics_order(o, mismatch_norms, s)));
-    SNRQ_TRY(snrq_statistics_grid(c, o, s));
-    SNRQ_TRY(snrq_matrix_create(s->grid, s->columns, s->columns, &s->h));
-    snrq_gram_request request = {.a = x,
-                                 .b = x,
+    SNRQ_TRY(snrq_agree(c, snrq_statistics_order(rule, mismatch_norms, s)));
+    SNRQ_TRY(snrq_statistics_start(c, shape, s));
+    SNRQ_TRY(snrq_matrix_create(s->process_grid, s->columns, s->columns, &s->h));
+    snrq_gram_request request = {.a = in->x,
+                                 .b = in->x,
                                  .a_norms = norms,
                                  .b_norms = norms,
                                  .factor = factor,
@@ -114,23 +92,22 @@ static snrq_status gather(const snrq_context *c, const snrq_options *o, const sn
                                  .symmetric = true};
     SNRQ_TRY(snrq_gram_reduce(&request, s->h));
     snrq_matrix_add_diagonal(s->h, 1.0, s->dead);
-    if (!snrq_uses_mismatch(o)) return SNRQ_OK;
-    return reduce_mismatch(c, o, request, x, xf, alphas, mismatch_norms, s);
+    if (!snrq_rule_needs_d(rule)) return SNRQ_OK;
+    return reduce_mismatch(c, rule, request, in, mismatch_norms, s);
 }
 
-snrq_status snrq_statistics_gather(const snrq_context *c, const snrq_options *o,
-                                   const snrq_activations *x, const snrq_activations *xf,
-                                   int64_t sequences_global, const double *alphas,
+snrq_status snrq_statistics_gather(const snrq_context *c, const snrq_rule *rule,
+                                   snrq_process_shape shape, const snrq_unit_input *in,
                                    snrq_statistics *s)
 {
-    size_t n = (size_t)x->columns;
+    size_t n = (size_t)in->x->columns;
     double *norms = NULL;
     memset(s, 0, sizeof *s);
-    s->columns = x->columns;
-    s->tokens = sequences_global * x->tokens;
+    s->columns = in->x->columns;
+    s->tokens = snrq_activations_tokens(in->x);
     snrq_status status = snrq_agree(c, snrq_allocate(2 * n, sizeof *norms, "column norms", &norms));
-    if (status == SNRQ_OK)
-        status = gather(c, o, x, xf, sequences_global, alphas, norms, norms + n, s);
+    if (status == SNRQ_OK) status = snrq_sum_int64(c, &s->tokens, 1);
+    if (status == SNRQ_OK) status = gather(c, rule, shape, in, norms, norms + n, s);
     free(norms);
     if (status != SNRQ_OK) snrq_statistics_free(s);
     return status;
@@ -141,7 +118,7 @@ void snrq_statistics_free(snrq_statistics *s)
     snrq_matrix_destroy(&s->h);
     snrq_matrix_destroy(&s->d);
     snrq_matrix_destroy(&s->e);
-    snrq_grid_destroy(&s->grid);
+    snrq_process_grid_destroy(&s->process_grid);
     free(s->order);
     free(s->dead);
     memset(s, 0, sizeof *s);

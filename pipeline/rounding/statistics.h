@@ -1,4 +1,4 @@
-/* What a stage's modules are calibrated on: the Grams of their common input.
+/* What modules that read the same input are calibrated on: the Grams of that input.
  *
  * Symbols:
  *   X, Xf [tokens, n]          the input in the quantized and in the full-precision stream
@@ -13,38 +13,43 @@
 #define SNRQ_STATISTICS_H
 
 #include "mpi/algebra/gram.h"
-#include "pipeline/options.h"
+#include "pipeline/rounding/rule.h"
 
 typedef struct snrq_statistics {
     int64_t columns, dead_inputs;
-    int64_t tokens;      /* that were gathered, on all ranks; 0: unknown */
-    int32_t *order;      /* [columns] original column at decision position k; owned */
-    unsigned char *dead; /* [columns] by decision position; owned */
-    snrq_grid *grid;     /* owned */
-    snrq_matrix *h;      /* owned */
-    snrq_matrix *d, *e;  /* owned; NULL where they are not needed */
+    int64_t tokens;                  /* that were gathered, on all ranks; 0: unknown */
+    int32_t *order;                  /* [columns] original column at decision position k; owned */
+    unsigned char *dead;             /* [columns] by decision position; owned */
+    snrq_process_grid *process_grid; /* owned */
+    snrq_matrix *h;                  /* owned */
+    snrq_matrix *d, *e;              /* owned; NULL where they are not needed */
 } snrq_statistics;
 
-/* Does this method shift its target? Does it need D (as gptaq does, too)? Does it need E? */
-bool snrq_shifts_target(const snrq_options *options);
-bool snrq_uses_mismatch(const snrq_options *options);
-bool snrq_uses_mismatch_energy(const snrq_options *options);
+/* Shape of the process grid that factorizes; zeros: by the size of the matrix. */
+typedef struct snrq_process_shape {
+    int rows, columns;
+} snrq_process_shape;
 
-/* Gathers the statistics of x (quantized stream) and xf (full-precision stream). sequences_global:
- * N. alphas: [local sequences] of alpha sampled, else NULL. Collective; agreed. */
-snrq_status snrq_statistics_gather(const snrq_context *context, const snrq_options *options,
-                                   const snrq_activations *x, const snrq_activations *xf,
-                                   int64_t sequences_global, const double *alphas,
+/* The input of a unit: both streams of this rank's sequences, which hold the same tokens. */
+typedef struct snrq_unit_input {
+    const snrq_activations *x, *xf;
+    int64_t sequences_global; /* N */
+    const double *alphas;     /* [local sequences] of alpha sampled, else NULL */
+} snrq_unit_input;
+
+/* Gathers the statistics that `rule` needs. Collective; agreed. */
+snrq_status snrq_statistics_gather(const snrq_context *context, const snrq_rule *rule,
+                                   snrq_process_shape shape, const snrq_unit_input *input,
                                    snrq_statistics *out);
 void snrq_statistics_free(snrq_statistics *statistics);
 
 /* The two steps that do not need activations, for statistics that come from elsewhere. order:
- * allocates and fills order and dead from diag(H) [columns] (columns set before). grid: makes the
+ * allocates and fills order and dead from diag(H) [columns] (columns set before). start: makes the
  * process grid for matrices of this order; collective. */
-snrq_status snrq_statistics_order(const snrq_options *options, const double *diagonal,
+snrq_status snrq_statistics_order(const snrq_rule *rule, const double *diagonal,
                                   snrq_statistics *statistics);
-snrq_status snrq_statistics_grid(const snrq_context *context, const snrq_options *options,
-                                 snrq_statistics *statistics);
+snrq_status snrq_statistics_start(const snrq_context *context, snrq_process_shape shape,
+                                  snrq_statistics *statistics);
 
 /* Per-sequence strengths of alpha sampled:B (SNRQ-S): u ~ Beta(B, B), a = min(u, 1 - u); a function
  * of (seed, sequence) only. alphas [range of sequences]. */

@@ -30,66 +30,63 @@ static double dot(int64_t n, const float *w, const double *v)
 
 /* out [rows] = diagonal of W A W^T for this rank's rows; product and table are scratch. */
 static snrq_status quadratic_forms(const snrq_matrix *a, const snrq_matrix *weights,
-                                   snrq_matrix *product, const snrq_target *t, double *table,
+                                   snrq_matrix *product, const snrq_target_parts *t, double *table,
                                    double *out)
 {
     SNRQ_TRY(snrq_factor_multiply(a, 0, weights, product));
     SNRQ_TRY(snrq_matrix_rows(product, t->range, table));
     for (int64_t r = 0; r < t->range.end - t->range.begin; r++)
-        out[r] = dot(t->columns, t->weights + r * t->columns, table + r * t->columns);
+        out[r] = dot(t->columns, t->w + r * t->columns, table + r * t->columns);
     return SNRQ_OK;
 }
 
-static snrq_status compute(const snrq_options *o, snrq_statistics *s, const snrq_matrix *weights,
-                           snrq_matrix *product, double *table, snrq_target *t)
+static snrq_status compute(const snrq_rule *rule, snrq_statistics *s, const snrq_matrix *weights,
+                           snrq_matrix *product, double *table, snrq_target_parts *t)
 {
-    SNRQ_TRY(quadratic_forms(s->h, weights, product, t, table, t->output));
-    if (s->e != NULL)
-        SNRQ_TRY(quadratic_forms(s->e, weights, product, t, table, t->mismatch_energy));
-    SNRQ_TRY(snrq_matrix_create(s->grid, t->columns, t->columns, &t->l));
-    SNRQ_TRY(snrq_factor_cholesky(s->h, o->damp, t->l, &t->factor));
-    if (!snrq_shifts_target(o)) return SNRQ_OK;
+    SNRQ_TRY(quadratic_forms(s->h, weights, product, t, table, t->whw));
+    if (s->e != NULL) SNRQ_TRY(quadratic_forms(s->e, weights, product, t, table, t->wew));
+    SNRQ_TRY(snrq_matrix_create(s->process_grid, t->columns, t->columns, &t->l));
+    SNRQ_TRY(snrq_factor_cholesky(s->h, rule->damp, t->l, &t->factor));
+    if (!snrq_rule_shifts_target(rule)) return SNRQ_OK;
     SNRQ_TRY(snrq_factor_multiply(s->d, 1, weights, product));
-    SNRQ_TRY(snrq_matrix_rows(product, t->range, t->mismatch));
+    SNRQ_TRY(snrq_matrix_rows(product, t->range, t->wd));
     SNRQ_TRY(snrq_factor_solve(t->l, product));
-    return snrq_matrix_rows(product, t->range, t->shift);
+    return snrq_matrix_rows(product, t->range, t->wdh);
 }
 
-static snrq_status allocate(const snrq_options *o, const snrq_statistics *s, snrq_target *t,
+static snrq_status allocate(const snrq_rule *rule, const snrq_statistics *s, snrq_target_parts *t,
                             double **table)
 {
     size_t rows = (size_t)(t->range.end - t->range.begin), cells = rows * (size_t)t->columns;
-    SNRQ_TRY(snrq_allocate(cells, sizeof(float), "weights", &t->weights));
-    SNRQ_TRY(snrq_allocate(rows, sizeof(double), "row figures", &t->output));
+    SNRQ_TRY(snrq_allocate(cells, sizeof(float), "weights", &t->w));
+    SNRQ_TRY(snrq_allocate(rows, sizeof(double), "row figures", &t->whw));
     SNRQ_TRY(snrq_allocate(cells, sizeof(double), "products", table));
-    if (s->e != NULL)
-        SNRQ_TRY(snrq_allocate(rows, sizeof(double), "row figures", &t->mismatch_energy));
-    if (!snrq_shifts_target(o)) return SNRQ_OK;
-    SNRQ_TRY(snrq_allocate(cells, sizeof(double), "mismatch products", &t->mismatch));
-    return snrq_allocate(cells, sizeof(double), "target shifts", &t->shift);
+    if (s->e != NULL) SNRQ_TRY(snrq_allocate(rows, sizeof(double), "row figures", &t->wew));
+    if (!snrq_rule_shifts_target(rule)) return SNRQ_OK;
+    SNRQ_TRY(snrq_allocate(cells, sizeof(double), "W D", &t->wd));
+    return snrq_allocate(cells, sizeof(double), "W D H^-1", &t->wdh);
 }
 
-snrq_status snrq_target_create(const snrq_context *context, const snrq_options *options,
-                               snrq_statistics *statistics, const snrq_modules *modules,
-                               snrq_range range, snrq_target *out)
+snrq_status snrq_target_create(const snrq_context *context, const snrq_rule *rule,
+                               snrq_statistics *statistics, const snrq_stack *stack,
+                               snrq_range range, snrq_target_parts *out)
 {
     snrq_matrix *weights = NULL, *product = NULL;
     double *table = NULL;
-    ordered_rows ordered = {
-        .row = modules->row, .source = modules->source, .statistics = statistics};
-    int64_t n = statistics->columns, m = modules->first[modules->count];
-    *out = (snrq_target){.range = range, .columns = n};
+    ordered_rows ordered = {.row = stack->row, .source = stack->source, .statistics = statistics};
+    int64_t n = statistics->columns, m = stack->first[stack->count];
+    *out = (snrq_target_parts){.range = range, .columns = n};
     snrq_status status = snrq_allocate((size_t)n, sizeof(float), "weight row", &ordered.original);
-    if (status == SNRQ_OK) status = allocate(options, statistics, out, &table);
+    if (status == SNRQ_OK) status = allocate(rule, statistics, out, &table);
     status = snrq_agree(context, status);
-    if (status == SNRQ_OK) status = snrq_matrix_create(statistics->grid, n, m, &weights);
-    if (status == SNRQ_OK) status = snrq_matrix_create(statistics->grid, n, m, &product);
+    if (status == SNRQ_OK) status = snrq_matrix_create(statistics->process_grid, n, m, &weights);
+    if (status == SNRQ_OK) status = snrq_matrix_create(statistics->process_grid, n, m, &product);
     if (status == SNRQ_OK) {
         for (int64_t r = range.begin; r < range.end; r++)
-            ordered_row(&ordered, r, out->weights + (r - range.begin) * n);
+            ordered_row(&ordered, r, out->w + (r - range.begin) * n);
         status = snrq_agree(context, snrq_matrix_set_rows(weights, ordered_row, &ordered));
     }
-    if (status == SNRQ_OK) status = compute(options, statistics, weights, product, table, out);
+    if (status == SNRQ_OK) status = compute(rule, statistics, weights, product, table, out);
     snrq_matrix_destroy(&product);
     snrq_matrix_destroy(&weights);
     free(table);
@@ -98,14 +95,14 @@ snrq_status snrq_target_create(const snrq_context *context, const snrq_options *
     return status;
 }
 
-void snrq_target_free(snrq_target *t)
+void snrq_target_free(snrq_target_parts *t)
 {
     snrq_matrix_destroy(&t->l);
-    free(t->weights);
-    free(t->mismatch);
-    free(t->shift);
-    free(t->output);
-    free(t->mismatch_energy);
+    free(t->w);
+    free(t->wd);
+    free(t->wdh);
+    free(t->whw);
+    free(t->wew);
     memset(t, 0, sizeof *t);
 }
 
@@ -125,30 +122,30 @@ snrq_status snrq_sum_rows(const snrq_context *context, snrq_range mine, const do
     return status;
 }
 
-snrq_status snrq_target_alpha_corr(const snrq_context *context, const snrq_target *t,
+snrq_status snrq_target_alpha_corr(const snrq_context *context, const snrq_target_parts *t,
                                    int64_t rows_global, snrq_range module, double *alpha)
 {
     int64_t rows = t->range.end - t->range.begin, n = t->columns;
     double reachable = 0.0, energy = 0.0, *row = NULL;
     snrq_status status = snrq_allocate((size_t)rows, sizeof *row, "row figures", &row);
     for (int64_t r = 0; status == SNRQ_OK && r < rows; r++)
-        for (int64_t k = r * n; k < (r + 1) * n; k++) row[r] += t->mismatch[k] * t->shift[k];
+        for (int64_t k = r * n; k < (r + 1) * n; k++) row[r] += t->wd[k] * t->wdh[k];
     status = snrq_agree(context, status);
     if (status == SNRQ_OK)
         status = snrq_sum_rows(context, t->range, row, rows_global, module, &reachable);
     if (status == SNRQ_OK)
-        status = snrq_sum_rows(context, t->range, t->mismatch_energy, rows_global, module, &energy);
+        status = snrq_sum_rows(context, t->range, t->wew, rows_global, module, &energy);
     double share = reachable / energy;
     *alpha = !(energy > 0.0) || !isfinite(share) || share < 0.0 ? 0.0 : share > 1.0 ? 1.0 : share;
     free(row);
     return status;
 }
 
-void snrq_target_row(const snrq_target *t, int64_t row, double alpha, float *out)
+void snrq_target_row(const snrq_target_parts *t, int64_t row, double alpha, float *out)
 {
     for (int64_t k = 0; k < t->columns; k++) {
         int64_t at = row * t->columns + k;
-        double shift = t->shift != NULL ? alpha * t->shift[at] : 0.0;
-        out[k] = (float)((double)t->weights[at] + shift);
+        double shift = t->wdh != NULL ? alpha * t->wdh[at] : 0.0;
+        out[k] = (float)((double)t->w[at] + shift);
     }
 }

@@ -1,9 +1,9 @@
-/* Factorization and shifted rounding targets of modules that share an input.
+/* Factorization, and what the rounding targets of modules that share an input are made of.
  *
  * Symbols (decision order; m rows of all the modules, stacked, of which this rank has `rows`):
  *   W [m, n]         weights;  H, D, E, L as in statistics.h and search.h
  *   a                regularization strength of the row's module
- *   R = W (H + a D) H^-1 = W + a W D H^-1
+ *   R = W (H + a D) H^-1 = W + a W D H^-1     the target
  * Source: arXiv 2602.05902 (target and closed forms of a), docs/method.md.
  */
 #ifndef SNRQ_TARGET_H
@@ -12,11 +12,11 @@
 #include "mpi/algebra/factor.h"
 #include "pipeline/rounding/statistics.h"
 
-enum { SNRQ_MAX_TOGETHER = 3, SNRQ_MODULES_NAME = 192 };
+enum { SNRQ_MODULES_NAME = 192 };
 
-/* Modules that share an input and are rounded together. */
-typedef struct snrq_modules {
-    int count;            /* at most SNRQ_MAX_TOGETHER */
+/* The rows of modules that share an input and are rounded together, one module after the other. */
+typedef struct snrq_stack {
+    int count;            /* modules */
     const int64_t *first; /* [count + 1] stacked row where each module starts; the last entry is the
                              number of rows */
     const char *const *names;   /* [count] for messages */
@@ -24,34 +24,35 @@ typedef struct snrq_modules {
     const double *alpha_before; /* [count] alpha chained: strength of each module, else unused */
     snrq_row_source *row;       /* row r of the stacked W, original column order */
     const void *source;
-} snrq_modules;
+} snrq_stack;
 
-typedef struct snrq_target {
+/* What R is put together from, fields named after their formulas. */
+typedef struct snrq_target_parts {
     snrq_range range; /* of this rank's rows */
     int64_t columns;
-    float *weights;          /* W [rows, n], dead inputs zero; owned */
-    double *mismatch;        /* W D [rows, n], or NULL if the target is W; owned */
-    double *shift;           /* W D H^-1 [rows, n], or NULL; owned */
-    double *output;          /* [rows] diagonal of W H W^T, undamped; owned */
-    double *mismatch_energy; /* [rows] diagonal of W E W^T, or NULL; owned */
-    snrq_matrix *l;          /* Cholesky factor of the damped H; owned */
+    float *w;       /* W [rows, n], dead inputs zero; owned */
+    double *wd;     /* W D [rows, n], or NULL if the target is W; owned */
+    double *wdh;    /* W D H^-1 [rows, n], or NULL; owned */
+    double *whw;    /* [rows] diagonal of W H W^T, undamped; owned */
+    double *wew;    /* [rows] diagonal of W E W^T, or NULL; owned */
+    snrq_matrix *l; /* Cholesky factor of the damped H; owned */
     snrq_factor_report factor;
-} snrq_target;
+} snrq_target_parts;
 
 /* Multiplies, factorizes (H becomes the damped matrix) and solves. Collective; agreed. */
-snrq_status snrq_target_create(const snrq_context *context, const snrq_options *options,
-                               snrq_statistics *statistics, const snrq_modules *modules,
-                               snrq_range range, snrq_target *out);
-void snrq_target_free(snrq_target *target);
+snrq_status snrq_target_create(const snrq_context *context, const snrq_rule *rule,
+                               snrq_statistics *statistics, const snrq_stack *stack,
+                               snrq_range range, snrq_target_parts *out);
+void snrq_target_free(snrq_target_parts *parts);
 
-/* Share of the output mismatch energy that a weight change can reach (alpha corr): tr(W D H^-1 D^T
- * W^T) / tr(W E W^T), clamped to [0, 1], of stacked rows [first, end); 0 if the denominator is 0 or
- * not finite. Collective; the same on all ranks. */
-snrq_status snrq_target_alpha_corr(const snrq_context *context, const snrq_target *target,
+/* alpha corr: the share of the output mismatch energy that a weight change can reach,
+ * tr(W D H^-1 D^T W^T) / tr(W E W^T), clamped to [0, 1], over stacked rows [module.begin,
+ * module.end); 0 if the denominator is 0 or not finite. Collective; the same on all ranks. */
+snrq_status snrq_target_alpha_corr(const snrq_context *context, const snrq_target_parts *parts,
                                    int64_t rows_global, snrq_range module, double *alpha);
 
-/* R [columns] of local row `row`. */
-void snrq_target_row(const snrq_target *target, int64_t row, double alpha, float *out);
+/* R [columns] of local row `row`. Not collective. */
+void snrq_target_row(const snrq_target_parts *parts, int64_t row, double alpha, float *out);
 
 /* Adds up values [range of this rank] over the rows [module.begin, module.end) of all ranks, in row
  * order. Collective. */

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "mpi/collective.h"
 
@@ -74,19 +75,27 @@ snrq_status snrq_trouble_refuse(const snrq_trouble_list *list, snrq_dtype scale_
 
 enum { ROW_KINDS = SNRQ_TROUBLES - SNRQ_ZERO_ROWS };
 
-/* Troubles of rows: how many there are, and the first row of the module that has one. */
-typedef struct row_tally {
-    int64_t count[SNRQ_MAX_TOGETHER][ROW_KINDS];
-    double first[SNRQ_MAX_TOGETHER][ROW_KINDS]; /* its negative, so that MAX finds it */
-} row_tally;
+/* Trouble of one kind in the rows of a module: how often, and the first such row of the module. */
+typedef struct tally {
+    int64_t *count; /* [modules][ROW_KINDS] */
+    double *first;  /* the same; its negative, so that MAX finds it */
+} tally;
 
-static void tally_row(row_tally *tally, int module, int64_t row, snrq_trouble_kind kind,
-                      int64_t count)
+static snrq_status tally_create(int modules, tally *out)
 {
+    size_t items = (size_t)modules * ROW_KINDS;
+    SNRQ_TRY(snrq_allocate(items, sizeof *out->count, "counts of trouble", &out->count));
+    SNRQ_TRY(snrq_allocate(items, sizeof *out->first, "counts of trouble", &out->first));
+    for (size_t i = 0; i < items; i++) out->first[i] = -DBL_MAX;
+    return SNRQ_OK;
+}
+
+static void tally_row(tally *t, int module, int64_t row, snrq_trouble_kind kind, int64_t count)
+{
+    int at = module * ROW_KINDS + (int)(kind - SNRQ_ZERO_ROWS);
     if (count == 0) return;
-    double *first = &tally->first[module][kind - SNRQ_ZERO_ROWS];
-    tally->count[module][kind - SNRQ_ZERO_ROWS] += count;
-    *first = fmax(*first, -(double)row);
+    t->count[at] += count;
+    t->first[at] = fmax(t->first[at], -(double)row);
 }
 
 /* Are the weights [n] of live inputs all the same? `value` is one of them. */
@@ -120,78 +129,95 @@ static int64_t count_lost_groups(const snrq_rows *rows, int64_t row)
 }
 
 static snrq_status tally_rows(const snrq_context *c, const snrq_statistics *s,
-                              const snrq_modules *modules, const snrq_target *target,
-                              const snrq_rows *rows, row_tally *tally)
+                              const snrq_stack *stack, const snrq_target_parts *target,
+                              const snrq_rows *rows, tally *t)
 {
     int module = 0;
-    for (int m = 0; m < SNRQ_MAX_TOGETHER; m++)
-        for (int k = 0; k < ROW_KINDS; k++) tally->first[m][k] = -DBL_MAX;
     for (int64_t r = target->range.begin; r < target->range.end; r++) {
         int64_t local = r - target->range.begin;
         float value = 0.0f;
-        while (r >= modules->first[module + 1]) module++;
-        int64_t row = r - modules->first[module];
-        if (is_constant(s, target->weights + local * s->columns, &value))
-            tally_row(tally, module, row, value == 0.0f ? SNRQ_ZERO_ROWS : SNRQ_CONSTANT_ROWS, 1);
-        tally_row(tally, module, row, SNRQ_LOST_GROUPS, count_lost_groups(rows, local));
+        while (r >= stack->first[module + 1]) module++;
+        int64_t row = r - stack->first[module];
+        if (is_constant(s, target->w + local * s->columns, &value))
+            tally_row(t, module, row, value == 0.0f ? SNRQ_ZERO_ROWS : SNRQ_CONSTANT_ROWS, 1);
+        tally_row(t, module, row, SNRQ_LOST_GROUPS, count_lost_groups(rows, local));
     }
-    SNRQ_TRY(snrq_sum_int64(c, &tally->count[0][0], SNRQ_MAX_TOGETHER * ROW_KINDS));
-    return snrq_max_double(c, &tally->first[0][0], SNRQ_MAX_TOGETHER * ROW_KINDS);
+    SNRQ_TRY(snrq_sum_int64(c, t->count, stack->count * ROW_KINDS));
+    return snrq_max_double(c, t->first, stack->count * ROW_KINDS);
 }
 
-static snrq_trouble *add(snrq_trouble_list *list, snrq_trouble_kind kind,
-                         const snrq_modules *modules, int first, int count)
+static snrq_trouble *add(snrq_trouble_list *list, snrq_trouble_kind kind, const snrq_stack *stack,
+                         int first, int count)
 {
     snrq_trouble *t = &list->trouble[list->count++];
     *t = (snrq_trouble){.kind = kind, .first_module = first, .modules = count};
     snprintf(t->where, sizeof t->where, "%s",
-             count == modules->count ? modules->together : modules->names[first]);
+             count == stack->count ? stack->together : stack->names[first]);
     return t;
 }
 
 /* What concerns the input, and so all modules. */
-static void find_in_input(const snrq_options *o, const snrq_statistics *s,
-                          const snrq_modules *modules, const snrq_target *target,
-                          snrq_trouble_list *list)
+static void find_in_input(const snrq_rule *rule, const snrq_statistics *s, const snrq_stack *stack,
+                          const snrq_target_parts *target, snrq_trouble_list *list)
 {
     int64_t live = s->columns - s->dead_inputs;
     if (s->dead_inputs > 0) {
-        snrq_trouble *t = add(list, SNRQ_DEAD_INPUTS, modules, 0, modules->count);
+        snrq_trouble *t = add(list, SNRQ_DEAD_INPUTS, stack, 0, stack->count);
         t->count = s->dead_inputs;
         t->of = t->first = s->columns;
         for (int64_t k = 0; k < s->columns; k++)
             if (s->dead[k] && s->order[k] < t->first) t->first = s->order[k];
     }
     /* rtn does not look at H */
-    if (s->tokens > 0 && s->tokens < live && o->method != SNRQ_RTN) {
-        snrq_trouble *t = add(list, SNRQ_FEW_TOKENS, modules, 0, modules->count);
+    if (s->tokens > 0 && s->tokens < live && rule->method != SNRQ_RTN) {
+        snrq_trouble *t = add(list, SNRQ_FEW_TOKENS, stack, 0, stack->count);
         t->count = s->tokens;
         t->of = live;
     }
     if (target->factor.attempts > 1)
-        add(list, SNRQ_RAISED_DAMPING, modules, 0, modules->count)->damping =
-            target->factor.damping;
+        add(list, SNRQ_RAISED_DAMPING, stack, 0, stack->count)->damping = target->factor.damping;
 }
 
-snrq_status snrq_trouble_find(const snrq_context *c, const snrq_options *o,
-                              const snrq_statistics *s, const snrq_modules *modules,
-                              const snrq_target *target, const snrq_rows *rows,
+static void find_in_rows(const snrq_stack *stack, const snrq_rows *rows, const tally *found,
+                         snrq_trouble_list *list)
+{
+    for (int i = 0; i < stack->count * ROW_KINDS; i++) {
+        int m = i / ROW_KINDS;
+        if (found->count[i] == 0) continue;
+        snrq_trouble *t =
+            add(list, (snrq_trouble_kind)(SNRQ_ZERO_ROWS + i % ROW_KINDS), stack, m, 1);
+        t->count = found->count[i];
+        t->of = stack->first[m + 1] - stack->first[m];
+        if (t->kind == SNRQ_LOST_GROUPS) t->of *= rows->groups->count;
+        t->first = (int64_t)-found->first[i];
+    }
+}
+
+snrq_status snrq_trouble_find(const snrq_context *c, const snrq_rule *rule,
+                              const snrq_statistics *s, const snrq_stack *stack,
+                              const snrq_target_parts *target, const snrq_rows *rows,
                               snrq_trouble_list *out)
 {
-    row_tally tally = {0};
-    out->count = 0;
-    if (modules->count > SNRQ_MAX_TOGETHER)
-        return snrq_fail(SNRQ_INTERNAL, "%d modules cannot be rounded together", modules->count);
-    SNRQ_TRY(tally_rows(c, s, modules, target, rows, &tally));
-    find_in_input(o, s, modules, target, out);
-    for (int m = 0; m < modules->count; m++)
-        for (int k = 0; k < ROW_KINDS; k++) {
-            if (tally.count[m][k] == 0) continue;
-            snrq_trouble *t = add(out, (snrq_trouble_kind)(SNRQ_ZERO_ROWS + k), modules, m, 1);
-            t->count = tally.count[m][k];
-            t->of = modules->first[m + 1] - modules->first[m];
-            if (t->kind == SNRQ_LOST_GROUPS) t->of *= rows->groups->count;
-            t->first = (int64_t)-tally.first[m][k];
-        }
-    return SNRQ_OK;
+    tally found = {0};
+    size_t most = SNRQ_ZERO_ROWS + ROW_KINDS * (size_t)stack->count;
+    *out = (snrq_trouble_list){0};
+    snrq_status status =
+        snrq_allocate(most, sizeof *out->trouble, "list of trouble", &out->trouble);
+    if (status == SNRQ_OK) status = tally_create(stack->count, &found);
+    status = snrq_agree(c, status);
+    if (status == SNRQ_OK) status = tally_rows(c, s, stack, target, rows, &found);
+    if (status == SNRQ_OK) {
+        find_in_input(rule, s, stack, target, out);
+        find_in_rows(stack, rows, &found, out);
+    }
+    free(found.count);
+    free(found.first);
+    if (status != SNRQ_OK) snrq_trouble_free(out);
+    return status;
+}
+
+void snrq_trouble_free(snrq_trouble_list *list)
+{
+    free(list->trouble);
+    *list = (snrq_trouble_list){0};
 }

@@ -32,15 +32,16 @@ typedef struct snrq_trouble {
 
 typedef struct snrq_trouble_list {
     int count;
-    snrq_trouble trouble[SNRQ_RAISED_DAMPING + 1 + 3 * SNRQ_MAX_TOGETHER];
+    snrq_trouble *trouble; /* [count] owned */
 } snrq_trouble_list;
 
 /* Looks at the statistics and at the weights, targets and fitted grids of all ranks' rows. The same
  * list on all ranks. Collective; agreed. */
-snrq_status snrq_trouble_find(const snrq_context *context, const snrq_options *options,
-                              const snrq_statistics *statistics, const snrq_modules *modules,
-                              const snrq_target *target, const snrq_rows *rows,
+snrq_status snrq_trouble_find(const snrq_context *context, const snrq_rule *rule,
+                              const snrq_statistics *statistics, const snrq_stack *stack,
+                              const snrq_target_parts *target, const snrq_rows *rows,
                               snrq_trouble_list *out);
+void snrq_trouble_free(snrq_trouble_list *list);
 
 /* "dead_inputs". Borrowed. */
 const char *snrq_trouble_name(snrq_trouble_kind kind);

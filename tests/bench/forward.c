@@ -55,12 +55,15 @@ typedef struct subject {
     snrq_block block;
     int64_t tokens, sequences;
     unsigned char *weights; /* bf16 */
-    float *ones;            /* the weights of both norms */
-    float *h, *x, *y;       /* [sequences, tokens, hidden, max_columns, max_rows] */
-    float *a, *b;           /* [gram sequences, tokens, hidden]: X and Xf */
+    snrq_weight *module;
+    const float **vector;
+    float *ones;           /* the weights of both norms */
+    float *h;              /* [sequences, tokens, hidden] */
+    snrq_unit_arrays x, y; /* inputs and outputs of the units */
+    float *a, *b;          /* [gram sequences, tokens, hidden]: X and Xf */
     double *norms, *mismatch_norms;
     int32_t *order;
-    snrq_grid *grid;
+    snrq_process_grid *grid;
     snrq_matrix *gram;
     snrq_activations quantized, full;
 } subject;
@@ -84,7 +87,7 @@ static snrq_status fill_weights(subject *s)
     unsigned char *next = s->weights;
     for (int m = 0; m < s->family.modules; m++) {
         int64_t rows = s->family.module[m].rows, columns = s->family.module[m].columns;
-        s->block.module[m] =
+        s->module[m] =
             (snrq_weight){.rows = rows, .columns = columns, .dtype = SNRQ_BF16, .dense = next};
         next += 2 * rows * columns;
     }
@@ -101,20 +104,23 @@ static snrq_status create_block(const shape *p, subject *s)
         .head_dim = p->head_dim,
         .rms_norm_eps = 1e-5,
         .rope = {.theta = 500000.0, .dimensions = p->head_dim, .attention_factor = 1.0}};
-    snrq_family_describe(&s->config, &s->family);
+    SNRQ_TRY(snrq_family_create(&s->config, &s->family));
+    SNRQ_TRY(snrq_allocate((size_t)s->family.modules, sizeof *s->module, "modules", &s->module));
+    SNRQ_TRY(snrq_allocate((size_t)s->family.vectors, sizeof *s->vector, "vectors", &s->vector));
     SNRQ_TRY(snrq_rope_create(&s->config, s->tokens, &s->rope));
     SNRQ_TRY(snrq_allocate((size_t)p->hidden, sizeof(float), "norms", &s->ones));
     for (int64_t i = 0; i < p->hidden; i++) s->ones[i] = 1.0f;
-    s->block.config = &s->config;
-    s->block.family = &s->family;
-    s->block.rope = &s->rope;
-    s->block.vector[SNRQ_ATTENTION_NORM] = s->block.vector[SNRQ_MLP_NORM] = s->ones;
+    s->vector[SNRQ_ATTENTION_NORM] = s->vector[SNRQ_MLP_NORM] = s->ones;
+    s->block = (snrq_block){.config = &s->config,
+                            .family = &s->family,
+                            .rope = &s->rope,
+                            .module = s->module,
+                            .vector = s->vector};
     SNRQ_TRY(fill_weights(s));
-    size_t tokens = (size_t)(s->sequences * s->tokens);
-    SNRQ_TRY(snrq_allocate_scratch(tokens * (size_t)p->hidden, sizeof(float), "h", &s->h));
-    SNRQ_TRY(
-        snrq_allocate_scratch(tokens * (size_t)s->family.max_columns, sizeof(float), "x", &s->x));
-    return snrq_allocate_scratch(tokens * (size_t)s->family.max_rows, sizeof(float), "y", &s->y);
+    int64_t tokens = s->sequences * s->tokens;
+    SNRQ_TRY(snrq_allocate_scratch((size_t)(tokens * p->hidden), sizeof(float), "h", &s->h));
+    SNRQ_TRY(snrq_unit_arrays_create(&s->family, 0, s->family.steps, tokens, true, &s->x));
+    return snrq_unit_arrays_create(&s->family, 0, s->family.steps, tokens, false, &s->y);
 }
 
 static snrq_status create_activations(const shape *p, subject *s)
@@ -129,35 +135,37 @@ static snrq_status create_activations(const shape *p, subject *s)
     for (int32_t k = 0; k < p->hidden; k++) s->order[k] = k;
     fill(s->a, count, 3);
     fill(s->b, count, 4);
-    s->quantized = (snrq_activations){p->gram_sequences, s->tokens, p->hidden, s->a};
-    s->full = (snrq_activations){p->gram_sequences, s->tokens, p->hidden, s->b};
+    s->quantized = (snrq_activations){p->gram_sequences, s->tokens, p->hidden, s->a, NULL};
+    s->full = (snrq_activations){p->gram_sequences, s->tokens, p->hidden, s->b, NULL};
     SNRQ_TRY(snrq_gram_norms(s->context, &s->quantized, NULL, NULL, s->norms));
     SNRQ_TRY(snrq_gram_norms(s->context, &s->full, &s->quantized, NULL, s->mismatch_norms));
-    SNRQ_TRY(snrq_grid_create(s->context, 1, 1, &s->grid));
+    SNRQ_TRY(snrq_process_grid_create(s->context, 1, 1, &s->grid));
     return snrq_matrix_create(s->grid, p->hidden, p->hidden, &s->gram);
 }
 
 static void free_subject(subject *s)
 {
-    void *owned[] = {s->weights, s->ones,           s->h,    s->x, s->y, s->a, s->b,
-                     s->norms,   s->mismatch_norms, s->order};
+    void *owned[] = {s->weights, s->module, s->vector, s->ones,           s->h,
+                     s->a,       s->b,      s->norms,  s->mismatch_norms, s->order};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
+    snrq_unit_arrays_free(&s->x);
+    snrq_unit_arrays_free(&s->y);
+    snrq_family_free(&s->family);
     snrq_rope_free(&s->rope);
     snrq_matrix_destroy(&s->gram);
-    snrq_grid_destroy(&s->grid);
+    snrq_process_grid_destroy(&s->grid);
 }
 
 static snrq_status run_modules(subject *s)
 {
-    for (int stage = 0; stage < SNRQ_STAGES; stage++)
-        SNRQ_TRY(
-            snrq_block_apply(&s->block, (snrq_stage)stage, s->sequences, s->tokens, s->x, s->y));
+    for (int unit = 0; unit < s->family.units; unit++)
+        SNRQ_TRY(snrq_block_apply(&s->block, unit, s->sequences * s->tokens, s->x.data, s->y.data));
     return SNRQ_OK;
 }
 
 static snrq_status run_block(subject *s)
 {
-    return snrq_block_forward(&s->block, s->sequences, s->tokens, s->h, s->x, s->y);
+    return snrq_block_forward(&s->block, s->sequences, s->tokens, s->h, &s->x, &s->y);
 }
 
 static snrq_status run_gram(subject *s, bool a_mismatch, bool b_mismatch)
@@ -202,7 +210,7 @@ static snrq_status measure(const bench *b, const shape *p, subject *s, const par
     double start = snrq_now();
     omp_set_num_threads(threads);
     fill(s->h, s->sequences * s->tokens * p->hidden, 2);
-    fill(s->x, s->sequences * s->tokens * s->family.max_columns, 2);
+    fill(s->x.data, s->sequences * s->tokens * s->family.max_columns, 2);
     for (int run = 0; run < b->runs && (run == 0 || snrq_now() - start < b->seconds); run++) {
         double rate;
         SNRQ_TRY(bench_gemm_rate(threads, b->cpu, work->flops, &rate));

@@ -43,7 +43,7 @@ enum { RTN = -3, GPTQ = -2, GPTAQ = -1 };
 
 /* A layer: factor, grid and targets. */
 typedef struct layer {
-    snrq_grid *grid;
+    snrq_process_grid *grid;
     snrq_matrix *h, *l;
     snrq_groups groups;
     snrq_rows rows;
@@ -85,7 +85,8 @@ static snrq_status fill_rows(layer *out, int64_t m, int bits)
 {
     int64_t n = out->l->columns;
     uint64_t state = 2;
-    snrq_grid_rule rule = {bits, true, SNRQ_GRID_MINMAX, SNRQ_F32};
+    snrq_rule rule = {
+        .bits = bits, .symmetric = true, .grid = SNRQ_QUANT_GRID_MINMAX, .scale_type = SNRQ_F32};
     double *d2 = NULL;
     SNRQ_TRY(snrq_rows_create(m, bits, &out->groups, &out->rows));
     SNRQ_TRY(snrq_allocate((size_t)n, sizeof *d2, "column weights", &d2));
@@ -107,7 +108,7 @@ static snrq_status create_layer(const snrq_context *context, int64_t n, layer *o
 {
     int32_t *order = NULL;
     snrq_factor_report report;
-    SNRQ_TRY(snrq_grid_create(context, 1, 1, &out->grid));
+    SNRQ_TRY(snrq_process_grid_create(context, 1, 1, &out->grid));
     SNRQ_TRY(snrq_matrix_create(out->grid, n, n, &out->h));
     SNRQ_TRY(snrq_matrix_create(out->grid, n, n, &out->l));
     SNRQ_TRY(fill_gram(out->h));
@@ -124,7 +125,7 @@ static void free_layer(layer *l)
     snrq_groups_free(&l->groups);
     snrq_matrix_destroy(&l->l);
     snrq_matrix_destroy(&l->h);
-    snrq_grid_destroy(&l->grid);
+    snrq_process_grid_destroy(&l->grid);
 }
 
 static const char *method_name(int what)
@@ -161,9 +162,10 @@ static void print_figure(const bench *b, const layer *l, int threads, int bits, 
 
 static snrq_status search(layer *l, int bits, int what)
 {
-    const snrq_grid_rule rule = {bits, true, SNRQ_GRID_MINMAX, SNRQ_F32};
+    const snrq_rule rule = {
+        .bits = bits, .symmetric = true, .grid = SNRQ_QUANT_GRID_MINMAX, .scale_type = SNRQ_F32};
     /* gptaq's mismatch may be any matrix: with alpha = 0 it is all work and no effect */
-    const snrq_gptq gptq = {.refit = &rule, .mismatch = what == GPTAQ ? l->h : NULL};
+    const snrq_gptq gptq = {.refit = &rule, .a = what == GPTAQ ? l->h : NULL};
     if (what == RTN) return snrq_search(l->l, SNRQ_ROUND_NEAREST, 1, &l->rows);
     if (what < 1) return snrq_search_gptq(l->l, &gptq, &l->rows);
     return snrq_search(l->l, SNRQ_ROUND_FEEDBACK, what, &l->rows);

@@ -10,14 +10,15 @@ static void check_family(const snrq_config *c)
 {
     const int64_t most = INT64_C(1) << 59;
     snrq_family family;
-    snrq_family_describe(c, &family);
+    FUZZ_CHECK(snrq_family_create(c, &family) == SNRQ_OK);
     FUZZ_CHECK(family.modules == (c->fused ? 4 : 7));
-    for (int s = 0; s < SNRQ_STAGES; s++) {
-        int64_t rows = family.stage_rows[s], columns = family.stage_columns[s];
+    for (int u = 0; u < family.units; u++) {
+        int64_t rows = family.unit[u].rows, columns = family.unit[u].columns;
         FUZZ_CHECK(rows > 0 && columns > 0);
         FUZZ_CHECK(rows <= INT32_MAX && columns <= INT32_MAX);
         FUZZ_CHECK(rows <= most / columns);
     }
+    snrq_family_free(&family);
 }
 
 static void check_rope(const snrq_config *c)

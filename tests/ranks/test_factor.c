@@ -55,7 +55,7 @@ static double norm_of_difference(int64_t count, const double *x, const double *y
     return sqrt(sum);
 }
 
-static snrq_matrix *distribute(const snrq_grid *grid, int64_t rows, int64_t columns,
+static snrq_matrix *distribute(const snrq_process_grid *grid, int64_t rows, int64_t columns,
                                const double *values)
 {
     snrq_matrix *m = NULL;
@@ -72,19 +72,20 @@ static double *gather(const snrq_matrix *m)
 }
 
 /* Calls test(grid) for every grid that these ranks allow. */
-static void on_every_grid(void (*test)(const snrq_grid *grid))
+static void on_every_grid(void (*test)(const snrq_process_grid *grid))
 {
     int size = rank_test_world->size;
     for (int rows = 1; rows <= size; rows++)
         for (int columns = 1; rows * columns <= size; columns++) {
-            snrq_grid *grid = NULL;
-            CU_ASSERT_EQUAL(snrq_grid_create(rank_test_world, rows, columns, &grid), SNRQ_OK);
+            snrq_process_grid *grid = NULL;
+            CU_ASSERT_EQUAL(snrq_process_grid_create(rank_test_world, rows, columns, &grid),
+                            SNRQ_OK);
             test(grid);
-            snrq_grid_destroy(&grid);
+            snrq_process_grid_destroy(&grid);
         }
 }
 
-static void check_cholesky(const snrq_grid *grid, int64_t n)
+static void check_cholesky(const snrq_process_grid *grid, int64_t n)
 {
     double *h = gram_of(n, n / 2 + 1, 0), lambda = 0.01 * mean_diagonal(n, h);
     snrq_matrix *dh = distribute(grid, n, n, h), *dl = distribute(grid, n, n, h);
@@ -110,7 +111,7 @@ static void check_cholesky(const snrq_grid *grid, int64_t n)
     snrq_matrix_destroy(&dl);
 }
 
-static void cholesky_on(const snrq_grid *grid)
+static void cholesky_on(const snrq_process_grid *grid)
 {
     const int64_t sizes[] = {1, 100, 128, 129, 300};
     for (int k = 0; k < 5; k++) check_cholesky(grid, sizes[k]);
@@ -133,7 +134,7 @@ static double *naive_multiply(int64_t n, int64_t m, const double *a, bool transp
     return out;
 }
 
-static void multiply_on(const snrq_grid *grid)
+static void multiply_on(const snrq_process_grid *grid)
 {
     const int64_t n = 200, m = 150;
     double *a = zeros(n * n), *x = zeros(n * m), *none = zeros(n * m);
@@ -161,7 +162,7 @@ static void products_agree_with_their_definition(void)
     on_every_grid(multiply_on);
 }
 
-static void solve_on(const snrq_grid *grid)
+static void solve_on(const snrq_process_grid *grid)
 {
     const int64_t n = 200, m = 150;
     double *h = gram_of(n, n, 1), *x = zeros(n * m);
@@ -189,7 +190,7 @@ static void solves_undo_products(void)
 }
 
 /* Factorizes h with damp; returns the status and what every rank must agree on. */
-static snrq_status try_damp(const snrq_grid *grid, int64_t n, const double *h, double damp,
+static snrq_status try_damp(const snrq_process_grid *grid, int64_t n, const double *h, double damp,
                             snrq_factor_report *report)
 {
     snrq_matrix *dh = distribute(grid, n, n, h), *dl = distribute(grid, n, n, h);
@@ -212,7 +213,7 @@ static snrq_status try_damp(const snrq_grid *grid, int64_t n, const double *h, d
     return status;
 }
 
-static void ladder_on(const snrq_grid *grid)
+static void ladder_on(const snrq_process_grid *grid)
 {
     const int64_t n = 150;
     snrq_factor_report report;
@@ -232,7 +233,7 @@ static void singular_grams_climb_the_ladder(void)
     on_every_grid(ladder_on);
 }
 
-static void hopeless_on(const snrq_grid *grid)
+static void hopeless_on(const snrq_process_grid *grid)
 {
     const int64_t n = 150;
     snrq_factor_report report;
@@ -256,16 +257,16 @@ static void hopeless_grams_are_bad_data_everywhere(void)
 /* A factor on the first rank's 1 x 1 grid of the context. The caller frees it. */
 static double *factor_on_one(const snrq_context *context, int64_t n)
 {
-    snrq_grid *grid = NULL;
+    snrq_process_grid *grid = NULL;
     snrq_factor_report report;
     double *h = gram_of(n, 8, 1);
-    CU_ASSERT_EQUAL(snrq_grid_create(context, 1, 1, &grid), SNRQ_OK);
+    CU_ASSERT_EQUAL(snrq_process_grid_create(context, 1, 1, &grid), SNRQ_OK);
     snrq_matrix *dh = distribute(grid, n, n, h), *dl = distribute(grid, n, n, h);
     CU_ASSERT_EQUAL(snrq_factor_cholesky(dh, 0.01, dl, &report), SNRQ_OK);
     double *found = gather(dl);
     snrq_matrix_destroy(&dh);
     snrq_matrix_destroy(&dl);
-    snrq_grid_destroy(&grid);
+    snrq_process_grid_destroy(&grid);
     free(h);
     return found;
 }
@@ -290,10 +291,10 @@ static void a_given_grid_gives_the_same_bits_for_any_ranks_and_threads(void)
 
 static void shapes_that_do_not_fit_are_refused(void)
 {
-    snrq_grid *grid = NULL;
+    snrq_process_grid *grid = NULL;
     snrq_matrix *square = NULL, *wide = NULL, *other = NULL;
     snrq_factor_report report;
-    snrq_grid_create(rank_test_world, 1, 1, &grid);
+    snrq_process_grid_create(rank_test_world, 1, 1, &grid);
     snrq_matrix_create(grid, 10, 10, &square);
     snrq_matrix_create(grid, 10, 12, &wide);
     snrq_matrix_create(grid, 11, 12, &other);
@@ -304,7 +305,7 @@ static void shapes_that_do_not_fit_are_refused(void)
     snrq_matrix_destroy(&square);
     snrq_matrix_destroy(&wide);
     snrq_matrix_destroy(&other);
-    snrq_grid_destroy(&grid);
+    snrq_process_grid_destroy(&grid);
 }
 
 int main(int argc, char **argv)

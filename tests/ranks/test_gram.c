@@ -109,14 +109,14 @@ static double *whole_gram(const snrq_context *context, const snrq_gram_request *
     int64_t n = request->a->columns;
     int rows = context->size >= 4 ? 2 : 1, columns = context->size / rows;
     double *full = calloc((size_t)(n * n), sizeof *full);
-    snrq_grid *grid = NULL;
+    snrq_process_grid *grid = NULL;
     snrq_matrix *out = NULL;
-    CU_ASSERT_EQUAL(snrq_grid_create(context, rows, columns, &grid), SNRQ_OK);
+    CU_ASSERT_EQUAL(snrq_process_grid_create(context, rows, columns, &grid), SNRQ_OK);
     CU_ASSERT_EQUAL(snrq_matrix_create(grid, n, n, &out), SNRQ_OK);
     CU_ASSERT_EQUAL(snrq_gram_reduce(request, out), expected);
     CU_ASSERT_EQUAL(snrq_matrix_broadcast_panel(out, 0, n, 0, full), SNRQ_OK);
     snrq_matrix_destroy(&out);
-    snrq_grid_destroy(&grid);
+    snrq_process_grid_destroy(&grid);
     return full;
 }
 

@@ -47,13 +47,13 @@ static void check_panel(const snrq_matrix *m, int64_t begin, int64_t width, int6
     free(found);
 }
 
-static void round_trip(const snrq_grid *grid, int64_t rows, int64_t columns)
+static void round_trip(const snrq_process_grid *grid, int64_t rows, int64_t columns)
 {
     snrq_matrix *m = NULL;
     CU_ASSERT_EQUAL(snrq_matrix_create(grid, rows, columns, &m), SNRQ_OK);
     fill(m, 200);
-    for (int64_t begin = 0; begin < columns; begin += SNRQ_BLOCK) {
-        int64_t width = columns - begin < SNRQ_BLOCK ? columns - begin : SNRQ_BLOCK;
+    for (int64_t begin = 0; begin < columns; begin += SNRQ_PANEL) {
+        int64_t width = columns - begin < SNRQ_PANEL ? columns - begin : SNRQ_PANEL;
         check_panel(m, begin, width, 0);
         if (begin < rows) check_panel(m, begin, width, begin);
     }
@@ -68,24 +68,25 @@ static void every_rank_reads_what_was_stored(void)
     int size = rank_test_world->size;
     for (int rows = 1; rows <= size; rows++)
         for (int columns = 1; rows * columns <= size; columns++) {
-            snrq_grid *grid = NULL;
-            CU_ASSERT_EQUAL(snrq_grid_create(rank_test_world, rows, columns, &grid), SNRQ_OK);
+            snrq_process_grid *grid = NULL;
+            CU_ASSERT_EQUAL(snrq_process_grid_create(rank_test_world, rows, columns, &grid),
+                            SNRQ_OK);
             for (int k = 0; k < SIZES_COUNT; k++) {
                 round_trip(grid, SIZES[k], SIZES[k]);
                 round_trip(grid, SIZES[k], SIZES[SIZES_COUNT - 1 - k]);
             }
-            snrq_grid_destroy(&grid);
+            snrq_process_grid_destroy(&grid);
             CU_ASSERT_PTR_NULL(grid);
         }
 }
 
 static void panels_below_a_row_leave_the_rest_alone(void)
 {
-    snrq_grid *grid = NULL;
+    snrq_process_grid *grid = NULL;
     snrq_matrix *m = NULL;
     double panel[2 * 100], found[300];
     for (int k = 0; k < 200; k++) panel[k] = element(200 + k % 100, 140 + k / 100);
-    snrq_grid_create(rank_test_world, 1, rank_test_world->size, &grid);
+    snrq_process_grid_create(rank_test_world, 1, rank_test_world->size, &grid);
     snrq_matrix_create(grid, 300, 300, &m);
     snrq_matrix_set_panel(m, 140, 2, 200, panel);
     CU_ASSERT_EQUAL(snrq_matrix_broadcast_panel(m, 141, 1, 0, found), SNRQ_OK);
@@ -93,16 +94,16 @@ static void panels_below_a_row_leave_the_rest_alone(void)
     CU_ASSERT_EQUAL(snrq_matrix_broadcast_panel(m, 142, 1, 0, found), SNRQ_OK);
     for (int i = 0; i < 300; i++) CU_ASSERT_EQUAL(found[i], 0);
     snrq_matrix_destroy(&m);
-    snrq_grid_destroy(&grid);
+    snrq_process_grid_destroy(&grid);
 }
 
 static void local_elements_are_where_the_global_index_says(void)
 {
-    snrq_grid *grid = NULL;
+    snrq_process_grid *grid = NULL;
     snrq_matrix *m = NULL;
     int64_t wrong = 0, count;
     int rows = rank_test_world->size >= 4 ? 2 : 1;
-    snrq_grid_create(rank_test_world, rows, rank_test_world->size / rows, &grid);
+    snrq_process_grid_create(rank_test_world, rows, rank_test_world->size / rows, &grid);
     snrq_matrix_create(grid, 700, 600, &m);
     fill(m, 600);
     for (int64_t j = 0; j < m->local_columns; j++)
@@ -114,18 +115,18 @@ static void local_elements_are_where_the_global_index_says(void)
     CU_ASSERT_EQUAL(wrong, 0);
     CU_ASSERT_EQUAL(count, 700 * 600);
     snrq_matrix_destroy(&m);
-    snrq_grid_destroy(&grid);
+    snrq_process_grid_destroy(&grid);
 }
 
 static void diagonal_is_added_where_the_mask_says(void)
 {
-    snrq_grid *grid = NULL;
+    snrq_process_grid *grid = NULL;
     snrq_matrix *m = NULL;
     unsigned char mask[300];
     double found[300];
     int64_t wrong = 0;
     for (int i = 0; i < 300; i++) mask[i] = i % 3 == 0;
-    snrq_grid_create(rank_test_world, 1, rank_test_world->size, &grid);
+    snrq_process_grid_create(rank_test_world, 1, rank_test_world->size, &grid);
     snrq_matrix_create(grid, 300, 300, &m);
     snrq_matrix_add_diagonal(m, 2, NULL);
     snrq_matrix_add_diagonal(m, 5, mask);
@@ -135,7 +136,7 @@ static void diagonal_is_added_where_the_mask_says(void)
     }
     CU_ASSERT_EQUAL(wrong, 0);
     snrq_matrix_destroy(&m);
-    snrq_grid_destroy(&grid);
+    snrq_process_grid_destroy(&grid);
 }
 
 /* Row r of the table is column r of the matrix. */
@@ -149,13 +150,13 @@ static void rows_come_back_on_every_rank(void)
     const int64_t n = 300, count = 450;
     int ranks = rank_test_world->size, rank = rank_test_world->rank;
     for (int grid_rows = 1; grid_rows <= 2 && grid_rows <= ranks; grid_rows++) {
-        snrq_grid *grid = NULL;
+        snrq_process_grid *grid = NULL;
         snrq_matrix *x = NULL;
         snrq_range own = snrq_share(count, 16, ranks, rank);
         if (rank == 0) own.end += 100 < count - own.end ? 100 : 0; /* ranges may overlap */
         double *rows = malloc((size_t)((own.end - own.begin) * n + 1) * sizeof *rows);
         int64_t wrong = 0;
-        snrq_grid_create(rank_test_world, grid_rows, ranks / grid_rows, &grid);
+        snrq_process_grid_create(rank_test_world, grid_rows, ranks / grid_rows, &grid);
         snrq_matrix_create(grid, n, count, &x);
         CU_ASSERT_EQUAL(snrq_matrix_set_rows(x, table_row, &n), SNRQ_OK);
         CU_ASSERT_EQUAL(snrq_matrix_rows(x, own, rows), SNRQ_OK);
@@ -165,7 +166,7 @@ static void rows_come_back_on_every_rank(void)
         CU_ASSERT_EQUAL(wrong, 0);
         free(rows);
         snrq_matrix_destroy(&x);
-        snrq_grid_destroy(&grid);
+        snrq_process_grid_destroy(&grid);
     }
 }
 
@@ -178,7 +179,7 @@ static void grid_shape_depends_on_the_order_once_there_are_ranks(void)
                                {4096, 12, 3, 4}, {4096, 64, 8, 8}, {4096, 500, 8, 8}};
     for (size_t k = 0; k < sizeof expected / sizeof *expected; k++) {
         int rows = 0, columns = 0;
-        snrq_grid_shape(expected[k][0], expected[k][1], &rows, &columns);
+        snrq_process_grid_shape(expected[k][0], expected[k][1], &rows, &columns);
         CU_ASSERT_EQUAL(rows, expected[k][2]);
         CU_ASSERT_EQUAL(columns, expected[k][3]);
     }
@@ -192,9 +193,10 @@ static void grids_larger_than_the_context_are_refused(void)
                              {1, -1},
                              {65536, 65536}};
     for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++) {
-        snrq_grid *grid = NULL;
-        CU_ASSERT_EQUAL(snrq_grid_create(rank_test_world, shapes[k][0], shapes[k][1], &grid),
-                        SNRQ_USAGE);
+        snrq_process_grid *grid = NULL;
+        CU_ASSERT_EQUAL(
+            snrq_process_grid_create(rank_test_world, shapes[k][0], shapes[k][1], &grid),
+            SNRQ_USAGE);
         CU_ASSERT_PTR_NULL(grid);
     }
 }
@@ -202,14 +204,14 @@ static void grids_larger_than_the_context_are_refused(void)
 static void matrices_that_scalapack_cannot_index_are_refused(void)
 {
     const int64_t sizes[][2] = {{0, 5}, {5, 0}, {(int64_t)1 << 31, 1}, {1 << 22, 1 << 22}};
-    snrq_grid *grid = NULL;
-    snrq_grid_create(rank_test_world, 1, rank_test_world->size, &grid);
+    snrq_process_grid *grid = NULL;
+    snrq_process_grid_create(rank_test_world, 1, rank_test_world->size, &grid);
     for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
         snrq_matrix *m = NULL;
         CU_ASSERT_EQUAL(snrq_matrix_create(grid, sizes[k][0], sizes[k][1], &m), SNRQ_INTERNAL);
         CU_ASSERT_PTR_NULL(m);
     }
-    snrq_grid_destroy(&grid);
+    snrq_process_grid_destroy(&grid);
 }
 
 int main(int argc, char **argv)

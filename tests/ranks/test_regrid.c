@@ -13,7 +13,7 @@ typedef struct problem {
     double l[N * N], h[N * N];
     snrq_groups groups;
     snrq_rows rows;
-    snrq_grid *grid;
+    snrq_process_grid *grid;
     snrq_matrix *factor;
 } problem;
 
@@ -42,7 +42,7 @@ static void make_problem(problem *p)
             p->rows.zeros[r * GROUPS + g] = 4;
         }
     }
-    CU_ASSERT_EQUAL(snrq_grid_create(rank_test_world, 1, 1, &p->grid), SNRQ_OK);
+    CU_ASSERT_EQUAL(snrq_process_grid_create(rank_test_world, 1, 1, &p->grid), SNRQ_OK);
     CU_ASSERT_EQUAL(snrq_matrix_create(p->grid, N, N, &p->factor), SNRQ_OK);
     snrq_matrix_set_panel(p->factor, 0, N, 0, p->l);
 }
@@ -50,7 +50,7 @@ static void make_problem(problem *p)
 static void free_problem(problem *p)
 {
     snrq_matrix_destroy(&p->factor);
-    snrq_grid_destroy(&p->grid);
+    snrq_process_grid_destroy(&p->grid);
     snrq_rows_free(&p->rows);
     snrq_groups_free(&p->groups);
 }

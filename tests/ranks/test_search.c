@@ -17,7 +17,7 @@ typedef struct problem {
     double *l; /* [n, n] column-major lower factor */
     snrq_groups groups;
     snrq_rows all; /* every row, padded */
-    snrq_grid *grid;
+    snrq_process_grid *grid;
     snrq_matrix *factor, *gram;
 } problem;
 
@@ -79,7 +79,10 @@ static void make_problem(problem *out, uint64_t seed, int64_t rows, int64_t n, i
     CU_ASSERT_EQUAL_FATAL(snrq_rows_create(rows, bits, &out->groups, &out->all), SNRQ_OK);
     double *d2 = calloc((size_t)n, sizeof *d2);
     for (int64_t j = 0; j < n; j++) d2[j] = out->l[j * n + j] * out->l[j * n + j];
-    snrq_grid_rule rule = {bits, symmetric, SNRQ_GRID_MINMAX, SNRQ_F32};
+    snrq_rule rule = {.bits = bits,
+                      .symmetric = symmetric,
+                      .grid = SNRQ_QUANT_GRID_MINMAX,
+                      .scale_type = SNRQ_F32};
     for (int64_t r = 0; r < rows; r++) {
         for (int64_t k = 0; k < n; k++) out->all.target[r * n + k] = (float)normal();
         CU_ASSERT_EQUAL_FATAL(snrq_quant_grid_fit(&rule, &out->groups, out->all.target + r * n, d2,
@@ -88,7 +91,7 @@ static void make_problem(problem *out, uint64_t seed, int64_t rows, int64_t n, i
                               SNRQ_OK);
     }
     free(d2);
-    CU_ASSERT_EQUAL_FATAL(snrq_grid_create(rank_test_world, 1, 1, &out->grid), SNRQ_OK);
+    CU_ASSERT_EQUAL_FATAL(snrq_process_grid_create(rank_test_world, 1, 1, &out->grid), SNRQ_OK);
     CU_ASSERT_EQUAL_FATAL(snrq_matrix_create(out->grid, n, n, &out->factor), SNRQ_OK);
     CU_ASSERT_EQUAL_FATAL(snrq_matrix_create(out->grid, n, n, &out->gram), SNRQ_OK);
     snrq_matrix_set_panel(out->factor, 0, n, 0, out->l);
@@ -99,7 +102,7 @@ static void free_problem(problem *p)
 {
     snrq_matrix_destroy(&p->factor);
     snrq_matrix_destroy(&p->gram);
-    snrq_grid_destroy(&p->grid);
+    snrq_process_grid_destroy(&p->grid);
     snrq_rows_free(&p->all);
     snrq_groups_free(&p->groups);
     free(p->h);

@@ -52,7 +52,7 @@ static void quantize_reads_every_option(void)
     CU_ASSERT_EQUAL(o.beam, 4);
     CU_ASSERT_EQUAL(o.alpha_mode, SNRQ_ALPHA_SAMPLED);
     CU_ASSERT_EQUAL(o.alpha_value, 5.0);
-    CU_ASSERT_EQUAL(o.grid, SNRQ_GRID_HESSIAN);
+    CU_ASSERT_EQUAL(o.grid, SNRQ_QUANT_GRID_HESSIAN);
     CU_ASSERT_EQUAL(o.permuted_groups, 1);
     CU_ASSERT_EQUAL(o.natural_order, 1);
     accepts("quantize M -o OUT --token-file T --scale-type bf16 --damp 0.1 --refine 2 --sequences "
@@ -81,7 +81,7 @@ static void defaults_are_those_of_the_table(void)
     CU_ASSERT_EQUAL(o.alpha_value, 0.5);
     CU_ASSERT_EQUAL(o.scale_type, SNRQ_F16);
     CU_ASSERT_EQUAL(o.damp, 0.01);
-    CU_ASSERT_EQUAL(o.grid, SNRQ_GRID_HESSIAN);
+    CU_ASSERT_EQUAL(o.grid, SNRQ_QUANT_GRID_HESSIAN);
     CU_ASSERT_EQUAL(o.refine, 2);
     CU_ASSERT_EQUAL(o.regrid, 3);
     CU_ASSERT_EQUAL(o.permuted_groups, 0);
@@ -95,11 +95,11 @@ static void baselines_do_what_their_papers_do(void)
 {
     snrq_options o;
     accepts("quantize M -o OUT --calibration T --method gptq", &o);
-    CU_ASSERT_EQUAL(o.grid, SNRQ_GRID_MINMAX);
+    CU_ASSERT_EQUAL(o.grid, SNRQ_QUANT_GRID_MINMAX);
     CU_ASSERT_EQUAL(o.refine, 0);
     CU_ASSERT_EQUAL(o.regrid, 0);
     accepts("quantize M -o OUT --calibration T --grid hessian --refine 1 --method ldlq", &o);
-    CU_ASSERT_EQUAL(o.grid, SNRQ_GRID_HESSIAN);
+    CU_ASSERT_EQUAL(o.grid, SNRQ_QUANT_GRID_HESSIAN);
     CU_ASSERT_EQUAL(o.refine, 1);
     CU_ASSERT_EQUAL(o.regrid, 0);
 }

@@ -9,7 +9,7 @@
 static const int32_t natural[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9};
 
 /* Fits one group of `count` values with weights one. */
-static void fit(const snrq_grid_rule *rule, int64_t count, const float *values, const double *d2,
+static void fit(const snrq_rule *rule, int64_t count, const float *values, const double *d2,
                 float *scale, uint8_t *zero)
 {
     static const double ones[] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
@@ -22,7 +22,8 @@ static void fit(const snrq_grid_rule *rule, int64_t count, const float *values, 
 
 static void symmetric_scale_reaches_the_largest_magnitude(void)
 {
-    const snrq_grid_rule rule = {3, true, SNRQ_GRID_MINMAX, SNRQ_F32};
+    const snrq_rule rule = {
+        .bits = 3, .symmetric = true, .grid = SNRQ_QUANT_GRID_MINMAX, .scale_type = SNRQ_F32};
     float scale = 0;
     uint8_t zero = 0;
     fit(&rule, 4, (const float[]){0.1f, -0.7f, 0.3f, 0.2f}, NULL, &scale, &zero);
@@ -32,7 +33,8 @@ static void symmetric_scale_reaches_the_largest_magnitude(void)
 
 static void symmetric_group_without_negative_values_is_not_halved(void)
 {
-    const snrq_grid_rule rule = {3, true, SNRQ_GRID_MINMAX, SNRQ_F32};
+    const snrq_rule rule = {
+        .bits = 3, .symmetric = true, .grid = SNRQ_QUANT_GRID_MINMAX, .scale_type = SNRQ_F32};
     float scale = 0;
     uint8_t zero = 0;
     fit(&rule, 3, (const float[]){0.1f, 0.7f, 0.3f}, NULL, &scale, &zero);
@@ -41,7 +43,8 @@ static void symmetric_group_without_negative_values_is_not_halved(void)
 
 static void asymmetric_grid_includes_zero(void)
 {
-    const snrq_grid_rule rule = {2, false, SNRQ_GRID_MINMAX, SNRQ_F32};
+    const snrq_rule rule = {
+        .bits = 2, .symmetric = false, .grid = SNRQ_QUANT_GRID_MINMAX, .scale_type = SNRQ_F32};
     float scale = 0;
     uint8_t zero = 9;
     fit(&rule, 3, (const float[]){0.3f, 0.6f, 0.9f}, NULL, &scale, &zero);
@@ -56,9 +59,12 @@ static void all_zero_group_stays_exactly_zero(void)
 {
     float scale = 0;
     uint8_t zero = 9;
-    for (int kind = SNRQ_GRID_MINMAX; kind <= SNRQ_GRID_HESSIAN; kind++)
+    for (int kind = SNRQ_QUANT_GRID_MINMAX; kind <= SNRQ_QUANT_GRID_HESSIAN; kind++)
         for (int symmetric = 0; symmetric < 2; symmetric++) {
-            const snrq_grid_rule rule = {4, symmetric != 0, (snrq_grid_kind)kind, SNRQ_F16};
+            const snrq_rule rule = {.bits = 4,
+                                    .symmetric = symmetric != 0,
+                                    .grid = (snrq_quant_grid_kind)kind,
+                                    .scale_type = SNRQ_F16};
             fit(&rule, 3, (const float[]){0, 0, 0}, NULL, &scale, &zero);
             int code = snrq_nearest_code(0.0f, scale, zero, 15);
             CU_ASSERT_EQUAL((double)(scale * (float)(code - zero)), 0.0);
@@ -69,14 +75,16 @@ static void scales_are_what_the_checkpoint_stores(void)
 {
     float scale = 0;
     uint8_t zero = 0;
-    const snrq_grid_rule rule = {3, true, SNRQ_GRID_HESSIAN, SNRQ_F16};
+    const snrq_rule rule = {
+        .bits = 3, .symmetric = true, .grid = SNRQ_QUANT_GRID_HESSIAN, .scale_type = SNRQ_F16};
     fit(&rule, 5, (const float[]){0.123f, -0.77f, 0.31f, 0.9f, -0.05f}, NULL, &scale, &zero);
     CU_ASSERT_EQUAL((double)scale, (double)snrq_round_to(SNRQ_F16, scale));
 }
 
 static void scale_out_of_range_is_refused_by_value(void)
 {
-    const snrq_grid_rule rule = {2, true, SNRQ_GRID_MINMAX, SNRQ_F16};
+    const snrq_rule rule = {
+        .bits = 2, .symmetric = true, .grid = SNRQ_QUANT_GRID_MINMAX, .scale_type = SNRQ_F16};
     snrq_groups groups;
     float scale;
     uint8_t zero;
@@ -88,8 +96,8 @@ static void scale_out_of_range_is_refused_by_value(void)
     snrq_groups_free(&groups);
 }
 
-static double weighted_error(const snrq_grid_rule *rule, int64_t n, const float *x,
-                             const double *d2, float scale, int zero, double power)
+static double weighted_error(const snrq_rule *rule, int64_t n, const float *x, const double *d2,
+                             float scale, int zero, double power)
 {
     double sum = 0;
     for (int64_t i = 0; i < n; i++) {
@@ -105,8 +113,10 @@ static void searched_grids_minimize_their_error(void)
     const float x[] = {0.9f, -0.2f, 0.25f, 0.1f, -0.31f, 0.18f, -0.05f, 0.33f, 0.29f, -0.11f};
     const double d2[] = {0.01, 4, 1, 2, 9, 3, 1, 5, 2, 7}, ones[] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
     for (int hessian = 0; hessian < 2; hessian++) {
-        const snrq_grid_rule rule = {3, true, hessian ? SNRQ_GRID_HESSIAN : SNRQ_GRID_MSE,
-                                     SNRQ_F32};
+        const snrq_rule rule = {.bits = 3,
+                                .symmetric = true,
+                                .grid = hessian ? SNRQ_QUANT_GRID_HESSIAN : SNRQ_QUANT_GRID_MSE,
+                                .scale_type = SNRQ_F32};
         const double *weights = hessian ? d2 : ones, power = hessian ? 2.0 : 2.4;
         float scale = 0;
         uint8_t zero = 0;

@@ -1,0 +1,232 @@
+/* The job's part of a quantization; see job.h. */
+#include "pipeline/job.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "io/file.h"
+#include "pipeline/model/windows.h"
+#include "pipeline/summary.h"
+
+bool snrq_job_is_committed(const snrq_job *job, int64_t layer)
+{
+    char name[32];
+    snrq_block_file_name(layer, name);
+    return snrq_output_record(job->output, name) != NULL;
+}
+
+double snrq_job_block_work(const snrq_job *job, int64_t layer)
+{
+    double work = 0.0;
+    for (int s = 0; s < job->model->family.steps; s++)
+        work += snrq_plan_step_work(&job->rules, &job->model->family, layer, s, &job->windows);
+    return work;
+}
+
+void snrq_job_chained_alphas(const snrq_job *job, int64_t layer, double *alphas)
+{
+    const snrq_family *f = &job->model->family;
+    char name[32];
+    snrq_block_file_name(layer - 1, name);
+    const json_t *modules =
+        layer > 1 ? json_object_get(snrq_output_record(job->output, name), "modules") : NULL;
+    for (int m = 0; m < f->modules; m++) {
+        const json_t *next = json_object_get(json_array_get(modules, (size_t)m), "alpha_next");
+        bool grouped =
+            snrq_rule_groups(snrq_rules_at(&job->rules, layer, m), f->module[m].columns) > 1;
+        double start = layer == 0 ? 0.0 : grouped ? 0.5 : 0.25;
+        alphas[m] = json_is_number(next) ? json_number_value(next) : start;
+    }
+}
+
+/* ---- files ---- */
+
+/* What the manifest says about a block beside its hash. */
+static snrq_status describe_block(int64_t layer, const snrq_module_rows *modules, int count,
+                                  json_t **details)
+{
+    json_t *list = json_array();
+    for (int m = 0; m < count; m++)
+        json_array_append_new(list, snrq_record_json(&modules[m].record));
+    *details = json_pack("{s:I, s:o}", "block", (json_int_t)layer, "modules", list);
+    if (*details != NULL && json_array_size(list) == (size_t)count) return SNRQ_OK;
+    return snrq_fail(SNRQ_INTERNAL, "block %lld: no memory to describe the modules",
+                     (long long)layer);
+}
+
+snrq_status snrq_job_commit_block(snrq_job *job, const snrq_context *context, int64_t layer,
+                                  const snrq_module_rows *modules)
+{
+    int count = job->model->family.modules;
+    char name[32];
+    json_t *details = NULL;
+    snrq_block_file_name(layer, name);
+    snrq_timers_enter(&job->timers, SNRQ_PHASE_WRITE);
+    snrq_status status = snrq_agree(context, describe_block(layer, modules, count, &details));
+    if (status == SNRQ_OK)
+        status = snrq_block_file_write(context, snrq_output_temporary(job->output, name), layer,
+                                       modules, count);
+    if (status == SNRQ_OK) status = snrq_output_commit(job->output, name, details);
+    json_decref(details);
+    if (status == SNRQ_OK) snrq_progress_committed(&job->progress, job->output, layer);
+    return status;
+}
+
+static snrq_status commit_unquantized(snrq_job *job)
+{
+    char **names = NULL;
+    int count = 0;
+    if (snrq_output_record(job->output, "rest.h5") != NULL) return SNRQ_OK;
+    snrq_timers_enter(&job->timers, SNRQ_PHASE_WRITE);
+    SNRQ_TRY(snrq_agree(job->context, snrq_model_rest_names(job->model, &names, &count)));
+    snrq_status status =
+        snrq_rest_file_write(job->context, snrq_output_temporary(job->output, "rest.h5"),
+                             job->model->tensors, (const char *const *)names, count);
+    free(names);
+    return status == SNRQ_OK ? snrq_output_commit(job->output, "rest.h5", NULL) : status;
+}
+
+snrq_status snrq_job_commit_rest(snrq_job *job)
+{
+    SNRQ_TRY(snrq_output_copy_model_files(job->output, job->model->path));
+    return commit_unquantized(job);
+}
+
+snrq_status snrq_job_complete(snrq_job *job)
+{
+    snrq_timers_enter(&job->timers, SNRQ_PHASE_WRITE);
+    SNRQ_TRY(snrq_output_drop_kept(job->output));
+    return snrq_output_finish(job->output, NULL);
+}
+
+/* ---- start and end ---- */
+
+static snrq_status make_configuration(const snrq_job *job, json_t **configuration)
+{
+    char fingerprint[33];
+    const snrq_config *c = &job->model->config;
+    SNRQ_TRY(snrq_model_fingerprint(job->model, fingerprint));
+    *configuration =
+        json_pack("{s:i, s:s, s:o, s:{s:s, s:s, s:I, s:I, s:I, s:I}, s:{s:s, s:I, s:I}}", "format",
+                  1, "version", SNRQ_VERSION, "options", snrq_options_stored(job->options), "model",
+                  "architecture", c->architecture, "fingerprint", fingerprint, "layers",
+                  (json_int_t)c->layers, "hidden", (json_int_t)c->hidden, "intermediate",
+                  (json_int_t)c->intermediate, "vocabulary", (json_int_t)c->vocabulary,
+                  "calibration", "fingerprint", job->windows.fingerprint, "sequences",
+                  (json_int_t)job->windows.count, "length", (json_int_t)job->windows.length);
+    return *configuration != NULL ? SNRQ_OK
+                                  : snrq_fail(SNRQ_INTERNAL, "no memory for the configuration");
+}
+
+static snrq_status open_output(snrq_job *job)
+{
+    json_t *configuration = NULL;
+    snrq_status status = snrq_agree(job->context, make_configuration(job, &configuration));
+    if (status == SNRQ_OK)
+        status = snrq_output_open(job->context, job->options->output, configuration, &job->output);
+    json_decref(configuration);
+    return status;
+}
+
+static snrq_status start_progress(snrq_job *job)
+{
+    int64_t layers = job->model->config.layers, committed = 0;
+    double work = 0.0;
+    while (committed < layers && snrq_job_is_committed(job, committed)) committed++;
+    for (int64_t layer = 0; layer < layers; layer++) work += snrq_job_block_work(job, layer);
+    return snrq_agree(job->context,
+                      snrq_progress_start(job->context, job->output, &job->model->family, layers,
+                                          committed, work, &job->progress));
+}
+
+/* What this start can be asked for, apart from memory. */
+static snrq_status check_ranks(const snrq_job *job)
+{
+    const snrq_context *c = job->context;
+    const snrq_options *o = job->options;
+    if (c->size > job->windows.count)
+        snrq_note(c,
+                  "note: %d ranks but only %lld sequences: some ranks have no forward pass to do",
+                  c->size, (long long)job->windows.count);
+    if (o->factor_rows > 0 && o->factor_columns > c->size / o->factor_rows)
+        return snrq_fail(SNRQ_USAGE, "--factor-grid %dx%d needs %lld ranks, there are %d",
+                         o->factor_rows, o->factor_columns,
+                         (long long)o->factor_rows * o->factor_columns, c->size);
+    return SNRQ_OK;
+}
+
+static snrq_status read_inputs(snrq_job *job)
+{
+    const snrq_context *c = job->context;
+    const snrq_options *o = job->options;
+    snrq_timers_enter(&job->timers, SNRQ_PHASE_READ);
+    SNRQ_TRY(snrq_model_open(c, o->path, &job->model));
+    if (job->model->quantized)
+        return snrq_fail(SNRQ_USAGE, "%s is quantized already; give the original checkpoint",
+                         o->path);
+    SNRQ_TRY(snrq_agree(
+        c, snrq_rules_create(o, &job->model->family, job->model->config.layers, &job->rules)));
+    SNRQ_TRY(snrq_command_windows(c, o, job->model, &job->windows));
+    return check_ranks(job);
+}
+
+static snrq_status make_plan(snrq_job *job)
+{
+    const snrq_context *c = job->context;
+    const snrq_options *o = job->options;
+    SNRQ_TRY(
+        snrq_agree(c, snrq_plan_make(c, o, job->model, &job->rules, &job->windows, &job->plan)));
+    SNRQ_TRY(snrq_plan_print(c, o, job->model, &job->rules, &job->windows, &job->plan));
+    if (o->plan_ranks > 0 || o->plan_nodes > 0) return SNRQ_OK;
+    return snrq_plan_check(c, o, &job->plan);
+}
+
+snrq_status snrq_job_open(const snrq_context *context, const snrq_options *options, snrq_job *job)
+{
+    *job = (snrq_job){.context = context, .options = options};
+    snprintf(job->halt_file, sizeof job->halt_file, "%s/snrq.halt",
+             options->output ? options->output : ".");
+    snrq_stop_begin(job->halt_file, options->max_time, &job->stop);
+    snrq_timers_reset(&job->timers, SNRQ_PHASES);
+    SNRQ_TRY(snrq_agree(context, snrq_watchdog_start(context, &job->timers, snrq_phase_name,
+                                                     options->watchdog, &job->watchdog)));
+    SNRQ_TRY(read_inputs(job));
+    SNRQ_TRY(make_plan(job));
+    if (options->dry_run) return SNRQ_OK;
+    if (options->force_unlock) SNRQ_TRY(snrq_output_force_unlock(context, options->output));
+    SNRQ_TRY(open_output(job));
+    if (!snrq_output_complete(job->output)) return start_progress(job);
+    snrq_note(context, "%s is complete already; nothing to do", options->output);
+    snrq_output_close(&job->output);
+    return SNRQ_OK;
+}
+
+snrq_status snrq_job_finish(snrq_job *job, snrq_status status)
+{
+    char message[1024];
+    snrq_timers_enter(&job->timers, -1);
+    if (status == SNRQ_STOPPED)
+        status = snrq_fail(
+            status,
+            "stopped: %s; %lld of %lld blocks are committed, run the same command again to go on",
+            snrq_error_message(), (long long)job->progress.committed,
+            (long long)job->progress.blocks);
+    snrq_progress_end(&job->progress, job->output, status);
+    if (status != SNRQ_OK && status != SNRQ_STOPPED) return status;
+    snprintf(message, sizeof message, "%s", snrq_error_message());
+    SNRQ_TRY(snrq_report_timers(job->context, &job->timers, job->output));
+    if (status == SNRQ_OK)
+        return snrq_summary(job->context, job->options->output, snrq_now() - job->progress.started,
+                            job->output);
+    return snrq_fail(status, "%s", message);
+}
+
+void snrq_job_close(snrq_job *job)
+{
+    snrq_watchdog_stop(&job->watchdog);
+    snrq_output_close(&job->output);
+    snrq_progress_free(&job->progress);
+    snrq_windows_free(&job->windows);
+    snrq_rules_free(&job->rules);
+    snrq_model_close(&job->model);
+}

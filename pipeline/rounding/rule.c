@@ -1,0 +1,87 @@
+/* What follows from a rule; see rule.h. */
+#include "pipeline/rounding/rule.h"
+
+#include <stdio.h>
+
+static bool strength_is_zero(const snrq_rule *r)
+{
+    return r->alpha_mode == SNRQ_ALPHA_FIXED && r->alpha_value == 0.0;
+}
+
+bool snrq_rule_shifts_target(const snrq_rule *r)
+{
+    return (r->method == SNRQ_SNRQ || r->method == SNRQ_KSNRQ) && !strength_is_zero(r);
+}
+
+bool snrq_rule_needs_d(const snrq_rule *r)
+{
+    return snrq_rule_shifts_target(r) || (r->method == SNRQ_GPTAQ && !strength_is_zero(r));
+}
+
+bool snrq_rule_needs_e(const snrq_rule *r)
+{
+    return snrq_rule_shifts_target(r) && r->alpha_mode == SNRQ_ALPHA_CORR;
+}
+
+bool snrq_method_regrids(snrq_method method)
+{
+    return method == SNRQ_LDLQ || method == SNRQ_SNRQ || method == SNRQ_KSNRQ;
+}
+
+int64_t snrq_rule_group_columns(const snrq_rule *r, int64_t columns)
+{
+    return r->group_size > 0 && r->group_size < columns ? r->group_size : columns;
+}
+
+int64_t snrq_rule_groups(const snrq_rule *r, int64_t columns)
+{
+    int64_t size = snrq_rule_group_columns(r, columns);
+    return (columns + size - 1) / size;
+}
+
+bool snrq_rule_equals(const snrq_rule *a, const snrq_rule *b)
+{
+    return a->method == b->method && a->bits == b->bits && a->group_size == b->group_size &&
+           a->symmetric == b->symmetric && a->permuted_groups == b->permuted_groups &&
+           a->natural_order == b->natural_order && a->scale_type == b->scale_type &&
+           a->grid == b->grid && a->alpha_mode == b->alpha_mode &&
+           a->alpha_value == b->alpha_value && a->beam == b->beam && a->refine == b->refine &&
+           a->regrid == b->regrid && a->damp == b->damp;
+}
+
+const char *snrq_method_name(snrq_method method)
+{
+    static const char *const names[] = {"rtn", "ldlq", "gptq", "gptaq", "snrq", "ksnrq"};
+    _Static_assert(sizeof names / sizeof names[0] == SNRQ_METHODS, "a name for every method");
+    return names[method];
+}
+
+const char *snrq_quant_grid_name(snrq_quant_grid_kind kind)
+{
+    static const char *const names[] = {"minmax", "mse", "hessian"};
+    _Static_assert(sizeof names / sizeof names[0] == SNRQ_QUANT_GRID_KINDS, "one for every kind");
+    return names[kind];
+}
+
+const char *snrq_order_name(bool natural)
+{
+    return natural ? "natural" : "diagonal";
+}
+
+void snrq_rule_alpha_text(const snrq_rule *r, char *out, size_t size)
+{
+    switch (r->alpha_mode) {
+    case SNRQ_ALPHA_FIXED:
+        snprintf(out, size, "fixed:%.15g", r->alpha_value);
+        return;
+    case SNRQ_ALPHA_SAMPLED:
+        snprintf(out, size, "sampled:%.15g", r->alpha_value);
+        return;
+    case SNRQ_ALPHA_CHAINED:
+        snprintf(out, size, "chained");
+        return;
+    case SNRQ_ALPHA_CORR:
+        snprintf(out, size, "corr");
+        return;
+    }
+}

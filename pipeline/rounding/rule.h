@@ -1,0 +1,81 @@
+/* How a module is rounded: all that decides its codes besides its weights and statistics.
+ *
+ * Rules are made once per module (pipeline/rules.h) and handed down; nothing in this folder knows
+ * the command line. Symbols and formulas: docs/method.md.
+ */
+#ifndef SNRQ_RULE_H
+#define SNRQ_RULE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "mpi/algebra/dtype.h"
+
+typedef enum snrq_method {
+    SNRQ_RTN,
+    SNRQ_LDLQ,
+    SNRQ_GPTQ,
+    SNRQ_GPTAQ,
+    SNRQ_SNRQ,
+    SNRQ_KSNRQ,
+    SNRQ_METHODS
+} snrq_method;
+
+/* Where the regularization strength a comes from. */
+typedef enum snrq_alpha_mode {
+    SNRQ_ALPHA_FIXED,
+    SNRQ_ALPHA_SAMPLED,
+    SNRQ_ALPHA_CHAINED,
+    SNRQ_ALPHA_CORR
+} snrq_alpha_mode;
+
+/* How scales are chosen. */
+typedef enum snrq_quant_grid_kind {
+    SNRQ_QUANT_GRID_MINMAX,
+    SNRQ_QUANT_GRID_MSE,
+    SNRQ_QUANT_GRID_HESSIAN,
+    SNRQ_QUANT_GRID_KINDS
+} snrq_quant_grid_kind;
+
+typedef struct snrq_rule {
+    snrq_method method;
+    int bits;
+    int64_t group_size; /* columns that share a scale; 0: the whole row */
+    bool symmetric;
+    bool permuted_groups;  /* groups are runs of columns in decision order, not in original order */
+    bool natural_order;    /* columns are decided from the last to the first, not by diag(H) */
+    snrq_dtype scale_type; /* what scales are rounded to before anything is decided */
+    snrq_quant_grid_kind grid;
+    snrq_alpha_mode alpha_mode;
+    double alpha_value; /* fixed: a; sampled: B */
+    int beam;           /* K of ksnrq; 1 for all other methods */
+    int refine;         /* passes of coordinate descent, at most */
+    int regrid;         /* rounds of least-squares scales and another search, at most */
+    double damp;        /* lambda as a share of mean(diag H) */
+} snrq_rule;
+
+/* Does the method shift its target? Does it need D (gptaq does, too)? Does it need E? */
+bool snrq_rule_shifts_target(const snrq_rule *rule);
+bool snrq_rule_needs_d(const snrq_rule *rule);
+bool snrq_rule_needs_e(const snrq_rule *rule);
+
+/* Can its scales be fitted again after the search? Not those of rtn, which looks at no data, and of
+ * the methods that fit their grids on the way. */
+bool snrq_method_regrids(snrq_method method);
+
+/* Columns of a group, and groups of a row, of a module with so many columns. */
+int64_t snrq_rule_group_columns(const snrq_rule *rule, int64_t columns);
+int64_t snrq_rule_groups(const snrq_rule *rule, int64_t columns);
+
+/* Do two modules with these rules have the same codes for the same weights and statistics? */
+bool snrq_rule_equals(const snrq_rule *a, const snrq_rule *b);
+
+/* Names as people write them. "fixed:0.5", "chained": the text form of the strength. Borrowed, but
+ * for alpha, which is written to out. */
+const char *snrq_method_name(snrq_method method);
+const char *snrq_quant_grid_name(snrq_quant_grid_kind kind);
+const char *snrq_order_name(bool natural);
+void snrq_rule_alpha_text(const snrq_rule *rule, char *out, size_t size);
+
+#endif

@@ -1,0 +1,57 @@
+/* Rules from options; see rules.h. */
+#include "pipeline/rules.h"
+
+#include <stdlib.h>
+
+snrq_rule snrq_options_rule(const snrq_options *o)
+{
+    snrq_method method = (snrq_method)o->method;
+    return (snrq_rule){.method = method,
+                       .bits = (int)o->bits,
+                       .group_size = o->group_size,
+                       .symmetric = !o->asymmetric,
+                       .permuted_groups = o->permuted_groups != 0,
+                       .natural_order = o->natural_order != 0,
+                       .scale_type = (snrq_dtype)o->scale_type,
+                       .grid = (snrq_quant_grid_kind)o->grid,
+                       .alpha_mode = o->alpha_mode,
+                       .alpha_value = o->alpha_value,
+                       .beam = method == SNRQ_KSNRQ ? (int)o->beam : 1,
+                       .refine = method == SNRQ_RTN ? 0 : (int)o->refine,
+                       .regrid = snrq_method_regrids(method) ? (int)o->regrid : 0,
+                       .damp = o->damp};
+}
+
+snrq_status snrq_rules_create(const snrq_options *options, const snrq_family *family,
+                              int64_t layers, snrq_rules *out)
+{
+    int64_t count = layers * family->modules;
+    *out = (snrq_rules){.layers = layers, .modules = family->modules};
+    SNRQ_TRY(snrq_allocate((size_t)count, sizeof *out->rule, "rules", &out->rule));
+    for (int64_t i = 0; i < count; i++) out->rule[i] = snrq_options_rule(options);
+    return SNRQ_OK;
+}
+
+void snrq_rules_free(snrq_rules *rules)
+{
+    free(rules->rule);
+    *rules = (snrq_rules){0};
+}
+
+const snrq_rule *snrq_rules_at(const snrq_rules *rules, int64_t layer, int module)
+{
+    return &rules->rule[layer * rules->modules + module];
+}
+
+snrq_status snrq_rules_of_unit(const snrq_rules *rules, const snrq_family *f, int64_t layer,
+                               int unit, const snrq_rule **rule)
+{
+    const snrq_unit_shape *u = &f->unit[unit];
+    *rule = snrq_rules_at(rules, layer, u->first);
+    for (int m = u->first + 1; m < u->end; m++)
+        if (!snrq_rule_equals(*rule, snrq_rules_at(rules, layer, m)))
+            return snrq_fail(SNRQ_INTERNAL,
+                             "block %lld: %s and %s share their input, but not their rule",
+                             (long long)layer, f->module[u->first].name, f->module[m].name);
+    return SNRQ_OK;
+}

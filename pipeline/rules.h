@@ -1,0 +1,35 @@
+/* The rules of a run: how each module of each block is rounded (rounding/rule.h).
+ *
+ * Made once, from the options; everything below gets the rule of its module and never sees the
+ * options.
+ */
+#ifndef SNRQ_RULES_H
+#define SNRQ_RULES_H
+
+#include "pipeline/model/family.h"
+#include "pipeline/options.h"
+
+typedef struct snrq_rules {
+    int64_t layers;
+    int modules;     /* of a block */
+    snrq_rule *rule; /* [layers, modules] owned */
+} snrq_rules;
+
+/* The rule that the options ask for. What a method does not use is set to what it does: one beam,
+ * no passes. */
+snrq_rule snrq_options_rule(const snrq_options *options);
+
+/* Gives every module the options' rule. Not collective; fails only without memory. */
+snrq_status snrq_rules_create(const snrq_options *options, const snrq_family *family,
+                              int64_t layers, snrq_rules *out);
+void snrq_rules_free(snrq_rules *rules);
+
+/* The rule of a module. Borrowed. */
+const snrq_rule *snrq_rules_at(const snrq_rules *rules, int64_t layer, int module);
+
+/* The one rule of a unit, whose modules share H and are rounded together. SNRQ_INTERNAL if they
+ * have several. *rule is borrowed. */
+snrq_status snrq_rules_of_unit(const snrq_rules *rules, const snrq_family *family, int64_t layer,
+                               int unit, const snrq_rule **rule);
+
+#endif

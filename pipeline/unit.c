@@ -1,0 +1,140 @@
+/* Units between models and the rounding; see unit.h. */
+#include "pipeline/unit.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Row of the stacked W. */
+static void stacked_row(const void *source, int64_t row, float *out)
+{
+    const snrq_unit_stack *s = source;
+    int m = 0;
+    while (row >= s->first[m + 1]) m++;
+    int module = s->block->family->unit[s->unit].first + m;
+    snrq_weight_widen(&s->block->module[module], row - s->first[m], 1, out);
+}
+
+void snrq_unit_name(const snrq_family *f, int64_t layer, int unit, char *out, size_t size)
+{
+    const snrq_unit_shape *u = &f->unit[unit];
+    snrq_module_name(layer, f->module[u->first].name, out, size);
+    for (int m = u->first + 1; m < u->end; m++) {
+        const char *name = strrchr(f->module[m].name, '.');
+        size_t length = strlen(out);
+        snprintf(out + length, size - length, " + %s", name + 1);
+    }
+}
+
+snrq_status snrq_unit_stack_create(const snrq_block *block, int64_t layer, int unit,
+                                   const double *alpha_before, snrq_unit_stack *s)
+{
+    const snrq_family *f = block->family;
+    const snrq_unit_shape *u = &f->unit[unit];
+    int count = u->end - u->first;
+    *s = (snrq_unit_stack){.block = block, .unit = unit};
+    snrq_status status =
+        snrq_allocate((size_t)count + 1, sizeof *s->first, "stacked modules", &s->first);
+    if (status == SNRQ_OK)
+        status = snrq_allocate((size_t)count + 1, SNRQ_MODULES_NAME, "module names", &s->text);
+    if (status == SNRQ_OK)
+        status = snrq_allocate((size_t)count, sizeof *s->names, "module names", &s->names);
+    if (status != SNRQ_OK) {
+        snrq_unit_stack_free(s);
+        return status;
+    }
+    for (int m = 0; m < count; m++) {
+        char *name = s->text + (size_t)m * SNRQ_MODULES_NAME;
+        snrq_module_name(layer, f->module[u->first + m].name, name, SNRQ_MODULES_NAME);
+        s->names[m] = name;
+        s->first[m + 1] = s->first[m] + f->module[u->first + m].rows;
+    }
+    char *together = s->text + (size_t)count * SNRQ_MODULES_NAME;
+    snrq_unit_name(f, layer, unit, together, SNRQ_MODULES_NAME);
+    s->stack = (snrq_stack){.count = count,
+                            .first = s->first,
+                            .names = s->names,
+                            .together = together,
+                            .alpha_before = alpha_before + u->first,
+                            .row = stacked_row,
+                            .source = s};
+    return SNRQ_OK;
+}
+
+void snrq_unit_stack_free(snrq_unit_stack *s)
+{
+    free(s->first);
+    free(s->text);
+    free(s->names);
+    *s = (snrq_unit_stack){0};
+}
+
+static int64_t clamp(int64_t value, int64_t low, int64_t high)
+{
+    return value < low ? low : value > high ? high : value;
+}
+
+snrq_range snrq_unit_module_rows(const snrq_context *c, const snrq_family *f, int module)
+{
+    const snrq_module_shape *m = &f->module[module];
+    snrq_range mine = snrq_rounding_share(f->unit[m->unit].rows, c->size, c->rank);
+    return (snrq_range){clamp(mine.begin - m->row, 0, m->rows),
+                        clamp(mine.end - m->row, 0, m->rows)};
+}
+
+snrq_status snrq_unit_publish(const snrq_rounding *rounding, const snrq_loaded_block *quantized,
+                              int unit)
+{
+    const snrq_context *c = rounding->context;
+    const snrq_quantized_unit *u = &quantized->unit[unit];
+    const snrq_rows *rows = &rounding->rows;
+    int64_t n = rows->columns, groups = rounding->groups.count, first = rounding->mine.begin;
+    int64_t rows_global = quantized->block.family->unit[unit].rows;
+    for (int64_t r = 0; r < rounding->mine.end - first; r++) {
+        uint8_t *codes = u->codes + (first + r) * n;
+        for (int64_t k = 0; k < n; k++)
+            codes[rounding->statistics->order[k]] = rows->codes[r * n + k];
+        memcpy(u->scales + (first + r) * groups, rows->scales + r * groups,
+               (size_t)groups * sizeof *u->scales);
+        memcpy(u->zeros + (first + r) * groups, rows->zeros + r * groups, (size_t)groups);
+    }
+    if (c->node_rank == 0) memcpy(u->g_idx, rounding->groups.g_idx, (size_t)n * sizeof *u->g_idx);
+    snrq_node_memory *memory = quantized->memory;
+    SNRQ_TRY(snrq_node_memory_share_rows(c, memory, u->codes_at, rows_global, SNRQ_TILE_ROWS,
+                                         (size_t)n));
+    SNRQ_TRY(snrq_node_memory_share_rows(c, memory, u->scales_at, rows_global, SNRQ_TILE_ROWS,
+                                         (size_t)groups * sizeof *u->scales));
+    return snrq_node_memory_share_rows(c, memory, u->zeros_at, rows_global, SNRQ_TILE_ROWS,
+                                       (size_t)groups);
+}
+
+snrq_module_record snrq_unit_record(const snrq_rounding *rounding, const snrq_family *f,
+                                    int64_t layer, int module)
+{
+    const snrq_rule *rule = rounding->rule;
+    const snrq_module_shape *shape = &f->module[module];
+    const snrq_rounded_module *m = &rounding->modules[module - f->unit[shape->unit].first];
+    snrq_module_record record = {.rows = shape->rows,
+                                 .columns = shape->columns,
+                                 .group_size = snrq_rule_group_columns(rule, shape->columns),
+                                 .groups = rounding->groups.count,
+                                 .bits = rule->bits,
+                                 .symmetric = rule->symmetric,
+                                 .permuted_groups = rule->permuted_groups,
+                                 .scale_type = rule->scale_type,
+                                 .beam = rule->beam,
+                                 .refine = rule->refine,
+                                 .regrid = rule->regrid,
+                                 .alpha = m->alpha,
+                                 .alpha_next = m->alpha_next,
+                                 .damping = rounding->target.factor.damping,
+                                 .damping_attempts = rounding->target.factor.attempts,
+                                 .dead_inputs = rounding->statistics->dead_inputs,
+                                 .objective = m->objective,
+                                 .output_error = m->output_error,
+                                 .clipped = m->clipped};
+    snrq_module_name(layer, shape->name, record.name, sizeof record.name);
+    snprintf(record.method, sizeof record.method, "%s", snrq_method_name(rule->method));
+    snprintf(record.grid, sizeof record.grid, "%s", snrq_quant_grid_name(rule->grid));
+    return record;
+}

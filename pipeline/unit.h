@@ -1,0 +1,43 @@
+/* A unit of a block as the rounding sees it: its modules' rows, stacked; and what becomes of the
+ * rounded rows: every node has them, and each module has a record.
+ */
+#ifndef SNRQ_UNIT_H
+#define SNRQ_UNIT_H
+
+#include "io/checkpoint/block_file.h"
+#include "pipeline/model/model.h"
+#include "pipeline/rounding/rounding.h"
+
+/* The modules of a unit with their names. */
+typedef struct snrq_unit_stack {
+    const snrq_block *block; /* the block in full precision; borrowed */
+    int unit;
+    snrq_stack stack;   /* what the rounding wants; valid where this lies, do not copy */
+    int64_t *first;     /* [modules + 1] owned */
+    char *text;         /* the names; owned */
+    const char **names; /* [modules] owned */
+} snrq_unit_stack;
+
+/* Stacks the modules of a unit. alpha_before [modules of the block]: alpha chained; borrowed. Not
+ * collective; fails only without memory. */
+snrq_status snrq_unit_stack_create(const snrq_block *block, int64_t layer, int unit,
+                                   const double *alpha_before, snrq_unit_stack *out);
+void snrq_unit_stack_free(snrq_unit_stack *stack);
+
+/* "model.layers.3.self_attn.q_proj + k_proj + v_proj": the modules of a unit. */
+void snrq_unit_name(const snrq_family *family, int64_t layer, int unit, char *out, size_t size);
+
+/* Puts this rank's rounded rows into node memory, columns in original order, and brings the rows of
+ * the other nodes. Collective; agreed. */
+snrq_status snrq_unit_publish(const snrq_rounding *rounding, const snrq_loaded_block *quantized,
+                              int unit);
+
+/* What is known about module `module` of the block; the caller adds model_error later. */
+snrq_module_record snrq_unit_record(const snrq_rounding *rounding, const snrq_family *family,
+                                    int64_t layer, int module);
+
+/* Rows of a module that this rank owns, counted within the module. */
+snrq_range snrq_unit_module_rows(const snrq_context *context, const snrq_family *family,
+                                 int module);
+
+#endif
