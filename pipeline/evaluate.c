@@ -7,11 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "mpi/log.h"
 #include "io/json.h"
 #include "io/npy.h"
 #include "pipeline/model/windows.h"
 #include "pipeline/model/exponential.h"
-#include "pipeline/report.h"
 #include "pipeline/model/stream.h"
 
 /* Positions whose logits are in memory at a time. */

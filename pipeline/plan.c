@@ -6,13 +6,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "mpi/log.h"
 #include "io/checkpoint/activation_file.h"
 #include "io/json.h"
 #include "mpi/algebra/blas.h"
 #include "mpi/algebra/gram.h"
 #include "mpi/placement.h"
 #include "mpi/timers.h"
-#include "pipeline/report.h"
 #include "pipeline/rounding/search.h"
 #include "pipeline/rounding/statistics.h"
 #include "pipeline/model/stream.h"

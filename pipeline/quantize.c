@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "mpi/log.h"
 #include "io/file.h"
 #include "io/checkpoint/output.h"
 #include "mpi/stop.h"

@@ -3,21 +3,12 @@
 
 #include <math.h>
 #include <omp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-void snrq_note(const snrq_context *context, const char *format, ...)
-{
-    if (context->rank != 0) return;
-    va_list arguments;
-    va_start(arguments, format);
-    vfprintf(stderr, format, arguments);
-    va_end(arguments);
-    fputc('\n', stderr);
-}
+#include "mpi/log.h"
 
 void snrq_progress_start(const snrq_context *context, snrq_output *output, int64_t blocks,
                          int64_t committed, double total, snrq_progress *out)
@@ -37,15 +28,6 @@ void snrq_progress_start(const snrq_context *context, snrq_output *output, int64
                               (json_int_t)blocks, "committed", (json_int_t)committed, "job", job);
     snrq_output_event(output, event);
     json_decref(event);
-}
-
-void snrq_clock_text(double seconds, char *out, size_t size)
-{
-    long s = seconds > 0 && seconds < 1e9 ? lround(seconds) : 0;
-    if (s >= 3600)
-        snprintf(out, size, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
-    else
-        snprintf(out, size, "%ld:%02ld", s / 60, s % 60);
 }
 
 static double seconds_left(const snrq_progress *p)

@@ -5,10 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "mpi/log.h"
 #include "io/safetensors.h"
 #include "io/safetensors_writer.h"
 #include "mpi/node_memory.h"
-#include "pipeline/report.h"
 #include "pipeline/rounding/rounding.h"
 
 /* A case as read: everything in original column order. */

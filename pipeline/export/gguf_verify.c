@@ -11,12 +11,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "mpi/log.h"
 #include "io/checkpoint/block_file.h"
 #include "io/file.h"
 #include "io/gguf/check.h"
 #include "pipeline/export/gguf.h"
 
-#include "pipeline/report.h"
 #include "pipeline/model/tensors.h"
 
 enum { COMPARE_WEIGHTS = 1 << 19 };
