@@ -77,11 +77,4 @@ const snrq_module_record *snrq_block_file_record(const snrq_block_file *file, in
 snrq_status snrq_block_file_read(const snrq_block_file *file, int index, snrq_range rows,
                                  uint8_t *codes, float *scales, uint8_t *zeros, int32_t *g_idx);
 
-/* Bytes of `count` packed codes: ceil(count * bits / 8). */
-int64_t snrq_packed_bytes(int64_t count, int bits);
-/* Packs `count` codes, each < 2^bits, LSB-first into that many bytes (unused bits are 0), and back.
- */
-void snrq_pack_codes(const uint8_t *codes, int64_t count, int bits, uint8_t *packed);
-void snrq_unpack_codes(const uint8_t *packed, int64_t count, int bits, uint8_t *codes);
-
 #endif

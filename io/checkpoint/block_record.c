@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "io/codes.h"
+
 /* How the fields of a record are stored as attributes. */
 enum field_type { TEXT, INTEGER64, INTEGER, FLAG, REAL, REAL_OR_NAN, SCALE_TYPE };
 static const struct field {

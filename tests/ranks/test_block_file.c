@@ -1,4 +1,4 @@
-/* Block files: packing, round trips, the same bytes from any number of ranks, failing writes. */
+/* Block files: round trips, the same bytes from any number of ranks, failing writes. */
 #include "io/checkpoint/block_file.h"
 
 #include <math.h>
@@ -99,27 +99,6 @@ static snrq_status write_modules(const snrq_context *c, const char *path,
     snrq_status status = snrq_block_file_write(c, path, 7, m, count);
     for (int i = 0; i < count; i++) free_rows(&m[i]);
     return status;
-}
-
-static void packing_is_a_bit_stream(void)
-{
-    enum { MOST = 70 };
-    for (int bits = 2; bits <= 8; bits++)
-        for (int count = 0; count <= MOST; count++) {
-            uint8_t codes[MOST] = {0}, back[MOST] = {0}, packed[MOST + 1], naive[MOST + 1] = {0};
-            memset(packed, 0xee, sizeof packed);
-            for (int i = 0; i < count; i++)
-                codes[i] = (uint8_t)((i * 37 + bits) & ((1 << bits) - 1));
-            for (int i = 0; i < count * bits; i++)
-                naive[i / 8] |= (uint8_t)((codes[i / bits] >> (i % bits) & 1) << (i % 8));
-            int64_t bytes = snrq_packed_bytes(count, bits);
-            CU_ASSERT_EQUAL(bytes, (count * bits + 7) / 8);
-            snrq_pack_codes(codes, count, bits, packed);
-            CU_ASSERT_EQUAL(memcmp(packed, naive, (size_t)bytes), 0);
-            CU_ASSERT_EQUAL(packed[bytes], 0xee);
-            snrq_unpack_codes(packed, count, bits, back);
-            CU_ASSERT_EQUAL(memcmp(codes, back, sizeof codes), 0);
-        }
 }
 
 /* Every value of rows [begin, end) of module `index` is what was written. */
@@ -317,7 +296,6 @@ static void a_full_disk_is_reported_everywhere(void)
 int main(int argc, char **argv)
 {
     const snrq_test tests[] = {
-        SNRQ_TEST(packing_is_a_bit_stream),
         SNRQ_TEST(what_is_written_is_read),
         SNRQ_TEST(every_width_and_scale_type_survives),
         SNRQ_TEST(bytes_do_not_depend_on_the_number_of_ranks),
