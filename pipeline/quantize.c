@@ -198,7 +198,7 @@ static snrq_status commit_block(run *r, int64_t layer, const snrq_loaded_block *
                                         .scales = w->scales + rows.begin * w->groups,
                                         .zeros = w->zeros + rows.begin * w->groups,
                                         .g_idx = w->g_idx};
-        json_array_append_new(list, snrq_record_json(&records[m]));
+        json_array_append_new(list, snrq_module_record_json(&records[m]));
     }
     json_t *details = json_pack("{s:I, s:o}", "block", (json_int_t)layer, "modules", list);
     snrq_status status = SNRQ_OK;

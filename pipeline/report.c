@@ -55,7 +55,8 @@ static json_t *stage_event(int64_t layer, const char *stage, double seconds, dou
                            const snrq_module_record *records, int count)
 {
     json_t *modules = json_array();
-    for (int i = 0; i < count; i++) json_array_append_new(modules, snrq_record_json(&records[i]));
+    for (int i = 0; i < count; i++)
+        json_array_append_new(modules, snrq_module_record_json(&records[i]));
     return json_pack("{s:s, s:I, s:s, s:f, s:f, s:o}", "event", "stage", "block", (json_int_t)layer,
                      "stage", stage, "seconds", seconds, "seconds_left", left, "modules", modules);
 }
@@ -161,23 +162,6 @@ void snrq_progress_end(const snrq_progress *p, snrq_output *output, snrq_status 
     snrq_output_event(output, event);
     json_decref(event);
     put_status(p, output, state, json_pack("{s:s*}", "message", message));
-}
-
-json_t *snrq_record_json(const snrq_module_record *r)
-{
-    json_t *next = isnan(r->alpha_next) ? json_null() : json_real(r->alpha_next);
-    return json_pack(
-        "{s:s, s:I, s:I, s:i, s:I, s:I, s:b, s:b, s:s, s:s, s:s, s:i, s:i, s:i, s:f, s:o, "
-        "s:f, s:i, s:I, "
-        "s:f, s:f, s:f, s:f}",
-        "name", r->name, "rows", (json_int_t)r->rows, "columns", (json_int_t)r->columns, "bits",
-        r->bits, "group_size", (json_int_t)r->group_size, "groups", (json_int_t)r->groups,
-        "symmetric", r->symmetric, "permuted_groups", r->permuted_groups, "scale_type",
-        snrq_dtype_name(r->scale_type), "method", r->method, "grid", r->grid, "beam", r->beam,
-        "refine", r->refine, "regrid", r->regrid, "alpha", r->alpha, "alpha_next", next, "damping",
-        r->damping, "damping_attempts", r->damping_attempts, "dead_inputs",
-        (json_int_t)r->dead_inputs, "objective", r->objective, "output_error", r->output_error,
-        "model_error", r->model_error, "clipped", r->clipped);
 }
 
 static json_t *timers_event(const snrq_phase_report *report, int rows, double total, double memory)

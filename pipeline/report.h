@@ -46,10 +46,6 @@ void snrq_progress_read(snrq_progress *progress, int64_t blocks, double work);
  * snrq_error_message(). */
 void snrq_progress_end(const snrq_progress *progress, snrq_output *output, snrq_status status);
 
-/* The record as JSON, as in the manifest and in `inspect --json`. New reference, NULL without
- * memory. */
-json_t *snrq_record_json(const snrq_module_record *record);
-
 /* Phases x (min, mean, max, slowest rank), the rest, peak memory: prints on rank 0 and logs.
  * Collective. */
 snrq_status snrq_report_timers(const snrq_context *context, const snrq_timers *timers,

@@ -115,6 +115,7 @@ static snrq_module_record record_module(const snrq_stage_job *job,
                                  .regrid = snrq_regrids(o) ? (int)o->regrid : 0,
                                  .alpha = m->alpha,
                                  .alpha_next = m->alpha_next,
+                                 .damp = o->damp,
                                  .damping = rounded->factor.damping,
                                  .damping_attempts = rounded->factor.attempts,
                                  .dead_inputs = statistics->dead_inputs,
@@ -123,6 +124,8 @@ static snrq_module_record record_module(const snrq_stage_job *job,
                                  .clipped = m->clipped};
     snrq_module_name(job->layer, shape->name, record.name, sizeof record.name);
     snprintf(record.method, sizeof record.method, "%s", snrq_method_name(o->method));
+    snprintf(record.alpha_rule, sizeof record.alpha_rule, "%s", o->alpha_text);
+    snprintf(record.order, sizeof record.order, "%s", o->natural_order ? "natural" : "diagonal");
     snprintf(record.grid, sizeof record.grid, "%s", snrq_grid_name(o->grid));
     return record;
 }

@@ -41,6 +41,9 @@ static snrq_module_record make_record(const char *name, int64_t rows, int64_t co
                             .scale_type = scale_type,
                             .method = "ksnrq",
                             .grid = "hessian",
+                            .order = "natural",
+                            .alpha_rule = "chained",
+                            .damp = 0.0625,
                             .beam = 8,
                             .refine = 2,
                             .alpha = 0.5,
@@ -144,6 +147,9 @@ static void what_is_written_is_read(void)
             CU_ASSERT_STRING_EQUAL(found->name, r->name);
             CU_ASSERT_STRING_EQUAL(found->method, "ksnrq");
             CU_ASSERT_STRING_EQUAL(found->grid, "hessian");
+            CU_ASSERT_STRING_EQUAL(found->order, "natural");
+            CU_ASSERT_STRING_EQUAL(found->alpha_rule, "chained");
+            CU_ASSERT_EQUAL(found->damp, 0.0625);
             CU_ASSERT_TRUE(found->symmetric && !found->permuted_groups);
             CU_ASSERT_TRUE(found->rows == r->rows && found->columns == r->columns);
             CU_ASSERT_TRUE(found->group_size == r->group_size && found->groups == r->groups);
