@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "io/file.h"
+#include "mpi/log.h"
 
 enum { STALE_SECONDS = 600, BEAT_SECONDS = 30, LIMIT_BYTES = 4096, ATTEMPTS = 20 };
 
@@ -233,11 +234,10 @@ static snrq_status put_aside(const char *path, const struct holder *stale, bool 
     unlink(aside);
     if (!same) return status;
     if (known)
-        fprintf(stderr,
-                "snrq: %s was left by process %lld on %s, which is gone or silent: taken over\n",
-                path, stale->pid, stale->host);
+        snrq_note_here("%s was left by process %lld on %s, which is gone or silent: taken over",
+                       path, stale->pid, stale->host);
     else
-        fprintf(stderr, "snrq: %s was left half-written: taken over\n", path);
+        snrq_note_here("%s was left half-written: taken over", path);
     return SNRQ_OK;
 }
 
@@ -382,9 +382,8 @@ void snrq_lock_release(snrq_lock **lock)
     if (mine && unlink(l->path) != 0)
         status = snrq_fail(SNRQ_IO_ERROR, "%s: %s", l->path, strerror(errno));
     if (status != SNRQ_OK)
-        fprintf(stderr,
-                "snrq: warning: the lock cannot be removed, the next run takes it over: %s\n",
-                snrq_error_message());
+        snrq_note_here("warning: the lock cannot be removed, the next run takes it over: %s",
+                       snrq_error_message());
     free(l->path);
     free(l);
     *lock = NULL;
@@ -420,8 +419,7 @@ snrq_status snrq_lock_force(const char *path)
                          path, facts.pid);
     if (unlink(path) != 0 && errno != ENOENT)
         return snrq_fail(SNRQ_CANNOT_WRITE, "%s: cannot be removed: %s", path, strerror(errno));
-    fprintf(stderr,
-            "snrq: %s: removed the lock of process %lld on %s, last heard of %lld seconds ago\n",
-            path, facts.pid, facts.known ? facts.host : "an unknown host", facts.silent);
+    snrq_note_here("%s: removed the lock of process %lld on %s, last heard of %lld seconds ago",
+                   path, facts.pid, facts.known ? facts.host : "an unknown host", facts.silent);
     return SNRQ_OK;
 }

@@ -10,6 +10,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "mpi/log.h"
+
 struct snrq_watchdog {
     const snrq_timers *timers;
     const char *(*phase_name)(int phase);
@@ -32,10 +34,9 @@ static void end_process(const snrq_watchdog *w, int phase)
 {
     char host[256] = "?";
     gethostname(host, sizeof host - 1);
-    fprintf(
-        stderr,
-        "snrq: rank %d on %s: no progress for %.0f s in phase %s: ended by the watchdog; run the "
-        "same command again to go on (--watchdog TIME allows more, 0s any)\n",
+    snrq_note_here(
+        "rank %d on %s: no progress for %.0f s in phase %s: ended by the watchdog; run the "
+        "same command again to go on (--watchdog TIME allows more, 0s any)",
         w->rank, host, w->seconds, phase >= 0 ? w->phase_name(phase) : "none");
     fflush(stderr);
     _exit(SNRQ_HUNG);

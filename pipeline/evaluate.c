@@ -9,10 +9,10 @@
 
 #include "io/json.h"
 #include "io/npy.h"
-#include "pipeline/model/windows.h"
+#include "mpi/log.h"
 #include "pipeline/model/exponential.h"
-#include "pipeline/report.h"
 #include "pipeline/model/stream.h"
+#include "pipeline/model/windows.h"
 
 /* Positions whose logits are in memory at a time. */
 enum { CHUNK_TOKENS = 128 };

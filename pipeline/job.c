@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "io/file.h"
+#include "mpi/log.h"
 #include "pipeline/model/windows.h"
 #include "pipeline/summary.h"
 
@@ -47,7 +47,7 @@ static snrq_status describe_block(int64_t layer, const snrq_module_rows *modules
 {
     json_t *list = json_array();
     for (int m = 0; m < count; m++)
-        json_array_append_new(list, snrq_record_json(&modules[m].record));
+        json_array_append_new(list, snrq_module_record_json(&modules[m].record));
     *details = json_pack("{s:I, s:o}", "block", (json_int_t)layer, "modules", list);
     if (*details != NULL && json_array_size(list) == (size_t)count) return SNRQ_OK;
     return snrq_fail(SNRQ_INTERNAL, "block %lld: no memory to describe the modules",

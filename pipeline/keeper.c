@@ -5,10 +5,10 @@
 
 #include "io/checkpoint/activation_file.h"
 #include "io/checkpoint/block_file.h"
-#include "io/file.h"
 #include "io/checkpoint/manifest.h"
+#include "io/file.h"
+#include "mpi/log.h"
 #include "mpi/timers.h"
-#include "pipeline/report.h"
 
 /* What the file after `block` must say of itself. */
 static snrq_status make_facts(const snrq_keeper *k, int64_t block, const snrq_stream *stream,

@@ -15,10 +15,10 @@
 #include "pipeline/evaluate.h"
 #include "pipeline/export.h"
 #include "pipeline/inspect.h"
-#include "pipeline/status.h"
 #include "pipeline/options.h"
 #include "pipeline/quantize.h"
 #include "pipeline/round.h"
+#include "pipeline/status.h"
 #include "pipeline/tokenize.h"
 
 enum { LONE_SECONDS = 10 }; /* that a failed rank has for its way out */

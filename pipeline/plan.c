@@ -11,11 +11,11 @@
 #include "io/json.h"
 #include "mpi/algebra/blas.h"
 #include "mpi/algebra/gram.h"
+#include "mpi/log.h"
 #include "mpi/placement.h"
 #include "mpi/timers.h"
-#include "pipeline/report.h"
-#include "pipeline/rounding/rounding.h"
 #include "pipeline/model/stream.h"
+#include "pipeline/rounding/rounding.h"
 
 static double unit_work(const snrq_rule *r, const snrq_unit_shape *unit, double tokens)
 {

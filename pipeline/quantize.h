@@ -2,8 +2,8 @@
 #ifndef SNRQ_QUANTIZE_H
 #define SNRQ_QUANTIZE_H
 
-#include "pipeline/options.h"
 #include "mpi/context.h"
+#include "pipeline/options.h"
 
 /* `snrq quantize`: the whole command. Collective; agreed. */
 snrq_status snrq_quantize(const snrq_context *context, const snrq_options *options);

@@ -3,21 +3,12 @@
 
 #include <math.h>
 #include <omp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-void snrq_note(const snrq_context *context, const char *format, ...)
-{
-    if (context->rank != 0) return;
-    va_list arguments;
-    va_start(arguments, format);
-    vfprintf(stderr, format, arguments);
-    va_end(arguments);
-    fputc('\n', stderr);
-}
+#include "mpi/log.h"
 
 snrq_status snrq_progress_start(const snrq_context *context, snrq_output *output,
                                 const snrq_family *family, int64_t blocks, int64_t committed,
@@ -49,15 +40,6 @@ void snrq_progress_free(snrq_progress *p)
     p->told_few_tokens = NULL;
 }
 
-void snrq_clock_text(double seconds, char *out, size_t size)
-{
-    long s = seconds > 0 && seconds < 1e9 ? lround(seconds) : 0;
-    if (s >= 3600)
-        snprintf(out, size, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
-    else
-        snprintf(out, size, "%ld:%02ld", s / 60, s % 60);
-}
-
 static double seconds_left(const snrq_progress *p)
 {
     double here = p->done - p->replayed, elapsed = snrq_now() - p->started;
@@ -83,7 +65,8 @@ static json_t *step_event(int64_t layer, const char *step, double seconds, doubl
                           const snrq_module_record *records, int count)
 {
     json_t *modules = json_array();
-    for (int i = 0; i < count; i++) json_array_append_new(modules, snrq_record_json(&records[i]));
+    for (int i = 0; i < count; i++)
+        json_array_append_new(modules, snrq_module_record_json(&records[i]));
     return json_pack("{s:s, s:I, s:s, s:f, s:f, s:o}", "event", "stage", "block", (json_int_t)layer,
                      "stage", step, "seconds", seconds, "seconds_left", left, "modules", modules);
 }
@@ -190,23 +173,6 @@ void snrq_progress_end(const snrq_progress *p, snrq_output *output, snrq_status 
     snrq_output_event(output, event);
     json_decref(event);
     put_status(p, output, state, json_pack("{s:s*}", "message", message));
-}
-
-json_t *snrq_record_json(const snrq_module_record *r)
-{
-    json_t *next = isnan(r->alpha_next) ? json_null() : json_real(r->alpha_next);
-    return json_pack(
-        "{s:s, s:I, s:I, s:i, s:I, s:I, s:b, s:b, s:s, s:s, s:s, s:i, s:i, s:i, s:f, s:o, "
-        "s:f, s:i, s:I, "
-        "s:f, s:f, s:f, s:f}",
-        "name", r->name, "rows", (json_int_t)r->rows, "columns", (json_int_t)r->columns, "bits",
-        r->bits, "group_size", (json_int_t)r->group_size, "groups", (json_int_t)r->groups,
-        "symmetric", r->symmetric, "permuted_groups", r->permuted_groups, "scale_type",
-        snrq_dtype_name(r->scale_type), "method", r->method, "grid", r->grid, "beam", r->beam,
-        "refine", r->refine, "regrid", r->regrid, "alpha", r->alpha, "alpha_next", next, "damping",
-        r->damping, "damping_attempts", r->damping_attempts, "dead_inputs",
-        (json_int_t)r->dead_inputs, "objective", r->objective, "output_error", r->output_error,
-        "model_error", r->model_error, "clipped", r->clipped);
 }
 
 static json_t *timers_event(const snrq_phase_report *report, int rows, double total, double memory)

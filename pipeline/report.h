@@ -8,8 +8,8 @@
 #include "io/checkpoint/block_file.h"
 #include "io/checkpoint/output.h"
 #include "mpi/timers.h"
-#include "pipeline/phase.h"
 #include "pipeline/model/model.h"
+#include "pipeline/phase.h"
 #include "pipeline/rounding/trouble.h"
 
 /* Progress of a run in units of work (multiply-adds), for the ETA. */
@@ -50,17 +50,6 @@ void snrq_progress_read(snrq_progress *progress, int64_t blocks, double work);
 /* Says in status.json and run.jsonl how the run ended: complete, stopped, or failed with
  * snrq_error_message(). */
 void snrq_progress_end(const snrq_progress *progress, snrq_output *output, snrq_status status);
-
-/* A line on rank 0's standard error, printf style. */
-void snrq_note(const snrq_context *context, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
-
-/* "1:02:03" or "2:03". */
-void snrq_clock_text(double seconds, char *out, size_t size);
-
-/* The record as JSON, as in the manifest and in `inspect --json`. New reference, NULL without
- * memory. */
-json_t *snrq_record_json(const snrq_module_record *record);
 
 /* Phases x (min, mean, max, slowest rank), the rest, peak memory: prints on rank 0 and logs.
  * Collective. */

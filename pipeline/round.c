@@ -7,12 +7,12 @@
 
 #include "io/safetensors.h"
 #include "io/safetensors_writer.h"
+#include "mpi/log.h"
 #include "mpi/node_memory.h"
 #include "mpi/timers.h"
 #include "pipeline/phase.h"
-#include "pipeline/report.h"
-#include "pipeline/rules.h"
 #include "pipeline/rounding/rounding.h"
+#include "pipeline/rules.h"
 
 /* A case as read: everything in original column order. */
 typedef struct layer_case {

@@ -6,9 +6,9 @@
 #include <string.h>
 #include <time.h>
 
-#include "io/json.h"
 #include "io/checkpoint/output.h"
-#include "pipeline/report.h"
+#include "io/json.h"
+#include "mpi/log.h"
 
 typedef struct job_facts {
     json_t *status, *records, *events, *configuration; /* owned */

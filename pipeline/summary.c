@@ -9,7 +9,6 @@
 #include "mpi/collective.h"
 #include "mpi/timers.h"
 #include "pipeline/model/family.h"
-#include "pipeline/report.h"
 
 enum { WORST = 5 };
 

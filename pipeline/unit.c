@@ -127,6 +127,7 @@ snrq_module_record snrq_unit_record(const snrq_rounding *rounding, const snrq_fa
                                  .regrid = rule->regrid,
                                  .alpha = m->alpha,
                                  .alpha_next = m->alpha_next,
+                                 .damp = rule->damp,
                                  .damping = rounding->target.factor.damping,
                                  .damping_attempts = rounding->target.factor.attempts,
                                  .dead_inputs = rounding->statistics->dead_inputs,
@@ -135,6 +136,8 @@ snrq_module_record snrq_unit_record(const snrq_rounding *rounding, const snrq_fa
                                  .clipped = m->clipped};
     snrq_module_name(layer, shape->name, record.name, sizeof record.name);
     snprintf(record.method, sizeof record.method, "%s", snrq_method_name(rule->method));
+    snrq_rule_alpha_text(rule, record.alpha_rule, sizeof record.alpha_rule);
+    snprintf(record.order, sizeof record.order, "%s", snrq_order_name(rule->natural_order));
     snprintf(record.grid, sizeof record.grid, "%s", snrq_quant_grid_name(rule->grid));
     return record;
 }

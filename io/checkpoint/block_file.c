@@ -10,16 +10,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "io/checkpoint/block_record.h"
+#include "io/codes.h"
 #include "io/directory.h"
+#include "io/hdf5/reader.h"
+#include "io/hdf5/writer.h"
 
 enum { FORMAT_VERSION = 1, MAX_MODULES = 4096, READ_BYTES = 16 << 20 };
 static const char format_name[] = "snrq-block";
-static const char *const table_names[SNRQ_TABLES] = {"codes", "scales", "zeros", "g_idx"};
+/* The tables of a module, in the order in which they are made. */
+enum { CODES, SCALES, ZEROS, G_IDX, TABLES };
+static const char *const table_names[TABLES] = {"codes", "scales", "zeros", "g_idx"};
 
 struct module {
     snrq_module_record record;
-    snrq_hdf5_table tables[SNRQ_TABLES];
+    snrq_hdf5_table tables[TABLES];
 };
 
 struct snrq_block_file {
@@ -30,32 +34,30 @@ struct snrq_block_file {
     struct module *modules; /* [count] */
 };
 
-int64_t snrq_packed_bytes(int64_t count, int bits)
+static snrq_hdf5_kind scale_kind(snrq_dtype type)
 {
-    return (count * bits + 7) / 8;
+    return type == SNRQ_F16 ? SNRQ_HDF5_F16 : type == SNRQ_BF16 ? SNRQ_HDF5_BF16 : SNRQ_HDF5_F32;
 }
 
-void snrq_pack_codes(const uint8_t *codes, int64_t count, int bits, uint8_t *packed)
+/* Kind and shape of a table of a module; returns the number of dimensions. */
+static int table_shape(const snrq_module_record *r, int which, snrq_hdf5_kind *kind,
+                       int64_t shape[2])
 {
-    /* Eight codes are `bits` whole bytes; a 64-bit word holds them, first code lowest. */
-    for (int64_t i = 0; i < count; i += 8) {
-        int items = count - i < 8 ? (int)(count - i) : 8;
-        int bytes = (items * bits + 7) / 8;
-        uint64_t word = 0;
-        for (int k = 0; k < items; k++) word |= (uint64_t)codes[i + k] << (k * bits);
-        for (int k = 0; k < bytes; k++) *packed++ = (uint8_t)(word >> (8 * k));
-    }
-}
-
-void snrq_unpack_codes(const uint8_t *packed, int64_t count, int bits, uint8_t *codes)
-{
-    uint64_t mask = (UINT64_C(1) << bits) - 1;
-    for (int64_t i = 0; i < count; i += 8) {
-        int items = count - i < 8 ? (int)(count - i) : 8;
-        int bytes = (items * bits + 7) / 8;
-        uint64_t word = 0;
-        for (int k = 0; k < bytes; k++) word |= (uint64_t)*packed++ << (8 * k);
-        for (int k = 0; k < items; k++) codes[i + k] = (uint8_t)((word >> (k * bits)) & mask);
+    shape[0] = r->rows;
+    switch (which) {
+    case CODES:
+        *kind = SNRQ_HDF5_U8;
+        shape[1] = snrq_packed_bytes(r->columns, r->bits);
+        return 2;
+    case SCALES:
+    case ZEROS:
+        *kind = which == SCALES ? scale_kind(r->scale_type) : SNRQ_HDF5_U8;
+        shape[1] = r->groups;
+        return 2;
+    default:
+        *kind = SNRQ_HDF5_I32;
+        shape[0] = r->columns;
+        return 1;
     }
 }
 
@@ -67,7 +69,7 @@ static snrq_status check_modules(const char *path, int64_t block, const snrq_mod
                          (long long)block, count);
     for (int i = 0; i < count; i++) {
         const snrq_module_record *r = &modules[i].record;
-        const char *problem = snrq_block_record_problem(r);
+        const char *problem = snrq_module_record_problem(r);
         snrq_range rows = modules[i].rows;
         if (problem == NULL && (rows.begin < 0 || rows.begin > rows.end || rows.end > r->rows))
             problem = "this rank's rows are out of range";
@@ -82,10 +84,10 @@ static int64_t expected_bytes(const snrq_module_rows *modules, int count)
 {
     int64_t bytes = 0;
     for (int i = 0; i < count; i++)
-        for (int t = 0; t < SNRQ_TABLES; t++) {
+        for (int t = 0; t < TABLES; t++) {
             int64_t shape[2] = {0, 1};
             snrq_hdf5_kind kind;
-            int dimensions = snrq_block_table_shape(&modules[i].record, t, &kind, shape);
+            int dimensions = table_shape(&modules[i].record, t, &kind, shape);
             bytes += shape[0] * (dimensions > 1 ? shape[1] : 1) * (int64_t)snrq_hdf5_size(kind);
         }
     return bytes;
@@ -103,11 +105,11 @@ static snrq_status make_module(const snrq_hdf5_object *root, const snrq_module_r
     snrq_hdf5_object group;
     SNRQ_TRY(snrq_hdf5_make_group(root, r->name, &group));
     snrq_status status = snrq_hdf5_put_integer(&group, "index", index);
-    if (status == SNRQ_OK) status = snrq_block_record_put(&group, r);
-    for (int t = 0; t < SNRQ_TABLES && status == SNRQ_OK; t++) {
+    if (status == SNRQ_OK) status = snrq_module_record_put(&group, r);
+    for (int t = 0; t < TABLES && status == SNRQ_OK; t++) {
         int64_t shape[2];
         snrq_hdf5_kind kind;
-        int dimensions = snrq_block_table_shape(r, t, &kind, shape);
+        int dimensions = table_shape(r, t, &kind, shape);
         status = snrq_hdf5_make_table(&group, table_names[t], kind, dimensions, shape);
     }
     H5Gclose(group.id);
@@ -205,41 +207,39 @@ static snrq_status fill_g_idx(const void *source, snrq_range columns, void *out)
 
 /* Opens the four tables of a module, whose group is open. */
 static snrq_status open_tables(const snrq_hdf5_object *group, const snrq_module_record *r,
-                               int64_t index, snrq_hdf5_table tables[SNRQ_TABLES])
+                               int64_t index, snrq_hdf5_table tables[TABLES])
 {
     snrq_status status = SNRQ_OK;
-    for (int t = 0; t < SNRQ_TABLES && status == SNRQ_OK; t++) {
+    for (int t = 0; t < TABLES && status == SNRQ_OK; t++) {
         int64_t shape[2];
         snrq_hdf5_kind kind;
-        int dimensions = snrq_block_table_shape(r, t, &kind, shape);
+        int dimensions = table_shape(r, t, &kind, shape);
         status = snrq_hdf5_open_table(group, table_names[t], kind, dimensions, shape, &tables[t]);
-        tables[t].index = index * SNRQ_TABLES + t;
+        tables[t].index = index * TABLES + t;
     }
     return status;
 }
 
-static void close_tables(snrq_hdf5_table tables[SNRQ_TABLES])
+static void close_tables(snrq_hdf5_table tables[TABLES])
 {
-    for (int t = 0; t < SNRQ_TABLES; t++) snrq_hdf5_table_close(&tables[t]);
+    for (int t = 0; t < TABLES; t++) snrq_hdf5_table_close(&tables[t]);
 }
 
 /* Writes this rank's rows; columns of g_idx are shared out evenly. */
 static snrq_status write_module(snrq_hdf5_writer *w, const snrq_module_rows *m,
-                                const snrq_hdf5_table tables[SNRQ_TABLES])
+                                const snrq_hdf5_table tables[TABLES])
 {
-    static snrq_hdf5_fill *const fill[SNRQ_TABLES] = {fill_codes, fill_scales, fill_zeros,
-                                                      fill_g_idx};
+    static snrq_hdf5_fill *const fill[TABLES] = {fill_codes, fill_scales, fill_zeros, fill_g_idx};
     snrq_range columns = snrq_share(m->record.columns, 1, w->context->size, w->context->rank);
-    for (int t = 0; t < SNRQ_TABLES; t++)
-        SNRQ_TRY(
-            snrq_hdf5_write_rows(w, &tables[t], t == SNRQ_G_IDX ? columns : m->rows, fill[t], m));
+    for (int t = 0; t < TABLES; t++)
+        SNRQ_TRY(snrq_hdf5_write_rows(w, &tables[t], t == G_IDX ? columns : m->rows, fill[t], m));
     return SNRQ_OK;
 }
 
 /* Writes all modules, once every rank has opened every table. */
 static snrq_status write_all(snrq_hdf5_writer *w, const snrq_module_rows *modules, int count)
 {
-    snrq_hdf5_table(*tables)[SNRQ_TABLES] = NULL;
+    snrq_hdf5_table(*tables)[TABLES] = NULL;
     snrq_status status = snrq_allocate((size_t)count, sizeof *tables, "tables of a block", &tables);
     SNRQ_TRY(snrq_agree(w->context, status));
     for (int i = 0; i < count && status == SNRQ_OK; i++) {
@@ -264,7 +264,7 @@ static snrq_status read_back(const char *path, uint64_t *sum)
     snrq_status status = SNRQ_OK;
     *sum = 0;
     for (int i = 0; i < file->count; i++)
-        for (int t = 0; t < SNRQ_TABLES && status == SNRQ_OK; t++)
+        for (int t = 0; t < TABLES && status == SNRQ_OK; t++)
             status = snrq_hdf5_hash_table(path, &file->modules[i].tables[t], sum);
     snrq_block_file_close(&file);
     return status;
@@ -292,7 +292,7 @@ static snrq_status open_module(snrq_block_file *file, const char *name)
     struct module found = {0};
     int64_t index = -1;
     snrq_status status = snrq_hdf5_open_group(&file->root, name, &group);
-    if (status == SNRQ_OK) status = snrq_block_record_get(&group, &found.record);
+    if (status == SNRQ_OK) status = snrq_module_record_get(&group, &found.record);
     if (status == SNRQ_OK) status = snrq_hdf5_get_integer(&group, "index", &index);
     if (status == SNRQ_OK &&
         (index < 0 || index >= file->count || file->modules[index].record.rows != 0))
@@ -387,7 +387,7 @@ static snrq_status take_codes(const snrq_block_file *file, const struct module *
     uint8_t *codes = out;
     for (int64_t r = rows.begin; r < rows.end; r++, packed += width, codes += columns) {
         if (packed[width - 1] >> used != 0)
-            return bad_place(file, m, SNRQ_CODES, r, width - 1, "has bits set after the last code");
+            return bad_place(file, m, CODES, r, width - 1, "has bits set after the last code");
         snrq_unpack_codes(packed, columns, m->record.bits, codes);
     }
     return SNRQ_OK;
@@ -401,7 +401,7 @@ static snrq_status take_scales(const snrq_block_file *file, const struct module 
     snrq_widen(m->record.scale_type, stored, (size_t)((rows.end - rows.begin) * groups), scales);
     for (int64_t r = rows.begin; r < rows.end; r++)
         for (int64_t g = 0; g < groups; g++)
-            if (!isfinite(*scales++)) return bad_place(file, m, SNRQ_SCALES, r, g, "is not finite");
+            if (!isfinite(*scales++)) return bad_place(file, m, SCALES, r, g, "is not finite");
     return SNRQ_OK;
 }
 
@@ -413,7 +413,7 @@ static snrq_status take_zeros(const snrq_block_file *file, const struct module *
     for (int64_t r = rows.begin; r < rows.end; r++)
         for (int64_t g = 0; g < groups; g++)
             if (*zeros++ >> m->record.bits != 0)
-                return bad_place(file, m, SNRQ_ZEROS, r, g, "has more bits than the codes");
+                return bad_place(file, m, ZEROS, r, g, "has more bits than the codes");
     memcpy(out, stored, (size_t)((rows.end - rows.begin) * groups));
     return SNRQ_OK;
 }
@@ -427,7 +427,7 @@ static snrq_status take_g_idx(const snrq_block_file *file, const struct module *
         memcpy(&group, (const char *)stored + (c - columns.begin) * (int64_t)sizeof group,
                sizeof group);
         if (group < 0 || group >= m->record.groups)
-            return bad_place(file, m, SNRQ_G_IDX, c, 0, "is no group");
+            return bad_place(file, m, G_IDX, c, 0, "is no group");
     }
     return SNRQ_OK;
 }
@@ -436,8 +436,8 @@ static snrq_status take_g_idx(const snrq_block_file *file, const struct module *
 static snrq_status read_table(const snrq_block_file *file, const struct module *m, int which,
                               snrq_range rows, size_t value_bytes, void *out)
 {
-    static snrq_status (*const take[SNRQ_TABLES])(const snrq_block_file *, const struct module *,
-                                                  snrq_range, const void *, void *) = {
+    static snrq_status (*const take[TABLES])(const snrq_block_file *, const struct module *,
+                                             snrq_range, const void *, void *) = {
         take_codes, take_scales, take_zeros, take_g_idx};
     const snrq_hdf5_table *table = &m->tables[which];
     int64_t total = rows.end - rows.begin, step = READ_BYTES / (int64_t)table->row_bytes;
@@ -467,13 +467,12 @@ snrq_status snrq_block_file_read(const snrq_block_file *file, int index, snrq_ra
     if (rows.begin < 0 || rows.begin > rows.end || rows.end > r->rows)
         return snrq_fail(SNRQ_INTERNAL, "%s: %s has no rows %lld to %lld", file->path, r->name,
                          (long long)rows.begin, (long long)rows.end);
-    void *const out[SNRQ_TABLES] = {codes, scales, zeros, g_idx};
-    const size_t value_bytes[SNRQ_TABLES] = {(size_t)r->columns, (size_t)r->groups * sizeof *scales,
-                                             (size_t)r->groups, sizeof *g_idx};
+    void *const out[TABLES] = {codes, scales, zeros, g_idx};
+    const size_t value_bytes[TABLES] = {(size_t)r->columns, (size_t)r->groups * sizeof *scales,
+                                        (size_t)r->groups, sizeof *g_idx};
     const snrq_range columns = {0, r->columns};
-    for (int t = 0; t < SNRQ_TABLES; t++)
+    for (int t = 0; t < TABLES; t++)
         if (out[t] != NULL)
-            SNRQ_TRY(
-                read_table(file, m, t, t == SNRQ_G_IDX ? columns : rows, value_bytes[t], out[t]));
+            SNRQ_TRY(read_table(file, m, t, t == G_IDX ? columns : rows, value_bytes[t], out[t]));
     return SNRQ_OK;
 }

@@ -20,30 +20,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "mpi/algebra/dtype.h"
+#include "io/checkpoint/block_record.h"
 #include "mpi/collective.h"
-
-/* What is stored about a module besides its arrays. Same on all ranks. */
-typedef struct snrq_module_record {
-    char name[160];        /* "model.layers.0.self_attn.q_proj" */
-    int64_t rows, columns; /* outputs, inputs */
-    int64_t group_size, groups;
-    int bits;
-    bool symmetric;
-    bool permuted_groups; /* groups are runs of columns in decision order, not in original order */
-    snrq_dtype scale_type;
-    char method[16], grid[16];
-    int beam, refine, regrid;
-    double alpha;      /* regularization strength used for this module */
-    double alpha_next; /* closed form for the next block (alpha chained), or NaN */
-    double damping;    /* lambda added to the diagonal of H */
-    int damping_attempts;
-    int64_t dead_inputs;
-    double objective;    /* tr((Q - R) H (Q - R)^T), damped H */
-    double output_error; /* ||W X - Q X|| / ||W X|| */
-    double model_error;  /* ||W Xf - Q X|| / ||W Xf|| */
-    double clipped;      /* share of codes at either end that were clamped, 0..1 */
-} snrq_module_record;
 
 /* A module with this rank's part of its arrays; all borrowed. */
 typedef struct snrq_module_rows {
@@ -76,12 +54,5 @@ const snrq_module_record *snrq_block_file_record(const snrq_block_file *file, in
  * zeros to be < 2^bits, scales to be finite. */
 snrq_status snrq_block_file_read(const snrq_block_file *file, int index, snrq_range rows,
                                  uint8_t *codes, float *scales, uint8_t *zeros, int32_t *g_idx);
-
-/* Bytes of `count` packed codes: ceil(count * bits / 8). */
-int64_t snrq_packed_bytes(int64_t count, int bits);
-/* Packs `count` codes, each < 2^bits, LSB-first into that many bytes (unused bits are 0), and back.
- */
-void snrq_pack_codes(const uint8_t *codes, int64_t count, int bits, uint8_t *packed);
-void snrq_unpack_codes(const uint8_t *packed, int64_t count, int bits, uint8_t *codes);
 
 #endif

@@ -1,43 +1,55 @@
-/* Records of modules as HDF5 attributes; see block_record.h. */
+/* Records of modules as HDF5 attributes and as JSON; see block_record.h. */
 #include "io/checkpoint/block_record.h"
 
+#include <float.h>
 #include <limits.h>
 #include <math.h>
 #include <stddef.h>
 #include <string.h>
 
-/* How the fields of a record are stored as attributes. */
+#include "io/hdf5/reader.h"
+#include "io/hdf5/writer.h"
+#include "io/json.h"
+
+/* How the fields of a record are stored; the name is where it belongs in each form. */
 enum field_type { TEXT, INTEGER64, INTEGER, FLAG, REAL, REAL_OR_NAN, SCALE_TYPE };
 static const struct field {
     enum field_type type;
     const char *name;
     size_t offset, size;
+    bool optional; /* where it is absent it keeps 0, false, "" */
 } fields[] = {
-#define PLACE(name)                                                                                \
-#name, offsetof(snrq_module_record, name), sizeof(((snrq_module_record *)NULL)->name)
-    {INTEGER64, PLACE(rows)},
-    {INTEGER64, PLACE(columns)},
-    {INTEGER, PLACE(bits)},
-    {INTEGER64, PLACE(group_size)},
-    {INTEGER64, PLACE(groups)},
-    {FLAG, PLACE(symmetric)},
-    {FLAG, PLACE(permuted_groups)},
-    {SCALE_TYPE, PLACE(scale_type)},
-    {TEXT, PLACE(method)},
-    {TEXT, PLACE(grid)},
-    {INTEGER, PLACE(beam)},
-    {INTEGER, PLACE(refine)},
-    {INTEGER, PLACE(regrid)},
-    {REAL, PLACE(alpha)},
-    {REAL_OR_NAN, PLACE(alpha_next)},
-    {REAL, PLACE(damping)},
-    {INTEGER, PLACE(damping_attempts)},
-    {INTEGER64, PLACE(dead_inputs)},
-    {REAL, PLACE(objective)},
-    {REAL, PLACE(output_error)},
-    {REAL, PLACE(model_error)},
-    {REAL, PLACE(clipped)},
-#undef PLACE
+#define FIELD(type, name, optional)                                                                \
+    {                                                                                              \
+        type, #name, offsetof(snrq_module_record, name),                                           \
+            sizeof(((snrq_module_record *)NULL)->name), optional                                   \
+    }
+    FIELD(INTEGER64, rows, false),
+    FIELD(INTEGER64, columns, false),
+    FIELD(INTEGER, bits, false),
+    FIELD(INTEGER64, group_size, false),
+    FIELD(INTEGER64, groups, false),
+    FIELD(FLAG, symmetric, false),
+    FIELD(FLAG, permuted_groups, false),
+    FIELD(SCALE_TYPE, scale_type, false),
+    FIELD(TEXT, method, false),
+    FIELD(TEXT, grid, false),
+    FIELD(TEXT, order, true),
+    FIELD(INTEGER, beam, false),
+    FIELD(INTEGER, refine, false),
+    FIELD(INTEGER, regrid, false),
+    FIELD(TEXT, alpha_rule, true),
+    FIELD(REAL, alpha, false),
+    FIELD(REAL_OR_NAN, alpha_next, false),
+    FIELD(REAL, damp, true),
+    FIELD(REAL, damping, false),
+    FIELD(INTEGER, damping_attempts, false),
+    FIELD(INTEGER64, dead_inputs, false),
+    FIELD(REAL, objective, false),
+    FIELD(REAL, output_error, false),
+    FIELD(REAL, model_error, false),
+    FIELD(REAL, clipped, false),
+#undef FIELD
 };
 enum { FIELDS = sizeof fields / sizeof *fields };
 
@@ -50,7 +62,7 @@ static bool text_is_plain(const char *text, size_t size)
     return true;
 }
 
-const char *snrq_block_record_problem(const snrq_module_record *r)
+const char *snrq_module_record_problem(const snrq_module_record *r)
 {
     if (!text_is_plain(r->name, sizeof r->name) || !snrq_hdf5_name_is_valid(r->name))
         return "the name cannot be used";
@@ -67,73 +79,81 @@ const char *snrq_block_record_problem(const snrq_module_record *r)
         return "beam, refine, regrid and damping_attempts must not be negative";
     for (int i = 0; i < FIELDS; i++) {
         const char *value = (const char *)r + fields[i].offset;
-        double real = 0;
-        if (fields[i].type == REAL || fields[i].type == REAL_OR_NAN)
-            memcpy(&real, value, sizeof real);
+        bool is_real = fields[i].type == REAL || fields[i].type == REAL_OR_NAN;
+        double real = is_real ? *(const double *)(const void *)value : 0;
         if (!isfinite(real) && !(isnan(real) && fields[i].type == REAL_OR_NAN))
             return "a measure is not finite";
         if (fields[i].type == TEXT && !text_is_plain(value, fields[i].size))
-            return "method or grid is not printable text";
+            return "a text is not printable";
     }
     return NULL;
 }
 
-static snrq_hdf5_kind scale_kind(snrq_dtype type)
+/* A field of a record, seen as what it is. */
+typedef union place {
+    void *at;
+    char *text;
+    int64_t *integer64;
+    int *integer;
+    bool *flag;
+    double *real;
+    snrq_dtype *type;
+} place;
+
+static place place_of(const struct field *f, const snrq_module_record *r)
 {
-    return type == SNRQ_F16 ? SNRQ_HDF5_F16 : type == SNRQ_BF16 ? SNRQ_HDF5_BF16 : SNRQ_HDF5_F32;
+    return (place){.at = (char *)r + f->offset};
 }
 
-int snrq_block_table_shape(const snrq_module_record *r, int which, snrq_hdf5_kind *kind,
-                           int64_t shape[2])
+static snrq_status bad_scale_type(const char *where, const char *text)
 {
-    shape[0] = r->rows;
-    switch (which) {
-    case SNRQ_CODES:
-        *kind = SNRQ_HDF5_U8;
-        shape[1] = snrq_packed_bytes(r->columns, r->bits);
-        return 2;
-    case SNRQ_SCALES:
-    case SNRQ_ZEROS:
-        *kind = which == SNRQ_SCALES ? scale_kind(r->scale_type) : SNRQ_HDF5_U8;
-        shape[1] = r->groups;
-        return 2;
-    default:
-        *kind = SNRQ_HDF5_I32;
-        shape[0] = r->columns;
-        return 1;
-    }
+    return snrq_fail(SNRQ_BAD_DATA, "%s: scale_type is \"%s\", expected F32, F16 or BF16", where,
+                     text);
 }
+
+static snrq_status check(const char *where, const snrq_module_record *r)
+{
+    const char *problem = snrq_module_record_problem(r);
+    return problem == NULL ? SNRQ_OK
+                           : snrq_fail(SNRQ_BAD_DATA, "%s: %s: %s", where, r->name, problem);
+}
+
+/* Copies a name that came from a file of any kind. */
+static snrq_status take_name(const char *where, const char *name, snrq_module_record *r)
+{
+    size_t length = strlen(name);
+    if (length >= sizeof r->name)
+        return snrq_fail(SNRQ_BAD_DATA, "%s: module name of %zu bytes is too long", where, length);
+    memcpy(r->name, name, length + 1);
+    return SNRQ_OK;
+}
+
+/* As attributes. */
 
 static snrq_status put_field(const snrq_hdf5_object *group, const struct field *f,
                              const snrq_module_record *r)
 {
-    const char *at = (const char *)r + f->offset;
-    int64_t number = 0;
-    int small = 0;
-    double real = 0;
+    place from = place_of(f, r);
     switch (f->type) {
     case TEXT:
-        return snrq_hdf5_put_text(group, f->name, at);
+        return snrq_hdf5_put_text(group, f->name, from.text);
     case FLAG:
-        return snrq_hdf5_put_flag(group, f->name, *(const bool *)at);
+        return snrq_hdf5_put_flag(group, f->name, *from.flag);
     case SCALE_TYPE:
-        return snrq_hdf5_put_text(group, f->name, snrq_dtype_name(r->scale_type));
+        return snrq_hdf5_put_text(group, f->name, snrq_dtype_name(*from.type));
     case INTEGER:
-        memcpy(&small, at, sizeof small);
-        return snrq_hdf5_put_integer(group, f->name, small);
+        return snrq_hdf5_put_integer(group, f->name, *from.integer);
     case INTEGER64:
-        memcpy(&number, at, sizeof number);
-        return snrq_hdf5_put_integer(group, f->name, number);
+        return snrq_hdf5_put_integer(group, f->name, *from.integer64);
     case REAL:
     case REAL_OR_NAN:
         break;
     }
-    memcpy(&real, at, sizeof real);
-    if (isnan(real)) real = NAN; /* one NaN, so that the file has one form */
-    return snrq_hdf5_put_real(group, f->name, real);
+    /* One NaN, so that the file has one form. */
+    return snrq_hdf5_put_real(group, f->name, isnan(*from.real) ? (double)NAN : *from.real);
 }
 
-snrq_status snrq_block_record_put(const snrq_hdf5_object *group, const snrq_module_record *record)
+snrq_status snrq_module_record_put(const snrq_hdf5_object *group, const snrq_module_record *record)
 {
     for (int i = 0; i < FIELDS; i++) SNRQ_TRY(put_field(group, &fields[i], record));
     return SNRQ_OK;
@@ -142,46 +162,130 @@ snrq_status snrq_block_record_put(const snrq_hdf5_object *group, const snrq_modu
 static snrq_status get_field(const snrq_hdf5_object *group, const struct field *f,
                              snrq_module_record *r)
 {
-    char *at = (char *)r + f->offset;
-    char text[8];
+    place to = place_of(f, r);
+    char text[8], where[PATH_MAX + SNRQ_HDF5_MAX_NAME];
     int64_t number;
+    if (f->optional && !snrq_hdf5_has(group, f->name)) return SNRQ_OK;
     switch (f->type) {
     case TEXT:
-        return snrq_hdf5_get_text(group, f->name, at, f->size);
+        return snrq_hdf5_get_text(group, f->name, to.text, f->size);
     case FLAG:
-        return snrq_hdf5_get_flag(group, f->name, (bool *)at);
+        return snrq_hdf5_get_flag(group, f->name, to.flag);
     case REAL:
     case REAL_OR_NAN:
-        return snrq_hdf5_get_real(group, f->name, (double *)at);
+        return snrq_hdf5_get_real(group, f->name, to.real);
     case INTEGER64:
-        return snrq_hdf5_get_integer(group, f->name, (int64_t *)at);
+        return snrq_hdf5_get_integer(group, f->name, to.integer64);
     case INTEGER:
         SNRQ_TRY(snrq_hdf5_get_integer(group, f->name, &number));
-        *(int *)at = number >= INT_MIN && number <= INT_MAX ? (int)number : -1;
+        *to.integer = number >= INT_MIN && number <= INT_MAX ? (int)number : -1;
         return SNRQ_OK;
     case SCALE_TYPE:
         break;
     }
     SNRQ_TRY(snrq_hdf5_get_text(group, f->name, text, sizeof text));
-    for (int type = SNRQ_F32; type <= SNRQ_BF16; type++)
-        if (strcmp(text, snrq_dtype_name((snrq_dtype)type)) == 0) {
-            r->scale_type = (snrq_dtype)type;
-            return SNRQ_OK;
-        }
-    return snrq_fail(SNRQ_BAD_DATA, "%s: %s: scale_type is \"%s\", expected F32, F16 or BF16",
-                     group->path, group->name, text);
+    if (snrq_dtype_find(text, to.type)) return SNRQ_OK;
+    snprintf(where, sizeof where, "%s: %s", group->path, group->name);
+    return bad_scale_type(where, text);
 }
 
-snrq_status snrq_block_record_get(const snrq_hdf5_object *group, snrq_module_record *record)
+snrq_status snrq_module_record_get(const snrq_hdf5_object *group, snrq_module_record *record)
 {
-    size_t length = strlen(group->name);
     *record = (snrq_module_record){0};
-    if (length >= sizeof record->name)
-        return snrq_fail(SNRQ_BAD_DATA, "%s: module name of %zu bytes is too long", group->path,
-                         length);
-    memcpy(record->name, group->name, length);
+    SNRQ_TRY(take_name(group->path, group->name, record));
     for (int i = 0; i < FIELDS; i++) SNRQ_TRY(get_field(group, &fields[i], record));
-    const char *problem = snrq_block_record_problem(record);
-    if (problem == NULL) return SNRQ_OK;
-    return snrq_fail(SNRQ_BAD_DATA, "%s: %s: %s", group->path, group->name, problem);
+    return check(group->path, record);
+}
+
+/* As JSON. */
+
+static json_t *field_json(const struct field *f, const snrq_module_record *r)
+{
+    place from = place_of(f, r);
+    switch (f->type) {
+    case TEXT:
+        return json_string(from.text);
+    case FLAG:
+        return json_boolean(*from.flag);
+    case SCALE_TYPE:
+        return json_string(snrq_dtype_name(*from.type));
+    case INTEGER:
+        return json_integer(*from.integer);
+    case INTEGER64:
+        return json_integer(*from.integer64);
+    case REAL:
+    case REAL_OR_NAN:
+        break;
+    }
+    return f->type == REAL_OR_NAN && isnan(*from.real) ? json_null() : json_real(*from.real);
+}
+
+json_t *snrq_module_record_json(const snrq_module_record *r)
+{
+    json_t *object = json_pack("{s:s}", "name", r->name);
+    for (int i = 0; i < FIELDS && object != NULL; i++)
+        if (json_object_set_new(object, fields[i].name, field_json(&fields[i], r)) != 0) {
+            json_decref(object);
+            object = NULL;
+        }
+    return object;
+}
+
+static snrq_status text_from_json(const char *where, const json_t *object, const struct field *f,
+                                  char *out)
+{
+    const char *text;
+    SNRQ_TRY(snrq_json_string(where, object, f->name, f->optional ? "" : NULL, &text));
+    size_t length = strlen(text);
+    if (length >= f->size)
+        return snrq_fail(SNRQ_BAD_DATA, "%s: key \"%s\": expected at most %zu bytes, found %zu",
+                         where, f->name, f->size - 1, length);
+    memcpy(out, text, length + 1);
+    return SNRQ_OK;
+}
+
+static snrq_status field_from_json(const char *where, const json_t *object, const struct field *f,
+                                   snrq_module_record *r)
+{
+    static const int64_t no_integer = 0;
+    static const double no_real = 0, not_a_number = (double)NAN;
+    place to = place_of(f, r);
+    const char *text;
+    int64_t number;
+    switch (f->type) {
+    case TEXT:
+        return text_from_json(where, object, f, to.text);
+    case FLAG:
+        return snrq_json_boolean(where, object, f->name, false, to.flag);
+    case REAL:
+    case REAL_OR_NAN:
+        return snrq_json_number(where, object, f->name, -DBL_MAX, DBL_MAX,
+                                f->type == REAL_OR_NAN ? &not_a_number
+                                : f->optional          ? &no_real
+                                                       : NULL,
+                                to.real);
+    case INTEGER64:
+        return snrq_json_integer(where, object, f->name, INT64_MIN, INT64_MAX,
+                                 f->optional ? &no_integer : NULL, to.integer64);
+    case INTEGER:
+        SNRQ_TRY(snrq_json_integer(where, object, f->name, INT_MIN, INT_MAX,
+                                   f->optional ? &no_integer : NULL, &number));
+        *to.integer = (int)number;
+        return SNRQ_OK;
+    case SCALE_TYPE:
+        break;
+    }
+    SNRQ_TRY(snrq_json_string(where, object, f->name, NULL, &text));
+    return snrq_dtype_find(text, to.type) ? SNRQ_OK : bad_scale_type(where, text);
+}
+
+snrq_status snrq_module_record_from_json(const char *where, const json_t *object,
+                                         snrq_module_record *record)
+{
+    const char *name;
+    *record = (snrq_module_record){0};
+    SNRQ_TRY(snrq_json_string(where, object, "name", NULL, &name));
+    SNRQ_TRY(take_name(where, name, record));
+    for (int i = 0; i < FIELDS; i++) SNRQ_TRY(field_from_json(where, object, &fields[i], record));
+    return check(where, record);
 }

@@ -1,29 +1,57 @@
-/* What a block file says about a module besides its arrays: fields as attributes, and the shapes
- * that follow.
+/* What a block file says about a module besides its arrays.
  *
- * One table of fields serves writing and reading; one set of rules says what is possible in both
- * directions.
+ * One table of fields serves all forms of a record: the attributes of the module's group in the
+ * block file, and the JSON of the manifest, of run.jsonl and of `inspect --json`. A field that
+ * files of version 0.1.0 lack has a default there, and is always written.
  */
 #ifndef SNRQ_BLOCK_RECORD_H
 #define SNRQ_BLOCK_RECORD_H
 
-#include "io/checkpoint/block_file.h"
-#include "io/hdf5/reader.h"
-#include "io/hdf5/writer.h"
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
 
-/* The tables of a module, in the order in which they are made. */
-enum { SNRQ_CODES, SNRQ_SCALES, SNRQ_ZEROS, SNRQ_G_IDX, SNRQ_TABLES };
+#include "mpi/algebra/dtype.h"
+
+/* Same on all ranks. */
+typedef struct snrq_module_record {
+    char name[160];        /* "model.layers.0.self_attn.q_proj" */
+    int64_t rows, columns; /* outputs, inputs */
+    int64_t group_size, groups;
+    int bits;
+    bool symmetric;
+    bool permuted_groups; /* groups are runs of columns in decision order, not in original order */
+    snrq_dtype scale_type;
+    char method[16], grid[16];
+    char order[16]; /* of decisions: "diagonal", "natural"; "": unknown (0.1.0) */
+    int beam, refine, regrid;
+    char alpha_rule[32]; /* where alpha came from: "fixed:0.5", "chained"; "": unknown (0.1.0) */
+    double alpha;        /* regularization strength used for this module */
+    double alpha_next;   /* closed form for the next block (alpha chained), or NaN */
+    double damp;         /* damping asked for, as a share of mean(diag H); 0: unknown (0.1.0) */
+    double damping;      /* lambda added to the diagonal of H */
+    int damping_attempts;
+    int64_t dead_inputs;
+    double objective;    /* tr((Q - R) H (Q - R)^T), damped H */
+    double output_error; /* ||W X - Q X|| / ||W X|| */
+    double model_error;  /* ||W Xf - Q X|| / ||W Xf|| */
+    double clipped;      /* share of codes at either end that were clamped, 0..1 */
+} snrq_module_record;
 
 /* What makes a record impossible, or NULL. */
-const char *snrq_block_record_problem(const snrq_module_record *record);
+const char *snrq_module_record_problem(const snrq_module_record *record);
 
-/* Kind and shape of a table of a module; returns the number of dimensions. */
-int snrq_block_table_shape(const snrq_module_record *record, int table, snrq_hdf5_kind *kind,
-                           int64_t shape[2]);
+/* The record as a JSON object; alpha_next is null where it is NaN. New reference, NULL without
+ * memory. */
+json_t *snrq_module_record_json(const snrq_module_record *record);
+/* Reads and checks one; `where` is what messages begin with. SNRQ_BAD_DATA says what is wrong. */
+snrq_status snrq_module_record_from_json(const char *where, const json_t *object,
+                                         snrq_module_record *record);
 
-/* Writes the attributes of a module's group (rank 0). */
-snrq_status snrq_block_record_put(const snrq_hdf5_object *group, const snrq_module_record *record);
+/* Writes all fields but the name as attributes of a module's group (rank 0). */
+typedef struct snrq_hdf5_object snrq_hdf5_object;
+snrq_status snrq_module_record_put(const snrq_hdf5_object *group, const snrq_module_record *record);
 /* Reads and checks them; the name is the group's. SNRQ_BAD_DATA says what is wrong. */
-snrq_status snrq_block_record_get(const snrq_hdf5_object *group, snrq_module_record *record);
+snrq_status snrq_module_record_get(const snrq_hdf5_object *group, snrq_module_record *record);
 
 #endif

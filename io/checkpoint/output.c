@@ -14,12 +14,13 @@
 #include <unistd.h>
 
 #include "io/checkpoint/configuration.h"
+#include "io/checkpoint/manifest.h"
+#include "io/checkpoint/output_internal.h"
 #include "io/directory.h"
 #include "io/file.h"
 #include "io/json.h"
-#include "io/checkpoint/manifest.h"
-#include "io/checkpoint/output_internal.h"
 #include "mpi/collective.h"
+#include "mpi/log.h"
 
 /* Gives rank 0's *text to all ranks; there it is allocated. The callers free it. */
 static snrq_status share_text(const snrq_context *context, char **text)
@@ -66,7 +67,7 @@ static snrq_status cut_manifest(const snrq_output *output, size_t used, size_t t
     SNRQ_TRY(own_path(output, "manifest.jsonl", path));
     if (truncate(path, (off_t)used) != 0)
         return snrq_fail(SNRQ_IO_ERROR, "%s: cannot be cut: %s", path, strerror(errno));
-    fprintf(stderr, "snrq: %s: dropped %zu bytes of an unfinished last line\n", path, torn);
+    snrq_note_here("%s: dropped %zu bytes of an unfinished last line", path, torn);
     return snrq_file_sync(path);
 }
 

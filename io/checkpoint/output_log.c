@@ -5,15 +5,15 @@
 #include <string.h>
 #include <time.h>
 
-#include "io/file.h"
 #include "io/checkpoint/output_internal.h"
+#include "io/file.h"
+#include "mpi/log.h"
 
 static void warn_once(snrq_output *output, const char *what)
 {
     if (output->warned) return;
     output->warned = true;
-    fprintf(stderr, "snrq: warning: %s: %s (said once; the run goes on)\n", what,
-            snrq_error_message());
+    snrq_note_here("warning: %s: %s (said once; the run goes on)", what, snrq_error_message());
 }
 
 /* `object` as one line, "time" (seconds since 1970) first. The caller frees *line. */

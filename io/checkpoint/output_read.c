@@ -7,11 +7,11 @@
 #include <sys/stat.h>
 
 #include "io/checkpoint/activation_file.h"
+#include "io/checkpoint/manifest.h"
+#include "io/checkpoint/output_internal.h"
 #include "io/directory.h"
 #include "io/file.h"
 #include "io/json.h"
-#include "io/checkpoint/manifest.h"
-#include "io/checkpoint/output_internal.h"
 
 enum { CONFIGURATION_LIMIT = 16 << 20, MANIFEST_LIMIT = 1 << 30 };
 

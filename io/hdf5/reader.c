@@ -143,12 +143,17 @@ snrq_status snrq_hdf5_open_group(const snrq_hdf5_object *parent, const char *nam
     return open_object(parent, name, H5I_GROUP, &group->id);
 }
 
+bool snrq_hdf5_has(const snrq_hdf5_object *object, const char *name)
+{
+    return H5Aexists(object->id, name) > 0;
+}
+
 /* Opens attribute `name`, which must be a single value; *type is the type it is stored in. */
 static snrq_status open_attribute(const snrq_hdf5_object *object, const char *name,
                                   hid_t *attribute, hid_t *type)
 {
     *attribute = *type = -1;
-    if (H5Aexists(object->id, name) <= 0) return bad(object, name, "attribute is missing");
+    if (!snrq_hdf5_has(object, name)) return bad(object, name, "attribute is missing");
     *attribute = H5Aopen(object->id, name, H5P_DEFAULT);
     if (*attribute < 0)
         return snrq_hdf5_error(SNRQ_BAD_DATA, object->path, "an attribute cannot be opened");

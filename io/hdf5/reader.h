@@ -28,6 +28,9 @@ snrq_status snrq_hdf5_names(const snrq_hdf5_object *group, int limit, char ***na
 snrq_status snrq_hdf5_open_group(const snrq_hdf5_object *parent, const char *name,
                                  snrq_hdf5_object *group);
 
+/* Is there such an attribute? */
+bool snrq_hdf5_has(const snrq_hdf5_object *object, const char *name);
+
 /* Attributes of exactly the types that the writer uses. Text must fit `size` with a NUL and be
  * printable. */
 snrq_status snrq_hdf5_get_text(const snrq_hdf5_object *object, const char *name, char *out,

@@ -5,7 +5,6 @@
  */
 #include "mpi/algebra/dtype.h"
 
-#include <stdbool.h>
 #include <string.h>
 
 /* Checkpoints, token files and this program's own files are little-endian and are read as they are.
@@ -20,6 +19,16 @@ size_t snrq_dtype_size(snrq_dtype type)
 const char *snrq_dtype_name(snrq_dtype type)
 {
     return type == SNRQ_F32 ? "F32" : type == SNRQ_F16 ? "F16" : "BF16";
+}
+
+bool snrq_dtype_find(const char *name, snrq_dtype *out)
+{
+    for (int type = SNRQ_F32; type <= SNRQ_BF16; type++)
+        if (strcmp(name, snrq_dtype_name((snrq_dtype)type)) == 0) {
+            *out = (snrq_dtype)type;
+            return true;
+        }
+    return false;
 }
 
 static uint32_t bits_of(float value)

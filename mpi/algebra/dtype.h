@@ -6,6 +6,7 @@
 #ifndef SNRQ_DTYPE_H
 #define SNRQ_DTYPE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "mpi/status.h"
@@ -16,6 +17,8 @@ typedef enum snrq_dtype { SNRQ_F32, SNRQ_F16, SNRQ_BF16 } snrq_dtype;
 size_t snrq_dtype_size(snrq_dtype type);
 /* "F32", "F16", "BF16" (the spelling of safetensors). Borrowed. */
 const char *snrq_dtype_name(snrq_dtype type);
+/* The type of that name; false if there is none. */
+bool snrq_dtype_find(const char *name, snrq_dtype *out);
 
 float snrq_f16_to_float(uint16_t bits);
 uint16_t snrq_float_to_f16(float value);

@@ -8,12 +8,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "io/checkpoint/output.h"
 #include "io/directory.h"
 #include "io/file.h"
 #include "io/json.h"
-#include "io/checkpoint/output.h"
+#include "mpi/log.h"
 #include "mpi/timers.h"
-#include "pipeline/report.h"
 
 enum { UNIT_ROWS = 32, UNIT_BYTES = 64 << 20, COPY_BYTES = 16 << 20, JSON_LIMIT = 1 << 24 };
 

@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "io/packed_words.h"
+#include "io/codes.h"
 #include "pipeline/export/formats.h"
 
 enum { PACK = 32 };

@@ -168,8 +168,7 @@ static snrq_status load(const snrq_decoder *d, const snrq_tensor *t, void *out)
 
 static snrq_status type_of(const snrq_decoder *d, const snrq_tensor *t, snrq_dtype *type)
 {
-    for (*type = SNRQ_F32; *type <= SNRQ_BF16; (*type)++)
-        if (strcmp(t->dtype, snrq_dtype_name(*type)) == 0) return SNRQ_OK;
+    if (snrq_dtype_find(t->dtype, type)) return SNRQ_OK;
     return snrq_fail(SNRQ_BAD_DATA, "%s: %s is %s, expected F16, BF16 or F32",
                      snrq_safetensors_file(d->tensors, t), t->name, t->dtype);
 }

@@ -9,8 +9,8 @@
 
 #include <stdbool.h>
 
-#include "mpi/algebra/dtype.h"
 #include "io/safetensors.h"
+#include "mpi/algebra/dtype.h"
 
 /* "gptq", "compressed-tensors" or "safetensors", as DIRECTORY/config.json says; NULL if there is
  * none or it says something else. */

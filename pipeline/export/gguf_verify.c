@@ -14,9 +14,9 @@
 #include "io/checkpoint/block_file.h"
 #include "io/file.h"
 #include "io/gguf/check.h"
+#include "mpi/log.h"
 #include "pipeline/export/gguf.h"
 
-#include "pipeline/report.h"
 #include "pipeline/model/tensors.h"
 
 enum { COMPARE_WEIGHTS = 1 << 19 };

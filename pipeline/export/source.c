@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "io/checkpoint/output.h"
 #include "io/file.h"
 #include "io/json.h"
-#include "io/checkpoint/output.h"
 
 enum { ROWS_UNIT = 32, READ_BYTES = 16 << 20 };
 
@@ -38,47 +38,23 @@ static snrq_status open_block(const snrq_model *m, int64_t layer, snrq_block_fil
     return status;
 }
 
-/* A module's settings, from its record in the manifest. */
-typedef struct settings {
-    const char *name; /* borrowed */
-    int64_t columns, groups, group_size, bits;
-    bool symmetric, permuted;
-    snrq_dtype scale_type;
-} settings;
-
-static snrq_status read_settings(const char *where, const json_t *module, settings *s)
-{
-    const char *type;
-    SNRQ_TRY(snrq_json_string(where, module, "name", NULL, &s->name));
-    SNRQ_TRY(snrq_json_integer(where, module, "columns", 1, INT32_MAX, NULL, &s->columns));
-    SNRQ_TRY(snrq_json_integer(where, module, "groups", 1, s->columns, NULL, &s->groups));
-    SNRQ_TRY(snrq_json_integer(where, module, "group_size", 1, INT32_MAX, NULL, &s->group_size));
-    SNRQ_TRY(snrq_json_integer(where, module, "bits", 2, 8, NULL, &s->bits));
-    SNRQ_TRY(snrq_json_boolean(where, module, "symmetric", false, &s->symmetric));
-    SNRQ_TRY(snrq_json_boolean(where, module, "permuted_groups", false, &s->permuted));
-    SNRQ_TRY(snrq_json_string(where, module, "scale_type", NULL, &type));
-    for (s->scale_type = SNRQ_F32; s->scale_type <= SNRQ_BF16; s->scale_type++)
-        if (strcmp(type, snrq_dtype_name(s->scale_type)) == 0) return SNRQ_OK;
-    return snrq_fail(SNRQ_BAD_DATA, "%s: scale_type: expected F32, F16 or BF16", where);
-}
-
 /* Adds a module to what is known of those before it. */
-static snrq_status add_settings(const char *where, const settings *s, bool first,
+static snrq_status add_settings(const char *where, const snrq_module_record *r, bool first,
                                 snrq_export_facts *f)
 {
     if (first)
-        *f = (snrq_export_facts){.bits = (int)s->bits,
-                                 .symmetric = s->symmetric,
-                                 .permuted = s->permuted,
-                                 .scale_type = s->scale_type};
-    if (s->groups > 1 && f->group_size == 0) f->group_size = s->group_size;
-    if (s->bits == f->bits && s->symmetric == f->symmetric && s->permuted == f->permuted &&
-        s->scale_type == f->scale_type && (s->groups == 1 || s->group_size == f->group_size))
+        *f = (snrq_export_facts){.bits = r->bits,
+                                 .symmetric = r->symmetric,
+                                 .permuted = r->permuted_groups,
+                                 .scale_type = r->scale_type};
+    if (r->groups > 1 && f->group_size == 0) f->group_size = r->group_size;
+    if (r->bits == f->bits && r->symmetric == f->symmetric && r->permuted_groups == f->permuted &&
+        r->scale_type == f->scale_type && (r->groups == 1 || r->group_size == f->group_size))
         return SNRQ_OK;
     return snrq_fail(SNRQ_BAD_DATA,
                      "%s: %s has other bits, groups or type of scales than the modules before it; "
                      "mixed settings cannot be exported",
-                     where, s->name);
+                     where, r->name);
 }
 
 static snrq_status read_all_settings(const snrq_model *m, const json_t *records, int64_t *longest,
@@ -93,10 +69,10 @@ static snrq_status read_all_settings(const snrq_model *m, const json_t *records,
     {
         json_array_foreach(json_object_get(record, "modules"), k, module)
         {
-            settings s;
-            SNRQ_TRY(read_settings(where, module, &s));
-            SNRQ_TRY(add_settings(where, &s, count++ == 0, out));
-            if (s.groups == 1 && s.columns > *longest) *longest = s.columns;
+            snrq_module_record r;
+            SNRQ_TRY(snrq_module_record_from_json(where, module, &r));
+            SNRQ_TRY(add_settings(where, &r, count++ == 0, out));
+            if (r.groups == 1 && r.columns > *longest) *longest = r.columns;
         }
     }
     if (count == m->config.layers * m->family.modules) return SNRQ_OK;

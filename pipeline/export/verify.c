@@ -6,10 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "io/checkpoint/output.h"
 #include "io/directory.h"
 #include "io/file.h"
 #include "io/json.h"
-#include "io/checkpoint/output.h"
 #include "pipeline/export/decode.h"
 #include "pipeline/export/source.h"
 

@@ -7,9 +7,9 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "io/checkpoint/output.h"
 #include "io/file.h"
 #include "io/json.h"
-#include "io/checkpoint/output.h"
 #include "pipeline/model/tensors.h"
 
 static const char *const embedding_name = "model.embed_tokens.weight";
@@ -27,16 +27,6 @@ const snrq_tensor *snrq_model_tensor(const snrq_model *m, const char *name)
 {
     return m->quantized ? snrq_rest_file_find(m->rest, name)
                         : snrq_safetensors_find(m->tensors, name);
-}
-
-static bool parse_dtype(const char *name, snrq_dtype *out)
-{
-    for (snrq_dtype t = SNRQ_F32; t <= SNRQ_BF16; t++)
-        if (strcmp(name, snrq_dtype_name(t)) == 0) {
-            *out = t;
-            return true;
-        }
-    return false;
 }
 
 snrq_status snrq_model_expect(const snrq_model *m, const char *name, int64_t rows, int64_t columns,
@@ -59,7 +49,7 @@ snrq_status snrq_model_expect(const snrq_model *m, const char *name, int64_t row
             m->path, name, t->dimensions, (long long)(t->dimensions > 0 ? t->shape[0] : 0),
             (long long)(t->dimensions > 0 ? t->shape[t->dimensions - 1] : 0), (long long)rows,
             columns > 0 ? ", " : "", (long long)columns);
-    if (!parse_dtype(t->dtype, dtype))
+    if (!snrq_dtype_find(t->dtype, dtype))
         return snrq_fail(
             SNRQ_BAD_DATA,
             "%s: tensor '%s' is of type %s; supported are F32, F16 and BF16 (quantized "

@@ -21,9 +21,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "io/file.h"
 #include "io/checkpoint/manifest.h"
 #include "io/checkpoint/output_internal.h"
+#include "io/file.h"
 #include "mpi/context.h"
 
 enum { MAX_FILES = 32, MAX_COMPLAINTS = 20 };

@@ -13,9 +13,9 @@ import numpy as np
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "format.md"
 INTEGERS = "index rows columns bits group_size groups beam refine regrid damping_attempts dead_inputs".split()
-REALS = "alpha alpha_next damping objective output_error model_error clipped".split()
+REALS = "alpha alpha_next damp damping objective output_error model_error clipped".split()
 FLAGS = "symmetric permuted_groups".split()
-TEXTS = "scale_type method grid".split()
+TEXTS = "scale_type method grid order alpha_rule".split()
 
 
 def skip(reason):
@@ -78,6 +78,8 @@ def check_block(block, scale_dtype, page):
                 for key in keys:
                     assert isinstance(attributes[key], kind), (name, key, type(attributes[key]))
                     assert f"`{key}`" in page, f"{key} is not on the page"
+            assert attributes["alpha_rule"] == b"fixed:0.5" and attributes["order"] == b"diagonal"
+            assert attributes["damp"] == 0.01
             rows, columns, groups = attributes["rows"], attributes["columns"], attributes["groups"]
             assert groups == -(-columns // attributes["group_size"])
             expected = {

@@ -1,7 +1,7 @@
 /* Runs a fuzz target on files and on all files of folders, without libFuzzer: the test that inputs
  * found earlier stay harmless. Exit code 77 (skipped) if there are none. */
-#include <limits.h>
 #include <dirent.h>
+#include <limits.h>
 #include <sys/stat.h>
 
 #include "io/file.h"

@@ -287,6 +287,33 @@ static void deceptive_files_are_refused(void)
     rank_files_end();
 }
 
+/* As files of version 0.1.0 are. */
+static void newer_attributes_may_be_absent(void)
+{
+    rank_files_begin();
+    const char *path = scratch_path("older.h5");
+    assert_ok(write_small(path));
+    if (rank_test_world->rank == 0) {
+        snrq_block_file *block = NULL;
+        hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
+        hid_t group = H5Gopen2(file, module, H5P_DEFAULT);
+        CU_ASSERT_FALSE(H5Adelete(group, "alpha_rule") < 0 || H5Adelete(group, "damp") < 0 ||
+                        H5Adelete(group, "order") < 0);
+        H5Gclose(group);
+        H5Fclose(file);
+        if (assert_ok(snrq_block_file_open(path, &block))) {
+            const snrq_module_record *r = snrq_block_file_record(block, 0);
+            CU_ASSERT_STRING_EQUAL(r->name, module);
+            CU_ASSERT_STRING_EQUAL(r->alpha_rule, "");
+            CU_ASSERT_STRING_EQUAL(r->order, "");
+            CU_ASSERT_EQUAL(r->damp, 0);
+            CU_ASSERT_EQUAL(r->beam, 1);
+        }
+        snrq_block_file_close(&block);
+    }
+    rank_files_end();
+}
+
 static void a_cut_file_is_refused(void)
 {
     rank_files_begin();
@@ -343,6 +370,7 @@ int main(int argc, char **argv)
 {
     const snrq_test tests[] = {
         SNRQ_TEST(deceptive_files_are_refused),
+        SNRQ_TEST(newer_attributes_may_be_absent),
         SNRQ_TEST(a_cut_file_is_refused),
         SNRQ_TEST(a_flipped_bit_never_crashes_the_reader),
     };

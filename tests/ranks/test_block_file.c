@@ -1,4 +1,4 @@
-/* Block files: packing, round trips, the same bytes from any number of ranks, failing writes. */
+/* Block files: round trips, the same bytes from any number of ranks, failing writes. */
 #include "io/checkpoint/block_file.h"
 
 #include <math.h>
@@ -41,6 +41,9 @@ static snrq_module_record make_record(const char *name, int64_t rows, int64_t co
                             .scale_type = scale_type,
                             .method = "ksnrq",
                             .grid = "hessian",
+                            .order = "natural",
+                            .alpha_rule = "chained",
+                            .damp = 0.0625,
                             .beam = 8,
                             .refine = 2,
                             .alpha = 0.5,
@@ -101,27 +104,6 @@ static snrq_status write_modules(const snrq_context *c, const char *path,
     return status;
 }
 
-static void packing_is_a_bit_stream(void)
-{
-    enum { MOST = 70 };
-    for (int bits = 2; bits <= 8; bits++)
-        for (int count = 0; count <= MOST; count++) {
-            uint8_t codes[MOST] = {0}, back[MOST] = {0}, packed[MOST + 1], naive[MOST + 1] = {0};
-            memset(packed, 0xee, sizeof packed);
-            for (int i = 0; i < count; i++)
-                codes[i] = (uint8_t)((i * 37 + bits) & ((1 << bits) - 1));
-            for (int i = 0; i < count * bits; i++)
-                naive[i / 8] |= (uint8_t)((codes[i / bits] >> (i % bits) & 1) << (i % 8));
-            int64_t bytes = snrq_packed_bytes(count, bits);
-            CU_ASSERT_EQUAL(bytes, (count * bits + 7) / 8);
-            snrq_pack_codes(codes, count, bits, packed);
-            CU_ASSERT_EQUAL(memcmp(packed, naive, (size_t)bytes), 0);
-            CU_ASSERT_EQUAL(packed[bytes], 0xee);
-            snrq_unpack_codes(packed, count, bits, back);
-            CU_ASSERT_EQUAL(memcmp(codes, back, sizeof codes), 0);
-        }
-}
-
 /* Every value of rows [begin, end) of module `index` is what was written. */
 static void check_rows(const snrq_block_file *file, int index, const snrq_module_record *r,
                        snrq_range rows)
@@ -165,6 +147,9 @@ static void what_is_written_is_read(void)
             CU_ASSERT_STRING_EQUAL(found->name, r->name);
             CU_ASSERT_STRING_EQUAL(found->method, "ksnrq");
             CU_ASSERT_STRING_EQUAL(found->grid, "hessian");
+            CU_ASSERT_STRING_EQUAL(found->order, "natural");
+            CU_ASSERT_STRING_EQUAL(found->alpha_rule, "chained");
+            CU_ASSERT_EQUAL(found->damp, 0.0625);
             CU_ASSERT_TRUE(found->symmetric && !found->permuted_groups);
             CU_ASSERT_TRUE(found->rows == r->rows && found->columns == r->columns);
             CU_ASSERT_TRUE(found->group_size == r->group_size && found->groups == r->groups);
@@ -317,7 +302,6 @@ static void a_full_disk_is_reported_everywhere(void)
 int main(int argc, char **argv)
 {
     const snrq_test tests[] = {
-        SNRQ_TEST(packing_is_a_bit_stream),
         SNRQ_TEST(what_is_written_is_read),
         SNRQ_TEST(every_width_and_scale_type_survives),
         SNRQ_TEST(bytes_do_not_depend_on_the_number_of_ranks),

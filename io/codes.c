@@ -1,10 +1,37 @@
-/* Codes packed into 32-bit words; see packed_words.h. */
-#include "io/packed_words.h"
-
-#include "io/checkpoint/block_file.h"
+/* Packed codes; see codes.h. */
+#include "io/codes.h"
 
 /* Columns are written in runs of this many rows: whole cache lines. */
 enum { RUN = 16, CODES = 32, MAX_BITS = 8 };
+
+int64_t snrq_packed_bytes(int64_t count, int bits)
+{
+    return (count * bits + 7) / 8;
+}
+
+void snrq_pack_codes(const uint8_t *codes, int64_t count, int bits, uint8_t *packed)
+{
+    /* Eight codes are `bits` whole bytes; a 64-bit word holds them, first code lowest. */
+    for (int64_t i = 0; i < count; i += 8) {
+        int items = count - i < 8 ? (int)(count - i) : 8;
+        int bytes = (items * bits + 7) / 8;
+        uint64_t word = 0;
+        for (int k = 0; k < items; k++) word |= (uint64_t)codes[i + k] << (k * bits);
+        for (int k = 0; k < bytes; k++) *packed++ = (uint8_t)(word >> (8 * k));
+    }
+}
+
+void snrq_unpack_codes(const uint8_t *packed, int64_t count, int bits, uint8_t *codes)
+{
+    uint64_t mask = (UINT64_C(1) << bits) - 1;
+    for (int64_t i = 0; i < count; i += 8) {
+        int items = count - i < 8 ? (int)(count - i) : 8;
+        int bytes = (items * bits + 7) / 8;
+        uint64_t word = 0;
+        for (int k = 0; k < bytes; k++) word |= (uint64_t)*packed++ << (8 * k);
+        for (int k = 0; k < items; k++) codes[i + k] = (uint8_t)((word >> (k * bits)) & mask);
+    }
+}
 
 int64_t snrq_packed_words(int64_t count, int bits)
 {

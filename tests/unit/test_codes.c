@@ -1,7 +1,7 @@
-/* Codes in 32-bit words: against a twin that sets one bit at a time. */
+/* Packed codes in bytes and in 32-bit words: against a twin that sets one bit at a time. */
 #include <string.h>
 
-#include "io/packed_words.h"
+#include "io/codes.h"
 #include "tests/snrq_test.h"
 
 enum { MOST_CODES = 1 << 14, MOST_WORDS = 1 << 13 };
@@ -87,9 +87,30 @@ static void known_words(void)
     CU_ASSERT_EQUAL(words[2], 0x00000003u);
 }
 
+static void bytes_are_a_stream(void)
+{
+    enum { MOST = 70 };
+    for (int bits = 2; bits <= 8; bits++)
+        for (int count = 0; count <= MOST; count++) {
+            uint8_t some[MOST] = {0}, back[MOST] = {0}, packed[MOST + 1], naive[MOST + 1] = {0};
+            memset(packed, 0xee, sizeof packed);
+            for (int i = 0; i < count; i++)
+                some[i] = (uint8_t)((i * 37 + bits) & ((1 << bits) - 1));
+            for (int i = 0; i < count * bits; i++)
+                naive[i / 8] |= (uint8_t)((some[i / bits] >> (i % bits) & 1) << (i % 8));
+            int64_t bytes = snrq_packed_bytes(count, bits);
+            CU_ASSERT_EQUAL(bytes, (count * bits + 7) / 8);
+            snrq_pack_codes(some, count, bits, packed);
+            CU_ASSERT_EQUAL(memcmp(packed, naive, (size_t)bytes), 0);
+            CU_ASSERT_EQUAL(packed[bytes], 0xee);
+            snrq_unpack_codes(packed, count, bits, back);
+            CU_ASSERT_EQUAL(memcmp(some, back, sizeof some), 0);
+        }
+}
+
 int main(void)
 {
-    const snrq_test tests[] = {SNRQ_TEST(rows_are_streams), SNRQ_TEST(columns_are_streams),
-                               SNRQ_TEST(known_words)};
-    return snrq_run_tests("packed words", tests, sizeof tests / sizeof *tests, 1);
+    const snrq_test tests[] = {SNRQ_TEST(bytes_are_a_stream), SNRQ_TEST(rows_are_streams),
+                               SNRQ_TEST(columns_are_streams), SNRQ_TEST(known_words)};
+    return snrq_run_tests("codes", tests, sizeof tests / sizeof *tests, 1);
 }

@@ -1,0 +1,42 @@
+/* Lines for people; see log.h. */
+#include "mpi/log.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+enum { LINE_BYTES = 8192 }; /* a message and two paths; longer lines are cut */
+
+/* In one piece, so that the lines of several ranks do not mix. */
+static void print_line(const char *start, const char *format, va_list arguments)
+{
+    char text[LINE_BYTES];
+    vsnprintf(text, sizeof text, format, arguments);
+    fprintf(stderr, "%s%s\n", start, text);
+}
+
+void snrq_note(const snrq_context *context, const char *format, ...)
+{
+    if (context->rank != 0) return;
+    va_list arguments;
+    va_start(arguments, format);
+    print_line("", format, arguments);
+    va_end(arguments);
+}
+
+void snrq_note_here(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    print_line("snrq: ", format, arguments);
+    va_end(arguments);
+}
+
+void snrq_clock_text(double seconds, char *out, size_t size)
+{
+    long s = seconds > 0 && seconds < 1e9 ? lround(seconds) : 0;
+    if (s >= 3600)
+        snprintf(out, size, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
+    else
+        snprintf(out, size, "%ld:%02ld", s / 60, s % 60);
+}
