@@ -1,7 +1,9 @@
 /* Dense fp64 matrices, block-cyclic over a BLACS grid.
  *
  * Symbols: rows x columns global size; NB = 128 square blocks; the grid is Pr x Pc, made from the
- * context's communicator. Ranks that are not part of the grid hold nothing but take part in the
+ * context's communicator. A grid belongs to the context that it was made with, which may be a group
+ * of ranks, and so do its matrices: what is collective here and in factor.h, gram.h and product.h
+ * is so over that context. Ranks that are not part of the grid hold nothing but take part in the
  * collectives of this header. Storage is column-major, as ScaLAPACK wants it: the local block has
  * leading dimension local_rows.
  */
