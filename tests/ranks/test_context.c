@@ -311,7 +311,7 @@ enum { ORDER = 300 };
  * caller frees it. */
 static double *factor_in(const snrq_context *c, int rows, int columns, int seed)
 {
-    snrq_grid *grid = NULL;
+    snrq_process_grid *grid = NULL;
     snrq_matrix *h = NULL, *l = NULL;
     snrq_factor_report report;
     double *dense = calloc((size_t)ORDER * ORDER, sizeof *dense);
@@ -321,7 +321,7 @@ static double *factor_in(const snrq_context *c, int rows, int columns, int seed)
                 dense[j * ORDER + i] += rank_test_number(v, i, seed) * rank_test_number(v, j, seed);
             dense[j * ORDER + i] += i == j;
         }
-    CU_ASSERT_EQUAL(snrq_grid_create(c, rows, columns, &grid), SNRQ_OK);
+    CU_ASSERT_EQUAL(snrq_process_grid_create(c, rows, columns, &grid), SNRQ_OK);
     CU_ASSERT_EQUAL(snrq_matrix_create(grid, ORDER, ORDER, &h), SNRQ_OK);
     CU_ASSERT_EQUAL(snrq_matrix_create(grid, ORDER, ORDER, &l), SNRQ_OK);
     snrq_matrix_set_panel(h, 0, ORDER, 0, dense);
@@ -329,7 +329,7 @@ static double *factor_in(const snrq_context *c, int rows, int columns, int seed)
     CU_ASSERT_EQUAL(snrq_matrix_broadcast_panel(l, 0, ORDER, 0, dense), SNRQ_OK);
     snrq_matrix_destroy(&l);
     snrq_matrix_destroy(&h);
-    snrq_grid_destroy(&grid);
+    snrq_process_grid_destroy(&grid);
     return dense;
 }
 
