@@ -21,11 +21,12 @@ typedef struct snrq_node_memory {
 snrq_status snrq_node_memory_create(const snrq_context *context, size_t bytes,
                                     snrq_node_memory **out);
 
-/* Frees the memory and sets *memory to NULL. Collective over the node. */
+/* Frees the memory and sets *memory to NULL. Collective over the ranks of the node in the context
+ * it was made with. */
 void snrq_node_memory_destroy(snrq_node_memory **memory);
 
 /* After this, what any rank of the node wrote before is seen by all of them. Collective over the
- * node. */
+ * context, though only the ranks of a node wait for each other. */
 snrq_status snrq_node_memory_sync(const snrq_context *context, snrq_node_memory *memory);
 
 /* Copies rows between nodes: rank r wrote rows snrq_share(rows, unit, size, r) of a [rows,

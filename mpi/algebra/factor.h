@@ -22,11 +22,6 @@ typedef struct snrq_factor_report {
 snrq_status snrq_factor_cholesky(snrq_matrix *h, double damp, snrq_matrix *l,
                                  snrq_factor_report *report);
 
-/* Fills this rank's part of a block-cyclic [n, m] matrix whose column r is row r of a dense table:
- * `row` writes row r (n floats) to its last argument. Not collective. */
-typedef void snrq_row_source(const void *source, int64_t row, float *out);
-snrq_status snrq_matrix_set_rows(snrq_matrix *matrix, snrq_row_source *row, const void *source);
-
 /* out <- op(A) X with A [n, n], X and out [n, m]; transpose: op(A) = A^T. Collective. */
 snrq_status snrq_factor_multiply(const snrq_matrix *a, int transpose, const snrq_matrix *x,
                                  snrq_matrix *out);
@@ -36,10 +31,5 @@ snrq_status snrq_factor_solve(const snrq_matrix *l, snrq_matrix *x);
 
 /* x <- x L^-T, x [n, n]. Collective. */
 snrq_status snrq_factor_solve_right(const snrq_matrix *l, snrq_matrix *x);
-
-/* Gives this rank rows [range.begin, range.end) of the transposed matrix: out[r - begin][i] =
- * X[i][r], row-major with n columns. X is [n, m]; ranges may differ between ranks and overlap.
- * Collective. */
-snrq_status snrq_matrix_rows(const snrq_matrix *x, snrq_range range, double *out);
 
 #endif

@@ -68,8 +68,10 @@ SNRQ_INLINE int snrq_key_bits(snrq_beam_shape s)
 }
 
 /* Costs (not negative) with the number of their lane as last bits, and before them one that says
- * which list they are of: whole numbers that are ordered as the costs are. Number and list are the
- * index of the extension in both lists together; see snrq_keep. */
+ * which list they are of, 0 below the value or 1 above it: whole numbers that are ordered as the
+ * costs are. This is where ties are broken: of equal costs the list below goes first, then the
+ * lower number. Number and list are the index of the extension in both lists together; see
+ * snrq_keep. */
 SNRQ_INLINE snrq_int_lanes snrq_extension_key(snrq_beam_shape s, int v, int list, snrq_lanes cost)
 {
     snrq_int_lanes number = snrq_beam_lane_numbers(v) + list * (snrq_beam_last(s) + 1);

@@ -8,10 +8,11 @@
  *   y_j = R_j + sum_{i>j} (R_i - Q_i) U_ij   the value to round at column j, given what was decided
  *   d_j^2 (y_j - q)^2   cost of choosing q; the sum over j is (Q - R) H (Q - R)^T of the row
  * Greedy takes the nearest value. The beam keeps the K cheapest partial roundings of a row over all
- * columns; each is extended by every grid value, the K cheapest extensions survive. Of those whose
- * costs differ by less than a few parts in a million (up to 60 for K > 32), any may survive, the
- * same one every time.
- * It is better than greedy in sum, not for every row.
+ * columns; each is extended by every grid value, the K cheapest extensions survive. It is better
+ * than greedy in sum, not for every row.
+ * Ties: of extensions of equal cost, values below y_j go before values above it, and on the same
+ * side the parent that stands first in the beam decides. Costs count as equal that differ by less
+ * than a few parts in a million (up to 60 for K > 32): beam_column.h, snrq_extension_key.
  *
  * Work: the ranks hold disjoint rows in fixed tiles; column panels of L are broadcast from last to
  * first; the tiles of a rank are shared out among OpenMP threads. Products of fixed shape bring in

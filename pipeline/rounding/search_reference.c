@@ -7,6 +7,7 @@
 /* A partial rounding: codes [columns] and errors R - Q [columns] of the decided columns. */
 typedef struct path {
     double cost;
+    int above; /* the value is above y_j */
     int parent, code;
     uint8_t *codes;
     double *errors;
@@ -42,10 +43,13 @@ static double value_to_round(const double *l, const snrq_rows *r, int64_t row, i
     return y;
 }
 
+/* Ties: of extensions of equal cost, values below y_j go before values above it, and on the same
+ * side the parent that stands first in the beam decides. */
 static int cheaper(const void *a, const void *b)
 {
     const path *x = a, *y = b;
     if (x->cost != y->cost) return x->cost < y->cost ? -1 : 1;
+    if (x->above != y->above) return x->above < y->above ? -1 : 1;
     if (x->parent != y->parent) return x->parent < y->parent ? -1 : 1;
     return x->code < y->code ? -1 : x->code > y->code;
 }
@@ -68,9 +72,9 @@ static snrq_status extend(const double *l, const snrq_rows *r, int64_t row, int6
     for (int k = 0; k < *count; k++) {
         double y = value_to_round(l, r, row, j, &now[k]);
         for (int code = 0; code < levels; code++) {
-            double miss = l[j * n + j] * (y - grid_value(r, row, j, code));
-            all[k * levels + code] =
-                (path){.cost = now[k].cost + miss * miss, .parent = k, .code = code};
+            double value = grid_value(r, row, j, code), miss = l[j * n + j] * (y - value);
+            all[k * levels + code] = (path){
+                .cost = now[k].cost + miss * miss, .above = value > y, .parent = k, .code = code};
         }
     }
     qsort(all, (size_t)(*count * levels), sizeof *all, cheaper);

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "pipeline/options.h"
+#include "pipeline/rules.h"
 #include "tests/snrq_test.h"
 
 enum { MOST = 48 };
@@ -208,6 +209,52 @@ static void stored_options_decide_the_result(void)
     json_decref(stored);
 }
 
+/* What rules call things is what the command line calls them. */
+static void names_of_rules_are_those_of_the_options(void)
+{
+    snrq_options o;
+    char line[128], alpha[32];
+    for (int m = 0; m < SNRQ_METHODS; m++) {
+        snprintf(line, sizeof line, "quantize M -o OUT --calibration T --method %s",
+                 snrq_method_name((snrq_method)m));
+        accepts(line, &o);
+        CU_ASSERT_EQUAL(o.method, m);
+    }
+    for (int k = 0; k < SNRQ_QUANT_GRID_KINDS; k++) {
+        snprintf(line, sizeof line, "quantize M -o OUT --calibration T --grid %s",
+                 snrq_quant_grid_name((snrq_quant_grid_kind)k));
+        accepts(line, &o);
+        CU_ASSERT_EQUAL(o.grid, k);
+    }
+    for (int natural = 0; natural < 2; natural++) {
+        snprintf(line, sizeof line, "quantize M -o OUT --calibration T --order %s",
+                 snrq_order_name(natural));
+        accepts(line, &o);
+        CU_ASSERT_EQUAL(o.natural_order, natural);
+    }
+    static const char *const modes[] = {"fixed:0.25", "sampled:5", "chained", "corr"};
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+        snprintf(line, sizeof line, "quantize M -o OUT --calibration T --alpha %s", modes[i]);
+        accepts(line, &o);
+        snrq_rule rule = snrq_options_rule(&o);
+        snrq_rule_alpha_text(&rule, alpha, sizeof alpha);
+        CU_ASSERT_STRING_EQUAL(alpha, modes[i]);
+    }
+}
+
+/* A rule says what is done, not what was asked for in vain. */
+static void rules_hold_what_a_method_does(void)
+{
+    snrq_options o;
+    accepts("quantize M -o OUT --calibration T --method snrq --beam 16", &o);
+    CU_ASSERT_EQUAL(snrq_options_rule(&o).beam, 1);
+    accepts("quantize M -o OUT --calibration T --method rtn --refine 2 --regrid 3", &o);
+    CU_ASSERT_EQUAL(snrq_options_rule(&o).refine, 0);
+    CU_ASSERT_EQUAL(snrq_options_rule(&o).regrid, 0);
+    accepts("quantize M -o OUT --calibration T --method gptq --regrid 3", &o);
+    CU_ASSERT_EQUAL(snrq_options_rule(&o).regrid, 0);
+}
+
 static void export_reads_formats_and_sizes(void)
 {
     static const struct {
@@ -257,6 +304,8 @@ int main(void)
                                       SNRQ_TEST(help_lists_the_options_of_a_command),
                                       SNRQ_TEST(times_have_a_unit),
                                       SNRQ_TEST(stored_options_decide_the_result),
+                                      SNRQ_TEST(names_of_rules_are_those_of_the_options),
+                                      SNRQ_TEST(rules_hold_what_a_method_does),
                                       SNRQ_TEST(export_reads_formats_and_sizes),
                                       SNRQ_TEST(export_refuses)};
     return snrq_run_tests("options", tests, sizeof tests / sizeof *tests, 1);
