@@ -117,7 +117,7 @@ static const option_row table[] = {
      "code 75: run again to go on"},
     {"watchdog", 0, TIME, FIELD(watchdog), "30m", 0, 1e9, NULL, Q, false, "TIME",
      "end with exit code 76, and say where each rank hangs, after so much time in one phase of a "
-     "stage; 0s: never"},
+     "step; 0s: never"},
     {"strict", 0, FLAG, FIELD(strict), NULL, 1, 1, NULL, Q | R, false, NULL,
      "stop with exit code 65 where numerical trouble (dead inputs, too few tokens, zero or "
      "constant "

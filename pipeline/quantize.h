@@ -1,4 +1,4 @@
-/* Quantizing a model: block by block, stage by stage. */
+/* Quantizing a model: block by block, step by step. */
 #ifndef SNRQ_QUANTIZE_H
 #define SNRQ_QUANTIZE_H
 

@@ -26,7 +26,7 @@ typedef struct snrq_weight {
 /* out [count, columns] = rows [row, row + count) as fp32. */
 void snrq_weight_widen(const snrq_weight *weight, int64_t row, int64_t count, float *out);
 
-/* y[t] = W_0 x[t], W_1 x[t], ... one after the other, for the `count` weights of a stage, which
+/* y[t] = W_0 x[t], W_1 x[t], ... one after the other, for the `count` weights of a unit, which
  * have the same number of columns. x [tokens, columns]; y has row stride `stride`, at least the sum
  * of the rows, and may be offset into a wider array. Not collective. SNRQ_INTERNAL without memory.
  */
