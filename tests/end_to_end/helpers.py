@@ -4,7 +4,9 @@ A test is a unittest class; `helpers.main()` at the end of its file runs it. Exi
 skipped, else failed. From the environment: SNRQ (the program), SNRQ_TEST_DATA (tests/data), SNRQ_SHARED (larger models
 and reference figures; may be absent).
 """
+import atexit
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -47,8 +49,19 @@ def command(arguments, ranks):
     return launch + [program] + [str(a) for a in arguments]
 
 
+@functools.lru_cache(maxsize=None)
+def sessions():
+    """Where MPI keeps what a run needs while it goes on."""
+    folder = tempfile.mkdtemp(prefix="mpi-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def environment(threads):
-    changed = dict(os.environ)
+    """For one run: its TMPDIR is its own, so that several may go on at a time."""
+    changed = dict(os.environ, TMPDIR=tempfile.mkdtemp(prefix="", dir=sessions()))
+    # Without mpirun, a process need not start the daemon through which it could start others.
+    changed.setdefault("OMPI_MCA_ess_singleton_isolated", "1")
     changed.setdefault("OPENBLAS_NUM_THREADS", "1")
     changed.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait do not take cores from other ranks
     # When a rank fails, mpirun ends the others; by default it lets a second pass first.
