@@ -207,7 +207,7 @@ static snrq_status commit_block(run *r, int64_t layer, const snrq_loaded_block *
     if (status == SNRQ_OK)
         status = snrq_block_file_write(r->context, snrq_output_temporary(r->output, name), layer,
                                        modules, f->modules);
-    if (status == SNRQ_OK) status = snrq_output_commit(r->output, name, details);
+    if (status == SNRQ_OK) status = snrq_output_commit(r->output, r->context, name, details);
     json_decref(details);
     if (status != SNRQ_OK) return status;
     snrq_progress_committed(&r->progress, r->output, layer);
@@ -277,7 +277,7 @@ static snrq_status commit_rest(run *r)
         snrq_rest_file_write(r->context, snrq_output_temporary(r->output, "rest.h5"),
                              r->model->tensors, (const char *const *)names, count);
     free(names);
-    return status == SNRQ_OK ? snrq_output_commit(r->output, "rest.h5", NULL) : status;
+    return status == SNRQ_OK ? snrq_output_commit(r->output, r->context, "rest.h5", NULL) : status;
 }
 
 /* Both streams start as the same embeddings. */
@@ -309,8 +309,11 @@ static snrq_status start_streams(run *r, int64_t *first)
                                 r->alphas);
     }
     SNRQ_TRY(snrq_agree(r->context, status));
-    r->keeper =
-        (snrq_keeper){r->context, r->output, r->windows.count, r->options->keep_activations};
+    r->keeper = (snrq_keeper){r->context,
+                              r->output,
+                              {0, r->model->config.layers},
+                              r->windows.count,
+                              r->options->keep_activations};
     SNRQ_TRY(snrq_keeper_read(&r->keeper, r->progress.committed, &r->quantized, &r->full, first));
     if (*first == 0) return embed(r);
     snrq_progress_read(&r->progress, *first, (double)*first * block_work(r));
@@ -366,8 +369,9 @@ static snrq_status work_through(run *r)
     SNRQ_TRY(snrq_output_copy_model_files(r->output, r->model->path));
     SNRQ_TRY(commit_rest(r));
     SNRQ_TRY(process_blocks(r));
+    snrq_range all = {0, r->model->config.layers};
     snrq_timers_enter(&r->timers, SNRQ_PHASE_WRITE);
-    SNRQ_TRY(snrq_output_drop_kept(r->output));
+    SNRQ_TRY(snrq_output_drop_kept(r->output, r->context, all));
     return snrq_output_finish(r->output, NULL);
 }
 
