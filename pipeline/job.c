@@ -66,7 +66,7 @@ snrq_status snrq_job_commit_block(snrq_job *job, const snrq_context *context, in
     if (status == SNRQ_OK)
         status = snrq_block_file_write(context, snrq_output_temporary(job->output, name), layer,
                                        modules, count);
-    if (status == SNRQ_OK) status = snrq_output_commit(job->output, name, details);
+    if (status == SNRQ_OK) status = snrq_output_commit(job->output, context, name, details);
     json_decref(details);
     if (status == SNRQ_OK) snrq_progress_committed(&job->progress, job->output, layer);
     return status;
@@ -83,7 +83,8 @@ static snrq_status commit_unquantized(snrq_job *job)
         snrq_rest_file_write(job->context, snrq_output_temporary(job->output, "rest.h5"),
                              job->model->tensors, (const char *const *)names, count);
     free(names);
-    return status == SNRQ_OK ? snrq_output_commit(job->output, "rest.h5", NULL) : status;
+    if (status != SNRQ_OK) return status;
+    return snrq_output_commit(job->output, job->context, "rest.h5", NULL);
 }
 
 snrq_status snrq_job_commit_rest(snrq_job *job)
@@ -94,8 +95,9 @@ snrq_status snrq_job_commit_rest(snrq_job *job)
 
 snrq_status snrq_job_complete(snrq_job *job)
 {
+    const snrq_range all = {0, job->model->config.layers};
     snrq_timers_enter(&job->timers, SNRQ_PHASE_WRITE);
-    SNRQ_TRY(snrq_output_drop_kept(job->output));
+    SNRQ_TRY(snrq_output_drop_kept(job->output, job->context, all));
     return snrq_output_finish(job->output, NULL);
 }
 

@@ -42,7 +42,7 @@ static snrq_status write_file(const snrq_keeper *k, int64_t block, const snrq_st
     SNRQ_TRY(snrq_agree(k->context, make_facts(k, block, full, &facts)));
     SNRQ_TRY(snrq_activation_file_write(k->context, snrq_output_temporary(k->output, name), &facts,
                                         full->range, quantized->h, full->h));
-    return snrq_output_keep(k->output, block);
+    return snrq_output_keep(k->output, k->context, k->blocks, block);
 }
 
 void snrq_keeper_write(snrq_keeper *k, int64_t block, const snrq_stream *quantized,
@@ -60,7 +60,7 @@ void snrq_keeper_write(snrq_keeper *k, int64_t block, const snrq_stream *quantiz
               snrq_error_message());
     log_event(k, "not kept", block, snrq_now() - started, snrq_error_message());
     k->on = false;
-    snrq_output_drop_kept(k->output);
+    snrq_output_drop_kept(k->output, k->context, k->blocks);
 }
 
 static snrq_status read_file(const snrq_keeper *k, int64_t block, snrq_stream *quantized,
@@ -80,7 +80,8 @@ snrq_status snrq_keeper_read(const snrq_keeper *k, int64_t committed, snrq_strea
     int64_t block = -1;
     double started = snrq_now();
     *next = 0;
-    SNRQ_TRY(snrq_output_kept(k->output, committed - 1, &block));
+    snrq_range done = {k->blocks.begin, committed};
+    SNRQ_TRY(snrq_output_kept(k->output, k->context, done, &block));
     if (block < 0) return SNRQ_OK;
     if (snrq_agree(k->context, read_file(k, block, quantized, full)) == SNRQ_OK) {
         log_event(k, "read", block, snrq_now() - started, NULL);

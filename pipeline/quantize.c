@@ -33,6 +33,7 @@ typedef struct group {
     snrq_job *job;               /* borrowed */
     const snrq_context *context; /* its ranks; borrowed */
     const snrq_model *model;     /* borrowed */
+    snrq_range blocks;           /* that it quantizes, in order */
     snrq_rope rope;
     snrq_stream quantized, full;
     snrq_keeper keeper;
@@ -214,7 +215,7 @@ static snrq_status commit_block(group *g, const block_work *b)
     }
     if (status == SNRQ_OK) status = snrq_job_commit_block(g->job, g->context, b->layer, modules);
     free(modules);
-    if (status == SNRQ_OK && b->layer + 1 < g->model->config.layers)
+    if (status == SNRQ_OK && b->layer + 1 < g->blocks.end)
         snrq_keeper_write(&g->keeper, b->layer, &g->quantized, &g->full);
     return status;
 }
@@ -326,14 +327,14 @@ static snrq_status start_streams(group *g, int64_t *first)
     return SNRQ_OK;
 }
 
-/* All blocks of a group, in order. */
-static snrq_status quantize_blocks(snrq_job *job, const snrq_context *context)
+/* The blocks of a group of ranks, in order. */
+static snrq_status quantize_blocks(snrq_job *job, const snrq_context *context, snrq_range blocks)
 {
-    group g = {.job = job, .context = context, .model = job->model};
-    int64_t layers = job->model->config.layers, first = 0;
-    if (job->progress.committed == layers) return SNRQ_OK;
+    group g = {.job = job, .context = context, .model = job->model, .blocks = blocks};
+    int64_t first = blocks.begin;
+    if (job->progress.committed == job->progress.blocks) return SNRQ_OK;
     snrq_status status = start_streams(&g, &first);
-    for (int64_t layer = first; status == SNRQ_OK && layer < layers; layer++)
+    for (int64_t layer = first; status == SNRQ_OK && layer < blocks.end; layer++)
         status = process_block(&g, layer);
     snrq_stream_free(&g.quantized);
     snrq_stream_free(&g.full);
@@ -347,8 +348,9 @@ snrq_status snrq_quantize(const snrq_context *context, const snrq_options *optio
     snrq_job job;
     snrq_status status = snrq_job_open(context, options, &job);
     if (status == SNRQ_OK && job.output != NULL) {
+        const snrq_range all = {0, job.model->config.layers};
         status = snrq_job_commit_rest(&job);
-        if (status == SNRQ_OK) status = quantize_blocks(&job, context);
+        if (status == SNRQ_OK) status = quantize_blocks(&job, context, all);
         if (status == SNRQ_OK) status = snrq_job_complete(&job);
         status = snrq_job_finish(&job, status);
     }

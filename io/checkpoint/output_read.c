@@ -55,15 +55,27 @@ snrq_status snrq_output_load_manifest(const char *directory, const char *configu
     char *data = NULL;
     struct stat facts;
     size_t bytes = 0;
+    json_t *pending = NULL;
+    snrq_status status = SNRQ_OK;
     *records = NULL;
     SNRQ_TRY(snrq_path_join(directory, "manifest.jsonl", path, sizeof path));
+    /* First what may be moved into the manifest meanwhile. */
+    SNRQ_TRY(snrq_output_load_pending(directory, &pending));
     /* A run that was stopped early has no manifest yet. */
     if (lstat(path, &facts) == 0 || errno != ENOENT)
-        SNRQ_TRY(snrq_file_read(path, MANIFEST_LIMIT, &data, &bytes));
-    snrq_status status =
-        snrq_manifest_parse(path, data != NULL ? data : "", bytes, configuration, records, used);
-    *torn = bytes - *used;
+        status = snrq_file_read(path, MANIFEST_LIMIT, &data, &bytes);
+    if (status == SNRQ_OK)
+        status = snrq_manifest_parse(path, data != NULL ? data : "", bytes, configuration, records,
+                                     used);
+    if (status == SNRQ_OK) *torn = bytes - *used;
+    if (status == SNRQ_OK && pending != NULL)
+        status = snrq_output_add_pending(directory, configuration, pending, *records);
     free(data);
+    json_decref(pending);
+    if (status != SNRQ_OK) {
+        json_decref(*records);
+        *records = NULL;
+    }
     return status;
 }
 
