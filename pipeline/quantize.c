@@ -316,8 +316,8 @@ static snrq_status start_streams(group *g, int64_t *first)
     if (status == SNRQ_OK) status = snrq_rope_create(c, w->length, &g->rope);
     if (status == SNRQ_OK) status = sample_alphas(g, mine);
     SNRQ_TRY(snrq_agree(g->context, status));
-    g->keeper =
-        (snrq_keeper){g->context, g->job->output, w->count, g->job->options->keep_activations};
+    g->keeper = (snrq_keeper){g->context, g->job->output, g->blocks, w->count,
+                              g->job->options->keep_activations};
     SNRQ_TRY(
         snrq_keeper_read(&g->keeper, g->job->progress.committed, &g->quantized, &g->full, first));
     if (*first == 0) return embed(g);
