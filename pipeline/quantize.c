@@ -235,13 +235,10 @@ static snrq_status quantize_block(run *r, int64_t layer, const snrq_loaded_block
 static snrq_status replay_block(run *r, int64_t layer, const snrq_loaded_block *full,
                                 snrq_loaded_block *quantized)
 {
-    char path[4200], name[32];
-    snrq_block_file_name(layer, name);
-    snrq_status status = snrq_path_join(r->options->output, name, path, sizeof path);
-    SNRQ_TRY(snrq_agree(r->context, status));
-    SNRQ_TRY(snrq_quantized_block_read(r->context, path, &r->model->family, quantized));
+    SNRQ_TRY(snrq_quantized_block_read(r->context, r->options->output, layer, &r->model->family,
+                                       quantized));
     snrq_timers_enter(&r->timers, SNRQ_PHASE_FORWARD);
-    status = snrq_stream_forward(&r->quantized, &quantized->block);
+    snrq_status status = snrq_stream_forward(&r->quantized, &quantized->block);
     if (status == SNRQ_OK) status = snrq_stream_forward(&r->full, &full->block);
     SNRQ_TRY(snrq_agree(r->context, status));
     snrq_progress_replayed(&r->progress, layer, block_work(r));

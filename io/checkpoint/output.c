@@ -20,6 +20,7 @@
 #include "io/json.h"
 #include "io/checkpoint/manifest.h"
 #include "io/checkpoint/output_internal.h"
+#include "io/checkpoint/reader.h"
 #include "mpi/collective.h"
 
 /* Gives rank 0's *text to all ranks; there it is allocated. The callers free it. */

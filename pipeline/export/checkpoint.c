@@ -13,6 +13,7 @@
 #include "io/file.h"
 #include "io/json.h"
 #include "io/checkpoint/output.h"
+#include "io/checkpoint/reader.h"
 #include "mpi/timers.h"
 
 enum { UNIT_ROWS = 32, UNIT_BYTES = 64 << 20, COPY_BYTES = 16 << 20, JSON_LIMIT = 1 << 24 };
@@ -271,11 +272,12 @@ static snrq_status put_config(const work *w, const json_t *description, snrq_sta
 /* --damp of the run, for readers that show it. */
 static snrq_status damping_of(const snrq_model *m, double *damp)
 {
-    json_t *configuration = NULL;
-    SNRQ_TRY(snrq_output_read_configuration(m->path, &configuration));
-    *damp = json_number_value(json_object_get(json_object_get(configuration, "options"), "damp"));
-    json_decref(configuration);
-    return SNRQ_OK;
+    snrq_output_facts facts;
+    snrq_status status = snrq_output_read(m->path, &facts);
+    const json_t *options = json_object_get(facts.configuration, "options");
+    *damp = json_number_value(json_object_get(options, "damp"));
+    snrq_output_facts_free(&facts);
+    return status;
 }
 
 /* Rank 0. The tokenizer's files, then what makes a directory a checkpoint. */

@@ -35,7 +35,7 @@ snrq_status snrq_export_gguf_possible(const snrq_model *m, char *why, size_t siz
          layer++) {
         snrq_block_file *file = NULL;
         snrq_gguf_type type;
-        status = snrq_gguf_open_block(m, layer, &file);
+        status = snrq_model_open_block(m, layer, &file);
         for (int i = 0; status == SNRQ_OK && i < m->family.modules; i++)
             status = snrq_gguf_module_type(snrq_block_file_record(file, i), &type);
         snrq_block_file_close(&file);
@@ -187,7 +187,7 @@ static snrq_status encode_module(job *j, const snrq_gguf_part *p, snrq_range row
     codes c = {0};
     if (j->block == NULL || j->block_layer != p->layer) {
         snrq_block_file_close(&j->block);
-        SNRQ_TRY(snrq_gguf_open_block(j->model, p->layer, &j->block));
+        SNRQ_TRY(snrq_model_open_block(j->model, p->layer, &j->block));
         j->block_layer = p->layer;
     }
     const snrq_module_record *r = snrq_block_file_record(j->block, p->module);

@@ -10,6 +10,7 @@
 #include "io/file.h"
 #include "io/json.h"
 #include "io/checkpoint/output.h"
+#include "io/checkpoint/reader.h"
 #include "pipeline/export/decode.h"
 #include "pipeline/export/source.h"
 

@@ -7,6 +7,7 @@
 #ifndef SNRQ_MODEL_H
 #define SNRQ_MODEL_H
 
+#include "io/checkpoint/block_file.h"
 #include "io/checkpoint/rest_file.h"
 #include "io/safetensors.h"
 #include "mpi/node_memory.h"
@@ -81,9 +82,14 @@ snrq_status snrq_quantized_block_create(const snrq_model *model, int64_t layer, 
                                         snrq_stage_arrays arrays[SNRQ_STAGES],
                                         snrq_loaded_block *out);
 
-/* Reads a committed block file into it. Collective; agreed. */
-snrq_status snrq_quantized_block_read(const snrq_context *context, const char *path,
-                                      const snrq_family *family, snrq_loaded_block *block);
+/* Reads the committed file of a block of `directory` into it. Collective; agreed. */
+snrq_status snrq_quantized_block_read(const snrq_context *context, const char *directory,
+                                      int64_t layer, const snrq_family *family,
+                                      snrq_loaded_block *block);
+
+/* Opens the file of a block of an OUT directory, which must have the family's modules. Not
+ * collective. */
+snrq_status snrq_model_open_block(const snrq_model *model, int64_t layer, snrq_block_file **out);
 
 /* Full Hugging Face name of a module. */
 void snrq_module_name(int64_t layer, const char *name, char *out, size_t size);

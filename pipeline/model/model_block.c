@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "io/checkpoint/block_file.h"
+#include "io/checkpoint/reader.h"
 #include "io/file.h"
 #include "pipeline/model/tensors.h"
 
@@ -111,22 +111,36 @@ snrq_status snrq_quantized_block_create(const snrq_model *m, int64_t layer, int6
     return snrq_agree(m->context, read_vectors(m, layer, out));
 }
 
+/* Opens the file of a block of `directory`, which must have the family's modules. */
+static snrq_status open_block(const char *directory, int64_t layer, const snrq_family *f,
+                              snrq_block_file **out)
+{
+    snrq_expected_module *expected = NULL;
+    *out = NULL;
+    SNRQ_TRY(snrq_allocate((size_t)f->modules, sizeof *expected, "names of modules", &expected));
+    for (int i = 0; i < f->modules; i++) {
+        snrq_module_name(layer, f->module[i].name, expected[i].name, sizeof expected[i].name);
+        expected[i].rows = f->module[i].rows;
+        expected[i].columns = f->module[i].columns;
+    }
+    snrq_status status = snrq_output_block_open(directory, layer, expected, f->modules, out);
+    free(expected);
+    return status;
+}
+
+snrq_status snrq_model_open_block(const snrq_model *m, int64_t layer, snrq_block_file **out)
+{
+    return open_block(m->path, layer, &m->family, out);
+}
+
 /* Reads this node rank's share of the rows of one module of the file. */
 static snrq_status read_module(const snrq_context *c, const snrq_block_file *file, int index,
-                               const char *path, const snrq_module_shape *shape,
                                const snrq_weight *weight)
 {
     const snrq_module_record *r = snrq_block_file_record(file, index);
-    size_t tail = strlen(shape->name), length = strlen(r->name);
-    if (length < tail || strcmp(r->name + length - tail, shape->name) != 0 ||
-        r->rows != weight->rows || r->columns != weight->columns || r->groups != weight->groups)
-        return snrq_fail(
-            SNRQ_BAD_DATA,
-            "%s: module %d is '%s' [%lld, %lld] with %lld groups; expected '...%s' [%lld, "
-            "%lld] with %lld",
-            path, index, r->name, (long long)r->rows, (long long)r->columns, (long long)r->groups,
-            shape->name, (long long)weight->rows, (long long)weight->columns,
-            (long long)weight->groups);
+    if (r->groups != weight->groups)
+        return snrq_fail(SNRQ_BAD_DATA, "%s has %lld groups, expected %lld", r->name,
+                         (long long)r->groups, (long long)weight->groups);
     /* The views are const for the forward pass; here, and here only, the memory behind them is
      * filled. */
     snrq_range mine = snrq_share(weight->rows, 1, c->node_size, c->node_rank);
@@ -137,36 +151,32 @@ static snrq_status read_module(const snrq_context *c, const snrq_block_file *fil
                                 c->node_rank == 0 ? (int32_t *)weight->g_idx : NULL);
 }
 
-static snrq_status read_modules(const snrq_context *c, const char *path, const snrq_family *f,
-                                snrq_loaded_block *block)
+static snrq_status read_modules(const snrq_context *c, const char *directory, int64_t layer,
+                                const snrq_family *f, snrq_loaded_block *block)
 {
     snrq_block_file *file = NULL;
-    snrq_status status = snrq_block_file_open(path, &file);
-    if (status == SNRQ_OK && snrq_block_file_count(file) != f->modules)
-        status = snrq_fail(SNRQ_BAD_DATA, "%s: %d modules, expected %d", path,
-                           snrq_block_file_count(file), f->modules);
+    snrq_status status = open_block(directory, layer, f, &file);
     for (int i = 0; status == SNRQ_OK && i < f->modules; i++)
-        status = read_module(c, file, i, path, &f->module[i], &block->block.module[i]);
+        status = read_module(c, file, i, &block->block.module[i]);
     snrq_block_file_close(&file);
     return status;
 }
 
-snrq_status snrq_quantized_block_read(const snrq_context *c, const char *path,
+snrq_status snrq_quantized_block_read(const snrq_context *c, const char *directory, int64_t layer,
                                       const snrq_family *family, snrq_loaded_block *block)
 {
-    SNRQ_TRY(snrq_agree(c, read_modules(c, path, family, block)));
+    SNRQ_TRY(snrq_agree(c, read_modules(c, directory, layer, family, block)));
     return snrq_node_memory_sync(c, block->memory);
 }
 
 /* Group size of a block file: the same for all modules of a model, 0 where it is the whole row. */
-static snrq_status stored_group_size(const char *path, int64_t *group_size)
+static snrq_status stored_group_size(const snrq_model *m, int64_t layer, int64_t *group_size)
 {
     snrq_block_file *file = NULL;
-    SNRQ_TRY(snrq_block_file_open(path, &file));
-    const snrq_module_record *r = snrq_block_file_record(file, 0);
-    *group_size = r->groups == 1 ? 0 : r->group_size;
+    SNRQ_TRY(snrq_model_open_block(m, layer, &file));
+    *group_size = 0;
     for (int i = 0; i < snrq_block_file_count(file); i++) {
-        r = snrq_block_file_record(file, i);
+        const snrq_module_record *r = snrq_block_file_record(file, i);
         if (r->groups > 1) *group_size = r->group_size;
     }
     snrq_block_file_close(&file);
@@ -181,14 +191,11 @@ snrq_status snrq_model_load_block(const snrq_model *m, int64_t layer, const snrq
         SNRQ_TRY(snrq_agree(m->context, read_vectors(m, layer, out)));
         return load_dense_block(m, layer, out);
     }
-    char name[64], path[4096 + 64];
     snrq_stage_arrays arrays[SNRQ_STAGES];
     int64_t group_size = 0;
-    snprintf(name, sizeof name, "block-%05lld.h5", (long long)layer);
-    snprintf(path, sizeof path, "%s/%s", m->path, name);
-    SNRQ_TRY(snrq_agree(m->context, stored_group_size(path, &group_size)));
+    SNRQ_TRY(snrq_agree(m->context, stored_group_size(m, layer, &group_size)));
     SNRQ_TRY(snrq_quantized_block_create(m, layer, group_size, rope, arrays, out));
-    return snrq_quantized_block_read(m->context, path, &m->family, out);
+    return snrq_quantized_block_read(m->context, m->path, layer, &m->family, out);
 }
 
 void snrq_loaded_block_free(snrq_loaded_block *block)
