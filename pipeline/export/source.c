@@ -8,6 +8,7 @@
 
 #include "io/file.h"
 #include "io/checkpoint/reader.h"
+#include "io/pieces.h"
 
 enum { ROWS_UNIT = 32, READ_BYTES = 16 << 20 };
 
@@ -94,15 +95,14 @@ struct fit {
 static snrq_status look_at_scales(const snrq_block_file *file, int index, struct fit *fit)
 {
     const snrq_module_record *r = snrq_block_file_record(file, index);
-    int64_t step = READ_BYTES / (int64_t)sizeof(float) / r->groups + 1;
     float *scales = NULL;
-    if (step > r->rows) step = r->rows;
-    SNRQ_TRY(snrq_allocate((size_t)(step * r->groups), sizeof *scales, "scales", &scales));
+    snrq_pieces p =
+        snrq_pieces_of((snrq_range){0, r->rows}, (size_t)r->groups * sizeof *scales, READ_BYTES, 1);
+    SNRQ_TRY(snrq_allocate((size_t)(p.most * r->groups), sizeof *scales, "scales", &scales));
     snrq_status status = SNRQ_OK;
-    for (int64_t at = 0; at < r->rows && fit->fits && status == SNRQ_OK; at += step) {
-        snrq_range rows = {at, at + step < r->rows ? at + step : r->rows};
-        status = snrq_block_file_read(file, index, rows, NULL, scales, NULL, NULL);
-        for (int64_t i = 0; i < (rows.end - rows.begin) * r->groups && status == SNRQ_OK; i++)
+    while (status == SNRQ_OK && fit->fits && snrq_pieces_next(&p)) {
+        status = snrq_block_file_read(file, index, p.piece, NULL, scales, NULL, NULL);
+        for (int64_t i = 0; i < (p.piece.end - p.piece.begin) * r->groups && status == SNRQ_OK; i++)
             if (snrq_round_to(fit->type, scales[i]) != scales[i]) fit->fits = false;
     }
     free(scales);
@@ -182,15 +182,13 @@ snrq_status snrq_export_module_rows(const snrq_export_module *m, snrq_range rang
                                     snrq_export_each *each, void *user)
 {
     const int64_t row_bytes = m->record->columns + 5 * m->record->groups;
-    int64_t step = (READ_BYTES / row_bytes + 1 + ROWS_UNIT - 1) / ROWS_UNIT * ROWS_UNIT;
-    if (step > range.end - range.begin) step = range.end - range.begin;
+    snrq_pieces p = snrq_pieces_of(range, (size_t)row_bytes, READ_BYTES, ROWS_UNIT);
     struct buffers b = {0};
-    snrq_status status = allocate(m->record, step, &b);
-    for (int64_t at = range.begin; at < range.end && status == SNRQ_OK; at += step) {
-        snrq_range some = {at, at + step < range.end ? at + step : range.end};
-        status = snrq_block_file_read(m->file, m->index, some, b.codes, b.scales, b.zeros, NULL);
-        if (status == SNRQ_OK) status = check_symmetric(m->record, some, b.zeros);
-        const snrq_export_rows rows = {m, some, b.codes, b.scales, b.zeros};
+    snrq_status status = allocate(m->record, p.most, &b);
+    while (status == SNRQ_OK && snrq_pieces_next(&p)) {
+        status = snrq_block_file_read(m->file, m->index, p.piece, b.codes, b.scales, b.zeros, NULL);
+        if (status == SNRQ_OK) status = check_symmetric(m->record, p.piece, b.zeros);
+        const snrq_export_rows rows = {m, p.piece, b.codes, b.scales, b.zeros};
         if (status == SNRQ_OK) status = each(user, &rows);
     }
     free(b.codes);
