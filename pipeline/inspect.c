@@ -6,15 +6,11 @@
 #include <string.h>
 
 #include "io/checkpoint/output.h"
+#include "io/checkpoint/reader.h"
 #include "io/json.h"
 #include "io/safetensors.h"
 #include "pipeline/export.h"
 #include "pipeline/model/family.h"
-
-static double number(const json_t *object, const char *key)
-{
-    return json_number_value(json_object_get(object, key));
-}
 
 static const char *text_of(const json_t *object, const char *key)
 {
@@ -22,16 +18,14 @@ static const char *text_of(const json_t *object, const char *key)
     return text ? text : "?";
 }
 
-static void print_module(const json_t *m)
+static void print_module(const snrq_module_record *m)
 {
-    printf("%-40s %6.0f %6.0f %4.0f %6.0f  %-6s %6.3f %12.5g %8.3f %8.3f %7.3f\n",
-           text_of(m, "name"), number(m, "rows"), number(m, "columns"), number(m, "bits"),
-           number(m, "group_size"), text_of(m, "method"), number(m, "alpha"),
-           number(m, "objective"), 100 * number(m, "output_error"), 100 * number(m, "model_error"),
-           100 * number(m, "clipped"));
+    printf("%-40s %6lld %6lld %4d %6lld  %-6s %6.3f %12.5g %8.3f %8.3f %7.3f\n", m->name,
+           (long long)m->rows, (long long)m->columns, m->bits, (long long)m->group_size, m->method,
+           m->alpha, m->objective, 100 * m->output_error, 100 * m->model_error, 100 * m->clipped);
 }
 
-/* All module records of the manifest, in block order. New reference. */
+/* All module records of the manifest as they stand there, in block order. New reference. */
 static json_t *collect_modules(const json_t *records)
 {
     json_t *all = json_array();
@@ -52,42 +46,44 @@ static void print_exports(const json_t *exports)
         json_is_true(json_object_get(row, "possible")) ? "yes" : "no: ", text_of(row, "why"));
 }
 
-static void print_output(const char *path, const json_t *configuration, const json_t *modules,
-                         const json_t *exports)
+static snrq_status print_output(const snrq_output_facts *output, const json_t *exports)
 {
-    char *options = json_dumps(json_object_get(configuration, "options"), JSON_INDENT(2));
-    size_t i;
-    const json_t *module;
-    printf("%s: quantized checkpoint, %s\noptions %s\n\n", path,
-           exports != NULL ? "complete" : "UNFINISHED (run the same command again)",
+    snrq_module_record *modules = NULL;
+    int64_t count = 0;
+    SNRQ_TRY(snrq_output_modules(output, &modules, &count));
+    char *options = json_dumps(json_object_get(output->configuration, "options"), JSON_INDENT(2));
+    printf("%s: quantized checkpoint, %s\noptions %s\n\n", output->directory,
+           output->complete ? "complete" : "UNFINISHED (run the same command again)",
            options ? options : "");
     printf("%-40s %6s %6s %4s %6s  %-6s %6s %12s %8s %8s %7s\n", "module", "rows", "cols", "bits",
            "group", "method", "alpha", "objective", "output%", "model%", "clip%");
-    json_array_foreach((json_t *)modules, i, module) print_module(module);
+    for (int64_t i = 0; i < count; i++) print_module(&modules[i]);
     if (exports != NULL) print_exports(exports);
     free(options);
+    free(modules);
+    return SNRQ_OK;
+}
+
+static snrq_status print_output_json(const snrq_output_facts *output, json_t *exports)
+{
+    json_t *modules = collect_modules(output->records);
+    snrq_status status = snrq_json_print(json_pack(
+        "{s:s, s:b, s:O, s:O, s:O?}", "path", output->directory, "complete", output->complete,
+        "configuration", output->configuration, "modules", modules, "exports", exports));
+    json_decref(modules);
+    return status;
 }
 
 static snrq_status inspect_output(const char *path, bool json)
 {
-    json_t *configuration = NULL, *records = NULL, *exports = NULL;
-    bool complete = false;
-    SNRQ_TRY(snrq_output_read_configuration(path, &configuration));
-    snrq_status status = snrq_output_read_manifest(path, &records, &complete);
-    if (status == SNRQ_OK && complete) status = snrq_export_table(path, &exports);
-    if (status == SNRQ_OK) {
-        json_t *modules = collect_modules(records);
-        if (json)
-            status = snrq_json_print(json_pack("{s:s, s:b, s:O, s:O, s:O?}", "path", path,
-                                               "complete", complete, "configuration", configuration,
-                                               "modules", modules, "exports", exports));
-        else
-            print_output(path, configuration, modules, exports);
-        json_decref(modules);
-    }
+    snrq_output_facts output;
+    json_t *exports = NULL;
+    snrq_status status = snrq_output_read(path, &output);
+    if (status == SNRQ_OK && output.complete) status = snrq_export_table(path, &exports);
+    if (status == SNRQ_OK)
+        status = json ? print_output_json(&output, exports) : print_output(&output, exports);
     json_decref(exports);
-    json_decref(records);
-    json_decref(configuration);
+    snrq_output_facts_free(&output);
     return status;
 }
 
@@ -236,8 +232,7 @@ static void report_file(void *user, const char *file, const char *problem)
 static snrq_status verify(const snrq_options *o)
 {
     verdicts v = {.json = o->json, .files = json_array()};
-    json_t *records = NULL;
-    bool complete = false;
+    snrq_output_facts output = {0};
     if (!snrq_output_is(o->path)) {
         json_decref(v.files);
         return snrq_fail(SNRQ_NO_INPUT,
@@ -245,10 +240,9 @@ static snrq_status verify(const snrq_options *o)
                          o->path);
     }
     snrq_status status = snrq_output_verify(o->path, report_file, &v);
-    if (status == SNRQ_OK) {
-        status = snrq_output_read_manifest(o->path, &records, &complete);
-        json_decref(records);
-    }
+    if (status == SNRQ_OK) status = snrq_output_read(o->path, &output);
+    bool complete = output.complete;
+    snrq_output_facts_free(&output);
     snrq_status printed = SNRQ_OK;
     if (o->json)
         printed = snrq_json_print(json_pack("{s:b, s:b, s:O}", "ok", status == SNRQ_OK, "complete",

@@ -14,6 +14,7 @@
 #include "io/directory.h"
 #include "io/hdf5/reader.h"
 #include "io/hdf5/writer.h"
+#include "io/pieces.h"
 
 enum { FORMAT_VERSION = 1, MAX_MODULES = 4096, READ_BYTES = 16 << 20 };
 static const char format_name[] = "snrq-block";
@@ -440,18 +441,15 @@ static snrq_status read_table(const snrq_block_file *file, const struct module *
                                              snrq_range, const void *, void *) = {
         take_codes, take_scales, take_zeros, take_g_idx};
     const snrq_hdf5_table *table = &m->tables[which];
-    int64_t total = rows.end - rows.begin, step = READ_BYTES / (int64_t)table->row_bytes;
-    if (step < 1) step = 1;
-    if (step > total) step = total;
+    snrq_pieces p = snrq_pieces_of(rows, table->row_bytes, READ_BYTES, 1);
     unsigned char *stored = NULL;
-    SNRQ_TRY(snrq_allocate((size_t)step, table->row_bytes, "stored rows", &stored));
+    SNRQ_TRY(snrq_allocate((size_t)p.most, table->row_bytes, "stored rows", &stored));
     snrq_status status = SNRQ_OK;
-    for (int64_t at = rows.begin; at < rows.end && status == SNRQ_OK; at += step) {
-        snrq_range part = {at, at + step < rows.end ? at + step : rows.end};
-        status = snrq_hdf5_read_rows(file->path, table, part, stored);
+    while (status == SNRQ_OK && snrq_pieces_next(&p)) {
+        status = snrq_hdf5_read_rows(file->path, table, p.piece, stored);
         if (status == SNRQ_OK)
-            status = take[which](file, m, part, stored,
-                                 (char *)out + (size_t)(at - rows.begin) * value_bytes);
+            status = take[which](file, m, p.piece, stored,
+                                 (char *)out + (size_t)(p.piece.begin - rows.begin) * value_bytes);
     }
     free(stored);
     return status;

@@ -16,6 +16,7 @@
 #include "io/checkpoint/configuration.h"
 #include "io/checkpoint/manifest.h"
 #include "io/checkpoint/output_internal.h"
+#include "io/checkpoint/reader.h"
 #include "io/directory.h"
 #include "io/file.h"
 #include "io/json.h"

@@ -37,6 +37,7 @@
 
 #include "io/lock.h"
 #include "mpi/collective.h"
+#include "mpi/context.h"
 
 typedef struct snrq_output snrq_output;
 
@@ -120,26 +121,5 @@ snrq_status snrq_output_copy_model_files(snrq_output *output, const char *model)
  * Not collective. */
 void snrq_output_event(snrq_output *output, const json_t *event);
 void snrq_output_status(snrq_output *output, const json_t *status);
-
-/* Reading a finished or unfinished directory; not collective, no lock. */
-snrq_status snrq_output_read_configuration(const char *directory, json_t **configuration);
-/* All records in order as a JSON array; *complete as above (may be NULL). The caller releases it.
- */
-snrq_status snrq_output_read_manifest(const char *directory, json_t **records, bool *complete);
-/* status.json, or an empty object if there is none; the events of run.jsonl as an array, without
- * lines that are no JSON (a torn last one); who holds the lock. Callers release what they get. */
-snrq_status snrq_output_read_status(const char *directory, json_t **status);
-snrq_status snrq_output_read_events(const char *directory, json_t **events);
-snrq_status snrq_output_read_lock(const char *directory, snrq_lock_facts *lock);
-/* True if `path` is a directory that holds snrq.json. */
-bool snrq_output_is(const char *path);
-
-/* Checks the manifest, snrq.json and every committed file (present, size, hash), and activations
- * that are kept for an unfinished run; any other *.h5 file without a record and, once the run is
- * complete, a *.tmp file are wrong as well. Calls `report`
- * for every file with NULL or what is wrong. Returns SNRQ_OK if all is well, else the first
- * failure. Not collective. */
-typedef void snrq_verify_report(void *user, const char *file, const char *problem);
-snrq_status snrq_output_verify(const char *directory, snrq_verify_report *report, void *user);
 
 #endif

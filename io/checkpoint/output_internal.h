@@ -5,6 +5,9 @@
 #include <limits.h>
 
 #include "io/checkpoint/output.h"
+#include "io/lock.h"
+
+enum { SNRQ_CONFIGURATION_LIMIT = 16 << 20 }; /* bytes of snrq.json */
 
 struct snrq_output {
     const snrq_context *context; /* borrowed: the job's */

@@ -4,11 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "io/checkpoint/manifest.h"
+#include "io/checkpoint/output_internal.h"
 #include "io/directory.h"
 #include "io/file.h"
 #include "io/json.h"
-#include "io/checkpoint/manifest.h"
-#include "io/checkpoint/output_internal.h"
 
 static const char suffix[] = ".record";
 enum { SUFFIX = sizeof suffix - 1, RECORD_LIMIT = 64 << 20 };

@@ -9,9 +9,11 @@
 #include <unistd.h>
 
 #include "io/checkpoint/output.h"
+#include "io/checkpoint/reader.h"
 #include "io/directory.h"
 #include "io/file.h"
 #include "io/json.h"
+#include "io/pieces.h"
 #include "mpi/log.h"
 #include "mpi/timers.h"
 
@@ -85,11 +87,11 @@ static snrq_status deal(work *w, unit piece, uint64_t bytes)
 /* Deals out `rows` rows in pieces. */
 static snrq_status deal_rows(work *w, unit piece, int64_t rows, uint64_t row_bytes, bool whole)
 {
-    int64_t step = (int64_t)(UNIT_BYTES / (row_bytes + 1) / UNIT_ROWS + 1) * UNIT_ROWS;
-    if (whole || step > rows) step = rows;
-    for (int64_t at = 0; at < rows; at += step) {
-        piece.rows = (snrq_range){at, at + step < rows ? at + step : rows};
-        SNRQ_TRY(deal(w, piece, (uint64_t)(piece.rows.end - at) * row_bytes));
+    snrq_pieces p =
+        snrq_pieces_of((snrq_range){0, rows}, row_bytes, UNIT_BYTES, whole ? rows : UNIT_ROWS);
+    while (snrq_pieces_next(&p)) {
+        piece.rows = p.piece;
+        SNRQ_TRY(deal(w, piece, (uint64_t)(p.piece.end - p.piece.begin) * row_bytes));
     }
     return SNRQ_OK;
 }
@@ -182,14 +184,13 @@ static snrq_status check_range(const work *w, const unit *u, const unsigned char
 static snrq_status copy_rows(const work *w, const unit *u)
 {
     uint64_t row_bytes = u->tensor->bytes / (uint64_t)u->tensor->shape[0];
-    uint64_t at = (uint64_t)u->rows.begin * row_bytes, end = (uint64_t)u->rows.end * row_bytes;
-    uint64_t step = (COPY_BYTES / row_bytes + 1) * row_bytes;
+    snrq_pieces p = snrq_pieces_of(u->rows, row_bytes, COPY_BYTES, 1);
     unsigned char *data = NULL;
-    if (step > end - at) step = end - at;
-    SNRQ_TRY(snrq_allocate(step, 1, "rows to copy", &data));
+    SNRQ_TRY(snrq_allocate((size_t)p.most, row_bytes, "rows to copy", &data));
     snrq_status status = SNRQ_OK;
-    for (; at < end && status == SNRQ_OK; at += step) {
-        uint64_t bytes = end - at < step ? end - at : step;
+    while (status == SNRQ_OK && snrq_pieces_next(&p)) {
+        uint64_t at = (uint64_t)p.piece.begin * row_bytes;
+        uint64_t bytes = (uint64_t)(p.piece.end - p.piece.begin) * row_bytes;
         status = snrq_rest_file_read(w->job.model->rest, u->tensor, at, bytes, data);
         if (status == SNRQ_OK) status = check_range(w, u, data, bytes);
         if (status == SNRQ_OK)
@@ -271,11 +272,12 @@ static snrq_status put_config(const work *w, const json_t *description, snrq_sta
 /* --damp of the run, for readers that show it. */
 static snrq_status damping_of(const snrq_model *m, double *damp)
 {
-    json_t *configuration = NULL;
-    SNRQ_TRY(snrq_output_read_configuration(m->path, &configuration));
-    *damp = json_number_value(json_object_get(json_object_get(configuration, "options"), "damp"));
-    json_decref(configuration);
-    return SNRQ_OK;
+    snrq_output_facts facts;
+    snrq_status status = snrq_output_read(m->path, &facts);
+    const json_t *options = json_object_get(facts.configuration, "options");
+    *damp = json_number_value(json_object_get(options, "damp"));
+    snrq_output_facts_free(&facts);
+    return status;
 }
 
 /* Rank 0. The tokenizer's files, then what makes a directory a checkpoint. */

@@ -1,8 +1,8 @@
 /* Writing DIR/model.gguf; see export_gguf.h. The list of tensors is made in gguf_plan.c,
  * blocks are encoded in io/gguf/blocks.c.
  *
- * Every rank goes through all tensors and writes its share of the rows of each, a chunk at a
- * time. Shares and chunks are whole heads where rows are reordered, so that what is read is
+ * Every rank goes through all tensors and writes its share of the rows of each, a piece at a
+ * time. Shares and pieces are whole heads where rows are reordered, so that what is read is
  * what is written, in another order. */
 #include "pipeline/export/gguf.h"
 
@@ -16,10 +16,11 @@
 #include "io/gguf/blocks.h"
 #include "io/gguf/tokenizer.h"
 #include "io/gguf/writer.h"
+#include "io/pieces.h"
 #include "pipeline/export/gguf_plan.h"
 #include "pipeline/model/tensors.h"
 
-enum { CHUNK_WEIGHTS = 1 << 20, FILE_TYPE_UNKNOWN = 1024 };
+enum { PIECE_WEIGHTS = 1 << 20, FILE_TYPE_UNKNOWN = 1024 };
 
 typedef struct job {
     const snrq_context *context;
@@ -36,7 +37,7 @@ snrq_status snrq_export_gguf_possible(const snrq_model *m, char *why, size_t siz
          layer++) {
         snrq_block_file *file = NULL;
         snrq_gguf_type type;
-        status = snrq_gguf_open_block(m, layer, &file);
+        status = snrq_model_open_block(m, layer, &file);
         for (int i = 0; status == SNRQ_OK && i < m->family.modules; i++)
             status = snrq_gguf_module_type(snrq_block_file_record(file, i), &type);
         snrq_block_file_close(&file);
@@ -188,7 +189,7 @@ static snrq_status encode_module(job *j, const snrq_gguf_part *p, snrq_range row
     codes c = {0};
     if (j->block == NULL || j->block_layer != p->layer) {
         snrq_block_file_close(&j->block);
-        SNRQ_TRY(snrq_gguf_open_block(j->model, p->layer, &j->block));
+        SNRQ_TRY(snrq_model_open_block(j->model, p->layer, &j->block));
         j->block_layer = p->layer;
     }
     const snrq_module_record *r = snrq_block_file_record(j->block, p->module);
@@ -258,23 +259,22 @@ static snrq_status write_part(job *j, int64_t index, const snrq_gguf_part *p)
 {
     const snrq_context *context = j->context;
     int64_t columns = p->columns > 0 ? p->columns : 1, unit = p->head > 0 ? p->head : 1;
-    int64_t step = CHUNK_WEIGHTS / columns / unit * unit;
     snrq_range mine = snrq_share(p->rows, unit, context->size, context->rank);
+    snrq_pieces pieces = snrq_pieces_of(mine, (size_t)columns, PIECE_WEIGHTS, unit);
     unsigned char *out = NULL;
-    if (step < unit) step = unit;
-    if (step > mine.end - mine.begin) step = mine.end - mine.begin;
-    if (step == 0) return SNRQ_OK;
-    SNRQ_TRY(snrq_allocate((size_t)step, snrq_gguf_row_bytes(p->type, columns), p->name, &out));
+    if (pieces.most == 0) return SNRQ_OK;
+    SNRQ_TRY(
+        snrq_allocate((size_t)pieces.most, snrq_gguf_row_bytes(p->type, columns), p->name, &out));
     snrq_status status = SNRQ_OK;
-    for (int64_t at = mine.begin; status == SNRQ_OK && at < mine.end; at += step) {
-        snrq_range rows = {at, at + step < mine.end ? at + step : mine.end};
+    while (status == SNRQ_OK && snrq_pieces_next(&pieces)) {
+        const snrq_range rows = pieces.piece;
         status = p->origin == SNRQ_FROM_MODULE ? encode_module(j, p, rows, out)
                                                : encode_floats(j, p, rows, out);
         if (status != SNRQ_OK)
             status = snrq_fail(status, "%s: %s, from row %lld on: %s", j->model->path, p->name,
-                               (long long)at, snrq_error_message());
+                               (long long)rows.begin, snrq_error_message());
         else
-            status = snrq_gguf_write_rows(j->writer, index, at, rows.end - at, out);
+            status = snrq_gguf_write_rows(j->writer, index, rows.begin, rows.end - rows.begin, out);
     }
     free(out);
     return status;

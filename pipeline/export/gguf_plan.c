@@ -94,30 +94,6 @@ snrq_status snrq_gguf_module_type(const snrq_module_record *r, snrq_gguf_type *o
     return SNRQ_OK;
 }
 
-snrq_status snrq_gguf_open_block(const snrq_model *m, int64_t layer, snrq_block_file **out)
-{
-    char path[sizeof m->path + 64];
-    snprintf(path, sizeof path, "%s/block-%05lld.h5", m->path, (long long)layer);
-    SNRQ_TRY(snrq_block_file_open(path, out));
-    snrq_status status = SNRQ_OK;
-    if (snrq_block_file_count(*out) != m->family.modules)
-        status = snrq_fail(SNRQ_BAD_DATA, "%s: %d modules, expected %d", path,
-                           snrq_block_file_count(*out), m->family.modules);
-    for (int i = 0; status == SNRQ_OK && i < m->family.modules; i++) {
-        const snrq_module_record *r = snrq_block_file_record(*out, i);
-        const snrq_module_shape *s = &m->family.module[i];
-        char name[200];
-        snrq_module_name(layer, s->name, name, sizeof name);
-        if (strcmp(name, r->name) != 0 || r->rows != s->rows || r->columns != s->columns)
-            status = snrq_fail(SNRQ_BAD_DATA,
-                               "%s: module %d is '%s' [%lld, %lld], expected '%s' [%lld, %lld]",
-                               path, i, r->name, (long long)r->rows, (long long)r->columns, name,
-                               (long long)s->rows, (long long)s->columns);
-    }
-    if (status != SNRQ_OK) snrq_block_file_close(out);
-    return status;
-}
-
 /* The type of a matrix that is not quantized: as the option says, or its own. */
 static snrq_status float_type(const snrq_model *m, const snrq_options *o, const char *name,
                               int64_t rows, int64_t columns, snrq_gguf_type *out)
@@ -189,7 +165,7 @@ static snrq_status add_modules(const snrq_model *m, const snrq_options *o, int64
 {
     snrq_block_file *file = NULL;
     snrq_status status = SNRQ_OK;
-    if (m->quantized) SNRQ_TRY(snrq_gguf_open_block(m, layer, &file));
+    if (m->quantized) SNRQ_TRY(snrq_model_open_block(m, layer, &file));
     for (int i = 0; status == SNRQ_OK && i < m->family.modules; i++) {
         const snrq_module_shape *s = &m->family.module[i];
         snrq_gguf_origin origin = m->quantized ? SNRQ_FROM_MODULE : SNRQ_FROM_TENSOR;

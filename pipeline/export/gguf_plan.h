@@ -43,9 +43,6 @@ snrq_status snrq_gguf_check_config(const snrq_config *config);
  * works. Not collective. */
 snrq_status snrq_gguf_module_type(const snrq_module_record *record, snrq_gguf_type *out);
 
-/* Opens the file of a block and checks that it has the family's modules. Not collective. */
-snrq_status snrq_gguf_open_block(const snrq_model *model, int64_t layer, snrq_block_file **out);
-
 /* Lists the tensors, the same on all ranks. The caller frees the plan. Not collective. */
 snrq_status snrq_gguf_plan_create(const snrq_model *model, const snrq_options *options,
                                   snrq_gguf_plan *out);

@@ -14,9 +14,9 @@
 #include "io/checkpoint/block_file.h"
 #include "io/file.h"
 #include "io/gguf/check.h"
+#include "io/pieces.h"
 #include "mpi/log.h"
 #include "pipeline/export/gguf.h"
-
 #include "pipeline/model/tensors.h"
 
 enum { COMPARE_WEIGHTS = 1 << 19 };
@@ -246,20 +246,17 @@ static snrq_status compare_tensor(comparison *c)
     const snrq_gguf_tensor *t = c->tensor;
     const snrq_context *context = c->context;
     int64_t unit = c->head > 0 && t->dimensions > 1 ? c->head : 1;
-    int64_t step = COMPARE_WEIGHTS / t->columns / unit * unit;
     snrq_range mine = snrq_share(t->rows, unit, context->size, context->rank);
+    snrq_pieces p = snrq_pieces_of(mine, (size_t)t->columns, COMPARE_WEIGHTS, unit);
     float *expected = NULL, *found = NULL;
-    if (step < unit) step = unit;
     if (t->dimensions > 2 || t->rows % unit != 0)
         return snrq_fail(SNRQ_BAD_DATA, "%s: %s has %d dimensions and %lld rows", c->path, t->name,
                          t->dimensions, (long long)t->rows);
-    size_t most = (size_t)(step < t->rows ? step : t->rows) * (size_t)t->columns;
+    size_t most = (size_t)p.most * (size_t)t->columns;
     snrq_status status = snrq_allocate(most, sizeof *expected, "weights", &expected);
     if (status == SNRQ_OK) status = snrq_allocate(most, sizeof *found, "weights", &found);
-    for (int64_t at = mine.begin; status == SNRQ_OK && at < mine.end; at += step) {
-        const snrq_range rows = {at, at + step < mine.end ? at + step : mine.end};
-        status = compare_rows(c, rows, expected, found);
-    }
+    while (status == SNRQ_OK && snrq_pieces_next(&p))
+        status = compare_rows(c, p.piece, expected, found);
     free(expected);
     free(found);
     return status;

@@ -52,7 +52,7 @@ typedef struct snrq_export_rows {
     const uint8_t *zeros; /* [rows of the range, groups] */
 } snrq_export_rows;
 
-/* Calls `each` for all rows of `range`, some at a time (about 16 MB, a multiple of 32 but for the
+/* Calls `each` for all rows of `range`, some at a time (up to 16 MB, a multiple of 32 but for the
  * last ones), in order. Stops at the first failure. Not collective. */
 typedef snrq_status snrq_export_each(void *user, const snrq_export_rows *rows);
 snrq_status snrq_export_module_rows(const snrq_export_module *module, snrq_range range,

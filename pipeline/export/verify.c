@@ -7,9 +7,11 @@
 #include <string.h>
 
 #include "io/checkpoint/output.h"
+#include "io/checkpoint/reader.h"
 #include "io/directory.h"
 #include "io/file.h"
 #include "io/json.h"
+#include "io/pieces.h"
 #include "pipeline/export/decode.h"
 #include "pipeline/export/source.h"
 
@@ -87,22 +89,20 @@ static snrq_status compare_module(const snrq_model *m, const snrq_decoder *d, in
 
 /* Tensors that were copied. */
 
+/* Compares some rows with room for them twice. */
 static snrq_status compare_bytes(const snrq_model *m, const snrq_safetensors *files,
-                                 const snrq_tensor *a, const snrq_tensor *b, unsigned char *data,
-                                 uint64_t step)
+                                 const snrq_tensor *a, const snrq_tensor *b, snrq_range rows,
+                                 unsigned char *expected, unsigned char *found)
 {
-    for (uint64_t at = 0; at < a->bytes; at += step) {
-        uint64_t bytes = a->bytes - at < step ? a->bytes - at : step;
-        SNRQ_TRY(snrq_rest_file_read(m->rest, a, at, bytes, data));
-        SNRQ_TRY(snrq_safetensors_read(files, b, at, bytes, data + step));
-        if (memcmp(data, data + step, bytes) == 0) continue;
-        uint64_t i = 0;
-        while (data[i] == data[step + i]) i++;
-        return snrq_fail(SNRQ_BAD_DATA, "%s: %s: byte %llu is 0x%02x, expected 0x%02x",
-                         snrq_safetensors_file(files, b), b->name, (unsigned long long)(at + i),
-                         data[step + i], data[i]);
-    }
-    return SNRQ_OK;
+    uint64_t row = a->bytes / (uint64_t)a->shape[0], at = (uint64_t)rows.begin * row, i = 0;
+    uint64_t bytes = (uint64_t)(rows.end - rows.begin) * row;
+    SNRQ_TRY(snrq_rest_file_read(m->rest, a, at, bytes, expected));
+    SNRQ_TRY(snrq_safetensors_read(files, b, at, bytes, found));
+    if (memcmp(expected, found, bytes) == 0) return SNRQ_OK;
+    while (expected[i] == found[i]) i++;
+    return snrq_fail(SNRQ_BAD_DATA, "%s: %s: byte %llu is 0x%02x, expected 0x%02x",
+                     snrq_safetensors_file(files, b), b->name, (unsigned long long)(at + i),
+                     found[i], expected[i]);
 }
 
 static snrq_status compare_copy(const snrq_model *m, const snrq_safetensors *files,
@@ -118,10 +118,12 @@ static snrq_status compare_copy(const snrq_model *m, const snrq_safetensors *fil
         memcmp(a->shape, b->shape, (size_t)a->dimensions * sizeof *a->shape) != 0)
         return snrq_fail(SNRQ_BAD_DATA, "%s: %s has another type or shape than in %s",
                          snrq_safetensors_file(files, b), name, m->path);
-    uint64_t row = a->bytes / (uint64_t)a->shape[0], step = (COPY_BYTES / row + 1) * row;
-    if (step > a->bytes) step = a->bytes;
-    SNRQ_TRY(snrq_allocate(2, step, "rows to compare", &data));
-    snrq_status status = compare_bytes(m, files, a, b, data, step);
+    const size_t row = (size_t)(a->bytes / (uint64_t)a->shape[0]);
+    snrq_pieces p = snrq_pieces_of((snrq_range){0, a->shape[0]}, row, COPY_BYTES, 1);
+    SNRQ_TRY(snrq_allocate(2 * (size_t)p.most, row, "rows to compare", &data));
+    snrq_status status = SNRQ_OK;
+    while (status == SNRQ_OK && snrq_pieces_next(&p))
+        status = compare_bytes(m, files, a, b, p.piece, data, data + (size_t)p.most * row);
     free(data);
     return status;
 }

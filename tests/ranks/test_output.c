@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "io/checkpoint/manifest.h"
+#include "io/checkpoint/reader.h"
 #include "tests/ranks/rank_files.h"
 
 static char directory[PATH_MAX];
@@ -53,8 +54,7 @@ static snrq_status commit(snrq_output *output, const char *name, const char *tex
 static void committed_files_are_there_after_reopening(void)
 {
     snrq_output *output = NULL;
-    json_t *records = NULL;
-    bool complete = true;
+    snrq_output_facts facts;
     begin();
     if (assert_ok(open_output(3, &output))) {
         CU_ASSERT_PTR_NULL(snrq_output_record(output, "a.h5"));
@@ -83,18 +83,18 @@ static void committed_files_are_there_after_reopening(void)
     snrq_output_close(&output);
     CU_ASSERT_TRUE(snrq_output_is(directory));
     CU_ASSERT_FALSE(snrq_output_is(scratch()));
-    assert_ok(snrq_output_read_manifest(directory, &records, &complete));
-    CU_ASSERT_EQUAL(json_array_size(records), 2);
-    CU_ASSERT_FALSE(complete);
-    json_decref(records);
+    assert_ok(snrq_output_read(directory, &facts));
+    CU_ASSERT_EQUAL(json_array_size(facts.records), 2);
+    CU_ASSERT_FALSE(facts.complete);
+    snrq_output_facts_free(&facts);
     rank_files_end();
 }
 
 static void a_finished_run_is_complete(void)
 {
     snrq_output *output = NULL;
-    bool complete = false;
-    json_t *records = NULL, *details = json_pack("{s:i}", "seconds", 5);
+    snrq_output_facts facts;
+    json_t *details = json_pack("{s:i}", "seconds", 5);
     begin();
     if (assert_ok(open_output(3, &output))) {
         assert_ok(commit(output, "a.h5", "hello"));
@@ -107,9 +107,9 @@ static void a_finished_run_is_complete(void)
     if (assert_ok(open_output(3, &output))) CU_ASSERT_TRUE(snrq_output_complete(output));
     snrq_output_close(&output);
     assert_failed(open_output(4, &output), SNRQ_USAGE, "the finished run has 3, this one 4");
-    assert_ok(snrq_output_read_manifest(directory, &records, &complete));
-    CU_ASSERT_TRUE(complete);
-    json_decref(records);
+    assert_ok(snrq_output_read(directory, &facts));
+    CU_ASSERT_TRUE(facts.complete);
+    snrq_output_facts_free(&facts);
     json_decref(details);
     rank_files_end();
 }
@@ -541,18 +541,17 @@ static void check_finished(const char *expected, size_t bytes)
  */
 static void check_unfinished(const int done[2])
 {
-    json_t *records = NULL;
-    bool complete = true;
-    assert_ok(snrq_output_read_manifest(directory, &records, &complete));
-    CU_ASSERT_FALSE(complete);
-    CU_ASSERT_EQUAL(json_array_size(records), done[0] + done[1]);
+    snrq_output_facts facts;
+    assert_ok(snrq_output_read(directory, &facts));
+    CU_ASSERT_FALSE(facts.complete);
+    CU_ASSERT_EQUAL(json_array_size(facts.records), done[0] + done[1]);
     for (int i = 0; i < done[0] + done[1]; i++) {
-        const json_t *record = json_array_get(records, (size_t)i);
+        const json_t *record = json_array_get(facts.records, (size_t)i);
         if (rank_test_world->size > 1)
             CU_ASSERT_EQUAL(snrq_manifest_block(record), i < done[0] ? i : 3 + i - done[0]);
         CU_ASSERT_EQUAL(json_integer_value(json_object_get(record, "record")), i);
     }
-    json_decref(records);
+    snrq_output_facts_free(&facts);
     if (rank_test_world->rank == 0) assert_ok(snrq_output_verify(directory, NULL, NULL));
 }
 
