@@ -182,7 +182,7 @@ static void print_facts(const model_facts *m)
            (long long)c->vocabulary, (long long)c->max_positions);
     print_attention(c);
     for (int i = 0; i < f->modules; i++)
-        printf("  %-20s [%lld, %lld]  stage %s\n", f->module[i].name, (long long)f->module[i].rows,
+        printf("  %-20s [%lld, %lld]  step %s\n", f->module[i].name, (long long)f->module[i].rows,
                (long long)f->module[i].columns, step_name(f, i));
     printf("%.3f M weights can be quantized; %lld tensors of %.1f MB in all\n",
            m->quantizable / 1e6, (long long)m->tensors, (double)m->bytes / 1e6);

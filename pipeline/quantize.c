@@ -180,7 +180,7 @@ static snrq_status quantize_step(group *g, block_work *b, int step)
     for (int u = s->first; status == SNRQ_OK && u < s->end; u++) status = quantize_unit(g, b, u);
     if (status == SNRQ_OK) status = advance(g, b, step);
     if (status != SNRQ_OK)
-        return snrq_fail(status, "block %lld, stage %s: %s", (long long)b->layer, s->name,
+        return snrq_fail(status, "block %lld, step %s: %s", (long long)b->layer, s->name,
                          snrq_error_message());
     snrq_step_modules(f, step, &first, &end);
     snrq_progress_step(&g->job->progress, g->job->output, b->layer, s->name,

@@ -97,7 +97,7 @@ static void print_text(const char *path, const job_facts *f)
                f->lock.job[0] ? ", job " : "", f->lock.job, f->lock.silent);
     printf("\nblocks      %lld of %lld committed", (long long)f->committed, (long long)f->blocks);
     if (running)
-        printf(", now block %.0f after stage %s", number_of(f->status, "block") + 1,
+        printf(", now block %.0f after step %s", number_of(f->status, "block") + 1,
                text_of(f->status, "stage"));
     printf("\ndone        %.1f %%\n",
            f->output.complete ? 100.0 : 100.0 * number_of(f->status, "done"));
