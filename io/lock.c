@@ -15,8 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "mpi/log.h"
 #include "io/file.h"
+#include "mpi/log.h"
 
 enum { STALE_SECONDS = 600, BEAT_SECONDS = 30, LIMIT_BYTES = 4096, ATTEMPTS = 20 };
 

@@ -10,7 +10,7 @@
 #include "mpi/log.h"
 #include "io/json.h"
 #include "io/npy.h"
-#include "pipeline/model/windows.h"
+#include "pipeline/windows.h"
 #include "pipeline/model/exponential.h"
 #include "pipeline/model/stream.h"
 

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "io/json.h"
 #include "io/checkpoint/reader.h"
+#include "io/json.h"
 #include "io/safetensors.h"
 #include "pipeline/export.h"
 #include "pipeline/model/family.h"

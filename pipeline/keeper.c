@@ -3,11 +3,11 @@
 
 #include <limits.h>
 
-#include "mpi/log.h"
 #include "io/checkpoint/activation_file.h"
 #include "io/checkpoint/block_file.h"
-#include "io/file.h"
 #include "io/checkpoint/manifest.h"
+#include "io/file.h"
+#include "mpi/log.h"
 #include "mpi/timers.h"
 
 /* What the file after `block` must say of itself. */

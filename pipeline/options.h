@@ -43,14 +43,6 @@ typedef enum snrq_alpha_mode {
 } snrq_alpha_mode;
 typedef enum snrq_grid_kind { SNRQ_GRID_MINMAX, SNRQ_GRID_MSE, SNRQ_GRID_HESSIAN } snrq_grid_kind;
 
-/* What an exported file holds embeddings and head in; model: what the checkpoint has. */
-typedef enum snrq_embedding_type {
-    SNRQ_EMBEDDING_MODEL,
-    SNRQ_EMBEDDING_F16,
-    SNRQ_EMBEDDING_BF16,
-    SNRQ_EMBEDDING_Q8_0
-} snrq_embedding_type;
-
 /* Everything a command can be told. Strings are borrowed from argv. */
 typedef struct snrq_options {
     snrq_command command;

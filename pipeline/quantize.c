@@ -19,11 +19,10 @@
 #include <string.h>
 
 #include "mpi/log.h"
-#include "io/file.h"
 #include "io/checkpoint/output.h"
 #include "mpi/stop.h"
 #include "mpi/watchdog.h"
-#include "pipeline/model/windows.h"
+#include "pipeline/windows.h"
 #include "pipeline/keeper.h"
 #include "pipeline/plan.h"
 #include "pipeline/report.h"

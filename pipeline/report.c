@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #include "mpi/log.h"
+#include "pipeline/model/model.h"
+#include "pipeline/rounding/rounding.h"
 
 void snrq_progress_start(const snrq_context *context, snrq_output *output, int64_t blocks,
                          int64_t committed, double total, snrq_progress *out)

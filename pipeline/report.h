@@ -5,10 +5,11 @@
 #ifndef SNRQ_REPORT_H
 #define SNRQ_REPORT_H
 
-#include "io/checkpoint/block_file.h"
+#include "io/checkpoint/block_record.h"
 #include "io/checkpoint/output.h"
 #include "mpi/timers.h"
-#include "pipeline/stage.h"
+#include "pipeline/model/family.h"
+#include "pipeline/rounding/trouble.h"
 
 /* Progress of a run in units of work (multiply-adds), for the ETA. */
 typedef struct snrq_progress {

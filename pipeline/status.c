@@ -1,4 +1,4 @@
-/* The status of a run; see job_status.h. */
+/* The status of a run; see status.h. */
 #include "pipeline/status.h"
 
 #include <stdio.h>
@@ -6,9 +6,9 @@
 #include <string.h>
 #include <time.h>
 
-#include "mpi/log.h"
-#include "io/json.h"
 #include "io/checkpoint/reader.h"
+#include "io/json.h"
+#include "mpi/log.h"
 
 typedef struct job_facts {
     snrq_output_facts output;

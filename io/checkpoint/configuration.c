@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "io/json.h"
 #include "io/checkpoint/manifest.h"
+#include "io/json.h"
 
 enum { SHOWN_DIFFERENCES = 3, TEXT_BYTES = 1200, KEY_BYTES = 200 };
 

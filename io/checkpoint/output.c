@@ -13,15 +13,15 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "mpi/log.h"
 #include "io/checkpoint/configuration.h"
-#include "io/directory.h"
-#include "io/file.h"
-#include "io/json.h"
 #include "io/checkpoint/manifest.h"
 #include "io/checkpoint/output_internal.h"
 #include "io/checkpoint/reader.h"
+#include "io/directory.h"
+#include "io/file.h"
+#include "io/json.h"
 #include "mpi/collective.h"
+#include "mpi/log.h"
 
 /* Gives rank 0's *text to all ranks; there it is allocated. The callers free it. */
 static snrq_status share_text(const snrq_context *context, char **text)

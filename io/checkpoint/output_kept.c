@@ -4,9 +4,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "io/checkpoint/output_internal.h"
 #include "io/directory.h"
 #include "io/file.h"
-#include "io/checkpoint/output_internal.h"
 #include "mpi/collective.h"
 
 static const char prefix[] = "activations-";

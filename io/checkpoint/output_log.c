@@ -5,9 +5,9 @@
 #include <string.h>
 #include <time.h>
 
-#include "mpi/log.h"
-#include "io/file.h"
 #include "io/checkpoint/output_internal.h"
+#include "io/file.h"
+#include "mpi/log.h"
 
 static void warn_once(snrq_output *output, const char *what)
 {

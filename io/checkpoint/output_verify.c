@@ -6,12 +6,12 @@
 #include <sys/stat.h>
 
 #include "io/checkpoint/activation_file.h"
-#include "io/directory.h"
-#include "io/file.h"
-#include "io/json.h"
 #include "io/checkpoint/manifest.h"
 #include "io/checkpoint/output_internal.h"
 #include "io/checkpoint/reader.h"
+#include "io/directory.h"
+#include "io/file.h"
+#include "io/json.h"
 
 snrq_status snrq_output_configuration_text(const json_t *configuration, char **text)
 {

@@ -7,9 +7,9 @@
 #include <string.h>
 
 #include "io/directory.h"
-#include "mpi/algebra/dtype.h"
 #include "io/hdf5/reader.h"
 #include "io/hdf5/writer.h"
+#include "mpi/algebra/dtype.h"
 
 enum { FORMAT_VERSION = 1, MAX_TENSORS = 1 << 20 };
 static const char format_name[] = "snrq-rest";

@@ -1,4 +1,4 @@
-/* Writing an HDF5 file by all ranks; see hdf5_writer.h. */
+/* Writing an HDF5 file by all ranks; see writer.h. */
 #include "io/hdf5/writer.h"
 
 #include <errno.h>
@@ -8,8 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "io/reserve.h"
 #include "io/pieces.h"
+#include "io/reserve.h"
 
 enum {
     STEP_BYTES = 64 << 20,  /* rows move in steps of this size; MPI-IO is limited to 2^31 */

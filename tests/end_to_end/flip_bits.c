@@ -21,10 +21,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "io/file.h"
 #include "io/checkpoint/manifest.h"
 #include "io/checkpoint/output_internal.h"
 #include "io/checkpoint/reader.h"
+#include "io/file.h"
 #include "mpi/context.h"
 
 enum { MAX_FILES = 32, MAX_COMPLAINTS = 20 };

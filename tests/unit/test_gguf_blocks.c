@@ -4,8 +4,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "mpi/algebra/dtype.h"
 #include "io/gguf/values.h"
+#include "mpi/algebra/dtype.h"
 #include "tests/unit/test_files.h"
 
 enum { COLUMNS = 512, ROW_BYTES = COLUMNS * 4 };

@@ -1,5 +1,5 @@
-/* The windows of a command; see calibration.h. */
-#include "pipeline/model/windows.h"
+/* The windows of a command; see windows.h. */
+#include "pipeline/windows.h"
 
 #include <stdlib.h>
 
