@@ -173,7 +173,7 @@ static snrq_status check_is_shared(const snrq_output *output)
     if (status == SNRQ_OK && context->rank == 0) status = snrq_file_hash(path, expected, &bytes);
     SNRQ_TRY(snrq_agree(context, status));
     SNRQ_TRY(snrq_broadcast(context, expected, sizeof expected));
-    if (context->leaders != MPI_COMM_NULL) {
+    if (context->node_rank == 0) {
         for (int i = 0; i < ATTEMPTS && strcmp(found, expected) != 0; i++) {
             if (i > 0) nanosleep(&pause, NULL);
             if (snrq_file_hash(path, found, &bytes) != SNRQ_OK) found[0] = '\0';
@@ -367,7 +367,7 @@ static snrq_status share_record(snrq_output *output, json_t *record)
 snrq_status snrq_output_sync(snrq_output *output, const char *name)
 {
     snrq_status status = SNRQ_OK;
-    if (output->context->leaders != MPI_COMM_NULL)
+    if (output->context->node_rank == 0)
         status = snrq_file_sync(snrq_output_temporary(output, name));
     if (status != SNRQ_OK && output->context->nodes > 1)
         status = snrq_fail(status, "%s (the output directory must be shared by all nodes)",

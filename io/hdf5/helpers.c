@@ -135,6 +135,12 @@ snrq_status snrq_hdf5_shape(snrq_hdf5_table *table, const char *name, snrq_hdf5_
     return SNRQ_OK;
 }
 
+void snrq_hdf5_close_group(snrq_hdf5_object *group)
+{
+    if (group->id >= 0) H5Gclose(group->id);
+    group->id = -1;
+}
+
 void snrq_hdf5_table_close(snrq_hdf5_table *table)
 {
     if (table->dataset > 0) H5Dclose(table->dataset);
