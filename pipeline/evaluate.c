@@ -12,7 +12,7 @@
 #include "mpi/log.h"
 #include "pipeline/model/exponential.h"
 #include "pipeline/model/stream.h"
-#include "pipeline/model/windows.h"
+#include "pipeline/windows.h"
 
 /* Positions whose logits are in memory at a time. */
 enum { CHUNK_TOKENS = 128 };

@@ -17,22 +17,23 @@
 
 enum { WHY = 512 };
 
-static snrq_status write_gptq(const snrq_context *context, const snrq_options *options,
+static snrq_status write_gptq(const snrq_context *context, const snrq_export_settings *settings,
                               const snrq_model *model, const char *directory)
 {
-    return snrq_checkpoint_write(context, options, model, directory, &snrq_gptq_format);
+    return snrq_checkpoint_write(context, settings, model, directory, &snrq_gptq_format);
 }
 
-static snrq_status write_compressed(const snrq_context *context, const snrq_options *options,
-                                    const snrq_model *model, const char *directory)
+static snrq_status write_compressed(const snrq_context *context,
+                                    const snrq_export_settings *settings, const snrq_model *model,
+                                    const char *directory)
 {
-    return snrq_checkpoint_write(context, options, model, directory, &snrq_compressed_format);
+    return snrq_checkpoint_write(context, settings, model, directory, &snrq_compressed_format);
 }
 
-static snrq_status write_dense(const snrq_context *context, const snrq_options *options,
+static snrq_status write_dense(const snrq_context *context, const snrq_export_settings *settings,
                                const snrq_model *model, const char *directory)
 {
-    return snrq_checkpoint_write(context, options, model, directory, &snrq_dense_format);
+    return snrq_checkpoint_write(context, settings, model, directory, &snrq_dense_format);
 }
 
 static const snrq_export_format formats[] = {
@@ -122,13 +123,17 @@ static snrq_status export_model(const snrq_context *context, const snrq_options 
                                 const snrq_model *model)
 {
     const snrq_export_format *format = &formats[o->format];
+    const snrq_export_settings settings = {.max_shard_bytes = o->max_shard_bytes,
+                                           .float32 = o->export_float32 != 0,
+                                           .embedding_type =
+                                               (snrq_embedding_type)o->embedding_type};
     snrq_lock *lock = NULL;
     bool is_new = access(o->output, F_OK) != 0;
     snrq_status status = context->rank == 0 ? check_possible(format, model) : SNRQ_OK;
     SNRQ_TRY(snrq_agree(context, status));
     if (context->rank == 0) status = claim_directory(o->output, &lock);
     status = snrq_agree(context, status);
-    if (status == SNRQ_OK) status = format->write(context, o, model, o->output);
+    if (status == SNRQ_OK) status = format->write(context, &settings, model, o->output);
     snrq_lock_release(&lock);
     if (status != SNRQ_OK && context->rank == 0 && is_new) rmdir(o->output);
     snrq_barrier(context); /* the lock is gone on every rank */

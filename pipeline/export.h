@@ -6,6 +6,7 @@
 #ifndef SNRQ_EXPORT_H
 #define SNRQ_EXPORT_H
 
+#include "pipeline/export/settings.h"
 #include "pipeline/model/model.h"
 #include "pipeline/options.h"
 
@@ -30,7 +31,7 @@ typedef struct snrq_export_format {
     snrq_status (*possible)(const snrq_model *model, char *why, size_t size);
     /* Writes into an empty directory that is locked for this run: everything under NAME.tmp,
      * renamed when all of it is durable. On failure removes what it wrote. Collective; agreed. */
-    snrq_status (*write)(const snrq_context *context, const snrq_options *options,
+    snrq_status (*write)(const snrq_context *context, const snrq_export_settings *settings,
                          const snrq_model *model, const char *directory);
     /* Does the directory look like the format of this name? Not collective. */
     bool (*recognize)(const char *directory, const char *name);

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "io/checkpoint/output.h"
 #include "io/checkpoint/reader.h"
 #include "io/json.h"
 #include "io/safetensors.h"

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 
 #include "mpi/log.h"
-#include "pipeline/model/windows.h"
 #include "pipeline/summary.h"
+#include "pipeline/windows.h"
 
 bool snrq_job_is_committed(const snrq_job *job, int64_t layer)
 {

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pipeline/export/settings.h"
+
 typedef enum kind { TEXT, INTEGER, REAL, CHOICE, FLAG, GROUP, SIZE, TIME } kind;
 
 typedef struct option_row {

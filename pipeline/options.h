@@ -27,13 +27,6 @@ typedef enum snrq_format {
     SNRQ_FORMAT_GGUF,
     SNRQ_FORMAT_SAFETENSORS
 } snrq_format;
-/* What an exported file holds embeddings and head in; model: what the checkpoint has. */
-typedef enum snrq_embedding_type {
-    SNRQ_EMBEDDING_MODEL,
-    SNRQ_EMBEDDING_F16,
-    SNRQ_EMBEDDING_BF16,
-    SNRQ_EMBEDDING_Q8_0
-} snrq_embedding_type;
 
 /* Everything a command can be told. Strings are borrowed from argv. */
 typedef struct snrq_options {

@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #include "mpi/log.h"
+#include "pipeline/model/model.h"
+#include "pipeline/rounding/rounding.h"
 
 snrq_status snrq_progress_start(const snrq_context *context, snrq_output *output,
                                 const snrq_family *family, int64_t blocks, int64_t committed,

@@ -1,4 +1,4 @@
-/* The status of a run; see job_status.h. */
+/* The status of a run; see status.h. */
 #include "pipeline/status.h"
 
 #include <stdio.h>
@@ -6,7 +6,6 @@
 #include <string.h>
 #include <time.h>
 
-#include "io/checkpoint/output.h"
 #include "io/checkpoint/reader.h"
 #include "io/json.h"
 #include "mpi/log.h"

@@ -6,7 +6,7 @@
 
 #include "io/file.h"
 #include "io/tokenizer/tokenizer.h"
-#include "io/windows.h"
+#include "io/tokenizer/windows.h"
 
 /* `bytes`: written. */
 static void print_summary(const snrq_options *o, int64_t tokens, size_t bytes)

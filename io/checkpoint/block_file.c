@@ -113,7 +113,7 @@ static snrq_status make_module(const snrq_hdf5_object *root, const snrq_module_r
         int dimensions = table_shape(r, t, &kind, shape);
         status = snrq_hdf5_make_table(&group, table_names[t], kind, dimensions, shape);
     }
-    H5Gclose(group.id);
+    snrq_hdf5_close_group(&group);
     return status;
 }
 
@@ -247,7 +247,7 @@ static snrq_status write_all(snrq_hdf5_writer *w, const snrq_module_rows *module
         snrq_hdf5_object group;
         status = snrq_hdf5_open_group(&w->root, modules[i].record.name, &group);
         if (status == SNRQ_OK) status = open_tables(&group, &modules[i].record, i, tables[i]);
-        if (group.id >= 0) H5Gclose(group.id);
+        snrq_hdf5_close_group(&group);
     }
     status = snrq_agree(w->context, snrq_hdf5_opened(w, status));
     for (int i = 0; i < count && status == SNRQ_OK; i++)
@@ -301,7 +301,7 @@ static snrq_status open_module(snrq_block_file *file, const char *name)
             snrq_fail(SNRQ_BAD_DATA, "%s: %s: index is %lld; indices must be 0 to %d, each once",
                       file->path, name, (long long)index, file->count - 1);
     if (status == SNRQ_OK) status = open_tables(&group, &found.record, index, found.tables);
-    if (group.id >= 0) H5Gclose(group.id);
+    snrq_hdf5_close_group(&group);
     if (status == SNRQ_OK)
         file->modules[index] = found;
     else

@@ -177,7 +177,7 @@ static snrq_status check_is_shared(const snrq_output *output)
     if (status == SNRQ_OK && context->rank == 0) status = snrq_file_hash(path, expected, &bytes);
     SNRQ_TRY(snrq_agree(context, status));
     SNRQ_TRY(snrq_broadcast(context, expected, sizeof expected));
-    if (context->leaders != MPI_COMM_NULL) {
+    if (context->node_rank == 0) {
         for (int i = 0; i < ATTEMPTS && strcmp(found, expected) != 0; i++) {
             if (i > 0) nanosleep(&pause, NULL);
             if (snrq_file_hash(path, found, &bytes) != SNRQ_OK) found[0] = '\0';

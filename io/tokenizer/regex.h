@@ -5,7 +5,7 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
-#include "io/tokenizer/internal.h"
+#include "mpi/status.h"
 
 /* Compiles an expression in Oniguruma's spelling / a string that is looked for as it is. What is
  * not supported is SNRQ_BAD_DATA with the place. Release with pcre2_code_free(). */

@@ -1,4 +1,4 @@
-/* Transformers directories; see export_checkpoint.h. */
+/* Transformers directories; see checkpoint.h. */
 #include "pipeline/export/checkpoint.h"
 
 #include <errno.h>
@@ -10,7 +10,6 @@
 
 #include "io/checkpoint/output.h"
 #include "io/checkpoint/reader.h"
-#include "io/directory.h"
 #include "io/file.h"
 #include "io/json.h"
 #include "io/pieces.h"
@@ -139,13 +138,13 @@ static snrq_status add_tensors(work *w, char *const *names, int count)
     return SNRQ_OK;
 }
 
-static snrq_status plan(work *w, const snrq_options *options)
+static snrq_status plan(work *w, const snrq_export_settings *settings)
 {
     char **names = NULL;
     int count = 0;
     SNRQ_TRY(snrq_export_facts_read(w->job.model, &w->job.facts));
-    SNRQ_TRY(w->format->settle(&w->job, options));
-    SNRQ_TRY(snrq_shards_create(w->context, options->max_shard_bytes, &w->job.shards));
+    SNRQ_TRY(w->format->settle(&w->job, settings));
+    SNRQ_TRY(snrq_shards_create(w->context, settings->max_shard_bytes, &w->job.shards));
     SNRQ_TRY(snrq_allocate((size_t)w->context->size, sizeof *w->load, "loads", &w->load));
     SNRQ_TRY(snrq_model_rest_names(w->job.model, &names, &count));
     snrq_status status = add_tensors(w, names, count);
@@ -326,14 +325,14 @@ static void report(const work *w, const char *directory, double seconds)
                   w->format->describe != NULL ? "scales" : "weights");
 }
 
-snrq_status snrq_checkpoint_write(const snrq_context *context, const snrq_options *options,
+snrq_status snrq_checkpoint_write(const snrq_context *context, const snrq_export_settings *settings,
                                   const snrq_model *model, const char *directory,
                                   const snrq_checkpoint_format *format)
 {
     work w = {.context = context, .format = format, .job = {.model = model}};
     snrq_staging *staging = NULL;
     double started = snrq_now();
-    snrq_status status = plan(&w, options);
+    snrq_status status = plan(&w, settings);
     if (status == SNRQ_OK) status = snrq_staging_create(context, directory, &staging);
     status = snrq_agree(context, status);
     if (status == SNRQ_OK) status = write_directory(&w, staging);

@@ -10,8 +10,8 @@
 #define SNRQ_EXPORT_CHECKPOINT_H
 
 #include "io/safetensors_shards.h"
+#include "pipeline/export/settings.h"
 #include "pipeline/export/source.h"
-#include "pipeline/options.h"
 
 /* A format's settings for one export; the same on all ranks. */
 typedef struct snrq_export_job {
@@ -27,7 +27,7 @@ typedef struct snrq_checkpoint_format {
     /* Rows of one module depend on each other in the file: the module is written by one rank. */
     bool whole_modules;
     /* Sets `type` and `model_type` of a job for a model that fits. Not collective. */
-    snrq_status (*settle)(snrq_export_job *job, const snrq_options *options);
+    snrq_status (*settle)(snrq_export_job *job, const snrq_export_settings *settings);
     /* Adds the tensors of a module to the list; *first is the number of the first one. */
     snrq_status (*add)(const snrq_export_job *job, const char *name, int64_t rows, int64_t columns,
                        int *first);
@@ -42,7 +42,7 @@ typedef struct snrq_checkpoint_format {
 } snrq_checkpoint_format;
 
 /* Writes the directory; see snrq_export_format.write. Collective; agreed. */
-snrq_status snrq_checkpoint_write(const snrq_context *context, const snrq_options *options,
+snrq_status snrq_checkpoint_write(const snrq_context *context, const snrq_export_settings *settings,
                                   const snrq_model *model, const char *directory,
                                   const snrq_checkpoint_format *format);
 

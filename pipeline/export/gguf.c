@@ -1,4 +1,4 @@
-/* Writing DIR/model.gguf; see export_gguf.h. The list of tensors is made in gguf_plan.c,
+/* Writing DIR/model.gguf; see gguf.h. The list of tensors is made in gguf_plan.c,
  * blocks are encoded in io/gguf/blocks.c.
  *
  * Every rank goes through all tensors and writes its share of the rows of each, a piece at a
@@ -293,10 +293,10 @@ static snrq_status write_parts(const snrq_context *context, const snrq_model *m,
 
 /* The header: the same tensors on all ranks, the metadata on rank 0. */
 static snrq_status describe(const snrq_context *context, const snrq_model *m,
-                            const snrq_options *options, snrq_gguf_writer **writer,
+                            const snrq_export_settings *settings, snrq_gguf_writer **writer,
                             snrq_gguf_plan *plan)
 {
-    SNRQ_TRY(snrq_gguf_plan_create(m, options, plan));
+    SNRQ_TRY(snrq_gguf_plan_create(m, settings, plan));
     SNRQ_TRY(snrq_gguf_writer_create(writer));
     for (int64_t i = 0; i < plan->count; i++) {
         const snrq_gguf_part *p = &plan->parts[i];
@@ -318,14 +318,14 @@ static void report(const snrq_model *m, const snrq_gguf_plan *plan, const char *
     fflush(stdout);
 }
 
-snrq_status snrq_export_gguf(const snrq_context *context, const snrq_options *options,
+snrq_status snrq_export_gguf(const snrq_context *context, const snrq_export_settings *settings,
                              const snrq_model *model, const char *directory)
 {
     char path[4096];
     snrq_gguf_plan plan = {0};
     snrq_gguf_writer *writer = NULL;
     snrq_status status = snrq_path_join(directory, "model.gguf", path, sizeof path);
-    if (status == SNRQ_OK) status = describe(context, model, options, &writer, &plan);
+    if (status == SNRQ_OK) status = describe(context, model, settings, &writer, &plan);
     status = snrq_agree(context, status);
     if (status == SNRQ_OK) status = snrq_gguf_open(context, writer, path);
     if (status == SNRQ_OK)

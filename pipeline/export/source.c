@@ -1,4 +1,4 @@
-/* Settings and rows of an OUT directory; see export_source.h. */
+/* Settings and rows of an OUT directory; see source.h. */
 #include "pipeline/export/source.h"
 
 #include <limits.h>
@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "io/checkpoint/output.h"
 #include "io/checkpoint/reader.h"
 #include "io/file.h"
 #include "io/json.h"

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "io/checkpoint/reader.h"
-#include "io/file.h"
 #include "pipeline/model/tensors.h"
 
 /* Parts of a block's memory start on cache lines. */

@@ -7,7 +7,7 @@
 #ifndef SNRQ_STREAM_H
 #define SNRQ_STREAM_H
 
-#include "io/windows.h"
+#include "io/tokenizer/windows.h"
 #include "mpi/algebra/gram.h"
 #include "pipeline/model/model.h"
 

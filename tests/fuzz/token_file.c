@@ -1,5 +1,5 @@
 /* Input: a file of token ids, read for a vocabulary of 300 and cut into windows. */
-#include "io/windows.h"
+#include "io/tokenizer/windows.h"
 #include "tests/fuzz/fuzz.h"
 
 enum { VOCABULARY = 300, LENGTH = 3 };

@@ -1,5 +1,5 @@
 /* Token windows: cutting, drawing, and the checks on ids. */
-#include "io/windows.h"
+#include "io/tokenizer/windows.h"
 
 #include "tests/unit/test_files.h"
 

@@ -1,5 +1,5 @@
 /* The windows of a command; see windows.h. */
-#include "pipeline/model/windows.h"
+#include "pipeline/windows.h"
 
 #include <stdlib.h>
 
