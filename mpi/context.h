@@ -36,7 +36,8 @@ snrq_status snrq_context_create(MPI_Comm comm, snrq_context **out);
 
 /* Splits a context: the ranks of `parent` that pass the same `group` (>= 0) get a context of their
  * own, in the order of their ranks; ranks that pass a negative number are in no group, and their
- * *out is NULL. It needs `parent` no more: they are destroyed in any order. If one group's context
+ * *out is NULL. Calls are compared (call_check.h) as in the parent. The new context
+ * does not need `parent`: both are destroyed in any order. If one group's context
  * cannot be made, no rank of the parent gets one. Collective over the parent; agreed. The caller
  * destroys it before MPI_Finalize. */
 snrq_status snrq_context_split(const snrq_context *parent, int group, snrq_context **out);
