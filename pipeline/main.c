@@ -13,6 +13,7 @@
 
 #include "io/hdf5/start.h"
 #include "mpi/algebra/blas.h"
+#include "mpi/algebra/kernels.h"
 #include "mpi/context.h"
 #include "mpi/launcher.h"
 #include "mpi/lone_failure.h"
@@ -81,6 +82,7 @@ static snrq_status run(const snrq_context *context, const snrq_options *options,
     if (help != NULL && context->rank == 0) fputs(help, status == SNRQ_OK ? stdout : stderr);
     if (help != NULL || status != SNRQ_OK) return status;
     if (options->command != SNRQ_COMMAND_QUANTIZE) snrq_stop_ignore();
+    SNRQ_TRY(snrq_kernels_compare(context));
     set_threads(context, options);
     return run_command(context, options);
 }
@@ -160,9 +162,10 @@ int main(int argc, char **argv)
     char *help = NULL;
     snrq_stop_listen();
     settle_memory();
+    snrq_status started = snrq_kernels_check();
     snrq_status status = snrq_options_parse(argc, argv, &options, &help);
     bool runs_command = status == SNRQ_OK && help == NULL;
-    snrq_status started = snrq_hdf5_start();
+    if (started == SNRQ_OK) started = snrq_hdf5_start();
     if (started != SNRQ_OK) {
         fprintf(stderr, "snrq: %s\n", snrq_error_message());
         status = started;
