@@ -48,6 +48,7 @@ static snrq_status agree_over(MPI_Comm comm, int job_rank, snrq_status local)
 
 snrq_status snrq_agree_at(snrq_site site, const snrq_context *context, snrq_status local)
 {
+    if (context->size == 1) return local;
     SNRQ_TRY(snrq_call_check(context, site, "agrees"));
     return agree_over(context->comm, context->job_rank, local);
 }
@@ -133,9 +134,23 @@ snrq_status snrq_context_create(MPI_Comm comm, snrq_context **out)
     return make_context(comm, rank, 0, false, out);
 }
 
+snrq_status snrq_context_create_alone(snrq_context **out)
+{
+    snrq_context *c = NULL;
+    *out = NULL;
+    SNRQ_TRY(snrq_allocate(1, sizeof *c, "context", &c));
+    c->comm = c->node = c->leaders = MPI_COMM_NULL;
+    c->size = c->node_size = c->nodes = 1;
+    snrq_status status = snrq_allocate(1, sizeof *c->node_of_rank, "node map", &c->node_of_rank);
+    if (status != SNRQ_OK) snrq_context_destroy(&c);
+    *out = c;
+    return status;
+}
+
 snrq_status snrq_context_split(const snrq_context *parent, int group, snrq_context **out)
 {
     *out = NULL;
+    if (parent->comm == MPI_COMM_NULL) return group < 0 ? SNRQ_OK : snrq_context_create_alone(out);
     SNRQ_TRY(snrq_call_check(parent, SNRQ_HERE, "splits into groups"));
     return make_context(parent->comm, parent->job_rank, group, parent->checker != NULL, out);
 }

@@ -8,6 +8,10 @@
  * with (a grid and its matrices, a set of files): all ranks of that context call it, in the same
  * order, and no other rank has to. A group of ranks is a context made by snrq_context_split():
  * groups work at the same time, and what one of them agrees on is nothing to the others.
+ *
+ * With one rank there is nobody to ask: agreeing, splitting and collective.h return at once and
+ * call no MPI. So a process that starts no MPI works with the context of
+ * snrq_context_create_alone().
  */
 #ifndef SNRQ_CONTEXT_H
 #define SNRQ_CONTEXT_H
@@ -19,7 +23,7 @@
 #include "mpi/status.h"
 
 typedef struct snrq_context {
-    MPI_Comm comm;    /* owned */
+    MPI_Comm comm;    /* owned; this and the next are MPI_COMM_NULL where MPI was not started */
     MPI_Comm node;    /* owned: the ranks of this rank's node */
     MPI_Comm leaders; /* owned: rank 0 of every node; MPI_COMM_NULL on the other ranks */
     int rank, size;
@@ -33,6 +37,12 @@ typedef struct snrq_context {
 /* Makes a context from `comm` (duplicated). Collective over comm; agreed. The caller destroys it
  * before MPI_Finalize. */
 snrq_status snrq_context_create(MPI_Comm comm, snrq_context **out);
+
+/* Makes the context of a process that has not started MPI: its only rank. Good for agreeing,
+ * splitting, and the operations of collective.h; whatever else takes a context (memory of a node,
+ * matrices, transfers, files that ranks write together) needs MPI. Not collective. The caller
+ * destroys it. */
+snrq_status snrq_context_create_alone(snrq_context **out);
 
 /* Splits a context: the ranks of `parent` that pass the same `group` (>= 0) get a context of their
  * own, in the order of their ranks; ranks that pass a negative number are in no group, and their

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "mpi/algebra/kernels.h"
 #include "pipeline/export/settings.h"
 
 typedef enum kind { TEXT, INTEGER, REAL, CHOICE, FLAG, GROUP, SIZE, TIME } kind;
@@ -406,6 +407,16 @@ static snrq_status make_help(const command_row *command, char **help)
     return SNRQ_OK;
 }
 
+static snrq_status make_version(char **help)
+{
+    enum { BYTES = 256 };
+    char kernels[BYTES - 32];
+    SNRQ_TRY(snrq_allocate(1, BYTES, "text of the version", help));
+    snrq_kernels_describe(kernels, sizeof kernels);
+    snprintf(*help, BYTES, "snrq %s\n%s\n", SNRQ_VERSION, kernels);
+    return SNRQ_OK;
+}
+
 /* What the command cannot do without. */
 static snrq_status check_required(const command_row *command, const snrq_options *o)
 {
@@ -502,10 +513,7 @@ snrq_status snrq_options_parse(int argc, char **argv, snrq_options *o, char **he
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
         strcmp(argv[1], "help") == 0)
         return make_help(argc > 2 ? find_command(argv[2]) : NULL, help);
-    if (strcmp(argv[1], "--version") == 0) {
-        *help = strdup("snrq " SNRQ_VERSION "\n");
-        return *help ? SNRQ_OK : snrq_fail(SNRQ_INTERNAL, "out of memory");
-    }
+    if (strcmp(argv[1], "--version") == 0) return make_version(help);
     const command_row *command = find_command(argv[1]);
     if (command == NULL)
         return snrq_fail(SNRQ_USAGE,

@@ -11,6 +11,7 @@
 #include "io/json.h"
 #include "mpi/algebra/blas.h"
 #include "mpi/algebra/gram.h"
+#include "mpi/algebra/kernels.h"
 #include "mpi/log.h"
 #include "mpi/placement.h"
 #include "mpi/timers.h"
@@ -170,10 +171,12 @@ snrq_status snrq_plan_check(const snrq_context *c, const snrq_options *o, const 
         SNRQ_TRY(snrq_check_shared_memory(c, p->shared_bytes));
     }
     SNRQ_TRY(snrq_placement_find(c, omp_get_max_threads(), &found));
-    snrq_note(c, "placement    %d rank%s on %d node%s, %lld thread%s per rank on %lld core%s",
+    snrq_note(c,
+              "placement    %d rank%s on %d node%s, %lld thread%s per rank on %lld core%s, "
+              "%s instructions",
               c->size, c->size == 1 ? "" : "s", c->nodes, c->nodes == 1 ? "" : "s",
               (long long)found.threads, found.threads == 1 ? "" : "s", (long long)found.cores,
-              found.cores == 1 ? "" : "s");
+              found.cores == 1 ? "" : "s", snrq_kernels_name());
     if (found.threads > found.cores)
         snrq_note(
             c,

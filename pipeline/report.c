@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "mpi/algebra/blas.h"
+#include "mpi/algebra/kernels.h"
 #include "mpi/log.h"
 #include "pipeline/model/model.h"
 #include "pipeline/rounding/rounding.h"
@@ -27,10 +29,11 @@ snrq_status snrq_progress_start(const snrq_context *context, snrq_output *output
                            .step_started = now};
     SNRQ_TRY(snrq_allocate((size_t)family->units, sizeof *out->told_few_tokens, "units",
                            &out->told_few_tokens));
-    json_t *event = json_pack("{s:s, s:s, s:i, s:i, s:i, s:I, s:I, s:s*}", "event", "start",
-                              "version", SNRQ_VERSION, "ranks", context->size, "nodes",
-                              context->nodes, "threads", omp_get_max_threads(), "blocks",
-                              (json_int_t)blocks, "committed", (json_int_t)committed, "job", job);
+    json_t *event = json_pack(
+        "{s:s, s:s, s:i, s:i, s:i, s:I, s:I, s:s, s:s, s:s*}", "event", "start", "version",
+        SNRQ_VERSION, "ranks", context->size, "nodes", context->nodes, "threads",
+        omp_get_max_threads(), "blocks", (json_int_t)blocks, "committed", (json_int_t)committed,
+        "instructions", snrq_kernels_name(), "blas_kernels", snrq_blas_kernels(), "job", job);
     snrq_output_event(output, event);
     json_decref(event);
     return SNRQ_OK;
