@@ -8,6 +8,7 @@
 #endif
 
 #include "io/hdf5/start.h"
+#include "io/standard_streams.h"
 #include "mpi/algebra/blas.h"
 #include "mpi/context.h"
 #include "mpi/lone_failure.h"
@@ -62,17 +63,18 @@ static snrq_status parse_and_run(const snrq_context *context, int argc, char **a
 {
     snrq_options options;
     char *help = NULL;
-    snrq_status status = snrq_options_parse(argc, argv, &options, &help);
-    if (help != NULL && context->rank == 0) {
-        fputs(help, status == SNRQ_OK ? stdout : stderr);
-        fflush(stdout);
-    }
+    snrq_status status = snrq_agree(context, snrq_options_parse(argc, argv, &options, &help));
+    if (help != NULL && status == SNRQ_OK)
+        status = snrq_agree(context, context->rank == 0 ? snrq_print(help) : SNRQ_OK);
+    else if (help != NULL && context->rank == 0)
+        fputs(help, stderr);
     if (help == NULL && status == SNRQ_OK) {
         if (options.command != SNRQ_COMMAND_QUANTIZE) snrq_stop_ignore();
         set_threads(context, &options);
         status = run_command(context, &options);
     }
     free(help);
+    snrq_options_free(&options);
     return status;
 }
 
@@ -95,6 +97,7 @@ static bool is_status_command(int argc, char **argv, snrq_status *status)
     *status = snrq_options_parse(argc, argv, &options, &help);
     bool found = *status == SNRQ_OK && help == NULL && options.command == SNRQ_COMMAND_STATUS;
     free(help);
+    snrq_options_free(&options);
     if (!found) return false;
     *status = snrq_job_status(&options);
     if (*status != SNRQ_OK) fprintf(stderr, "snrq: %s\n", snrq_error_message());
@@ -106,6 +109,7 @@ int main(int argc, char **argv)
     int provided = 0, rank = 0;
     snrq_context *context = NULL;
     snrq_status status = SNRQ_OK;
+    snrq_standard_streams_start();
     if (is_status_command(argc, argv, &status)) return (int)status;
     snrq_stop_listen();
     settle_memory();
