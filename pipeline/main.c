@@ -97,11 +97,10 @@ static bool is_status_command(int argc, char **argv, snrq_status *status)
     *status = snrq_options_parse(argc, argv, &options, &help);
     bool found = *status == SNRQ_OK && help == NULL && options.command == SNRQ_COMMAND_STATUS;
     free(help);
+    if (found) *status = snrq_job_status(&options);
+    if (found && *status != SNRQ_OK) fprintf(stderr, "snrq: %s\n", snrq_error_message());
     snrq_options_free(&options);
-    if (!found) return false;
-    *status = snrq_job_status(&options);
-    if (*status != SNRQ_OK) fprintf(stderr, "snrq: %s\n", snrq_error_message());
-    return true;
+    return found;
 }
 
 int main(int argc, char **argv)

@@ -123,9 +123,8 @@ static const snrq_option_row table[] = {
     {"dry-run", 0, FLAG, FIELD(dry_run), NULL, 1, 1, NULL, Q, false, NULL,
      "check everything, print the plan, write nothing"},
     {"options", 0, TEXT, FIELD(options_file), NULL, 0, 0, NULL, ALL, false, "FILE",
-     "read options from FILE, one on a line as they are written here (`--bits 3`); # begins a "
-     "comment line. "
-     "What is given there and here is given twice, which is refused"},
+     "read options from FILE: one on a line, written as here; a line that begins with # is a "
+     "comment. An option given here and there is given twice, which is refused"},
     {"print-options", 0, FLAG, FIELD(print_options), NULL, 1, 1, NULL, ALL, false, NULL,
      "print every option with its value, as --options reads it, and do nothing else"},
 };
