@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "io/user_output.h"
 #include "mpi/log.h"
 #include "pipeline/model/windows.h"
 #include "pipeline/summary.h"
@@ -190,6 +191,9 @@ snrq_status snrq_job_open(const snrq_context *context, const snrq_options *optio
     snrq_timers_reset(&job->timers, SNRQ_PHASES);
     SNRQ_TRY(snrq_agree(context, snrq_watchdog_start(context, &job->timers, snrq_phase_name,
                                                      options->watchdog, &job->watchdog)));
+    if (options->output != NULL)
+        SNRQ_TRY(snrq_agree(context, context->rank == 0 ? snrq_user_directory_check(options->output)
+                                                        : SNRQ_OK));
     SNRQ_TRY(read_inputs(job));
     SNRQ_TRY(make_plan(job));
     if (options->dry_run) return SNRQ_OK;
