@@ -7,6 +7,7 @@
 #include "io/user_output.h"
 #include "mpi/log.h"
 #include "pipeline/model/windows.h"
+#include "pipeline/settings.h"
 #include "pipeline/summary.h"
 
 bool snrq_job_is_committed(const snrq_job *job, int64_t layer)
@@ -115,14 +116,31 @@ static snrq_status make_configuration(const snrq_job *job, json_t **configuratio
                   (json_int_t)c->intermediate, "vocabulary", (json_int_t)c->vocabulary,
                   "calibration", "fingerprint", job->windows.fingerprint, "sequences",
                   (json_int_t)job->windows.count, "length", (json_int_t)job->windows.length);
-    return *configuration != NULL ? SNRQ_OK
-                                  : snrq_fail(SNRQ_INTERNAL, "no memory for the configuration");
+    if (*configuration == NULL) return snrq_fail(SNRQ_INTERNAL, "no memory for the configuration");
+    return snrq_settings_resolve(json_object_get(*configuration, "options"),
+                                 json_object_get(*configuration, "calibration"),
+                                 &job->model->family);
+}
+
+/* A run that goes on has the options of the one before it in the form in which they were stored.
+ * What cannot be read is told of by snrq_output_open(). */
+static snrq_status adopt_form(const snrq_job *job, json_t *configuration)
+{
+    const char *directory = job->options->output;
+    json_t *before = NULL;
+    if (!snrq_output_is(directory) || snrq_output_read_configuration(directory, &before) != SNRQ_OK)
+        return SNRQ_OK;
+    snrq_status status = snrq_settings_adopt(configuration, before, &job->model->family);
+    json_decref(before);
+    return status;
 }
 
 static snrq_status open_output(snrq_job *job)
 {
     json_t *configuration = NULL;
-    snrq_status status = snrq_agree(job->context, make_configuration(job, &configuration));
+    snrq_status status = make_configuration(job, &configuration);
+    if (status == SNRQ_OK && job->context->rank == 0) status = adopt_form(job, configuration);
+    status = snrq_agree(job->context, status);
     if (status == SNRQ_OK)
         status = snrq_output_open(job->context, job->options->output, configuration, &job->output);
     json_decref(configuration);

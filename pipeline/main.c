@@ -63,7 +63,9 @@ static snrq_status parse_and_run(const snrq_context *context, int argc, char **a
 {
     snrq_options options;
     char *help = NULL;
-    snrq_status status = snrq_agree(context, snrq_options_parse(argc, argv, &options, &help));
+    snrq_status status = snrq_options_parse(argc, argv, &options, &help);
+    /* Every rank has the same argv, but reads the file for itself. */
+    if (options.options_file != NULL) status = snrq_agree(context, status);
     if (help != NULL && status == SNRQ_OK)
         status = snrq_agree(context, context->rank == 0 ? snrq_print(help) : SNRQ_OK);
     else if (help != NULL && context->rank == 0)

@@ -39,9 +39,9 @@ static bool reads_text(const snrq_options *o)
 /* Windows are drawn, or strengths, by a method that has them. */
 static bool draws(const snrq_options *o)
 {
-    bool has_strength = ((unsigned)(SHIFTED | METHOD(GPTAQ)) >> o->method & 1u) != 0;
     return (reads_text(o) && !o->consecutive) ||
-           (has_strength && o->alpha_mode == SNRQ_ALPHA_SAMPLED);
+           (snrq_method_has_strength((snrq_method)o->method) &&
+            o->alpha_mode == SNRQ_ALPHA_SAMPLED);
 }
 
 static bool writes_dense(const snrq_options *o)

@@ -318,7 +318,6 @@ static void the_table_of_effects_agrees_with_the_rules(void)
                  snrq_method_name((snrq_method)m));
         accepts(line, &o);
         snrq_rule rule = snrq_options_rule(&o);
-        rule.alpha_value = 0.5;
         CU_ASSERT_EQUAL(snrq_option_find_idle(&o, "regrid") == NULL,
                         snrq_method_regrids((snrq_method)m));
         CU_ASSERT_EQUAL(snrq_option_find_idle(&o, "alpha") == NULL, snrq_rule_needs_d(&rule));
