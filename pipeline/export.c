@@ -11,6 +11,7 @@
 #include "io/file.h"
 #include "io/json.h"
 #include "io/lock.h"
+#include "io/staging.h"
 #include "io/standard_streams.h"
 #include "io/user_output.h"
 #include "mpi/collective.h"
@@ -88,8 +89,15 @@ static bool is_lock(const char *name)
            (strcmp(name, "snrq.lock.tmp") == 0 || !snrq_ends_with(name, ".tmp"));
 }
 
-/* With `leftovers`, *.tmp files of an export that was killed are removed; anything else is refused.
- */
+/* What an export that was killed leaves. */
+static bool is_leftover(const char *directory, const char *name)
+{
+    bool is_own = snrq_ends_with(name, SNRQ_STAGING_SUFFIX) ||
+                  (strncmp(name, "snrq.lock.", 10) == 0 && snrq_ends_with(name, ".tmp"));
+    return is_own && snrq_is_plain_file(directory, name);
+}
+
+/* With `leftovers`, those of an export that was killed are removed; anything else is refused. */
 static snrq_status check_empty(const char *directory, bool leftovers)
 {
     char **names = NULL, path[PATH_MAX];
@@ -98,7 +106,7 @@ static snrq_status check_empty(const char *directory, bool leftovers)
     snrq_status status = SNRQ_OK;
     for (int i = 0; i < count && status == SNRQ_OK; i++) {
         if (is_lock(names[i])) continue;
-        if (!snrq_ends_with(names[i], ".tmp") || !snrq_is_plain_file(directory, names[i]))
+        if (!is_leftover(directory, names[i]))
             status = snrq_fail(SNRQ_CANNOT_WRITE,
                                "%s: is not empty (%s); choose a new or empty directory", directory,
                                names[i]);
