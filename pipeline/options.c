@@ -360,6 +360,10 @@ static snrq_status check_once(const parser *p, int row, int line)
     char before[512], now[512];
     for (int i = 0; i < ROWS; i++) {
         if (p->given[i] == NOT_GIVEN || table[i].field != table[row].field) continue;
+        if (i == row && line == COMMAND_LINE)
+            return snrq_fail(SNRQ_USAGE,
+                             "%s: --%s is given twice; leave out the one that is not meant",
+                             p->command->name, table[row].name);
         const char *first = place(p, p->given[i], before, sizeof before);
         const char *second = place(p, line, now, sizeof now);
         if (i == row)
