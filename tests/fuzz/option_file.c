@@ -27,7 +27,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     json_t *restored = snrq_options_stored(&second);
     FUZZ_CHECK(stored != NULL && json_equal(stored, restored));
     json_decref(restored);
-    FUZZ_CHECK(snrq_options_restore(stored, &second) == SNRQ_OK || second.file_text == NULL);
+    snrq_options_free(&second);
+    FUZZ_CHECK(snrq_options_restore(stored, &second) == SNRQ_OK);
+    restored = snrq_options_stored(&second);
+    FUZZ_CHECK(json_equal(stored, restored));
+    json_decref(restored);
     json_decref(stored);
     free(again);
     free(text);
