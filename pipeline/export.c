@@ -9,7 +9,11 @@
 
 #include "io/directory.h"
 #include "io/file.h"
+#include "io/json.h"
 #include "io/lock.h"
+#include "io/staging.h"
+#include "io/standard_streams.h"
+#include "io/user_output.h"
 #include "mpi/collective.h"
 #include "pipeline/export/formats.h"
 #include "pipeline/export/gguf.h"
@@ -65,8 +69,9 @@ snrq_status snrq_export_table(const char *path, json_t **out)
     for (int i = 0; i < FORMATS && status == SNRQ_OK; i++) {
         char why[WHY] = "";
         status = formats[i].possible(model, why, WHY);
-        json_array_append_new(*out, json_pack("{s:s, s:b, s:s}", "format", formats[i].name,
-                                              "possible", why[0] == '\0', "why", why));
+        json_array_append_new(*out,
+                              json_pack("{s:s, s:b, s:o}", "format", formats[i].name, "possible",
+                                        why[0] == '\0', "why", snrq_json_text(why)));
     }
     snrq_model_close(&model);
     if (status == SNRQ_OK) return SNRQ_OK;
@@ -85,8 +90,15 @@ static bool is_lock(const char *name)
            (strcmp(name, "snrq.lock.tmp") == 0 || !snrq_ends_with(name, ".tmp"));
 }
 
-/* With `leftovers`, *.tmp files of an export that was killed are removed; anything else is refused.
- */
+/* What an export that was killed leaves. */
+static bool is_leftover(const char *directory, const char *name)
+{
+    bool is_own = snrq_ends_with(name, SNRQ_STAGING_SUFFIX) ||
+                  (strncmp(name, "snrq.lock.", 10) == 0 && snrq_ends_with(name, ".tmp"));
+    return is_own && snrq_is_plain_file(directory, name);
+}
+
+/* With `leftovers`, those of an export that was killed are removed; anything else is refused. */
 static snrq_status check_empty(const char *directory, bool leftovers)
 {
     char **names = NULL, path[PATH_MAX];
@@ -95,7 +107,7 @@ static snrq_status check_empty(const char *directory, bool leftovers)
     snrq_status status = SNRQ_OK;
     for (int i = 0; i < count && status == SNRQ_OK; i++) {
         if (is_lock(names[i])) continue;
-        if (!snrq_ends_with(names[i], ".tmp") || !snrq_is_plain_file(directory, names[i]))
+        if (!is_leftover(directory, names[i]))
             status = snrq_fail(SNRQ_CANNOT_WRITE,
                                "%s: is not empty (%s); choose a new or empty directory", directory,
                                names[i]);
@@ -155,10 +167,13 @@ static snrq_status open_source(const snrq_context *context, const char *path, bo
 snrq_status snrq_export(const snrq_context *context, const snrq_options *o)
 {
     snrq_model *model = NULL;
+    SNRQ_TRY(
+        snrq_agree(context, context->rank == 0 ? snrq_user_directory_check(o->output) : SNRQ_OK));
     SNRQ_TRY(open_source(context, o->path, formats[o->format].takes_dense, &model));
     snrq_status status = export_model(context, o, model);
     snrq_model_close(&model);
-    return status;
+    if (status != SNRQ_OK) return status;
+    return snrq_agree(context, context->rank == 0 ? snrq_print_end(stdout) : SNRQ_OK);
 }
 
 /* On rank 0 alone, so that all ranks see the same. */
@@ -183,14 +198,14 @@ static snrq_status check_export(const snrq_context *context, const snrq_options 
 {
     int64_t tensors = 0;
     SNRQ_TRY(format->verify(context, model, o->export_path, &tensors));
-    if (context->rank == 0 && o->json)
+    if (context->rank != 0) return snrq_agree(context, SNRQ_OK);
+    if (o->json)
         printf("{\"ok\":true,\"format\":\"%s\",\"tensors\":%lld}\n", format->name,
                (long long)tensors);
-    else if (context->rank == 0)
+    else
         printf("%s: %s, %lld tensors, all equal to those of %s\n", o->export_path, format->name,
                (long long)tensors, o->path);
-    fflush(stdout);
-    return SNRQ_OK;
+    return snrq_agree(context, snrq_print_end(stdout));
 }
 
 snrq_status snrq_export_check(const snrq_context *context, const snrq_options *o)

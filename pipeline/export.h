@@ -29,7 +29,7 @@ typedef struct snrq_export_format {
      * setting that works. Any other status than SNRQ_OK: OUT cannot be read. The model may be one
      * that was only looked at (snrq_model_look). Not collective. */
     snrq_status (*possible)(const snrq_model *model, char *why, size_t size);
-    /* Writes into an empty directory that is locked for this run: everything under NAME.tmp,
+    /* Writes into an empty directory that is locked for this run: everything under NAME.snrq.tmp,
      * renamed when all of it is durable. On failure removes what it wrote. Collective; agreed. */
     snrq_status (*write)(const snrq_context *context, const snrq_export_settings *settings,
                          const snrq_model *model, const char *directory);

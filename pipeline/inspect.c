@@ -8,6 +8,7 @@
 #include "io/checkpoint/reader.h"
 #include "io/json.h"
 #include "io/safetensors.h"
+#include "io/standard_streams.h"
 #include "pipeline/export.h"
 #include "pipeline/model/family.h"
 
@@ -66,9 +67,10 @@ static snrq_status print_output(const snrq_output_facts *output, const json_t *e
 static snrq_status print_output_json(const snrq_output_facts *output, json_t *exports)
 {
     json_t *modules = collect_modules(output->records);
-    snrq_status status = snrq_json_print(json_pack(
-        "{s:s, s:b, s:O, s:O, s:O?}", "path", output->directory, "complete", output->complete,
-        "configuration", output->configuration, "modules", modules, "exports", exports));
+    snrq_status status = snrq_json_print(
+        json_pack("{s:o, s:b, s:O, s:O, s:O?}", "path", snrq_json_text(output->directory),
+                  "complete", output->complete, "configuration", output->configuration, "modules",
+                  modules, "exports", exports));
     json_decref(modules);
     return status;
 }
@@ -134,13 +136,13 @@ static snrq_status print_facts_json(const model_facts *m)
 {
     const snrq_config *c = &m->config;
     json_t *object =
-        json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:I}", "path", m->path,
-                  "architecture", c->architecture, "layers", (json_int_t)c->layers, "hidden",
-                  (json_int_t)c->hidden, "intermediate", (json_int_t)c->intermediate, "heads",
-                  (json_int_t)c->heads, "kv_heads", (json_int_t)c->kv_heads, "head_dim",
-                  (json_int_t)c->head_dim, "vocabulary", (json_int_t)c->vocabulary, "max_positions",
-                  (json_int_t)c->max_positions, "quantizable_weights", m->quantizable,
-                  "tensor_bytes", (json_int_t)m->bytes);
+        json_pack("{s:o, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:I}", "path",
+                  snrq_json_text(m->path), "architecture", c->architecture, "layers",
+                  (json_int_t)c->layers, "hidden", (json_int_t)c->hidden, "intermediate",
+                  (json_int_t)c->intermediate, "heads", (json_int_t)c->heads, "kv_heads",
+                  (json_int_t)c->kv_heads, "head_dim", (json_int_t)c->head_dim, "vocabulary",
+                  (json_int_t)c->vocabulary, "max_positions", (json_int_t)c->max_positions,
+                  "quantizable_weights", m->quantizable, "tensor_bytes", (json_int_t)m->bytes);
     json_t *window = c->window > 0 ? json_integer((json_int_t)c->window) : json_null();
     json_object_set_new(object, "rope_type", json_string(snrq_rope_type_name(c->rope.type)));
     json_object_set_new(object, "rope_theta", json_real(c->rope.theta));
@@ -206,7 +208,7 @@ snrq_status snrq_inspect(const snrq_context *context, const snrq_options *o)
     if (context->rank == 0)
         status = snrq_output_is(o->path) ? inspect_output(o->path, o->json)
                                          : inspect_model(o->path, o->json);
-    fflush(stdout);
+    if (context->rank == 0 && status == SNRQ_OK) status = snrq_print_end(stdout);
     return snrq_agree(context, status);
 }
 
@@ -222,8 +224,9 @@ static void report_file(void *user, const char *file, const char *problem)
     verdicts *v = user;
     problem ? v->bad++ : v->good++;
     if (v->json)
-        json_array_append_new(v->files, json_pack("{s:s, s:b, s:s?}", "file", file, "ok",
-                                                  problem == NULL, "problem", problem));
+        json_array_append_new(v->files,
+                              json_pack("{s:o, s:b, s:o}", "file", snrq_json_text(file), "ok",
+                                        problem == NULL, "problem", snrq_json_text(problem)));
     else
         printf("%-24s %s\n", file, problem ? problem : "ok");
 }
@@ -256,6 +259,6 @@ snrq_status snrq_verify(const snrq_context *context, const snrq_options *o)
 {
     if (o->export_path != NULL) return snrq_export_check(context, o);
     snrq_status status = context->rank == 0 ? verify(o) : SNRQ_OK;
-    fflush(stdout);
+    if (context->rank == 0 && status == SNRQ_OK) status = snrq_print_end(stdout);
     return snrq_agree(context, status);
 }

@@ -7,6 +7,7 @@
 #include "io/checkpoint/block_file.h"
 #include "io/checkpoint/manifest.h"
 #include "io/file.h"
+#include "io/json.h"
 #include "mpi/log.h"
 #include "mpi/timers.h"
 
@@ -27,8 +28,9 @@ static snrq_status make_facts(const snrq_keeper *k, int64_t block, const snrq_st
 static void log_event(const snrq_keeper *k, const char *what, int64_t block, double seconds,
                       const char *why)
 {
-    json_t *event = json_pack("{s:s, s:s, s:I, s:f, s:s*}", "event", "activations", "what", what,
-                              "block", (json_int_t)block, "seconds", seconds, "why", why);
+    json_t *event = json_pack("{s:s, s:s, s:I, s:f, s:o*}", "event", "activations", "what", what,
+                              "block", (json_int_t)block, "seconds", seconds, "why",
+                              why != NULL ? snrq_json_text(why) : NULL);
     snrq_output_event(k->output, event);
     json_decref(event);
 }

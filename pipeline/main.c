@@ -12,6 +12,7 @@
 #endif
 
 #include "io/hdf5/start.h"
+#include "io/standard_streams.h"
 #include "mpi/algebra/blas.h"
 #include "mpi/algebra/kernels.h"
 #include "mpi/context.h"
@@ -79,8 +80,12 @@ static void settle_memory(void)
 static snrq_status run(const snrq_context *context, const snrq_options *options, const char *help,
                        snrq_status status)
 {
-    if (help != NULL && context->rank == 0) fputs(help, status == SNRQ_OK ? stdout : stderr);
-    if (help != NULL || status != SNRQ_OK) return status;
+    /* Every rank has the same argv, but reads the file of options for itself. */
+    if (options->options_file != NULL) status = snrq_agree(context, status);
+    if (help != NULL && status == SNRQ_OK)
+        return snrq_agree(context, context->rank == 0 ? snrq_print(help) : SNRQ_OK);
+    if (help != NULL && context->rank == 0) fputs(help, stderr);
+    if (status != SNRQ_OK) return status;
     if (options->command != SNRQ_COMMAND_QUANTIZE) snrq_stop_ignore();
     SNRQ_TRY(snrq_kernels_compare(context));
     set_threads(context, options);
@@ -160,6 +165,7 @@ int main(int argc, char **argv)
 {
     snrq_options options;
     char *help = NULL;
+    snrq_standard_streams_start();
     snrq_stop_listen();
     settle_memory();
     snrq_status started = snrq_kernels_check();
@@ -175,5 +181,6 @@ int main(int argc, char **argv)
         status = run_alone(&options, help, status);
     }
     free(help);
+    snrq_options_free(&options);
     return (int)status;
 }

@@ -28,7 +28,9 @@ typedef enum snrq_format {
     SNRQ_FORMAT_SAFETENSORS
 } snrq_format;
 
-/* Everything a command can be told. Strings are borrowed from argv. */
+/* Everything a command can be told, with what is done where nothing was said, or where an option
+ * has no effect with the others. Strings are borrowed from argv, or from the text of the file of
+ * options. */
 typedef struct snrq_options {
     snrq_command command;
     const char *path; /* the positional argument: MODEL or OUT */
@@ -54,16 +56,29 @@ typedef struct snrq_options {
     int64_t plan_ranks, plan_nodes; /* 0: as started */
     double max_time, watchdog;      /* seconds; 0: no limit */
     bool json, dry_run, force_unlock, ignore_memory, keep_activations, strict;
+    const char *options_file;
+    bool print_options;
+    char *file_text; /* owned: of options_file, or NULL */
 } snrq_options;
 
-/* Parses argv (argv[1] is the command). *help is NULL, or a text to print instead of running
- * anything (help or version was asked for, or no command given); the caller frees it. SNRQ_USAGE
- * with a message that names the option, what was expected and what was found. Not collective: every
- * rank parses the same argv. */
-snrq_status snrq_options_parse(int argc, char **argv, snrq_options *out, char **help);
+/* Parses argv (argv[1] is the command) and the file that --options names. *text is NULL, or what to
+ * print instead of running anything (help, version or the options were asked for, or no command
+ * given); the caller frees it. SNRQ_USAGE with a message that names the option, what was expected
+ * and what was found: also for an option that is given twice, contradicts another, or has no effect
+ * with the others (option_effects.h). The status of snrq_file_read() for the file. The caller
+ * releases *out with snrq_options_free(), also after a failure. Not collective: every rank parses
+ * the same argv; agree on the status, because every rank reads the file. */
+snrq_status snrq_options_parse(int argc, char **argv, snrq_options *out, char **text);
+void snrq_options_free(snrq_options *options);
 
 /* The options that decide the result, as a JSON object {"bits": 3, ...}, for the stored
- * configuration. New reference; NULL without memory. */
+ * configuration: what is done, so that two of them are equal if the same is done. null: nothing is.
+ * New reference; NULL without memory. */
 json_t *snrq_options_stored(const snrq_options *options);
+
+/* The options of quantize that made snrq_options_stored(), of this version or an earlier one; what
+ * it lacks gets its default. Texts are borrowed from `stored`. SNRQ_USAGE if it holds values that
+ * no option has. Not collective. */
+snrq_status snrq_options_restore(const json_t *stored, snrq_options *out);
 
 #endif

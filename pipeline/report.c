@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "io/json.h"
 #include "mpi/algebra/blas.h"
 #include "mpi/algebra/kernels.h"
 #include "mpi/log.h"
@@ -172,12 +173,13 @@ void snrq_progress_end(const snrq_progress *p, snrq_output *output, snrq_status 
                         : status == SNRQ_STOPPED ? "stopped"
                                                  : "failed";
     const char *message = status == SNRQ_OK ? NULL : snrq_error_message();
-    json_t *event =
-        json_pack("{s:s, s:s, s:i, s:I, s:s*}", "event", "end", "state", state, "exit_code",
-                  (int)status, "committed", (json_int_t)p->committed, "message", message);
+    json_t *event = json_pack("{s:s, s:s, s:i, s:I, s:o*}", "event", "end", "state", state,
+                              "exit_code", (int)status, "committed", (json_int_t)p->committed,
+                              "message", message != NULL ? snrq_json_text(message) : NULL);
     snrq_output_event(output, event);
     json_decref(event);
-    put_status(p, output, state, json_pack("{s:s*}", "message", message));
+    put_status(p, output, state,
+               json_pack("{s:o*}", "message", message != NULL ? snrq_json_text(message) : NULL));
 }
 
 static json_t *timers_event(const snrq_phase_report *report, int rows, double total, double memory)

@@ -8,6 +8,7 @@
 
 #include "io/checkpoint/reader.h"
 #include "io/json.h"
+#include "io/standard_streams.h"
 #include "mpi/log.h"
 
 typedef struct job_facts {
@@ -71,8 +72,9 @@ static void conclude(job_facts *f)
 static snrq_status print_json(const char *path, const job_facts *f)
 {
     json_t *object =
-        json_pack("{s:s, s:s, s:I, s:I, s:I, s:s*}", "path", path, "state", f->state, "committed",
-                  f->committed, "blocks", f->blocks, "starts", f->starts, "last_error", f->error);
+        json_pack("{s:o, s:s, s:I, s:I, s:I, s:o*}", "path", snrq_json_text(path), "state",
+                  f->state, "committed", f->committed, "blocks", f->blocks, "starts", f->starts,
+                  "last_error", f->error != NULL ? snrq_json_text(f->error) : NULL);
     if (object != NULL) {
         if (f->lock.found && f->lock.known)
             json_object_set_new(object, "holder",
@@ -124,8 +126,10 @@ snrq_status snrq_job_status(const snrq_options *options)
         conclude(&facts);
         if (options->json)
             status = print_json(options->path, &facts);
-        else
+        else {
             print_text(options->path, &facts);
+            status = snrq_print_end(stdout);
+        }
     }
     json_decref(facts.status);
     snrq_output_facts_free(&facts.output);

@@ -12,6 +12,7 @@
 #include "io/file.h"
 #include "io/gguf/blocks.h"
 #include "io/reserve.h"
+#include "io/staging.h"
 #include "mpi/collective.h"
 
 typedef struct bytes {
@@ -255,10 +256,11 @@ static snrq_status create_temporary(snrq_gguf_writer *w)
 snrq_status snrq_gguf_open(const snrq_context *context, snrq_gguf_writer *w, const char *path)
 {
     snrq_status status = w->status != SNRQ_OK ? snrq_fail(w->status, "%s", w->message) : SNRQ_OK;
-    if (status == SNRQ_OK) status = snrq_path_join("", path, w->path, sizeof w->path - 4);
+    if (status == SNRQ_OK)
+        status = snrq_path_join("", path, w->path, sizeof w->path - sizeof SNRQ_STAGING_SUFFIX);
     if (status == SNRQ_OK) {
         strcpy(w->temporary, w->path);
-        strcat(w->temporary, ".tmp");
+        strcat(w->temporary, SNRQ_STAGING_SUFFIX);
         if (context->rank == 0) status = create_temporary(w);
     }
     status = snrq_agree(context, status);

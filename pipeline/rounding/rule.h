@@ -64,6 +64,9 @@ bool snrq_rule_needs_e(const snrq_rule *rule);
  * the methods that fit their grids on the way. */
 bool snrq_method_regrids(snrq_method method);
 
+/* Has it a strength, that is, does it take the full-precision input into account? */
+bool snrq_method_has_strength(snrq_method method);
+
 /* Columns of a group, and groups of a row, of a module with so many columns. */
 int64_t snrq_rule_group_columns(const snrq_rule *rule, int64_t columns);
 int64_t snrq_rule_groups(const snrq_rule *rule, int64_t columns);

@@ -111,10 +111,22 @@ def succeed(*arguments, **how):
     return result
 
 
+def with_options(words, *more):
+    """The words of a command line with these options; what is there of them already goes, for none may be given twice."""
+    names = [str(word) for word in more if str(word).startswith("--")]
+    kept, skip = [], False
+    for word in words:
+        if skip or word in names:
+            skip = not skip
+        else:
+            kept.append(word)
+    return [*kept, *more]
+
+
 def quantize(out, *options, model=MODEL, ranks=1, sequences=4, length=64, **how):
     """A short quantization run of the bundled model that must succeed. Returns `out`."""
-    succeed("quantize", model, "--calibration", CALIBRATION, "-o", out, "--sequences", sequences, "--length", length,
-            *options, ranks=ranks, **how)
+    words = ["quantize", model, "--calibration", CALIBRATION, "-o", out, "--sequences", sequences, "--length", length]
+    succeed(*with_options(words, *options), ranks=ranks, **how)
     return out
 
 

@@ -11,8 +11,9 @@ import helpers
 
 
 def arguments(out, *more):
-    return ["quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", out, "--sequences", 2, "--length", 32,
-            "--bits", 3, "--method", "rtn", *more]
+    words = ["quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", out, "--sequences", 2, "--length", 32,
+             "--bits", 3, "--method", "rtn"]
+    return helpers.with_options(words, *more)
 
 
 def start(out, *more, ranks=0, prefix=(), **variables):
