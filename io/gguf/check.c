@@ -261,11 +261,8 @@ snrq_status snrq_gguf_file_open(const char *path, snrq_gguf_file **out)
     *out = NULL;
     SNRQ_TRY(snrq_allocate(1, sizeof *f, "GGUF file", &f));
     f->fd = -1;
-    snrq_status status = snrq_allocate(strlen(path) + 1, 1, "path", &f->path);
-    if (status == SNRQ_OK) {
-        memcpy(f->path, path, strlen(path));
-        status = snrq_allocate(WINDOW, 1, "window on a GGUF file", &f->window);
-    }
+    snrq_status status = snrq_copy_text(path, "path", &f->path);
+    if (status == SNRQ_OK) status = snrq_allocate(WINDOW, 1, "window on a GGUF file", &f->window);
     if (status == SNRQ_OK) status = snrq_file_open(path, &f->fd, &f->bytes);
     if (status == SNRQ_OK) status = read_header(f);
     if (status == SNRQ_OK)
