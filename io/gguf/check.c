@@ -388,10 +388,10 @@ snrq_status snrq_gguf_file_read(const snrq_gguf_file *f, const snrq_gguf_tensor 
     SNRQ_TRY(snrq_allocate(size, 1, "rows of a GGUF tensor", &raw));
     snrq_status status =
         snrq_file_read_at(f->fd, f->path, t->offset + (uint64_t)first * t->row_bytes, raw, size);
-    const unsigned char *block = raw;
+    const unsigned char *gguf_block = raw;
     for (int64_t i = 0; status == SNRQ_OK && i < rows * t->columns;
-         i += v->weights, block += v->bytes)
-        for (int j = 0; j < v->weights; j++) *out++ = v->value(block, j);
+         i += v->weights, gguf_block += v->bytes)
+        for (int j = 0; j < v->weights; j++) *out++ = v->value(gguf_block, j);
     free(raw);
     return status;
 }
