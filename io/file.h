@@ -55,7 +55,7 @@ snrq_status snrq_directory_sync(const char *directory);
 /* Joins DIRECTORY/NAME into out [size]; SNRQ_USAGE if it does not fit. */
 snrq_status snrq_path_join(const char *directory, const char *name, char *out, size_t size);
 
-/* XXH3-128 of a memory block, of a whole file (and its size), as 32 hex digits and a NUL. */
+/* XXH3-128 of `data`, of a whole file (and its size), as 32 hex digits and a NUL. */
 void snrq_hash(const void *data, size_t bytes, char out[33]);
 snrq_status snrq_file_hash(const char *path, char out[33], uint64_t *bytes);
 

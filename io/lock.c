@@ -339,9 +339,8 @@ snrq_status snrq_lock_take(const char *path, snrq_lock **out)
     *out = NULL;
     SNRQ_TRY(snrq_allocate(1, sizeof *lock, "lock", &lock));
     lock->self = describe_self();
-    snrq_status status = snrq_allocate(strlen(path) + 1, 1, "path", &lock->path);
+    snrq_status status = snrq_copy_text(path, "path", &lock->path);
     if (status == SNRQ_OK) {
-        strcpy(lock->path, path);
         text = format(&lock->self);
         if (text == NULL)
             status = snrq_fail(

@@ -39,15 +39,8 @@ static snrq_status temporary_path(const snrq_staging *s, const char *name, char 
 
 static snrq_status remember(snrq_staging *s, const char *name)
 {
-    if (s->count == s->capacity) {
-        size_t capacity = 2 * s->capacity + 16;
-        char **names = realloc(s->names, capacity * sizeof *names);
-        if (names == NULL) return snrq_fail(SNRQ_INTERNAL, "cannot allocate a list of files");
-        s->names = names;
-        s->capacity = capacity;
-    }
-    s->names[s->count] = strdup(name);
-    if (s->names[s->count] == NULL) return snrq_fail(SNRQ_INTERNAL, "cannot allocate a name");
+    SNRQ_TRY(snrq_grow(s->count + 1, sizeof *s->names, "list of files", &s->names, &s->capacity));
+    SNRQ_TRY(snrq_copy_text(name, "name of a file", &s->names[s->count]));
     s->count++;
     return SNRQ_OK;
 }

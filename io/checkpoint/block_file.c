@@ -330,11 +330,8 @@ snrq_status snrq_block_file_open(const char *path, snrq_block_file **out)
     *out = NULL;
     SNRQ_TRY(snrq_allocate(1, sizeof *file, "block file", &file));
     file->root.id = -1;
-    snrq_status status = snrq_allocate(strlen(path) + 1, 1, "path", &file->path);
-    if (status == SNRQ_OK) {
-        memcpy(file->path, path, strlen(path));
-        status = open_all(file);
-    }
+    snrq_status status = snrq_copy_text(path, "path", &file->path);
+    if (status == SNRQ_OK) status = open_all(file);
     if (status == SNRQ_OK)
         *out = file;
     else
@@ -473,4 +470,24 @@ snrq_status snrq_block_file_read(const snrq_block_file *file, int index, snrq_ra
         if (out[t] != NULL)
             SNRQ_TRY(read_table(file, m, t, t == G_IDX ? columns : rows, value_bytes[t], out[t]));
     return SNRQ_OK;
+}
+
+snrq_status snrq_module_codes_allocate(const snrq_module_record *r, int64_t rows,
+                                       snrq_module_codes *out)
+{
+    const size_t groups = (size_t)(rows * r->groups);
+    *out = (snrq_module_codes){0};
+    SNRQ_TRY(snrq_allocate((size_t)(rows * r->columns), 1, "codes", &out->codes));
+    SNRQ_TRY(snrq_allocate(groups, sizeof *out->scales, "scales", &out->scales));
+    SNRQ_TRY(snrq_allocate(groups, 1, "zeros", &out->zeros));
+    return snrq_allocate((size_t)r->columns, sizeof *out->g_idx, "groups", &out->g_idx);
+}
+
+void snrq_module_codes_free(snrq_module_codes *c)
+{
+    free(c->codes);
+    free(c->scales);
+    free(c->zeros);
+    free(c->g_idx);
+    *c = (snrq_module_codes){0};
 }

@@ -1,4 +1,4 @@
-/* Reading a GGUF file to check it: its own parser and its own reading of the blocks, written
+/* Reading a GGUF file to check it: its own parser and its own reading of the GGUF blocks, written
  * from the description of the format. It shares no code with writer.c and
  * blocks.c, so that a mistake there cannot hide here.
  *

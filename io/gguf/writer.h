@@ -43,7 +43,7 @@ int64_t snrq_gguf_add_tensor(snrq_gguf_writer *writer, const char *name, snrq_gg
  * room. Collective; agreed. */
 snrq_status snrq_gguf_open(const snrq_context *context, snrq_gguf_writer *writer, const char *path);
 
-/* Writes rows [first, first + rows) of a tensor from `data`, already in blocks. Every row
+/* Writes rows [first, first + rows) of a tensor from `data`, already in GGUF blocks. Every row
  * must be written by one rank. Not collective. */
 snrq_status snrq_gguf_write_rows(const snrq_gguf_writer *writer, int64_t tensor, int64_t first,
                                  int64_t rows, const void *data);

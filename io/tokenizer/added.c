@@ -131,14 +131,8 @@ void snrq_added_free(snrq_added_set *set)
 static snrq_status piece_append(snrq_text_pieces *pieces, size_t begin, size_t end, int32_t id)
 {
     if (begin >= end && id < 0) return SNRQ_OK;
-    if (pieces->used == pieces->capacity) {
-        size_t capacity = pieces->capacity + pieces->capacity / 2 + 16;
-        snrq_text_piece *grown = realloc(pieces->data, capacity * sizeof *grown);
-        if (grown == NULL)
-            return snrq_fail(SNRQ_INTERNAL, "cannot allocate %zu pieces of text", capacity);
-        pieces->data = grown;
-        pieces->capacity = capacity;
-    }
+    SNRQ_TRY(snrq_grow(pieces->used + 1, sizeof *pieces->data, "pieces of text", &pieces->data,
+                       &pieces->capacity));
     pieces->data[pieces->used++] = (snrq_text_piece){begin, end, id};
     return SNRQ_OK;
 }

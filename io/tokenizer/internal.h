@@ -48,7 +48,8 @@ typedef struct snrq_buffer {
 
 typedef struct snrq_ids {
     int32_t *data; /* [used] */
-    int64_t used, capacity;
+    int64_t used;
+    size_t capacity;
 } snrq_ids;
 
 snrq_status snrq_buffer_append(snrq_buffer *buffer, const char *data, size_t bytes);

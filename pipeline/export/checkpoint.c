@@ -33,7 +33,8 @@ typedef struct work {
     const snrq_checkpoint_format *format;
     snrq_export_job job;
     unit *units; /* [count] */
-    int64_t count, capacity;
+    int64_t count;
+    size_t capacity;
     uint64_t *load; /* [ranks] bytes dealt out */
 } work;
 
@@ -69,13 +70,8 @@ snrq_status snrq_export_add(const snrq_export_job *job, const char *module, cons
 /* Gives a piece of `bytes` bytes to the rank that has least. */
 static snrq_status deal(work *w, unit piece, uint64_t bytes)
 {
-    if (w->count == w->capacity) {
-        int64_t capacity = 2 * w->capacity + 256;
-        unit *units = realloc(w->units, (size_t)capacity * sizeof *units);
-        if (units == NULL) return snrq_fail(SNRQ_INTERNAL, "cannot allocate a list of work");
-        w->units = units;
-        w->capacity = capacity;
-    }
+    SNRQ_TRY(
+        snrq_grow((size_t)w->count + 1, sizeof *w->units, "list of work", &w->units, &w->capacity));
     for (int r = 1; r < w->context->size; r++)
         if (w->load[r] < w->load[piece.rank]) piece.rank = r;
     w->load[piece.rank] += bytes;

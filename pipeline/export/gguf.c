@@ -18,6 +18,7 @@
 #include "io/gguf/writer.h"
 #include "io/pieces.h"
 #include "pipeline/export/gguf_plan.h"
+#include "pipeline/export/source.h"
 #include "pipeline/model/tensors.h"
 
 enum { PIECE_WEIGHTS = 1 << 20, FILE_TYPE_UNKNOWN = 1024 };
@@ -26,8 +27,7 @@ typedef struct job {
     const snrq_context *context;
     const snrq_model *model;
     const snrq_gguf_writer *writer;
-    snrq_block_file *block; /* of block_layer, or NULL */
-    int64_t block_layer;
+    snrq_export_block block;
 } job;
 
 snrq_status snrq_export_gguf_possible(const snrq_model *m, char *why, size_t size)
@@ -152,23 +152,8 @@ static snrq_status check_groups(const snrq_module_record *r, const int32_t *g_id
     return SNRQ_OK;
 }
 
-typedef struct codes {
-    uint8_t *codes, *zeros; /* [rows, columns], [rows, groups] */
-    float *scales;          /* [rows, groups] */
-    int32_t *g_idx;         /* [columns] */
-} codes;
-
-static snrq_status codes_allocate(const snrq_module_record *r, int64_t rows, codes *out)
-{
-    size_t groups = (size_t)(rows * r->groups);
-    SNRQ_TRY(snrq_allocate((size_t)(rows * r->columns), 1, "codes", &out->codes));
-    SNRQ_TRY(snrq_allocate(groups, sizeof *out->scales, "scales", &out->scales));
-    SNRQ_TRY(snrq_allocate(groups, 1, "zeros", &out->zeros));
-    return snrq_allocate((size_t)r->columns, sizeof *out->g_idx, "groups", &out->g_idx);
-}
-
 static snrq_status encode_read_codes(const snrq_gguf_part *p, const snrq_module_record *r,
-                                     const codes *c, int64_t rows, unsigned char *out)
+                                     const snrq_module_codes *c, int64_t rows, unsigned char *out)
 {
     const snrq_gguf_grid grid = {r->bits, r->symmetric, r->columns,
                                  r->groups > 1 ? r->group_size : r->columns};
@@ -186,22 +171,15 @@ static snrq_status encode_read_codes(const snrq_gguf_part *p, const snrq_module_
 static snrq_status encode_module(job *j, const snrq_gguf_part *p, snrq_range rows,
                                  unsigned char *out)
 {
-    codes c = {0};
-    if (j->block == NULL || j->block_layer != p->layer) {
-        snrq_block_file_close(&j->block);
-        SNRQ_TRY(snrq_model_open_block(j->model, p->layer, &j->block));
-        j->block_layer = p->layer;
-    }
-    const snrq_module_record *r = snrq_block_file_record(j->block, p->module);
-    snrq_status status = codes_allocate(r, rows.end - rows.begin, &c);
+    snrq_module_codes c;
+    SNRQ_TRY(snrq_export_block_open(j->model, p->layer, &j->block));
+    const snrq_module_record *r = snrq_block_file_record(j->block.file, p->module);
+    snrq_status status = snrq_module_codes_allocate(r, rows.end - rows.begin, &c);
     if (status == SNRQ_OK)
-        status =
-            snrq_block_file_read(j->block, p->module, rows, c.codes, c.scales, c.zeros, c.g_idx);
+        status = snrq_block_file_read(j->block.file, p->module, rows, c.codes, c.scales, c.zeros,
+                                      c.g_idx);
     if (status == SNRQ_OK) status = encode_read_codes(p, r, &c, rows.end - rows.begin, out);
-    free(c.codes);
-    free(c.scales);
-    free(c.zeros);
-    free(c.g_idx);
+    snrq_module_codes_free(&c);
     return status;
 }
 
@@ -287,7 +265,7 @@ static snrq_status write_parts(const snrq_context *context, const snrq_model *m,
     snrq_status status = SNRQ_OK;
     for (int64_t i = 0; status == SNRQ_OK && i < plan->count; i++)
         status = write_part(&j, i, &plan->parts[i]);
-    snrq_block_file_close(&j.block);
+    snrq_export_block_close(&j.block);
     return status;
 }
 

@@ -130,6 +130,19 @@ snrq_status snrq_export_scales_fit(const snrq_model *m, const snrq_export_facts 
     return SNRQ_OK;
 }
 
+snrq_status snrq_export_block_open(const snrq_model *m, int64_t layer, snrq_export_block *block)
+{
+    if (block->file != NULL && block->layer == layer) return SNRQ_OK;
+    snrq_export_block_close(block);
+    block->layer = layer;
+    return snrq_model_open_block(m, layer, &block->file);
+}
+
+void snrq_export_block_close(snrq_export_block *block)
+{
+    snrq_block_file_close(&block->file);
+}
+
 snrq_status snrq_export_module_open(const snrq_model *m, int64_t layer, int index,
                                     snrq_export_module *out)
 {
@@ -152,20 +165,6 @@ void snrq_export_module_close(snrq_export_module *module)
     *module = (snrq_export_module){0};
 }
 
-/* Room for `rows` rows of a module. */
-struct buffers {
-    uint8_t *codes, *zeros;
-    float *scales;
-};
-
-static snrq_status allocate(const snrq_module_record *r, int64_t rows, struct buffers *b)
-{
-    size_t groups = (size_t)(rows * r->groups);
-    SNRQ_TRY(snrq_allocate((size_t)(rows * r->columns), 1, "codes", &b->codes));
-    SNRQ_TRY(snrq_allocate(groups, sizeof *b->scales, "scales", &b->scales));
-    return snrq_allocate(groups, 1, "zeros", &b->zeros);
-}
-
 /* Formats leave the zeros of symmetric codes out. */
 static snrq_status check_symmetric(const snrq_module_record *r, snrq_range rows,
                                    const uint8_t *zeros)
@@ -184,16 +183,14 @@ snrq_status snrq_export_module_rows(const snrq_export_module *m, snrq_range rang
 {
     const int64_t row_bytes = m->record->columns + 5 * m->record->groups;
     snrq_pieces p = snrq_pieces_of(range, (size_t)row_bytes, READ_BYTES, ROWS_UNIT);
-    struct buffers b = {0};
-    snrq_status status = allocate(m->record, p.most, &b);
+    snrq_module_codes b;
+    snrq_status status = snrq_module_codes_allocate(m->record, p.most, &b);
     while (status == SNRQ_OK && snrq_pieces_next(&p)) {
         status = snrq_block_file_read(m->file, m->index, p.piece, b.codes, b.scales, b.zeros, NULL);
         if (status == SNRQ_OK) status = check_symmetric(m->record, p.piece, b.zeros);
         const snrq_export_rows rows = {m, p.piece, b.codes, b.scales, b.zeros};
         if (status == SNRQ_OK) status = each(user, &rows);
     }
-    free(b.codes);
-    free(b.scales);
-    free(b.zeros);
+    snrq_module_codes_free(&b);
     return status;
 }
