@@ -18,19 +18,22 @@ void snrq_standard_streams_start(void)
             return;
 }
 
+static snrq_status fail(const FILE *stream, int cause)
+{
+    return snrq_fail(SNRQ_IO_ERROR, "standard %s cannot be written: %s",
+                     stream == stdout ? "output" : "error",
+                     cause != 0 ? strerror(cause) : "an earlier line was lost");
+}
+
 snrq_status snrq_print(const char *text)
 {
-    fputs(text, stdout);
-    return snrq_print_end(stdout);
+    errno = 0;
+    return fputs(text, stdout) == EOF ? fail(stdout, errno) : snrq_print_end(stdout);
 }
 
 snrq_status snrq_print_end(FILE *stream)
 {
     errno = 0;
     bool failed = fflush(stream) != 0 || ferror(stream);
-    int cause = errno;
-    if (!failed) return SNRQ_OK;
-    return snrq_fail(SNRQ_IO_ERROR, "standard %s cannot be written: %s",
-                     stream == stdout ? "output" : "error",
-                     cause != 0 ? strerror(cause) : "an earlier line was lost");
+    return failed ? fail(stream, errno) : SNRQ_OK;
 }

@@ -15,7 +15,7 @@ PAGES = ["README.md", "tests/data/README.md"] + sorted(str(p.relative_to(ROOT)) 
 WORDS = "zero one two three four five six seven eight nine ten".split()
 
 # Options of other programs that the pages name.
-FOREIGN = set("""--workflow --preset --build --install --prefix --target --nodes --ntasks-per-node --cpus-per-task --mem --mpi
+FOREIGN = set("""--version --workflow --preset --build --install --prefix --target --nodes --ntasks-per-node --cpus-per-task --mem --mpi
                  --signal --bind-to --map-by --shm-size --print --help --all --only --seed --bytes --vocab --out --train
                  --valid --heldout --batch --lr --minutes --steps --resume --write --check --report""".split())
 
@@ -137,9 +137,9 @@ QUOTES = [Quote(*row) for row in [
     (EXPORTING, r"\| bits \| [\d, ]+ \| (\d to \d)", OPTIONS, r'FIELD\(bits\), "\d", (\d, \d),', lambda s: s.replace(",", " to")),
     (EXPORTING, r"\| sizes of a module \| multiples of (\d+)", "pipeline/export/gptq.c", r"PACK = (\d+)"),
     (GGUF, r"GGUF file of version (\d+)", LAYOUT, r"SNRQ_GGUF_VERSION = (\d+)"),
-    (GGUF, r"must be a multiple of (\d+)\.", "io/gguf/blocks.c", r"possible = blocks_fit\(g, (\d+)\)"),
-    (GGUF, r"multiple of (\d+) columns", "io/gguf/blocks.c", r"wide = blocks_fit\(g, (\d+)\)"),
-    (GGUF, r"a multiple of (\d+) inputs", "io/gguf/blocks.c", r"wide = blocks_fit\(g, (\d+)\)"),
+    (GGUF, r"must be a multiple of (\d+)\.", "io/gguf/blocks.c", r"possible = gguf_blocks_fit\(g, (\d+)\)"),
+    (GGUF, r"multiple of (\d+) columns", "io/gguf/blocks.c", r"wide = gguf_blocks_fit\(g, (\d+)\)"),
+    (GGUF, r"a multiple of (\d+) inputs", "io/gguf/blocks.c", r"wide = gguf_blocks_fit\(g, (\d+)\)"),
     (GGUF, r"Q2_K \|[^|]*\| ([\d.]+)", LAYOUT, r"sizeof\(snrq_q2_k\) == (\d+)", bits_per_weight(256)),
     (GGUF, r"Q3_K \|[^|]*\| ([\d.]+)", LAYOUT, r"sizeof\(snrq_q3_k\) == (\d+)", bits_per_weight(256)),
     (GGUF, r"Q4_K \|[^|]*\| ([\d.]+)", LAYOUT, r"sizeof\(snrq_q4_k\) == (\d+)", bits_per_weight(256)),
