@@ -1,4 +1,4 @@
-/* The status of a run; see job_status.h. */
+/* The status of a run; see status.h. */
 #include "pipeline/status.h"
 
 #include <stdio.h>

@@ -12,7 +12,7 @@
  *
  *   weight (r, c) = scales[r, g_idx[c]] * (code[r, c] - zeros[r, g_idx[c]]), in fp32
  *
- * The bytes of the file do not depend on the number of ranks: see hdf5_writer.h.
+ * The bytes of the file do not depend on the number of ranks: see io/hdf5/writer.h.
  */
 #ifndef SNRQ_BLOCK_FILE_H
 #define SNRQ_BLOCK_FILE_H

@@ -1,4 +1,4 @@
-/* Rows of weights as GGUF blocks; see gguf_blocks.h, and gguf.h for where each bit lies.
+/* Rows of weights as GGUF blocks; see blocks.h, and layout.h for where each bit lies.
  *
  * The maps, with s the scale, c the code, z the zero of a group:
  *

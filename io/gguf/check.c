@@ -1,4 +1,4 @@
-/* Reading a GGUF file to check it; see gguf_check.h.
+/* Reading a GGUF file to check it; see check.h.
  *
  * The header is read once from front to back through a small window. Kept are the place of each
  * value and the description of each tensor; values and data are read when they are asked for.

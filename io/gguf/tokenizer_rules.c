@@ -1,4 +1,4 @@
-/* What stands around the vocabulary in tokenizer.json; see gguf_tokenizer_rules.h.
+/* What stands around the vocabulary in tokenizer.json; see tokenizer_rules.h.
  *
  * llama.cpp does not read patterns from the file: it has a list of them under names. The
  * ones here are those of the supported model families. It does no Unicode normalization,

@@ -1,4 +1,4 @@
-/* Internal to gguf_tokenizer.c: what stands around the vocabulary in tokenizer.json, as far as
+/* Internal to tokenizer.c: what stands around the vocabulary in tokenizer.json, as far as
  * llama.cpp can do the same. */
 #ifndef SNRQ_GGUF_TOKENIZER_RULES_H
 #define SNRQ_GGUF_TOKENIZER_RULES_H

@@ -1,4 +1,4 @@
-/* Writing a GGUF file with all ranks; see gguf_writer.h, and gguf.h for the layout. */
+/* Writing a GGUF file with all ranks; see writer.h, and layout.h for the layout. */
 #include "io/gguf/writer.h"
 
 #include <errno.h>

@@ -1,4 +1,4 @@
-/* Error text, types and tables of HDF5 files; see hdf5_helpers.h. */
+/* Error text, types and tables of HDF5 files; see helpers.h. */
 #include "io/hdf5/helpers.h"
 
 #include <stdio.h>

@@ -1,4 +1,4 @@
-/* Reading HDF5 files that may be damaged; see hdf5_reader.h. */
+/* Reading HDF5 files that may be damaged; see reader.h. */
 #include "io/hdf5/reader.h"
 
 #include <errno.h>

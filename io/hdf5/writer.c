@@ -1,4 +1,4 @@
-/* Writing an HDF5 file by all ranks; see hdf5_writer.h. */
+/* Writing an HDF5 file by all ranks; see writer.h. */
 #include "io/hdf5/writer.h"
 
 #include <errno.h>

@@ -1,19 +1,19 @@
-/* The parts of a tokenizer, shared by the tokenizer_*.c files; not for others.
+/* The parts of a tokenizer, shared by the files of this folder; not for others.
  *
  * Text passes through them in this order:
  *
- *     added tokens, normalized = false   tokenizer_added.c       cut out of the text as it is
- *     normalizer                         tokenizer_normalize.c   each piece between them
- *       Unicode normalization forms      tokenizer_unicode.c
- *     added tokens, normalized = true    tokenizer_added.c       cut out of the normalized piece
- *     pre-tokenizer                      tokenizer_words.c       pieces into words
- *       cuts at a pattern                tokenizer_split.c       its spelling: tokenizer_regex.c
- *       byte-level text                  tokenizer_bytes.c
- *     model: vocabulary                  tokenizer_vocabulary.c  tokens, characters, merges
- *     model: byte pair encoding          tokenizer_bpe.c         words into ids
- *       words seen before                tokenizer_cache.c
- *     post-processor                     tokenizer_template.c    ids before and after the text
- *     decoder                            tokenizer_decode.c      ids back into text
+ *     added tokens, normalized = false   added.c        cut out of the text as it is
+ *     normalizer                         normalize.c    each piece between them
+ *       Unicode normalization forms      unicode.c
+ *     added tokens, normalized = true    added.c        cut out of the normalized piece
+ *     pre-tokenizer                      words.c        pieces into words
+ *       cuts at a pattern                split.c        its spelling: regex.c
+ *       byte-level text                  bytes.c
+ *     model: vocabulary                  vocabulary.c   tokens, characters, merges
+ *     model: byte pair encoding          bpe.c          words into ids
+ *       words seen before                cache.c
+ *     post-processor                     template.c     ids before and after the text
+ *     decoder                            decode.c       ids back into text
  *
  * Strings from the file are UTF-8 without NUL. Limits on them keep a hostile file from making work
  * or memory grow out of proportion; real files are far below.
@@ -39,7 +39,7 @@ enum {
     SNRQ_WHERE = PATH_MAX + 64         /* room for the `where` of json.h */
 };
 
-/* Bytes and ids that grow; zero-initialized is empty. Release with free(data). (tokenizer_text.c)
+/* Bytes and ids that grow; zero-initialized is empty. Release with free(data). (text.c)
  */
 typedef struct snrq_buffer {
     char *data;
@@ -69,7 +69,7 @@ size_t snrq_utf8_before(const char *text, size_t end);
 bool snrq_is_space(uint32_t character);
 bool snrq_is_word(uint32_t character);
 
-/* A hash map of integers, its capacity fixed at creation. Keys below UINT64_MAX. (tokenizer_map.c)
+/* A hash map of integers, its capacity fixed at creation. Keys below UINT64_MAX. (map.c)
  */
 typedef struct snrq_map_entry {
     uint64_t key, value;
@@ -106,7 +106,7 @@ typedef struct snrq_vocabulary {
     bool byte_fallback, fuse_unknown, ignore_merges;
     snrq_map merges; /* left id << 32 | right id -> rank << 32 | id of the result */
     snrq_map
-        joins; /* pairs of one-character tokens that meet inside some merge (see tokenizer_bpe.c) */
+        joins; /* pairs of one-character tokens that meet inside some merge (see bpe.c) */
     bool cuttable; /* joins may be relied upon */
 } snrq_vocabulary;
 
@@ -119,7 +119,7 @@ snrq_status snrq_vocabulary_add(const char *where, snrq_vocabulary *vocabulary, 
                                 int32_t id, bool special);
 
 /* Words and their ids, of a bounded number of words; zero-initialized keeps nothing. Keys are up to
- * SNRQ_CACHE_KEY bytes; those of one cache are of one kind. (tokenizer_cache.c) */
+ * SNRQ_CACHE_KEY bytes; those of one cache are of one kind. (cache.c) */
 enum { SNRQ_CACHE_KEY = 64 };
 
 typedef struct snrq_cache {

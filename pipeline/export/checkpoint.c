@@ -1,4 +1,4 @@
-/* Transformers directories; see export_checkpoint.h. */
+/* Transformers directories; see checkpoint.h. */
 #include "pipeline/export/checkpoint.h"
 
 #include <errno.h>

@@ -1,4 +1,4 @@
-/* compressed-tensors "pack-quantized" checkpoints; see export_formats.h.
+/* compressed-tensors "pack-quantized" checkpoints; see formats.h.
  *
  * Symbols: K inputs, N outputs, b bits, G groups. Tensors of a module, in this order:
  *

@@ -1,4 +1,4 @@
-/* Reading exported weights back; see export_decode.h. */
+/* Reading exported weights back; see decode.h. */
 #include "pipeline/export/decode.h"
 
 #include <limits.h>

@@ -1,4 +1,4 @@
-/* Dequantized checkpoints; see export_formats.h. NAME.weight [rows, columns], as in the model. */
+/* Dequantized checkpoints; see formats.h. NAME.weight [rows, columns], as in the model. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-/* Writing DIR/model.gguf; see export_gguf.h. The list of tensors is made in gguf_plan.c,
+/* Writing DIR/model.gguf; see gguf.h. The list of tensors is made in gguf_plan.c,
  * blocks are encoded in io/gguf/blocks.c.
  *
  * Every rank goes through all tensors and writes its share of the rows of each, a piece at a

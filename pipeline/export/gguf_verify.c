@@ -1,4 +1,4 @@
-/* Comparing DIR/model.gguf with the model; see export_gguf.h.
+/* Comparing DIR/model.gguf with the model; see gguf.h.
  *
  * Nothing here is shared with the writer: the file is read by io/gguf/check.c, and names and
  * the order of rows are undone from the file's side. Each tensor of the file is looked for

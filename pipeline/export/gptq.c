@@ -1,4 +1,4 @@
-/* GPTQ checkpoints; see export_formats.h.
+/* GPTQ checkpoints; see formats.h.
  *
  * Symbols: K inputs, N outputs, b bits, G groups. Tensors of a module, in this order:
  *

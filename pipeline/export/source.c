@@ -1,4 +1,4 @@
-/* Settings and rows of an OUT directory; see export_source.h. */
+/* Settings and rows of an OUT directory; see source.h. */
 #include "pipeline/export/source.h"
 
 #include <limits.h>

@@ -1,4 +1,4 @@
-/* Comparing a transformers directory with OUT; see export_verify.h. */
+/* Comparing a transformers directory with OUT; see verify.h. */
 #include "pipeline/export/verify.h"
 
 #include <limits.h>
