@@ -2,18 +2,18 @@
  *
  * Text passes through them in this order:
  *
- *     added tokens, normalized = false   added.c        cut out of the text as it is
- *     normalizer                         normalize.c    each piece between them
+ *     added tokens, normalized = false   added.c                 cut out of the text as it is
+ *     normalizer                         normalize.c             each piece between them
  *       Unicode normalization forms      unicode.c
- *     added tokens, normalized = true    added.c        cut out of the normalized piece
- *     pre-tokenizer                      words.c        pieces into words
- *       cuts at a pattern                split.c        its spelling: regex.c
+ *     added tokens, normalized = true    added.c                 cut out of the normalized piece
+ *     pre-tokenizer                      words.c                 pieces into words
+ *       cuts at a pattern                split.c                 its spelling: regex.c
  *       byte-level text                  bytes.c
- *     model: vocabulary                  vocabulary.c   tokens, characters, merges
- *     model: byte pair encoding          bpe.c          words into ids
+ *     model: vocabulary                  vocabulary.c            tokens, characters, merges
+ *     model: byte pair encoding          bpe.c                   words into ids
  *       words seen before                cache.c
- *     post-processor                     template.c     ids before and after the text
- *     decoder                            decode.c       ids back into text
+ *     post-processor                     template.c              ids before and after the text
+ *     decoder                            decode.c                ids back into text
  *
  * Strings from the file are UTF-8 without NUL. Limits on them keep a hostile file from making work
  * or memory grow out of proportion; real files are far below.
@@ -105,9 +105,8 @@ typedef struct snrq_vocabulary {
     int32_t unknown;       /* -1: none, characters without a token vanish */
     bool byte_fallback, fuse_unknown, ignore_merges;
     snrq_map merges; /* left id << 32 | right id -> rank << 32 | id of the result */
-    snrq_map
-        joins; /* pairs of one-character tokens that meet inside some merge (see bpe.c) */
-    bool cuttable; /* joins may be relied upon */
+    snrq_map joins;  /* pairs of one-character tokens that meet inside some merge (see bpe.c) */
+    bool cuttable;   /* joins may be relied upon */
 } snrq_vocabulary;
 
 snrq_status snrq_vocabulary_read(const char *file, const json_t *root, snrq_vocabulary *out);

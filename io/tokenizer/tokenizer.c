@@ -1,5 +1,5 @@
-/* tokenizer.json: the public functions, and the order of the parts; see tokenizer.h
- * and internal.h.
+/* tokenizer.json: the public functions, and the order of the parts; see tokenizer.h,
+ * internal.h.
  *
  * The keys truncation and padding are not obeyed: they are settings of a caller, kept in the file
  * by accident, and a whole text must not be cut by them.
