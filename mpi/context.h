@@ -1,8 +1,12 @@
 /* The ranks that work together, and how they agree.
  *
  * A context owns a communicator of its own, and one of the ranks that share memory with this one.
- * Everything in mpi/ takes a context; only main() names MPI_COMM_WORLD. pipeline/ and io/ see ranks
- * through this header and collective.h alone.
+ * Everything in mpi/ takes a context; only main() names MPI_COMM_WORLD. pipeline/ and io/ call no
+ * MPI themselves, but for main() and for HDF5's writer: they see ranks through the headers of mpi/.
+ *
+ * "Collective; agreed" at a function: every rank of the context makes the call, in the same order;
+ * each tries its own part; at the end all get the same status and the message of the lowest failing
+ * rank. "Not collective": a rank may call it alone.
  *
  * A function is collective over the context that it takes, or over the one that its object was made
  * with (a grid and its matrices, a set of files): all ranks of that context call it, in the same

@@ -21,37 +21,45 @@
 
 enum { WHY = 512 };
 
-static snrq_status write_gptq(const snrq_context *context, const snrq_export_settings *settings,
-                              const snrq_model *model, const char *directory)
-{
-    return snrq_checkpoint_write(context, settings, model, directory, &snrq_gptq_format);
-}
-
-static snrq_status write_compressed(const snrq_context *context,
-                                    const snrq_export_settings *settings, const snrq_model *model,
-                                    const char *directory)
-{
-    return snrq_checkpoint_write(context, settings, model, directory, &snrq_compressed_format);
-}
-
-static snrq_status write_dense(const snrq_context *context, const snrq_export_settings *settings,
-                               const snrq_model *model, const char *directory)
-{
-    return snrq_checkpoint_write(context, settings, model, directory, &snrq_dense_format);
-}
-
 static const snrq_export_format formats[] = {
-    [SNRQ_FORMAT_GPTQ] = {"gptq", snrq_gptq_possible, write_gptq, snrq_checkpoint_is,
-                          snrq_checkpoint_verify},
+    [SNRQ_FORMAT_GPTQ] = {"gptq", snrq_gptq_possible, .layout = &snrq_gptq_layout},
     [SNRQ_FORMAT_COMPRESSED_TENSORS] = {"compressed-tensors", snrq_compressed_possible,
-                                        write_compressed, snrq_checkpoint_is,
-                                        snrq_checkpoint_verify},
-    [SNRQ_FORMAT_GGUF] = {"gguf", snrq_export_gguf_possible, snrq_export_gguf, snrq_export_gguf_is,
-                          snrq_export_gguf_verify, .takes_dense = true},
-    [SNRQ_FORMAT_SAFETENSORS] = {"safetensors", snrq_dense_possible, write_dense,
-                                 snrq_checkpoint_is, snrq_checkpoint_verify},
+                                        .layout = &snrq_compressed_layout},
+    [SNRQ_FORMAT_GGUF] = {"gguf", snrq_export_gguf_possible, .write = snrq_export_gguf,
+                          .recognize = snrq_export_gguf_is, .verify = snrq_export_gguf_verify,
+                          .takes_dense = true},
+    [SNRQ_FORMAT_SAFETENSORS] = {"safetensors", snrq_dense_possible, .layout = &snrq_dense_layout},
 };
-enum { FORMATS = sizeof formats / sizeof *formats };
+_Static_assert(sizeof formats / sizeof *formats == SNRQ_FORMATS, "a row for every choice");
+
+const snrq_export_format *snrq_export_format_of(snrq_format_choice choice)
+{
+    return &formats[choice];
+}
+
+bool snrq_export_format_is(const snrq_export_format *format, const char *directory)
+{
+    return format->layout != NULL ? snrq_checkpoint_is(directory, format->name)
+                                  : format->recognize(directory);
+}
+
+static snrq_status write_export(const snrq_context *context, const snrq_export_settings *settings,
+                                const snrq_export_format *format, const snrq_model *model,
+                                const char *directory)
+{
+    if (format->layout != NULL)
+        return snrq_checkpoint_write(context, settings, model, directory, format->layout);
+    return format->write(context, settings, model, directory);
+}
+
+static snrq_status compare_export(const snrq_context *context, const snrq_options *options,
+                                  const snrq_export_format *format, const snrq_model *model,
+                                  int64_t *tensors)
+{
+    if (format->layout != NULL)
+        return snrq_checkpoint_verify(context, model, options->export_path, tensors);
+    return format->verify(context, model, options->export_path, tensors);
+}
 
 static snrq_status check_possible(const snrq_export_format *format, const snrq_model *model)
 {
@@ -66,7 +74,7 @@ snrq_status snrq_export_table(const char *path, json_t **out)
     snrq_model *model = NULL;
     *out = json_array();
     snrq_status status = snrq_model_look(path, &model);
-    for (int i = 0; i < FORMATS && status == SNRQ_OK; i++) {
+    for (int i = 0; i < SNRQ_FORMATS && status == SNRQ_OK; i++) {
         char why[WHY] = "";
         status = formats[i].possible(model, why, WHY);
         json_array_append_new(*out,
@@ -145,7 +153,7 @@ static snrq_status export_model(const snrq_context *context, const snrq_options 
     SNRQ_TRY(snrq_agree(context, status));
     if (context->rank == 0) status = claim_directory(o->output, &lock);
     status = snrq_agree(context, status);
-    if (status == SNRQ_OK) status = format->write(context, &settings, model, o->output);
+    if (status == SNRQ_OK) status = write_export(context, &settings, format, model, o->output);
     snrq_lock_release(&lock);
     if (status != SNRQ_OK && context->rank == 0 && is_new) rmdir(o->output);
     snrq_barrier(context); /* the lock is gone on every rank */
@@ -181,8 +189,8 @@ static snrq_status find_format(const snrq_context *context, const char *director
                                const snrq_export_format **out)
 {
     int64_t found = -1;
-    for (int i = 0; i < FORMATS && context->rank == 0 && found < 0; i++)
-        if (formats[i].recognize(directory, formats[i].name)) found = i;
+    for (int i = 0; i < SNRQ_FORMATS && context->rank == 0 && found < 0; i++)
+        if (snrq_export_format_is(&formats[i], directory)) found = i;
     SNRQ_TRY(snrq_broadcast(context, &found, sizeof found));
     if (found < 0)
         return snrq_fail(SNRQ_NO_INPUT,
@@ -197,7 +205,7 @@ static snrq_status check_export(const snrq_context *context, const snrq_options 
                                 const snrq_export_format *format, const snrq_model *model)
 {
     int64_t tensors = 0;
-    SNRQ_TRY(format->verify(context, model, o->export_path, &tensors));
+    SNRQ_TRY(compare_export(context, o, format, model, &tensors));
     if (context->rank != 0) return snrq_agree(context, SNRQ_OK);
     if (o->json)
         printf("{\"ok\":true,\"format\":\"%s\",\"tensors\":%lld}\n", format->name,

@@ -27,7 +27,8 @@ typedef struct snrq_option_row {
     double low, high;     /* numbers: inclusive bounds. FLAG: low is the value it sets */
     const char *choices;  /* CHOICE: "a|b|c", in the order of the enum */
     unsigned commands;    /* which commands take it */
-    bool stored;          /* decides the result: part of the stored configuration */
+    bool stored;          /* decides the result: part of the stored configuration. With a
+                             false here a run resumes with another value, and OUT mixes two */
     const char *unit;     /* placeholder in --help */
     const char *help;
 } snrq_option_row;

@@ -20,13 +20,15 @@ typedef enum snrq_command {
     SNRQ_COMMAND_STATUS = 128
 } snrq_command;
 
-/* In the order of the table of formats in export.c. */
-typedef enum snrq_format {
+/* What --format can say, in the order of the option's choices in options.c; each has a row in the
+ * table of formats in export.c. */
+typedef enum snrq_format_choice {
     SNRQ_FORMAT_GPTQ,
     SNRQ_FORMAT_COMPRESSED_TENSORS,
     SNRQ_FORMAT_GGUF,
-    SNRQ_FORMAT_SAFETENSORS
-} snrq_format;
+    SNRQ_FORMAT_SAFETENSORS,
+    SNRQ_FORMATS
+} snrq_format_choice;
 
 /* Everything a command can be told, with what is done where nothing was said, or where an option
  * has no effect with the others. Strings are borrowed from argv, or from the text of the file of
@@ -47,7 +49,7 @@ typedef struct snrq_options {
     int64_t sequences, length, seed, consecutive;
     const char *factor_grid_text;
     int factor_rows, factor_columns; /* 0: chosen by size */
-    int64_t format;                  /* snrq_format; -1: not given */
+    int64_t format;                  /* snrq_format_choice; -1: not given */
     int64_t max_shard_bytes;         /* export */
     int64_t export_float32;  /* export: dequantized weights in F32 instead of the model's type */
     int64_t embedding_type;  /* export to gguf: snrq_embedding_type */

@@ -1,4 +1,4 @@
-/* The parts of a tokenizer, shared by the tokenizer_*.c files; not for others.
+/* The parts of a tokenizer, shared by the files of this folder; not for others.
  *
  * Text passes through them in this order:
  *

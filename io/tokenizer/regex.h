@@ -1,4 +1,4 @@
-/* Regular expressions of tokenizer.json, compiled by PCRE2; for the tokenizer_*.c files only. */
+/* Regular expressions of tokenizer.json, compiled by PCRE2; for the files of this folder only. */
 #ifndef SNRQ_TOKENIZER_REGEX_H
 #define SNRQ_TOKENIZER_REGEX_H
 

@@ -30,7 +30,7 @@ typedef struct unit {
 
 typedef struct work {
     const snrq_context *context;
-    const snrq_checkpoint_format *format;
+    const snrq_checkpoint_layout *layout;
     snrq_export_job job;
     unit *units; /* [count] */
     int64_t count;
@@ -97,8 +97,8 @@ static snrq_status add_module(work *w, int64_t layer, int index)
     unit piece = {.layer = layer, .module = index};
     char name[256];
     snrq_module_name(layer, s->name, name, sizeof name);
-    SNRQ_TRY(w->format->add(&w->job, name, s->rows, s->columns, &piece.first));
-    return deal_rows(w, piece, s->rows, (uint64_t)s->columns, w->format->whole_modules);
+    SNRQ_TRY(w->layout->add(&w->job, name, s->rows, s->columns, &piece.first));
+    return deal_rows(w, piece, s->rows, (uint64_t)s->columns, w->layout->whole_modules);
 }
 
 static snrq_status add_copy(work *w, const char *name)
@@ -139,7 +139,7 @@ static snrq_status plan(work *w, const snrq_export_settings *settings)
     char **names = NULL;
     int count = 0;
     SNRQ_TRY(snrq_export_facts_read(w->job.model, &w->job.facts));
-    SNRQ_TRY(w->format->settle(&w->job, settings));
+    SNRQ_TRY(w->layout->settle(&w->job, settings));
     SNRQ_TRY(snrq_shards_create(w->context, settings->max_shard_bytes, &w->job.shards));
     SNRQ_TRY(snrq_allocate((size_t)w->context->size, sizeof *w->load, "loads", &w->load));
     SNRQ_TRY(snrq_model_rest_names(w->job.model, &names, &count));
@@ -203,7 +203,7 @@ static snrq_status write_rows(const work *w, const unit *u)
     if (!snrq_export_facts_hold(&w->job.facts, module.record))
         status = snrq_fail(SNRQ_BAD_DATA, "%s: %s is not what the manifest says",
                            w->job.model->path, module.record->name);
-    if (status == SNRQ_OK) status = w->format->write(&w->job, &module, u->rows, u->first);
+    if (status == SNRQ_OK) status = w->layout->write(&w->job, &module, u->rows, u->first);
     snrq_export_module_close(&module);
     return status;
 }
@@ -281,16 +281,16 @@ static snrq_status put_small_files(const work *w, snrq_staging *staging)
     json_t *description = NULL;
     double damp = 0.0;
     snrq_status status = SNRQ_OK;
-    if (w->format->describe != NULL) status = damping_of(w->job.model, &damp);
-    if (w->format->describe != NULL && status == SNRQ_OK)
-        description = w->format->describe(&w->job, damp);
-    if (w->format->describe != NULL && status == SNRQ_OK && description == NULL)
+    if (w->layout->describe != NULL) status = damping_of(w->job.model, &damp);
+    if (w->layout->describe != NULL && status == SNRQ_OK)
+        description = w->layout->describe(&w->job, damp);
+    if (w->layout->describe != NULL && status == SNRQ_OK && description == NULL)
         status = snrq_fail(SNRQ_INTERNAL, "no memory for the quantization_config");
     for (const char *const *name = snrq_model_file_names; *name != NULL; name++)
         if (status == SNRQ_OK && strcmp(*name, "config.json") != 0)
             status = copy_file(w->job.model, *name, staging);
-    if (status == SNRQ_OK && w->format->description_file != NULL)
-        status = put_json(staging, w->format->description_file, description);
+    if (status == SNRQ_OK && w->layout->description_file != NULL)
+        status = put_json(staging, w->layout->description_file, description);
     if (status == SNRQ_OK) status = put_config(w, description, staging);
     if (status == SNRQ_OK) status = snrq_shards_put_index(w->job.shards);
     json_decref(description);
@@ -311,21 +311,21 @@ static void report(const work *w, const char *directory, double seconds)
 {
     double bytes = (double)snrq_shards_bytes(w->job.shards);
     snrq_note(w->context, "%s: %s, %.1f MB in %d file(s), %.1f s, %.0f MB/s", directory,
-              w->format->name, bytes / 1e6, snrq_shards_files(w->job.shards), seconds,
+              w->layout->name, bytes / 1e6, snrq_shards_files(w->job.shards), seconds,
               bytes / 1e6 / (seconds > 0 ? seconds : 1));
     if (w->job.model_type != w->job.model->config.dtype)
         snrq_note(w->context,
                   "config.json names %s instead of %s: engines cast to that type, and these %s "
                   "need it",
                   torch_name(w->job.model_type), torch_name(w->job.model->config.dtype),
-                  w->format->describe != NULL ? "scales" : "weights");
+                  w->layout->describe != NULL ? "scales" : "weights");
 }
 
 snrq_status snrq_checkpoint_write(const snrq_context *context, const snrq_export_settings *settings,
                                   const snrq_model *model, const char *directory,
-                                  const snrq_checkpoint_format *format)
+                                  const snrq_checkpoint_layout *layout)
 {
-    work w = {.context = context, .format = format, .job = {.model = model}};
+    work w = {.context = context, .layout = layout, .job = {.model = model}};
     snrq_staging *staging = NULL;
     double started = snrq_now();
     snrq_status status = plan(&w, settings);

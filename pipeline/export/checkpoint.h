@@ -2,7 +2,7 @@
  * safetensors.
  *
  * What such formats differ in - the tensors of a quantized module, and what config.json says about
- * them - is a snrq_checkpoint_format; the rest is the same for all: which tensors there are, in
+ * them - is a snrq_checkpoint_layout; the rest is the same for all: which tensors there are, in
  * which file and at which offset follows from the model's configuration on every rank alike, and
  * the work is dealt out to the ranks by bytes.
  */
@@ -22,8 +22,8 @@ typedef struct snrq_export_job {
     snrq_shards *shards;   /* borrowed */
 } snrq_export_job;
 
-typedef struct snrq_checkpoint_format {
-    const char *name;
+typedef struct snrq_checkpoint_layout {
+    const char *name; /* as in --format */
     /* Rows of one module depend on each other in the file: the module is written by one rank. */
     bool whole_modules;
     /* Sets `type` and `model_type` of a job for a model that fits. Not collective. */
@@ -39,12 +39,12 @@ typedef struct snrq_checkpoint_format {
     json_t *(*describe)(const snrq_export_job *job, double damp);
     /* A second file that holds the same, or NULL. */
     const char *description_file;
-} snrq_checkpoint_format;
+} snrq_checkpoint_layout;
 
 /* Writes the directory; see snrq_export_format.write. Collective; agreed. */
 snrq_status snrq_checkpoint_write(const snrq_context *context, const snrq_export_settings *settings,
                                   const snrq_model *model, const char *directory,
-                                  const snrq_checkpoint_format *format);
+                                  const snrq_checkpoint_layout *layout);
 
 /* Adds tensor MODULE.TENSOR of shape [first, second], or [first] if dimensions is 1, to the list.
  */

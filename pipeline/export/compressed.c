@@ -187,7 +187,7 @@ static json_t *describe(const snrq_export_job *job, double damp)
                      "lm_head", "config_groups", "group_0", group);
 }
 
-const snrq_checkpoint_format snrq_compressed_format = {.name = "compressed-tensors",
+const snrq_checkpoint_layout snrq_compressed_layout = {.name = "compressed-tensors",
                                                        .settle = settle,
                                                        .add = add,
                                                        .write = write,

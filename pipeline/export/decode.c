@@ -10,8 +10,10 @@
 #include "io/json.h"
 
 enum { CONFIG_LIMIT = 1 << 24, NAME = 320 };
+/* The kinds of directories that can be read; names as in --format. */
 typedef enum kind { GPTQ, COMPRESSED, DENSE, KINDS } kind;
-static const char *const kind_names[KINDS] = {"gptq", "compressed-tensors", "safetensors"};
+static const char *const kind_names[] = {"gptq", "compressed-tensors", "safetensors"};
+_Static_assert(sizeof kind_names / sizeof *kind_names == KINDS, "a name for every kind");
 
 struct snrq_export_decoder {
     char path[PATH_MAX]; /* of config.json */
@@ -37,8 +39,8 @@ static kind kind_of(const json_t *config)
     const json_t *quantization = json_object_get(config, "quantization_config");
     const char *method = json_string_value(json_object_get(quantization, "quant_method"));
     if (quantization == NULL) return DENSE;
-    for (int k = GPTQ; k <= COMPRESSED; k++)
-        if (method != NULL && strcmp(method, kind_names[k]) == 0) return (kind)k;
+    for (int k = 0; k < KINDS; k++)
+        if (k != DENSE && method != NULL && strcmp(method, kind_names[k]) == 0) return (kind)k;
     return KINDS;
 }
 
@@ -279,9 +281,10 @@ static snrq_status open_dense(const snrq_export_decoder *d, const char *name, sn
 snrq_status snrq_decoded_open(const snrq_export_decoder *d, const char *name, int64_t rows,
                               int64_t columns, snrq_decoded *m)
 {
-    static snrq_status (*const open_kind[KINDS])(const snrq_export_decoder *, const char *,
-                                                 snrq_decoded *) = {open_gptq, open_compressed,
-                                                                    open_dense};
+    static snrq_status (*const open_kind[])(const snrq_export_decoder *, const char *,
+                                            snrq_decoded *) = {open_gptq, open_compressed,
+                                                               open_dense};
+    _Static_assert(sizeof open_kind / sizeof *open_kind == KINDS, "a reader for every kind");
     *m = (snrq_decoded){.decoder = d, .rows = rows, .columns = columns, .groups = 1};
     if (d->group_size > 0) m->groups = (columns + d->group_size - 1) / d->group_size;
     snrq_status status = open_kind[d->kind](d, name, m);

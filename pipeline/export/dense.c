@@ -79,5 +79,5 @@ static snrq_status write(const snrq_export_job *job, const snrq_export_module *m
     return status;
 }
 
-const snrq_checkpoint_format snrq_dense_format = {
+const snrq_checkpoint_layout snrq_dense_layout = {
     .name = "safetensors", .settle = settle, .add = add, .write = write};

@@ -24,6 +24,6 @@ snrq_status snrq_export_gguf_verify(const snrq_context *context, const snrq_mode
                                     const char *directory, int64_t *tensors);
 
 /* Is there a DIRECTORY/model.gguf? Not collective. */
-bool snrq_export_gguf_is(const char *directory, const char *name);
+bool snrq_export_gguf_is(const char *directory);
 
 #endif

@@ -351,10 +351,9 @@ static snrq_status compare_all(comparison *c)
     return SNRQ_OK;
 }
 
-bool snrq_export_gguf_is(const char *directory, const char *name)
+bool snrq_export_gguf_is(const char *directory)
 {
     char path[4096];
-    (void)name; /* the file has it in its own */
     return snrq_path_join(directory, "model.gguf", path, sizeof path) == SNRQ_OK &&
            access(path, F_OK) == 0;
 }

@@ -154,7 +154,7 @@ static json_t *describe(const snrq_export_job *job, double damp)
                      "snrq:" SNRQ_VERSION);
 }
 
-const snrq_checkpoint_format snrq_gptq_format = {.name = "gptq",
+const snrq_checkpoint_layout snrq_gptq_layout = {.name = "gptq",
                                                  .whole_modules = true,
                                                  .settle = settle,
                                                  .add = add,

@@ -28,6 +28,7 @@ snrq_status snrq_model_open(const snrq_context *context, const char *path, snrq_
 /* Opens an OUT directory for looking at its configuration and manifest: its data files are neither
  * checked nor opened, rest is NULL. Not collective. */
 snrq_status snrq_model_look(const char *path, snrq_model **out);
+/* Not collective. */
 void snrq_model_close(snrq_model **model);
 
 /* 32 hex digits that change with the configuration, the names, types and shapes of the tensors, and
