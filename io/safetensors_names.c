@@ -130,70 +130,65 @@ static snrq_status check_distinct(const snrq_safetensors *reader)
     return SNRQ_OK;
 }
 
-/* The tensor that __metadata__ leads to from `name`, in a few steps, or NULL. */
-static const snrq_tensor *follow(const snrq_safetensors *reader, const char *name)
+/* The tensor that metadata leads to from `name`, in a few steps, or NULL. */
+static const snrq_tensor *follow(const snrq_safetensors *reader, const json_t *metadata,
+                                 const char *name)
 {
     const snrq_tensor *tensor = NULL;
     for (int step = 0; step < MAX_STEPS && name != NULL && tensor == NULL; step++) {
-        name = snrq_safetensors_metadata(reader, name);
+        name = json_string_value(json_object_get(metadata, name));
         if (name != NULL) tensor = snrq_safetensors_find(reader, name);
     }
     return tensor;
 }
 
-/* All names in __metadata__ that are no tensors but lead to one: {name: NULL}. */
-static snrq_status find_shared(const snrq_safetensors *reader, json_t *names)
-{
-    for (int i = 0; i < reader->shard_count; i++) {
-        const char *name;
-        json_t *value;
-        json_object_foreach(reader->shards[i].metadata, name, value)
-        {
-            if (snrq_safetensors_find(reader, name) != NULL || follow(reader, name) == NULL)
-                continue;
-            if (json_object_set_new(names, name, json_null()) != 0)
-                return snrq_fail(SNRQ_INTERNAL, "cannot allocate the list of shared tensors");
-        }
-    }
-    return SNRQ_OK;
-}
-
-static snrq_status add_shared(snrq_safetensors *reader, const json_t *names)
+/* Adds the names in metadata that are no tensors but lead to one. */
+static snrq_status add_shared(snrq_safetensors *reader, const json_t *metadata)
 {
     int64_t count = reader->count;
     size_t room = (size_t)count;
     const char *name;
     json_t *value;
-    SNRQ_TRY(snrq_grow((size_t)count + json_object_size(names), sizeof *reader->tensors,
-                       "tensor table", (void *)&reader->tensors, &room));
-    /* reader->count stays until all are there: the table is searched meanwhile. */
     snrq_status status = SNRQ_OK;
-    json_object_foreach((json_t *)names, name, value)
+    /* reader->count stays until all are there: the table is searched meanwhile. */
+    json_object_foreach((json_t *)metadata, name, value)
     {
-        snrq_tensor *tensor = &reader->tensors[count];
+        if (snrq_safetensors_find(reader, name) != NULL) continue;
+        const snrq_tensor *shared = follow(reader, metadata, name);
+        if (shared == NULL) continue;
+        snrq_tensor added = *shared;
+        added.name = NULL;
+        added.another = true;
+        status = snrq_grow((size_t)count + 1, sizeof added, "tensor table",
+                           (void *)&reader->tensors, &room);
+        if (status == SNRQ_OK) status = snrq_copy_text(name, "tensor name", &added.name);
         if (status != SNRQ_OK) break;
-        *tensor = *follow(reader, name);
-        tensor->name = NULL;
-        tensor->another = true;
-        status = snrq_copy_text(name, "tensor name", &tensor->name);
-        if (status == SNRQ_OK) count++;
+        reader->tensors[count++] = added;
     }
     reader->count = count;
     snrq_safetensors_sort(reader);
     return status;
 }
 
+static snrq_status resolve_shared(snrq_safetensors *reader)
+{
+    json_t *all = json_object();
+    bool good = all != NULL;
+    for (int i = 0; i < reader->shard_count && good; i++)
+        if (reader->shards[i].metadata != NULL)
+            good = json_object_update_missing(all, reader->shards[i].metadata) == 0;
+    snrq_status status =
+        good ? add_shared(reader, all) : snrq_fail(SNRQ_INTERNAL, "cannot allocate shared names");
+    json_decref(all);
+    return status;
+}
+
 snrq_status snrq_safetensors_resolve(snrq_safetensors *reader)
 {
     struct spelling spelling;
-    json_t *shared = json_object();
-    snrq_status status =
-        shared != NULL ? SNRQ_OK : snrq_fail(SNRQ_INTERNAL, "cannot allocate shared names");
-    if (status == SNRQ_OK) status = find_shared(reader, shared);
-    if (status == SNRQ_OK && json_object_size(shared) > 0) status = add_shared(reader, shared);
-    json_decref(shared);
-    if (status == SNRQ_OK) status = find_spelling(reader, &spelling);
-    if (status != SNRQ_OK || spelling.of == NULL) return status;
+    SNRQ_TRY(resolve_shared(reader));
+    SNRQ_TRY(find_spelling(reader, &spelling));
+    if (spelling.of == NULL) return SNRQ_OK;
     SNRQ_TRY(translate_all(reader, &spelling));
     snrq_safetensors_sort(reader);
     return check_distinct(reader);

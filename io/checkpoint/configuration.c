@@ -87,7 +87,7 @@ snrq_status snrq_configuration_compare(const char *path, const char *run, const 
     if (d.count > SHOWN_DIFFERENCES)
         snprintf(more, sizeof more, "; and %d more", d.count - SHOWN_DIFFERENCES);
     return snrq_fail(SNRQ_USAGE,
-                     "%s: the %s here was started differently: %s%s. Run with the same options, or "
-                     "choose another directory",
+                     "%s: the %s here was started differently: %s%s. Run with the same model, text "
+                     "and options, or choose another directory",
                      path, run, d.text, more);
 }
