@@ -38,14 +38,14 @@ static snrq_status write_dense(const snrq_context *context, const snrq_export_se
 
 static const snrq_export_format formats[] = {
     [SNRQ_FORMAT_GPTQ] = {"gptq", snrq_gptq_possible, write_gptq, snrq_checkpoint_is,
-                          snrq_checkpoint_verify},
+                          snrq_checkpoint_verify, false},
     [SNRQ_FORMAT_COMPRESSED_TENSORS] = {"compressed-tensors", snrq_compressed_possible,
                                         write_compressed, snrq_checkpoint_is,
-                                        snrq_checkpoint_verify},
+                                        snrq_checkpoint_verify, false},
     [SNRQ_FORMAT_GGUF] = {"gguf", snrq_export_gguf_possible, snrq_export_gguf, snrq_export_gguf_is,
-                          snrq_export_gguf_verify, .takes_dense = true},
+                          snrq_export_gguf_verify, true},
     [SNRQ_FORMAT_SAFETENSORS] = {"safetensors", snrq_dense_possible, write_dense,
-                                 snrq_checkpoint_is, snrq_checkpoint_verify},
+                                 snrq_checkpoint_is, snrq_checkpoint_verify, false},
 };
 enum { FORMATS = sizeof formats / sizeof *formats };
 
