@@ -9,14 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef enum kind { TEXT, INTEGER, REAL, CHOICE, FLAG, GROUP, SIZE, TIME } kind;
+typedef enum kind { TEXT, TEXTS, INTEGER, REAL, CHOICE, FLAG, GROUP, SIZE, TIME } kind;
 
 typedef struct option_row {
     const char *name;
-    char letter;  /* short form, or 0 */
-    kind kind;    /* where the value goes: char *, int64_t, double, int64_t (index), bool, int64_t,
-                     int64_t (bytes), double (seconds) */
-    size_t field; /* offset in snrq_options */
+    char letter; /* short form, or 0 */
+    kind kind; /* where the value goes: char *, char * and texts, int64_t, double, int64_t (index),
+                  bool, int64_t, int64_t (bytes), double (seconds) */
+    size_t field;         /* offset in snrq_options */
     const char *fallback; /* default, as it would be typed; NULL: none */
     double low, high;     /* numbers: inclusive bounds. FLAG: low is the value it sets */
     const char *choices;  /* CHOICE: "a|b|c", in the order of the enum */
@@ -42,15 +42,20 @@ static const option_row table[] = {
     {"output", 'o', TEXT, FIELD(output), NULL, 0, 0, NULL, Q | R | T | X, false, "OUT",
      "what to write: a directory (quantize resumes an unfinished one, export wants an empty one); "
      "of round, a safetensors file; of tokenize, a file"},
-    {"calibration", 0, TEXT, FIELD(calibration), NULL, 0, 0, NULL, Q, false, "TEXT",
-     "calibration text (UTF-8)"},
-    {"text", 0, TEXT, FIELD(text), NULL, 0, 0, NULL, E | T, false, "TEXT",
-     "text (UTF-8): held-out text; of tokenize, what becomes int32 little-endian token ids, with "
+    {"calibration", 0, TEXTS, FIELD(calibration), NULL, 0, 0, NULL, Q, false, "TEXT",
+     "calibration text (UTF-8), or JSON lines with {\"text\": \"...\"}; either may be gzip; for "
+     "several files give it several times, the order counts"},
+    {"text", 0, TEXTS, FIELD(text), NULL, 0, 0, NULL, E | T, false, "TEXT",
+     "text (UTF-8), or JSON lines with {\"text\": \"...\"}; either may be gzip; may be given "
+     "several times: held-out text; of tokenize, what becomes int32 little-endian token ids, with "
      "the special tokens that the model puts around a text"},
+    {"text-key", 0, TEXT, FIELD(text_key), NULL, 0, 0, NULL, Q | E | T, false, "KEY",
+     "which key of JSON lines holds the text, if it is not \"text\": every line must have it"},
     {"decode", 0, TEXT, FIELD(decode), NULL, 0, 0, NULL, T, false, "IDS",
      "int32 little-endian token ids that become text again, without the special tokens around it"},
     {"token-file", 0, TEXT, FIELD(token_file), NULL, 0, 0, NULL, Q | E, false, "FILE",
-     "int32 little-endian token ids instead of a text, cut into windows in order"},
+     "token ids instead of a text, cut into windows in order: raw little-endian int32, or .npy of "
+     "any integer type"},
     {"bits", 0, INTEGER, FIELD(bits), "4", 2, 8, NULL, Q | R, true, "B", "bits per weight"},
     {"group-size", 0, GROUP, FIELD(group_size), "128", 1, 1 << 20, NULL, Q | R, true, "N|channel",
      "columns that share a scale"},
@@ -263,6 +268,16 @@ static snrq_status parse_time(const option_row *row, const char *value, double *
     return SNRQ_OK;
 }
 
+static snrq_status add_text(const char **first, const char *value, snrq_text_paths *texts)
+{
+    if (texts->count == SNRQ_MOST_TEXTS)
+        return snrq_fail(SNRQ_USAGE, "%s is text number %d: expected at most %d; join some", value,
+                         texts->count + 1, (int)SNRQ_MOST_TEXTS);
+    if (*first == NULL) *first = value;
+    texts->path[texts->count++] = value;
+    return SNRQ_OK;
+}
+
 static snrq_status set_value(const option_row *row, const char *value, snrq_options *o)
 {
     char *field = (char *)o + row->field;
@@ -271,6 +286,8 @@ static snrq_status set_value(const option_row *row, const char *value, snrq_opti
     case TEXT:
         *(const char **)(void *)field = value;
         return SNRQ_OK;
+    case TEXTS:
+        return add_text((const char **)(void *)field, value, &o->texts);
     case FLAG:
         *(bool *)(void *)field = row->low != 0;
         return SNRQ_OK;
@@ -433,6 +450,9 @@ static snrq_status check_required(const command_row *command, const snrq_options
         return snrq_fail(SNRQ_USAGE, "export: --embedding-type belongs to --format gguf");
     if (o->command == SNRQ_COMMAND_EVALUATE && (o->text == NULL) == (o->token_file == NULL))
         return snrq_fail(SNRQ_USAGE, "evaluate: give either --text TEXT or --token-file FILE");
+    if (o->text_key != NULL && o->texts.count == 0)
+        return snrq_fail(SNRQ_USAGE, "%s: --text-key belongs to texts that are JSON lines",
+                         command->name);
     if (o->command == SNRQ_COMMAND_TOKENIZE) {
         if ((o->text == NULL) == (o->decode == NULL))
             return snrq_fail(SNRQ_USAGE, "tokenize: give either --text TEXT or --decode IDS");
@@ -481,8 +501,11 @@ static snrq_status parse_arguments(const command_row *command, int argc, char **
     }
     if (optind < argc) o->path = argv[optind++];
     if (optind < argc)
-        return snrq_fail(SNRQ_USAGE, "%s: expected one %s, found also '%s'", command->name,
-                         command->argument, argv[optind]);
+        return snrq_fail(SNRQ_USAGE, "%s: expected one %s, found also '%s'%s", command->name,
+                         command->argument, argv[optind],
+                         o->texts.count > 0 ? "; each of several texts needs its own --calibration "
+                                              "or --text"
+                                            : "");
     return SNRQ_OK;
 }
 
@@ -530,6 +553,7 @@ json_t *snrq_options_stored(const snrq_options *o)
         json_t *value = NULL;
         if (!row->stored || !(row->commands & (unsigned)o->command)) continue;
         switch (row->kind) {
+        case TEXTS:
         case TEXT: {
             const char *text = *(const char *const *)(const void *)field;
             value = text ? json_string(text) : json_null();

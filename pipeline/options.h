@@ -35,12 +35,22 @@ typedef enum snrq_embedding_type {
     SNRQ_EMBEDDING_Q8_0
 } snrq_embedding_type;
 
+/* Texts in the order in which they were given. */
+enum { SNRQ_MOST_TEXTS = 1024 };
+typedef struct snrq_text_paths {
+    int count;
+    const char *path[SNRQ_MOST_TEXTS];
+} snrq_text_paths;
+
 /* Everything a command can be told. Strings are borrowed from argv. */
 typedef struct snrq_options {
     snrq_command command;
     const char *path; /* the positional argument: MODEL or OUT */
-    const char *output, *calibration, *text, *token_file, *decode, *reference, *logprobs;
-    int64_t bits, group_size; /* group_size 0: per channel */
+    const char *output, *token_file, *decode, *reference, *logprobs;
+    const char *calibration, *text; /* the first text, of quantize and of the others */
+    snrq_text_paths texts;          /* all of them */
+    const char *text_key;           /* of JSON lines; NULL: "text" */
+    int64_t bits, group_size;       /* group_size 0: per channel */
     bool asymmetric;
     int64_t method, beam;
     const char *alpha_text; /* as given; parsed into the next two */

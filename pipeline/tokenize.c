@@ -5,8 +5,8 @@
 #include <stdlib.h>
 
 #include "io/file.h"
-#include "io/tokenizer/tokenizer.h"
-#include "io/windows.h"
+#include "io/token_file.h"
+#include "pipeline/texts.h"
 
 /* `bytes`: written. */
 static void print_summary(const snrq_options *o, int64_t tokens, size_t bytes)
@@ -18,15 +18,16 @@ static void print_summary(const snrq_options *o, int64_t tokens, size_t bytes)
     fflush(stdout);
 }
 
-static snrq_status encode_file(const snrq_options *o, const snrq_tokenizer *tokenizer)
+static snrq_status encode_files(const snrq_context *context, const snrq_options *o,
+                                const snrq_tokenizer *tokenizer)
 {
-    int32_t *ids;
-    int64_t count;
-    SNRQ_TRY(snrq_text_tokens(o->text, tokenizer, snrq_tokenizer_size(tokenizer), &ids, &count));
-    size_t bytes = (size_t)count * sizeof *ids;
-    snrq_status status = snrq_file_replace(o->output, ids, bytes);
-    if (status == SNRQ_OK) print_summary(o, count, bytes);
-    free(ids);
+    snrq_tokens tokens;
+    snrq_status status =
+        snrq_texts_read(context, o, tokenizer, snrq_tokenizer_size(tokenizer), &tokens);
+    size_t bytes = (size_t)tokens.count * sizeof *tokens.ids;
+    if (status == SNRQ_OK) status = snrq_file_replace(o->output, tokens.ids, bytes);
+    if (status == SNRQ_OK) print_summary(o, tokens.count, bytes);
+    snrq_tokens_free(&tokens);
     return status;
 }
 
@@ -49,16 +50,17 @@ static snrq_status decode_file(const snrq_options *o, const snrq_tokenizer *toke
     return status;
 }
 
-static snrq_status tokenize(const snrq_options *o)
+static snrq_status tokenize(const snrq_context *context, const snrq_options *o)
 {
     snrq_tokenizer *tokenizer;
     SNRQ_TRY(snrq_tokenizer_read(o->path, &tokenizer));
-    snrq_status status = o->decode != NULL ? decode_file(o, tokenizer) : encode_file(o, tokenizer);
+    snrq_status status =
+        o->decode != NULL ? decode_file(o, tokenizer) : encode_files(context, o, tokenizer);
     snrq_tokenizer_destroy(&tokenizer);
     return status;
 }
 
 snrq_status snrq_tokenize(const snrq_context *context, const snrq_options *o)
 {
-    return snrq_agree(context, context->rank == 0 ? tokenize(o) : SNRQ_OK);
+    return snrq_agree(context, context->rank == 0 ? tokenize(context, o) : SNRQ_OK);
 }
