@@ -181,13 +181,13 @@ static bool looks_like_llm_c(const unknown *u)
 /* NULL, or NumPy's name of the type that it looks like; *what is for people. */
 static const char *guess_type(const unknown *u, bool valid, const char **what)
 {
-    static const char *const names[] = {"int64",   "big-endian int64", "float64",
-                                        "float32", "big-endian int32", "uint16"};
-    static const char *const types[] = {"<i8", ">i8", "<f8", "<f4", ">i4", "<u2"};
+    static const char *const names[] = {
+        "int64", "float64", "float32", "big-endian int64", "big-endian int32", "uint16"};
+    static const char *const types[] = {"<i8", "<f8", "<f4", ">i8", ">i4", "<u2"};
     const bool looks[] = {looks_like_int64(u, 1),
-                          !valid && looks_like_int64(u, 0),
                           !valid && looks_like_float64(u),
                           !valid && looks_like_float32(u),
+                          !valid && looks_like_int64(u, 0),
                           !valid && looks_like_big_endian(u),
                           !valid && looks_like_uint16(u)};
     for (size_t i = 0; i < sizeof looks / sizeof looks[0]; i++) {
