@@ -65,6 +65,15 @@ typedef struct part {
     bool complete;           /* the file has no others */
 } part;
 
+static snrq_status reserve(part *p, size_t room)
+{
+    char *grown = realloc(p->data, room);
+    if (grown == NULL) return snrq_fail(SNRQ_INTERNAL, "cannot allocate %zu bytes for text", room);
+    p->data = grown;
+    p->room = room;
+    return SNRQ_OK;
+}
+
 /* Reads on behind what is there, at least a byte if there is one. */
 static snrq_status read_more(part *p)
 {
@@ -72,14 +81,7 @@ static snrq_status read_more(part *p)
     if (p->begin > 0) memmove(p->data, p->data + p->begin, p->end - p->begin);
     p->end -= p->begin;
     p->begin = 0;
-    if (p->end == p->room) {
-        size_t room = 2 * p->room;
-        char *grown = realloc(p->data, room);
-        if (grown == NULL)
-            return snrq_fail(SNRQ_INTERNAL, "cannot allocate %zu bytes for text", room);
-        p->data = grown;
-        p->room = room;
-    }
+    if (p->end == p->room) SNRQ_TRY(reserve(p, 2 * p->room));
     SNRQ_TRY(snrq_text_file_read(p->file, p->data + p->end, p->room - p->end, &got));
     p->complete = got < p->room - p->end;
     p->end += got;
@@ -125,9 +127,9 @@ static snrq_status refuse_others(const char *path, const char *head, size_t byte
 static snrq_status begin_text(const char *path, part *p, snrq_text_facts *facts)
 {
     static const char mark[] = "\xef\xbb\xbf";
-    SNRQ_TRY(snrq_allocate_scratch(HEAD, 1, path, &p->data));
-    p->room = HEAD;
-    SNRQ_TRY(read_more(p));
+    uint64_t bytes = snrq_text_file_bytes(p->file);
+    SNRQ_TRY(reserve(p, bytes < HEAD ? (size_t)bytes + 1 : HEAD));
+    while (!p->complete && p->end < HEAD) SNRQ_TRY(read_more(p));
     SNRQ_TRY(refuse_others(path, p->data, p->end));
     facts->byte_order_mark = p->end >= 3 && memcmp(p->data, mark, 3) == 0;
     if (facts->byte_order_mark) p->begin = 3;
@@ -174,6 +176,8 @@ static snrq_status document_tokens(const source *s, const char *where, const cha
 
 static snrq_status plain_tokens(const source *s, part *p)
 {
+    if (!p->complete && !snrq_text_file_packed(p->file))
+        SNRQ_TRY(reserve(p, (size_t)snrq_text_file_bytes(p->file) + 1));
     while (!p->complete) SNRQ_TRY(read_more(p));
     if (p->begin == p->end) return snrq_fail(SNRQ_BAD_DATA, "%s: the text is empty", s->path);
     return document_tokens(s, s->path, p->data + p->begin, p->end - p->begin);

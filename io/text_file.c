@@ -25,7 +25,8 @@ struct snrq_text_file {
     uint64_t limit, text; /* of the text: at most, delivered */
     bool packed, ended;   /* ended: no member is open */
     z_stream stream;
-    unsigned char *buffer; /* [PACKED_BUFFER] owned; NULL if it is not packed */
+    unsigned char *buffer; /* [room] owned; NULL if it is not packed */
+    size_t room;
 };
 
 snrq_status snrq_text_file_open(const char *path, uint64_t limit, snrq_text_file **out)
@@ -44,8 +45,9 @@ snrq_status snrq_text_file_open(const char *path, uint64_t limit, snrq_text_file
     if (status == SNRQ_OK && f->bytes > limit)
         status = snrq_fail(SNRQ_BAD_DATA, "%s: %" PRIu64 " bytes, expected at most %" PRIu64, path,
                            f->bytes, limit);
+    f->room = f->bytes < PACKED_BUFFER ? (size_t)f->bytes : PACKED_BUFFER;
     if (status == SNRQ_OK && f->packed)
-        status = snrq_allocate(PACKED_BUFFER, 1, "buffer to unpack from", &f->buffer);
+        status = snrq_allocate(f->room, 1, "buffer to unpack from", &f->buffer);
     if (status == SNRQ_OK && f->packed && inflateInit2(&f->stream, GZIP_WINDOW) != Z_OK) {
         status = snrq_fail(SNRQ_INTERNAL, "%s: no memory to unpack it", path);
         free(f->buffer);
@@ -91,7 +93,7 @@ static snrq_status refill(snrq_text_file *f)
 {
     size_t got;
     if (f->stream.avail_in > 0) return SNRQ_OK;
-    SNRQ_TRY(read_as_it_is(f, f->buffer, PACKED_BUFFER, &got));
+    SNRQ_TRY(read_as_it_is(f, f->buffer, f->room, &got));
     f->stream.next_in = f->buffer;
     f->stream.avail_in = (uInt)got;
     return SNRQ_OK;

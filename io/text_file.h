@@ -3,7 +3,7 @@
  * last one are padding.
  *
  * Nothing in a file is trusted: one that is cut, damaged, followed by something else, larger than a
- * limit or packed more tightly than any text is refused. Memory: two buffers of fixed size.
+ * limit or packed more tightly than any text is refused. Memory: buffers of fixed size.
  */
 #ifndef SNRQ_TEXT_FILE_H
 #define SNRQ_TEXT_FILE_H

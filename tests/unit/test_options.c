@@ -293,6 +293,42 @@ static void export_refuses(void)
     refuses("export OUT -o DIR --format gptq --max-shard-size infGB", "--max-shard-size");
 }
 
+static void texts_keep_their_order(void)
+{
+    snrq_options o;
+    accepts("quantize M -o OUT --calibration A --calibration B --calibration A --text-key body",
+            &o);
+    CU_ASSERT_STRING_EQUAL(o.calibration, "A");
+    CU_ASSERT_EQUAL(o.texts.count, 3);
+    CU_ASSERT_STRING_EQUAL(o.texts.path[1], "B");
+    CU_ASSERT_STRING_EQUAL(o.texts.path[2], "A");
+    CU_ASSERT_STRING_EQUAL(o.text_key, "body");
+    accepts("evaluate M --text T", &o);
+    CU_ASSERT_STRING_EQUAL(o.text, "T");
+    CU_ASSERT_EQUAL(o.texts.count, 1);
+    CU_ASSERT_PTR_NULL(o.text_key);
+    refuses("evaluate M --token-file T --text-key body", "--text-key");
+    refuses("quantize M N -o OUT --calibration A", "its own --calibration");
+}
+
+/* More files than there are arguments of a command line in practice. */
+static void too_many_texts_are_refused(void)
+{
+    enum { FIRST = 3 };
+    static char *argv[FIRST + 2 * (SNRQ_MOST_TEXTS + 1)] = {(char *)"snrq", (char *)"evaluate",
+                                                            (char *)"M"};
+    snrq_options o;
+    char *help = NULL;
+    for (int i = 0; i <= SNRQ_MOST_TEXTS; i++) {
+        argv[FIRST + 2 * i] = (char *)"--text";
+        argv[FIRST + 2 * i + 1] = (char *)"T";
+    }
+    CU_ASSERT_EQUAL(snrq_options_parse(FIRST + 2 * SNRQ_MOST_TEXTS, argv, &o, &help), SNRQ_OK);
+    CU_ASSERT_EQUAL(o.texts.count, SNRQ_MOST_TEXTS);
+    CU_ASSERT_EQUAL(snrq_options_parse(FIRST + 2 * SNRQ_MOST_TEXTS + 2, argv, &o, &help),
+                    SNRQ_USAGE);
+}
+
 int main(void)
 {
     static const snrq_test tests[] = {SNRQ_TEST(quantize_reads_every_option),
@@ -308,5 +344,6 @@ int main(void)
                                       SNRQ_TEST(rules_hold_what_a_method_does),
                                       SNRQ_TEST(export_reads_formats_and_sizes),
                                       SNRQ_TEST(export_refuses)};
-    return snrq_run_tests("options", tests, sizeof tests / sizeof *tests, 1);
+    SNRQ_TEST(texts_keep_their_order), SNRQ_TEST(too_many_texts_are_refused),
+        return snrq_run_tests("options", tests, sizeof tests / sizeof *tests, 1);
 }
