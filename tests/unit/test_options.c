@@ -343,7 +343,8 @@ int main(void)
                                       SNRQ_TEST(names_of_rules_are_those_of_the_options),
                                       SNRQ_TEST(rules_hold_what_a_method_does),
                                       SNRQ_TEST(export_reads_formats_and_sizes),
-                                      SNRQ_TEST(export_refuses)};
-    SNRQ_TEST(texts_keep_their_order), SNRQ_TEST(too_many_texts_are_refused),
-        return snrq_run_tests("options", tests, sizeof tests / sizeof *tests, 1);
+                                      SNRQ_TEST(export_refuses),
+                                      SNRQ_TEST(texts_keep_their_order),
+                                      SNRQ_TEST(too_many_texts_are_refused)};
+    return snrq_run_tests("options", tests, sizeof tests / sizeof *tests, 1);
 }
