@@ -90,6 +90,11 @@ finds_zlib() { pkg-config --exists zlib 2>/dev/null; }
 finds_cunit() { pkg-config --exists cunit 2>/dev/null; }
 finds_hdf5_tools() { have h5dump; }
 finds_clang_format() { have clang-format; }
+# Only root can start the nodes of the tests; srun takes libpmix.so by that name.
+finds_slurm() {
+    [ "$(id -u)" -eq 0 ] || return 0
+    have munged && have slurmctld && have slurmd && have sbatch && links "${CC:-cc}" 'int main(void) { return 0; }' -lpmix
+}
 finds_python() {
     local python
     for python in /usr/bin/python3 python3; do
@@ -119,6 +124,7 @@ test_needs=(
     "hdf5_tools  | h5dump                   | hdf5-tools                       | hdf5-parallel"
     "python      | python3, numpy and h5py  | python3 python3-numpy python3-h5py | scipy-stack"
     "clang_format | clang-format            | clang-format                     | llvm"
+    "slurm       | Slurm, for a cluster of the tests' own | slurm-wlm munge libpmix-dev | slurm"
 )
 
 # find_missing NEED...: fills the array `missing` with those whose probe fails.

@@ -16,25 +16,18 @@ static int by_name(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static snrq_status add_name(char ***names, int *count, int *room, const char *name)
+static snrq_status add_name(char ***names, int *count, size_t *room, const char *name)
 {
     if (*count == INT_MAX / 2) return snrq_fail(SNRQ_BAD_DATA, "a directory has too many files");
-    if (*count == *room) {
-        int larger = *room > 0 ? 2 * *room : 64;
-        char **moved = realloc(*names, (size_t)larger * sizeof *moved);
-        if (moved == NULL) return snrq_fail(SNRQ_INTERNAL, "no memory for names of files");
-        *names = moved;
-        *room = larger;
-    }
-    char *copy = strdup(name);
-    if (copy == NULL) return snrq_fail(SNRQ_INTERNAL, "no memory for names of files");
-    (*names)[(*count)++] = copy;
+    SNRQ_TRY(snrq_grow((size_t)*count + 1, sizeof **names, "names of files", names, room));
+    SNRQ_TRY(snrq_copy_text(name, "name of a file", &(*names)[*count]));
+    ++*count;
     return SNRQ_OK;
 }
 
 snrq_status snrq_directory_names(const char *directory, char ***names, int *count)
 {
-    int room = 0;
+    size_t room = 0;
     *names = NULL;
     *count = 0;
     DIR *stream = opendir(directory);

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,8 +87,9 @@ snrq_status snrq_file_write_at(int fd, const char *path, uint64_t offset, const 
         ssize_t put = pwrite(fd, from + done, chunk, (off_t)(offset + done));
         if (put < 0 && errno == EINTR) continue;
         if (put < 0)
-            return snrq_fail(SNRQ_IO_ERROR, "%s: writing failed at byte %" PRIu64 ": %s", path,
-                             offset + done, strerror(errno));
+            return snrq_fail(SNRQ_IO_ERROR,
+                             "%s: writing failed at byte %" PRIu64 ", after %zu of %zu bytes: %s",
+                             path, offset + done, done, bytes, strerror(errno));
         done += (size_t)put;
     }
     return SNRQ_OK;
@@ -117,7 +119,7 @@ snrq_status snrq_file_read(const char *path, size_t limit, char **data, size_t *
     return SNRQ_OK;
 }
 
-static snrq_status write_all(int fd, const char *path, const void *data, size_t bytes)
+snrq_status snrq_file_write_open(int fd, const char *path, const void *data, size_t bytes)
 {
     const char *from = data;
     size_t done = 0;
@@ -125,6 +127,11 @@ static snrq_status write_all(int fd, const char *path, const void *data, size_t 
         size_t chunk = bytes - done < MAX_TRANSFER ? bytes - done : MAX_TRANSFER;
         ssize_t put = write(fd, from + done, chunk);
         if (put < 0 && errno == EINTR) continue;
+        if (put < 0 && errno == EAGAIN) { /* a pipe that was given as one that does not wait */
+            struct pollfd wait = {.fd = fd, .events = POLLOUT};
+            (void)poll(&wait, 1, -1);
+            continue;
+        }
         if (put < 0)
             return snrq_fail(SNRQ_IO_ERROR, "%s: writing failed after %zu of %zu bytes: %s", path,
                              done, bytes, strerror(errno));
@@ -166,7 +173,7 @@ snrq_status snrq_file_write(const char *path, const void *data, size_t bytes)
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0)
         return snrq_fail(SNRQ_CANNOT_WRITE, "%s: cannot be created: %s", path, strerror(errno));
-    snrq_status status = write_all(fd, path, data, bytes);
+    snrq_status status = snrq_file_write_open(fd, path, data, bytes);
     if (status == SNRQ_OK) status = snrq_file_sync_open(fd, path);
     /* Network file systems report a full quota here. */
     if (close(fd) != 0 && status == SNRQ_OK)
@@ -202,7 +209,7 @@ snrq_status snrq_file_append(const char *path, const void *data, size_t bytes)
         close(fd);
         return snrq_fail(SNRQ_CANNOT_WRITE, "%s: cannot append: not a regular file", path);
     }
-    snrq_status status = write_all(fd, path, data, bytes);
+    snrq_status status = snrq_file_write_open(fd, path, data, bytes);
     if (status == SNRQ_OK) status = snrq_file_sync_open(fd, path);
     if (status != SNRQ_OK && (ftruncate(fd, facts.st_size) != 0 || fsync(fd) != 0))
         status =

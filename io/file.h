@@ -24,6 +24,9 @@ snrq_status snrq_file_read_at(int fd, const char *path, uint64_t offset, void *o
 snrq_status snrq_file_write_at(int fd, const char *path, uint64_t offset, const void *data,
                                size_t bytes);
 
+/* Writes `bytes` bytes where the file, pipe or device stands. SNRQ_IO_ERROR if that fails. */
+snrq_status snrq_file_write_open(int fd, const char *path, const void *data, size_t bytes);
+
 /* Makes what was written to an open file durable. */
 snrq_status snrq_file_sync_open(int fd, const char *path);
 
@@ -37,7 +40,8 @@ snrq_status snrq_file_read(const char *path, size_t limit, char **data, size_t *
 snrq_status snrq_file_write(const char *path, const void *data, size_t bytes);
 
 /* Replaces `path` atomically: PATH.tmp, write, fsync, rename, fsync of the directory. On failure
- * the old file is untouched and the temporary one removed. */
+ * the old file is untouched and the temporary one removed. For files in a directory of the
+ * program's own; user_output.h is for those that a user names. */
 snrq_status snrq_file_replace(const char *path, const void *data, size_t bytes);
 
 /* Appends and fsyncs; a missing file is created. A failed append is undone (the file is cut back to
@@ -51,7 +55,7 @@ snrq_status snrq_directory_sync(const char *directory);
 /* Joins DIRECTORY/NAME into out [size]; SNRQ_USAGE if it does not fit. */
 snrq_status snrq_path_join(const char *directory, const char *name, char *out, size_t size);
 
-/* XXH3-128 of a memory block, of a whole file (and its size), as 32 hex digits and a NUL. */
+/* XXH3-128 of `data`, of a whole file (and its size), as 32 hex digits and a NUL. */
 void snrq_hash(const void *data, size_t bytes, char out[33]);
 snrq_status snrq_file_hash(const char *path, char out[33], uint64_t *bytes);
 

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "io/file.h"
+#include "io/standard_streams.h"
 
 snrq_status snrq_json_parse(const char *where, const char *data, size_t bytes, json_t **out)
 {
@@ -42,17 +43,66 @@ snrq_status snrq_json_read(const char *path, size_t limit, json_t **out)
     return status;
 }
 
-snrq_status snrq_json_print(json_t *object)
+snrq_status snrq_json_write(FILE *stream, json_t *object)
 {
     char *text = object != NULL ? json_dumps(object, JSON_COMPACT | JSON_PRESERVE_ORDER) : NULL;
-    snrq_status status = SNRQ_OK;
-    if (text == NULL)
-        status = snrq_fail(SNRQ_INTERNAL, "no memory for the JSON text of the answer");
-    else if (puts(text) == EOF || fflush(stdout) != 0)
-        status = snrq_fail(SNRQ_IO_ERROR, "standard output cannot be written: %s", strerror(errno));
-    free(text);
     json_decref(object);
-    return status;
+    if (text == NULL) return snrq_fail(SNRQ_INTERNAL, "no memory for the JSON text of the answer");
+    fprintf(stream, "%s\n", text);
+    free(text);
+    return snrq_print_end(stream);
+}
+
+snrq_status snrq_json_print(json_t *object)
+{
+    return snrq_json_write(stdout, object);
+}
+
+/* Bytes of the UTF-8 character that `text` begins with, or 0 if that is none (RFC 3629). */
+static size_t character_bytes(const unsigned char *text)
+{
+    unsigned char first = text[0], second = first != 0 ? text[1] : 0;
+    if (first < 0x80) return 1;
+    size_t bytes = first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
+    if ((first == 0xe0 && second < 0xa0) || (first == 0xed && second > 0x9f) ||
+        (first == 0xf0 && second < 0x90) || (first == 0xf4 && second > 0x8f))
+        return 0;
+    for (size_t i = 1; i < bytes; i++)
+        if ((text[i] & 0xc0u) != 0x80u) return 0;
+    return bytes;
+}
+
+static bool is_utf8(const char *text)
+{
+    while (*text != '\0') {
+        size_t bytes = character_bytes((const unsigned char *)text);
+        if (bytes == 0) return false;
+        text += bytes;
+    }
+    return true;
+}
+
+json_t *snrq_json_text(const char *text)
+{
+    char *escaped = NULL;
+    if (text == NULL) return json_null();
+    if (is_utf8(text)) return json_string(text);
+    if (snrq_allocate(4 * strlen(text) + 1, 1, "text", &escaped) != SNRQ_OK) return NULL;
+    char *to = escaped;
+    while (*text != '\0') {
+        size_t bytes = character_bytes((const unsigned char *)text);
+        if (bytes == 0) {
+            to += sprintf(to, "\\x%02x", (unsigned char)*text++);
+            continue;
+        }
+        if (*text == '\\') *to++ = '\\';
+        memcpy(to, text, bytes);
+        to += bytes;
+        text += bytes;
+    }
+    json_t *value = json_string(escaped);
+    free(escaped);
+    return value;
 }
 
 const char *snrq_json_kind(const json_t *value)

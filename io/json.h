@@ -12,6 +12,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "mpi/status.h"
 
@@ -25,6 +26,13 @@ snrq_status snrq_json_read(const char *path, size_t limit, json_t **out);
 /* Prints a JSON object (taken over; NULL: it could not be made) as a line on standard output.
  * SNRQ_INTERNAL without memory, SNRQ_IO_ERROR if the line cannot be written. */
 snrq_status snrq_json_print(json_t *object);
+/* The same on standard error, or wherever a command's answers go. */
+snrq_status snrq_json_write(FILE *stream, json_t *object);
+
+/* A text that may be anything, such as a path, as a JSON string. UTF-8 is taken as it is. Elsewhere
+ * every byte that belongs to no UTF-8 character becomes \xNN (two hexadecimal digits), and a
+ * backslash \\. NULL becomes null. New reference; NULL without memory. */
+json_t *snrq_json_text(const char *text);
 
 /* "an object", "a string", "an integer", ...; "nothing" for NULL. Borrowed. */
 const char *snrq_json_kind(const json_t *value);

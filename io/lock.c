@@ -260,13 +260,13 @@ static snrq_status take(const char *path, const struct holder *self, const char 
     return held(path, &other, known);
 }
 
-static snrq_status look_for_mine(const snrq_lock *lock, bool *mine)
+static snrq_status look_for(const char *path, const struct holder *owner, bool *found_it)
 {
     struct holder holder;
     bool found, known;
-    *mine = false;
-    SNRQ_TRY(look(lock->path, &found, &known, &holder));
-    *mine = known && is_same(&holder, &lock->self);
+    *found_it = false;
+    SNRQ_TRY(look(path, &found, &known, &holder));
+    *found_it = known && is_same(&holder, owner);
     return SNRQ_OK;
 }
 
@@ -276,7 +276,7 @@ static void beat(const snrq_lock *lock)
 {
     struct holder self = lock->self;
     bool mine = false;
-    if (look_for_mine(lock, &mine) != SNRQ_OK || !mine) return;
+    if (look_for(lock->path, &self, &mine) != SNRQ_OK || !mine) return;
     self.heartbeat = now();
     char *text = format(&self);
     if (text != NULL) (void)snrq_file_replace(lock->path, text, strlen(text));
@@ -339,9 +339,8 @@ snrq_status snrq_lock_take(const char *path, snrq_lock **out)
     *out = NULL;
     SNRQ_TRY(snrq_allocate(1, sizeof *lock, "lock", &lock));
     lock->self = describe_self();
-    snrq_status status = snrq_allocate(strlen(path) + 1, 1, "path", &lock->path);
+    snrq_status status = snrq_copy_text(path, "path", &lock->path);
     if (status == SNRQ_OK) {
-        strcpy(lock->path, path);
         text = format(&lock->self);
         if (text == NULL)
             status = snrq_fail(
@@ -361,15 +360,32 @@ snrq_status snrq_lock_take(const char *path, snrq_lock **out)
     return status;
 }
 
-snrq_status snrq_lock_check(const snrq_lock *lock)
+void snrq_lock_tell_owner(const snrq_lock *lock, snrq_lock_owner *out)
 {
-    bool mine = false;
-    SNRQ_TRY(look_for_mine(lock, &mine));
-    if (mine) return SNRQ_OK;
+    const struct holder *self = &lock->self;
+    *out = (snrq_lock_owner){.pid = self->pid, .process = self->process, .started = self->started};
+    memcpy(out->host, self->host, sizeof out->host);
+}
+
+snrq_status snrq_lock_check_owner(const char *path, const snrq_lock_owner *owner)
+{
+    struct holder expected = {
+        .pid = owner->pid, .process = owner->process, .started = owner->started};
+    bool held = false;
+    memcpy(expected.host, owner->host, sizeof expected.host);
+    SNRQ_TRY(look_for(path, &expected, &held));
+    if (held) return SNRQ_OK;
     return snrq_fail(SNRQ_CANNOT_WRITE,
                      "%s: the lock is gone or somebody else's: another run may be writing here, so "
                      "this one ends",
-                     lock->path);
+                     path);
+}
+
+snrq_status snrq_lock_check(const snrq_lock *lock)
+{
+    snrq_lock_owner self;
+    snrq_lock_tell_owner(lock, &self);
+    return snrq_lock_check_owner(lock->path, &self);
 }
 
 void snrq_lock_release(snrq_lock **lock)
@@ -378,7 +394,7 @@ void snrq_lock_release(snrq_lock **lock)
     bool mine = false;
     if (l == NULL) return;
     stop_beating(l);
-    snrq_status status = look_for_mine(l, &mine);
+    snrq_status status = look_for(l->path, &l->self, &mine);
     if (mine && unlink(l->path) != 0)
         status = snrq_fail(SNRQ_IO_ERROR, "%s: %s", l->path, strerror(errno));
     if (status != SNRQ_OK)

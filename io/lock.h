@@ -28,6 +28,14 @@ snrq_status snrq_lock_take(const char *path, snrq_lock **out);
  * cannot be read: ask before anything is written that cannot be taken back. Not collective. */
 snrq_status snrq_lock_check(const snrq_lock *lock);
 
+/* The same for a process that did not take the lock itself, but was told who did. */
+typedef struct snrq_lock_owner {
+    char host[256];
+    long long pid, process, started;
+} snrq_lock_owner;
+void snrq_lock_tell_owner(const snrq_lock *lock, snrq_lock_owner *out);
+snrq_status snrq_lock_check_owner(const char *path, const snrq_lock_owner *owner);
+
 /* Removes the file, unless somebody else has taken it over, frees and sets *lock to NULL. A file
  * that cannot be removed is a warning on stderr: it is stale. */
 void snrq_lock_release(snrq_lock **lock);

@@ -10,8 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "io/file.h"
-
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "the data is written as it lies in memory: this needs a little-endian machine"
 #endif
@@ -39,8 +37,10 @@ static size_t make_header(const int64_t *shape, int dims, unsigned char header[H
     return bytes;
 }
 
-snrq_status snrq_npy_write_f32(const char *path, const float *data, const int64_t *shape, int dims)
+snrq_status snrq_npy_write_f32(snrq_user_output *out, const float *data, const int64_t *shape,
+                               int dims)
 {
+    const char *path = snrq_user_output_path(out);
     unsigned char header[HEADER_BYTES];
     size_t count = 1;
     if (dims < 0 || dims > MAX_DIMENSIONS)
@@ -57,7 +57,7 @@ snrq_status snrq_npy_write_f32(const char *path, const float *data, const int64_
     SNRQ_TRY(snrq_allocate(bytes, 1, "a .npy file", &file));
     memcpy(file, header, begin);
     if (count > 0) memcpy(file + begin, data, count * sizeof *data);
-    snrq_status status = snrq_file_replace(path, file, bytes);
+    snrq_status status = snrq_user_output_write(out, file, bytes);
     free(file);
     return status;
 }

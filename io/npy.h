@@ -4,10 +4,11 @@
 
 #include <stdint.h>
 
-#include "mpi/status.h"
+#include "io/user_output.h"
 
 /* Writes data [shape[0], ..., shape[dims - 1]], row-major, as float32; dims 0 to 8 (0: a single
- * number). Atomic: an old file stays as it is if anything fails. Not collective. */
-snrq_status snrq_npy_write_f32(const char *path, const float *data, const int64_t *shape, int dims);
+ * number), as the whole content of `out`. Not collective. */
+snrq_status snrq_npy_write_f32(snrq_user_output *out, const float *data, const int64_t *shape,
+                               int dims);
 
 #endif

@@ -144,9 +144,7 @@ static snrq_status tensor_parse(const char *path, const char *name, const json_t
     SNRQ_TRY(tensor_dtype(where, entry, tensor));
     SNRQ_TRY(tensor_shape(where, entry, tensor, &bits));
     SNRQ_TRY(tensor_offsets(where, entry, bits, tensor));
-    SNRQ_TRY(snrq_allocate(strlen(name) + 1, 1, "tensor name", &tensor->name));
-    strcpy(tensor->name, name);
-    return SNRQ_OK;
+    return snrq_copy_text(name, "tensor name", &tensor->name);
 }
 
 static snrq_status metadata_check(const char *path, const json_t *metadata)
@@ -257,8 +255,7 @@ static snrq_status header_parse(shard *file, json_t *header)
 /* Opens and checks one file. On failure the shard is left for the reader to release. */
 static snrq_status shard_open(const char *path, shard *file)
 {
-    SNRQ_TRY(snrq_allocate(strlen(path) + 1, 1, "path", &file->path));
-    strcpy(file->path, path);
+    SNRQ_TRY(snrq_copy_text(path, "path", &file->path));
     SNRQ_TRY(snrq_file_open(path, &file->fd, &file->bytes));
     json_t *header = NULL;
     SNRQ_TRY(header_read(file, &header));
@@ -346,8 +343,7 @@ static snrq_status tensors_collect(snrq_safetensors *reader, const char *directo
         tensor->name = NULL;
         tensor->file = file;
         reader->count++;
-        SNRQ_TRY(snrq_allocate(strlen(name) + 1, 1, "tensor name", &tensor->name));
-        strcpy(tensor->name, name);
+        SNRQ_TRY(snrq_copy_text(name, "tensor name", &tensor->name));
     }
     return SNRQ_OK;
 }

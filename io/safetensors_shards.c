@@ -35,7 +35,8 @@ struct snrq_shards {
     snrq_staging *staging;       /* borrowed */
     uint64_t max_bytes, total;
     tensor *tensors; /* [count] in the order of the list */
-    int count, capacity;
+    int count;
+    size_t capacity;
     shard *shards; /* [shard_count] */
     int shard_count;
 };
@@ -59,18 +60,6 @@ static int element_bytes(const char *dtype)
     return 0;
 }
 
-static snrq_status make_room(snrq_shards *s)
-{
-    if (s->count < s->capacity) return SNRQ_OK;
-    int capacity = s->capacity == 0 ? 256 : 2 * s->capacity;
-    if (capacity > MAX_TENSORS) return snrq_fail(SNRQ_INTERNAL, "more than %d tensors", s->count);
-    tensor *tensors = realloc(s->tensors, (size_t)capacity * sizeof *tensors);
-    if (tensors == NULL) return snrq_fail(SNRQ_INTERNAL, "cannot allocate a list of tensors");
-    s->tensors = tensors;
-    s->capacity = capacity;
-    return SNRQ_OK;
-}
-
 snrq_status snrq_shards_add(snrq_shards *s, const char *name, const char *dtype, int dimensions,
                             const int64_t *shape, int *index)
 {
@@ -86,9 +75,10 @@ snrq_status snrq_shards_add(snrq_shards *s, const char *name, const char *dtype,
             return snrq_fail(SNRQ_INTERNAL, "%s: impossible size %lld", name, (long long)shape[d]);
         t.bytes *= (uint64_t)shape[d];
     }
-    SNRQ_TRY(make_room(s));
-    t.name = strdup(name);
-    if (t.name == NULL) return snrq_fail(SNRQ_INTERNAL, "cannot allocate a name");
+    if (s->count == MAX_TENSORS) return snrq_fail(SNRQ_INTERNAL, "more than %d tensors", s->count);
+    SNRQ_TRY(snrq_grow((size_t)s->count + 1, sizeof *s->tensors, "list of tensors", &s->tensors,
+                       &s->capacity));
+    SNRQ_TRY(snrq_copy_text(name, "tensor name", &t.name));
     *index = s->count;
     s->tensors[s->count++] = t;
     return SNRQ_OK;

@@ -13,7 +13,7 @@
 #define SNRQ_SAFETENSORS_SHARDS_H
 
 #include "io/staging.h"
-#include "mpi/collective.h"
+#include "mpi/context.h"
 
 typedef struct snrq_shards snrq_shards;
 

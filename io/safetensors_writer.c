@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "io/file.h"
-
 /* The header as text, padded with spaces to a multiple of 8. */
 static char *make_header(const snrq_tensor_data *tensors, int count, size_t *bytes)
 {
@@ -39,8 +37,10 @@ static char *make_header(const snrq_tensor_data *tensors, int count, size_t *byt
     return padded;
 }
 
-snrq_status snrq_safetensors_write(const char *path, const snrq_tensor_data *tensors, int count)
+snrq_status snrq_safetensors_write(snrq_user_output *out, const snrq_tensor_data *tensors,
+                                   int count)
 {
+    const char *path = snrq_user_output_path(out);
     size_t header_bytes = 0, total = 8;
     unsigned char *file = NULL;
     char *header = make_header(tensors, count, &header_bytes);
@@ -56,7 +56,7 @@ snrq_status snrq_safetensors_write(const char *path, const snrq_tensor_data *ten
             memcpy(at, tensors[i].data, tensors[i].bytes);
             at += tensors[i].bytes;
         }
-        status = snrq_file_replace(path, file, total);
+        status = snrq_user_output_write(out, file, total);
     }
     free(file);
     free(header);

@@ -5,7 +5,7 @@
 #include <jansson.h>
 #include <stdint.h>
 
-#include "mpi/status.h"
+#include "io/user_output.h"
 
 typedef struct snrq_tensor_data {
     const char *name, *dtype; /* "codes", "U8" */
@@ -15,9 +15,10 @@ typedef struct snrq_tensor_data {
     size_t bytes;
 } snrq_tensor_data;
 
-/* Writes tensors [count], in the order given, and __metadata__ {"format": "pt"} atomically to
- * `path`. Not collective. The order should go from larger to smaller element types, so that every
- * tensor is aligned. */
-snrq_status snrq_safetensors_write(const char *path, const snrq_tensor_data *tensors, int count);
+/* Writes tensors [count], in the order given, and __metadata__ {"format": "pt"} as the whole
+ * content of `out`. Not collective. The order should go from larger to smaller element types, so
+ * that every tensor is aligned. */
+snrq_status snrq_safetensors_write(snrq_user_output *out, const snrq_tensor_data *tensors,
+                                   int count);
 
 #endif

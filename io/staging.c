@@ -31,7 +31,7 @@ snrq_status snrq_staging_create(const snrq_context *context, const char *directo
 static snrq_status temporary_path(const snrq_staging *s, const char *name, char path[PATH_MAX])
 {
     char temporary[NAME_MAX + 1];
-    int length = snprintf(temporary, sizeof temporary, "%s.tmp", name);
+    int length = snprintf(temporary, sizeof temporary, "%s" SNRQ_STAGING_SUFFIX, name);
     if (length < 0 || (size_t)length >= sizeof temporary)
         return snrq_fail(SNRQ_INTERNAL, "%s: the name is too long", name);
     return snrq_path_join(s->directory, temporary, path, PATH_MAX);
@@ -39,15 +39,8 @@ static snrq_status temporary_path(const snrq_staging *s, const char *name, char 
 
 static snrq_status remember(snrq_staging *s, const char *name)
 {
-    if (s->count == s->capacity) {
-        size_t capacity = 2 * s->capacity + 16;
-        char **names = realloc(s->names, capacity * sizeof *names);
-        if (names == NULL) return snrq_fail(SNRQ_INTERNAL, "cannot allocate a list of files");
-        s->names = names;
-        s->capacity = capacity;
-    }
-    s->names[s->count] = strdup(name);
-    if (s->names[s->count] == NULL) return snrq_fail(SNRQ_INTERNAL, "cannot allocate a name");
+    SNRQ_TRY(snrq_grow(s->count + 1, sizeof *s->names, "list of files", &s->names, &s->capacity));
+    SNRQ_TRY(snrq_copy_text(name, "name of a file", &s->names[s->count]));
     s->count++;
     return SNRQ_OK;
 }
@@ -62,7 +55,7 @@ snrq_status snrq_staging_put(snrq_staging *s, const char *name, const void *data
 {
     char path[PATH_MAX];
     SNRQ_TRY(snrq_staging_add(s, name, path));
-    return s->context->rank == 0 ? snrq_file_replace(path, data, bytes) : SNRQ_OK;
+    return s->context->rank == 0 ? snrq_file_write(path, data, bytes) : SNRQ_OK;
 }
 
 static snrq_status rename_one(const snrq_staging *s, const char *name)
@@ -105,7 +98,8 @@ void snrq_staging_destroy(snrq_staging **staging)
     char path[PATH_MAX];
     if (s == NULL) return;
     for (size_t i = 0; i < s->count; i++) {
-        int length = snprintf(path, sizeof path, "%s/%s.tmp", s->directory, s->names[i]);
+        int length =
+            snprintf(path, sizeof path, "%s/%s" SNRQ_STAGING_SUFFIX, s->directory, s->names[i]);
         if (length > 0 && (size_t)length < sizeof path) unlink(path);
         free(s->names[i]);
     }

@@ -1,4 +1,5 @@
-/* Files that appear in a directory together: written as NAME.tmp, renamed when all are durable.
+/* Files that appear in a directory together: written as NAME.snrq.tmp, renamed when all are
+ * durable.
  *
  * Rank 0 keeps the list. The order of the list is the order in which names appear, so what makes
  * readers believe in a directory (an index, a configuration) comes last. Until then a reader sees
@@ -11,6 +12,10 @@
 
 #include "mpi/context.h"
 
+/* What unfinished names end with: nobody else's do, so that what a killed run left can be removed.
+ */
+#define SNRQ_STAGING_SUFFIX ".snrq.tmp"
+
 typedef struct snrq_staging snrq_staging;
 
 /* For files in `directory`, which exists and is nobody else's. Not collective, but for all ranks.
@@ -18,8 +23,8 @@ typedef struct snrq_staging snrq_staging;
 snrq_status snrq_staging_create(const snrq_context *context, const char *directory,
                                 snrq_staging **out);
 
-/* Adds NAME; path [PATH_MAX] becomes that of NAME.tmp, for the caller to write and make durable.
- * Same calls on all ranks. */
+/* Adds NAME; path [PATH_MAX] becomes that of NAME.snrq.tmp, for the caller to write and make
+ * durable. Same calls on all ranks. */
 snrq_status snrq_staging_add(snrq_staging *staging, const char *name, char path[PATH_MAX]);
 
 /* Adds NAME with this content, which rank 0 writes and makes durable; does nothing on other ranks.

@@ -11,17 +11,23 @@
 
 enum { TEXT_BYTES = 192 };
 
+/* What a rank is about to do. */
+typedef struct call {
+    int job_rank;
+    char text[TEXT_BYTES];
+} call;
+
 struct snrq_call_checker {
-    int64_t calls;                             /* that were the same on all ranks */
-    bool differed;                             /* once; the ranks are out of step since then */
-    char first[TEXT_BYTES], other[TEXT_BYTES]; /* the calls that did: rank 0's and another rank's */
-    int other_rank;
+    int64_t calls;     /* that were the same on all ranks */
+    bool differed;     /* once; the ranks are out of step since then */
+    call first, other; /* the calls that did: that of rank 0 of the context, and another rank's */
 };
 
-snrq_status snrq_call_checker_create(MPI_Comm comm, snrq_call_checker **out)
+snrq_status snrq_call_checker_create(MPI_Comm comm, bool wanted, snrq_call_checker **out)
 {
     const char *wish = getenv("SNRQ_CHECK_COLLECTIVES");
-    int mine = wish != NULL && *wish != '\0' && strcmp(wish, "0") != 0, any = 0;
+    bool wished = wish != NULL && *wish != '\0' && strcmp(wish, "0") != 0;
+    int mine = wanted || wished, any = 0;
     *out = NULL;
     SNRQ_TRY(
         snrq_mpi_check(MPI_Allreduce(&mine, &any, 1, MPI_INT, MPI_MAX, comm), "MPI_Allreduce"));
@@ -45,16 +51,18 @@ static snrq_status is_same(const snrq_context *c, const char *text, bool *same)
     return SNRQ_OK;
 }
 
-/* Finds the lowest rank that calls something else than rank 0, and both calls. */
+/* Finds the lowest rank that calls something else than rank 0 of the context, and both calls. */
 static snrq_status find_difference(const snrq_context *c, const char *text, snrq_call_checker *k)
 {
-    strcpy(k->first, text);
-    SNRQ_TRY(snrq_mpi_check(MPI_Bcast(k->first, TEXT_BYTES, MPI_CHAR, 0, c->comm), "MPI_Bcast"));
-    int mine = strcmp(k->first, text) != 0 ? c->rank : c->size;
-    SNRQ_TRY(snrq_mpi_check(MPI_Allreduce(&mine, &k->other_rank, 1, MPI_INT, MPI_MIN, c->comm),
+    call own = {.job_rank = c->job_rank};
+    strcpy(own.text, text);
+    k->first = k->other = own;
+    SNRQ_TRY(
+        snrq_mpi_check(MPI_Bcast(&k->first, (int)sizeof own, MPI_BYTE, 0, c->comm), "MPI_Bcast"));
+    int mine = strcmp(k->first.text, text) != 0 ? c->rank : c->size, other = 0;
+    SNRQ_TRY(snrq_mpi_check(MPI_Allreduce(&mine, &other, 1, MPI_INT, MPI_MIN, c->comm),
                             "MPI_Allreduce"));
-    strcpy(k->other, text);
-    return snrq_mpi_check(MPI_Bcast(k->other, TEXT_BYTES, MPI_CHAR, k->other_rank, c->comm),
+    return snrq_mpi_check(MPI_Bcast(&k->other, (int)sizeof own, MPI_BYTE, other, c->comm),
                           "MPI_Bcast");
 }
 
@@ -62,8 +70,9 @@ static snrq_status complain(const snrq_call_checker *k)
 {
     return snrq_fail(SNRQ_INTERNAL,
                      "the ranks make different collective calls after %lld that were the same: "
-                     "rank 0 %s, rank %d %s; this is a bug",
-                     (long long)k->calls, k->first, k->other_rank, k->other);
+                     "rank %d %s, rank %d %s; this is a bug",
+                     (long long)k->calls, k->first.job_rank, k->first.text, k->other.job_rank,
+                     k->other.text);
 }
 
 snrq_status snrq_call_check(const snrq_context *c, snrq_site site, const char *format, ...)

@@ -8,12 +8,14 @@
  * where the other ranks are. What it cannot see is a rank that makes no call at all: that is what
  * the watchdog is for.
  *
- * Costs two or three more reductions of some bytes per operation, and nothing when it is off.
+ * Costs one more reduction of some bytes per operation while the calls agree, three more messages
+ * once they differ, and nothing when it is off.
  */
 #ifndef SNRQ_CALL_CHECK_H
 #define SNRQ_CALL_CHECK_H
 
 #include <mpi.h>
+#include <stdbool.h>
 
 #include "mpi/status.h"
 
@@ -28,9 +30,9 @@ typedef struct snrq_site {
 
 typedef struct snrq_call_checker snrq_call_checker;
 
-/* *out <- a checker if SNRQ_CHECK_COLLECTIVES asks for one on some rank of `comm`, else NULL. The
- * caller frees it with free(). Collective over comm. */
-snrq_status snrq_call_checker_create(MPI_Comm comm, snrq_call_checker **out);
+/* *out <- a checker if SNRQ_CHECK_COLLECTIVES asks for one on some rank of `comm`, or `wanted`
+ * does, else NULL. The caller frees it with free(). Collective over comm. */
+snrq_status snrq_call_checker_create(MPI_Comm comm, bool wanted, snrq_call_checker **out);
 
 /* Compares a call over `context`, described printf style ("broadcast of %zu bytes") with what may
  * differ between calls, and its site, with those of the other ranks. SNRQ_INTERNAL, on all ranks,

@@ -37,6 +37,14 @@ snrq_status snrq_max_double_at(snrq_site site, const snrq_context *context, doub
 snrq_status snrq_sum_int64_at(snrq_site site, const snrq_context *context, int64_t *data,
                               int64_t count);
 
+/* Every rank's `bytes` bytes, which may differ in number, one after the other in the order of the
+ * ranks, on all ranks: *all [*total], followed by a NUL that is not counted. Agreed. The caller
+ * frees *all. For small things: all of it must be less than 2^31 bytes. */
+#define snrq_gather_bytes(context, mine, bytes, all, total)                                        \
+    snrq_gather_bytes_at(SNRQ_HERE, context, mine, bytes, all, total)
+snrq_status snrq_gather_bytes_at(snrq_site site, const snrq_context *context, const void *mine,
+                                 size_t bytes, char **all, size_t *total);
+
 /* Waits for all ranks. */
 #define snrq_barrier(context) snrq_barrier_at(SNRQ_HERE, context)
 snrq_status snrq_barrier_at(snrq_site site, const snrq_context *context);

@@ -1,6 +1,7 @@
 /* Contexts and error agreement; see context.h. */
 #include "mpi/context.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,6 +48,7 @@ static snrq_status agree_over(MPI_Comm comm, int job_rank, snrq_status local)
 
 snrq_status snrq_agree_at(snrq_site site, const snrq_context *context, snrq_status local)
 {
+    if (context->size == 1) return local;
     SNRQ_TRY(snrq_call_check(context, site, "agrees"));
     return agree_over(context->comm, context->job_rank, local);
 }
@@ -54,7 +56,7 @@ snrq_status snrq_agree_at(snrq_site site, const snrq_context *context, snrq_stat
 /* The steps of making a context. Each of them may fail on one rank alone. */
 
 /* c->comm <- this rank's group of `comm`; MPI_COMM_NULL on a rank that is in none. */
-static snrq_status join_group(MPI_Comm comm, int group, snrq_context *c)
+static snrq_status join_group(MPI_Comm comm, int group, bool checked, snrq_context *c)
 {
     int color = group >= 0 ? group : MPI_UNDEFINED, rank;
     MPI_Comm_rank(comm, &rank);
@@ -63,7 +65,7 @@ static snrq_status join_group(MPI_Comm comm, int group, snrq_context *c)
     MPI_Comm_set_errhandler(c->comm, MPI_ERRORS_RETURN);
     MPI_Comm_rank(c->comm, &c->rank);
     MPI_Comm_size(c->comm, &c->size);
-    SNRQ_TRY(snrq_call_checker_create(c->comm, &c->checker));
+    SNRQ_TRY(snrq_call_checker_create(c->comm, checked, &c->checker));
     return snrq_allocate((size_t)c->size, sizeof *c->node_of_rank, "node map", &c->node_of_rank);
 }
 
@@ -99,8 +101,10 @@ static snrq_status number_nodes(snrq_context *c)
         "MPI_Allgather");
 }
 
-/* Makes the context of this rank's group of `comm`, in which this rank is called `job_rank`. */
-static snrq_status make_context(MPI_Comm comm, int job_rank, int group, snrq_context **out)
+/* Makes the context of this rank's group of `comm`, in which this rank is called `job_rank`.
+ * checked: its calls are compared, whatever the environment says. */
+static snrq_status make_context(MPI_Comm comm, int job_rank, int group, bool checked,
+                                snrq_context **out)
 {
     snrq_status (*const steps[])(snrq_context *) = {find_node, find_leaders, number_nodes};
     snrq_context *c = NULL;
@@ -111,7 +115,7 @@ static snrq_status make_context(MPI_Comm comm, int job_rank, int group, snrq_con
         c->job_rank = job_rank;
     }
     status = agree_over(comm, job_rank, status);
-    if (status == SNRQ_OK) status = agree_over(comm, job_rank, join_group(comm, group, c));
+    if (status == SNRQ_OK) status = agree_over(comm, job_rank, join_group(comm, group, checked, c));
     for (size_t i = 0; i < sizeof steps / sizeof *steps && status == SNRQ_OK; i++) {
         if (c->comm != MPI_COMM_NULL) status = steps[i](c);
         status = agree_over(comm, job_rank, status);
@@ -127,14 +131,28 @@ snrq_status snrq_context_create(MPI_Comm comm, snrq_context **out)
 {
     int rank = 0;
     MPI_Comm_rank(comm, &rank);
-    return make_context(comm, rank, 0, out);
+    return make_context(comm, rank, 0, false, out);
+}
+
+snrq_status snrq_context_create_alone(snrq_context **out)
+{
+    snrq_context *c = NULL;
+    *out = NULL;
+    SNRQ_TRY(snrq_allocate(1, sizeof *c, "context", &c));
+    c->comm = c->node = c->leaders = MPI_COMM_NULL;
+    c->size = c->node_size = c->nodes = 1;
+    snrq_status status = snrq_allocate(1, sizeof *c->node_of_rank, "node map", &c->node_of_rank);
+    if (status != SNRQ_OK) snrq_context_destroy(&c);
+    *out = c;
+    return status;
 }
 
 snrq_status snrq_context_split(const snrq_context *parent, int group, snrq_context **out)
 {
     *out = NULL;
+    if (parent->comm == MPI_COMM_NULL) return group < 0 ? SNRQ_OK : snrq_context_create_alone(out);
     SNRQ_TRY(snrq_call_check(parent, SNRQ_HERE, "splits into groups"));
-    return make_context(parent->comm, parent->job_rank, group, out);
+    return make_context(parent->comm, parent->job_rank, group, parent->checker != NULL, out);
 }
 
 void snrq_context_destroy(snrq_context **context)

@@ -1,13 +1,21 @@
 /* The ranks that work together, and how they agree.
  *
  * A context owns a communicator of its own, and one of the ranks that share memory with this one.
- * Everything in mpi/ takes a context; only main() names MPI_COMM_WORLD. pipeline/ and io/ see ranks
- * through this header and collective.h alone.
+ * Everything in mpi/ takes a context; only main() names MPI_COMM_WORLD. pipeline/ and io/ call no
+ * MPI themselves, but for main() and for HDF5's writer: they see ranks through the headers of mpi/.
+ *
+ * "Collective; agreed" at a function: every rank of the context makes the call, in the same order;
+ * each tries its own part; at the end all get the same status and the message of the lowest failing
+ * rank. "Not collective": a rank may call it alone.
  *
  * A function is collective over the context that it takes, or over the one that its object was made
  * with (a grid and its matrices, a set of files): all ranks of that context call it, in the same
  * order, and no other rank has to. A group of ranks is a context made by snrq_context_split():
  * groups work at the same time, and what one of them agrees on is nothing to the others.
+ *
+ * With one rank there is nobody to ask: agreeing, splitting and collective.h return at once and
+ * call no MPI. So a process that starts no MPI works with the context of
+ * snrq_context_create_alone().
  */
 #ifndef SNRQ_CONTEXT_H
 #define SNRQ_CONTEXT_H
@@ -19,7 +27,7 @@
 #include "mpi/status.h"
 
 typedef struct snrq_context {
-    MPI_Comm comm;    /* owned */
+    MPI_Comm comm;    /* owned; this and the next are MPI_COMM_NULL where MPI was not started */
     MPI_Comm node;    /* owned: the ranks of this rank's node */
     MPI_Comm leaders; /* owned: rank 0 of every node; MPI_COMM_NULL on the other ranks */
     int rank, size;
@@ -34,9 +42,16 @@ typedef struct snrq_context {
  * before MPI_Finalize. */
 snrq_status snrq_context_create(MPI_Comm comm, snrq_context **out);
 
+/* Makes the context of a process that has not started MPI: its only rank. Good for agreeing,
+ * splitting, and the operations of collective.h; whatever else takes a context (memory of a node,
+ * matrices, transfers, files that ranks write together) needs MPI. Not collective. The caller
+ * destroys it. */
+snrq_status snrq_context_create_alone(snrq_context **out);
+
 /* Splits a context: the ranks of `parent` that pass the same `group` (>= 0) get a context of their
  * own, in the order of their ranks; ranks that pass a negative number are in no group, and their
- * *out is NULL. It needs `parent` no more: they are destroyed in any order. If one group's context
+ * *out is NULL. Calls are compared (call_check.h) as in the parent. The new context
+ * does not need `parent`: both are destroyed in any order. If one group's context
  * cannot be made, no rank of the parent gets one. Collective over the parent; agreed. The caller
  * destroys it before MPI_Finalize. */
 snrq_status snrq_context_split(const snrq_context *parent, int group, snrq_context **out);

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "mpi/collective.h"
+
 enum { CHUNK_BYTES = 1 << 26 };
 
 static snrq_status allocate_window(const snrq_context *c, snrq_node_memory *m)

@@ -8,7 +8,7 @@
 
 #include <stdbool.h>
 
-#include "mpi/collective.h"
+#include "mpi/context.h"
 
 typedef struct snrq_node_memory {
     unsigned char *data; /* [bytes], the same memory on all ranks of the node; zeroed at creation */

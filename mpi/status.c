@@ -30,13 +30,16 @@ const char *snrq_error_message(void)
     return last_message;
 }
 
+static snrq_status cannot_allocate(size_t count, size_t size, const char *what)
+{
+    return snrq_fail(SNRQ_INTERNAL, "cannot allocate %s: %zu items of %zu bytes", what, count,
+                     size);
+}
+
 static snrq_status give(void *memory, size_t count, size_t size, const char *what, void *out)
 {
     memcpy(out, &memory, sizeof memory);
-    if (memory == NULL)
-        return snrq_fail(SNRQ_INTERNAL, "cannot allocate %s: %zu items of %zu bytes", what, count,
-                         size);
-    return SNRQ_OK;
+    return memory == NULL ? cannot_allocate(count, size, what) : SNRQ_OK;
 }
 
 snrq_status snrq_allocate(size_t count, size_t size, const char *what, void *out)
@@ -44,6 +47,30 @@ snrq_status snrq_allocate(size_t count, size_t size, const char *what, void *out
     void *memory = NULL;
     if (size == 0 || count <= SIZE_MAX / size) memory = calloc(count ? count : 1, size ? size : 1);
     return give(memory, count, size, what, out);
+}
+
+snrq_status snrq_grow(size_t needed, size_t size, const char *what, void *list, size_t *capacity)
+{
+    enum { FEWEST = 64 };
+    void *memory = NULL;
+    size_t count = *capacity + *capacity / 2;
+    if (needed <= *capacity) return SNRQ_OK;
+    if (count < needed) count = needed;
+    if (count < FEWEST) count = FEWEST;
+    memcpy(&memory, list, sizeof memory);
+    memory = size == 0 || count <= SIZE_MAX / size ? realloc(memory, count * size) : NULL;
+    if (memory == NULL) return cannot_allocate(count, size, what);
+    memcpy(list, &memory, sizeof memory);
+    *capacity = count;
+    return SNRQ_OK;
+}
+
+snrq_status snrq_copy_text(const char *text, const char *what, char **out)
+{
+    const size_t bytes = strlen(text) + 1;
+    SNRQ_TRY(snrq_allocate(bytes, 1, what, out));
+    memcpy(*out, text, bytes);
+    return SNRQ_OK;
 }
 
 /* Asks for huge pages where there are any. Touching 4 KiB pages for the first time, one fault each,

@@ -35,7 +35,16 @@ const char *snrq_error_message(void);
  * NULL. count = 0 gives a pointer that can be freed. The caller frees it with free(). */
 snrq_status snrq_allocate(size_t count, size_t size, const char *what, void *out);
 
-/* The same without zeroing and at the start of a cache line: for what is written before it is read.
+/* A list grows: makes room in *(void **)list, of *capacity items of `size` bytes, for `needed`
+ * items at least, by half of what it had at least. New items are not zeroed. On failure,
+ * SNRQ_INTERNAL with a message that names `what`, the list stays as it was. */
+snrq_status snrq_grow(size_t needed, size_t size, const char *what, void *list, size_t *capacity);
+
+/* A copy of a text; the caller frees it. `what` as above. */
+snrq_status snrq_copy_text(const char *text, const char *what, char **out);
+
+/* The same as snrq_allocate() without zeroing and at the start of a cache line: for what is written
+ * before it is read.
  */
 snrq_status snrq_allocate_scratch(size_t count, size_t size, const char *what, void *out);
 

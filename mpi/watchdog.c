@@ -77,7 +77,7 @@ snrq_status snrq_watchdog_start(const snrq_context *c, const snrq_timers *timers
     w->timers = timers;
     w->phase_name = phase_name;
     w->seconds = seconds;
-    w->rank = c->rank;
+    w->rank = c->job_rank;
     pthread_mutex_init(&w->mutex, NULL);
     pthread_cond_init(&w->wake, NULL);
     sigfillset(&all); /* signals are for the other threads */

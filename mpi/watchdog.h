@@ -13,9 +13,9 @@ enum { SNRQ_HUNG = 76 }; /* exit code */
 
 typedef struct snrq_watchdog snrq_watchdog;
 
-/* Watches `timers` (borrowed): after `seconds` without a change prints the rank, its host and phase
- * (named by `phase_name`) and exits with SNRQ_HUNG. 0 seconds: does nothing, *out is NULL. Not
- * collective. */
+/* Watches `timers` (borrowed): after `seconds` without a change prints the job's number of this
+ * rank, its host and phase (named by `phase_name`) and exits with SNRQ_HUNG. 0 seconds: does
+ * nothing, *out is NULL. Not collective. */
 snrq_status snrq_watchdog_start(const snrq_context *context, const snrq_timers *timers,
                                 const char *(*phase_name)(int phase), double seconds,
                                 snrq_watchdog **out);

@@ -1,7 +1,6 @@
 /* Evaluation; see evaluate.h. */
 #include "pipeline/evaluate.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,10 +8,11 @@
 
 #include "io/json.h"
 #include "io/npy.h"
+#include "io/standard_streams.h"
 #include "mpi/log.h"
 #include "pipeline/model/exponential.h"
 #include "pipeline/model/stream.h"
-#include "pipeline/model/windows.h"
+#include "pipeline/windows.h"
 
 /* Positions whose logits are in memory at a time. */
 enum { CHUNK_TOKENS = 128 };
@@ -37,6 +37,7 @@ typedef struct evaluation {
     bool compare;
     double *loss, *kl, *top1; /* [sequences of all ranks] sums per sequence */
     double *logprobs;         /* [sequences, length - 1] or NULL */
+    snrq_user_output *out;    /* of rank 0: for logprobs, or NULL */
 } evaluation;
 
 static snrq_status start_subject(evaluation *e, subject *s)
@@ -226,7 +227,7 @@ static snrq_status write_logprobs(const evaluation *e)
     if (e->context->rank == 0) {
         status = snrq_allocate((size_t)count, sizeof *values, "log-probabilities", &values);
         for (int64_t i = 0; status == SNRQ_OK && i < count; i++) values[i] = (float)e->logprobs[i];
-        if (status == SNRQ_OK) status = snrq_npy_write_f32(e->options->logprobs, values, shape, 2);
+        if (status == SNRQ_OK) status = snrq_npy_write_f32(e->out, values, shape, 2);
         free(values);
     }
     return snrq_agree(e->context, status);
@@ -245,6 +246,7 @@ static snrq_status print_result(const evaluation *e)
     double loss = sum(e->loss, e->windows.count) / (double)tokens;
     double kl = sum(e->kl, e->windows.count) / (double)tokens;
     double agree = sum(e->top1, e->windows.count) / (double)tokens;
+    FILE *answers = e->out != NULL ? snrq_user_output_answers(e->out) : stdout;
     if (e->context->rank != 0) return SNRQ_OK;
     if (e->options->json) {
         json_t *result = json_pack("{s:f, s:f, s:I}", "perplexity", exp(loss), "mean_token_loss",
@@ -252,18 +254,19 @@ static snrq_status print_result(const evaluation *e)
         bool good =
             !e->compare || (json_object_set_new(result, "kl", json_real(kl)) == 0 &&
                             json_object_set_new(result, "top1_agreement", json_real(agree)) == 0);
-        if (good) return snrq_json_print(result);
+        if (good) return snrq_json_write(answers, result);
         json_decref(result);
         return snrq_fail(SNRQ_INTERNAL, "no memory for the answer");
     }
-    printf("perplexity       %.6g\nmean token loss  %.6g nats over %lld tokens in %lld windows "
-           "of %lld\n",
-           exp(loss), loss, (long long)tokens, (long long)e->windows.count,
-           (long long)e->windows.length);
+    fprintf(answers,
+            "perplexity       %.6g\nmean token loss  %.6g nats over %lld tokens in %lld windows "
+            "of %lld\n",
+            exp(loss), loss, (long long)tokens, (long long)e->windows.count,
+            (long long)e->windows.length);
     if (e->compare)
-        printf("KL to reference  %.6g nats per token\ntop-1 agreement  %.4f\n", kl, agree);
-    if (fflush(stdout) == 0) return SNRQ_OK;
-    return snrq_fail(SNRQ_IO_ERROR, "standard output cannot be written: %s", strerror(errno));
+        fprintf(answers, "KL to reference  %.6g nats per token\ntop-1 agreement  %.4f\n", kl,
+                agree);
+    return snrq_print_end(answers);
 }
 
 static snrq_status check_pair(const evaluation *e)
@@ -275,9 +278,22 @@ static snrq_status check_pair(const evaluation *e)
                      (long long)a->vocabulary);
 }
 
+/* Rank 0 tries the file for log-probabilities before anything is computed. */
+static snrq_status open_logprobs(evaluation *e)
+{
+    const snrq_options *o = e->options;
+    const char *inputs[SNRQ_MOST_INPUTS];
+    snrq_status status = SNRQ_OK;
+    if (e->context->rank == 0 && o->logprobs != NULL)
+        status =
+            snrq_user_output_open(o->logprobs, inputs, snrq_options_inputs(o, inputs), &e->out);
+    return snrq_agree(e->context, status);
+}
+
 static snrq_status evaluate(evaluation *e)
 {
     const snrq_options *o = e->options;
+    SNRQ_TRY(open_logprobs(e));
     SNRQ_TRY(snrq_model_open(e->context, o->path, &e->model.model));
     if (e->compare) {
         SNRQ_TRY(snrq_model_open(e->context, o->reference, &e->reference.model));
@@ -308,5 +324,6 @@ snrq_status snrq_evaluate(const snrq_context *context, const snrq_options *optio
     free(e.kl);
     free(e.top1);
     free(e.logprobs);
+    snrq_user_output_close(&e.out);
     return status;
 }

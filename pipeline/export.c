@@ -9,7 +9,11 @@
 
 #include "io/directory.h"
 #include "io/file.h"
+#include "io/json.h"
 #include "io/lock.h"
+#include "io/staging.h"
+#include "io/standard_streams.h"
+#include "io/user_output.h"
 #include "mpi/collective.h"
 #include "pipeline/export/formats.h"
 #include "pipeline/export/gguf.h"
@@ -17,36 +21,45 @@
 
 enum { WHY = 512 };
 
-static snrq_status write_gptq(const snrq_context *context, const snrq_options *options,
-                              const snrq_model *model, const char *directory)
-{
-    return snrq_checkpoint_write(context, options, model, directory, &snrq_gptq_format);
-}
-
-static snrq_status write_compressed(const snrq_context *context, const snrq_options *options,
-                                    const snrq_model *model, const char *directory)
-{
-    return snrq_checkpoint_write(context, options, model, directory, &snrq_compressed_format);
-}
-
-static snrq_status write_dense(const snrq_context *context, const snrq_options *options,
-                               const snrq_model *model, const char *directory)
-{
-    return snrq_checkpoint_write(context, options, model, directory, &snrq_dense_format);
-}
-
 static const snrq_export_format formats[] = {
-    [SNRQ_FORMAT_GPTQ] = {"gptq", snrq_gptq_possible, write_gptq, snrq_checkpoint_is,
-                          snrq_checkpoint_verify},
+    [SNRQ_FORMAT_GPTQ] = {"gptq", snrq_gptq_possible, .layout = &snrq_gptq_layout},
     [SNRQ_FORMAT_COMPRESSED_TENSORS] = {"compressed-tensors", snrq_compressed_possible,
-                                        write_compressed, snrq_checkpoint_is,
-                                        snrq_checkpoint_verify},
-    [SNRQ_FORMAT_GGUF] = {"gguf", snrq_export_gguf_possible, snrq_export_gguf, snrq_export_gguf_is,
-                          snrq_export_gguf_verify, .takes_dense = true},
-    [SNRQ_FORMAT_SAFETENSORS] = {"safetensors", snrq_dense_possible, write_dense,
-                                 snrq_checkpoint_is, snrq_checkpoint_verify},
+                                        .layout = &snrq_compressed_layout},
+    [SNRQ_FORMAT_GGUF] = {"gguf", snrq_export_gguf_possible, .write = snrq_export_gguf,
+                          .recognize = snrq_export_gguf_is, .verify = snrq_export_gguf_verify,
+                          .takes_dense = true},
+    [SNRQ_FORMAT_SAFETENSORS] = {"safetensors", snrq_dense_possible, .layout = &snrq_dense_layout},
 };
-enum { FORMATS = sizeof formats / sizeof *formats };
+_Static_assert(sizeof formats / sizeof *formats == SNRQ_FORMATS, "a row for every choice");
+
+const snrq_export_format *snrq_export_format_of(snrq_format_choice choice)
+{
+    return &formats[choice];
+}
+
+bool snrq_export_format_is(const snrq_export_format *format, const char *directory)
+{
+    return format->layout != NULL ? snrq_checkpoint_is(directory, format->name)
+                                  : format->recognize(directory);
+}
+
+static snrq_status write_export(const snrq_context *context, const snrq_export_settings *settings,
+                                const snrq_export_format *format, const snrq_model *model,
+                                const char *directory)
+{
+    if (format->layout != NULL)
+        return snrq_checkpoint_write(context, settings, model, directory, format->layout);
+    return format->write(context, settings, model, directory);
+}
+
+static snrq_status compare_export(const snrq_context *context, const snrq_options *options,
+                                  const snrq_export_format *format, const snrq_model *model,
+                                  int64_t *tensors)
+{
+    if (format->layout != NULL)
+        return snrq_checkpoint_verify(context, model, options->export_path, tensors);
+    return format->verify(context, model, options->export_path, tensors);
+}
 
 static snrq_status check_possible(const snrq_export_format *format, const snrq_model *model)
 {
@@ -61,11 +74,12 @@ snrq_status snrq_export_table(const char *path, json_t **out)
     snrq_model *model = NULL;
     *out = json_array();
     snrq_status status = snrq_model_look(path, &model);
-    for (int i = 0; i < FORMATS && status == SNRQ_OK; i++) {
+    for (int i = 0; i < SNRQ_FORMATS && status == SNRQ_OK; i++) {
         char why[WHY] = "";
         status = formats[i].possible(model, why, WHY);
-        json_array_append_new(*out, json_pack("{s:s, s:b, s:s}", "format", formats[i].name,
-                                              "possible", why[0] == '\0', "why", why));
+        json_array_append_new(*out,
+                              json_pack("{s:s, s:b, s:o}", "format", formats[i].name, "possible",
+                                        why[0] == '\0', "why", snrq_json_text(why)));
     }
     snrq_model_close(&model);
     if (status == SNRQ_OK) return SNRQ_OK;
@@ -84,8 +98,15 @@ static bool is_lock(const char *name)
            (strcmp(name, "snrq.lock.tmp") == 0 || !snrq_ends_with(name, ".tmp"));
 }
 
-/* With `leftovers`, *.tmp files of an export that was killed are removed; anything else is refused.
- */
+/* What an export that was killed leaves. */
+static bool is_leftover(const char *directory, const char *name)
+{
+    bool is_own = snrq_ends_with(name, SNRQ_STAGING_SUFFIX) ||
+                  (strncmp(name, "snrq.lock.", 10) == 0 && snrq_ends_with(name, ".tmp"));
+    return is_own && snrq_is_plain_file(directory, name);
+}
+
+/* With `leftovers`, those of an export that was killed are removed; anything else is refused. */
 static snrq_status check_empty(const char *directory, bool leftovers)
 {
     char **names = NULL, path[PATH_MAX];
@@ -94,7 +115,7 @@ static snrq_status check_empty(const char *directory, bool leftovers)
     snrq_status status = SNRQ_OK;
     for (int i = 0; i < count && status == SNRQ_OK; i++) {
         if (is_lock(names[i])) continue;
-        if (!snrq_ends_with(names[i], ".tmp") || !snrq_is_plain_file(directory, names[i]))
+        if (!is_leftover(directory, names[i]))
             status = snrq_fail(SNRQ_CANNOT_WRITE,
                                "%s: is not empty (%s); choose a new or empty directory", directory,
                                names[i]);
@@ -122,13 +143,17 @@ static snrq_status export_model(const snrq_context *context, const snrq_options 
                                 const snrq_model *model)
 {
     const snrq_export_format *format = &formats[o->format];
+    const snrq_export_settings settings = {.max_shard_bytes = o->max_shard_bytes,
+                                           .float32 = o->export_float32 != 0,
+                                           .embedding_type =
+                                               (snrq_embedding_type)o->embedding_type};
     snrq_lock *lock = NULL;
     bool is_new = access(o->output, F_OK) != 0;
     snrq_status status = context->rank == 0 ? check_possible(format, model) : SNRQ_OK;
     SNRQ_TRY(snrq_agree(context, status));
     if (context->rank == 0) status = claim_directory(o->output, &lock);
     status = snrq_agree(context, status);
-    if (status == SNRQ_OK) status = format->write(context, o, model, o->output);
+    if (status == SNRQ_OK) status = write_export(context, &settings, format, model, o->output);
     snrq_lock_release(&lock);
     if (status != SNRQ_OK && context->rank == 0 && is_new) rmdir(o->output);
     snrq_barrier(context); /* the lock is gone on every rank */
@@ -150,10 +175,13 @@ static snrq_status open_source(const snrq_context *context, const char *path, bo
 snrq_status snrq_export(const snrq_context *context, const snrq_options *o)
 {
     snrq_model *model = NULL;
+    SNRQ_TRY(
+        snrq_agree(context, context->rank == 0 ? snrq_user_directory_check(o->output) : SNRQ_OK));
     SNRQ_TRY(open_source(context, o->path, formats[o->format].takes_dense, &model));
     snrq_status status = export_model(context, o, model);
     snrq_model_close(&model);
-    return status;
+    if (status != SNRQ_OK) return status;
+    return snrq_agree(context, context->rank == 0 ? snrq_print_end(stdout) : SNRQ_OK);
 }
 
 /* On rank 0 alone, so that all ranks see the same. */
@@ -161,8 +189,8 @@ static snrq_status find_format(const snrq_context *context, const char *director
                                const snrq_export_format **out)
 {
     int64_t found = -1;
-    for (int i = 0; i < FORMATS && context->rank == 0 && found < 0; i++)
-        if (formats[i].recognize(directory, formats[i].name)) found = i;
+    for (int i = 0; i < SNRQ_FORMATS && context->rank == 0 && found < 0; i++)
+        if (snrq_export_format_is(&formats[i], directory)) found = i;
     SNRQ_TRY(snrq_broadcast(context, &found, sizeof found));
     if (found < 0)
         return snrq_fail(SNRQ_NO_INPUT,
@@ -177,15 +205,15 @@ static snrq_status check_export(const snrq_context *context, const snrq_options 
                                 const snrq_export_format *format, const snrq_model *model)
 {
     int64_t tensors = 0;
-    SNRQ_TRY(format->verify(context, model, o->export_path, &tensors));
-    if (context->rank == 0 && o->json)
+    SNRQ_TRY(compare_export(context, o, format, model, &tensors));
+    if (context->rank != 0) return snrq_agree(context, SNRQ_OK);
+    if (o->json)
         printf("{\"ok\":true,\"format\":\"%s\",\"tensors\":%lld}\n", format->name,
                (long long)tensors);
-    else if (context->rank == 0)
+    else
         printf("%s: %s, %lld tensors, all equal to those of %s\n", o->export_path, format->name,
                (long long)tensors, o->path);
-    fflush(stdout);
-    return SNRQ_OK;
+    return snrq_agree(context, snrq_print_end(stdout));
 }
 
 snrq_status snrq_export_check(const snrq_context *context, const snrq_options *o)

@@ -6,6 +6,7 @@
 #ifndef SNRQ_EXPORT_H
 #define SNRQ_EXPORT_H
 
+#include "pipeline/export/settings.h"
 #include "pipeline/model/model.h"
 #include "pipeline/options.h"
 
@@ -21,24 +22,34 @@ snrq_status snrq_export_check(const snrq_context *context, const snrq_options *o
  * the order of the table. The caller releases *out. Not collective. */
 snrq_status snrq_export_table(const char *path, json_t **out);
 
-/* One format. `model` is an OUT directory (with takes_dense: or a Hugging Face directory). */
+/* One format: a row of the table in export.c. `model` is an OUT directory (with takes_dense: or a
+ * Hugging Face directory). */
 typedef struct snrq_export_format {
     const char *name; /* as in --format */
     /* Can the format hold the model exactly? why [size] becomes "", or the reason and the nearest
      * setting that works. Any other status than SNRQ_OK: OUT cannot be read. The model may be one
      * that was only looked at (snrq_model_look). Not collective. */
     snrq_status (*possible)(const snrq_model *model, char *why, size_t size);
-    /* Writes into an empty directory that is locked for this run: everything under NAME.tmp,
+    /* How the modules lie in a transformers directory (export/checkpoint.h), which is then written,
+     * recognized and compared by the same code for all such formats; NULL: as the next three do. */
+    const struct snrq_checkpoint_layout *layout;
+    /* Writes into an empty directory that is locked for this run: everything under NAME.snrq.tmp,
      * renamed when all of it is durable. On failure removes what it wrote. Collective; agreed. */
-    snrq_status (*write)(const snrq_context *context, const snrq_options *options,
+    snrq_status (*write)(const snrq_context *context, const snrq_export_settings *settings,
                          const snrq_model *model, const char *directory);
-    /* Does the directory look like the format of this name? Not collective. */
-    bool (*recognize)(const char *directory, const char *name);
+    /* Does the directory look like this format? Not collective. */
+    bool (*recognize)(const char *directory);
     /* Compares an export with the model, bit for bit; *tensors: how many were compared. Collective;
      * agreed. */
     snrq_status (*verify)(const snrq_context *context, const snrq_model *model,
                           const char *directory, int64_t *tensors);
     bool takes_dense; /* models that are not quantized, too */
 } snrq_export_format;
+
+/* The row of a format that --format can name. Borrowed. */
+const snrq_export_format *snrq_export_format_of(snrq_format_choice choice);
+
+/* Is the directory an export of this format? Not collective. */
+bool snrq_export_format_is(const snrq_export_format *format, const char *directory);
 
 #endif

@@ -5,16 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "io/checkpoint/output.h"
+#include "io/checkpoint/reader.h"
 #include "io/json.h"
 #include "io/safetensors.h"
+#include "io/standard_streams.h"
 #include "pipeline/export.h"
 #include "pipeline/model/family.h"
-
-static double number(const json_t *object, const char *key)
-{
-    return json_number_value(json_object_get(object, key));
-}
 
 static const char *text_of(const json_t *object, const char *key)
 {
@@ -22,16 +18,14 @@ static const char *text_of(const json_t *object, const char *key)
     return text ? text : "?";
 }
 
-static void print_module(const json_t *m)
+static void print_module(const snrq_module_record *m)
 {
-    printf("%-40s %6.0f %6.0f %4.0f %6.0f  %-6s %6.3f %12.5g %8.3f %8.3f %7.3f\n",
-           text_of(m, "name"), number(m, "rows"), number(m, "columns"), number(m, "bits"),
-           number(m, "group_size"), text_of(m, "method"), number(m, "alpha"),
-           number(m, "objective"), 100 * number(m, "output_error"), 100 * number(m, "model_error"),
-           100 * number(m, "clipped"));
+    printf("%-40s %6lld %6lld %4d %6lld  %-6s %6.3f %12.5g %8.3f %8.3f %7.3f\n", m->name,
+           (long long)m->rows, (long long)m->columns, m->bits, (long long)m->group_size, m->method,
+           m->alpha, m->objective, 100 * m->output_error, 100 * m->model_error, 100 * m->clipped);
 }
 
-/* All module records of the manifest, in block order. New reference. */
+/* All module records of the manifest as they stand there, in block order. New reference. */
 static json_t *collect_modules(const json_t *records)
 {
     json_t *all = json_array();
@@ -52,42 +46,45 @@ static void print_exports(const json_t *exports)
         json_is_true(json_object_get(row, "possible")) ? "yes" : "no: ", text_of(row, "why"));
 }
 
-static void print_output(const char *path, const json_t *configuration, const json_t *modules,
-                         const json_t *exports)
+static snrq_status print_output(const snrq_output_facts *output, const json_t *exports)
 {
-    char *options = json_dumps(json_object_get(configuration, "options"), JSON_INDENT(2));
-    size_t i;
-    const json_t *module;
-    printf("%s: quantized checkpoint, %s\noptions %s\n\n", path,
-           exports != NULL ? "complete" : "UNFINISHED (run the same command again)",
+    snrq_module_record *modules = NULL;
+    int64_t count = 0;
+    SNRQ_TRY(snrq_output_modules(output, &modules, &count));
+    char *options = json_dumps(json_object_get(output->configuration, "options"), JSON_INDENT(2));
+    printf("%s: quantized checkpoint, %s\noptions %s\n\n", output->directory,
+           output->complete ? "complete" : "UNFINISHED (run the same command again)",
            options ? options : "");
     printf("%-40s %6s %6s %4s %6s  %-6s %6s %12s %8s %8s %7s\n", "module", "rows", "cols", "bits",
            "group", "method", "alpha", "objective", "output%", "model%", "clip%");
-    json_array_foreach((json_t *)modules, i, module) print_module(module);
+    for (int64_t i = 0; i < count; i++) print_module(&modules[i]);
     if (exports != NULL) print_exports(exports);
     free(options);
+    free(modules);
+    return SNRQ_OK;
+}
+
+static snrq_status print_output_json(const snrq_output_facts *output, json_t *exports)
+{
+    json_t *modules = collect_modules(output->records);
+    snrq_status status = snrq_json_print(
+        json_pack("{s:o, s:b, s:O, s:O, s:O?}", "path", snrq_json_text(output->directory),
+                  "complete", output->complete, "configuration", output->configuration, "modules",
+                  modules, "exports", exports));
+    json_decref(modules);
+    return status;
 }
 
 static snrq_status inspect_output(const char *path, bool json)
 {
-    json_t *configuration = NULL, *records = NULL, *exports = NULL;
-    bool complete = false;
-    SNRQ_TRY(snrq_output_read_configuration(path, &configuration));
-    snrq_status status = snrq_output_read_manifest(path, &records, &complete);
-    if (status == SNRQ_OK && complete) status = snrq_export_table(path, &exports);
-    if (status == SNRQ_OK) {
-        json_t *modules = collect_modules(records);
-        if (json)
-            status = snrq_json_print(json_pack("{s:s, s:b, s:O, s:O, s:O?}", "path", path,
-                                               "complete", complete, "configuration", configuration,
-                                               "modules", modules, "exports", exports));
-        else
-            print_output(path, configuration, modules, exports);
-        json_decref(modules);
-    }
+    snrq_output_facts output;
+    json_t *exports = NULL;
+    snrq_status status = snrq_output_read(path, &output);
+    if (status == SNRQ_OK && output.complete) status = snrq_export_table(path, &exports);
+    if (status == SNRQ_OK)
+        status = json ? print_output_json(&output, exports) : print_output(&output, exports);
     json_decref(exports);
-    json_decref(records);
-    json_decref(configuration);
+    snrq_output_facts_free(&output);
     return status;
 }
 
@@ -139,13 +136,13 @@ static snrq_status print_facts_json(const model_facts *m)
 {
     const snrq_config *c = &m->config;
     json_t *object =
-        json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:I}", "path", m->path,
-                  "architecture", c->architecture, "layers", (json_int_t)c->layers, "hidden",
-                  (json_int_t)c->hidden, "intermediate", (json_int_t)c->intermediate, "heads",
-                  (json_int_t)c->heads, "kv_heads", (json_int_t)c->kv_heads, "head_dim",
-                  (json_int_t)c->head_dim, "vocabulary", (json_int_t)c->vocabulary, "max_positions",
-                  (json_int_t)c->max_positions, "quantizable_weights", m->quantizable,
-                  "tensor_bytes", (json_int_t)m->bytes);
+        json_pack("{s:o, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:I}", "path",
+                  snrq_json_text(m->path), "architecture", c->architecture, "layers",
+                  (json_int_t)c->layers, "hidden", (json_int_t)c->hidden, "intermediate",
+                  (json_int_t)c->intermediate, "heads", (json_int_t)c->heads, "kv_heads",
+                  (json_int_t)c->kv_heads, "head_dim", (json_int_t)c->head_dim, "vocabulary",
+                  (json_int_t)c->vocabulary, "max_positions", (json_int_t)c->max_positions,
+                  "quantizable_weights", m->quantizable, "tensor_bytes", (json_int_t)m->bytes);
     json_t *window = c->window > 0 ? json_integer((json_int_t)c->window) : json_null();
     json_object_set_new(object, "rope_type", json_string(snrq_rope_type_name(c->rope.type)));
     json_object_set_new(object, "rope_theta", json_real(c->rope.theta));
@@ -186,7 +183,7 @@ static void print_facts(const model_facts *m)
            (long long)c->vocabulary, (long long)c->max_positions);
     print_attention(c);
     for (int i = 0; i < f->modules; i++)
-        printf("  %-20s [%lld, %lld]  stage %s\n", f->module[i].name, (long long)f->module[i].rows,
+        printf("  %-20s [%lld, %lld]  step %s\n", f->module[i].name, (long long)f->module[i].rows,
                (long long)f->module[i].columns, step_name(f, i));
     printf("%.3f M weights can be quantized; %lld tensors of %.1f MB in all\n",
            m->quantizable / 1e6, (long long)m->tensors, (double)m->bytes / 1e6);
@@ -211,7 +208,7 @@ snrq_status snrq_inspect(const snrq_context *context, const snrq_options *o)
     if (context->rank == 0)
         status = snrq_output_is(o->path) ? inspect_output(o->path, o->json)
                                          : inspect_model(o->path, o->json);
-    fflush(stdout);
+    if (context->rank == 0 && status == SNRQ_OK) status = snrq_print_end(stdout);
     return snrq_agree(context, status);
 }
 
@@ -227,8 +224,9 @@ static void report_file(void *user, const char *file, const char *problem)
     verdicts *v = user;
     problem ? v->bad++ : v->good++;
     if (v->json)
-        json_array_append_new(v->files, json_pack("{s:s, s:b, s:s?}", "file", file, "ok",
-                                                  problem == NULL, "problem", problem));
+        json_array_append_new(v->files,
+                              json_pack("{s:o, s:b, s:o}", "file", snrq_json_text(file), "ok",
+                                        problem == NULL, "problem", snrq_json_text(problem)));
     else
         printf("%-24s %s\n", file, problem ? problem : "ok");
 }
@@ -236,8 +234,7 @@ static void report_file(void *user, const char *file, const char *problem)
 static snrq_status verify(const snrq_options *o)
 {
     verdicts v = {.json = o->json, .files = json_array()};
-    json_t *records = NULL;
-    bool complete = false;
+    snrq_output_facts output = {0};
     if (!snrq_output_is(o->path)) {
         json_decref(v.files);
         return snrq_fail(SNRQ_NO_INPUT,
@@ -245,10 +242,9 @@ static snrq_status verify(const snrq_options *o)
                          o->path);
     }
     snrq_status status = snrq_output_verify(o->path, report_file, &v);
-    if (status == SNRQ_OK) {
-        status = snrq_output_read_manifest(o->path, &records, &complete);
-        json_decref(records);
-    }
+    if (status == SNRQ_OK) status = snrq_output_read(o->path, &output);
+    bool complete = output.complete;
+    snrq_output_facts_free(&output);
     snrq_status printed = SNRQ_OK;
     if (o->json)
         printed = snrq_json_print(json_pack("{s:b, s:b, s:O}", "ok", status == SNRQ_OK, "complete",
@@ -263,6 +259,6 @@ snrq_status snrq_verify(const snrq_context *context, const snrq_options *o)
 {
     if (o->export_path != NULL) return snrq_export_check(context, o);
     snrq_status status = context->rank == 0 ? verify(o) : SNRQ_OK;
-    fflush(stdout);
+    if (context->rank == 0 && status == SNRQ_OK) status = snrq_print_end(stdout);
     return snrq_agree(context, status);
 }

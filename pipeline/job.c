@@ -4,9 +4,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "io/checkpoint/reader.h"
+#include "io/user_output.h"
 #include "mpi/log.h"
-#include "pipeline/model/windows.h"
+#include "pipeline/settings.h"
 #include "pipeline/summary.h"
+#include "pipeline/windows.h"
 
 bool snrq_job_is_committed(const snrq_job *job, int64_t layer)
 {
@@ -66,7 +69,7 @@ snrq_status snrq_job_commit_block(snrq_job *job, const snrq_context *context, in
     if (status == SNRQ_OK)
         status = snrq_block_file_write(context, snrq_output_temporary(job->output, name), layer,
                                        modules, count);
-    if (status == SNRQ_OK) status = snrq_output_commit(job->output, name, details);
+    if (status == SNRQ_OK) status = snrq_output_commit(job->output, context, name, details);
     json_decref(details);
     if (status == SNRQ_OK) snrq_progress_committed(&job->progress, job->output, layer);
     return status;
@@ -83,7 +86,8 @@ static snrq_status commit_unquantized(snrq_job *job)
         snrq_rest_file_write(job->context, snrq_output_temporary(job->output, "rest.h5"),
                              job->model->tensors, (const char *const *)names, count);
     free(names);
-    return status == SNRQ_OK ? snrq_output_commit(job->output, "rest.h5", NULL) : status;
+    if (status != SNRQ_OK) return status;
+    return snrq_output_commit(job->output, job->context, "rest.h5", NULL);
 }
 
 snrq_status snrq_job_commit_rest(snrq_job *job)
@@ -94,8 +98,9 @@ snrq_status snrq_job_commit_rest(snrq_job *job)
 
 snrq_status snrq_job_complete(snrq_job *job)
 {
+    const snrq_range all = {0, job->model->config.layers};
     snrq_timers_enter(&job->timers, SNRQ_PHASE_WRITE);
-    SNRQ_TRY(snrq_output_drop_kept(job->output));
+    SNRQ_TRY(snrq_output_drop_kept(job->output, job->context, all));
     return snrq_output_finish(job->output, NULL);
 }
 
@@ -115,14 +120,31 @@ static snrq_status make_configuration(const snrq_job *job, json_t **configuratio
         "fingerprint", job->windows.fingerprint, "sequences", (json_int_t)job->windows.count,
         "length", (json_int_t)job->windows.length, "distinct_positions",
         (json_int_t)job->windows.distinct);
-    return *configuration != NULL ? SNRQ_OK
-                                  : snrq_fail(SNRQ_INTERNAL, "no memory for the configuration");
+    if (*configuration == NULL) return snrq_fail(SNRQ_INTERNAL, "no memory for the configuration");
+    return snrq_settings_resolve(json_object_get(*configuration, "options"),
+                                 json_object_get(*configuration, "calibration"),
+                                 &job->model->family);
+}
+
+/* A run that goes on has the options of the one before it in the form in which they were stored.
+ * What cannot be read is told of by snrq_output_open(). */
+static snrq_status adopt_form(const snrq_job *job, json_t *configuration)
+{
+    const char *directory = job->options->output;
+    snrq_output_facts before;
+    snrq_status status = SNRQ_OK;
+    if (snrq_output_read(directory, &before) == SNRQ_OK)
+        status = snrq_settings_adopt(configuration, before.configuration, &job->model->family);
+    snrq_output_facts_free(&before);
+    return status;
 }
 
 static snrq_status open_output(snrq_job *job)
 {
     json_t *configuration = NULL;
-    snrq_status status = snrq_agree(job->context, make_configuration(job, &configuration));
+    snrq_status status = make_configuration(job, &configuration);
+    if (status == SNRQ_OK && job->context->rank == 0) status = adopt_form(job, configuration);
+    status = snrq_agree(job->context, status);
     if (status == SNRQ_OK)
         status = snrq_output_open(job->context, job->options->output, configuration, &job->output);
     json_decref(configuration);
@@ -191,6 +213,9 @@ snrq_status snrq_job_open(const snrq_context *context, const snrq_options *optio
     snrq_timers_reset(&job->timers, SNRQ_PHASES);
     SNRQ_TRY(snrq_agree(context, snrq_watchdog_start(context, &job->timers, snrq_phase_name,
                                                      options->watchdog, &job->watchdog)));
+    if (options->output != NULL)
+        SNRQ_TRY(snrq_agree(context, context->rank == 0 ? snrq_user_directory_check(options->output)
+                                                        : SNRQ_OK));
     SNRQ_TRY(read_inputs(job));
     SNRQ_TRY(make_plan(job));
     if (options->dry_run) return SNRQ_OK;

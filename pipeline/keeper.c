@@ -7,6 +7,7 @@
 #include "io/checkpoint/block_file.h"
 #include "io/checkpoint/manifest.h"
 #include "io/file.h"
+#include "io/json.h"
 #include "mpi/log.h"
 #include "mpi/timers.h"
 
@@ -27,8 +28,9 @@ static snrq_status make_facts(const snrq_keeper *k, int64_t block, const snrq_st
 static void log_event(const snrq_keeper *k, const char *what, int64_t block, double seconds,
                       const char *why)
 {
-    json_t *event = json_pack("{s:s, s:s, s:I, s:f, s:s*}", "event", "activations", "what", what,
-                              "block", (json_int_t)block, "seconds", seconds, "why", why);
+    json_t *event = json_pack("{s:s, s:s, s:I, s:f, s:o*}", "event", "activations", "what", what,
+                              "block", (json_int_t)block, "seconds", seconds, "why",
+                              why != NULL ? snrq_json_text(why) : NULL);
     snrq_output_event(k->output, event);
     json_decref(event);
 }
@@ -42,7 +44,7 @@ static snrq_status write_file(const snrq_keeper *k, int64_t block, const snrq_st
     SNRQ_TRY(snrq_agree(k->context, make_facts(k, block, full, &facts)));
     SNRQ_TRY(snrq_activation_file_write(k->context, snrq_output_temporary(k->output, name), &facts,
                                         full->range, quantized->h, full->h));
-    return snrq_output_keep(k->output, block);
+    return snrq_output_keep(k->output, k->context, k->blocks, block);
 }
 
 void snrq_keeper_write(snrq_keeper *k, int64_t block, const snrq_stream *quantized,
@@ -60,7 +62,7 @@ void snrq_keeper_write(snrq_keeper *k, int64_t block, const snrq_stream *quantiz
               snrq_error_message());
     log_event(k, "not kept", block, snrq_now() - started, snrq_error_message());
     k->on = false;
-    snrq_output_drop_kept(k->output);
+    snrq_output_drop_kept(k->output, k->context, k->blocks);
 }
 
 static snrq_status read_file(const snrq_keeper *k, int64_t block, snrq_stream *quantized,
@@ -80,7 +82,8 @@ snrq_status snrq_keeper_read(const snrq_keeper *k, int64_t committed, snrq_strea
     int64_t block = -1;
     double started = snrq_now();
     *next = 0;
-    SNRQ_TRY(snrq_output_kept(k->output, committed - 1, &block));
+    snrq_range done = {k->blocks.begin, committed};
+    SNRQ_TRY(snrq_output_kept(k->output, k->context, done, &block));
     if (block < 0) return SNRQ_OK;
     if (snrq_agree(k->context, read_file(k, block, quantized, full)) == SNRQ_OK) {
         log_event(k, "read", block, snrq_now() - started, NULL);

@@ -11,9 +11,10 @@
 #include "pipeline/model/stream.h"
 
 typedef struct snrq_keeper {
-    const snrq_context *context; /* borrowed */
+    const snrq_context *context; /* borrowed: the ranks that share the streams */
     snrq_output *output;         /* borrowed */
-    int64_t windows;             /* of all ranks */
+    snrq_range blocks;           /* that they work on */
+    int64_t windows;             /* of all ranks of the context */
     bool on;                     /* activations are to be kept */
 } snrq_keeper;
 

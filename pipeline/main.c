@@ -1,15 +1,22 @@
-/* The command line program: starts MPI, runs one command, ends with its status as exit code. */
+/* The command line program: starts MPI where the command needs it, runs the command, ends with its
+ * status as exit code. */
+#include <errno.h>
 #include <omp.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 #ifdef __GLIBC__
 #include <malloc.h>
 #endif
 
 #include "io/hdf5/start.h"
+#include "io/standard_streams.h"
 #include "mpi/algebra/blas.h"
+#include "mpi/algebra/kernels.h"
 #include "mpi/context.h"
+#include "mpi/launcher.h"
 #include "mpi/lone_failure.h"
 #include "mpi/stop.h"
 #include "pipeline/evaluate.h"
@@ -53,27 +60,9 @@ static snrq_status run_command(const snrq_context *context, const snrq_options *
     case SNRQ_COMMAND_TOKENIZE:
         return snrq_tokenize(context, options);
     case SNRQ_COMMAND_STATUS:
-        break; /* in main(): it works without MPI */
+        return snrq_job_status(options);
     }
     return snrq_fail(SNRQ_INTERNAL, "no command");
-}
-
-static snrq_status parse_and_run(const snrq_context *context, int argc, char **argv)
-{
-    snrq_options options;
-    char *help = NULL;
-    snrq_status status = snrq_options_parse(argc, argv, &options, &help);
-    if (help != NULL && context->rank == 0) {
-        fputs(help, status == SNRQ_OK ? stdout : stderr);
-        fflush(stdout);
-    }
-    if (help == NULL && status == SNRQ_OK) {
-        if (options.command != SNRQ_COMMAND_QUANTIZE) snrq_stop_ignore();
-        set_threads(context, &options);
-        status = run_command(context, &options);
-    }
-    free(help);
-    return status;
 }
 
 /* Large arrays, the activations above all, go back to the system when they are freed; with glibc's
@@ -87,47 +76,111 @@ static void settle_memory(void)
 #endif
 }
 
-/* The one command that must not need MPI, which a login node may not have. */
-static bool is_status_command(int argc, char **argv, snrq_status *status)
+/* The command, or the help that was asked for instead. */
+static snrq_status run(const snrq_context *context, const snrq_options *options, const char *help,
+                       snrq_status status)
 {
-    snrq_options options;
-    char *help = NULL;
-    *status = snrq_options_parse(argc, argv, &options, &help);
-    bool found = *status == SNRQ_OK && help == NULL && options.command == SNRQ_COMMAND_STATUS;
-    free(help);
-    if (!found) return false;
-    *status = snrq_job_status(&options);
-    if (*status != SNRQ_OK) fprintf(stderr, "snrq: %s\n", snrq_error_message());
-    return true;
+    /* Every rank has the same argv, but reads the file of options for itself. */
+    if (options->options_file != NULL) status = snrq_agree(context, status);
+    if (help != NULL && status == SNRQ_OK)
+        return snrq_agree(context, context->rank == 0 ? snrq_print(help) : SNRQ_OK);
+    if (help != NULL && context->rank == 0) fputs(help, stderr);
+    if (status != SNRQ_OK) return status;
+    if (options->command != SNRQ_COMMAND_QUANTIZE) snrq_stop_ignore();
+    SNRQ_TRY(snrq_kernels_compare(context));
+    set_threads(context, options);
+    return run_command(context, options);
 }
 
-int main(int argc, char **argv)
+/* What was printed last may not have been written yet. */
+static snrq_status finish_printing(snrq_status status)
+{
+    bool failed = fflush(stdout) != 0 || ferror(stdout) != 0;
+    if (!failed || status != SNRQ_OK) return status;
+    return snrq_fail(SNRQ_IO_ERROR, "standard output: what was printed cannot be written: %s",
+                     strerror(errno));
+}
+
+/* Commands that use one process, or as many as there are, start no MPI unless there may be more.
+ * The status of a run is asked beside it, in its own job as well, and never needs others. */
+static bool needs_mpi(const snrq_options *options, bool runs_command)
+{
+    if (!runs_command) return snrq_launcher_is_there();
+    switch (options->command) {
+    case SNRQ_COMMAND_QUANTIZE:
+    case SNRQ_COMMAND_EVALUATE:
+    case SNRQ_COMMAND_ROUND:
+        return true;
+    case SNRQ_COMMAND_INSPECT:
+    case SNRQ_COMMAND_VERIFY:
+    case SNRQ_COMMAND_EXPORT:
+    case SNRQ_COMMAND_TOKENIZE:
+        return snrq_launcher_is_there();
+    case SNRQ_COMMAND_STATUS:
+        break;
+    }
+    return false;
+}
+
+static snrq_status run_alone(const snrq_options *options, const char *help, snrq_status status)
+{
+    snrq_context *context = NULL;
+    snrq_status created = snrq_context_create_alone(&context);
+    if (created == SNRQ_OK)
+        status = finish_printing(run(context, options, help, status));
+    else
+        status = created;
+    if (status != SNRQ_OK) fprintf(stderr, "snrq: %s\n", snrq_error_message());
+    snrq_context_destroy(&context);
+    return status;
+}
+
+static snrq_status run_with_mpi(int *argc, char ***argv, const snrq_options *options,
+                                const char *help, snrq_status status)
 {
     int provided = 0, rank = 0;
     snrq_context *context = NULL;
-    snrq_status status = SNRQ_OK;
-    if (is_status_command(argc, argv, &status)) return (int)status;
-    snrq_stop_listen();
-    settle_memory();
-    status = snrq_hdf5_start();
-    if (status != SNRQ_OK) {
-        fprintf(stderr, "snrq: %s\n", snrq_error_message());
-        return (int)status;
-    }
-    if (MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) {
+    if (MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) {
         fputs("snrq: MPI could not be started\n", stderr);
         return SNRQ_INTERNAL;
     }
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     snrq_lone_failure_listen(rank, LONE_SECONDS);
-    status = snrq_context_create(MPI_COMM_WORLD, &context);
-    if (status == SNRQ_OK) status = parse_and_run(context, argc, argv);
+    snrq_status created = snrq_context_create(MPI_COMM_WORLD, &context);
+    if (created == SNRQ_OK)
+        status = finish_printing(run(context, options, help, status));
+    else
+        status = created;
     if (status != SNRQ_OK && status != SNRQ_STOPPED) snrq_lone_failure_begin(status);
     if (status != SNRQ_OK && (context == NULL || context->rank == 0))
         fprintf(stderr, "snrq: %s\n", snrq_error_message());
     snrq_context_destroy(&context);
     MPI_Finalize();
     snrq_lone_failure_end();
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    snrq_options options;
+    char *help = NULL;
+    snrq_standard_streams_start();
+    snrq_stop_listen();
+    settle_memory();
+    snrq_status started = snrq_kernels_check();
+    snrq_status status = snrq_options_parse(argc, argv, &options, &help);
+    bool runs_command = status == SNRQ_OK && help == NULL;
+    if (started == SNRQ_OK) started = snrq_hdf5_start();
+    if (started != SNRQ_OK) {
+        fprintf(stderr, "snrq: %s\n", snrq_error_message());
+        status = started;
+    } else if (needs_mpi(&options, runs_command)) {
+        status = run_with_mpi(&argc, &argv, &options, help, status);
+    } else {
+        status = run_alone(&options, help, status);
+    }
+    free(help);
+    snrq_options_free(&options);
     return (int)status;
 }

@@ -1,30 +1,18 @@
 /* The table of options, and what is made from it; see options.h. */
 #include "pipeline/options.h"
 
-#include <errno.h>
 #include <getopt.h>
-#include <math.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-typedef enum kind { TEXT, TEXTS, INTEGER, REAL, CHOICE, FLAG, GROUP, SIZE, TIME } kind;
-
-typedef struct option_row {
-    const char *name;
-    char letter; /* short form, or 0 */
-    kind kind; /* where the value goes: char *, char * and texts, int64_t, double, int64_t (index),
-                  bool, int64_t, int64_t (bytes), double (seconds) */
-    size_t field;         /* offset in snrq_options */
-    const char *fallback; /* default, as it would be typed; NULL: none */
-    double low, high;     /* numbers: inclusive bounds. FLAG: low is the value it sets */
-    const char *choices;  /* CHOICE: "a|b|c", in the order of the enum */
-    unsigned commands;    /* which commands take it */
-    bool stored;          /* decides the result: part of the stored configuration */
-    const char *unit;     /* placeholder in --help */
-    const char *help;
-} option_row;
+#include "io/json.h"
+#include "mpi/algebra/kernels.h"
+#include "pipeline/export/settings.h"
+#include "pipeline/option_effects.h"
+#include "pipeline/option_file.h"
+#include "pipeline/option_row.h"
 
 enum {
     Q = SNRQ_COMMAND_QUANTIZE,
@@ -34,11 +22,12 @@ enum {
     R = SNRQ_COMMAND_ROUND,
     T = SNRQ_COMMAND_TOKENIZE,
     X = SNRQ_COMMAND_EXPORT,
-    S = SNRQ_COMMAND_STATUS
+    S = SNRQ_COMMAND_STATUS,
+    ALL = Q | E | I | V | R | T | X | S
 };
 #define FIELD(name) offsetof(snrq_options, name)
 
-static const option_row table[] = {
+static const snrq_option_row table[] = {
     {"output", 'o', TEXT, FIELD(output), NULL, 0, 0, NULL, Q | R | T | X, false, "OUT",
      "what to write: a directory (quantize resumes an unfinished one, export wants an empty one); "
      "of round, a safetensors file; of tokenize, a file"},
@@ -140,6 +129,11 @@ static const option_row table[] = {
      "with --dry-run: on so many nodes"},
     {"dry-run", 0, FLAG, FIELD(dry_run), NULL, 1, 1, NULL, Q, false, NULL,
      "check everything, print the plan, write nothing"},
+    {"options", 0, TEXT, FIELD(options_file), NULL, 0, 0, NULL, ALL, false, "FILE",
+     "read options from FILE: one on a line, written as here; a line that begins with # is a "
+     "comment. An option given here and there is given twice, which is refused"},
+    {"print-options", 0, FLAG, FIELD(print_options), NULL, 1, 1, NULL, ALL, false, NULL,
+     "print every option with its value, as --options reads it, and do nothing else"},
 };
 enum { ROWS = sizeof table / sizeof table[0] };
 
@@ -184,177 +178,31 @@ static const command_row commands[] = {
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
-/* Position of `value` among "a|b|c", or -1. */
-static int64_t choice_index(const char *choices, const char *value)
-{
-    size_t length = strlen(value);
-    int64_t index = 0;
-    for (const char *at = choices; at != NULL; index++) {
-        const char *end = strchr(at, '|');
-        size_t size = end ? (size_t)(end - at) : strlen(at);
-        if (size == length && memcmp(at, value, size) == 0) return index;
-        at = end ? end + 1 : NULL;
-    }
-    return -1;
-}
-
-/* Copies the index-th of "a|b|c" to out. */
-static void choice_name(const char *choices, int64_t index, char *out, size_t size)
-{
-    const char *at = choices;
-    while (index-- > 0) at = strchr(at, '|') + 1;
-    const char *end = strchr(at, '|');
-    snprintf(out, size, "%.*s", end ? (int)(end - at) : (int)strlen(at), at);
-}
-
-static snrq_status parse_number(const option_row *row, const char *value, double *out)
-{
-    char *end = NULL;
-    errno = 0;
-    *out = strtod(value, &end);
-    bool whole = row->kind == REAL || *out == floor(*out);
-    if (end == value || *end != '\0' || errno != 0 || !whole ||
-        !(*out >= row->low && *out <= row->high))
-        return snrq_fail(SNRQ_USAGE, "--%s: expected %s from %.15g to %.15g, found '%s'", row->name,
-                         row->kind == REAL ? "a number" : "a whole number", row->low, row->high,
-                         value);
-    return SNRQ_OK;
-}
-
-/* A number of bytes with an optional unit: 5GB, 500 MB, 2GiB. */
-static snrq_status parse_size(const option_row *row, const char *value, int64_t *out)
-{
-    static const struct {
-        const char *name;
-        double bytes;
-    } units[] = {{"", 1},      {"KB", 1e3},      {"MB", 1e6},      {"GB", 1e9},
-                 {"TB", 1e12}, {"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}};
-    char *end = NULL;
-    double number = strtod(value, &end);
-    while (*end == ' ') end++;
-    for (size_t i = 0; i < sizeof units / sizeof units[0] && end != value; i++) {
-        double bytes = number * units[i].bytes;
-        if (strcmp(end, units[i].name) != 0 || !(bytes >= row->low && bytes <= row->high)) continue;
-        *out = (int64_t)bytes;
-        return SNRQ_OK;
-    }
-    return snrq_fail(SNRQ_USAGE,
-                     "--%s: expected a number of bytes such as 5GB, 500MB or 2GiB, found '%s'",
-                     row->name, value);
-}
-
-/* "90s", "45m", "11.5h" or "[H:]MM:SS". A bare number is refused: it is minutes to Slurm, and
- * seconds to others. */
-static snrq_status parse_time(const option_row *row, const char *value, double *out)
-{
-    char *end = NULL, rest;
-    int hours = 0, minutes = 0, seconds = 0;
-    double unit = 0;
-    errno = 0;
-    *out = strtod(value, &end);
-    if (end != value && errno == 0 && end[0] != '\0' && end[1] == '\0')
-        unit = end[0] == 's' ? 1 : end[0] == 'm' ? 60 : end[0] == 'h' ? 3600 : 0;
-    *out *= unit;
-    if (unit == 0 && sscanf(value, "%6d:%2d:%2d%c", &hours, &minutes, &seconds, &rest) != 3) {
-        hours = 0;
-        if (sscanf(value, "%6d:%2d%c", &minutes, &seconds, &rest) != 2) minutes = -1;
-    }
-    if (unit == 0) *out = hours * 3600.0 + minutes * 60.0 + seconds;
-    if (hours < 0 || minutes < 0 || seconds < 0 || seconds > 59 ||
-        !(*out >= row->low && *out <= row->high))
-        return snrq_fail(SNRQ_USAGE,
-                         "--%s: expected a time such as 90s, 45m, 11.5h or 11:30:00, found '%s'",
-                         row->name, value);
-    return SNRQ_OK;
-}
-
-static snrq_status add_text(const char **first, const char *value, snrq_text_paths *texts)
-{
-    if (texts->count == SNRQ_MOST_TEXTS)
-        return snrq_fail(SNRQ_USAGE, "%s is text number %d: expected at most %d; join some", value,
-                         texts->count + 1, (int)SNRQ_MOST_TEXTS);
-    if (*first == NULL) *first = value;
-    texts->path[texts->count++] = value;
-    return SNRQ_OK;
-}
-
-static snrq_status set_value(const option_row *row, const char *value, snrq_options *o)
-{
-    char *field = (char *)o + row->field;
-    double number = 0;
-    switch (row->kind) {
-    case TEXT:
-        *(const char **)(void *)field = value;
-        return SNRQ_OK;
-    case TEXTS:
-        return add_text((const char **)(void *)field, value, &o->texts);
-    case FLAG:
-        *(bool *)(void *)field = row->low != 0;
-        return SNRQ_OK;
-    case REAL:
-        SNRQ_TRY(parse_number(row, value, &number));
-        *(double *)(void *)field = number;
-        return SNRQ_OK;
-    case TIME:
-        return parse_time(row, value, (double *)(void *)field);
-    case GROUP:
-        if (strcmp(value, "channel") == 0) {
-            *(int64_t *)(void *)field = 0;
-            return SNRQ_OK;
-        }
-        __attribute__((fallthrough));
-    case INTEGER:
-        SNRQ_TRY(parse_number(row, value, &number));
-        *(int64_t *)(void *)field = (int64_t)number;
-        return SNRQ_OK;
-    case SIZE:
-        return parse_size(row, value, (int64_t *)(void *)field);
-    case CHOICE:
-        *(int64_t *)(void *)field = choice_index(row->choices, value);
-        if (*(int64_t *)(void *)field < 0)
-            return snrq_fail(SNRQ_USAGE, "--%s: expected one of %s, found '%s'", row->name,
-                             row->choices, value);
-        return SNRQ_OK;
-    }
-    return snrq_fail(SNRQ_INTERNAL, "--%s: no such kind of option", row->name);
-}
+enum { NOT_GIVEN = 0, COMMAND_LINE = -1 };
+typedef int given_rows[ROWS]; /* where a row was given: a line of the file, or one of these */
 
 /* The baselines do what their papers do; scales from the range of the weights stay as they are.
- * given: which rows of the table were on the command line. */
-static snrq_status apply_exceptions(const bool given[ROWS], snrq_options *o)
+ */
+static snrq_status apply_exceptions(const given_rows given, snrq_options *o)
 {
     bool baseline = o->method != SNRQ_SNRQ && o->method != SNRQ_KSNRQ;
     for (int i = 0; i < EXCEPTIONS; i++) {
         bool applies = baseline || (i == REGRID && o->grid != SNRQ_QUANT_GRID_HESSIAN);
         for (int row = 0; row < ROWS && applies; row++)
-            if (!given[row] && strcmp(table[row].name, exceptions[i].name) == 0)
-                SNRQ_TRY(set_value(&table[row], exceptions[i].otherwise, o));
+            if (given[row] == NOT_GIVEN && strcmp(table[row].name, exceptions[i].name) == 0)
+                SNRQ_TRY(snrq_option_set(&table[row], exceptions[i].otherwise, o));
     }
     return SNRQ_OK;
 }
 
 static snrq_status parse_alpha(snrq_options *o)
 {
-    const option_row fixed = {.name = "alpha fixed", .kind = REAL, .low = 0, .high = 1};
-    const option_row sampled = {.name = "alpha sampled", .kind = REAL, .low = 0.1, .high = 1000};
     if (o->alpha_text == NULL) o->alpha_text = o->method == SNRQ_GPTAQ ? "fixed:0.25" : "fixed:0.5";
-    const char *text = o->alpha_text;
-    o->alpha_value = 0;
-    if (strncmp(text, "fixed:", 6) == 0) {
-        o->alpha_mode = SNRQ_ALPHA_FIXED;
-        return parse_number(&fixed, text + 6, &o->alpha_value);
-    }
-    if (strncmp(text, "sampled:", 8) == 0) {
-        o->alpha_mode = SNRQ_ALPHA_SAMPLED;
-        return parse_number(&sampled, text + 8, &o->alpha_value);
-    }
-    o->alpha_mode = strcmp(text, "chained") == 0 ? SNRQ_ALPHA_CHAINED : SNRQ_ALPHA_CORR;
-    if (o->alpha_mode == SNRQ_ALPHA_CORR && strcmp(text, "corr") != 0)
-        return snrq_fail(SNRQ_USAGE,
-                         "--alpha: expected fixed:V, sampled:B, chained or corr, found '%s'", text);
-    if (o->method == SNRQ_GPTAQ)
-        return snrq_fail(SNRQ_USAGE, "--alpha %s: gptaq takes fixed:V or sampled:B", text);
-    return SNRQ_OK;
+    SNRQ_TRY(snrq_option_alpha(o->alpha_text, &o->alpha_mode, &o->alpha_value));
+    if (o->method != SNRQ_GPTAQ || o->alpha_mode == SNRQ_ALPHA_FIXED ||
+        o->alpha_mode == SNRQ_ALPHA_SAMPLED)
+        return SNRQ_OK;
+    return snrq_fail(SNRQ_USAGE, "--alpha %s: gptaq takes fixed:V or sampled:B", o->alpha_text);
 }
 
 static snrq_status parse_factor_grid(snrq_options *o)
@@ -375,7 +223,7 @@ static const command_row *find_command(const char *name)
     return NULL;
 }
 
-static void print_option(FILE *f, const option_row *row)
+static void print_option(FILE *f, const snrq_option_row *row)
 {
     char left[64], letter[8] = "    ";
     if (row->letter != 0) snprintf(letter, sizeof letter, "-%c, ", row->letter);
@@ -421,6 +269,61 @@ static snrq_status make_help(const command_row *command, char **help)
     return SNRQ_OK;
 }
 
+static snrq_status make_version(char **help)
+{
+    enum { BYTES = 256 };
+    char kernels[BYTES - 32];
+    SNRQ_TRY(snrq_allocate(1, BYTES, "text of the version", help));
+    snrq_kernels_describe(kernels, sizeof kernels);
+    snprintf(*help, BYTES, "snrq %s\n%s\n", SNRQ_VERSION, kernels);
+    return SNRQ_OK;
+}
+
+/* One option as --options reads it; a comment where it has no value or no effect. */
+static snrq_status print_value(FILE *f, const snrq_option_row *row, const snrq_options *o)
+{
+    char room[SNRQ_OPTION_VALUE], *quoted = NULL;
+    const snrq_option_idle *idle = snrq_option_find_idle(o, row->name);
+    if (idle != NULL && idle->instead == NULL) {
+        fprintf(f, "# --%s: %s\n", row->name, idle->reason);
+        return SNRQ_OK;
+    }
+    if (!snrq_option_has_value(row, o)) {
+        fprintf(f, "# --%s%s%s\n", row->name, row->unit ? " " : "", row->unit ? row->unit : "");
+        return SNRQ_OK;
+    }
+    if (row->kind == FLAG) {
+        fprintf(f, "--%s\n", row->name);
+        return SNRQ_OK;
+    }
+    for (int i = 0; i < (row->kind == TEXTS ? o->texts.count : 1); i++) {
+        const char *value = row->kind == TEXTS ? o->texts.path[i] : snrq_option_value(row, o, room);
+        SNRQ_TRY(snrq_allocate(2 * strlen(value) + 4, 1, "option", &quoted));
+        fprintf(f, "--%s %s\n", row->name, snrq_option_file_quote(value, quoted));
+        free(quoted);
+    }
+    return SNRQ_OK;
+}
+
+static snrq_status print_options(const command_row *command, const snrq_options *o, char **text)
+{
+    size_t bytes = 0;
+    FILE *f = open_memstream(text, &bytes);
+    if (f == NULL) return snrq_fail(SNRQ_INTERNAL, "cannot allocate the list of options");
+    fprintf(f, "# snrq %s %s: options, as --options FILE reads them\n", command->name,
+            command->argument);
+    snrq_status status = SNRQ_OK;
+    for (int i = 0; i < ROWS && status == SNRQ_OK; i++)
+        if ((table[i].commands & (unsigned)command->command) != 0 &&
+            table[i].field != FIELD(options_file) && table[i].field != FIELD(print_options))
+            status = print_value(f, &table[i], o);
+    if (fclose(f) != 0 && status == SNRQ_OK)
+        status = snrq_fail(SNRQ_INTERNAL, "cannot allocate the list of options");
+    if (status != SNRQ_OK) free(*text);
+    if (status != SNRQ_OK) *text = NULL;
+    return status;
+}
+
 /* What the command cannot do without. */
 static snrq_status check_required(const command_row *command, const snrq_options *o)
 {
@@ -431,8 +334,6 @@ static snrq_status check_required(const command_row *command, const snrq_options
         if (o->output == NULL && !o->dry_run)
             return snrq_fail(SNRQ_USAGE, "quantize: -o OUT is missing; example: %s",
                              command->example);
-        if ((o->plan_ranks > 0 || o->plan_nodes > 0) && !o->dry_run)
-            return snrq_fail(SNRQ_USAGE, "quantize: --plan-ranks and --plan-nodes need --dry-run");
         if (o->plan_nodes > (o->plan_ranks > 0 ? o->plan_ranks : o->plan_nodes))
             return snrq_fail(SNRQ_USAGE,
                              "quantize: --plan-nodes %lld is more than --plan-ranks %lld",
@@ -444,15 +345,8 @@ static snrq_status check_required(const command_row *command, const snrq_options
     if (o->command == SNRQ_COMMAND_EXPORT && (o->output == NULL || o->format < 0))
         return snrq_fail(SNRQ_USAGE, "export: %s is missing; example: %s",
                          o->output == NULL ? "-o DIR" : "--format F", command->example);
-    if (o->export_float32 && o->format != SNRQ_FORMAT_SAFETENSORS)
-        return snrq_fail(SNRQ_USAGE, "export: --weights f32 belongs to --format safetensors");
-    if (o->embedding_type != SNRQ_EMBEDDING_MODEL && o->format != SNRQ_FORMAT_GGUF)
-        return snrq_fail(SNRQ_USAGE, "export: --embedding-type belongs to --format gguf");
     if (o->command == SNRQ_COMMAND_EVALUATE && (o->text == NULL) == (o->token_file == NULL))
         return snrq_fail(SNRQ_USAGE, "evaluate: give either --text TEXT or --token-file FILE");
-    if (o->text_key != NULL && o->texts.count == 0)
-        return snrq_fail(SNRQ_USAGE, "%s: --text-key belongs to texts that are JSON lines",
-                         command->name);
     if (o->command == SNRQ_COMMAND_TOKENIZE) {
         if ((o->text == NULL) == (o->decode == NULL))
             return snrq_fail(SNRQ_USAGE, "tokenize: give either --text TEXT or --decode IDS");
@@ -463,9 +357,67 @@ static snrq_status check_required(const command_row *command, const snrq_options
     return SNRQ_OK;
 }
 
-static snrq_status parse_arguments(const command_row *command, int argc, char **argv,
-                                   snrq_options *o, bool given[ROWS], bool *help)
+/* ---- parsing ---- */
+
+typedef struct parser {
+    const command_row *command;
+    snrq_options *options;
+    given_rows given;
+    bool help;
+} parser;
+
+static const char *place(const parser *p, int line, char *out, size_t size)
 {
+    if (line == COMMAND_LINE) return "on the command line";
+    snprintf(out, size, "in %s, line %d", p->options->options_file, line);
+    return out;
+}
+
+/* Texts may be given several times, in one place: their order counts. */
+static bool is_next_text(const parser *p, int row, int line)
+{
+    return table[row].kind == TEXTS && (p->given[row] == COMMAND_LINE) == (line == COMMAND_LINE);
+}
+
+/* Not twice, and no other option for the same thing. `line` is where the row is given now. */
+static snrq_status check_once(const parser *p, int row, int line)
+{
+    char before[512], now[512];
+    for (int i = 0; i < ROWS; i++) {
+        if (p->given[i] == NOT_GIVEN || table[i].field != table[row].field) continue;
+        if (i == row && is_next_text(p, row, line)) continue;
+        if (i == row && line == COMMAND_LINE)
+            return snrq_fail(SNRQ_USAGE,
+                             "%s: --%s is given twice; leave out the one that is not meant",
+                             p->command->name, table[row].name);
+        const char *first = place(p, p->given[i], before, sizeof before);
+        const char *second = place(p, line, now, sizeof now);
+        if (i == row)
+            return snrq_fail(SNRQ_USAGE,
+                             "%s: --%s is given twice, %s and %s; leave out the one that is not "
+                             "meant",
+                             p->command->name, table[row].name, first, second);
+        return snrq_fail(SNRQ_USAGE, "%s: --%s (%s) and --%s (%s) contradict each other",
+                         p->command->name, table[i].name, first, table[row].name, second);
+    }
+    return SNRQ_OK;
+}
+
+/* A row of the command, with its value (borrowed; NULL: none). */
+static snrq_status take(parser *p, int row, const char *value, int line)
+{
+    if (!(table[row].commands & (unsigned)p->command->command))
+        return snrq_fail(SNRQ_USAGE, "%s: --%s does not belong to this command; `snrq %s --help`",
+                         p->command->name, table[row].name, p->command->name);
+    SNRQ_TRY(check_once(p, row, line));
+    SNRQ_TRY(snrq_option_set(&table[row], value, p->options));
+    p->given[row] = line;
+    return SNRQ_OK;
+}
+
+static snrq_status parse_arguments(parser *p, int argc, char **argv)
+{
+    const char *command = p->command->name;
     struct option longs[ROWS + 2];
     char shorts[8 + 2 * ROWS] = ":h";
     memset(longs, 0, sizeof longs);
@@ -480,53 +432,143 @@ static snrq_status parse_arguments(const command_row *command, int argc, char **
     opterr = 0;
     for (int c; (c = getopt_long(argc, argv, shorts, longs, NULL)) != -1;) {
         if (c == 'h') {
-            *help = true;
+            p->help = true;
             return SNRQ_OK;
         }
         if (c == ':')
-            return snrq_fail(SNRQ_USAGE, "%s: option %s needs a value", command->name,
-                             argv[optind - 1]);
+            return snrq_fail(SNRQ_USAGE, "%s: option %s needs a value", command, argv[optind - 1]);
         int row = c - 1000;
         for (int i = 0; i < ROWS && row < 0; i++)
             if (table[i].letter == (char)c && c != '?') row = i;
         if (c == '?' || row < 0)
             return snrq_fail(SNRQ_USAGE, "%s: unknown option %s; `snrq %s --help` lists them",
-                             command->name, argv[optind - 1], command->name);
-        if (!(table[row].commands & (unsigned)command->command))
-            return snrq_fail(SNRQ_USAGE,
-                             "%s: --%s does not belong to this command; `snrq %s --help`",
-                             command->name, table[row].name, command->name);
-        SNRQ_TRY(set_value(&table[row], optarg, o));
-        given[row] = true;
+                             command, argv[optind - 1], command);
+        SNRQ_TRY(take(p, row, optarg, COMMAND_LINE));
     }
-    if (optind < argc) o->path = argv[optind++];
+    if (optind < argc) p->options->path = argv[optind++];
     if (optind < argc)
-        return snrq_fail(SNRQ_USAGE, "%s: expected one %s, found also '%s'%s", command->name,
-                         command->argument, argv[optind],
-                         o->texts.count > 0 ? "; each of several texts needs its own --calibration "
-                                              "or --text"
-                                            : "");
+        return snrq_fail(SNRQ_USAGE, "%s: expected one %s, found also '%s'%s", command,
+                         p->command->argument, argv[optind],
+                         p->options->texts.count > 0
+                             ? "; each of several texts needs its own --calibration or --text"
+                             : "");
     return SNRQ_OK;
 }
 
-snrq_status snrq_options_parse(int argc, char **argv, snrq_options *o, char **help)
+/* Row of "--bits" or "-o", or -1. */
+static int find_row(const char *name)
+{
+    for (int i = 0; i < ROWS; i++) {
+        bool is_long = strncmp(name, "--", 2) == 0 && strcmp(name + 2, table[i].name) == 0;
+        bool is_short = table[i].letter != 0 && name[1] == table[i].letter && name[2] == '\0';
+        if (is_long || is_short) return i;
+    }
+    return -1;
+}
+
+static snrq_status take_line(parser *p, const snrq_option_line *line)
+{
+    char shown[SNRQ_SHOWN];
+    int row = find_row(line->name);
+    if (row < 0)
+        return snrq_fail(SNRQ_USAGE, "unknown option %s; `snrq %s --help` lists them",
+                         snrq_shown(line->name, shown), p->command->name);
+    if (table[row].field == FIELD(options_file) || table[row].field == FIELD(print_options))
+        return snrq_fail(SNRQ_USAGE, "--%s belongs on the command line", table[row].name);
+    if (table[row].kind == FLAG && line->value != NULL)
+        return snrq_fail(SNRQ_USAGE, "--%s takes no value, found '%s'", table[row].name,
+                         snrq_shown(line->value, shown));
+    if (table[row].kind != FLAG && line->value == NULL)
+        return snrq_fail(SNRQ_USAGE, "option %s needs a value", line->name);
+    return take(p, row, line->value, line->number);
+}
+
+static snrq_status parse_file(parser *p)
+{
+    snrq_options *o = p->options;
+    const char *path = o->options_file;
+    snrq_option_line line;
+    bool found = true;
+    int number = 0;
+    if (path == NULL) return SNRQ_OK;
+    SNRQ_TRY(snrq_option_file_read(path, &o->file_text));
+    for (char *at = o->file_text;;) {
+        SNRQ_TRY(snrq_option_file_next(path, &at, &number, &line, &found));
+        if (!found) return SNRQ_OK;
+        snrq_status status = take_line(p, &line);
+        if (status != SNRQ_OK)
+            return snrq_fail(status, "%s: line %d: %s", path, number, snrq_error_message());
+    }
+}
+
+/* ---- what follows from what was given ---- */
+
+/* Refuses what was given in vain, unless it says what is done anyway. */
+static snrq_status check_effects(const parser *p)
+{
+    const snrq_options *o = p->options;
+    char room[SNRQ_OPTION_VALUE];
+    for (int i = 0; i < ROWS; i++) {
+        if (p->given[i] == NOT_GIVEN) continue;
+        const snrq_option_idle *idle = snrq_option_find_idle(o, table[i].name);
+        if (idle == NULL) continue;
+        const char *value = snrq_option_value(&table[i], o, room);
+        if (idle->instead != NULL && strcmp(value, idle->instead) == 0) continue;
+        return snrq_fail(SNRQ_USAGE, "%s: --%s %s has no effect here: %s; leave it out",
+                         p->command->name, table[i].name, value, idle->reason);
+    }
+    return SNRQ_OK;
+}
+
+/* Options without effect say what is done. */
+static snrq_status settle(snrq_options *o)
+{
+    for (int i = 0; i < ROWS; i++) {
+        const snrq_option_idle *idle = (table[i].commands & (unsigned)o->command) != 0
+                                           ? snrq_option_find_idle(o, table[i].name)
+                                           : NULL;
+        if (idle != NULL && idle->instead != NULL)
+            SNRQ_TRY(snrq_option_set(&table[i], idle->instead, o));
+    }
+    return SNRQ_OK;
+}
+
+static snrq_status set_defaults(snrq_options *o)
 {
     memset(o, 0, sizeof *o);
     o->format = -1;
-    *help = NULL;
     for (int i = 0; i < ROWS; i++)
-        if (table[i].fallback != NULL) SNRQ_TRY(set_value(&table[i], table[i].fallback, o));
+        if (table[i].fallback != NULL) SNRQ_TRY(snrq_option_set(&table[i], table[i].fallback, o));
+    return SNRQ_OK;
+}
+
+static snrq_status parse_command(parser *p, int argc, char **argv, char **text)
+{
+    snrq_options *o = p->options;
+    SNRQ_TRY(parse_arguments(p, argc - 1, argv + 1));
+    if (p->help) return make_help(p->command, text);
+    SNRQ_TRY(parse_file(p));
+    SNRQ_TRY(apply_exceptions(p->given, o));
+    SNRQ_TRY(parse_alpha(o));
+    SNRQ_TRY(parse_factor_grid(o));
+    if (!o->print_options) SNRQ_TRY(check_required(p->command, o));
+    SNRQ_TRY(check_effects(p));
+    SNRQ_TRY(settle(o));
+    return o->print_options ? print_options(p->command, o, text) : SNRQ_OK;
+}
+
+snrq_status snrq_options_parse(int argc, char **argv, snrq_options *o, char **text)
+{
+    *text = NULL;
+    SNRQ_TRY(set_defaults(o));
     if (argc < 2) {
-        SNRQ_TRY(make_help(NULL, help));
+        SNRQ_TRY(make_help(NULL, text));
         return snrq_fail(SNRQ_USAGE, "no command given; `snrq --help` lists them");
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
         strcmp(argv[1], "help") == 0)
-        return make_help(argc > 2 ? find_command(argv[2]) : NULL, help);
-    if (strcmp(argv[1], "--version") == 0) {
-        *help = strdup("snrq " SNRQ_VERSION "\n");
-        return *help ? SNRQ_OK : snrq_fail(SNRQ_INTERNAL, "out of memory");
-    }
+        return make_help(argc > 2 ? find_command(argv[2]) : NULL, text);
+    if (strcmp(argv[1], "--version") == 0) return make_version(text);
     const command_row *command = find_command(argv[1]);
     if (command == NULL)
         return snrq_fail(SNRQ_USAGE,
@@ -534,53 +576,96 @@ snrq_status snrq_options_parse(int argc, char **argv, snrq_options *o, char **he
                          "export, round, tokenize or status",
                          argv[1]);
     o->command = command->command;
-    bool wants_help = false, given[ROWS] = {false};
-    SNRQ_TRY(parse_arguments(command, argc - 1, argv + 1, o, given, &wants_help));
-    if (wants_help) return make_help(command, help);
-    SNRQ_TRY(apply_exceptions(given, o));
-    SNRQ_TRY(parse_alpha(o));
-    SNRQ_TRY(parse_factor_grid(o));
-    return check_required(command, o);
+    parser p = {.command = command, .options = o};
+    return parse_command(&p, argc, argv, text);
+}
+
+int snrq_options_inputs(const snrq_options *o, const char *paths[SNRQ_MOST_INPUTS])
+{
+    const char *const others[] = {o->path, o->reference, o->token_file, o->decode, o->options_file};
+    int count = 0;
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) paths[count++] = others[i];
+    for (int i = 0; i < o->texts.count; i++) paths[count++] = o->texts.path[i];
+    return count;
+}
+
+void snrq_options_free(snrq_options *o)
+{
+    free(o->file_text);
+    o->file_text = NULL;
+}
+
+/* ---- the stored configuration ---- */
+
+static json_t *stored_value(const snrq_option_row *row, const snrq_options *o)
+{
+    const char *field = (const char *)o + row->field;
+    const snrq_option_idle *idle = snrq_option_find_idle(o, row->name);
+    char room[SNRQ_OPTION_VALUE];
+    if (idle != NULL && idle->instead == NULL) return json_null();
+    switch (row->kind) {
+    case FLAG:
+        return json_boolean(*(const bool *)(const void *)field);
+    case TIME:
+    case REAL:
+        return json_real(*(const double *)(const void *)field);
+    case GROUP:
+        if (*(const int64_t *)(const void *)field == 0) return json_string("channel");
+        __attribute__((fallthrough));
+    case SIZE:
+    case INTEGER:
+        return json_integer(*(const int64_t *)(const void *)field);
+    case TEXT:
+        if (row->field == FIELD(factor_grid_text) && o->factor_rows == 0) return json_null();
+        __attribute__((fallthrough));
+    case TEXTS:
+    case CHOICE:
+        return json_string(snrq_option_value(row, o, room));
+    }
+    return NULL;
 }
 
 json_t *snrq_options_stored(const snrq_options *o)
 {
     json_t *object = json_object();
     for (int i = 0; i < ROWS && object != NULL; i++) {
-        const option_row *row = &table[i];
-        const char *field = (const char *)o + row->field;
-        char name[32];
-        json_t *value = NULL;
-        if (!row->stored || !(row->commands & (unsigned)o->command)) continue;
-        switch (row->kind) {
-        case TEXTS:
-        case TEXT: {
-            const char *text = *(const char *const *)(const void *)field;
-            value = text ? json_string(text) : json_null();
-            break;
-        }
-        case FLAG:
-            value = json_boolean(*(const bool *)(const void *)field);
-            break;
-        case TIME:
-        case REAL:
-            value = json_real(*(const double *)(const void *)field);
-            break;
-        case CHOICE:
-            choice_name(row->choices, *(const int64_t *)(const void *)field, name, sizeof name);
-            value = json_string(name);
-            break;
-        case GROUP:
-        case SIZE:
-        case INTEGER:
-            value = json_integer(*(const int64_t *)(const void *)field);
-            if (row->kind == GROUP && json_integer_value(value) == 0) {
-                json_decref(value);
-                value = json_string("channel");
-            }
-            break;
-        }
-        json_object_set_new(object, row->name, value);
+        if (!table[i].stored || !(table[i].commands & (unsigned)o->command)) continue;
+        if (json_object_set_new(object, table[i].name, stored_value(&table[i], o)) == 0) continue;
+        json_decref(object);
+        return NULL;
     }
     return object;
+}
+
+/* The value as it is typed; NULL: there is none, or none that can be typed. */
+static const char *typed(const json_t *value, char room[SNRQ_OPTION_VALUE])
+{
+    if (json_is_string(value)) return json_string_value(value);
+    if (json_is_integer(value))
+        snprintf(room, SNRQ_OPTION_VALUE, "%lld", (long long)json_integer_value(value));
+    else if (json_is_real(value))
+        snprintf(room, SNRQ_OPTION_VALUE, "%.17g", json_real_value(value));
+    else
+        return NULL;
+    return room;
+}
+
+snrq_status snrq_options_restore(const json_t *stored, snrq_options *o)
+{
+    char room[SNRQ_OPTION_VALUE];
+    given_rows given = {NOT_GIVEN};
+    SNRQ_TRY(set_defaults(o));
+    o->command = SNRQ_COMMAND_QUANTIZE;
+    for (int i = 0; i < ROWS; i++) {
+        const json_t *value = json_object_get(stored, table[i].name);
+        const char *text = typed(value, room);
+        if (!table[i].stored || (table[i].kind == FLAG ? !json_is_true(value) : text == NULL))
+            continue;
+        SNRQ_TRY(snrq_option_set(&table[i], text, o));
+        given[i] = COMMAND_LINE;
+    }
+    SNRQ_TRY(apply_exceptions(given, o));
+    SNRQ_TRY(parse_alpha(o));
+    SNRQ_TRY(parse_factor_grid(o));
+    return settle(o);
 }

@@ -20,20 +20,15 @@ typedef enum snrq_command {
     SNRQ_COMMAND_STATUS = 128
 } snrq_command;
 
-/* In the order of the table of formats in export.c. */
-typedef enum snrq_format {
+/* What --format can say, in the order of the option's choices in options.c; each has a row in the
+ * table of formats in export.c. */
+typedef enum snrq_format_choice {
     SNRQ_FORMAT_GPTQ,
     SNRQ_FORMAT_COMPRESSED_TENSORS,
     SNRQ_FORMAT_GGUF,
-    SNRQ_FORMAT_SAFETENSORS
-} snrq_format;
-/* What an exported file holds embeddings and head in; model: what the checkpoint has. */
-typedef enum snrq_embedding_type {
-    SNRQ_EMBEDDING_MODEL,
-    SNRQ_EMBEDDING_F16,
-    SNRQ_EMBEDDING_BF16,
-    SNRQ_EMBEDDING_Q8_0
-} snrq_embedding_type;
+    SNRQ_FORMAT_SAFETENSORS,
+    SNRQ_FORMATS
+} snrq_format_choice;
 
 /* Texts in the order in which they were given. */
 enum { SNRQ_MOST_TEXTS = 1024 };
@@ -42,7 +37,9 @@ typedef struct snrq_text_paths {
     const char *path[SNRQ_MOST_TEXTS];
 } snrq_text_paths;
 
-/* Everything a command can be told. Strings are borrowed from argv. */
+/* Everything a command can be told, with what is done where nothing was said, or where an option
+ * has no effect with the others. Strings are borrowed from argv, or from the text of the file of
+ * options. */
 typedef struct snrq_options {
     snrq_command command;
     const char *path; /* the positional argument: MODEL or OUT */
@@ -62,7 +59,7 @@ typedef struct snrq_options {
     int64_t sequences, length, seed, consecutive;
     const char *factor_grid_text;
     int factor_rows, factor_columns; /* 0: chosen by size */
-    int64_t format;                  /* snrq_format; -1: not given */
+    int64_t format;                  /* snrq_format_choice; -1: not given */
     int64_t max_shard_bytes;         /* export */
     int64_t export_float32;  /* export: dequantized weights in F32 instead of the model's type */
     int64_t embedding_type;  /* export to gguf: snrq_embedding_type */
@@ -71,16 +68,35 @@ typedef struct snrq_options {
     int64_t plan_ranks, plan_nodes; /* 0: as started */
     double max_time, watchdog;      /* seconds; 0: no limit */
     bool json, dry_run, force_unlock, ignore_memory, keep_activations, strict;
+    const char *options_file;
+    bool print_options;
+    char *file_text; /* owned: of options_file, or NULL */
 } snrq_options;
 
-/* Parses argv (argv[1] is the command). *help is NULL, or a text to print instead of running
- * anything (help or version was asked for, or no command given); the caller frees it. SNRQ_USAGE
- * with a message that names the option, what was expected and what was found. Not collective: every
- * rank parses the same argv. */
-snrq_status snrq_options_parse(int argc, char **argv, snrq_options *out, char **help);
+/* Parses argv (argv[1] is the command) and the file that --options names. *text is NULL, or what to
+ * print instead of running anything (help, version or the options were asked for, or no command
+ * given); the caller frees it. SNRQ_USAGE with a message that names the option, what was expected
+ * and what was found: also for an option that is given twice (but for texts in one place),
+ * contradicts another, or has no effect with the others (option_effects.h). The status of
+ * snrq_file_read() for the file. The caller releases *out with snrq_options_free(), also after a
+ * failure. Not collective: every rank parses the same argv; agree on the status, because every rank
+ * reads the file. */
+snrq_status snrq_options_parse(int argc, char **argv, snrq_options *out, char **text);
+void snrq_options_free(snrq_options *options);
+
+/* Every path that the command reads, the options' file among them, NULL where there is none.
+ * Borrowed. Returns their number. */
+enum { SNRQ_MOST_INPUTS = SNRQ_MOST_TEXTS + 5 };
+int snrq_options_inputs(const snrq_options *options, const char *paths[SNRQ_MOST_INPUTS]);
 
 /* The options that decide the result, as a JSON object {"bits": 3, ...}, for the stored
- * configuration. New reference; NULL without memory. */
+ * configuration: what is done, so that two of them are equal if the same is done. null: nothing is.
+ * New reference; NULL without memory. */
 json_t *snrq_options_stored(const snrq_options *options);
+
+/* The options of quantize that made snrq_options_stored(), of this version or an earlier one; what
+ * it lacks gets its default. Texts are borrowed from `stored`. SNRQ_USAGE if it holds values that
+ * no option has. Not collective. */
+snrq_status snrq_options_restore(const json_t *stored, snrq_options *out);
 
 #endif

@@ -11,6 +11,7 @@
 #include "io/json.h"
 #include "mpi/algebra/blas.h"
 #include "mpi/algebra/gram.h"
+#include "mpi/algebra/kernels.h"
 #include "mpi/log.h"
 #include "mpi/placement.h"
 #include "mpi/timers.h"
@@ -170,10 +171,12 @@ snrq_status snrq_plan_check(const snrq_context *c, const snrq_options *o, const 
         SNRQ_TRY(snrq_check_shared_memory(c, p->shared_bytes));
     }
     SNRQ_TRY(snrq_placement_find(c, omp_get_max_threads(), &found));
-    snrq_note(c, "placement    %d rank%s on %d node%s, %lld thread%s per rank on %lld core%s",
+    snrq_note(c,
+              "placement    %d rank%s on %d node%s, %lld thread%s per rank on %lld core%s, "
+              "%s instructions",
               c->size, c->size == 1 ? "" : "s", c->nodes, c->nodes == 1 ? "" : "s",
               (long long)found.threads, found.threads == 1 ? "" : "s", (long long)found.cores,
-              found.cores == 1 ? "" : "s");
+              found.cores == 1 ? "" : "s", snrq_kernels_name());
     if (found.threads > found.cores)
         snrq_note(
             c,
@@ -229,17 +232,22 @@ static void step_names(const snrq_family *f, char *out, size_t size)
     }
 }
 
-static void print_rule(const snrq_context *c, const snrq_rule *r)
+/* columns: the most that a module has. */
+static void print_rule(const snrq_context *c, const snrq_rule *r, int64_t columns)
 {
-    char groups[64] = "per channel", alpha[32];
+    char groups[64] = "per channel", strength[48] = "", alpha[32], beam[32] = "", passes[64] = "";
     snrq_rule_alpha_text(r, alpha, sizeof alpha);
-    if (r->group_size > 0)
+    if (r->method == SNRQ_KSNRQ) snprintf(beam, sizeof beam, ", beam %d", r->beam);
+    if (snrq_method_has_strength(r->method))
+        snprintf(strength, sizeof strength, ", alpha %s", alpha);
+    if (r->method != SNRQ_RTN)
+        snprintf(passes, sizeof passes, ", refine %d, regrid %d", r->refine, r->regrid);
+    if (snrq_rule_groups(r, columns) > 1)
         snprintf(groups, sizeof groups, "groups of %lld %s columns", (long long)r->group_size,
                  r->permuted_groups ? "permuted" : "original");
-    snrq_note(
-        c, "method       %s, beam %d, %d bits %s, %s, alpha %s, grid %s, refine %d, regrid %d",
-        snrq_method_name(r->method), r->beam, r->bits, r->symmetric ? "symmetric" : "asymmetric",
-        groups, alpha, snrq_quant_grid_name(r->grid), r->refine, r->regrid);
+    snrq_note(c, "method       %s%s, %d bits %s, %s%s, grid %s%s", snrq_method_name(r->method),
+              beam, r->bits, r->symmetric ? "symmetric" : "asymmetric", groups, strength,
+              snrq_quant_grid_name(r->grid), passes);
 }
 
 snrq_status snrq_plan_print(const snrq_context *c, const snrq_options *o, const snrq_model *m,
@@ -259,7 +267,7 @@ snrq_status snrq_plan_print(const snrq_context *c, const snrq_options *o, const 
                  (long long)w->distinct);
     snrq_note(c, "calibration  %lld windows of %lld tokens%s", (long long)w->count,
               (long long)w->length, distinct);
-    print_rule(c, snrq_rules_at(rules, 0, 0));
+    print_rule(c, snrq_rules_at(rules, 0, 0), m->family.max_columns);
     snrq_note(c,
               "memory       about %.0f MB per rank, and %.0f MB per node for weights: %.0f MB per "
               "node of %d ranks",

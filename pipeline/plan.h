@@ -2,7 +2,7 @@
 #ifndef SNRQ_PLAN_H
 #define SNRQ_PLAN_H
 
-#include "io/windows.h"
+#include "io/tokenizer/windows.h"
 #include "pipeline/model/model.h"
 #include "pipeline/rules.h"
 

@@ -33,6 +33,7 @@ typedef struct group {
     snrq_job *job;               /* borrowed */
     const snrq_context *context; /* its ranks; borrowed */
     const snrq_model *model;     /* borrowed */
+    snrq_range blocks;           /* that it quantizes, in order */
     snrq_rope rope;
     snrq_stream quantized, full;
     snrq_keeper keeper;
@@ -180,7 +181,7 @@ static snrq_status quantize_step(group *g, block_work *b, int step)
     for (int u = s->first; status == SNRQ_OK && u < s->end; u++) status = quantize_unit(g, b, u);
     if (status == SNRQ_OK) status = advance(g, b, step);
     if (status != SNRQ_OK)
-        return snrq_fail(status, "block %lld, stage %s: %s", (long long)b->layer, s->name,
+        return snrq_fail(status, "block %lld, step %s: %s", (long long)b->layer, s->name,
                          snrq_error_message());
     snrq_step_modules(f, step, &first, &end);
     snrq_progress_step(&g->job->progress, g->job->output, b->layer, s->name,
@@ -215,7 +216,7 @@ static snrq_status commit_block(group *g, const block_work *b)
     }
     if (status == SNRQ_OK) status = snrq_job_commit_block(g->job, g->context, b->layer, modules);
     free(modules);
-    if (status == SNRQ_OK && b->layer + 1 < g->model->config.layers)
+    if (status == SNRQ_OK && b->layer + 1 < g->blocks.end)
         snrq_keeper_write(&g->keeper, b->layer, &g->quantized, &g->full);
     return status;
 }
@@ -316,8 +317,8 @@ static snrq_status start_streams(group *g, int64_t *first)
     if (status == SNRQ_OK) status = snrq_rope_create(c, w->length, &g->rope);
     if (status == SNRQ_OK) status = sample_alphas(g, mine);
     SNRQ_TRY(snrq_agree(g->context, status));
-    g->keeper =
-        (snrq_keeper){g->context, g->job->output, w->count, g->job->options->keep_activations};
+    g->keeper = (snrq_keeper){g->context, g->job->output, g->blocks, w->count,
+                              g->job->options->keep_activations};
     SNRQ_TRY(
         snrq_keeper_read(&g->keeper, g->job->progress.committed, &g->quantized, &g->full, first));
     if (*first == 0) return embed(g);
@@ -327,14 +328,14 @@ static snrq_status start_streams(group *g, int64_t *first)
     return SNRQ_OK;
 }
 
-/* All blocks of a group, in order. */
-static snrq_status quantize_blocks(snrq_job *job, const snrq_context *context)
+/* The blocks of a group of ranks, in order. */
+static snrq_status quantize_blocks(snrq_job *job, const snrq_context *context, snrq_range blocks)
 {
-    group g = {.job = job, .context = context, .model = job->model};
-    int64_t layers = job->model->config.layers, first = 0;
-    if (job->progress.committed == layers) return SNRQ_OK;
+    group g = {.job = job, .context = context, .model = job->model, .blocks = blocks};
+    int64_t first = blocks.begin;
+    if (job->progress.committed == job->progress.blocks) return SNRQ_OK;
     snrq_status status = start_streams(&g, &first);
-    for (int64_t layer = first; status == SNRQ_OK && layer < layers; layer++)
+    for (int64_t layer = first; status == SNRQ_OK && layer < blocks.end; layer++)
         status = process_block(&g, layer);
     snrq_stream_free(&g.quantized);
     snrq_stream_free(&g.full);
@@ -348,8 +349,9 @@ snrq_status snrq_quantize(const snrq_context *context, const snrq_options *optio
     snrq_job job;
     snrq_status status = snrq_job_open(context, options, &job);
     if (status == SNRQ_OK && job.output != NULL) {
+        const snrq_range all = {0, job.model->config.layers};
         status = snrq_job_commit_rest(&job);
-        if (status == SNRQ_OK) status = quantize_blocks(&job, context);
+        if (status == SNRQ_OK) status = quantize_blocks(&job, context, all);
         if (status == SNRQ_OK) status = snrq_job_complete(&job);
         status = snrq_job_finish(&job, status);
     }

@@ -8,7 +8,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "io/json.h"
+#include "mpi/algebra/blas.h"
+#include "mpi/algebra/kernels.h"
 #include "mpi/log.h"
+#include "pipeline/model/model.h"
+#include "pipeline/rounding/rounding.h"
 
 snrq_status snrq_progress_start(const snrq_context *context, snrq_output *output,
                                 const snrq_family *family, int64_t blocks, int64_t committed,
@@ -25,10 +30,11 @@ snrq_status snrq_progress_start(const snrq_context *context, snrq_output *output
                            .step_started = now};
     SNRQ_TRY(snrq_allocate((size_t)family->units, sizeof *out->told_few_tokens, "units",
                            &out->told_few_tokens));
-    json_t *event = json_pack("{s:s, s:s, s:i, s:i, s:i, s:I, s:I, s:s*}", "event", "start",
-                              "version", SNRQ_VERSION, "ranks", context->size, "nodes",
-                              context->nodes, "threads", omp_get_max_threads(), "blocks",
-                              (json_int_t)blocks, "committed", (json_int_t)committed, "job", job);
+    json_t *event = json_pack(
+        "{s:s, s:s, s:i, s:i, s:i, s:I, s:I, s:s, s:s, s:s*}", "event", "start", "version",
+        SNRQ_VERSION, "ranks", context->size, "nodes", context->nodes, "threads",
+        omp_get_max_threads(), "blocks", (json_int_t)blocks, "committed", (json_int_t)committed,
+        "instructions", snrq_kernels_name(), "blas_kernels", snrq_blas_kernels(), "job", job);
     snrq_output_event(output, event);
     json_decref(event);
     return SNRQ_OK;
@@ -167,12 +173,13 @@ void snrq_progress_end(const snrq_progress *p, snrq_output *output, snrq_status 
                         : status == SNRQ_STOPPED ? "stopped"
                                                  : "failed";
     const char *message = status == SNRQ_OK ? NULL : snrq_error_message();
-    json_t *event =
-        json_pack("{s:s, s:s, s:i, s:I, s:s*}", "event", "end", "state", state, "exit_code",
-                  (int)status, "committed", (json_int_t)p->committed, "message", message);
+    json_t *event = json_pack("{s:s, s:s, s:i, s:I, s:o*}", "event", "end", "state", state,
+                              "exit_code", (int)status, "committed", (json_int_t)p->committed,
+                              "message", message != NULL ? snrq_json_text(message) : NULL);
     snrq_output_event(output, event);
     json_decref(event);
-    put_status(p, output, state, json_pack("{s:s*}", "message", message));
+    put_status(p, output, state,
+               json_pack("{s:o*}", "message", message != NULL ? snrq_json_text(message) : NULL));
 }
 
 static json_t *timers_event(const snrq_phase_report *report, int rows, double total, double memory)

@@ -5,10 +5,10 @@
 #ifndef SNRQ_REPORT_H
 #define SNRQ_REPORT_H
 
-#include "io/checkpoint/block_file.h"
+#include "io/checkpoint/block_record.h"
 #include "io/checkpoint/output.h"
 #include "mpi/timers.h"
-#include "pipeline/model/model.h"
+#include "pipeline/model/family.h"
 #include "pipeline/phase.h"
 #include "pipeline/rounding/trouble.h"
 

@@ -7,6 +7,7 @@
 
 #include "io/safetensors.h"
 #include "io/safetensors_writer.h"
+#include "io/standard_streams.h"
 #include "mpi/log.h"
 #include "mpi/node_memory.h"
 #include "mpi/timers.h"
@@ -17,7 +18,8 @@
 /* A case as read: everything in original column order. */
 typedef struct layer_case {
     int64_t rows, columns;
-    float *w, *h, *d, *e; /* d and e may be NULL */
+    float *w, *h, *d, *e;  /* d and e may be NULL */
+    snrq_user_output *out; /* of rank 0, or NULL */
 } layer_case;
 
 static snrq_status read_matrix(const snrq_safetensors *file, const char *path, const char *name,
@@ -64,6 +66,7 @@ static void free_case(layer_case *c)
     free(c->h);
     free(c->d);
     free(c->e);
+    snrq_user_output_close(&c->out);
 }
 
 static void case_row(const void *source, int64_t row, float *out)
@@ -114,9 +117,8 @@ static snrq_status make_statistics(const snrq_context *context, const snrq_rule 
 
 /* Writes this rank's rows to node memory, brings them to rank 0 and writes the result file there.
  */
-static snrq_status write_result(const snrq_context *context, const snrq_options *o,
-                                const layer_case *c, const snrq_statistics *s,
-                                const snrq_rounding *rounded)
+static snrq_status write_result(const snrq_context *context, const layer_case *c,
+                                const snrq_statistics *s, const snrq_rounding *rounded)
 {
     const snrq_rows *rows = &rounded->rows;
     size_t m = (size_t)c->rows, n = (size_t)c->columns, g = (size_t)rounded->groups.count;
@@ -145,32 +147,35 @@ static snrq_status write_result(const snrq_context *context, const snrq_options 
         {"zeros", "I32", 2, {c->rows, (int64_t)g}, zeros, m * g * sizeof *zeros},
         {"g_idx", "I32", 1, {c->columns}, rounded->groups.g_idx, n * sizeof(int32_t)},
         {"codes", "U8", 2, {c->rows, c->columns}, codes, m * n}};
-    if (status == SNRQ_OK && context->rank == 0 && o->output != NULL)
-        status = snrq_safetensors_write(o->output, tensors, 4);
+    if (status == SNRQ_OK && c->out != NULL) status = snrq_safetensors_write(c->out, tensors, 4);
     status = snrq_agree(context, status);
     snrq_node_memory_destroy(&memory);
     return status;
 }
 
-static void print_result(const snrq_context *context, const snrq_options *o, const layer_case *c,
-                         const snrq_rounding *rounded, double rounding, double total)
+static snrq_status print_result(const snrq_context *context, const snrq_options *o,
+                                const layer_case *c, const snrq_rounding *rounded, double rounding,
+                                double total)
 {
     const snrq_rounded_module *m = &rounded->modules[0];
-    if (context->rank != 0) return;
+    FILE *answers = c->out != NULL ? snrq_user_output_answers(c->out) : stdout;
+    if (context->rank != 0) return SNRQ_OK;
     if (o->json)
-        printf(
+        fprintf(
+            answers,
             "{\"objective\": %.17g, \"output_error\": %.17g, \"alpha\": %.17g, \"clipped\": %.17g, "
             "\"damping\": %.17g, \"rounding_seconds\": %.6f, \"total_seconds\": %.6f}\n",
             m->objective, m->output_error, m->alpha, m->clipped, rounded->target.factor.damping,
             rounding, total);
     else
-        printf("%lld x %lld, %lld bits, %s: objective %.8g, output error %.3f %%, alpha %.4f, "
-               "rounding %.3f s "
-               "of %.3f s\n",
-               (long long)c->rows, (long long)c->columns, (long long)o->bits,
-               snrq_method_name(rounded->rule->method), m->objective, 100.0 * m->output_error,
-               m->alpha, rounding, total);
-    fflush(stdout);
+        fprintf(answers,
+                "%lld x %lld, %lld bits, %s: objective %.8g, output error %.3f %%, alpha %.4f, "
+                "rounding %.3f s "
+                "of %.3f s\n",
+                (long long)c->rows, (long long)c->columns, (long long)o->bits,
+                snrq_method_name(rounded->rule->method), m->objective, 100.0 * m->output_error,
+                m->alpha, rounding, total);
+    return snrq_print_end(answers);
 }
 
 /* The steps of the method for the one module there is. */
@@ -192,6 +197,16 @@ static snrq_status round_module(const snrq_context *context, bool strict, snrq_t
     return snrq_rounding_measure(r);
 }
 
+/* Rank 0 tries the file for the result before anything is computed. */
+static snrq_status open_result(const snrq_context *context, const snrq_options *o, layer_case *c)
+{
+    const char *inputs[SNRQ_MOST_INPUTS];
+    snrq_status status = SNRQ_OK;
+    if (context->rank == 0 && o->output != NULL)
+        status = snrq_user_output_open(o->output, inputs, snrq_options_inputs(o, inputs), &c->out);
+    return snrq_agree(context, status);
+}
+
 static snrq_status round_case(const snrq_context *context, const snrq_options *o,
                               const snrq_rule *rule, layer_case *c, snrq_statistics *s,
                               snrq_rounding *rounded)
@@ -199,20 +214,21 @@ static snrq_status round_case(const snrq_context *context, const snrq_options *o
     const snrq_process_shape shape = {o->factor_rows, o->factor_columns};
     snrq_timers timers;
     snrq_timers_reset(&timers, SNRQ_PHASES);
+    SNRQ_TRY(open_result(context, o, c));
     SNRQ_TRY(snrq_agree(context, read_case(o, rule, c)));
     SNRQ_TRY(make_statistics(context, rule, shape, c, s));
     const int64_t first[2] = {0, c->rows};
     const char *name = "W";
-    double alpha = rule->group_size == 0 ? 0.25 : 0.5;
+    double alpha = snrq_rule_groups(rule, c->columns) > 1 ? 0.5 : 0.25;
     const snrq_stack stack = {1, first, &name, name, &alpha, case_row, c};
     SNRQ_TRY(snrq_rounding_create(context, rule, s, &stack, rounded));
     SNRQ_TRY(round_module(context, o->strict, &timers, rounded));
     snrq_timers_enter(&timers, SNRQ_PHASE_WRITE);
-    SNRQ_TRY(write_result(context, o, c, s, rounded));
+    SNRQ_TRY(write_result(context, c, s, rounded));
     snrq_timers_enter(&timers, -1);
-    print_result(context, o, c, rounded, timers.seconds[SNRQ_PHASE_SEARCH],
-                 snrq_now() - timers.created);
-    return SNRQ_OK;
+    return snrq_agree(context,
+                      print_result(context, o, c, rounded, timers.seconds[SNRQ_PHASE_SEARCH],
+                                   snrq_now() - timers.created));
 }
 
 snrq_status snrq_round(const snrq_context *context, const snrq_options *options)

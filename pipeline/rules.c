@@ -5,8 +5,7 @@
 
 snrq_rule snrq_options_rule(const snrq_options *o)
 {
-    snrq_method method = (snrq_method)o->method;
-    return (snrq_rule){.method = method,
+    return (snrq_rule){.method = (snrq_method)o->method,
                        .bits = (int)o->bits,
                        .group_size = o->group_size,
                        .symmetric = !o->asymmetric,
@@ -16,9 +15,9 @@ snrq_rule snrq_options_rule(const snrq_options *o)
                        .grid = (snrq_quant_grid_kind)o->grid,
                        .alpha_mode = o->alpha_mode,
                        .alpha_value = o->alpha_value,
-                       .beam = method == SNRQ_KSNRQ ? (int)o->beam : 1,
-                       .refine = method == SNRQ_RTN ? 0 : (int)o->refine,
-                       .regrid = snrq_method_regrids(method) ? (int)o->regrid : 0,
+                       .beam = (int)o->beam,
+                       .refine = (int)o->refine,
+                       .regrid = (int)o->regrid,
                        .damp = o->damp};
 }
 

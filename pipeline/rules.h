@@ -15,8 +15,8 @@ typedef struct snrq_rules {
     snrq_rule *rule; /* [layers, modules] owned */
 } snrq_rules;
 
-/* The rule that the options ask for. What a method does not use is set to what it does: one beam,
- * no passes. */
+/* The rule that the options ask for. They hold what is done where a method does not use one: one
+ * beam, no passes. */
 snrq_rule snrq_options_rule(const snrq_options *options);
 
 /* Gives every module the options' rule. Not collective; fails only without memory. */

@@ -1,4 +1,4 @@
-/* The status of a run; see job_status.h. */
+/* The status of a run; see status.h. */
 #include "pipeline/status.h"
 
 #include <stdio.h>
@@ -6,14 +6,15 @@
 #include <string.h>
 #include <time.h>
 
-#include "io/checkpoint/output.h"
+#include "io/checkpoint/reader.h"
 #include "io/json.h"
+#include "io/standard_streams.h"
 #include "mpi/log.h"
 
 typedef struct job_facts {
-    json_t *status, *records, *events, *configuration; /* owned */
+    snrq_output_facts output;
+    json_t *status, *events; /* owned */
     snrq_lock_facts lock;
-    bool complete;
     const char *state, *error; /* borrowed; error may be NULL */
     json_int_t starts, committed, blocks;
     double last_event; /* seconds ago; -1: none */
@@ -21,13 +22,10 @@ typedef struct job_facts {
 
 static snrq_status read_facts(const char *path, job_facts *f)
 {
-    if (!snrq_output_is(path))
-        return snrq_fail(SNRQ_NO_INPUT, "%s: no output of snrq: it holds no snrq.json", path);
-    SNRQ_TRY(snrq_output_read_configuration(path, &f->configuration));
+    SNRQ_TRY(snrq_output_read(path, &f->output));
     SNRQ_TRY(snrq_output_read_status(path, &f->status));
     SNRQ_TRY(snrq_output_read_events(path, &f->events));
-    SNRQ_TRY(snrq_output_read_lock(path, &f->lock));
-    return snrq_output_read_manifest(path, &f->records, &f->complete);
+    return snrq_output_read_lock(path, &f->lock);
 }
 
 static const char *text_of(const json_t *object, const char *key)
@@ -57,10 +55,11 @@ static void conclude(job_facts *f)
         if (strcmp(kind, "end") == 0 && strcmp(text_of(item, "state"), "complete") != 0)
             f->error = text_of(item, "message");
     }
-    json_array_foreach(f->records, i, item) f->committed += json_object_get(item, "block") != NULL;
-    f->blocks =
-        json_integer_value(json_object_get(json_object_get(f->configuration, "model"), "layers"));
-    if (f->complete)
+    json_array_foreach(f->output.records, i, item) f->committed +=
+        json_object_get(item, "block") != NULL;
+    f->blocks = json_integer_value(
+        json_object_get(json_object_get(f->output.configuration, "model"), "layers"));
+    if (f->output.complete)
         f->state = "complete";
     else if (f->lock.found && !f->lock.stale)
         f->state = strcmp(said, "running") == 0 ? "running" : "starting";
@@ -73,8 +72,9 @@ static void conclude(job_facts *f)
 static snrq_status print_json(const char *path, const job_facts *f)
 {
     json_t *object =
-        json_pack("{s:s, s:s, s:I, s:I, s:I, s:s*}", "path", path, "state", f->state, "committed",
-                  f->committed, "blocks", f->blocks, "starts", f->starts, "last_error", f->error);
+        json_pack("{s:o, s:s, s:I, s:I, s:I, s:o*}", "path", snrq_json_text(path), "state",
+                  f->state, "committed", f->committed, "blocks", f->blocks, "starts", f->starts,
+                  "last_error", f->error != NULL ? snrq_json_text(f->error) : NULL);
     if (object != NULL) {
         if (f->lock.found && f->lock.known)
             json_object_set_new(object, "holder",
@@ -98,9 +98,10 @@ static void print_text(const char *path, const job_facts *f)
                f->lock.job[0] ? ", job " : "", f->lock.job, f->lock.silent);
     printf("\nblocks      %lld of %lld committed", (long long)f->committed, (long long)f->blocks);
     if (running)
-        printf(", now block %.0f after stage %s", number_of(f->status, "block") + 1,
+        printf(", now block %.0f after step %s", number_of(f->status, "block") + 1,
                text_of(f->status, "stage"));
-    printf("\ndone        %.1f %%\n", f->complete ? 100.0 : 100.0 * number_of(f->status, "done"));
+    printf("\ndone        %.1f %%\n",
+           f->output.complete ? 100.0 : 100.0 * number_of(f->status, "done"));
     if (running) {
         time_t end = time(NULL) + (time_t)seconds_left;
         struct tm at;
@@ -125,12 +126,13 @@ snrq_status snrq_job_status(const snrq_options *options)
         conclude(&facts);
         if (options->json)
             status = print_json(options->path, &facts);
-        else
+        else {
             print_text(options->path, &facts);
+            status = snrq_print_end(stdout);
+        }
     }
     json_decref(facts.status);
-    json_decref(facts.records);
+    snrq_output_facts_free(&facts.output);
     json_decref(facts.events);
-    json_decref(facts.configuration);
     return status;
 }

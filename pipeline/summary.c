@@ -6,9 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "io/checkpoint/reader.h"
 #include "mpi/collective.h"
+#include "mpi/log.h"
 #include "mpi/timers.h"
-#include "pipeline/model/family.h"
 
 enum { WORST = 5 };
 
@@ -20,82 +21,63 @@ typedef struct kind_row {
 } kind_row;
 
 typedef struct summary {
-    kind_row *kind; /* [kinds] of room for `modules`; owned */
-    int kinds, worsts, modules;
-    const json_t *worst[WORST]; /* borrowed, by falling model_error */
-    int damped;                 /* modules whose damping was raised */
+    snrq_module_record *modules; /* [count] owned */
+    int64_t count;
+    kind_row *kind; /* [count] owned; [kinds] are in use */
+    int kinds, worsts;
+    const snrq_module_record *worst[WORST]; /* by falling model_error */
+    int damped;                             /* modules whose damping was raised */
     int64_t starts;
     json_t *troubles; /* {"dead_inputs": modules, ...}; owned */
 } summary;
 
-static double number(const json_t *module, const char *key)
-{
-    return json_number_value(json_object_get(module, key));
-}
-
-static const char *name_of(const json_t *module)
-{
-    const char *name = json_string_value(json_object_get(module, "name"));
-    return name != NULL ? name : "?";
-}
-
 /* "mlp.down_proj" of "model.layers.3.mlp.down_proj". */
-static const char *kind_of(const json_t *module)
+static const char *kind_of(const snrq_module_record *module)
 {
-    const char *name = name_of(module);
     int dots = 0;
-    for (const char *at = name; *at != '\0'; at++)
+    for (const char *at = module->name; *at != '\0'; at++)
         if (*at == '.' && ++dots == 3) return at + 1;
-    return name;
+    return module->name;
 }
 
-static void add_kind(summary *s, const json_t *module)
+static void add_kind(summary *s, const snrq_module_record *module)
 {
     const char *name = kind_of(module);
-    double output = number(module, "output_error"), model = number(module, "model_error");
     int k = 0;
     while (k < s->kinds && strcmp(s->kind[k].name, name) != 0) k++;
     if (k == s->kinds) s->kind[s->kinds++] = (kind_row){.name = name};
     kind_row *row = &s->kind[k];
     row->count++;
-    row->output_sum += output;
-    row->model_sum += model;
-    row->output_most = fmax(row->output_most, output);
-    row->model_most = fmax(row->model_most, model);
+    row->output_sum += module->output_error;
+    row->model_sum += module->model_error;
+    row->output_most = fmax(row->output_most, module->output_error);
+    row->model_most = fmax(row->model_most, module->model_error);
 }
 
-static void add_worst(summary *s, const json_t *module)
+static void add_worst(summary *s, const snrq_module_record *module)
 {
     int at = s->worsts;
-    while (at > 0 && number(s->worst[at - 1], "model_error") < number(module, "model_error")) at--;
+    while (at > 0 && s->worst[at - 1]->model_error < module->model_error) at--;
     if (at == WORST) return;
     if (s->worsts < WORST) s->worsts++;
     for (int i = s->worsts - 1; i > at; i--) s->worst[i] = s->worst[i - 1];
     s->worst[at] = module;
 }
 
-/* As many kinds as modules at most. */
-static snrq_status make_room(const json_t *records, summary *s)
+static snrq_status read_modules(const char *directory, summary *s)
 {
-    size_t i, most = 0;
-    const json_t *record;
-    json_array_foreach(records, i, record) most +=
-        json_array_size(json_object_get(record, "modules"));
-    return snrq_allocate(most, sizeof *s->kind, "kinds of modules", &s->kind);
-}
-
-static void collect(const json_t *records, summary *s)
-{
-    size_t i, j;
-    const json_t *record, *module;
-    json_array_foreach(records, i, record)
-        json_array_foreach(json_object_get(record, "modules"), j, module)
-    {
-        s->modules++;
-        s->damped += number(module, "damping_attempts") > 1;
-        add_kind(s, module);
-        add_worst(s, module);
+    snrq_output_facts output;
+    snrq_status status = snrq_output_read(directory, &output);
+    if (status == SNRQ_OK) status = snrq_output_modules(&output, &s->modules, &s->count);
+    snrq_output_facts_free(&output);
+    SNRQ_TRY(status);
+    SNRQ_TRY(snrq_allocate((size_t)s->count, sizeof *s->kind, "kinds of modules", &s->kind));
+    for (int64_t i = 0; i < s->count; i++) {
+        s->damped += s->modules[i].damping_attempts > 1;
+        add_kind(s, &s->modules[i]);
+        add_worst(s, &s->modules[i]);
     }
+    return SNRQ_OK;
 }
 
 static void print_summary(const summary *s)
@@ -110,8 +92,8 @@ static void print_summary(const summary *s)
     }
     fputs("worst five ", stderr);
     for (int i = 0; i < s->worsts; i++)
-        fprintf(stderr, "%s %s (%.2f %%)", i > 0 ? "," : "", name_of(s->worst[i]),
-                100.0 * number(s->worst[i], "model_error"));
+        fprintf(stderr, "%s %s (%.2f %%)", i > 0 ? "," : "", s->worst[i]->name,
+                100.0 * s->worst[i]->model_error);
     fputc('\n', stderr);
     const char *trouble;
     json_t *modules;
@@ -135,9 +117,9 @@ static json_t *summary_event(const summary *s, double megabytes, double minutes)
                                       r->model_sum / r->count, "model_error_max", r->model_most));
     }
     for (int i = 0; i < s->worsts; i++)
-        json_array_append_new(worst, json_string(name_of(s->worst[i])));
-    return json_pack("{s:s, s:i, s:i, s:I, s:O, s:o, s:o, s:{s:f, s:f}}", "event", "summary",
-                     "modules", s->modules, "damping_raised", s->damped, "starts",
+        json_array_append_new(worst, json_string(s->worst[i]->name));
+    return json_pack("{s:s, s:I, s:i, s:I, s:O, s:o, s:o, s:{s:f, s:f}}", "event", "summary",
+                     "modules", (json_int_t)s->count, "damping_raised", s->damped, "starts",
                      (json_int_t)s->starts, "troubles", s->troubles, "kinds", kinds, "worst", worst,
                      "advice", "node_megabytes", megabytes, "minutes", minutes);
 }
@@ -179,39 +161,37 @@ static snrq_status read_log(const char *directory, summary *s)
     return status;
 }
 
+static void print_advice(const snrq_context *c, const summary *s, double megabytes, double minutes)
+{
+    fprintf(stderr,
+            "started %lld time%s; to ask for next time: --mem=%.0fM --time=%.0f on %d node%s of %d "
+            "ranks\n",
+            (long long)s->starts, s->starts == 1 ? "" : "s", ceil(megabytes), minutes, c->nodes,
+            c->nodes == 1 ? "" : "s", c->node_size);
+}
+
 snrq_status snrq_summary(const snrq_context *c, const char *directory, double seconds,
                          snrq_output *output)
 {
     summary s = {0};
-    json_t *records = NULL;
     double memory = snrq_peak_memory();
     SNRQ_TRY(snrq_max_double(c, &memory, 1));
     if (c->rank != 0) return SNRQ_OK;
-    snrq_status status = snrq_output_read_manifest(directory, &records, NULL);
-    if (status == SNRQ_OK) status = make_room(records, &s);
-    if (status == SNRQ_OK) status = read_log(directory, &s);
-    if (status != SNRQ_OK) {
-        json_decref(records);
-        json_decref(s.troubles);
-        free(s.kind);
-        fprintf(stderr, "snrq: warning: no summary: %s\n", snrq_error_message());
-        return SNRQ_OK; /* the run itself was complete */
-    }
     /* A fifth more memory than was used, half as much time again. */
     double megabytes = 1.2 * memory * c->node_size / 1048576.0,
            minutes = ceil(1.5 * seconds / 60.0);
-    collect(records, &s);
-    print_summary(&s);
-    fprintf(stderr,
-            "started %lld time%s; to ask for next time: --mem=%.0fM --time=%.0f on %d node%s of %d "
-            "ranks\n",
-            (long long)s.starts, s.starts == 1 ? "" : "s", ceil(megabytes), minutes, c->nodes,
-            c->nodes == 1 ? "" : "s", c->node_size);
-    json_t *event = summary_event(&s, megabytes, minutes);
-    snrq_output_event(output, event);
-    json_decref(event);
-    json_decref(records);
-    json_decref(s.troubles);
+    snrq_status status = read_modules(directory, &s);
+    if (status == SNRQ_OK) status = read_log(directory, &s);
+    if (status == SNRQ_OK) {
+        print_summary(&s);
+        print_advice(c, &s, megabytes, minutes);
+        json_t *event = summary_event(&s, megabytes, minutes);
+        snrq_output_event(output, event);
+        json_decref(event);
+    } else /* the run itself was complete */
+        snrq_note_here("warning: no summary: %s", snrq_error_message());
+    free(s.modules);
     free(s.kind);
+    json_decref(s.troubles);
     return SNRQ_OK;
 }

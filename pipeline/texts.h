@@ -2,7 +2,7 @@
 #ifndef SNRQ_TEXTS_H
 #define SNRQ_TEXTS_H
 
-#include "io/text.h"
+#include "io/tokenizer/text_tokens.h"
 #include "mpi/context.h"
 #include "pipeline/options.h"
 

@@ -4,34 +4,38 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "io/file.h"
-#include "io/token_file.h"
+#include "io/standard_streams.h"
+#include "io/tokenizer/token_file.h"
+#include "io/user_output.h"
 #include "pipeline/texts.h"
 
-/* `bytes`: written. */
-static void print_summary(const snrq_options *o, int64_t tokens, size_t bytes)
+/* Writes the file and tells about it. */
+static snrq_status put(const snrq_options *o, int64_t tokens, const void *data, size_t bytes,
+                       snrq_user_output *out)
 {
+    FILE *answers = snrq_user_output_answers(out);
+    SNRQ_TRY(snrq_user_output_write(out, data, bytes));
     if (o->json)
-        printf("{\"tokens\": %lld, \"bytes\": %zu}\n", (long long)tokens, bytes);
+        fprintf(answers, "{\"tokens\": %lld, \"bytes\": %zu}\n", (long long)tokens, bytes);
     else
-        printf("%lld tokens, %zu bytes in %s\n", (long long)tokens, bytes, o->output);
-    fflush(stdout);
+        fprintf(answers, "%lld tokens, %zu bytes in %s\n", (long long)tokens, bytes, o->output);
+    return snrq_print_end(answers);
 }
 
 static snrq_status encode_files(const snrq_context *context, const snrq_options *o,
-                                const snrq_tokenizer *tokenizer)
+                                const snrq_tokenizer *tokenizer, snrq_user_output *out)
 {
     snrq_tokens tokens;
     snrq_status status =
         snrq_texts_read(context, o, tokenizer, snrq_tokenizer_size(tokenizer), &tokens);
-    size_t bytes = (size_t)tokens.count * sizeof *tokens.ids;
-    if (status == SNRQ_OK) status = snrq_file_replace(o->output, tokens.ids, bytes);
-    if (status == SNRQ_OK) print_summary(o, tokens.count, bytes);
+    if (status == SNRQ_OK)
+        status = put(o, tokens.count, tokens.ids, (size_t)tokens.count * sizeof *tokens.ids, out);
     snrq_tokens_free(&tokens);
     return status;
 }
 
-static snrq_status decode_file(const snrq_options *o, const snrq_tokenizer *tokenizer)
+static snrq_status decode_file(const snrq_options *o, const snrq_tokenizer *tokenizer,
+                               snrq_user_output *out)
 {
     int32_t *ids;
     int64_t count;
@@ -43,8 +47,7 @@ static snrq_status decode_file(const snrq_options *o, const snrq_tokenizer *toke
     snrq_tokenizer_trim(tokenizer, &inner, &inner_count);
     snrq_status status = snrq_tokenizer_decode(tokenizer, inner, inner_count, false, &text, &bytes);
     if (status != SNRQ_OK) snrq_fail(status, "%s: %s", o->decode, snrq_error_message());
-    if (status == SNRQ_OK) status = snrq_file_replace(o->output, text, bytes);
-    if (status == SNRQ_OK) print_summary(o, count, bytes);
+    if (status == SNRQ_OK) status = put(o, count, text, bytes, out);
     free(text);
     free(ids);
     return status;
@@ -52,11 +55,16 @@ static snrq_status decode_file(const snrq_options *o, const snrq_tokenizer *toke
 
 static snrq_status tokenize(const snrq_context *context, const snrq_options *o)
 {
-    snrq_tokenizer *tokenizer;
-    SNRQ_TRY(snrq_tokenizer_read(o->path, &tokenizer));
-    snrq_status status =
-        o->decode != NULL ? decode_file(o, tokenizer) : encode_files(context, o, tokenizer);
+    const char *inputs[SNRQ_MOST_INPUTS];
+    snrq_tokenizer *tokenizer = NULL;
+    snrq_user_output *out = NULL;
+    SNRQ_TRY(snrq_user_output_open(o->output, inputs, snrq_options_inputs(o, inputs), &out));
+    snrq_status status = snrq_tokenizer_read(o->path, &tokenizer);
+    if (status == SNRQ_OK)
+        status = o->decode != NULL ? decode_file(o, tokenizer, out)
+                                   : encode_files(context, o, tokenizer, out);
     snrq_tokenizer_destroy(&tokenizer);
+    snrq_user_output_close(&out);
     return status;
 }
 

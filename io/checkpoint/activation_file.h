@@ -13,7 +13,7 @@
  * The hashes are of what the ranks had in memory when they wrote, and are compared with what the
  * ranks have in memory when they have read: whatever happens between, on any number of ranks, a
  * window is read as it was or not at all. HDF5 has checksums of its own for everything else in the
- * file. Its bytes do not depend on the number of ranks: see hdf5_writer.h.
+ * file. Its bytes do not depend on the number of ranks: see io/hdf5/writer.h.
  */
 #ifndef SNRQ_ACTIVATION_FILE_H
 #define SNRQ_ACTIVATION_FILE_H

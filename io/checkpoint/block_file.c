@@ -14,6 +14,7 @@
 #include "io/directory.h"
 #include "io/hdf5/reader.h"
 #include "io/hdf5/writer.h"
+#include "io/pieces.h"
 
 enum { FORMAT_VERSION = 1, MAX_MODULES = 4096, READ_BYTES = 16 << 20 };
 static const char format_name[] = "snrq-block";
@@ -112,7 +113,7 @@ static snrq_status make_module(const snrq_hdf5_object *root, const snrq_module_r
         int dimensions = table_shape(r, t, &kind, shape);
         status = snrq_hdf5_make_table(&group, table_names[t], kind, dimensions, shape);
     }
-    H5Gclose(group.id);
+    snrq_hdf5_close_group(&group);
     return status;
 }
 
@@ -246,7 +247,7 @@ static snrq_status write_all(snrq_hdf5_writer *w, const snrq_module_rows *module
         snrq_hdf5_object group;
         status = snrq_hdf5_open_group(&w->root, modules[i].record.name, &group);
         if (status == SNRQ_OK) status = open_tables(&group, &modules[i].record, i, tables[i]);
-        if (group.id >= 0) H5Gclose(group.id);
+        snrq_hdf5_close_group(&group);
     }
     status = snrq_agree(w->context, snrq_hdf5_opened(w, status));
     for (int i = 0; i < count && status == SNRQ_OK; i++)
@@ -300,7 +301,7 @@ static snrq_status open_module(snrq_block_file *file, const char *name)
             snrq_fail(SNRQ_BAD_DATA, "%s: %s: index is %lld; indices must be 0 to %d, each once",
                       file->path, name, (long long)index, file->count - 1);
     if (status == SNRQ_OK) status = open_tables(&group, &found.record, index, found.tables);
-    if (group.id >= 0) H5Gclose(group.id);
+    snrq_hdf5_close_group(&group);
     if (status == SNRQ_OK)
         file->modules[index] = found;
     else
@@ -329,11 +330,8 @@ snrq_status snrq_block_file_open(const char *path, snrq_block_file **out)
     *out = NULL;
     SNRQ_TRY(snrq_allocate(1, sizeof *file, "block file", &file));
     file->root.id = -1;
-    snrq_status status = snrq_allocate(strlen(path) + 1, 1, "path", &file->path);
-    if (status == SNRQ_OK) {
-        memcpy(file->path, path, strlen(path));
-        status = open_all(file);
-    }
+    snrq_status status = snrq_copy_text(path, "path", &file->path);
+    if (status == SNRQ_OK) status = open_all(file);
     if (status == SNRQ_OK)
         *out = file;
     else
@@ -440,18 +438,15 @@ static snrq_status read_table(const snrq_block_file *file, const struct module *
                                              snrq_range, const void *, void *) = {
         take_codes, take_scales, take_zeros, take_g_idx};
     const snrq_hdf5_table *table = &m->tables[which];
-    int64_t total = rows.end - rows.begin, step = READ_BYTES / (int64_t)table->row_bytes;
-    if (step < 1) step = 1;
-    if (step > total) step = total;
+    snrq_pieces p = snrq_pieces_of(rows, table->row_bytes, READ_BYTES, 1);
     unsigned char *stored = NULL;
-    SNRQ_TRY(snrq_allocate((size_t)step, table->row_bytes, "stored rows", &stored));
+    SNRQ_TRY(snrq_allocate((size_t)p.most, table->row_bytes, "stored rows", &stored));
     snrq_status status = SNRQ_OK;
-    for (int64_t at = rows.begin; at < rows.end && status == SNRQ_OK; at += step) {
-        snrq_range part = {at, at + step < rows.end ? at + step : rows.end};
-        status = snrq_hdf5_read_rows(file->path, table, part, stored);
+    while (status == SNRQ_OK && snrq_pieces_next(&p)) {
+        status = snrq_hdf5_read_rows(file->path, table, p.piece, stored);
         if (status == SNRQ_OK)
-            status = take[which](file, m, part, stored,
-                                 (char *)out + (size_t)(at - rows.begin) * value_bytes);
+            status = take[which](file, m, p.piece, stored,
+                                 (char *)out + (size_t)(p.piece.begin - rows.begin) * value_bytes);
     }
     free(stored);
     return status;
@@ -475,4 +470,24 @@ snrq_status snrq_block_file_read(const snrq_block_file *file, int index, snrq_ra
         if (out[t] != NULL)
             SNRQ_TRY(read_table(file, m, t, t == G_IDX ? columns : rows, value_bytes[t], out[t]));
     return SNRQ_OK;
+}
+
+snrq_status snrq_module_codes_allocate(const snrq_module_record *r, int64_t rows,
+                                       snrq_module_codes *out)
+{
+    const size_t groups = (size_t)(rows * r->groups);
+    *out = (snrq_module_codes){0};
+    SNRQ_TRY(snrq_allocate((size_t)(rows * r->columns), 1, "codes", &out->codes));
+    SNRQ_TRY(snrq_allocate(groups, sizeof *out->scales, "scales", &out->scales));
+    SNRQ_TRY(snrq_allocate(groups, 1, "zeros", &out->zeros));
+    return snrq_allocate((size_t)r->columns, sizeof *out->g_idx, "groups", &out->g_idx);
+}
+
+void snrq_module_codes_free(snrq_module_codes *c)
+{
+    free(c->codes);
+    free(c->scales);
+    free(c->zeros);
+    free(c->g_idx);
+    *c = (snrq_module_codes){0};
 }

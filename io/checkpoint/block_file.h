@@ -12,7 +12,7 @@
  *
  *   weight (r, c) = scales[r, g_idx[c]] * (code[r, c] - zeros[r, g_idx[c]]), in fp32
  *
- * The bytes of the file do not depend on the number of ranks: see hdf5_writer.h.
+ * The bytes of the file do not depend on the number of ranks: see io/hdf5/writer.h.
  */
 #ifndef SNRQ_BLOCK_FILE_H
 #define SNRQ_BLOCK_FILE_H
@@ -54,5 +54,16 @@ const snrq_module_record *snrq_block_file_record(const snrq_block_file *file, in
  * zeros to be < 2^bits, scales to be finite. */
 snrq_status snrq_block_file_read(const snrq_block_file *file, int index, snrq_range rows,
                                  uint8_t *codes, float *scales, uint8_t *zeros, int32_t *g_idx);
+
+/* Room for what is read of some rows of a module. */
+typedef struct snrq_module_codes {
+    uint8_t *codes, *zeros; /* [rows, columns], [rows, groups] */
+    float *scales;          /* [rows, groups] */
+    int32_t *g_idx;         /* [columns] */
+} snrq_module_codes;
+/* Allocates it for `rows` rows; free it in any case. */
+snrq_status snrq_module_codes_allocate(const snrq_module_record *record, int64_t rows,
+                                       snrq_module_codes *out);
+void snrq_module_codes_free(snrq_module_codes *codes);
 
 #endif

@@ -13,10 +13,12 @@
 
 #include "mpi/algebra/dtype.h"
 
+enum { SNRQ_RECORD_NAME = 160 };
+
 /* Same on all ranks. */
 typedef struct snrq_module_record {
-    char name[160];        /* "model.layers.0.self_attn.q_proj" */
-    int64_t rows, columns; /* outputs, inputs */
+    char name[SNRQ_RECORD_NAME]; /* "model.layers.0.self_attn.q_proj" */
+    int64_t rows, columns;       /* outputs, inputs */
     int64_t group_size, groups;
     int bits;
     bool symmetric;

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "io/directory.h"
 #include "io/file.h"
 #include "io/json.h"
 
@@ -42,7 +43,7 @@ bool snrq_manifest_name_is_valid(const char *name)
         if ((unsigned char)*c < ' ' || *c == '/' || *c == 0x7f) return false;
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
         if (strcmp(name, own[i]) == 0) return false;
-    return length < 4 || strcmp(name + length - 4, ".tmp") != 0;
+    return !snrq_ends_with(name, ".tmp") && !snrq_ends_with(name, ".record");
 }
 
 snrq_status snrq_manifest_line(const json_t *record, char **line)
@@ -161,6 +162,53 @@ snrq_status snrq_manifest_parse(const char *path, const char *data, size_t bytes
         *records = NULL;
     }
     return status;
+}
+
+int64_t snrq_manifest_block(const json_t *record)
+{
+    const json_t *block = json_object_get(record, "block");
+    bool valid = json_is_integer(block) && json_integer_value(block) >= 0;
+    return valid ? (int64_t)json_integer_value(block) : -1;
+}
+
+/* A record and what its place depends on. */
+struct place {
+    json_t *record;
+    int64_t block; /* -1: none; INT64_MAX: the last record */
+    const char *file;
+    size_t before;
+};
+
+static int compare_places(const void *left, const void *right)
+{
+    const struct place *a = left, *b = right;
+    int order = (a->block > b->block) - (a->block < b->block);
+    if (order == 0 && a->block >= 0) order = strcmp(a->file, b->file);
+    return order != 0 ? order : (a->before > b->before) - (a->before < b->before);
+}
+
+snrq_status snrq_manifest_sort(json_t *records, bool *changed)
+{
+    size_t count = json_array_size(records);
+    struct place *places = NULL;
+    int failed = 0;
+    *changed = false;
+    SNRQ_TRY(snrq_allocate(count, sizeof *places, "records", &places));
+    for (size_t i = 0; i < count; i++) {
+        json_t *record = json_incref(json_array_get(records, i));
+        const char *file = json_string_value(json_object_get(record, "file"));
+        bool last = json_is_true(json_object_get(record, "complete"));
+        places[i] = (struct place){record, last ? INT64_MAX : snrq_manifest_block(record),
+                                   file != NULL ? file : "", i};
+    }
+    qsort(places, count, sizeof *places, compare_places);
+    for (size_t i = 0; i < count; i++) {
+        *changed = *changed || places[i].before != i;
+        failed |= json_object_set_new(places[i].record, "record", json_integer((json_int_t)i));
+        failed |= json_array_set_new(records, i, places[i].record);
+    }
+    free(places);
+    return failed == 0 ? SNRQ_OK : snrq_fail(SNRQ_INTERNAL, "no memory for records");
 }
 
 const json_t *snrq_manifest_find(const json_t *records, const char *name)

@@ -8,7 +8,8 @@
  *   file, bytes, xxh3   name, size and XXH3-128 of a committed file, or
  *   complete            true, in the last record of a finished run
  *
- * and whatever else is known about the file. Not collective.
+ * and whatever else is known about the file: "block", its number, of the file of a block. Not
+ * collective.
  */
 #ifndef SNRQ_MANIFEST_H
 #define SNRQ_MANIFEST_H
@@ -16,6 +17,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "mpi/status.h"
 
@@ -28,7 +30,7 @@ snrq_status snrq_canonical(const json_t *value, char **text);
 snrq_status snrq_fingerprint(const json_t *value, char out[33]);
 
 /* True if `name` can be a committed file: a plain name without directory, not one of the
- * directory's own files. */
+ * directory's own files, nor that of a temporary file or of a record on its own. */
 bool snrq_manifest_name_is_valid(const char *name);
 
 /* The line of a record, with its newline. The caller frees *line. */
@@ -40,6 +42,14 @@ snrq_status snrq_manifest_line(const json_t *record, char **line);
  * number, fields or configuration, two records of one file, records after the last. */
 snrq_status snrq_manifest_parse(const char *path, const char *data, size_t bytes,
                                 const char *configuration, json_t **records, size_t *used);
+
+/* Brings records into the order of a finished manifest, which no timing changes: first the files of
+ * no block, as they are; then those of blocks, by block and name; last the record that completes
+ * the run. Numbers them. *changed: they were in another order. */
+snrq_status snrq_manifest_sort(json_t *records, bool *changed);
+
+/* The block that a record (or the details of one) belongs to, or -1. */
+int64_t snrq_manifest_block(const json_t *record);
 
 /* The record of a file, or NULL (borrowed); true if the last record says that the run is complete.
  */

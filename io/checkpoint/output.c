@@ -16,6 +16,7 @@
 #include "io/checkpoint/configuration.h"
 #include "io/checkpoint/manifest.h"
 #include "io/checkpoint/output_internal.h"
+#include "io/checkpoint/reader.h"
 #include "io/directory.h"
 #include "io/file.h"
 #include "io/json.h"
@@ -104,7 +105,9 @@ static snrq_status start_or_resume(snrq_output *output, const json_t *configurat
             before, configuration);
     json_decref(before);
     if (status == SNRQ_OK && torn > 0) status = cut_manifest(output, used, torn);
-    return status;
+    bool pending = false;
+    if (status == SNRQ_OK) status = snrq_output_find_settled(output, &pending);
+    return status == SNRQ_OK && pending ? snrq_output_settle(output) : status;
 }
 
 static snrq_status open_on_rank_0(snrq_output *output, const json_t *configuration)
@@ -131,7 +134,7 @@ static bool is_leftover(const void *user, const char *name)
 
 /* Opening, all ranks. */
 
-/* The records of rank 0 on all ranks. */
+/* The records of rank 0 on all ranks, and who holds the lock. */
 static snrq_status share_records(snrq_output *output)
 {
     const snrq_context *context = output->context;
@@ -153,8 +156,10 @@ static snrq_status share_records(snrq_output *output)
         json_decref(wrapped);
     }
     free(text);
+    if (context->rank == 0) snrq_lock_tell_owner(output->lock, &output->owner);
     if (status == SNRQ_OK)
         status = snrq_broadcast(context, output->configuration, sizeof output->configuration);
+    if (status == SNRQ_OK) status = snrq_broadcast(context, &output->owner, sizeof output->owner);
     return snrq_agree(context, status);
 }
 
@@ -172,7 +177,7 @@ static snrq_status check_is_shared(const snrq_output *output)
     if (status == SNRQ_OK && context->rank == 0) status = snrq_file_hash(path, expected, &bytes);
     SNRQ_TRY(snrq_agree(context, status));
     SNRQ_TRY(snrq_broadcast(context, expected, sizeof expected));
-    if (context->leaders != MPI_COMM_NULL) {
+    if (context->node_rank == 0) {
         for (int i = 0; i < ATTEMPTS && strcmp(found, expected) != 0; i++) {
             if (i > 0) nanosleep(&pause, NULL);
             if (snrq_file_hash(path, found, &bytes) != SNRQ_OK) found[0] = '\0';
@@ -206,6 +211,7 @@ static void release(snrq_output *output)
 {
     snrq_lock_release(&output->lock);
     json_decref(output->records);
+    json_decref(output->pending);
     free(output);
 }
 
@@ -218,11 +224,14 @@ snrq_status snrq_output_open(const snrq_context *context, const char *directory,
     if (status == SNRQ_OK) {
         size_t length = strlen(directory);
         output->context = context;
+        output->pending = json_array();
         if (length == 0 || length >= sizeof output->directory)
             status = snrq_fail(SNRQ_USAGE,
                                "the name of the output directory is empty or longer "
                                "than %zu bytes",
                                sizeof output->directory - 1);
+        else if (output->pending == NULL)
+            status = snrq_fail(SNRQ_INTERNAL, "no memory for records");
         else
             memcpy(output->directory, directory, length + 1);
     }
@@ -288,10 +297,25 @@ const char *snrq_output_temporary(snrq_output *output, const char *name)
     return output->path;
 }
 
+snrq_status snrq_output_check_lock(const snrq_output *output)
+{
+    char path[PATH_MAX];
+    SNRQ_TRY(own_path(output, "snrq.lock", path));
+    return snrq_lock_check_owner(path, &output->owner);
+}
+
 /* Committing. */
 
-/* Rank 0: the fields of `details` and those of the manifest's own. The caller releases *record. */
-static snrq_status make_record(const snrq_output *output, const json_t *details, json_t **record)
+/* Is the manifest at hand: are these all ranks of the job? */
+static bool is_whole_job(const snrq_output *output, const snrq_context *context)
+{
+    return context->size == output->context->size;
+}
+
+/* Rank 0 of the context: the fields of `details` and those of the manifest's own. The caller
+ * releases *record. */
+static snrq_status make_record(const snrq_output *output, const snrq_context *context,
+                               const json_t *details, json_t **record)
 {
     static const char *const own[] = {"file",   "bytes",    "xxh3", "configuration",
                                       "record", "complete", "line"};
@@ -301,7 +325,8 @@ static snrq_status make_record(const snrq_output *output, const json_t *details,
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
         if (json_object_get(*record, own[i]) != NULL)
             return snrq_fail(SNRQ_INTERNAL, "a record's field %s belongs to the manifest", own[i]);
-    json_t *number = json_integer((json_int_t)json_array_size(output->records));
+    size_t at = is_whole_job(output, context) ? json_array_size(output->records) : 0;
+    json_t *number = json_integer((json_int_t)at);
     if (json_object_set_new(*record, "record", number) != 0 ||
         json_object_set_new(*record, "configuration", json_string(output->configuration)) != 0)
         return snrq_fail(SNRQ_INTERNAL, "no memory for a record");
@@ -324,8 +349,10 @@ static snrq_status append_line(const snrq_output *output, const json_t *record, 
     return status;
 }
 
-/* Rank 0: hash, rename, record. A failure takes the name back, unless the record may be there. */
-static snrq_status commit_file(snrq_output *output, const char *name, json_t *record)
+/* Rank 0 of the context: hash, rename, record. A failure takes the name back, unless the record may
+ * be there. */
+static snrq_status commit_file(snrq_output *output, const snrq_context *context, const char *name,
+                               json_t *record)
 {
     char path[PATH_MAX], hash[33];
     const char *temporary = snrq_output_temporary(output, name);
@@ -340,15 +367,17 @@ static snrq_status commit_file(snrq_output *output, const char *name, json_t *re
         return snrq_fail(SNRQ_IO_ERROR, "%s: cannot be renamed: %s", temporary, strerror(errno));
     bool recorded = false;
     snrq_status status = snrq_directory_sync(output->directory);
-    if (status == SNRQ_OK) status = append_line(output, record, &recorded);
+    if (status == SNRQ_OK && is_whole_job(output, context))
+        status = append_line(output, record, &recorded);
+    else if (status == SNRQ_OK)
+        status = snrq_output_put_record(output, name, record, &recorded);
     if (status != SNRQ_OK && !recorded) (void)rename(path, temporary);
     return status;
 }
 
-/* Adds rank 0's record (taken over there) to the records of all ranks. */
-static snrq_status share_record(snrq_output *output, json_t *record)
+/* Adds the record of rank 0 of the context (taken over there) to the records of all its ranks. */
+static snrq_status share_record(snrq_output *output, const snrq_context *context, json_t *record)
 {
-    const snrq_context *context = output->context;
     char *text = NULL;
     snrq_status status = SNRQ_OK;
     if (context->rank == 0) status = snrq_canonical(record, &text);
@@ -359,40 +388,53 @@ static snrq_status share_record(snrq_output *output, json_t *record)
     free(text);
     if (status == SNRQ_OK && json_array_append(output->records, record) != 0)
         status = snrq_fail(SNRQ_INTERNAL, "no memory for a record");
+    if (status == SNRQ_OK && context->rank == 0 && !is_whole_job(output, context) &&
+        json_array_append(output->pending, record) != 0)
+        status = snrq_fail(SNRQ_INTERNAL, "no memory for a record");
     json_decref(record);
     return snrq_agree(context, status);
 }
 
-snrq_status snrq_output_sync(snrq_output *output, const char *name)
+snrq_status snrq_output_sync(snrq_output *output, const snrq_context *context, const char *name)
 {
     snrq_status status = SNRQ_OK;
-    if (output->context->leaders != MPI_COMM_NULL)
+    if (context->node_rank == 0)
         status = snrq_file_sync(snrq_output_temporary(output, name));
     if (status != SNRQ_OK && output->context->nodes > 1)
         status = snrq_fail(status, "%s (the output directory must be shared by all nodes)",
                            snrq_error_message());
-    return snrq_agree(output->context, status);
+    return snrq_agree(context, status);
 }
 
-snrq_status snrq_output_commit(snrq_output *output, const char *name, const json_t *details)
+static snrq_status check_commit(const snrq_output *output, const snrq_context *context,
+                                const char *name, const json_t *details)
 {
-    const snrq_context *context = output->context;
-    json_t *record = NULL;
-    snrq_status status = SNRQ_OK;
     if (!snrq_manifest_name_is_valid(name))
-        status = snrq_fail(SNRQ_INTERNAL, "\"%s\" is no name for a file of the output", name);
-    else if (snrq_output_record(output, name) != NULL || snrq_output_complete(output))
-        status = snrq_fail(SNRQ_INTERNAL, "%s/%s: committed before, or after the run was complete",
-                           output->directory, name);
+        return snrq_fail(SNRQ_INTERNAL, "\"%s\" is no name for a file of the output", name);
+    if (snrq_output_record(output, name) != NULL || snrq_output_complete(output))
+        return snrq_fail(SNRQ_INTERNAL, "%s/%s: committed before, or after the run was complete",
+                         output->directory, name);
+    if (!is_whole_job(output, context) &&
+        (snrq_manifest_block(details) < 0 || !snrq_ends_with(name, ".h5")))
+        return snrq_fail(SNRQ_INTERNAL, "%s/%s: a group of ranks commits files of blocks only",
+                         output->directory, name);
+    return SNRQ_OK;
+}
+
+snrq_status snrq_output_commit(snrq_output *output, const snrq_context *context, const char *name,
+                               const json_t *details)
+{
+    json_t *record = NULL;
+    snrq_status status = check_commit(output, context, name, details);
     SNRQ_TRY(snrq_agree(context, status));
-    SNRQ_TRY(snrq_output_sync(output, name));
+    SNRQ_TRY(snrq_output_sync(output, context, name));
     if (context->rank == 0) {
-        status = snrq_lock_check(output->lock);
-        if (status == SNRQ_OK) status = make_record(output, details, &record);
-        if (status == SNRQ_OK) status = commit_file(output, name, record);
+        status = snrq_output_check_lock(output);
+        if (status == SNRQ_OK) status = make_record(output, context, details, &record);
+        if (status == SNRQ_OK) status = commit_file(output, context, name, record);
     }
     status = snrq_agree(context, status);
-    if (status == SNRQ_OK) return share_record(output, record);
+    if (status == SNRQ_OK) return share_record(output, context, record);
     json_decref(record);
     return status;
 }
@@ -404,16 +446,17 @@ snrq_status snrq_output_finish(snrq_output *output, const json_t *details)
     bool changed = false;
     snrq_status status = SNRQ_OK;
     if (snrq_output_complete(output))
-        status = snrq_fail(SNRQ_INTERNAL, "%s: the run is complete already", output->directory);
-    else if (context->rank == 0) {
-        status = snrq_lock_check(output->lock);
-        if (status == SNRQ_OK) status = make_record(output, details, &record);
+        return snrq_fail(SNRQ_INTERNAL, "%s: the run is complete already", output->directory);
+    SNRQ_TRY(snrq_output_merge(output));
+    if (context->rank == 0) {
+        status = snrq_output_check_lock(output);
+        if (status == SNRQ_OK) status = make_record(output, context, details, &record);
         if (status == SNRQ_OK && json_object_set_new(record, "complete", json_true()) != 0)
             status = snrq_fail(SNRQ_INTERNAL, "no memory for a record");
         if (status == SNRQ_OK) status = append_line(output, record, &changed);
     }
     status = snrq_agree(context, status);
-    if (status == SNRQ_OK) return share_record(output, record);
+    if (status == SNRQ_OK) return share_record(output, context, record);
     json_decref(record);
     return status;
 }
@@ -458,7 +501,7 @@ snrq_status snrq_output_copy_model_files(snrq_output *output, const char *model)
         if (context->rank == 0) status = copy_file(output, model, *name, &found);
         SNRQ_TRY(snrq_agree(context, status));
         SNRQ_TRY(snrq_broadcast(context, &found, sizeof found));
-        if (found) SNRQ_TRY(snrq_output_commit(output, *name, NULL));
+        if (found) SNRQ_TRY(snrq_output_commit(output, context, *name, NULL));
     }
     return SNRQ_OK;
 }

@@ -13,6 +13,21 @@
  * run keeps (see snrq_output_keep()). A manifest record ends with a hash of
  * its own text; a torn last line (a kill while appending) is cut off on resume, any other damage is
  * an error that names the line.
+ *
+ * The directory, its lock, manifest and logs belong to the job: the context that opened it. Files
+ * belong to the ranks that write them: all of the job, or a group split from it. The group's rank 0
+ * does then what rank 0 of the job does otherwise, but for the last step: the record of NAME is not
+ * appended to the manifest, which only one rank writes, but put beside the file as NAME.record, a
+ * manifest of one line. No group waits for another one, and the commit is as good as any: whoever
+ * reads the directory takes these records for part of the manifest. snrq_output_merge() brings them
+ * into it, in an order that depends on the files alone (snrq_manifest_sort()), and replaces it
+ * atomically; finishing and resuming a run do so. So a finished manifest has the same bytes however
+ * fast the groups were, and wherever the run was killed.
+ *
+ * A run in groups has to see to three more things: rank 0 of the job alone writes to the logs, so
+ * groups have to tell it what happened; a group knows the records of other groups only after
+ * snrq_output_merge(); and a record gets its number there, so that what identifies kept activations
+ * (keeper.c) must not depend on it.
  */
 #ifndef SNRQ_OUTPUT_H
 #define SNRQ_OUTPUT_H
@@ -21,6 +36,7 @@
 #include <stdbool.h>
 
 #include "io/lock.h"
+#include "mpi/collective.h"
 #include "mpi/context.h"
 
 typedef struct snrq_output snrq_output;
@@ -33,7 +49,7 @@ typedef struct snrq_output snrq_output;
  * does; a stale lock (same host and no such process, or an older heartbeat than ten minutes on
  * another host) is taken over with a note on stderr. Verifies the size and hash of every committed
  * file (shared out over the ranks); removes *.tmp and *.h5 files without a record, nothing else.
- * Collective; agreed. */
+ * Collective over the context, which is the job's from then on; agreed. */
 snrq_status snrq_output_open(const snrq_context *context, const char *directory,
                              const json_t *configuration, snrq_output **out);
 
@@ -41,14 +57,16 @@ snrq_status snrq_output_open(const snrq_context *context, const char *directory,
  * host, not silent for long enough. See snrq_lock_force(). Collective; agreed. */
 snrq_status snrq_output_force_unlock(const snrq_context *context, const char *directory);
 
-/* Releases the lock and frees. Collective. Files without a record are left as .tmp for the next run
- * to remove. */
+/* Releases the lock and frees. Collective over the job. Files without a record are left as .tmp for
+ * the next run to remove. */
 void snrq_output_close(snrq_output **output);
 
 /* The directory it was opened with. Borrowed. */
 const char *snrq_output_directory(const snrq_output *output);
 
-/* The committed record of file `name`, or NULL. Borrowed. Same on all ranks. */
+/* The committed record of file `name`, or NULL. Borrowed until the next snrq_output_merge() or
+ * snrq_output_finish(). The same on all ranks of the context that committed it, and after
+ * snrq_output_merge() on all ranks of the job. */
 const json_t *snrq_output_record(const snrq_output *output, const char *name);
 
 /* True if the last record says that the run is complete. */
@@ -58,23 +76,35 @@ bool snrq_output_complete(const snrq_output *output);
 const char *snrq_output_temporary(snrq_output *output, const char *name);
 
 /* Commits NAME.tmp as NAME (see the protocol above); `details` (borrowed, an object or NULL) is
- * stored in the record beside {"file", "bytes", "xxh3", "configuration", "record"}. Collective;
- * agreed. */
-snrq_status snrq_output_commit(snrq_output *output, const char *name, const json_t *details);
+ * stored in the record beside {"file", "bytes", "xxh3", "configuration", "record"}. context: the
+ * ranks that wrote it, all of the job or a group of them. A group commits files of blocks only:
+ * *.h5, with "block" in the details; what it commits is in the manifest after snrq_output_merge().
+ * Collective over the context; agreed. */
+snrq_status snrq_output_commit(snrq_output *output, const snrq_context *context, const char *name,
+                               const json_t *details);
 
-/* Activations (activation_file.h) that a run keeps to resume from: at most one file, which is no
- * part of the output and has no record. It may be lost at any time.
+/* Brings the records of what groups have committed into the manifest, and to all ranks. Changes
+ * nothing if there are none. Collective over the job; agreed. */
+snrq_status snrq_output_merge(snrq_output *output);
+
+/* Activations (activation_file.h) that a context keeps to resume from: at most one file for the run
+ * of blocks [begin, end) that it works on, which is no part of the output and has no record. It may
+ * be lost at any time.
  *
  * keep: makes NAME.tmp durable and gives it its name, that of the activations after `block`, then
- * removes those after other blocks; on failure NAME.tmp is gone. kept: the last block that
- * activations are there for, at most `last`, or -1. drop: removes all of them. All are collective
- * and agreed; a run that has lost its lock changes nothing. */
+ * removes those after other blocks of its run; on failure NAME.tmp is gone. kept: the last of
+ * `blocks` that activations are there for, or -1. drop: removes those after any of `blocks`. All
+ * are collective over the context and agreed; a job that has lost its lock changes nothing. */
 void snrq_output_kept_name(int64_t block, char out[40]);
-snrq_status snrq_output_keep(snrq_output *output, int64_t block);
-snrq_status snrq_output_kept(const snrq_output *output, int64_t last, int64_t *block);
-snrq_status snrq_output_drop_kept(snrq_output *output);
+snrq_status snrq_output_keep(snrq_output *output, const snrq_context *context, snrq_range blocks,
+                             int64_t block);
+snrq_status snrq_output_kept(const snrq_output *output, const snrq_context *context,
+                             snrq_range blocks, int64_t *block);
+snrq_status snrq_output_drop_kept(snrq_output *output, const snrq_context *context,
+                                  snrq_range blocks);
 
-/* Writes the closing record {"complete": true, ...details}. Collective; agreed. */
+/* Merges, and writes the closing record {"complete": true, ...details}. Collective over the job;
+ * agreed. */
 snrq_status snrq_output_finish(snrq_output *output, const json_t *details);
 
 /* What a model directory holds besides weights, as far as it is carried along: config.json first,
@@ -82,35 +112,14 @@ snrq_status snrq_output_finish(snrq_output *output, const json_t *details);
 extern const char *const snrq_model_file_names[];
 
 /* Copies config.json, generation_config.json and the tokenizer files that exist from `model` into
- * the directory; each is committed with a record of its own, unless it has one already. Collective;
- * agreed. */
+ * the directory; each is committed with a record of its own, unless it has one already. Collective
+ * over the job; agreed. */
 snrq_status snrq_output_copy_model_files(snrq_output *output, const char *model);
 
-/* Appends an event to run.jsonl ("time" is added) / replaces status.json. Rank 0 writes, the other
- * ranks return at once. A failure is a warning on stderr (once): logs never stop a run. Not
- * collective. */
+/* Appends an event to run.jsonl ("time" is added) / replaces status.json. Rank 0 of the job writes,
+ * the other ranks return at once. A failure is a warning on stderr (once): logs never stop a run.
+ * Not collective. */
 void snrq_output_event(snrq_output *output, const json_t *event);
 void snrq_output_status(snrq_output *output, const json_t *status);
-
-/* Reading a finished or unfinished directory; not collective, no lock. */
-snrq_status snrq_output_read_configuration(const char *directory, json_t **configuration);
-/* All records in order as a JSON array; *complete as above (may be NULL). The caller releases it.
- */
-snrq_status snrq_output_read_manifest(const char *directory, json_t **records, bool *complete);
-/* status.json, or an empty object if there is none; the events of run.jsonl as an array, without
- * lines that are no JSON (a torn last one); who holds the lock. Callers release what they get. */
-snrq_status snrq_output_read_status(const char *directory, json_t **status);
-snrq_status snrq_output_read_events(const char *directory, json_t **events);
-snrq_status snrq_output_read_lock(const char *directory, snrq_lock_facts *lock);
-/* True if `path` is a directory that holds snrq.json. */
-bool snrq_output_is(const char *path);
-
-/* Checks the manifest, snrq.json and every committed file (present, size, hash), and activations
- * that are kept for an unfinished run; any other *.h5 file without a record and, once the run is
- * complete, a *.tmp file are wrong as well. Calls `report`
- * for every file with NULL or what is wrong. Returns SNRQ_OK if all is well, else the first
- * failure. Not collective. */
-typedef void snrq_verify_report(void *user, const char *file, const char *problem);
-snrq_status snrq_output_verify(const char *directory, snrq_verify_report *report, void *user);
 
 #endif

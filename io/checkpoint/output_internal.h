@@ -5,15 +5,20 @@
 #include <limits.h>
 
 #include "io/checkpoint/output.h"
+#include "io/lock.h"
+
+enum { SNRQ_CONFIGURATION_LIMIT = 16 << 20 }; /* bytes of snrq.json */
 
 struct snrq_output {
-    const snrq_context *context; /* borrowed */
+    const snrq_context *context; /* borrowed: the job's */
     char directory[PATH_MAX - 2 * NAME_MAX];
     char path[PATH_MAX];    /* of the last snrq_output_temporary() */
     char configuration[33]; /* fingerprint of snrq.json */
-    json_t *records;        /* array, the same on all ranks */
-    snrq_lock *lock;        /* rank 0 */
-    bool warned;            /* rank 0: a log could not be written */
+    json_t *records;       /* array: those of the manifest, and what this rank's groups committed */
+    json_t *pending;       /* array: those that this rank put beside their files */
+    snrq_lock *lock;       /* rank 0 */
+    snrq_lock_owner owner; /* who took it */
+    bool warned;           /* rank 0: a log could not be written */
 };
 
 /* Reads DIRECTORY/snrq.json: *configuration (the caller releases it) and its fingerprint. */
@@ -23,9 +28,9 @@ snrq_status snrq_output_load_configuration(const char *directory, json_t **confi
 /* Text of snrq.json: keys sorted, indented for people. The caller frees *text. */
 snrq_status snrq_output_configuration_text(const json_t *configuration, char **text);
 
-/* Reads DIRECTORY/manifest.jsonl (none: no records) whose records must have the given
- * configuration. *torn: bytes after the last line; *used: bytes before them. The caller releases
- * *records. */
+/* Reads DIRECTORY/manifest.jsonl (none: no records), and the records that are not in it yet, which
+ * must have the given configuration. The records are in order and numbered. *torn: bytes after the
+ * last line; *used: bytes before them. The caller releases *records. */
 snrq_status snrq_output_load_manifest(const char *directory, const char *configuration,
                                       json_t **records, size_t *used, size_t *torn);
 
@@ -39,8 +44,30 @@ snrq_status snrq_output_check_file(const char *directory, const json_t *record);
 /* The block that activations called `name` are kept after, or -1 if it is no such name. */
 int64_t snrq_output_kept_block(const char *name);
 
-/* Makes NAME.tmp durable on every node. Collective; agreed. */
-snrq_status snrq_output_sync(snrq_output *output, const char *name);
+/* Makes NAME.tmp durable on every node. Collective over the context; agreed. */
+snrq_status snrq_output_sync(snrq_output *output, const snrq_context *context, const char *name);
+
+/* SNRQ_CANNOT_WRITE if the job has lost its lock. Not collective: one rank asks before it changes
+ * anything. */
+snrq_status snrq_output_check_lock(const snrq_output *output);
+
+/* Puts a record beside its file NAME. *there: it is there, even if that failed. Not collective. */
+snrq_status snrq_output_put_record(const snrq_output *output, const char *name,
+                                   const json_t *record, bool *there);
+
+/* The records that are beside their files: an array that the caller releases; NULL: none. */
+snrq_status snrq_output_load_pending(const char *directory, json_t **pending);
+
+/* Adds such records to those of the manifest, sorts and numbers all. Each must have the given
+ * configuration (NULL: that of the first record). */
+snrq_status snrq_output_add_pending(const char *directory, const char *configuration,
+                                    const json_t *pending, json_t *records);
+
+/* *found: records are beside their files that the output knows. Rank 0. */
+snrq_status snrq_output_find_settled(const snrq_output *output, bool *found);
+
+/* Replaces the manifest by the records, then removes those that are beside their files. Rank 0. */
+snrq_status snrq_output_settle(const snrq_output *output);
 
 /* True if `name` is a data file that a run makes but no record knows: not part of the output. */
 bool snrq_output_is_stray(const char *directory, const char *name, const json_t *records);

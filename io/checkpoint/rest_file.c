@@ -237,11 +237,8 @@ snrq_status snrq_rest_file_open(const char *path, snrq_rest_file **out)
     *out = NULL;
     SNRQ_TRY(snrq_allocate(1, sizeof *file, "rest file", &file));
     file->root.id = -1;
-    snrq_status status = snrq_allocate(strlen(path) + 1, 1, "path", &file->path);
-    if (status == SNRQ_OK) {
-        memcpy(file->path, path, strlen(path));
-        status = open_all(file);
-    }
+    snrq_status status = snrq_copy_text(path, "path", &file->path);
+    if (status == SNRQ_OK) status = open_all(file);
     if (status == SNRQ_OK)
         *out = file;
     else

@@ -9,7 +9,7 @@
 #define SNRQ_REST_FILE_H
 
 #include "io/safetensors.h"
-#include "mpi/collective.h"
+#include "mpi/context.h"
 
 /* Copies the tensors `names` [count] from a safetensors checkpoint to `path`, rows split over the
  * ranks, in chunks of bounded memory; reads back on rank 0 (order-free sum of row hashes).

@@ -1,4 +1,4 @@
-/* Rows of weights as GGUF blocks; see gguf_blocks.h, and gguf.h for where each bit lies.
+/* Rows of weights as GGUF blocks; see blocks.h, and layout.h for where each bit lies.
  *
  * The maps, with s the scale, c the code, z the zero of a group:
  *
@@ -57,15 +57,15 @@ size_t snrq_gguf_row_bytes(snrq_gguf_type type, int64_t columns)
     return (size_t)(columns / row->weights) * row->bytes;
 }
 
-/* True if every block of `weights` columns has one scale. */
-static bool blocks_fit(const snrq_gguf_grid *g, int64_t weights)
+/* True if every GGUF block of `weights` columns has one scale. */
+static bool gguf_blocks_fit(const snrq_gguf_grid *g, int64_t weights)
 {
     return g->columns % weights == 0 && (g->group >= g->columns || g->group % weights == 0);
 }
 
 bool snrq_gguf_type_for(const snrq_gguf_grid *g, snrq_gguf_type *out)
 {
-    bool wide = blocks_fit(g, 256), possible = blocks_fit(g, 32);
+    bool wide = gguf_blocks_fit(g, 256), possible = gguf_blocks_fit(g, 32);
     if (g->bits == 2 && wide)
         *out = SNRQ_GGUF_Q2_K;
     else if (g->bits == 3 && g->symmetric && wide)
@@ -83,12 +83,12 @@ bool snrq_gguf_type_for(const snrq_gguf_grid *g, snrq_gguf_type *out)
     return possible;
 }
 
-/* One block: q = level + offset of `count` weights, its scale as binary16, its zero. */
-typedef struct block {
+/* One GGUF block: q = level + offset of `count` weights, its scale as binary16, its zero. */
+typedef struct gguf_block {
     uint8_t q[SNRQ_GGUF_MAX_BLOCK];
     uint16_t d;
     uint8_t zero;
-} block;
+} gguf_block;
 
 static void put_nibbles(const uint8_t *q, uint8_t out[16])
 {
@@ -103,14 +103,14 @@ static void put_pairs(const uint8_t *q, uint8_t out[64])
         out[32 * (i / 128) + i % 32] |= (uint8_t)((q[i] & 3) << (2 * (i % 128 / 32)));
 }
 
-static void put_q4_0(const block *b, void *out)
+static void put_q4_0(const gguf_block *b, void *out)
 {
     snrq_q4_0 stored = {.d = b->d};
     put_nibbles(b->q, stored.quants);
     memcpy(out, &stored, sizeof stored);
 }
 
-static void put_q5_0(const block *b, void *out)
+static void put_q5_0(const gguf_block *b, void *out)
 {
     snrq_q5_0 stored = {.d = b->d};
     put_nibbles(b->q, stored.quants);
@@ -118,14 +118,14 @@ static void put_q5_0(const block *b, void *out)
     memcpy(out, &stored, sizeof stored);
 }
 
-static void put_q8_0(const block *b, void *out)
+static void put_q8_0(const gguf_block *b, void *out)
 {
     snrq_q8_0 stored = {.d = b->d};
     for (int j = 0; j < 32; j++) stored.quants[j] = (int8_t)(b->q[j] - 128);
     memcpy(out, &stored, sizeof stored);
 }
 
-static void put_q2_k(const block *b, void *out)
+static void put_q2_k(const gguf_block *b, void *out)
 {
     snrq_q2_k stored = {.d = b->d, .dmin = b->d};
     memset(stored.scales, 1 | b->zero << 4, sizeof stored.scales);
@@ -133,7 +133,7 @@ static void put_q2_k(const block *b, void *out)
     memcpy(out, &stored, sizeof stored);
 }
 
-static void put_q3_k(const block *b, void *out)
+static void put_q3_k(const gguf_block *b, void *out)
 {
     snrq_q3_k stored = {.d = b->d};
     for (int i = 0; i < 256; i++) stored.third[i % 32] |= (uint8_t)((b->q[i] >> 2 & 1) << i / 32);
@@ -144,7 +144,7 @@ static void put_q3_k(const block *b, void *out)
     memcpy(out, &stored, sizeof stored);
 }
 
-static void put_q4_k(const block *b, void *out)
+static void put_q4_k(const gguf_block *b, void *out)
 {
     snrq_q4_k stored = {.d = b->d, .dmin = b->d};
     /* Scales 1 and minima below 16: no upper bits. */
@@ -162,7 +162,7 @@ static const struct encoder {
     snrq_gguf_type type;
     bool raw; /* q is the code */
     int offset, low, high;
-    void (*put)(const block *b, void *out);
+    void (*put)(const gguf_block *b, void *out);
 } encoders[] = {
     {SNRQ_GGUF_Q4_0, false, 8, 0, 15, put_q4_0},    {SNRQ_GGUF_Q5_0, false, 16, 0, 31, put_q5_0},
     {SNRQ_GGUF_Q8_0, false, 128, 0, 255, put_q8_0}, /* the signed byte comes in put_q8_0 */
@@ -171,8 +171,8 @@ static const struct encoder {
 };
 enum { ENCODERS = sizeof encoders / sizeof encoders[0] };
 
-static snrq_status fill_block(const struct encoder *e, const uint8_t *codes, int64_t count,
-                              float scale, uint8_t zero, block *b)
+static snrq_status fill_gguf_block(const struct encoder *e, const uint8_t *codes, int64_t count,
+                                   float scale, uint8_t zero, gguf_block *b)
 {
     b->d = snrq_float_to_f16(scale);
     b->zero = zero;
@@ -198,14 +198,14 @@ snrq_status snrq_gguf_encode_codes(snrq_gguf_type type, const snrq_gguf_grid *gr
     const struct type_row *t = find_type(type);
     const struct encoder *e = encoders;
     while (e < encoders + ENCODERS && e->type != type) e++;
-    if (e == encoders + ENCODERS || !blocks_fit(grid, t->weights))
+    if (e == encoders + ENCODERS || !gguf_blocks_fit(grid, t->weights))
         return snrq_fail(SNRQ_INTERNAL, "%s does not hold rows of %lld columns in groups of %lld",
                          t->name, (long long)grid->columns, (long long)grid->group);
     unsigned char *to = out;
     for (int64_t at = 0; at < grid->columns; at += t->weights, to += t->bytes) {
-        block b;
+        gguf_block b;
         int64_t group = at / grid->group;
-        SNRQ_TRY(fill_block(e, codes + at, t->weights, scales[group], zeros[group], &b));
+        SNRQ_TRY(fill_gguf_block(e, codes + at, t->weights, scales[group], zeros[group], &b));
         e->put(&b, to);
     }
     return SNRQ_OK;

@@ -11,7 +11,7 @@
 
 /* "Q4_0", ... Borrowed. */
 const char *snrq_gguf_type_name(snrq_gguf_type type);
-/* Weights of a block: 1, 32 or 256; a row is made of whole blocks. */
+/* Weights of a GGUF block: 1, 32 or 256; a row is made of whole ones. */
 int64_t snrq_gguf_block_weights(snrq_gguf_type type);
 /* Bytes of a row of `columns` weights, a multiple of the above. */
 size_t snrq_gguf_row_bytes(snrq_gguf_type type, int64_t columns);
@@ -37,7 +37,7 @@ snrq_status snrq_gguf_encode_codes(snrq_gguf_type type, const snrq_gguf_grid *gr
                                    void *out);
 
 /* Encodes `columns` floats as F32, F16, BF16 (nearest, ties to even) or Q8_0 (the smallest
- * binary16 step that reaches the largest weight of a block, nearest multiple of it).
+ * binary16 step that reaches the largest weight of a GGUF block, nearest multiple of it).
  * SNRQ_BAD_DATA if a number lies beyond the range of the type or is not finite. */
 snrq_status snrq_gguf_encode_floats(snrq_gguf_type type, const float *values, int64_t columns,
                                     void *out);

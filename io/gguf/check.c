@@ -1,4 +1,4 @@
-/* Reading a GGUF file to check it; see gguf_check.h.
+/* Reading a GGUF file to check it; see check.h.
  *
  * The header is read once from front to back through a small window. Kept are the place of each
  * value and the description of each tensor; values and data are read when they are asked for.
@@ -261,11 +261,8 @@ snrq_status snrq_gguf_file_open(const char *path, snrq_gguf_file **out)
     *out = NULL;
     SNRQ_TRY(snrq_allocate(1, sizeof *f, "GGUF file", &f));
     f->fd = -1;
-    snrq_status status = snrq_allocate(strlen(path) + 1, 1, "path", &f->path);
-    if (status == SNRQ_OK) {
-        memcpy(f->path, path, strlen(path));
-        status = snrq_allocate(WINDOW, 1, "window on a GGUF file", &f->window);
-    }
+    snrq_status status = snrq_copy_text(path, "path", &f->path);
+    if (status == SNRQ_OK) status = snrq_allocate(WINDOW, 1, "window on a GGUF file", &f->window);
     if (status == SNRQ_OK) status = snrq_file_open(path, &f->fd, &f->bytes);
     if (status == SNRQ_OK) status = read_header(f);
     if (status == SNRQ_OK)
@@ -391,10 +388,10 @@ snrq_status snrq_gguf_file_read(const snrq_gguf_file *f, const snrq_gguf_tensor 
     SNRQ_TRY(snrq_allocate(size, 1, "rows of a GGUF tensor", &raw));
     snrq_status status =
         snrq_file_read_at(f->fd, f->path, t->offset + (uint64_t)first * t->row_bytes, raw, size);
-    const unsigned char *block = raw;
+    const unsigned char *gguf_block = raw;
     for (int64_t i = 0; status == SNRQ_OK && i < rows * t->columns;
-         i += v->weights, block += v->bytes)
-        for (int j = 0; j < v->weights; j++) *out++ = v->value(block, j);
+         i += v->weights, gguf_block += v->bytes)
+        for (int j = 0; j < v->weights; j++) *out++ = v->value(gguf_block, j);
     free(raw);
     return status;
 }

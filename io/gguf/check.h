@@ -1,6 +1,6 @@
-/* Reading a GGUF file to check it: its own parser and its own reading of the blocks, written
- * from the description of the format. It shares no code with gguf_writer.c and
- * gguf_blocks.c, so that a mistake there cannot hide here.
+/* Reading a GGUF file to check it: its own parser and its own reading of the GGUF blocks, written
+ * from the description of the format. It shares no code with writer.c and
+ * blocks.c, so that a mistake there cannot hide here.
  *
  * A file is not trusted: every length is compared with what is left of the file before it is
  * used, and the places of tensors must be exactly what the format says. Types that snrq does

@@ -1,4 +1,4 @@
-/* GGUF version 3, the file of llama.cpp: its layout and its blocks.
+/* GGUF version 3, the file of llama.cpp: its layout and its GGUF blocks.
  *
  * Everything is little-endian. A file is
  *
@@ -16,7 +16,7 @@
  *   7.  zeros up to a multiple of general.alignment (32 unless that key says otherwise)
  *   8.  data of the tensors in the order of 6., each padded with zeros to the alignment
  *
- * A tensor is a sequence of blocks along its rows; what the blocks hold is said below, where
+ * A tensor is a sequence of GGUF blocks along its rows; what they hold is said below, where
  * "value" is what a reader makes of quant q. Halves (d, dmin) are IEEE binary16. Source:
  * ggml's gguf.md and block definitions. */
 #ifndef SNRQ_GGUF_H

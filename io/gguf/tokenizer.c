@@ -1,5 +1,5 @@
-/* The tokenizer as GGUF metadata; see gguf_tokenizer.h. What stands around the vocabulary in
- * tokenizer.json (normalizer, patterns, BOS) is read in gguf_tokenizer_rules.c. */
+/* The tokenizer as GGUF metadata; see tokenizer.h. What stands around the vocabulary in
+ * tokenizer.json (normalizer, patterns, BOS) is read in tokenizer_rules.c. */
 #include "io/gguf/tokenizer.h"
 
 #include <inttypes.h>

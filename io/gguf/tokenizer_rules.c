@@ -1,4 +1,4 @@
-/* What stands around the vocabulary in tokenizer.json; see gguf_tokenizer_rules.h.
+/* What stands around the vocabulary in tokenizer.json; see tokenizer_rules.h.
  *
  * llama.cpp does not read patterns from the file: it has a list of them under names. The
  * ones here are those of the supported model families. It does no Unicode normalization,
@@ -6,6 +6,8 @@
 #include "io/gguf/tokenizer_rules.h"
 
 #include <string.h>
+
+#include "io/json.h"
 
 static const char space_character[] = "\xe2\x96\x81"; /* U+2581 */
 

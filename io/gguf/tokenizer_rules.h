@@ -1,12 +1,13 @@
-/* Internal to gguf_tokenizer.c: what stands around the vocabulary in tokenizer.json, as far as
+/* Internal to tokenizer.c: what stands around the vocabulary in tokenizer.json, as far as
  * llama.cpp can do the same. */
 #ifndef SNRQ_GGUF_TOKENIZER_RULES_H
 #define SNRQ_GGUF_TOKENIZER_RULES_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "io/json.h"
+#include "mpi/status.h"
 
 typedef struct snrq_tokenizer_rules {
     bool sentencepiece;    /* else byte-level */

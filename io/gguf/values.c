@@ -1,4 +1,4 @@
-/* Weights of GGUF blocks; see gguf_values.h. b: the block, i: the weight's place in it. */
+/* Weights of GGUF blocks; see values.h. b: the GGUF block, i: the weight's place in it. */
 #include "io/gguf/values.h"
 
 #include <math.h>

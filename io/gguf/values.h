@@ -1,5 +1,5 @@
 /* What the weights of a GGUF block are, one at a time, computed from bytes and bits as the
- * format defines them. For checking: simple, not fast, and independent of how blocks are
+ * format defines them. For checking: simple, not fast, and independent of how they are
  * written. */
 #ifndef SNRQ_GGUF_VALUES_H
 #define SNRQ_GGUF_VALUES_H
@@ -9,8 +9,8 @@
 typedef struct snrq_gguf_value {
     uint32_t type; /* as the file numbers it */
     const char *name;
-    int weights, bytes; /* of a block */
-    float (*value)(const unsigned char *block, int index);
+    int weights, bytes; /* of a GGUF block */
+    float (*value)(const unsigned char *gguf_block, int index);
 } snrq_gguf_value;
 
 extern const snrq_gguf_value snrq_gguf_values[];

@@ -1,4 +1,4 @@
-/* Writing a GGUF file with all ranks; see gguf_writer.h, and gguf.h for the layout. */
+/* Writing a GGUF file with all ranks; see writer.h, and layout.h for the layout. */
 #include "io/gguf/writer.h"
 
 #include <errno.h>
@@ -12,6 +12,7 @@
 #include "io/file.h"
 #include "io/gguf/blocks.h"
 #include "io/reserve.h"
+#include "io/staging.h"
 #include "mpi/collective.h"
 
 typedef struct bytes {
@@ -33,7 +34,8 @@ struct snrq_gguf_writer {
     bytes pairs;
     int64_t pair_count;
     tensor *tensors; /* [count] */
-    int64_t count, capacity;
+    int64_t count;
+    size_t capacity;
     uint64_t data; /* where the data begins */
     char path[PATH_MAX], temporary[PATH_MAX];
     int fd;       /* -1: not open */
@@ -48,13 +50,7 @@ static uint64_t aligned(uint64_t at)
 static snrq_status append(bytes *b, const void *data, size_t size)
 {
     if (size > SIZE_MAX / 4 - b->used) return snrq_fail(SNRQ_INTERNAL, "GGUF header is too large");
-    if (b->used + size > b->capacity) {
-        size_t capacity = 2 * (b->used + size);
-        unsigned char *grown = realloc(b->data, capacity);
-        if (grown == NULL) return snrq_fail(SNRQ_INTERNAL, "no memory for the GGUF header");
-        b->data = grown;
-        b->capacity = capacity;
-    }
+    SNRQ_TRY(snrq_grow(b->used + size, 1, "GGUF header", &b->data, &b->capacity));
     if (size > 0) memcpy(b->data + b->used, data, size);
     b->used += size;
     return SNRQ_OK;
@@ -168,16 +164,9 @@ void snrq_gguf_element_f32(snrq_gguf_writer *w, double value)
 int64_t snrq_gguf_add_tensor(snrq_gguf_writer *w, const char *name, snrq_gguf_type type,
                              int64_t rows, int64_t columns)
 {
-    if (w->status == SNRQ_OK && w->count == w->capacity) {
-        int64_t capacity = w->capacity > 0 ? 2 * w->capacity : 256;
-        tensor *grown = realloc(w->tensors, (size_t)capacity * sizeof *grown);
-        if (grown == NULL) {
-            keep(w, snrq_fail(SNRQ_INTERNAL, "no memory for the tensors of a GGUF file"));
-        } else {
-            w->tensors = grown;
-            w->capacity = capacity;
-        }
-    }
+    if (w->status == SNRQ_OK)
+        keep(w, snrq_grow((size_t)w->count + 1, sizeof *w->tensors, "tensors of a GGUF file",
+                          &w->tensors, &w->capacity));
     if (w->status != SNRQ_OK) return w->count;
     tensor *t = &w->tensors[w->count];
     *t = (tensor){.type = type, .rows = rows, .columns = columns};
@@ -255,10 +244,11 @@ static snrq_status create_temporary(snrq_gguf_writer *w)
 snrq_status snrq_gguf_open(const snrq_context *context, snrq_gguf_writer *w, const char *path)
 {
     snrq_status status = w->status != SNRQ_OK ? snrq_fail(w->status, "%s", w->message) : SNRQ_OK;
-    if (status == SNRQ_OK) status = snrq_path_join("", path, w->path, sizeof w->path - 4);
+    if (status == SNRQ_OK)
+        status = snrq_path_join("", path, w->path, sizeof w->path - sizeof SNRQ_STAGING_SUFFIX);
     if (status == SNRQ_OK) {
         strcpy(w->temporary, w->path);
-        strcat(w->temporary, ".tmp");
+        strcat(w->temporary, SNRQ_STAGING_SUFFIX);
         if (context->rank == 0) status = create_temporary(w);
     }
     status = snrq_agree(context, status);

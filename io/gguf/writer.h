@@ -39,17 +39,17 @@ void snrq_gguf_element_f32(snrq_gguf_writer *writer, double value);
 int64_t snrq_gguf_add_tensor(snrq_gguf_writer *writer, const char *name, snrq_gguf_type type,
                              int64_t rows, int64_t columns);
 
-/* Creates PATH.tmp at its full size with the header in it. SNRQ_CANNOT_WRITE if there is no
+/* Creates PATH.snrq.tmp at its full size with the header in it. SNRQ_CANNOT_WRITE if there is no
  * room. Collective; agreed. */
 snrq_status snrq_gguf_open(const snrq_context *context, snrq_gguf_writer *writer, const char *path);
 
-/* Writes rows [first, first + rows) of a tensor from `data`, already in blocks. Every row
+/* Writes rows [first, first + rows) of a tensor from `data`, already in GGUF blocks. Every row
  * must be written by one rank. Not collective. */
 snrq_status snrq_gguf_write_rows(const snrq_gguf_writer *writer, int64_t tensor, int64_t first,
                                  int64_t rows, const void *data);
 
 /* `status` is the outcome of this rank's writing. If all ranks are well the file is made
- * durable and renamed to PATH, else PATH.tmp is removed. Collective; agreed. */
+ * durable and renamed to PATH, else PATH.snrq.tmp is removed. Collective; agreed. */
 snrq_status snrq_gguf_finish(const snrq_context *context, snrq_gguf_writer *writer,
                              snrq_status status);
 

@@ -1,4 +1,4 @@
-/* Error text, types and tables of HDF5 files; see hdf5_helpers.h. */
+/* Error text, types and tables of HDF5 files; see helpers.h. */
 #include "io/hdf5/helpers.h"
 
 #include <stdio.h>
@@ -133,6 +133,12 @@ snrq_status snrq_hdf5_shape(snrq_hdf5_table *table, const char *name, snrq_hdf5_
                          name, (long long)table->rows, (long long)row);
     table->row_bytes = empty ? 0 : (size_t)row;
     return SNRQ_OK;
+}
+
+void snrq_hdf5_close_group(snrq_hdf5_object *group)
+{
+    if (group->id >= 0) H5Gclose(group->id);
+    group->id = -1;
 }
 
 void snrq_hdf5_table_close(snrq_hdf5_table *table)

@@ -31,6 +31,9 @@ typedef struct snrq_hdf5_object {
     const char *name; /* borrowed; "/" for the root */
 } snrq_hdf5_object;
 
+/* Closes a group; one that could not be opened is left alone. */
+void snrq_hdf5_close_group(snrq_hdf5_object *group);
+
 /* An open dataset. */
 typedef struct snrq_hdf5_table {
     hid_t dataset, type; /* owned */

@@ -1,4 +1,4 @@
-/* Reading HDF5 files that may be damaged; see hdf5_reader.h. */
+/* Reading HDF5 files that may be damaged; see reader.h. */
 #include "io/hdf5/reader.h"
 
 #include <errno.h>
@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "io/directory.h"
+#include "io/pieces.h"
 
 enum { STEP_BYTES = 16 << 20 };
 
@@ -352,16 +353,13 @@ snrq_status snrq_hdf5_read_rows(const char *path, const snrq_hdf5_table *table, 
 
 snrq_status snrq_hdf5_hash_table(const char *path, const snrq_hdf5_table *table, uint64_t *sum)
 {
-    int64_t step = table->row_bytes > 0 ? STEP_BYTES / (int64_t)table->row_bytes : table->rows;
-    if (step < 1) step = 1;
-    if (step > table->rows) step = table->rows;
+    snrq_pieces p = snrq_pieces_of((snrq_range){0, table->rows}, table->row_bytes, STEP_BYTES, 1);
     unsigned char *buffer = NULL;
-    SNRQ_TRY(snrq_allocate((size_t)step, table->row_bytes, "rows to read back", &buffer));
+    SNRQ_TRY(snrq_allocate((size_t)p.most, table->row_bytes, "rows to read back", &buffer));
     snrq_status status = SNRQ_OK;
-    for (int64_t at = 0; at < table->rows && status == SNRQ_OK; at += step) {
-        snrq_range part = {at, at + step < table->rows ? at + step : table->rows};
-        status = snrq_hdf5_read_rows(path, table, part, buffer);
-        if (status == SNRQ_OK) *sum += snrq_hdf5_row_hashes(table, part, buffer);
+    while (status == SNRQ_OK && snrq_pieces_next(&p)) {
+        status = snrq_hdf5_read_rows(path, table, p.piece, buffer);
+        if (status == SNRQ_OK) *sum += snrq_hdf5_row_hashes(table, p.piece, buffer);
     }
     free(buffer);
     return status;

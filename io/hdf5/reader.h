@@ -24,7 +24,7 @@ void snrq_hdf5_close_file(snrq_hdf5_object *root);
  * every name too; release with snrq_names_free() (directory.h). */
 snrq_status snrq_hdf5_names(const snrq_hdf5_object *group, int limit, char ***names, int *count);
 
-/* Opens a group; the name is borrowed. The caller closes group->id with H5Gclose. */
+/* Opens a group; the name is borrowed. The caller closes it with snrq_hdf5_close_group(). */
 snrq_status snrq_hdf5_open_group(const snrq_hdf5_object *parent, const char *name,
                                  snrq_hdf5_object *group);
 

@@ -1,4 +1,4 @@
-/* Starting HDF5; see hdf5_start.h. */
+/* Starting HDF5; see start.h. */
 #include "io/hdf5/start.h"
 
 #include "io/hdf5/helpers.h"

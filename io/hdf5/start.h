@@ -6,7 +6,8 @@
 
 /* Starts HDF5 such that it does nothing when MPI or the program ends: every file is closed before.
  * By itself it then closes once more what could not be closed, as on a full disk, and crashes. Call
- * it before MPI_Init(), to whose end HDF5 ties its own if it starts later. Not collective. */
+ * it before MPI_Init(), to whose end HDF5 ties its own if it starts later. Needs no MPI, and
+ * neither does reading a file afterwards; writing one does. Not collective. */
 snrq_status snrq_hdf5_start(void);
 
 #endif

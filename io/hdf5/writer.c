@@ -1,4 +1,4 @@
-/* Writing an HDF5 file by all ranks; see hdf5_writer.h. */
+/* Writing an HDF5 file by all ranks; see writer.h. */
 #include "io/hdf5/writer.h"
 
 #include <errno.h>
@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "io/pieces.h"
 #include "io/reserve.h"
 
 enum {
@@ -245,23 +246,18 @@ static snrq_status write_step(const snrq_hdf5_writer *w, const snrq_hdf5_table *
 snrq_status snrq_hdf5_write_rows(snrq_hdf5_writer *w, const snrq_hdf5_table *table, snrq_range rows,
                                  snrq_hdf5_fill *fill, const void *source)
 {
-    int64_t total = rows.end - rows.begin;
-    if (total <= 0 || table->row_bytes == 0) return SNRQ_OK;
-    int64_t step = STEP_BYTES / (int64_t)table->row_bytes;
-    if (step < 1) step = 1;
-    if (step > total) step = total;
-
+    snrq_pieces p = snrq_pieces_of(rows, table->row_bytes, STEP_BYTES, 1);
+    if (p.most == 0 || table->row_bytes == 0) return SNRQ_OK;
     unsigned char *buffer = NULL;
-    SNRQ_TRY(snrq_allocate((size_t)step, table->row_bytes, "rows to write", &buffer));
+    SNRQ_TRY(snrq_allocate((size_t)p.most, table->row_bytes, "rows to write", &buffer));
     snrq_status status = SNRQ_OK;
     hid_t transfer = H5Pcreate(H5P_DATASET_XFER);
     if (transfer < 0 || H5Pset_dxpl_mpio(transfer, H5FD_MPIO_INDEPENDENT) < 0)
         status = snrq_hdf5_error(SNRQ_INTERNAL, w->root.path, "a transfer cannot be prepared");
-    for (int64_t at = rows.begin; at < rows.end && status == SNRQ_OK; at += step) {
-        snrq_range part = {at, at + step < rows.end ? at + step : rows.end};
-        status = fill(source, part, buffer);
-        if (status == SNRQ_OK) status = write_step(w, table, transfer, part, buffer);
-        if (status == SNRQ_OK) w->hashes += snrq_hdf5_row_hashes(table, part, buffer);
+    while (status == SNRQ_OK && snrq_pieces_next(&p)) {
+        status = fill(source, p.piece, buffer);
+        if (status == SNRQ_OK) status = write_step(w, table, transfer, p.piece, buffer);
+        if (status == SNRQ_OK) w->hashes += snrq_hdf5_row_hashes(table, p.piece, buffer);
     }
     if (transfer >= 0) H5Pclose(transfer);
     free(buffer);

@@ -35,7 +35,8 @@ typedef snrq_status snrq_hdf5_layout(const snrq_hdf5_object *root, const void *s
 snrq_status snrq_hdf5_create(const snrq_context *context, const char *path, int64_t bytes,
                              snrq_hdf5_layout *layout, const void *source, snrq_hdf5_writer *out);
 
-/* For layout functions. Not collective. The caller closes group->id with H5Gclose. */
+/* For layout functions. Not collective. The caller closes groups with
+ * snrq_hdf5_close_group(). */
 snrq_status snrq_hdf5_make_group(const snrq_hdf5_object *parent, const char *name,
                                  snrq_hdf5_object *group);
 snrq_status snrq_hdf5_make_table(const snrq_hdf5_object *parent, const char *name,

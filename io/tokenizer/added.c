@@ -128,18 +128,12 @@ void snrq_added_free(snrq_added_set *set)
     *set = (snrq_added_set){0};
 }
 
-static snrq_status piece_append(snrq_pieces *pieces, size_t begin, size_t end, int32_t id)
+static snrq_status piece_append(snrq_text_pieces *pieces, size_t begin, size_t end, int32_t id)
 {
     if (begin >= end && id < 0) return SNRQ_OK;
-    if (pieces->used == pieces->capacity) {
-        size_t capacity = pieces->capacity + pieces->capacity / 2 + 16;
-        snrq_piece *grown = realloc(pieces->data, capacity * sizeof *grown);
-        if (grown == NULL)
-            return snrq_fail(SNRQ_INTERNAL, "cannot allocate %zu pieces of text", capacity);
-        pieces->data = grown;
-        pieces->capacity = capacity;
-    }
-    pieces->data[pieces->used++] = (snrq_piece){begin, end, id};
+    SNRQ_TRY(snrq_grow(pieces->used + 1, sizeof *pieces->data, "pieces of text", &pieces->data,
+                       &pieces->capacity));
+    pieces->data[pieces->used++] = (snrq_text_piece){begin, end, id};
     return SNRQ_OK;
 }
 
@@ -187,7 +181,7 @@ static size_t strip_right(const char *text, size_t bytes, size_t end)
 }
 
 snrq_status snrq_added_cut(const snrq_added_set *set, const char *text, size_t bytes,
-                           snrq_pieces *out)
+                           snrq_text_pieces *out)
 {
     size_t done = 0, position = 0;
     while (set->count > 0 && position < bytes) {

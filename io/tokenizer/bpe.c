@@ -58,14 +58,9 @@ static snrq_status candidate_add(const snrq_vocabulary *vocabulary, snrq_bpe *wo
     uint64_t merge =
         snrq_map_get(&vocabulary->merges, pair_key(left->id, work->symbols[left->next].id));
     if (merge == UINT64_MAX) return SNRQ_OK;
-    if (work->heap_count == work->heap_capacity) {
-        size_t capacity = work->heap_capacity + work->heap_capacity / 2 + 64;
-        uint64_t *grown = realloc(work->heap, capacity * sizeof *grown);
-        if (grown == NULL)
-            return snrq_fail(SNRQ_INTERNAL, "cannot allocate %zu merge candidates", capacity);
-        work->heap = grown;
-        work->heap_capacity = capacity;
-    }
+    if (work->heap_count == work->heap_capacity)
+        SNRQ_TRY(snrq_grow(work->heap_count + 1, sizeof *work->heap, "merge candidates",
+                           &work->heap, &work->heap_capacity));
     work->heap[work->heap_count++] = (merge & UINT64_C(0xffffffff00000000)) | position;
     *added = true;
     return SNRQ_OK;
@@ -189,16 +184,13 @@ static snrq_status symbol_add(const snrq_vocabulary *vocabulary, snrq_bpe *work,
             UINT64_MAX)
         SNRQ_TRY(stretch_finish(vocabulary, work, out));
     if (work->count == work->symbol_capacity) {
-        size_t capacity = work->symbol_capacity + work->symbol_capacity / 2 + 64;
-        snrq_symbol *grown =
-            capacity >= none ? NULL : realloc(work->symbols, capacity * sizeof *grown);
-        if (grown == NULL)
+        if (work->count == none ||
+            snrq_grow(work->count + 1, sizeof *work->symbols, "symbols of one word", &work->symbols,
+                      &work->symbol_capacity) != SNRQ_OK)
             return snrq_fail(
                 SNRQ_INTERNAL,
-                "cannot allocate %zu symbols for one word: cut the text into smaller files",
-                capacity);
-        work->symbols = grown;
-        work->symbol_capacity = capacity;
+                "a word of more than %zu symbols is too long: cut the text into smaller files",
+                work->count);
     }
     work->symbols[work->count++].id = id;
     return SNRQ_OK;

@@ -98,7 +98,7 @@ static snrq_status decode_byte_level(const snrq_byte_alphabet *alphabet, const p
     return status;
 }
 
-static snrq_status decode_strip(const snrq_decoder_step *step, const char *text, size_t bytes,
+static snrq_status decode_strip(const snrq_token_decoder_step *step, const char *text, size_t bytes,
                                 snrq_buffer *out)
 {
     const char *strip = step->replacement.from;
@@ -115,7 +115,7 @@ static snrq_status decode_strip(const snrq_decoder_step *step, const char *text,
     return snrq_buffer_append(out, text, bytes);
 }
 
-static snrq_status decode_step(const snrq_tokenizer *tokenizer, const snrq_decoder_step *step,
+static snrq_status decode_step(const snrq_tokenizer *tokenizer, const snrq_token_decoder_step *step,
                                const parts *in, parts *out)
 {
     static const char nothing[] = "";
@@ -165,7 +165,7 @@ static snrq_status parts_gather(const snrq_tokenizer *tokenizer, const int32_t *
 snrq_status snrq_decode(const snrq_tokenizer *tokenizer, const int32_t *ids, int64_t count,
                         bool skip_special, snrq_buffer *out)
 {
-    const snrq_decoder *decoder = &tokenizer->decoder;
+    const snrq_token_decoder *decoder = &tokenizer->decoder;
     parts now = {{0}, NULL, 0}, next = {{0}, NULL, 0};
     snrq_status status = snrq_allocate((size_t)count, sizeof *now.ends, "parts of text", &now.ends);
     if (status == SNRQ_OK)
@@ -203,7 +203,7 @@ static snrq_status read_character(const char *where, const json_t *object, const
 }
 
 static snrq_status step_read(const char *where, const json_t *object, const char *type,
-                             snrq_decoder_step *step)
+                             snrq_token_decoder_step *step)
 {
     char shown[SNRQ_SHOWN];
     const int64_t most = INT32_MAX;
@@ -247,7 +247,7 @@ static snrq_status step_read(const char *where, const json_t *object, const char
 }
 
 static snrq_status decoder_add(const char *where, const json_t *object, int depth,
-                               snrq_decoder *out)
+                               snrq_token_decoder *out)
 {
     const char *type;
     SNRQ_TRY(snrq_json_string(where, object, "type", NULL, &type));
@@ -269,7 +269,7 @@ static snrq_status decoder_add(const char *where, const json_t *object, int dept
     return SNRQ_OK;
 }
 
-snrq_status snrq_decoder_read(const char *file, const json_t *root, snrq_decoder *out)
+snrq_status snrq_token_decoder_read(const char *file, const json_t *root, snrq_token_decoder *out)
 {
     char where[SNRQ_WHERE];
     const json_t *object = json_object_get(root, "decoder");
@@ -279,8 +279,8 @@ snrq_status snrq_decoder_read(const char *file, const json_t *root, snrq_decoder
     return decoder_add(where, object, 0, out);
 }
 
-void snrq_decoder_free(snrq_decoder *decoder)
+void snrq_token_decoder_free(snrq_token_decoder *decoder)
 {
     for (int i = 0; i < decoder->count; i++) snrq_replacement_free(&decoder->steps[i].replacement);
-    *decoder = (snrq_decoder){0};
+    *decoder = (snrq_token_decoder){0};
 }

@@ -1,19 +1,19 @@
-/* The parts of a tokenizer, shared by the tokenizer_*.c files; not for others.
+/* The parts of a tokenizer, shared by the files of this folder; not for others.
  *
  * Text passes through them in this order:
  *
- *     added tokens, normalized = false   tokenizer_added.c       cut out of the text as it is
- *     normalizer                         tokenizer_normalize.c   each piece between them
- *       Unicode normalization forms      tokenizer_unicode.c
- *     added tokens, normalized = true    tokenizer_added.c       cut out of the normalized piece
- *     pre-tokenizer                      tokenizer_words.c       pieces into words
- *       cuts at a pattern                tokenizer_split.c       its spelling: tokenizer_regex.c
- *       byte-level text                  tokenizer_bytes.c
- *     model: vocabulary                  tokenizer_vocabulary.c  tokens, characters, merges
- *     model: byte pair encoding          tokenizer_bpe.c         words into ids
- *       words seen before                tokenizer_cache.c
- *     post-processor                     tokenizer_template.c    ids before and after the text
- *     decoder                            tokenizer_decode.c      ids back into text
+ *     added tokens, normalized = false   added.c                 cut out of the text as it is
+ *     normalizer                         normalize.c             each piece between them
+ *       Unicode normalization forms      unicode.c
+ *     added tokens, normalized = true    added.c                 cut out of the normalized piece
+ *     pre-tokenizer                      words.c                 pieces into words
+ *       cuts at a pattern                split.c                 its spelling: regex.c
+ *       byte-level text                  bytes.c
+ *     model: vocabulary                  vocabulary.c            tokens, characters, merges
+ *     model: byte pair encoding          bpe.c                   words into ids
+ *       words seen before                cache.c
+ *     post-processor                     template.c              ids before and after the text
+ *     decoder                            decode.c                ids back into text
  *
  * Strings from the file are UTF-8 without NUL. Limits on them keep a hostile file from making work
  * or memory grow out of proportion; real files are far below.
@@ -39,7 +39,7 @@ enum {
     SNRQ_WHERE = PATH_MAX + 64         /* room for the `where` of json.h */
 };
 
-/* Bytes and ids that grow; zero-initialized is empty. Release with free(data). (tokenizer_text.c)
+/* Bytes and ids that grow; zero-initialized is empty. Release with free(data). (text.c)
  */
 typedef struct snrq_buffer {
     char *data;
@@ -48,7 +48,8 @@ typedef struct snrq_buffer {
 
 typedef struct snrq_ids {
     int32_t *data; /* [used] */
-    int64_t used, capacity;
+    int64_t used;
+    size_t capacity;
 } snrq_ids;
 
 snrq_status snrq_buffer_append(snrq_buffer *buffer, const char *data, size_t bytes);
@@ -69,7 +70,7 @@ size_t snrq_utf8_before(const char *text, size_t end);
 bool snrq_is_space(uint32_t character);
 bool snrq_is_word(uint32_t character);
 
-/* A hash map of integers, its capacity fixed at creation. Keys below UINT64_MAX. (tokenizer_map.c)
+/* A hash map of integers, its capacity fixed at creation. Keys below UINT64_MAX. (map.c)
  */
 typedef struct snrq_map_entry {
     uint64_t key, value;
@@ -105,9 +106,8 @@ typedef struct snrq_vocabulary {
     int32_t unknown;       /* -1: none, characters without a token vanish */
     bool byte_fallback, fuse_unknown, ignore_merges;
     snrq_map merges; /* left id << 32 | right id -> rank << 32 | id of the result */
-    snrq_map
-        joins; /* pairs of one-character tokens that meet inside some merge (see tokenizer_bpe.c) */
-    bool cuttable; /* joins may be relied upon */
+    snrq_map joins;  /* pairs of one-character tokens that meet inside some merge (see bpe.c) */
+    bool cuttable;   /* joins may be relied upon */
 } snrq_vocabulary;
 
 snrq_status snrq_vocabulary_read(const char *file, const json_t *root, snrq_vocabulary *out);
@@ -119,7 +119,7 @@ snrq_status snrq_vocabulary_add(const char *where, snrq_vocabulary *vocabulary, 
                                 int32_t id, bool special);
 
 /* Words and their ids, of a bounded number of words; zero-initialized keeps nothing. Keys are up to
- * SNRQ_CACHE_KEY bytes; those of one cache are of one kind. (tokenizer_cache.c) */
+ * SNRQ_CACHE_KEY bytes; those of one cache are of one kind. (cache.c) */
 enum { SNRQ_CACHE_KEY = 64 };
 
 typedef struct snrq_cache {
@@ -277,15 +277,15 @@ typedef struct snrq_added_set {
     bool first[256]; /* bytes some token begins with */
 } snrq_added_set;
 
-typedef struct snrq_piece {
+typedef struct snrq_text_piece {
     size_t begin, end;
     int32_t id; /* of an added token; -1: text */
-} snrq_piece;
+} snrq_text_piece;
 
-typedef struct snrq_pieces {
-    snrq_piece *data; /* [used] */
+typedef struct snrq_text_pieces {
+    snrq_text_piece *data; /* [used] */
     size_t used, capacity;
-} snrq_pieces;
+} snrq_text_pieces;
 
 /* Reads added_tokens into two sets, entering each in the vocabulary; those with normalized = true
  * are looked for in their normalized spelling. */
@@ -295,7 +295,7 @@ snrq_status snrq_added_read(const char *file, const json_t *root, const snrq_nor
 void snrq_added_free(snrq_added_set *set);
 /* Cuts `text` at the added tokens, leftmost first, longest first; appends no empty piece. */
 snrq_status snrq_added_cut(const snrq_added_set *set, const char *text, size_t bytes,
-                           snrq_pieces *out);
+                           snrq_text_pieces *out);
 
 typedef struct snrq_template {
     snrq_ids before, after;
@@ -305,7 +305,7 @@ snrq_status snrq_template_read(const char *file, const json_t *root,
                                const snrq_vocabulary *vocabulary, snrq_template *out);
 void snrq_template_free(snrq_template *post);
 
-typedef struct snrq_decoder_step {
+typedef struct snrq_token_decoder_step {
     enum {
         SNRQ_DECODE_REPLACE,
         SNRQ_DECODE_BYTES,
@@ -317,16 +317,16 @@ typedef struct snrq_decoder_step {
     snrq_replacement replacement; /* REPLACE; STRIP and METASPACE: from is the character */
     int64_t start, stop;          /* STRIP: most characters at either end */
     bool drop_first;              /* METASPACE: the first token's replacement characters vanish */
-} snrq_decoder_step;
+} snrq_token_decoder_step;
 
-typedef struct snrq_decoder {
-    snrq_decoder_step steps[SNRQ_MAX_STEPS];
+typedef struct snrq_token_decoder {
+    snrq_token_decoder_step steps[SNRQ_MAX_STEPS];
     int count;
     bool present; /* without a decoder, tokens are joined by spaces */
-} snrq_decoder;
+} snrq_token_decoder;
 
-snrq_status snrq_decoder_read(const char *file, const json_t *root, snrq_decoder *out);
-void snrq_decoder_free(snrq_decoder *decoder);
+snrq_status snrq_token_decoder_read(const char *file, const json_t *root, snrq_token_decoder *out);
+void snrq_token_decoder_free(snrq_token_decoder *decoder);
 /* Appends the text of the tokens; every id must be present in the vocabulary. */
 snrq_status snrq_decode(const snrq_tokenizer *tokenizer, const int32_t *ids, int64_t count,
                         bool skip_special, snrq_buffer *out);
@@ -338,7 +338,7 @@ struct snrq_tokenizer {
     snrq_pre_tokenizer pre_tokenizer;
     snrq_byte_alphabet alphabet;
     snrq_template post;
-    snrq_decoder decoder;
+    snrq_token_decoder decoder;
 };
 
 #endif

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "io/tokenizer/internal.h"
 #include "io/tokenizer/regex.h"
 
 enum {

@@ -7,15 +7,8 @@
 snrq_status snrq_buffer_reserve(snrq_buffer *buffer, size_t bytes)
 {
     if (bytes <= buffer->capacity - buffer->used) return SNRQ_OK;
-    size_t need = buffer->used + bytes, capacity = buffer->capacity + buffer->capacity / 2;
-    if (capacity < need) capacity = need;
-    if (capacity < 64) capacity = 64;
-    char *grown = need < bytes ? NULL : realloc(buffer->data, capacity);
-    if (grown == NULL)
-        return snrq_fail(SNRQ_INTERNAL, "cannot allocate %zu bytes for text", capacity);
-    buffer->data = grown;
-    buffer->capacity = capacity;
-    return SNRQ_OK;
+    size_t needed = bytes > SIZE_MAX - buffer->used ? SIZE_MAX : buffer->used + bytes;
+    return snrq_grow(needed, 1, "text", &buffer->data, &buffer->capacity);
 }
 
 snrq_status snrq_buffer_append(snrq_buffer *buffer, const char *data, size_t bytes)
@@ -28,14 +21,9 @@ snrq_status snrq_buffer_append(snrq_buffer *buffer, const char *data, size_t byt
 
 snrq_status snrq_ids_append(snrq_ids *ids, int32_t id)
 {
-    if (ids->used == ids->capacity) {
-        int64_t capacity = ids->capacity + ids->capacity / 2 + 64;
-        int32_t *grown = realloc(ids->data, (size_t)capacity * sizeof *grown);
-        if (grown == NULL)
-            return snrq_fail(SNRQ_INTERNAL, "cannot allocate %lld token ids", (long long)capacity);
-        ids->data = grown;
-        ids->capacity = capacity;
-    }
+    if ((size_t)ids->used == ids->capacity)
+        SNRQ_TRY(snrq_grow((size_t)ids->used + 1, sizeof *ids->data, "token ids", &ids->data,
+                           &ids->capacity));
     ids->data[ids->used++] = id;
     return SNRQ_OK;
 }

@@ -1,5 +1,5 @@
 /* tokenizer.json: the public functions, and the order of the parts; see tokenizer.h,
- * tokenizer_internal.h.
+ * internal.h.
  *
  * The keys truncation and padding are not obeyed: they are settings of a caller, kept in the file
  * by accident, and a whole text must not be cut by them.
@@ -27,7 +27,7 @@ static snrq_status parts_read(const char *path, const json_t *root, snrq_tokeniz
     SNRQ_TRY(snrq_added_read(path, root, &out->normalizer, &out->vocabulary, &out->raw,
                              &out->normalized));
     SNRQ_TRY(snrq_template_read(path, root, &out->vocabulary, &out->post));
-    return snrq_decoder_read(path, root, &out->decoder);
+    return snrq_token_decoder_read(path, root, &out->decoder);
 }
 
 snrq_status snrq_tokenizer_parse(const char *path, const char *data, size_t bytes,
@@ -66,7 +66,7 @@ void snrq_tokenizer_destroy(snrq_tokenizer **tokenizer)
     snrq_added_free(&(*tokenizer)->raw);
     snrq_added_free(&(*tokenizer)->normalized);
     snrq_template_free(&(*tokenizer)->post);
-    snrq_decoder_free(&(*tokenizer)->decoder);
+    snrq_token_decoder_free(&(*tokenizer)->decoder);
     free(*tokenizer);
     *tokenizer = NULL;
 }
@@ -79,7 +79,7 @@ int64_t snrq_tokenizer_size(const snrq_tokenizer *tokenizer)
 /* Buffers of one encoding, reused from piece to piece. */
 typedef struct encoding {
     const snrq_tokenizer *tokenizer;
-    snrq_pieces raw, normalized;
+    snrq_text_pieces raw, normalized;
     snrq_buffer text, scratch, spelled;
     snrq_words words;
     snrq_cache cache; /* of byte-level words */
@@ -120,7 +120,7 @@ static snrq_status encode_stretch(encoding *work, const char *text, size_t bytes
     work->normalized.used = 0;
     SNRQ_TRY(snrq_added_cut(&tokenizer->normalized, text, bytes, &work->normalized));
     for (size_t i = 0; i < work->normalized.used; i++) {
-        snrq_piece piece = work->normalized.data[i];
+        snrq_text_piece piece = work->normalized.data[i];
         if (piece.id >= 0)
             SNRQ_TRY(snrq_ids_append(&work->ids, piece.id));
         else
@@ -137,7 +137,7 @@ static snrq_status encode_all(encoding *work, const char *text, size_t bytes, bo
         SNRQ_TRY(snrq_ids_append(&work->ids, post->before.data[i]));
     SNRQ_TRY(snrq_added_cut(&work->tokenizer->raw, text, bytes, &work->raw));
     for (size_t i = 0; i < work->raw.used; i++) {
-        snrq_piece piece = work->raw.data[i];
+        snrq_text_piece piece = work->raw.data[i];
         if (piece.id >= 0)
             SNRQ_TRY(snrq_ids_append(&work->ids, piece.id));
         else

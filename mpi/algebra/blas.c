@@ -86,3 +86,13 @@ void snrq_blas_single_thread(void)
     snrq_blas_end(threads);
     if (program != NULL) dlclose(program);
 }
+
+const char *snrq_blas_kernels(void)
+{
+    const char *(*get_name)(void) = NULL;
+    void *program = dlopen(NULL, RTLD_LAZY);
+    find(program, "openblas_get_corename", &get_name, sizeof get_name);
+    const char *name = get_name != NULL ? get_name() : NULL;
+    if (program != NULL) dlclose(program);
+    return name != NULL ? name : "";
+}

@@ -28,4 +28,8 @@ void snrq_blas_end(int threads);
  * (OpenBLAS, MKL, BLIS). Call once at the start of main(). Not collective. */
 void snrq_blas_single_thread(void);
 
+/* The CPU for which the BLAS library chose its kernels, in its own words ("Haswell"), or "" if it
+ * does not tell (all but OpenBLAS). Not collective. */
+const char *snrq_blas_kernels(void);
+
 #endif

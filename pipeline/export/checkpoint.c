@@ -1,4 +1,4 @@
-/* Transformers directories; see export_checkpoint.h. */
+/* Transformers directories; see checkpoint.h. */
 #include "pipeline/export/checkpoint.h"
 
 #include <errno.h>
@@ -9,9 +9,10 @@
 #include <unistd.h>
 
 #include "io/checkpoint/output.h"
-#include "io/directory.h"
+#include "io/checkpoint/reader.h"
 #include "io/file.h"
 #include "io/json.h"
+#include "io/pieces.h"
 #include "mpi/log.h"
 #include "mpi/timers.h"
 
@@ -29,10 +30,11 @@ typedef struct unit {
 
 typedef struct work {
     const snrq_context *context;
-    const snrq_checkpoint_format *format;
+    const snrq_checkpoint_layout *layout;
     snrq_export_job job;
     unit *units; /* [count] */
-    int64_t count, capacity;
+    int64_t count;
+    size_t capacity;
     uint64_t *load; /* [ranks] bytes dealt out */
 } work;
 
@@ -68,13 +70,8 @@ snrq_status snrq_export_add(const snrq_export_job *job, const char *module, cons
 /* Gives a piece of `bytes` bytes to the rank that has least. */
 static snrq_status deal(work *w, unit piece, uint64_t bytes)
 {
-    if (w->count == w->capacity) {
-        int64_t capacity = 2 * w->capacity + 256;
-        unit *units = realloc(w->units, (size_t)capacity * sizeof *units);
-        if (units == NULL) return snrq_fail(SNRQ_INTERNAL, "cannot allocate a list of work");
-        w->units = units;
-        w->capacity = capacity;
-    }
+    SNRQ_TRY(
+        snrq_grow((size_t)w->count + 1, sizeof *w->units, "list of work", &w->units, &w->capacity));
     for (int r = 1; r < w->context->size; r++)
         if (w->load[r] < w->load[piece.rank]) piece.rank = r;
     w->load[piece.rank] += bytes;
@@ -85,11 +82,11 @@ static snrq_status deal(work *w, unit piece, uint64_t bytes)
 /* Deals out `rows` rows in pieces. */
 static snrq_status deal_rows(work *w, unit piece, int64_t rows, uint64_t row_bytes, bool whole)
 {
-    int64_t step = (int64_t)(UNIT_BYTES / (row_bytes + 1) / UNIT_ROWS + 1) * UNIT_ROWS;
-    if (whole || step > rows) step = rows;
-    for (int64_t at = 0; at < rows; at += step) {
-        piece.rows = (snrq_range){at, at + step < rows ? at + step : rows};
-        SNRQ_TRY(deal(w, piece, (uint64_t)(piece.rows.end - at) * row_bytes));
+    snrq_pieces p =
+        snrq_pieces_of((snrq_range){0, rows}, row_bytes, UNIT_BYTES, whole ? rows : UNIT_ROWS);
+    while (snrq_pieces_next(&p)) {
+        piece.rows = p.piece;
+        SNRQ_TRY(deal(w, piece, (uint64_t)(p.piece.end - p.piece.begin) * row_bytes));
     }
     return SNRQ_OK;
 }
@@ -100,8 +97,8 @@ static snrq_status add_module(work *w, int64_t layer, int index)
     unit piece = {.layer = layer, .module = index};
     char name[256];
     snrq_module_name(layer, s->name, name, sizeof name);
-    SNRQ_TRY(w->format->add(&w->job, name, s->rows, s->columns, &piece.first));
-    return deal_rows(w, piece, s->rows, (uint64_t)s->columns, w->format->whole_modules);
+    SNRQ_TRY(w->layout->add(&w->job, name, s->rows, s->columns, &piece.first));
+    return deal_rows(w, piece, s->rows, (uint64_t)s->columns, w->layout->whole_modules);
 }
 
 static snrq_status add_copy(work *w, const char *name)
@@ -137,13 +134,13 @@ static snrq_status add_tensors(work *w, char *const *names, int count)
     return SNRQ_OK;
 }
 
-static snrq_status plan(work *w, const snrq_options *options)
+static snrq_status plan(work *w, const snrq_export_settings *settings)
 {
     char **names = NULL;
     int count = 0;
     SNRQ_TRY(snrq_export_facts_read(w->job.model, &w->job.facts));
-    SNRQ_TRY(w->format->settle(&w->job, options));
-    SNRQ_TRY(snrq_shards_create(w->context, options->max_shard_bytes, &w->job.shards));
+    SNRQ_TRY(w->layout->settle(&w->job, settings));
+    SNRQ_TRY(snrq_shards_create(w->context, settings->max_shard_bytes, &w->job.shards));
     SNRQ_TRY(snrq_allocate((size_t)w->context->size, sizeof *w->load, "loads", &w->load));
     SNRQ_TRY(snrq_model_rest_names(w->job.model, &names, &count));
     snrq_status status = add_tensors(w, names, count);
@@ -182,14 +179,13 @@ static snrq_status check_range(const work *w, const unit *u, const unsigned char
 static snrq_status copy_rows(const work *w, const unit *u)
 {
     uint64_t row_bytes = u->tensor->bytes / (uint64_t)u->tensor->shape[0];
-    uint64_t at = (uint64_t)u->rows.begin * row_bytes, end = (uint64_t)u->rows.end * row_bytes;
-    uint64_t step = (COPY_BYTES / row_bytes + 1) * row_bytes;
+    snrq_pieces p = snrq_pieces_of(u->rows, row_bytes, COPY_BYTES, 1);
     unsigned char *data = NULL;
-    if (step > end - at) step = end - at;
-    SNRQ_TRY(snrq_allocate(step, 1, "rows to copy", &data));
+    SNRQ_TRY(snrq_allocate((size_t)p.most, row_bytes, "rows to copy", &data));
     snrq_status status = SNRQ_OK;
-    for (; at < end && status == SNRQ_OK; at += step) {
-        uint64_t bytes = end - at < step ? end - at : step;
+    while (status == SNRQ_OK && snrq_pieces_next(&p)) {
+        uint64_t at = (uint64_t)p.piece.begin * row_bytes;
+        uint64_t bytes = (uint64_t)(p.piece.end - p.piece.begin) * row_bytes;
         status = snrq_rest_file_read(w->job.model->rest, u->tensor, at, bytes, data);
         if (status == SNRQ_OK) status = check_range(w, u, data, bytes);
         if (status == SNRQ_OK)
@@ -207,7 +203,7 @@ static snrq_status write_rows(const work *w, const unit *u)
     if (!snrq_export_facts_hold(&w->job.facts, module.record))
         status = snrq_fail(SNRQ_BAD_DATA, "%s: %s is not what the manifest says",
                            w->job.model->path, module.record->name);
-    if (status == SNRQ_OK) status = w->format->write(&w->job, &module, u->rows, u->first);
+    if (status == SNRQ_OK) status = w->layout->write(&w->job, &module, u->rows, u->first);
     snrq_export_module_close(&module);
     return status;
 }
@@ -271,11 +267,12 @@ static snrq_status put_config(const work *w, const json_t *description, snrq_sta
 /* --damp of the run, for readers that show it. */
 static snrq_status damping_of(const snrq_model *m, double *damp)
 {
-    json_t *configuration = NULL;
-    SNRQ_TRY(snrq_output_read_configuration(m->path, &configuration));
-    *damp = json_number_value(json_object_get(json_object_get(configuration, "options"), "damp"));
-    json_decref(configuration);
-    return SNRQ_OK;
+    snrq_output_facts facts;
+    snrq_status status = snrq_output_read(m->path, &facts);
+    const json_t *options = json_object_get(facts.configuration, "options");
+    *damp = json_number_value(json_object_get(options, "damp"));
+    snrq_output_facts_free(&facts);
+    return status;
 }
 
 /* Rank 0. The tokenizer's files, then what makes a directory a checkpoint. */
@@ -284,16 +281,16 @@ static snrq_status put_small_files(const work *w, snrq_staging *staging)
     json_t *description = NULL;
     double damp = 0.0;
     snrq_status status = SNRQ_OK;
-    if (w->format->describe != NULL) status = damping_of(w->job.model, &damp);
-    if (w->format->describe != NULL && status == SNRQ_OK)
-        description = w->format->describe(&w->job, damp);
-    if (w->format->describe != NULL && status == SNRQ_OK && description == NULL)
+    if (w->layout->describe != NULL) status = damping_of(w->job.model, &damp);
+    if (w->layout->describe != NULL && status == SNRQ_OK)
+        description = w->layout->describe(&w->job, damp);
+    if (w->layout->describe != NULL && status == SNRQ_OK && description == NULL)
         status = snrq_fail(SNRQ_INTERNAL, "no memory for the quantization_config");
     for (const char *const *name = snrq_model_file_names; *name != NULL; name++)
         if (status == SNRQ_OK && strcmp(*name, "config.json") != 0)
             status = copy_file(w->job.model, *name, staging);
-    if (status == SNRQ_OK && w->format->description_file != NULL)
-        status = put_json(staging, w->format->description_file, description);
+    if (status == SNRQ_OK && w->layout->description_file != NULL)
+        status = put_json(staging, w->layout->description_file, description);
     if (status == SNRQ_OK) status = put_config(w, description, staging);
     if (status == SNRQ_OK) status = snrq_shards_put_index(w->job.shards);
     json_decref(description);
@@ -314,24 +311,24 @@ static void report(const work *w, const char *directory, double seconds)
 {
     double bytes = (double)snrq_shards_bytes(w->job.shards);
     snrq_note(w->context, "%s: %s, %.1f MB in %d file(s), %.1f s, %.0f MB/s", directory,
-              w->format->name, bytes / 1e6, snrq_shards_files(w->job.shards), seconds,
+              w->layout->name, bytes / 1e6, snrq_shards_files(w->job.shards), seconds,
               bytes / 1e6 / (seconds > 0 ? seconds : 1));
     if (w->job.model_type != w->job.model->config.dtype)
         snrq_note(w->context,
                   "config.json names %s instead of %s: engines cast to that type, and these %s "
                   "need it",
                   torch_name(w->job.model_type), torch_name(w->job.model->config.dtype),
-                  w->format->describe != NULL ? "scales" : "weights");
+                  w->layout->describe != NULL ? "scales" : "weights");
 }
 
-snrq_status snrq_checkpoint_write(const snrq_context *context, const snrq_options *options,
+snrq_status snrq_checkpoint_write(const snrq_context *context, const snrq_export_settings *settings,
                                   const snrq_model *model, const char *directory,
-                                  const snrq_checkpoint_format *format)
+                                  const snrq_checkpoint_layout *layout)
 {
-    work w = {.context = context, .format = format, .job = {.model = model}};
+    work w = {.context = context, .layout = layout, .job = {.model = model}};
     snrq_staging *staging = NULL;
     double started = snrq_now();
-    snrq_status status = plan(&w, options);
+    snrq_status status = plan(&w, settings);
     if (status == SNRQ_OK) status = snrq_staging_create(context, directory, &staging);
     status = snrq_agree(context, status);
     if (status == SNRQ_OK) status = write_directory(&w, staging);

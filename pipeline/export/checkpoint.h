@@ -2,7 +2,7 @@
  * safetensors.
  *
  * What such formats differ in - the tensors of a quantized module, and what config.json says about
- * them - is a snrq_checkpoint_format; the rest is the same for all: which tensors there are, in
+ * them - is a snrq_checkpoint_layout; the rest is the same for all: which tensors there are, in
  * which file and at which offset follows from the model's configuration on every rank alike, and
  * the work is dealt out to the ranks by bytes.
  */
@@ -10,8 +10,8 @@
 #define SNRQ_EXPORT_CHECKPOINT_H
 
 #include "io/safetensors_shards.h"
+#include "pipeline/export/settings.h"
 #include "pipeline/export/source.h"
-#include "pipeline/options.h"
 
 /* A format's settings for one export; the same on all ranks. */
 typedef struct snrq_export_job {
@@ -22,12 +22,12 @@ typedef struct snrq_export_job {
     snrq_shards *shards;   /* borrowed */
 } snrq_export_job;
 
-typedef struct snrq_checkpoint_format {
-    const char *name;
+typedef struct snrq_checkpoint_layout {
+    const char *name; /* as in --format */
     /* Rows of one module depend on each other in the file: the module is written by one rank. */
     bool whole_modules;
     /* Sets `type` and `model_type` of a job for a model that fits. Not collective. */
-    snrq_status (*settle)(snrq_export_job *job, const snrq_options *options);
+    snrq_status (*settle)(snrq_export_job *job, const snrq_export_settings *settings);
     /* Adds the tensors of a module to the list; *first is the number of the first one. */
     snrq_status (*add)(const snrq_export_job *job, const char *name, int64_t rows, int64_t columns,
                        int *first);
@@ -39,12 +39,12 @@ typedef struct snrq_checkpoint_format {
     json_t *(*describe)(const snrq_export_job *job, double damp);
     /* A second file that holds the same, or NULL. */
     const char *description_file;
-} snrq_checkpoint_format;
+} snrq_checkpoint_layout;
 
 /* Writes the directory; see snrq_export_format.write. Collective; agreed. */
-snrq_status snrq_checkpoint_write(const snrq_context *context, const snrq_options *options,
+snrq_status snrq_checkpoint_write(const snrq_context *context, const snrq_export_settings *settings,
                                   const snrq_model *model, const char *directory,
-                                  const snrq_checkpoint_format *format);
+                                  const snrq_checkpoint_layout *layout);
 
 /* Adds tensor MODULE.TENSOR of shape [first, second], or [first] if dimensions is 1, to the list.
  */

@@ -1,4 +1,4 @@
-/* compressed-tensors "pack-quantized" checkpoints; see export_formats.h.
+/* compressed-tensors "pack-quantized" checkpoints; see formats.h.
  *
  * Symbols: K inputs, N outputs, b bits, G groups. Tensors of a module, in this order:
  *
@@ -60,10 +60,10 @@ snrq_status snrq_compressed_possible(const snrq_model *m, char *why, size_t size
     return SNRQ_OK;
 }
 
-static snrq_status settle(snrq_export_job *job, const snrq_options *options)
+static snrq_status settle(snrq_export_job *job, const snrq_export_settings *settings)
 {
     bool found = true;
-    (void)options;
+    (void)settings;
     SNRQ_TRY(choose_type(job->model, &job->facts, &job->type, &found));
     job->model_type = snrq_export_model_type(job->model, job->type);
     return SNRQ_OK;
@@ -187,7 +187,7 @@ static json_t *describe(const snrq_export_job *job, double damp)
                      "lm_head", "config_groups", "group_0", group);
 }
 
-const snrq_checkpoint_format snrq_compressed_format = {.name = "compressed-tensors",
+const snrq_checkpoint_layout snrq_compressed_layout = {.name = "compressed-tensors",
                                                        .settle = settle,
                                                        .add = add,
                                                        .write = write,

@@ -1,4 +1,4 @@
-/* Reading exported weights back; see export_decode.h. */
+/* Reading exported weights back; see decode.h. */
 #include "pipeline/export/decode.h"
 
 #include <limits.h>
@@ -10,10 +10,12 @@
 #include "io/json.h"
 
 enum { CONFIG_LIMIT = 1 << 24, NAME = 320 };
+/* The kinds of directories that can be read; names as in --format. */
 typedef enum kind { GPTQ, COMPRESSED, DENSE, KINDS } kind;
-static const char *const kind_names[KINDS] = {"gptq", "compressed-tensors", "safetensors"};
+static const char *const kind_names[] = {"gptq", "compressed-tensors", "safetensors"};
+_Static_assert(sizeof kind_names / sizeof *kind_names == KINDS, "a name for every kind");
 
-struct snrq_decoder {
+struct snrq_export_decoder {
     char path[PATH_MAX]; /* of config.json */
     kind kind;
     int64_t bits, group_size; /* group_size 0: one group per row */
@@ -37,12 +39,12 @@ static kind kind_of(const json_t *config)
     const json_t *quantization = json_object_get(config, "quantization_config");
     const char *method = json_string_value(json_object_get(quantization, "quant_method"));
     if (quantization == NULL) return DENSE;
-    for (int k = GPTQ; k <= COMPRESSED; k++)
-        if (method != NULL && strcmp(method, kind_names[k]) == 0) return (kind)k;
+    for (int k = 0; k < KINDS; k++)
+        if (k != DENSE && method != NULL && strcmp(method, kind_names[k]) == 0) return (kind)k;
     return KINDS;
 }
 
-const char *snrq_decoder_recognize(const char *directory)
+const char *snrq_export_decoder_recognize(const char *directory)
 {
     char path[PATH_MAX];
     json_t *config = NULL;
@@ -52,7 +54,7 @@ const char *snrq_decoder_recognize(const char *directory)
     return k == KINDS ? NULL : kind_names[k];
 }
 
-static snrq_status parse_gptq(const json_t *q, snrq_decoder *d)
+static snrq_status parse_gptq(const json_t *q, snrq_export_decoder *d)
 {
     const char *version;
     static const char *const names[] = {"gptq", "gptq_v2"};
@@ -68,7 +70,7 @@ static snrq_status parse_gptq(const json_t *q, snrq_decoder *d)
     return snrq_fail(SNRQ_BAD_DATA, "%s: checkpoint_format: expected gptq or gptq_v2", d->path);
 }
 
-static snrq_status parse_compressed(const json_t *q, snrq_decoder *d)
+static snrq_status parse_compressed(const json_t *q, snrq_export_decoder *d)
 {
     const char *format, *strategy, *order;
     const int64_t none = 0;
@@ -92,7 +94,7 @@ static snrq_status parse_compressed(const json_t *q, snrq_decoder *d)
     return SNRQ_OK;
 }
 
-static snrq_status open_all(const char *directory, snrq_decoder *d)
+static snrq_status open_all(const char *directory, snrq_export_decoder *d)
 {
     json_t *config = NULL, *q = NULL;
     SNRQ_TRY(read_config(directory, d->path, &config));
@@ -108,18 +110,18 @@ static snrq_status open_all(const char *directory, snrq_decoder *d)
     return status;
 }
 
-snrq_status snrq_decoder_open(const char *directory, snrq_decoder **out)
+snrq_status snrq_export_decoder_open(const char *directory, snrq_export_decoder **out)
 {
     *out = NULL;
-    snrq_decoder *d = NULL;
+    snrq_export_decoder *d = NULL;
     SNRQ_TRY(snrq_allocate(1, sizeof *d, "decoder", &d));
     snrq_status status = open_all(directory, d);
-    if (status != SNRQ_OK) snrq_decoder_close(&d);
+    if (status != SNRQ_OK) snrq_export_decoder_close(&d);
     *out = d;
     return status;
 }
 
-void snrq_decoder_close(snrq_decoder **decoder)
+void snrq_export_decoder_close(snrq_export_decoder **decoder)
 {
     if (*decoder == NULL) return;
     snrq_safetensors_close(&(*decoder)->tensors);
@@ -127,7 +129,7 @@ void snrq_decoder_close(snrq_decoder **decoder)
     *decoder = NULL;
 }
 
-const snrq_safetensors *snrq_decoder_tensors(const snrq_decoder *decoder)
+const snrq_safetensors *snrq_export_decoder_tensors(const snrq_export_decoder *decoder)
 {
     return decoder->tensors;
 }
@@ -135,7 +137,7 @@ const snrq_safetensors *snrq_decoder_tensors(const snrq_decoder *decoder)
 /* Loading a module. */
 
 /* The tensor MODULE.NAME, which must have this type and shape; columns 0: one dimension. */
-static snrq_status find(const snrq_decoder *d, const char *module, const char *name,
+static snrq_status find(const snrq_export_decoder *d, const char *module, const char *name,
                         const char *dtype, int64_t rows, int64_t columns, const snrq_tensor **out)
 {
     char full[NAME];
@@ -158,7 +160,7 @@ static snrq_status find(const snrq_decoder *d, const char *module, const char *n
 }
 
 /* Reads a whole tensor to newly allocated memory. */
-static snrq_status load(const snrq_decoder *d, const snrq_tensor *t, void *out)
+static snrq_status load(const snrq_export_decoder *d, const snrq_tensor *t, void *out)
 {
     void *data = NULL;
     SNRQ_TRY(snrq_allocate((size_t)t->bytes, 1, t->name, &data));
@@ -166,14 +168,14 @@ static snrq_status load(const snrq_decoder *d, const snrq_tensor *t, void *out)
     return snrq_safetensors_read(d->tensors, t, 0, t->bytes, data);
 }
 
-static snrq_status type_of(const snrq_decoder *d, const snrq_tensor *t, snrq_dtype *type)
+static snrq_status type_of(const snrq_export_decoder *d, const snrq_tensor *t, snrq_dtype *type)
 {
     if (snrq_dtype_find(t->dtype, type)) return SNRQ_OK;
     return snrq_fail(SNRQ_BAD_DATA, "%s: %s is %s, expected F16, BF16 or F32",
                      snrq_safetensors_file(d->tensors, t), t->name, t->dtype);
 }
 
-static snrq_status load_scales(const snrq_decoder *d, const snrq_tensor *t, snrq_decoded *m)
+static snrq_status load_scales(const snrq_export_decoder *d, const snrq_tensor *t, snrq_decoded *m)
 {
     void *stored = NULL;
     size_t count = (size_t)(m->rows * m->groups);
@@ -185,7 +187,8 @@ static snrq_status load_scales(const snrq_decoder *d, const snrq_tensor *t, snrq
     return status;
 }
 
-static snrq_status check_g_idx(const snrq_decoder *d, const snrq_tensor *t, const snrq_decoded *m)
+static snrq_status check_g_idx(const snrq_export_decoder *d, const snrq_tensor *t,
+                               const snrq_decoded *m)
 {
     for (int64_t c = 0; c < m->columns; c++)
         if (m->g_idx[c] < 0 || m->g_idx[c] >= m->groups)
@@ -195,7 +198,7 @@ static snrq_status check_g_idx(const snrq_decoder *d, const snrq_tensor *t, cons
     return SNRQ_OK;
 }
 
-static snrq_status open_gptq(const snrq_decoder *d, const char *name, snrq_decoded *m)
+static snrq_status open_gptq(const snrq_export_decoder *d, const char *name, snrq_decoded *m)
 {
     const snrq_tensor *zeros, *scales, *g_idx;
     const int64_t n = m->rows, b = d->bits;
@@ -219,7 +222,7 @@ static snrq_status open_gptq(const snrq_decoder *d, const char *name, snrq_decod
     return load_scales(d, scales, m);
 }
 
-static snrq_status check_shape_tensor(const snrq_decoder *d, const char *name,
+static snrq_status check_shape_tensor(const snrq_export_decoder *d, const char *name,
                                       const snrq_decoded *m)
 {
     const snrq_tensor *t;
@@ -232,7 +235,7 @@ static snrq_status check_shape_tensor(const snrq_decoder *d, const char *name,
                      (long long)shape[1], (long long)m->rows, (long long)m->columns);
 }
 
-static snrq_status open_compressed(const snrq_decoder *d, const char *name, snrq_decoded *m)
+static snrq_status open_compressed(const snrq_export_decoder *d, const char *name, snrq_decoded *m)
 {
     const snrq_tensor *zeros = NULL, *scales, *g_idx = NULL;
     const int64_t width = (m->columns * d->bits + 31) / 32, b = d->bits;
@@ -267,7 +270,7 @@ static snrq_status open_compressed(const snrq_decoder *d, const char *name, snrq
     return SNRQ_OK;
 }
 
-static snrq_status open_dense(const snrq_decoder *d, const char *name, snrq_decoded *m)
+static snrq_status open_dense(const snrq_export_decoder *d, const char *name, snrq_decoded *m)
 {
     SNRQ_TRY(find(d, name, "weight", NULL, m->rows, m->columns, &m->codes_of));
     SNRQ_TRY(type_of(d, m->codes_of, &m->type));
@@ -275,12 +278,13 @@ static snrq_status open_dense(const snrq_decoder *d, const char *name, snrq_deco
     return snrq_allocate((size_t)m->columns, snrq_dtype_size(m->type), "a row", &m->raw);
 }
 
-snrq_status snrq_decoded_open(const snrq_decoder *d, const char *name, int64_t rows,
+snrq_status snrq_decoded_open(const snrq_export_decoder *d, const char *name, int64_t rows,
                               int64_t columns, snrq_decoded *m)
 {
-    static snrq_status (*const open_kind[KINDS])(const snrq_decoder *, const char *,
-                                                 snrq_decoded *) = {open_gptq, open_compressed,
-                                                                    open_dense};
+    static snrq_status (*const open_kind[])(const snrq_export_decoder *, const char *,
+                                            snrq_decoded *) = {open_gptq, open_compressed,
+                                                               open_dense};
+    _Static_assert(sizeof open_kind / sizeof *open_kind == KINDS, "a reader for every kind");
     *m = (snrq_decoded){.decoder = d, .rows = rows, .columns = columns, .groups = 1};
     if (d->group_size > 0) m->groups = (columns + d->group_size - 1) / d->group_size;
     snrq_status status = open_kind[d->kind](d, name, m);
@@ -316,7 +320,7 @@ static int number_at(const uint32_t *words, int64_t step, int64_t index, int64_t
 
 snrq_status snrq_decoded_row(snrq_decoded *m, int64_t row, float *out)
 {
-    const snrq_decoder *d = m->decoder;
+    const snrq_export_decoder *d = m->decoder;
     if (d->kind == DENSE) {
         uint64_t bytes = (uint64_t)m->columns * snrq_dtype_size(m->type);
         SNRQ_TRY(

@@ -14,18 +14,18 @@
 
 /* "gptq", "compressed-tensors" or "safetensors", as DIRECTORY/config.json says; NULL if there is
  * none or it says something else. */
-const char *snrq_decoder_recognize(const char *directory);
+const char *snrq_export_decoder_recognize(const char *directory);
 
-typedef struct snrq_decoder snrq_decoder;
-snrq_status snrq_decoder_open(const char *directory, snrq_decoder **out);
-void snrq_decoder_close(snrq_decoder **decoder);
+typedef struct snrq_export_decoder snrq_export_decoder;
+snrq_status snrq_export_decoder_open(const char *directory, snrq_export_decoder **out);
+void snrq_export_decoder_close(snrq_export_decoder **decoder);
 /* The tensors of the directory. Borrowed. */
-const snrq_safetensors *snrq_decoder_tensors(const snrq_decoder *decoder);
+const snrq_safetensors *snrq_export_decoder_tensors(const snrq_export_decoder *decoder);
 
 /* A quantized module, its packed form in memory. */
 typedef struct snrq_decoded {
-    const snrq_decoder *decoder; /* borrowed */
-    const snrq_tensor *codes_of; /* the tensor that holds codes or weights, for messages */
+    const snrq_export_decoder *decoder; /* borrowed */
+    const snrq_tensor *codes_of;        /* the tensor that holds codes or weights, for messages */
     int64_t rows, columns, groups;
     int tensors;        /* how many tensors the module has */
     snrq_dtype type;    /* of scales, or of dequantized weights */
@@ -40,7 +40,7 @@ typedef struct snrq_decoded {
 } snrq_decoded;
 
 /* Loads module NAME of a model that has [rows, columns] weights there. */
-snrq_status snrq_decoded_open(const snrq_decoder *decoder, const char *name, int64_t rows,
+snrq_status snrq_decoded_open(const snrq_export_decoder *decoder, const char *name, int64_t rows,
                               int64_t columns, snrq_decoded *out);
 /* out [columns] <- the weights of a row. */
 snrq_status snrq_decoded_row(snrq_decoded *module, int64_t row, float *out);

@@ -1,4 +1,4 @@
-/* Dequantized checkpoints; see export_formats.h. NAME.weight [rows, columns], as in the model. */
+/* Dequantized checkpoints; see formats.h. NAME.weight [rows, columns], as in the model. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,9 +13,9 @@ snrq_status snrq_dense_possible(const snrq_model *m, char *why, size_t size)
     return snrq_export_facts_read(m, &f);
 }
 
-static snrq_status settle(snrq_export_job *job, const snrq_options *options)
+static snrq_status settle(snrq_export_job *job, const snrq_export_settings *settings)
 {
-    job->type = options->export_float32 ? SNRQ_F32 : job->model->config.dtype;
+    job->type = settings->float32 ? SNRQ_F32 : job->model->config.dtype;
     job->model_type = job->type;
     return SNRQ_OK;
 }
@@ -79,5 +79,5 @@ static snrq_status write(const snrq_export_job *job, const snrq_export_module *m
     return status;
 }
 
-const snrq_checkpoint_format snrq_dense_format = {
+const snrq_checkpoint_layout snrq_dense_layout = {
     .name = "safetensors", .settle = settle, .add = add, .write = write};

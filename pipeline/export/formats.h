@@ -13,9 +13,9 @@
 
 #include "pipeline/export/checkpoint.h"
 
-extern const snrq_checkpoint_format snrq_gptq_format;
-extern const snrq_checkpoint_format snrq_compressed_format;
-extern const snrq_checkpoint_format snrq_dense_format;
+extern const snrq_checkpoint_layout snrq_gptq_layout;
+extern const snrq_checkpoint_layout snrq_compressed_layout;
+extern const snrq_checkpoint_layout snrq_dense_layout;
 
 /* See snrq_export_format.possible. */
 snrq_status snrq_gptq_possible(const snrq_model *model, char *why, size_t size);

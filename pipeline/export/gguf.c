@@ -1,8 +1,8 @@
-/* Writing DIR/model.gguf; see export_gguf.h. The list of tensors is made in gguf_plan.c,
+/* Writing DIR/model.gguf; see gguf.h. The list of tensors is made in gguf_plan.c,
  * blocks are encoded in io/gguf/blocks.c.
  *
- * Every rank goes through all tensors and writes its share of the rows of each, a chunk at a
- * time. Shares and chunks are whole heads where rows are reordered, so that what is read is
+ * Every rank goes through all tensors and writes its share of the rows of each, a piece at a
+ * time. Shares and pieces are whole heads where rows are reordered, so that what is read is
  * what is written, in another order. */
 #include "pipeline/export/gguf.h"
 
@@ -16,17 +16,18 @@
 #include "io/gguf/blocks.h"
 #include "io/gguf/tokenizer.h"
 #include "io/gguf/writer.h"
+#include "io/pieces.h"
 #include "pipeline/export/gguf_plan.h"
+#include "pipeline/export/source.h"
 #include "pipeline/model/tensors.h"
 
-enum { CHUNK_WEIGHTS = 1 << 20, FILE_TYPE_UNKNOWN = 1024 };
+enum { PIECE_WEIGHTS = 1 << 20, FILE_TYPE_UNKNOWN = 1024 };
 
 typedef struct job {
     const snrq_context *context;
     const snrq_model *model;
     const snrq_gguf_writer *writer;
-    snrq_block_file *block; /* of block_layer, or NULL */
-    int64_t block_layer;
+    snrq_export_block block;
 } job;
 
 snrq_status snrq_export_gguf_possible(const snrq_model *m, char *why, size_t size)
@@ -36,7 +37,7 @@ snrq_status snrq_export_gguf_possible(const snrq_model *m, char *why, size_t siz
          layer++) {
         snrq_block_file *file = NULL;
         snrq_gguf_type type;
-        status = snrq_gguf_open_block(m, layer, &file);
+        status = snrq_model_open_block(m, layer, &file);
         for (int i = 0; status == SNRQ_OK && i < m->family.modules; i++)
             status = snrq_gguf_module_type(snrq_block_file_record(file, i), &type);
         snrq_block_file_close(&file);
@@ -151,23 +152,8 @@ static snrq_status check_groups(const snrq_module_record *r, const int32_t *g_id
     return SNRQ_OK;
 }
 
-typedef struct codes {
-    uint8_t *codes, *zeros; /* [rows, columns], [rows, groups] */
-    float *scales;          /* [rows, groups] */
-    int32_t *g_idx;         /* [columns] */
-} codes;
-
-static snrq_status codes_allocate(const snrq_module_record *r, int64_t rows, codes *out)
-{
-    size_t groups = (size_t)(rows * r->groups);
-    SNRQ_TRY(snrq_allocate((size_t)(rows * r->columns), 1, "codes", &out->codes));
-    SNRQ_TRY(snrq_allocate(groups, sizeof *out->scales, "scales", &out->scales));
-    SNRQ_TRY(snrq_allocate(groups, 1, "zeros", &out->zeros));
-    return snrq_allocate((size_t)r->columns, sizeof *out->g_idx, "groups", &out->g_idx);
-}
-
 static snrq_status encode_read_codes(const snrq_gguf_part *p, const snrq_module_record *r,
-                                     const codes *c, int64_t rows, unsigned char *out)
+                                     const snrq_module_codes *c, int64_t rows, unsigned char *out)
 {
     const snrq_gguf_grid grid = {r->bits, r->symmetric, r->columns,
                                  r->groups > 1 ? r->group_size : r->columns};
@@ -185,22 +171,15 @@ static snrq_status encode_read_codes(const snrq_gguf_part *p, const snrq_module_
 static snrq_status encode_module(job *j, const snrq_gguf_part *p, snrq_range rows,
                                  unsigned char *out)
 {
-    codes c = {0};
-    if (j->block == NULL || j->block_layer != p->layer) {
-        snrq_block_file_close(&j->block);
-        SNRQ_TRY(snrq_gguf_open_block(j->model, p->layer, &j->block));
-        j->block_layer = p->layer;
-    }
-    const snrq_module_record *r = snrq_block_file_record(j->block, p->module);
-    snrq_status status = codes_allocate(r, rows.end - rows.begin, &c);
+    snrq_module_codes c;
+    SNRQ_TRY(snrq_export_block_open(j->model, p->layer, &j->block));
+    const snrq_module_record *r = snrq_block_file_record(j->block.file, p->module);
+    snrq_status status = snrq_module_codes_allocate(r, rows.end - rows.begin, &c);
     if (status == SNRQ_OK)
-        status =
-            snrq_block_file_read(j->block, p->module, rows, c.codes, c.scales, c.zeros, c.g_idx);
+        status = snrq_block_file_read(j->block.file, p->module, rows, c.codes, c.scales, c.zeros,
+                                      c.g_idx);
     if (status == SNRQ_OK) status = encode_read_codes(p, r, &c, rows.end - rows.begin, out);
-    free(c.codes);
-    free(c.scales);
-    free(c.zeros);
-    free(c.g_idx);
+    snrq_module_codes_free(&c);
     return status;
 }
 
@@ -258,23 +237,22 @@ static snrq_status write_part(job *j, int64_t index, const snrq_gguf_part *p)
 {
     const snrq_context *context = j->context;
     int64_t columns = p->columns > 0 ? p->columns : 1, unit = p->head > 0 ? p->head : 1;
-    int64_t step = CHUNK_WEIGHTS / columns / unit * unit;
     snrq_range mine = snrq_share(p->rows, unit, context->size, context->rank);
+    snrq_pieces pieces = snrq_pieces_of(mine, (size_t)columns, PIECE_WEIGHTS, unit);
     unsigned char *out = NULL;
-    if (step < unit) step = unit;
-    if (step > mine.end - mine.begin) step = mine.end - mine.begin;
-    if (step == 0) return SNRQ_OK;
-    SNRQ_TRY(snrq_allocate((size_t)step, snrq_gguf_row_bytes(p->type, columns), p->name, &out));
+    if (pieces.most == 0) return SNRQ_OK;
+    SNRQ_TRY(
+        snrq_allocate((size_t)pieces.most, snrq_gguf_row_bytes(p->type, columns), p->name, &out));
     snrq_status status = SNRQ_OK;
-    for (int64_t at = mine.begin; status == SNRQ_OK && at < mine.end; at += step) {
-        snrq_range rows = {at, at + step < mine.end ? at + step : mine.end};
+    while (status == SNRQ_OK && snrq_pieces_next(&pieces)) {
+        const snrq_range rows = pieces.piece;
         status = p->origin == SNRQ_FROM_MODULE ? encode_module(j, p, rows, out)
                                                : encode_floats(j, p, rows, out);
         if (status != SNRQ_OK)
             status = snrq_fail(status, "%s: %s, from row %lld on: %s", j->model->path, p->name,
-                               (long long)at, snrq_error_message());
+                               (long long)rows.begin, snrq_error_message());
         else
-            status = snrq_gguf_write_rows(j->writer, index, at, rows.end - at, out);
+            status = snrq_gguf_write_rows(j->writer, index, rows.begin, rows.end - rows.begin, out);
     }
     free(out);
     return status;
@@ -287,16 +265,16 @@ static snrq_status write_parts(const snrq_context *context, const snrq_model *m,
     snrq_status status = SNRQ_OK;
     for (int64_t i = 0; status == SNRQ_OK && i < plan->count; i++)
         status = write_part(&j, i, &plan->parts[i]);
-    snrq_block_file_close(&j.block);
+    snrq_export_block_close(&j.block);
     return status;
 }
 
 /* The header: the same tensors on all ranks, the metadata on rank 0. */
 static snrq_status describe(const snrq_context *context, const snrq_model *m,
-                            const snrq_options *options, snrq_gguf_writer **writer,
+                            const snrq_export_settings *settings, snrq_gguf_writer **writer,
                             snrq_gguf_plan *plan)
 {
-    SNRQ_TRY(snrq_gguf_plan_create(m, options, plan));
+    SNRQ_TRY(snrq_gguf_plan_create(m, settings, plan));
     SNRQ_TRY(snrq_gguf_writer_create(writer));
     for (int64_t i = 0; i < plan->count; i++) {
         const snrq_gguf_part *p = &plan->parts[i];
@@ -318,14 +296,14 @@ static void report(const snrq_model *m, const snrq_gguf_plan *plan, const char *
     fflush(stdout);
 }
 
-snrq_status snrq_export_gguf(const snrq_context *context, const snrq_options *options,
+snrq_status snrq_export_gguf(const snrq_context *context, const snrq_export_settings *settings,
                              const snrq_model *model, const char *directory)
 {
     char path[4096];
     snrq_gguf_plan plan = {0};
     snrq_gguf_writer *writer = NULL;
     snrq_status status = snrq_path_join(directory, "model.gguf", path, sizeof path);
-    if (status == SNRQ_OK) status = describe(context, model, options, &writer, &plan);
+    if (status == SNRQ_OK) status = describe(context, model, settings, &writer, &plan);
     status = snrq_agree(context, status);
     if (status == SNRQ_OK) status = snrq_gguf_open(context, writer, path);
     if (status == SNRQ_OK)

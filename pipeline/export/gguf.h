@@ -3,17 +3,17 @@
 #ifndef SNRQ_EXPORT_GGUF_H
 #define SNRQ_EXPORT_GGUF_H
 
+#include "pipeline/export/settings.h"
 #include "pipeline/model/model.h"
-#include "pipeline/options.h"
 
 /* See snrq_export_format.possible. Reads every block file's description. Not collective. */
 snrq_status snrq_export_gguf_possible(const snrq_model *model, char *why, size_t size);
 
 /* Writes DIRECTORY/model.gguf, every rank its own rows, in bounded memory.
- * options->embedding_type says what embeddings and head become (of a Hugging Face directory:
+ * settings->embedding_type says what embeddings and head become (of a Hugging Face directory:
  * all matrices); norms and biases are F32. Nothing is left under the final name on failure.
  * Collective; agreed. */
-snrq_status snrq_export_gguf(const snrq_context *context, const snrq_options *options,
+snrq_status snrq_export_gguf(const snrq_context *context, const snrq_export_settings *settings,
                              const snrq_model *model, const char *directory);
 
 /* Reads DIRECTORY/model.gguf with code of its own and compares every weight with the model,
@@ -24,6 +24,6 @@ snrq_status snrq_export_gguf_verify(const snrq_context *context, const snrq_mode
                                     const char *directory, int64_t *tensors);
 
 /* Is there a DIRECTORY/model.gguf? Not collective. */
-bool snrq_export_gguf_is(const char *directory, const char *name);
+bool snrq_export_gguf_is(const char *directory);
 
 #endif

@@ -94,33 +94,9 @@ snrq_status snrq_gguf_module_type(const snrq_module_record *r, snrq_gguf_type *o
     return SNRQ_OK;
 }
 
-snrq_status snrq_gguf_open_block(const snrq_model *m, int64_t layer, snrq_block_file **out)
-{
-    char path[sizeof m->path + 64];
-    snprintf(path, sizeof path, "%s/block-%05lld.h5", m->path, (long long)layer);
-    SNRQ_TRY(snrq_block_file_open(path, out));
-    snrq_status status = SNRQ_OK;
-    if (snrq_block_file_count(*out) != m->family.modules)
-        status = snrq_fail(SNRQ_BAD_DATA, "%s: %d modules, expected %d", path,
-                           snrq_block_file_count(*out), m->family.modules);
-    for (int i = 0; status == SNRQ_OK && i < m->family.modules; i++) {
-        const snrq_module_record *r = snrq_block_file_record(*out, i);
-        const snrq_module_shape *s = &m->family.module[i];
-        char name[200];
-        snrq_module_name(layer, s->name, name, sizeof name);
-        if (strcmp(name, r->name) != 0 || r->rows != s->rows || r->columns != s->columns)
-            status = snrq_fail(SNRQ_BAD_DATA,
-                               "%s: module %d is '%s' [%lld, %lld], expected '%s' [%lld, %lld]",
-                               path, i, r->name, (long long)r->rows, (long long)r->columns, name,
-                               (long long)s->rows, (long long)s->columns);
-    }
-    if (status != SNRQ_OK) snrq_block_file_close(out);
-    return status;
-}
-
 /* The type of a matrix that is not quantized: as the option says, or its own. */
-static snrq_status float_type(const snrq_model *m, const snrq_options *o, const char *name,
-                              int64_t rows, int64_t columns, snrq_gguf_type *out)
+static snrq_status float_type(const snrq_model *m, const snrq_export_settings *settings,
+                              const char *name, int64_t rows, int64_t columns, snrq_gguf_type *out)
 {
     static const snrq_gguf_type own[] = {
         [SNRQ_F32] = SNRQ_GGUF_F32, [SNRQ_F16] = SNRQ_GGUF_F16, [SNRQ_BF16] = SNRQ_GGUF_BF16};
@@ -130,7 +106,8 @@ static snrq_status float_type(const snrq_model *m, const snrq_options *o, const 
     const snrq_tensor *t;
     snrq_dtype dtype = SNRQ_F32;
     SNRQ_TRY(snrq_model_expect(m, name, rows, columns, &t, &dtype));
-    *out = o->embedding_type == SNRQ_EMBEDDING_MODEL ? own[dtype] : chosen[o->embedding_type];
+    *out = settings->embedding_type == SNRQ_EMBEDDING_MODEL ? own[dtype]
+                                                            : chosen[settings->embedding_type];
     if (*out == SNRQ_GGUF_Q8_0 && !m->quantized)
         return snrq_fail(SNRQ_USAGE,
                          "%s is not quantized: --embedding-type takes f16 or bf16 for all of its "
@@ -154,14 +131,14 @@ static snrq_gguf_part *next_part(snrq_gguf_plan *plan, snrq_gguf_origin origin, 
 }
 
 /* A tensor outside of the blocks. */
-static snrq_status add_tensor(const snrq_model *m, const snrq_options *o, const char *file,
-                              const char *tensor, int64_t rows, int64_t columns,
+static snrq_status add_tensor(const snrq_model *m, const snrq_export_settings *settings,
+                              const char *file, const char *tensor, int64_t rows, int64_t columns,
                               snrq_gguf_plan *plan)
 {
     snrq_gguf_part *p = next_part(plan, SNRQ_FROM_TENSOR, rows, columns);
     snprintf(p->name, sizeof p->name, "%s", file);
     snprintf(p->tensor, sizeof p->tensor, "%s", tensor);
-    return columns > 0 ? float_type(m, o, tensor, rows, columns, &p->type) : SNRQ_OK;
+    return columns > 0 ? float_type(m, settings, tensor, rows, columns, &p->type) : SNRQ_OK;
 }
 
 /* A tensor of a block: `name` below the layer, without `end`, which is ".weight" or ".bias". */
@@ -184,12 +161,12 @@ static snrq_gguf_part *add_in_block(const snrq_model *m, snrq_gguf_origin origin
     return p;
 }
 
-static snrq_status add_modules(const snrq_model *m, const snrq_options *o, int64_t layer,
-                               snrq_gguf_plan *plan)
+static snrq_status add_modules(const snrq_model *m, const snrq_export_settings *settings,
+                               int64_t layer, snrq_gguf_plan *plan)
 {
     snrq_block_file *file = NULL;
     snrq_status status = SNRQ_OK;
-    if (m->quantized) SNRQ_TRY(snrq_gguf_open_block(m, layer, &file));
+    if (m->quantized) SNRQ_TRY(snrq_model_open_block(m, layer, &file));
     for (int i = 0; status == SNRQ_OK && i < m->family.modules; i++) {
         const snrq_module_shape *s = &m->family.module[i];
         snrq_gguf_origin origin = m->quantized ? SNRQ_FROM_MODULE : SNRQ_FROM_TENSOR;
@@ -197,7 +174,7 @@ static snrq_status add_modules(const snrq_model *m, const snrq_options *o, int64
             add_in_block(m, origin, layer, s->name, ".weight", s->rows, s->columns, plan);
         p->module = i;
         status = m->quantized ? snrq_gguf_module_type(snrq_block_file_record(file, i), &p->type)
-                              : float_type(m, o, p->tensor, s->rows, s->columns, &p->type);
+                              : float_type(m, settings, p->tensor, s->rows, s->columns, &p->type);
     }
     snrq_block_file_close(&file);
     return status;
@@ -222,20 +199,22 @@ static void add_rope(const snrq_model *m, snrq_gguf_plan *plan)
     strcpy(next_part(plan, SNRQ_FROM_ROPE_SHORT, half, 0)->name, "rope_factors_short.weight");
 }
 
-static snrq_status add_all(const snrq_model *m, const snrq_options *o, snrq_gguf_plan *plan)
+static snrq_status add_all(const snrq_model *m, const snrq_export_settings *settings,
+                           snrq_gguf_plan *plan)
 {
     const snrq_config *c = &m->config;
     SNRQ_TRY(snrq_gguf_check_config(c));
-    SNRQ_TRY(add_tensor(m, o, "token_embd.weight", "model.embed_tokens.weight", c->vocabulary,
-                        c->hidden, plan));
+    SNRQ_TRY(add_tensor(m, settings, "token_embd.weight", "model.embed_tokens.weight",
+                        c->vocabulary, c->hidden, plan));
     for (int64_t layer = 0; layer < c->layers; layer++) {
-        SNRQ_TRY(add_modules(m, o, layer, plan));
+        SNRQ_TRY(add_modules(m, settings, layer, plan));
         add_vectors(m, layer, plan);
     }
-    SNRQ_TRY(add_tensor(m, o, "output_norm.weight", "model.norm.weight", c->hidden, 0, plan));
+    SNRQ_TRY(
+        add_tensor(m, settings, "output_norm.weight", "model.norm.weight", c->hidden, 0, plan));
     if (!c->tied_embeddings)
-        SNRQ_TRY(
-            add_tensor(m, o, "output.weight", "lm_head.weight", c->vocabulary, c->hidden, plan));
+        SNRQ_TRY(add_tensor(m, settings, "output.weight", "lm_head.weight", c->vocabulary,
+                            c->hidden, plan));
     add_rope(m, plan);
     return SNRQ_OK;
 }
@@ -253,12 +232,13 @@ static snrq_gguf_type usual_type(const snrq_gguf_plan *plan)
     return best;
 }
 
-snrq_status snrq_gguf_plan_create(const snrq_model *m, const snrq_options *o, snrq_gguf_plan *out)
+snrq_status snrq_gguf_plan_create(const snrq_model *m, const snrq_export_settings *settings,
+                                  snrq_gguf_plan *out)
 {
     size_t most = 5 + (size_t)m->config.layers * (size_t)(m->family.modules + m->family.vectors);
     *out = (snrq_gguf_plan){0};
     SNRQ_TRY(snrq_allocate(most, sizeof *out->parts, "tensors of a GGUF file", &out->parts));
-    snrq_status status = add_all(m, o, out);
+    snrq_status status = add_all(m, settings, out);
     if (status == SNRQ_OK)
         out->weights = usual_type(out);
     else

@@ -2,10 +2,10 @@
 #ifndef SNRQ_GGUF_PLAN_H
 #define SNRQ_GGUF_PLAN_H
 
-#include "io/checkpoint/block_file.h"
+#include "io/checkpoint/block_record.h"
 #include "io/gguf/layout.h"
+#include "pipeline/export/settings.h"
 #include "pipeline/model/model.h"
-#include "pipeline/options.h"
 
 typedef enum snrq_gguf_origin {
     SNRQ_FROM_MODULE, /* codes of a block file */
@@ -43,11 +43,8 @@ snrq_status snrq_gguf_check_config(const snrq_config *config);
  * works. Not collective. */
 snrq_status snrq_gguf_module_type(const snrq_module_record *record, snrq_gguf_type *out);
 
-/* Opens the file of a block and checks that it has the family's modules. Not collective. */
-snrq_status snrq_gguf_open_block(const snrq_model *model, int64_t layer, snrq_block_file **out);
-
 /* Lists the tensors, the same on all ranks. The caller frees the plan. Not collective. */
-snrq_status snrq_gguf_plan_create(const snrq_model *model, const snrq_options *options,
+snrq_status snrq_gguf_plan_create(const snrq_model *model, const snrq_export_settings *settings,
                                   snrq_gguf_plan *out);
 void snrq_gguf_plan_free(snrq_gguf_plan *plan);
 

@@ -1,6 +1,6 @@
-/* Comparing DIR/model.gguf with the model; see export_gguf.h.
+/* Comparing DIR/model.gguf with the model; see gguf.h.
  *
- * Nothing here is shared with the writer: the file is read by io/gguf/check.c, and names and
+ * The writer shares only what opens OUT: the file is read by io/gguf/check.c, and names and
  * the order of rows are undone from the file's side. Each tensor of the file is looked for
  * in the model; as no two have the same name, equal numbers of them mean that none is
  * missing. */
@@ -11,12 +11,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "io/checkpoint/block_file.h"
 #include "io/file.h"
 #include "io/gguf/check.h"
+#include "io/pieces.h"
 #include "mpi/log.h"
 #include "pipeline/export/gguf.h"
-
+#include "pipeline/export/source.h"
 #include "pipeline/model/tensors.h"
 
 enum { COMPARE_WEIGHTS = 1 << 19 };
@@ -32,8 +32,7 @@ typedef struct comparison {
     bool module;      /* codes of block `layer` */
     int64_t layer;
     int index; /* of the module in its block */
-    snrq_block_file *block;
-    int64_t block_layer;
+    snrq_export_block block;
     int64_t rounded; /* tensors that may be rounded */
 } comparison;
 
@@ -146,40 +145,25 @@ static snrq_status compare_row(const comparison *c, bool rounded, int64_t row,
 /* Rows of a quantized module as floats, by the formula of the block file. */
 static snrq_status read_master_codes(comparison *c, snrq_range rows, float *out)
 {
-    char path[sizeof c->model->path + 64];
-    snprintf(path, sizeof path, "%s/block-%05" PRId64 ".h5", c->model->path, c->layer);
-    if (c->block == NULL || c->block_layer != c->layer) {
-        snrq_block_file_close(&c->block);
-        SNRQ_TRY(snrq_block_file_open(path, &c->block));
-        c->block_layer = c->layer;
-    }
-    const snrq_module_record *r = snrq_block_file_record(c->block, c->index);
-    int64_t count = rows.end - rows.begin;
+    SNRQ_TRY(snrq_export_block_open(c->model, c->layer, &c->block));
+    const snrq_module_record *r = snrq_block_file_record(c->block.file, c->index);
+    const int64_t count = rows.end - rows.begin;
+    snrq_module_codes m;
     if (r == NULL || r->rows != c->tensor->rows || r->columns != c->tensor->columns)
         return snrq_fail(SNRQ_BAD_DATA, "%s: %s is [%lld, %lld], and not so in %s", c->path,
                          c->tensor->name, (long long)c->tensor->rows, (long long)c->tensor->columns,
-                         path);
-    uint8_t *codes = NULL, *zeros = NULL;
-    float *scales = NULL;
-    int32_t *g = NULL;
-    snrq_status status = snrq_allocate((size_t)(count * r->columns), 1, "codes", &codes);
-    if (status == SNRQ_OK) status = snrq_allocate((size_t)(count * r->groups), 1, "zeros", &zeros);
+                         c->model->path);
+    snrq_status status = snrq_module_codes_allocate(r, count, &m);
     if (status == SNRQ_OK)
-        status = snrq_allocate((size_t)(count * r->groups), sizeof *scales, "scales", &scales);
-    if (status == SNRQ_OK)
-        status = snrq_allocate((size_t)r->columns, sizeof *g, "groups of columns", &g);
-    if (status == SNRQ_OK)
-        status = snrq_block_file_read(c->block, c->index, rows, codes, scales, zeros, g);
+        status = snrq_block_file_read(c->block.file, c->index, rows, m.codes, m.scales, m.zeros,
+                                      m.g_idx);
     for (int64_t i = 0; status == SNRQ_OK && i < count; i++)
         for (int64_t k = 0; k < r->columns; k++) {
-            int64_t at = i * r->groups + g[k];
+            int64_t at = i * r->groups + m.g_idx[k];
             out[i * r->columns + k] =
-                scales[at] * (float)((int)codes[i * r->columns + k] - (int)zeros[at]);
+                m.scales[at] * (float)((int)m.codes[i * r->columns + k] - (int)m.zeros[at]);
         }
-    free(codes);
-    free(zeros);
-    free(scales);
-    free(g);
+    snrq_module_codes_free(&m);
     return status;
 }
 
@@ -246,20 +230,17 @@ static snrq_status compare_tensor(comparison *c)
     const snrq_gguf_tensor *t = c->tensor;
     const snrq_context *context = c->context;
     int64_t unit = c->head > 0 && t->dimensions > 1 ? c->head : 1;
-    int64_t step = COMPARE_WEIGHTS / t->columns / unit * unit;
     snrq_range mine = snrq_share(t->rows, unit, context->size, context->rank);
+    snrq_pieces p = snrq_pieces_of(mine, (size_t)t->columns, COMPARE_WEIGHTS, unit);
     float *expected = NULL, *found = NULL;
-    if (step < unit) step = unit;
     if (t->dimensions > 2 || t->rows % unit != 0)
         return snrq_fail(SNRQ_BAD_DATA, "%s: %s has %d dimensions and %lld rows", c->path, t->name,
                          t->dimensions, (long long)t->rows);
-    size_t most = (size_t)(step < t->rows ? step : t->rows) * (size_t)t->columns;
+    size_t most = (size_t)p.most * (size_t)t->columns;
     snrq_status status = snrq_allocate(most, sizeof *expected, "weights", &expected);
     if (status == SNRQ_OK) status = snrq_allocate(most, sizeof *found, "weights", &found);
-    for (int64_t at = mine.begin; status == SNRQ_OK && at < mine.end; at += step) {
-        const snrq_range rows = {at, at + step < mine.end ? at + step : mine.end};
-        status = compare_rows(c, rows, expected, found);
-    }
+    while (status == SNRQ_OK && snrq_pieces_next(&p))
+        status = compare_rows(c, p.piece, expected, found);
     free(expected);
     free(found);
     return status;
@@ -370,10 +351,9 @@ static snrq_status compare_all(comparison *c)
     return SNRQ_OK;
 }
 
-bool snrq_export_gguf_is(const char *directory, const char *name)
+bool snrq_export_gguf_is(const char *directory)
 {
     char path[4096];
-    (void)name; /* the file has it in its own */
     return snrq_path_join(directory, "model.gguf", path, sizeof path) == SNRQ_OK &&
            access(path, F_OK) == 0;
 }
@@ -393,7 +373,7 @@ snrq_status snrq_export_gguf_verify(const snrq_context *context, const snrq_mode
     if (status == SNRQ_OK && c.rounded > 0)
         snrq_note(context, "%s: %lld of the tensors were rounded to the type they have there", path,
                   (long long)c.rounded);
-    snrq_block_file_close(&c.block);
+    snrq_export_block_close(&c.block);
     snrq_gguf_file_close(&file);
     return status;
 }

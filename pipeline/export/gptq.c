@@ -1,4 +1,4 @@
-/* GPTQ checkpoints; see export_formats.h.
+/* GPTQ checkpoints; see formats.h.
  *
  * Symbols: K inputs, N outputs, b bits, G groups. Tensors of a module, in this order:
  *
@@ -52,9 +52,9 @@ snrq_status snrq_gptq_possible(const snrq_model *m, char *why, size_t size)
     return SNRQ_OK;
 }
 
-static snrq_status settle(snrq_export_job *job, const snrq_options *options)
+static snrq_status settle(snrq_export_job *job, const snrq_export_settings *settings)
 {
-    (void)options;
+    (void)settings;
     job->type = SNRQ_F16;
     job->model_type = snrq_export_model_type(job->model, SNRQ_F16);
     return SNRQ_OK;
@@ -154,7 +154,7 @@ static json_t *describe(const snrq_export_job *job, double damp)
                      "snrq:" SNRQ_VERSION);
 }
 
-const snrq_checkpoint_format snrq_gptq_format = {.name = "gptq",
+const snrq_checkpoint_layout snrq_gptq_layout = {.name = "gptq",
                                                  .whole_modules = true,
                                                  .settle = settle,
                                                  .add = add,

@@ -1,4 +1,4 @@
-/* Settings and rows of an OUT directory; see export_source.h. */
+/* Settings and rows of an OUT directory; see source.h. */
 #include "pipeline/export/source.h"
 
 #include <limits.h>
@@ -6,40 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "io/checkpoint/output.h"
+#include "io/checkpoint/reader.h"
 #include "io/file.h"
 #include "io/json.h"
+#include "io/pieces.h"
 
 enum { ROWS_UNIT = 32, READ_BYTES = 16 << 20 };
 
-static snrq_status open_block(const snrq_model *m, int64_t layer, snrq_block_file **file)
-{
-    char path[PATH_MAX];
-    int length = snprintf(path, sizeof path, "%s/block-%05lld.h5", m->path, (long long)layer);
-    if (length < 0 || (size_t)length >= sizeof path)
-        return snrq_fail(SNRQ_USAGE, "%s: the path is too long", m->path);
-    SNRQ_TRY(snrq_block_file_open(path, file));
-    snrq_status status = SNRQ_OK;
-    if (snrq_block_file_count(*file) != m->family.modules)
-        status = snrq_fail(SNRQ_BAD_DATA, "%s: %d modules, expected %d", path,
-                           snrq_block_file_count(*file), m->family.modules);
-    for (int i = 0; i < m->family.modules && status == SNRQ_OK; i++) {
-        const snrq_module_record *r = snrq_block_file_record(*file, i);
-        const snrq_module_shape *s = &m->family.module[i];
-        char name[256];
-        snrq_module_name(layer, s->name, name, sizeof name);
-        if (strcmp(r->name, name) != 0 || r->rows != s->rows || r->columns != s->columns)
-            status = snrq_fail(SNRQ_BAD_DATA,
-                               "%s: module %d is '%s' [%lld, %lld], expected '%s' [%lld, %lld]",
-                               path, i, r->name, (long long)r->rows, (long long)r->columns, name,
-                               (long long)s->rows, (long long)s->columns);
-    }
-    if (status != SNRQ_OK) snrq_block_file_close(file);
-    return status;
-}
-
 /* Adds a module to what is known of those before it. */
-static snrq_status add_settings(const char *where, const snrq_module_record *r, bool first,
+static snrq_status add_settings(const char *path, const snrq_module_record *r, bool first,
                                 snrq_export_facts *f)
 {
     if (first)
@@ -54,49 +29,43 @@ static snrq_status add_settings(const char *where, const snrq_module_record *r, 
     return snrq_fail(SNRQ_BAD_DATA,
                      "%s: %s has other bits, groups or type of scales than the modules before it; "
                      "mixed settings cannot be exported",
-                     where, r->name);
+                     path, r->name);
 }
 
-static snrq_status read_all_settings(const snrq_model *m, const json_t *records, int64_t *longest,
-                                     snrq_export_facts *out)
+/* `modules` [count] of the whole model. */
+static snrq_status add_all_settings(const snrq_model *m, const snrq_module_record *modules,
+                                    int64_t count, snrq_export_facts *out)
 {
-    char where[PATH_MAX];
-    size_t i, k;
-    json_t *record, *module;
-    int64_t count = 0;
-    SNRQ_TRY(snrq_path_join(m->path, "manifest.jsonl", where, sizeof where));
-    json_array_foreach(records, i, record)
-    {
-        json_array_foreach(json_object_get(record, "modules"), k, module)
-        {
-            snrq_module_record r;
-            SNRQ_TRY(snrq_module_record_from_json(where, module, &r));
-            SNRQ_TRY(add_settings(where, &r, count++ == 0, out));
-            if (r.groups == 1 && r.columns > *longest) *longest = r.columns;
-        }
-    }
-    if (count == m->config.layers * m->family.modules) return SNRQ_OK;
-    return snrq_fail(SNRQ_BAD_DATA, "%s: %lld modules, expected %lld", where, (long long)count,
-                     (long long)(m->config.layers * m->family.modules));
-}
-
-snrq_status snrq_export_facts_read(const snrq_model *m, snrq_export_facts *out)
-{
-    json_t *records = NULL;
+    const int64_t expected = m->config.layers * m->family.modules;
     int64_t longest = 0; /* inputs of modules that have one group */
-    SNRQ_TRY(snrq_output_read_manifest(m->path, &records, NULL));
-    snrq_status status = read_all_settings(m, records, &longest, out);
-    json_decref(records);
-    SNRQ_TRY(status);
-    if (out->group_size == 0) return SNRQ_OK;
-    if (longest > out->group_size)
+    for (int64_t i = 0; i < count; i++) {
+        SNRQ_TRY(add_settings(m->path, &modules[i], i == 0, out));
+        if (modules[i].groups == 1 && modules[i].columns > longest) longest = modules[i].columns;
+    }
+    if (count != expected)
+        return snrq_fail(SNRQ_BAD_DATA, "%s/manifest.jsonl: %lld modules, expected %lld", m->path,
+                         (long long)count, (long long)expected);
+    if (out->group_size > 0 && longest > out->group_size)
         return snrq_fail(SNRQ_BAD_DATA,
                          "%s: modules with one group of %lld inputs beside groups of %lld; mixed "
                          "settings cannot be exported",
                          m->path, (long long)longest, (long long)out->group_size);
-    for (int i = 0; i < m->family.modules; i++)
+    for (int i = 0; i < m->family.modules && out->group_size > 0; i++)
         if (m->family.module[i].columns % out->group_size != 0) out->ragged = true;
     return SNRQ_OK;
+}
+
+snrq_status snrq_export_facts_read(const snrq_model *m, snrq_export_facts *out)
+{
+    snrq_output_facts facts;
+    snrq_module_record *modules = NULL;
+    int64_t count = 0;
+    snrq_status status = snrq_output_read(m->path, &facts);
+    if (status == SNRQ_OK) status = snrq_output_modules(&facts, &modules, &count);
+    if (status == SNRQ_OK) status = add_all_settings(m, modules, count, out);
+    free(modules);
+    snrq_output_facts_free(&facts);
+    return status;
 }
 
 bool snrq_export_facts_hold(const snrq_export_facts *f, const snrq_module_record *r)
@@ -127,15 +96,14 @@ struct fit {
 static snrq_status look_at_scales(const snrq_block_file *file, int index, struct fit *fit)
 {
     const snrq_module_record *r = snrq_block_file_record(file, index);
-    int64_t step = READ_BYTES / (int64_t)sizeof(float) / r->groups + 1;
     float *scales = NULL;
-    if (step > r->rows) step = r->rows;
-    SNRQ_TRY(snrq_allocate((size_t)(step * r->groups), sizeof *scales, "scales", &scales));
+    snrq_pieces p =
+        snrq_pieces_of((snrq_range){0, r->rows}, (size_t)r->groups * sizeof *scales, READ_BYTES, 1);
+    SNRQ_TRY(snrq_allocate((size_t)(p.most * r->groups), sizeof *scales, "scales", &scales));
     snrq_status status = SNRQ_OK;
-    for (int64_t at = 0; at < r->rows && fit->fits && status == SNRQ_OK; at += step) {
-        snrq_range rows = {at, at + step < r->rows ? at + step : r->rows};
-        status = snrq_block_file_read(file, index, rows, NULL, scales, NULL, NULL);
-        for (int64_t i = 0; i < (rows.end - rows.begin) * r->groups && status == SNRQ_OK; i++)
+    while (status == SNRQ_OK && fit->fits && snrq_pieces_next(&p)) {
+        status = snrq_block_file_read(file, index, p.piece, NULL, scales, NULL, NULL);
+        for (int64_t i = 0; i < (p.piece.end - p.piece.begin) * r->groups && status == SNRQ_OK; i++)
             if (snrq_round_to(fit->type, scales[i]) != scales[i]) fit->fits = false;
     }
     free(scales);
@@ -151,7 +119,7 @@ snrq_status snrq_export_scales_fit(const snrq_model *m, const snrq_export_facts 
     if (!known && m->rest == NULL) SNRQ_TRY(snrq_output_verify(m->path, NULL, NULL));
     for (int64_t layer = 0; layer < m->config.layers && fit.fits && !known; layer++) {
         snrq_block_file *file = NULL;
-        SNRQ_TRY(open_block(m, layer, &file));
+        SNRQ_TRY(snrq_model_open_block(m, layer, &file));
         snrq_status status = SNRQ_OK;
         for (int i = 0; i < m->family.modules && fit.fits && status == SNRQ_OK; i++)
             status = look_at_scales(file, i, &fit);
@@ -162,11 +130,24 @@ snrq_status snrq_export_scales_fit(const snrq_model *m, const snrq_export_facts 
     return SNRQ_OK;
 }
 
+snrq_status snrq_export_block_open(const snrq_model *m, int64_t layer, snrq_export_block *block)
+{
+    if (block->file != NULL && block->layer == layer) return SNRQ_OK;
+    snrq_export_block_close(block);
+    block->layer = layer;
+    return snrq_model_open_block(m, layer, &block->file);
+}
+
+void snrq_export_block_close(snrq_export_block *block)
+{
+    snrq_block_file_close(&block->file);
+}
+
 snrq_status snrq_export_module_open(const snrq_model *m, int64_t layer, int index,
                                     snrq_export_module *out)
 {
     *out = (snrq_export_module){.index = index};
-    SNRQ_TRY(open_block(m, layer, &out->file));
+    SNRQ_TRY(snrq_model_open_block(m, layer, &out->file));
     out->record = snrq_block_file_record(out->file, index);
     snrq_status status =
         snrq_allocate((size_t)out->record->columns, sizeof *out->g_idx, "groups", &out->g_idx);
@@ -182,20 +163,6 @@ void snrq_export_module_close(snrq_export_module *module)
     snrq_block_file_close(&module->file);
     free(module->g_idx);
     *module = (snrq_export_module){0};
-}
-
-/* Room for `rows` rows of a module. */
-struct buffers {
-    uint8_t *codes, *zeros;
-    float *scales;
-};
-
-static snrq_status allocate(const snrq_module_record *r, int64_t rows, struct buffers *b)
-{
-    size_t groups = (size_t)(rows * r->groups);
-    SNRQ_TRY(snrq_allocate((size_t)(rows * r->columns), 1, "codes", &b->codes));
-    SNRQ_TRY(snrq_allocate(groups, sizeof *b->scales, "scales", &b->scales));
-    return snrq_allocate(groups, 1, "zeros", &b->zeros);
 }
 
 /* Formats leave the zeros of symmetric codes out. */
@@ -215,19 +182,15 @@ snrq_status snrq_export_module_rows(const snrq_export_module *m, snrq_range rang
                                     snrq_export_each *each, void *user)
 {
     const int64_t row_bytes = m->record->columns + 5 * m->record->groups;
-    int64_t step = (READ_BYTES / row_bytes + 1 + ROWS_UNIT - 1) / ROWS_UNIT * ROWS_UNIT;
-    if (step > range.end - range.begin) step = range.end - range.begin;
-    struct buffers b = {0};
-    snrq_status status = allocate(m->record, step, &b);
-    for (int64_t at = range.begin; at < range.end && status == SNRQ_OK; at += step) {
-        snrq_range some = {at, at + step < range.end ? at + step : range.end};
-        status = snrq_block_file_read(m->file, m->index, some, b.codes, b.scales, b.zeros, NULL);
-        if (status == SNRQ_OK) status = check_symmetric(m->record, some, b.zeros);
-        const snrq_export_rows rows = {m, some, b.codes, b.scales, b.zeros};
+    snrq_pieces p = snrq_pieces_of(range, (size_t)row_bytes, READ_BYTES, ROWS_UNIT);
+    snrq_module_codes b;
+    snrq_status status = snrq_module_codes_allocate(m->record, p.most, &b);
+    while (status == SNRQ_OK && snrq_pieces_next(&p)) {
+        status = snrq_block_file_read(m->file, m->index, p.piece, b.codes, b.scales, b.zeros, NULL);
+        if (status == SNRQ_OK) status = check_symmetric(m->record, p.piece, b.zeros);
+        const snrq_export_rows rows = {m, p.piece, b.codes, b.scales, b.zeros};
         if (status == SNRQ_OK) status = each(user, &rows);
     }
-    free(b.codes);
-    free(b.scales);
-    free(b.zeros);
+    snrq_module_codes_free(&b);
     return status;
 }

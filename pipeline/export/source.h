@@ -31,6 +31,16 @@ snrq_status snrq_export_scales_fit(const snrq_model *model, const snrq_export_fa
 /* The largest multiple of `unit` up to `most` that divides the inputs of every module, or 0. */
 int64_t snrq_export_nearest_group(const snrq_model *model, int64_t unit, int64_t most);
 
+/* The file of a block, which stays open as long as the same one is asked for. Zeroed: none. */
+typedef struct snrq_export_block {
+    snrq_block_file *file; /* owned */
+    int64_t layer;
+} snrq_export_block;
+
+snrq_status snrq_export_block_open(const snrq_model *model, int64_t layer,
+                                   snrq_export_block *block);
+void snrq_export_block_close(snrq_export_block *block);
+
 /* One module, open for reading. */
 typedef struct snrq_export_module {
     snrq_block_file *file; /* owned */
@@ -52,7 +62,7 @@ typedef struct snrq_export_rows {
     const uint8_t *zeros; /* [rows of the range, groups] */
 } snrq_export_rows;
 
-/* Calls `each` for all rows of `range`, some at a time (about 16 MB, a multiple of 32 but for the
+/* Calls `each` for all rows of `range`, some at a time (up to 16 MB, a multiple of 32 but for the
  * last ones), in order. Stops at the first failure. Not collective. */
 typedef snrq_status snrq_export_each(void *user, const snrq_export_rows *rows);
 snrq_status snrq_export_module_rows(const snrq_export_module *module, snrq_range range,

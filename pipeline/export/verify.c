@@ -1,4 +1,4 @@
-/* Comparing a transformers directory with OUT; see export_verify.h. */
+/* Comparing a transformers directory with OUT; see verify.h. */
 #include "pipeline/export/verify.h"
 
 #include <limits.h>
@@ -10,6 +10,7 @@
 #include "io/directory.h"
 #include "io/file.h"
 #include "io/json.h"
+#include "io/pieces.h"
 #include "pipeline/export/decode.h"
 #include "pipeline/export/source.h"
 
@@ -17,7 +18,7 @@ enum { COPY_BYTES = 16 << 20, JSON_LIMIT = 1 << 24, FILE_LIMIT = 1 << 30 };
 
 bool snrq_checkpoint_is(const char *directory, const char *format)
 {
-    const char *found = snrq_decoder_recognize(directory);
+    const char *found = snrq_export_decoder_recognize(directory);
     return found != NULL && strcmp(found, format) == 0;
 }
 
@@ -33,10 +34,11 @@ static snrq_status differs(const struct comparison *c, int64_t row)
     const snrq_decoded *m = &c->decoded;
     int64_t column = 0;
     while (memcmp(&c->expected[column], &c->found[column], sizeof *c->found) == 0) column++;
-    return snrq_fail(
-        SNRQ_BAD_DATA, "%s: %s: the weight of output %lld, input %lld is %.9g, expected %.9g",
-        snrq_safetensors_file(snrq_decoder_tensors(m->decoder), m->codes_of), m->codes_of->name,
-        (long long)row, (long long)column, (double)c->found[column], (double)c->expected[column]);
+    return snrq_fail(SNRQ_BAD_DATA,
+                     "%s: %s: the weight of output %lld, input %lld is %.9g, expected %.9g",
+                     snrq_safetensors_file(snrq_export_decoder_tensors(m->decoder), m->codes_of),
+                     m->codes_of->name, (long long)row, (long long)column, (double)c->found[column],
+                     (double)c->expected[column]);
 }
 
 static snrq_status compare_rows(void *user, const snrq_export_rows *r)
@@ -60,7 +62,7 @@ static snrq_status compare_rows(void *user, const snrq_export_rows *r)
 }
 
 /* *tensors += how many tensors the module has. */
-static snrq_status compare_module(const snrq_model *m, const snrq_decoder *d, int64_t layer,
+static snrq_status compare_module(const snrq_model *m, const snrq_export_decoder *d, int64_t layer,
                                   int index, int64_t *tensors)
 {
     const snrq_module_shape *s = &m->family.module[index];
@@ -87,22 +89,20 @@ static snrq_status compare_module(const snrq_model *m, const snrq_decoder *d, in
 
 /* Tensors that were copied. */
 
+/* Compares some rows with room for them twice. */
 static snrq_status compare_bytes(const snrq_model *m, const snrq_safetensors *files,
-                                 const snrq_tensor *a, const snrq_tensor *b, unsigned char *data,
-                                 uint64_t step)
+                                 const snrq_tensor *a, const snrq_tensor *b, snrq_range rows,
+                                 unsigned char *expected, unsigned char *found)
 {
-    for (uint64_t at = 0; at < a->bytes; at += step) {
-        uint64_t bytes = a->bytes - at < step ? a->bytes - at : step;
-        SNRQ_TRY(snrq_rest_file_read(m->rest, a, at, bytes, data));
-        SNRQ_TRY(snrq_safetensors_read(files, b, at, bytes, data + step));
-        if (memcmp(data, data + step, bytes) == 0) continue;
-        uint64_t i = 0;
-        while (data[i] == data[step + i]) i++;
-        return snrq_fail(SNRQ_BAD_DATA, "%s: %s: byte %llu is 0x%02x, expected 0x%02x",
-                         snrq_safetensors_file(files, b), b->name, (unsigned long long)(at + i),
-                         data[step + i], data[i]);
-    }
-    return SNRQ_OK;
+    uint64_t row = a->bytes / (uint64_t)a->shape[0], at = (uint64_t)rows.begin * row, i = 0;
+    uint64_t bytes = (uint64_t)(rows.end - rows.begin) * row;
+    SNRQ_TRY(snrq_rest_file_read(m->rest, a, at, bytes, expected));
+    SNRQ_TRY(snrq_safetensors_read(files, b, at, bytes, found));
+    if (memcmp(expected, found, bytes) == 0) return SNRQ_OK;
+    while (expected[i] == found[i]) i++;
+    return snrq_fail(SNRQ_BAD_DATA, "%s: %s: byte %llu is 0x%02x, expected 0x%02x",
+                     snrq_safetensors_file(files, b), b->name, (unsigned long long)(at + i),
+                     found[i], expected[i]);
 }
 
 static snrq_status compare_copy(const snrq_model *m, const snrq_safetensors *files,
@@ -118,17 +118,19 @@ static snrq_status compare_copy(const snrq_model *m, const snrq_safetensors *fil
         memcmp(a->shape, b->shape, (size_t)a->dimensions * sizeof *a->shape) != 0)
         return snrq_fail(SNRQ_BAD_DATA, "%s: %s has another type or shape than in %s",
                          snrq_safetensors_file(files, b), name, m->path);
-    uint64_t row = a->bytes / (uint64_t)a->shape[0], step = (COPY_BYTES / row + 1) * row;
-    if (step > a->bytes) step = a->bytes;
-    SNRQ_TRY(snrq_allocate(2, step, "rows to compare", &data));
-    snrq_status status = compare_bytes(m, files, a, b, data, step);
+    const size_t row = (size_t)(a->bytes / (uint64_t)a->shape[0]);
+    snrq_pieces p = snrq_pieces_of((snrq_range){0, a->shape[0]}, row, COPY_BYTES, 1);
+    SNRQ_TRY(snrq_allocate(2 * (size_t)p.most, row, "rows to compare", &data));
+    snrq_status status = SNRQ_OK;
+    while (status == SNRQ_OK && snrq_pieces_next(&p))
+        status = compare_bytes(m, files, a, b, p.piece, data, data + (size_t)p.most * row);
     free(data);
     return status;
 }
 
 /* Every rank compares some of the tensors; *tensors: how many this rank has seen. */
-static snrq_status compare_share(const snrq_context *c, const snrq_model *m, const snrq_decoder *d,
-                                 int64_t *tensors)
+static snrq_status compare_share(const snrq_context *c, const snrq_model *m,
+                                 const snrq_export_decoder *d, int64_t *tensors)
 {
     char **names = NULL;
     int count = 0;
@@ -140,7 +142,7 @@ static snrq_status compare_share(const snrq_context *c, const snrq_model *m, con
     snrq_status status = SNRQ_OK;
     for (int i = 0; i < count && status == SNRQ_OK; i++) {
         if (next++ % c->size != c->rank) continue;
-        status = compare_copy(m, snrq_decoder_tensors(d), names[i]);
+        status = compare_copy(m, snrq_export_decoder_tensors(d), names[i]);
         (*tensors)++;
     }
     free(names);
@@ -250,7 +252,7 @@ static snrq_status compare_config(const snrq_model *m, const char *directory, sn
 }
 
 static snrq_status compare_surroundings(const snrq_model *m, const char *directory,
-                                        const snrq_decoder *d, int64_t tensors)
+                                        const snrq_export_decoder *d, int64_t tensors)
 {
     char name[256];
     snrq_decoded first;
@@ -263,21 +265,21 @@ static snrq_status compare_surroundings(const snrq_model *m, const char *directo
     SNRQ_TRY(compare_descriptions(directory));
     for (const char *const *file = snrq_model_file_names; *file != NULL; file++)
         if (strcmp(*file, "config.json") != 0) SNRQ_TRY(compare_file(m, directory, *file));
-    return compare_files(directory, snrq_decoder_tensors(d), tensors);
+    return compare_files(directory, snrq_export_decoder_tensors(d), tensors);
 }
 
 snrq_status snrq_checkpoint_verify(const snrq_context *c, const snrq_model *m,
                                    const char *directory, int64_t *tensors)
 {
-    snrq_decoder *d = NULL;
+    snrq_export_decoder *d = NULL;
     *tensors = 0;
-    snrq_status status = snrq_agree(c, snrq_decoder_open(directory, &d));
+    snrq_status status = snrq_agree(c, snrq_export_decoder_open(directory, &d));
     if (status == SNRQ_OK) status = snrq_agree(c, compare_share(c, m, d, tensors));
     if (status == SNRQ_OK) status = snrq_sum_int64(c, tensors, 1);
     if (status == SNRQ_OK) {
         if (c->rank == 0) status = compare_surroundings(m, directory, d, *tensors);
         status = snrq_agree(c, status);
     }
-    snrq_decoder_close(&d);
+    snrq_export_decoder_close(&d);
     return status;
 }

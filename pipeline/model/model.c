@@ -8,6 +8,7 @@
 #include <xxhash.h>
 
 #include "io/checkpoint/output.h"
+#include "io/checkpoint/reader.h"
 #include "io/file.h"
 #include "io/json.h"
 #include "pipeline/model/tensors.h"
@@ -156,13 +157,6 @@ static snrq_status check_unused(const snrq_model *m)
     return SNRQ_OK;
 }
 
-static void ignore_report(void *user, const char *file, const char *problem)
-{
-    (void)user;
-    (void)file;
-    (void)problem;
-}
-
 static snrq_status open_local(const snrq_context *context, snrq_model *m)
 {
     char path[4096];
@@ -178,12 +172,12 @@ static snrq_status open_local(const snrq_context *context, snrq_model *m)
         SNRQ_TRY(check_tensors(m));
         return check_unused(m);
     }
-    bool complete = false;
-    json_t *records = NULL;
+    snrq_output_facts facts;
     /* Damaged codes would be read as other codes: every byte is checked before any is used. */
-    if (context->rank == 0) SNRQ_TRY(snrq_output_verify(m->path, ignore_report, NULL));
-    status = snrq_output_read_manifest(m->path, &records, &complete);
-    json_decref(records);
+    if (context->rank == 0) SNRQ_TRY(snrq_output_verify(m->path, NULL, NULL));
+    status = snrq_output_read(m->path, &facts);
+    bool complete = facts.complete;
+    snrq_output_facts_free(&facts);
     SNRQ_TRY(status);
     if (!complete)
         return snrq_fail(SNRQ_NO_INPUT,

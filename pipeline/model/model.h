@@ -7,6 +7,7 @@
 #ifndef SNRQ_MODEL_H
 #define SNRQ_MODEL_H
 
+#include "io/checkpoint/block_file.h"
 #include "io/checkpoint/rest_file.h"
 #include "io/safetensors.h"
 #include "mpi/node_memory.h"
@@ -27,6 +28,7 @@ snrq_status snrq_model_open(const snrq_context *context, const char *path, snrq_
 /* Opens an OUT directory for looking at its configuration and manifest: its data files are neither
  * checked nor opened, rest is NULL. Not collective. */
 snrq_status snrq_model_look(const char *path, snrq_model **out);
+/* Not collective. */
 void snrq_model_close(snrq_model **model);
 
 /* 32 hex digits that change with the configuration, the names, types and shapes of the tensors, and
@@ -89,6 +91,10 @@ snrq_status snrq_quantized_block_create(const snrq_context *context, const snrq_
 /* Reads the committed file of block `layer` in an OUT directory into it. Collective; agreed. */
 snrq_status snrq_quantized_block_read(const snrq_context *context, const char *directory,
                                       int64_t layer, snrq_loaded_block *block);
+
+/* Opens the file of a block of an OUT directory, which must have the family's modules. Not
+ * collective. */
+snrq_status snrq_model_open_block(const snrq_model *model, int64_t layer, snrq_block_file **out);
 
 /* Full Hugging Face name of a module. */
 void snrq_module_name(int64_t layer, const char *name, char *out, size_t size);

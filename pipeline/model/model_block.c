@@ -1,11 +1,9 @@
 /* Transformer blocks in node memory: dense from the checkpoint, or quantized; see model.h. */
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "io/checkpoint/block_file.h"
-#include "io/file.h"
+#include "io/checkpoint/reader.h"
 #include "pipeline/model/tensors.h"
 
 /* Parts of a block's memory start on cache lines. */
@@ -143,22 +141,36 @@ snrq_status snrq_quantized_block_create(const snrq_context *c, const snrq_model 
     return SNRQ_OK;
 }
 
+/* Opens the file of a block of `directory`, which must have the family's modules. */
+static snrq_status open_block(const char *directory, int64_t layer, const snrq_family *f,
+                              snrq_block_file **out)
+{
+    snrq_expected_module *expected = NULL;
+    *out = NULL;
+    SNRQ_TRY(snrq_allocate((size_t)f->modules, sizeof *expected, "names of modules", &expected));
+    for (int i = 0; i < f->modules; i++) {
+        snrq_module_name(layer, f->module[i].name, expected[i].name, sizeof expected[i].name);
+        expected[i].rows = f->module[i].rows;
+        expected[i].columns = f->module[i].columns;
+    }
+    snrq_status status = snrq_output_block_open(directory, layer, expected, f->modules, out);
+    free(expected);
+    return status;
+}
+
+snrq_status snrq_model_open_block(const snrq_model *m, int64_t layer, snrq_block_file **out)
+{
+    return open_block(m->path, layer, &m->family, out);
+}
+
 /* Reads this node rank's share of the rows of one module of the file. */
 static snrq_status read_module(const snrq_context *c, const snrq_block_file *file, int index,
-                               const char *path, const snrq_module_shape *shape,
                                const snrq_weight *weight)
 {
     const snrq_module_record *r = snrq_block_file_record(file, index);
-    size_t tail = strlen(shape->name), length = strlen(r->name);
-    if (length < tail || strcmp(r->name + length - tail, shape->name) != 0 ||
-        r->rows != weight->rows || r->columns != weight->columns || r->groups != weight->groups)
-        return snrq_fail(
-            SNRQ_BAD_DATA,
-            "%s: module %d is '%s' [%lld, %lld] with %lld groups; expected '...%s' [%lld, "
-            "%lld] with %lld",
-            path, index, r->name, (long long)r->rows, (long long)r->columns, (long long)r->groups,
-            shape->name, (long long)weight->rows, (long long)weight->columns,
-            (long long)weight->groups);
+    if (r->groups != weight->groups)
+        return snrq_fail(SNRQ_BAD_DATA, "%s has %lld groups, expected %lld", r->name,
+                         (long long)r->groups, (long long)weight->groups);
     /* The views are const for the forward pass; here, and here only, the memory behind them is
      * filled. */
     snrq_range mine = snrq_share(weight->rows, 1, c->node_size, c->node_rank);
@@ -169,53 +181,32 @@ static snrq_status read_module(const snrq_context *c, const snrq_block_file *fil
                                 c->node_rank == 0 ? (int32_t *)weight->g_idx : NULL);
 }
 
-/* Opens a block file, which must have the family's modules. */
-static snrq_status open_modules(const char *path, const snrq_family *f, snrq_block_file **file)
-{
-    SNRQ_TRY(snrq_block_file_open(path, file));
-    if (snrq_block_file_count(*file) == f->modules) return SNRQ_OK;
-    snrq_status status = snrq_fail(SNRQ_BAD_DATA, "%s: %d modules, expected %d", path,
-                                   snrq_block_file_count(*file), f->modules);
-    snrq_block_file_close(file);
-    return status;
-}
-
-static snrq_status read_modules(const snrq_context *c, const char *path, const snrq_family *f,
+static snrq_status read_modules(const snrq_context *c, const char *directory, int64_t layer,
                                 snrq_loaded_block *block)
 {
+    const snrq_family *f = block->block.family;
     snrq_block_file *file = NULL;
-    SNRQ_TRY(open_modules(path, f, &file));
-    snrq_status status = SNRQ_OK;
+    snrq_status status = open_block(directory, layer, f, &file);
     for (int i = 0; status == SNRQ_OK && i < f->modules; i++)
-        status = read_module(c, file, i, path, &f->module[i], &block->block.module[i]);
+        status = read_module(c, file, i, &block->block.module[i]);
     snrq_block_file_close(&file);
     return status;
-}
-
-static snrq_status block_path(const char *directory, int64_t layer, char path[PATH_MAX])
-{
-    char name[32];
-    snrq_block_file_name(layer, name);
-    return snrq_path_join(directory, name, path, PATH_MAX);
 }
 
 snrq_status snrq_quantized_block_read(const snrq_context *c, const char *directory, int64_t layer,
                                       snrq_loaded_block *block)
 {
-    char path[PATH_MAX];
-    snrq_status status = block_path(directory, layer, path);
-    if (status == SNRQ_OK) status = read_modules(c, path, block->block.family, block);
-    SNRQ_TRY(snrq_agree(c, status));
+    SNRQ_TRY(snrq_agree(c, read_modules(c, directory, layer, block)));
     return snrq_node_memory_sync(c, block->memory);
 }
 
-/* groups [units] <- how many the modules of each unit have in a block file. */
-static snrq_status stored_groups(const char *path, const snrq_family *f, int64_t *groups)
+/* groups [units] <- how many the modules of each unit have in the file of a block. */
+static snrq_status stored_groups(const snrq_model *m, int64_t layer, int64_t *groups)
 {
     snrq_block_file *file = NULL;
-    SNRQ_TRY(open_modules(path, f, &file));
-    for (int u = 0; u < f->units; u++)
-        groups[u] = snrq_block_file_record(file, f->unit[u].first)->groups;
+    SNRQ_TRY(snrq_model_open_block(m, layer, &file));
+    for (int u = 0; u < m->family.units; u++)
+        groups[u] = snrq_block_file_record(file, m->family.unit[u].first)->groups;
     snrq_block_file_close(&file);
     return SNRQ_OK;
 }
@@ -223,12 +214,9 @@ static snrq_status stored_groups(const char *path, const snrq_family *f, int64_t
 static snrq_status load_quantized_block(const snrq_context *c, const snrq_model *m, int64_t layer,
                                         const snrq_rope *rope, snrq_loaded_block *out)
 {
-    char path[PATH_MAX];
     int64_t *groups = NULL;
-    snrq_status status = block_path(m->path, layer, path);
-    if (status == SNRQ_OK)
-        status = snrq_allocate((size_t)m->family.units, sizeof *groups, "groups", &groups);
-    if (status == SNRQ_OK) status = stored_groups(path, &m->family, groups);
+    snrq_status status = snrq_allocate((size_t)m->family.units, sizeof *groups, "groups", &groups);
+    if (status == SNRQ_OK) status = stored_groups(m, layer, groups);
     status = snrq_agree(c, status);
     if (status == SNRQ_OK) status = snrq_quantized_block_create(c, m, layer, groups, rope, out);
     free(groups);

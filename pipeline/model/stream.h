@@ -7,7 +7,7 @@
 #ifndef SNRQ_STREAM_H
 #define SNRQ_STREAM_H
 
-#include "io/windows.h"
+#include "io/tokenizer/windows.h"
 #include "mpi/algebra/gram.h"
 #include "pipeline/model/model.h"
 
@@ -28,7 +28,7 @@ typedef struct snrq_stream {
     snrq_stream_input *input; /* [inputs] owned */
 } snrq_stream;
 
-/* Sequences of the windows that this rank owns. */
+/* Sequences of the windows that this rank owns. Not collective. */
 snrq_range snrq_stream_share(const snrq_context *context, const snrq_windows *windows);
 
 /* Of so many sequences of so many tokens each, how many are taken through a block at a time. */
@@ -37,7 +37,7 @@ int64_t snrq_stream_batch(int64_t sequences, int64_t tokens);
 /* Makes a stream of the sequences in `range`, with h = 0. Not collective. */
 snrq_status snrq_stream_create(snrq_range range, int64_t tokens, int64_t hidden, snrq_stream *out);
 
-/* h = embeddings of the windows. */
+/* h = embeddings of the windows. Not collective. */
 void snrq_stream_embed(snrq_stream *stream, const snrq_weight *embedding,
                        const snrq_windows *windows);
 

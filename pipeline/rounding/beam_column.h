@@ -107,7 +107,7 @@ SNRQ_INLINE void snrq_find_cheapest(snrq_beam_shape s, const snrq_extensions *e,
 /* Keeps the extensions of these keys: those of vectors i to i + V. */
 SNRQ_INLINE void snrq_keep(snrq_beam_shape s, const snrq_int_lanes *key, int i, snrq_extensions *e)
 {
-    snrq_lanes cost[2 * SNRQ_MAX_VECTORS], level[2 * SNRQ_MAX_VECTORS];
+    snrq_lanes cost[2 * SNRQ_BEAM_LANE_VECTORS], level[2 * SNRQ_BEAM_LANE_VECTORS];
     for (int v = 0; v < s.vectors; v++) {
         cost[v] = e->cost_below[i + v];
         cost[s.vectors + v] = e->cost_above[i + v];
@@ -157,8 +157,8 @@ SNRQ_INLINE bool snrq_replace_worst(snrq_beam_shape s, const snrq_beam_column *c
     const int last = snrq_beam_last(s);
     const snrq_lanes weight = snrq_of_rows(s, column->weight, i);
     const snrq_lanes lowest = snrq_of_rows(s, column->lowest, i), highest = lowest + column->top;
-    snrq_int_lanes kept[SNRQ_MAX_VECTORS], next[SNRQ_MAX_VECTORS];
-    snrq_lanes costs[SNRQ_MAX_VECTORS] = {0}, levels[SNRQ_MAX_VECTORS] = {0};
+    snrq_int_lanes kept[SNRQ_BEAM_LANE_VECTORS], next[SNRQ_BEAM_LANE_VECTORS];
+    snrq_lanes costs[SNRQ_BEAM_LANE_VECTORS] = {0}, levels[SNRQ_BEAM_LANE_VECTORS] = {0};
     for (int v = 0; v < s.vectors; v++) {
         kept[v] = snrq_extension_key(s, v, 0, e->kept[i + v]) & ~snrq_beam_beyond(s, v);
         next[v] = -snrq_extension_key(s, v, 0, x[v].next);
@@ -189,7 +189,7 @@ SNRQ_INLINE void snrq_keep_others(snrq_beam_shape s, const snrq_beam_column *col
     const snrq_lanes weight = snrq_of_rows(s, column->weight, i);
     const snrq_lanes lowest = snrq_of_rows(s, column->lowest, i), highest = lowest + column->top;
     const snrq_mask all = snrq_int_lanes_equal((snrq_int_lanes){0}, (snrq_int_lanes){0});
-    snrq_contenders x[SNRQ_MAX_VECTORS];
+    snrq_contenders x[SNRQ_BEAM_LANE_VECTORS];
     for (int v = 0; v < s.vectors; v++) {
         x[v] = (snrq_contenders){.value = y[i + v] * snrq_of_rows(s, column->steps, i),
                                  .cost = costs[i + v],
@@ -207,7 +207,7 @@ SNRQ_INLINE void snrq_take_extensions(snrq_beam_shape s, const snrq_beam_column 
                                       const float *u, const snrq_extensions *e, snrq_lanes *costs,
                                       snrq_lanes *y, snrq_lanes *level, snrq_int_lanes *from)
 {
-    snrq_lanes error[SNRQ_MAX_BEAM], before[SNRQ_MAX_VECTORS];
+    snrq_lanes error[SNRQ_MAX_BEAM], before[SNRQ_BEAM_LANE_VECTORS];
     for (int i = 0; i < s.slots; i++) {
         costs[i] = e->kept[i];
         level[column->at * s.slots + i] = e->level[i];

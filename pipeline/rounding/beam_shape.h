@@ -11,7 +11,7 @@
 /* Part of a function that is compiled once for every common shape. */
 #define SNRQ_INLINE static inline __attribute__((always_inline))
 
-enum { SNRQ_MAX_BEAM = 256, SNRQ_MAX_VECTORS = SNRQ_MAX_BEAM / SNRQ_LANES };
+enum { SNRQ_MAX_BEAM = 256, SNRQ_BEAM_LANE_VECTORS = SNRQ_MAX_BEAM / SNRQ_LANES };
 
 typedef struct snrq_beam_shape {
     int width, slots, rows, vectors; /* K, P, R, V */
@@ -76,7 +76,7 @@ SNRQ_INLINE snrq_lanes snrq_beam_pick(int vectors, const snrq_lanes *x, snrq_int
 SNRQ_INLINE snrq_int_lanes snrq_beam_pick_int(int vectors, const snrq_int_lanes *x,
                                               snrq_int_lanes from)
 {
-    snrq_lanes y[SNRQ_MAX_VECTORS];
+    snrq_lanes y[SNRQ_BEAM_LANE_VECTORS];
     for (int v = 0; v < vectors; v++) y[v] = (snrq_lanes)x[v];
     return (snrq_int_lanes)snrq_beam_pick(vectors, y, from);
 }

@@ -13,9 +13,14 @@ bool snrq_rule_shifts_target(const snrq_rule *r)
     return (r->method == SNRQ_SNRQ || r->method == SNRQ_KSNRQ) && !strength_is_zero(r);
 }
 
+bool snrq_method_has_strength(snrq_method method)
+{
+    return method == SNRQ_GPTAQ || method == SNRQ_SNRQ || method == SNRQ_KSNRQ;
+}
+
 bool snrq_rule_needs_d(const snrq_rule *r)
 {
-    return snrq_rule_shifts_target(r) || (r->method == SNRQ_GPTAQ && !strength_is_zero(r));
+    return snrq_method_has_strength(r->method) && !strength_is_zero(r);
 }
 
 bool snrq_rule_needs_e(const snrq_rule *r)

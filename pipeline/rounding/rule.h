@@ -2,6 +2,10 @@
  *
  * Rules are made once per module (pipeline/rules.h) and handed down; nothing in this folder knows
  * the command line. Symbols and formulas: docs/method.md.
+ *
+ * The way of a field: option (pipeline/options.c) -> rule (pipeline/rules.c; compared in rule.c) ->
+ * record of the module (pipeline/unit.c) -> file, manifest and `inspect --json` (the table in
+ * io/checkpoint/block_record.c). docs/developing.md, "Add a field to the rule".
  */
 #ifndef SNRQ_RULE_H
 #define SNRQ_RULE_H
@@ -63,6 +67,9 @@ bool snrq_rule_needs_e(const snrq_rule *rule);
 /* Can its scales be fitted again after the search? Not those of rtn, which looks at no data, and of
  * the methods that fit their grids on the way. */
 bool snrq_method_regrids(snrq_method method);
+
+/* Has it a strength, that is, does it take the full-precision input into account? */
+bool snrq_method_has_strength(snrq_method method);
 
 /* Columns of a group, and groups of a row, of a module with so many columns. */
 int64_t snrq_rule_group_columns(const snrq_rule *rule, int64_t columns);

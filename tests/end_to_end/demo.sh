@@ -85,7 +85,7 @@ for bits in 3 2; do
         out=$work/$bits-bit-$method
         start=$EPOCHREALTIME
         run mpirun -n $ranks "$snrq" quantize "$model" --calibration "$data/calibration.txt" -o "$out" \
-            --bits $bits --group-size 64 --method $method --beam 8 --sequences 64 --length 256 --seed 0
+            --bits $bits --group-size 64 --method $method --sequences 64 --length 256 --seed 0
         seconds=$(awk -v a="$start" -v b="$EPOCHREALTIME" 'BEGIN { print b - a }')
         evaluate "$out" --reference "$model"
         perplexity=$(number perplexity)

@@ -23,6 +23,7 @@
 
 #include "io/checkpoint/manifest.h"
 #include "io/checkpoint/output_internal.h"
+#include "io/checkpoint/reader.h"
 #include "io/file.h"
 #include "mpi/context.h"
 
@@ -39,7 +40,7 @@ struct file {
 
 static snrq_context *context;
 static const char *directory;
-static json_t *configuration, *records;
+static snrq_output_facts output_facts;
 static struct file files[MAX_FILES];
 static int count, complaints;
 static long long stride, verified, resumed;
@@ -140,7 +141,7 @@ static void expect_resume_names_it(void)
     snrq_output *output = NULL;
     bool last_lines =
         strcmp(damaged->name, "manifest.jsonl") == 0 && (bit < 0 || place == damaged->bytes - 1);
-    snrq_status status = snrq_output_open(context, directory, configuration, &output);
+    snrq_status status = snrq_output_open(context, directory, output_facts.configuration, &output);
     resumed++;
     if (last_lines && status == SNRQ_OK)
         expect_resume_knows(output, lines_left());
@@ -184,11 +185,9 @@ static void cut_all(void)
 
 static void sweep(void)
 {
-    bool complete = false;
     json_t *facts = json_object();
-    must(snrq_output_read_configuration(directory, &configuration) == SNRQ_OK &&
-             snrq_output_read_manifest(directory, &records, &complete) == SNRQ_OK,
-         directory);
+    must(snrq_output_read(directory, &output_facts) == SNRQ_OK, directory);
+    const json_t *records = output_facts.records;
     remember("snrq.json", NULL);
     remember("manifest.jsonl", NULL);
     for (size_t i = 0; i < json_array_size(records); i++) {
@@ -221,8 +220,7 @@ int main(int argc, char **argv)
     must(stride > 0, "STRIDE is not positive");
     sweep();
     for (int i = 0; i < count; i++) free(files[i].data);
-    json_decref(records);
-    json_decref(configuration);
+    snrq_output_facts_free(&output_facts);
     snrq_context_destroy(&context);
     MPI_Finalize();
     return complaints > 0;

@@ -4,7 +4,9 @@ A test is a unittest class; `helpers.main()` at the end of its file runs it. Exi
 skipped, else failed. From the environment: SNRQ (the program), SNRQ_TEST_DATA (tests/data), SNRQ_SHARED (larger models
 and reference figures; may be absent).
 """
+import atexit
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -47,8 +49,19 @@ def command(arguments, ranks):
     return launch + [program] + [str(a) for a in arguments]
 
 
+@functools.lru_cache(maxsize=None)
+def sessions():
+    """Where MPI keeps what a run needs while it goes on."""
+    folder = tempfile.mkdtemp(prefix="mpi-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def environment(threads):
-    changed = dict(os.environ)
+    """For one run: its TMPDIR is its own, so that several may go on at a time."""
+    changed = dict(os.environ, TMPDIR=tempfile.mkdtemp(prefix="", dir=sessions()))
+    # Without mpirun, a process need not start the daemon through which it could start others.
+    changed.setdefault("OMPI_MCA_ess_singleton_isolated", "1")
     changed.setdefault("OPENBLAS_NUM_THREADS", "1")
     changed.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait do not take cores from other ranks
     # When a rank fails, mpirun ends the others; by default it lets a second pass first.
@@ -98,10 +111,22 @@ def succeed(*arguments, **how):
     return result
 
 
+def with_options(words, *more):
+    """The words of a command line with these options; what is there of them already goes, for none may be given twice."""
+    names = [str(word) for word in more if str(word).startswith("--")]
+    kept, skip = [], False
+    for word in words:
+        if skip or word in names:
+            skip = not skip
+        else:
+            kept.append(word)
+    return [*kept, *more]
+
+
 def quantize(out, *options, model=MODEL, ranks=1, sequences=4, length=64, **how):
     """A short quantization run of the bundled model that must succeed. Returns `out`."""
-    succeed("quantize", model, "--calibration", CALIBRATION, "-o", out, "--sequences", sequences, "--length", length,
-            *options, ranks=ranks, **how)
+    words = ["quantize", model, "--calibration", CALIBRATION, "-o", out, "--sequences", sequences, "--length", length]
+    succeed(*with_options(words, *options), ranks=ranks, **how)
     return out
 
 

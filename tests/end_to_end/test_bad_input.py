@@ -45,7 +45,8 @@ class BadInput(helpers.Test):
 
     def check_quantize(self, code, words, model=helpers.MODEL, text=helpers.CALIBRATION, more=()):
         with tempfile.TemporaryDirectory(dir=self.folder) as outs:
-            self.check(code, words, "quantize", model, "--calibration", text, *SHORT, *more, out=outs)
+            self.check(code, words, "quantize", model, "--calibration", text, *helpers.with_options(SHORT, *more),
+                       out=outs)
 
     def check_output(self, code, words, out):
         """An output directory that cannot be."""

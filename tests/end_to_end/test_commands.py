@@ -37,7 +37,7 @@ class Commands(helpers.Test):
         self.assertEqual(helpers.succeed("evaluate", "--help", ranks=2).stdout.count("usage:"), 1)
 
     def test_version(self):
-        self.assertRegex(helpers.succeed("--version").stdout, r"^snrq \d+\.\d+\.\d+\n$")
+        self.assertRegex(helpers.succeed("--version").stdout, r"^snrq \d+\.\d+\.\d+\n\S+ instructions \(.*\n$")
 
     def test_dry_run_writes_nothing(self):
         out = self.path("out")
@@ -78,7 +78,7 @@ class Commands(helpers.Test):
         self.assertEqual(found["quantizable_weights"], 3 * sum(rows * columns for rows, columns in shapes.values()))
         self.assertEqual((found["rope_type"], found["sliding_window"]), ("longrope", None))
         text = helpers.succeed("inspect", model).stdout
-        for words in ("Phi3ForCausalLM", "longrope", "12 of 16 dimensions", "original context 24", "stage qkv"):
+        for words in ("Phi3ForCausalLM", "longrope", "12 of 16 dimensions", "original context 24", "step qkv"):
             self.assertIn(words, text)
         tokens = helpers.write_ids(self.path("ids.i32"), small_models.windows(config, 2, 16))
         plan = helpers.succeed("quantize", model, "--token-file", tokens, "--length", 16, "--dry-run").stderr

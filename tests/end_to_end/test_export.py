@@ -222,7 +222,7 @@ SETTINGS = {
     "3-asymmetric-channel": (FORMATS, "--bits 3 --group-size channel --asymmetric"),
     "4": (FORMATS, "--bits 4 --group-size 128"),
     "4-asymmetric-short-last-group": (("gptq", "safetensors"), "--bits 4 --group-size 48 --asymmetric"),
-    "8-channel-permuted": (FORMATS, "--bits 8 --group-size channel --groups permuted"),
+    "8-channel-permuted": (FORMATS, "--bits 8 --group-size 100000 --groups permuted"),
     "8-asymmetric-bf16": (FORMATS, "--bits 8 --group-size 64 --asymmetric --scale-type bf16"),
     "5-asymmetric-permuted": (("compressed-tensors", "safetensors"),
                               "--bits 5 --group-size 32 --asymmetric --groups permuted"),
@@ -378,9 +378,17 @@ class Refused(ExportTest):
 
     def test_what_a_killed_export_left_is_removed(self):
         os.mkdir(self.path("x"))
-        with open(self.path("x", "model.safetensors.tmp"), "w") as f:
+        with open(self.path("x", "model.safetensors.snrq.tmp"), "w") as f:
             f.write("half of it")
         self.check(self.out, "safetensors", self.export(self.out, "safetensors", target=self.path("x")))
+
+    def test_a_users_temporary_file_is_left_alone(self):
+        os.mkdir(self.path("x"))
+        with open(self.path("x", "model.safetensors.tmp"), "w") as f:
+            f.write("mine")
+        self.refuse(CANNOT_WRITE, ["not empty", "model.safetensors.tmp"], self.out, "--format", "safetensors", "-o",
+                    self.path("x"))
+        self.assertEqual(os.listdir(self.path("x")), ["model.safetensors.tmp"])
 
     def test_full_disk(self):
         with helpers.file_system(self.path("disk"), "size=1m") as disk:

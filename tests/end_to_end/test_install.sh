@@ -1,20 +1,31 @@
 #!/usr/bin/env bash
-# cmake --install, into a path with spaces: the program runs from there, and every header that an installed header
-# includes is installed too.
+# cmake --install, into a path with spaces, which is then moved: the program runs from there, every header that an
+# installed header includes is installed too, and a program builds against the library through pkg-config and CMake.
 set -euo pipefail
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 prefix="$work/some prefix"
 
-cmake --install "$(dirname "$SNRQ")" --prefix "$prefix" >"$work/log" || {
-    cat "$work/log"
-    exit 1
+# quietly COMMAND...: its output only if it fails.
+quietly() {
+    "$@" >"$work/log" 2>&1 || {
+        cat "$work/log"
+        echo "failed: $*"
+        exit 1
+    }
 }
+
+quietly cmake --install "$(dirname "$SNRQ")" --prefix "$work/first prefix"
+mv "$work/first prefix" "$prefix"
 "$prefix/bin/snrq" --help >"$work/help"
 grep -q quantize "$work/help"
-[ -s "$(find "$prefix" -name libsnrq.a)" ]
+library=$(find "$prefix" -name libsnrq.a)
+[ -s "$library" ]
 [ -s "$prefix/share/doc/snrq/LICENSE" ]
+for script in submit quantize.sbatch; do
+    [ -x "$prefix/share/snrq/slurm/$script" ]
+done
 
 cd "$prefix/include/snrq"
 [ -s mpi/status.h ]
@@ -24,3 +35,59 @@ grep -rhoE '^#include "[^"]+"' . | sort -u | cut -d'"' -f2 | while read -r heade
         exit 1
     }
 done
+
+case $(sed -n 's/^SNRQ_SANITIZE:BOOL=//p' "$SNRQ_BUILD/CMakeCache.txt") in
+ON | 1) exit 0 ;; # its library needs the sanitizers' flags, which are nobody else's business
+esac
+mkdir "$work/user"
+cd "$work/user"
+cat >count.c <<'C'
+/* Prints how many blocks a model has, through headers of all three layers and HDF5. */
+#include <stdio.h>
+
+#include "io/config.h"
+#include "io/hdf5/start.h"
+#include "mpi/context.h"
+#include "pipeline/rounding/search.h"
+
+int main(int argc, char **argv)
+{
+    snrq_context *context = NULL;
+    snrq_config config;
+    if (argc != 2 || snrq_hdf5_start() != SNRQ_OK || snrq_context_create_alone(&context) != SNRQ_OK) return 1;
+    if (snrq_agree(context, snrq_config_read(argv[1], &config)) != SNRQ_OK) return 1;
+    printf("%lld\n", (long long)config.layers);
+    snrq_context_destroy(&context);
+    return 0;
+}
+C
+cat >CMakeLists.txt <<'CMAKE'
+cmake_minimum_required(VERSION 3.25)
+project(count LANGUAGES C)
+find_package(snrq 0.1 REQUIRED)
+add_executable(count count.c)
+target_link_libraries(count PRIVATE snrq::snrq)
+CMAKE
+expected=$(sed -n 's/.*"num_hidden_layers": *\([0-9]*\).*/\1/p' "$SNRQ_TEST_DATA/model/config.json")
+check() {
+    local found
+    found=$("$1" "$SNRQ_TEST_DATA/model")
+    [ "$found" = "$expected" ] || {
+        echo "$1: expected $expected blocks, found $found"
+        exit 1
+    }
+}
+
+compiler=$(sed -n 's/^CMAKE_C_COMPILER:[A-Z]*=//p' "$SNRQ_BUILD/CMakeCache.txt")
+quietly cmake -S . -B build -DCMAKE_C_COMPILER="$compiler" -DCMAKE_PREFIX_PATH="$prefix"
+quietly cmake --build build
+check build/count
+if grep -rq -e '-march=native' --include=flags.make --include=build.ninja build; then
+    echo "the library's own flags reached a program that links it"
+    exit 1
+fi
+
+export PKG_CONFIG_PATH="$(dirname "$library")/pkgconfig${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH}"
+eval "flags=($(pkg-config --cflags --libs snrq))" # paths with spaces are quoted there
+quietly "$compiler" -std=c11 -Wall -Wextra -Werror count.c -o count "${flags[@]}"
+check ./count

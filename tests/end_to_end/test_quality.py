@@ -12,7 +12,7 @@ class Quality(helpers.Test):
         super().setUpClass()
         folder = helpers.temporary_folder(cls)
         cls.outs = {(bits, method): helpers.quantize(os.path.join(folder, "%d-%s" % (bits, method)), "--bits", bits,
-                                                     "--method", method, "--beam", 8, "--group-size", 64, ranks=2,
+                                                     "--method", method, "--group-size", 64, ranks=2,
                                                      sequences=16, length=128)
                     for bits in (3, 2) for method in METHODS}
 

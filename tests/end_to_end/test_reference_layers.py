@@ -6,14 +6,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import helpers
 
-COMMON = "--groups permuted --scale-type f32 --grid minmax --refine 0".split()
+COMMON = "--scale-type f32 --grid minmax --refine 0".split()
 
 
 def set_options(key, metadata):
     """'b3sg64.ksnrq8': 3 bits, symmetric, group 64 (c: per channel), method ksnrq with 8 beams."""
     bits, kind, group, method, beams = re.fullmatch(r"b(\d)([sa])(c|g\d+)\.([a-z]+)(\d*)", key).groups()
-    options = ["--bits", bits, "--group-size", "channel" if group == "c" else group[1:], "--method", method,
-               "--alpha", "fixed:" + metadata[key + ".alpha"]]
+    options = ["--bits", bits, "--group-size", "channel" if group == "c" else group[1:], "--method", method]
+    if method in ("gptaq", "snrq", "ksnrq"):
+        options += ["--alpha", "fixed:" + metadata[key + ".alpha"]]
+    if method != "rtn" and group != "c":
+        options += ["--groups", "permuted"]
     return options + (["--asymmetric"] if kind == "a" else []) + (["--beam", beams] if beams else [])
 
 

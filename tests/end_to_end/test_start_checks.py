@@ -11,8 +11,9 @@ import helpers
 
 
 def arguments(out, *more):
-    return ["quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", out, "--sequences", 2, "--length", 32,
-            "--bits", 3, "--method", "rtn", *more]
+    words = ["quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", out, "--sequences", 2, "--length", 32,
+             "--bits", 3, "--method", "rtn"]
+    return helpers.with_options(words, *more)
 
 
 def start(out, *more, ranks=0, prefix=(), **variables):
@@ -81,14 +82,14 @@ class StartChecks(helpers.Test):
         if len(cores) < 2:
             raise unittest.SkipTest("there is one core only")
         said = self.start_on_cores(*cores)
-        self.assertIn("2 ranks on 1 node, 1 thread per rank on 1 core\n", said)
+        self.assertIn("2 ranks on 1 node, 1 thread per rank on 1 core,", said)
         self.assertNotIn("warning", said)
 
     def test_ranks_on_the_same_core(self):
         """Also if there were enough cores for all: the third rank has one of its own."""
         first, *others = sorted(os.sched_getaffinity(0))
         said = self.start_on_cores(first, first, *others[:1])
-        self.assertIn("%d ranks on 1 node, 1 thread per rank on 1 core\n" % (2 + len(others[:1])), said)
+        self.assertIn("%d ranks on 1 node, 1 thread per rank on 1 core," % (2 + len(others[:1])), said)
         self.assertIn("warning: ranks of a node run 2 threads on 1 core together", said)
 
     def test_binding_by_mpirun(self):

@@ -39,7 +39,7 @@ class Trouble(helpers.Test):
             ids = small_models.windows(MODEL, sequences, LENGTH)
         file = helpers.write_ids(self.path("ids.i32"), ids)
         return helpers.run("quantize", model, "--token-file", file, "--sequences", len(ids), "--length", LENGTH, "-o", out,
-                           *OPTIONS, *more, ranks=ranks, timeout=60)
+                           *helpers.with_options(OPTIONS, *more), ranks=ranks, timeout=60)
 
     def events(self, out, kind):
         with open(os.path.join(out, "run.jsonl")) as f:

@@ -42,7 +42,7 @@ TOLERATED = [
     ("unlink", r"\.locktest\.\d+$", "MPI-IO's own file; removed by the next run"),
     ("unlink", r"\.tmp$", "a leftover that the next run removes"),
     ("open read unlink", r"snrq\.lock$", "a lock that cannot be removed is stale: a warning"),
-    ("close", r"\.(h5|jsonl|gguf|safetensors)(\.tmp)?$", "everything was made durable before"),
+    ("close", r"\.(h5|jsonl|gguf|safetensors)((\.snrq)?\.tmp)?$", "everything was made durable before"),
     ("close", r"\.locktest\.\d+$", "MPI-IO's own file, which is empty"),
     ("lock create open", r"\.h5\.tmp(\.locktest\.\d+)?$", "MPI-IO works without its locks; what it wrote is read back"),
 ]
@@ -231,7 +231,7 @@ def write_tokens(path, count, vocabulary=64):
 
 def base(name):
     """A file's final name."""
-    return re.sub(r"(\.locktest\.\d+|\.tmp)+$", "", re.sub(r"^snrq\.lock\..*", "snrq.lock", os.path.basename(name)))
+    return re.sub(r"(\.locktest\.\d+|(\.snrq)?\.tmp)+$", "", re.sub(r"^snrq\.lock\..*", "snrq.lock", os.path.basename(name)))
 
 
 def tolerated(injected, fault, stderr):

@@ -1,6 +1,6 @@
 /* Input: a text file that may be JSON lines, for a small byte-level tokenizer. */
 #include "io/file.h"
-#include "io/text.h"
+#include "io/tokenizer/text_tokens.h"
 #include "tests/fuzz/fuzz.h"
 
 static snrq_tokenizer *read_tokenizer(void)

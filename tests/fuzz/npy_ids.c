@@ -1,6 +1,6 @@
 /* Input: what follows the first six bytes of a .npy file of token ids, for a vocabulary of 300. */
 #include "io/npy_header.h"
-#include "io/token_file.h"
+#include "io/tokenizer/token_file.h"
 #include "tests/fuzz/fuzz.h"
 
 enum { VOCABULARY = 300, MOST = 1 << 16 };

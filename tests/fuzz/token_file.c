@@ -1,7 +1,7 @@
 /* Input: a file of token ids, read for a vocabulary of 300 and cut into windows. */
-#include "io/token_file.h"
+#include "io/tokenizer/token_file.h"
 #include "io/npy_header.h"
-#include "io/windows.h"
+#include "io/tokenizer/windows.h"
 #include "tests/fuzz/fuzz.h"
 
 enum { VOCABULARY = 300, LENGTH = 3 };

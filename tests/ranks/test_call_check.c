@@ -2,6 +2,7 @@
  */
 #include "mpi/call_check.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -106,6 +107,29 @@ static void allocating_beside_a_barrier(void)
     snrq_context_destroy(&c);
 }
 
+/* The ranks are named as the user knows them. */
+static void groups_compare_their_own_calls(void)
+{
+    const snrq_context *w = rank_test_world;
+    snrq_context *whole = checked_context(), *c = NULL;
+    char words_of_first[64], words_of_other[64];
+    double number = 0;
+    int first = w->size > 2 ? w->size - 2 : 0; /* the last two ranks differ, the others do not */
+    CU_ASSERT_EQUAL(snrq_context_split(whole, w->rank >= first, &c), SNRQ_OK);
+    snprintf(words_of_first, sizeof words_of_first, "rank %d waits for all ranks", first);
+    snprintf(words_of_other, sizeof words_of_other, "rank %d collects 1 numbers", first + 1);
+    snrq_status status = w->rank > first ? snrq_collect(c, &number, 1) : snrq_barrier(c);
+    bool differs = w->rank >= first && w->size > 1;
+    CU_ASSERT_EQUAL(status, differs ? SNRQ_INTERNAL : SNRQ_OK);
+    if (differs) {
+        CU_ASSERT_PTR_NOT_NULL(strstr(snrq_error_message(), words_of_first));
+        CU_ASSERT_PTR_NOT_NULL(strstr(snrq_error_message(), words_of_other));
+    }
+    CU_ASSERT_EQUAL(snrq_barrier(whole), SNRQ_OK);
+    snrq_context_destroy(&c);
+    snrq_context_destroy(&whole);
+}
+
 static void calls_that_are_the_same_go_through(void)
 {
     snrq_context *c = checked_context();
@@ -125,9 +149,9 @@ static void calls_that_are_the_same_go_through(void)
 int main(int argc, char **argv)
 {
     const snrq_test tests[] = {
-        SNRQ_TEST(different_operations_are_named),     SNRQ_TEST(different_counts_are_named),
-        SNRQ_TEST(different_places_are_named),         SNRQ_TEST(allocating_beside_a_barrier),
-        SNRQ_TEST(calls_that_are_the_same_go_through),
+        SNRQ_TEST(different_operations_are_named), SNRQ_TEST(different_counts_are_named),
+        SNRQ_TEST(different_places_are_named),     SNRQ_TEST(allocating_beside_a_barrier),
+        SNRQ_TEST(groups_compare_their_own_calls), SNRQ_TEST(calls_that_are_the_same_go_through),
     };
     return rank_test_main(argc, argv, "call_check", tests, sizeof tests / sizeof *tests);
 }

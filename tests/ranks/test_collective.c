@@ -93,6 +93,35 @@ static void reductions_of_many_items_go_in_chunks(void)
     free(data);
 }
 
+/* Rank r has 3 r bytes, and in the second round nobody has any. */
+static void gather_joins_what_every_rank_has(void)
+{
+    const snrq_context *w = rank_test_world;
+    char mine[3 * 8 + 1] = "", expected[3 * 64] = "";
+    for (int round = 0; round < 2; round++) {
+        char *all = NULL;
+        size_t total = 1, bytes = round == 0 ? 3 * (size_t)w->rank : 0, at = 0;
+        memset(mine, 'a' + w->rank, sizeof mine);
+        for (int r = 0; r < w->size && round == 0; r++)
+            for (int i = 0; i < 3 * r; i++) expected[at++] = (char)('a' + r);
+        expected[at] = '\0';
+        CU_ASSERT_EQUAL(snrq_gather_bytes(w, mine, bytes, &all, &total), SNRQ_OK);
+        CU_ASSERT_EQUAL(total, at);
+        CU_ASSERT_STRING_EQUAL(all, expected);
+        free(all);
+    }
+}
+
+static void more_than_can_be_gathered_is_refused(void)
+{
+    char *all = NULL, nothing = 0;
+    size_t total = 1;
+    size_t bytes = rank_test_world->rank == 0 ? (size_t)1 << 40 : 0;
+    CU_ASSERT_EQUAL(snrq_gather_bytes(rank_test_world, &nothing, bytes, &all, &total),
+                    SNRQ_INTERNAL);
+    CU_ASSERT_PTR_NULL(all);
+}
+
 static void nothing_can_be_reduced(void)
 {
     CU_ASSERT_EQUAL(snrq_sum_int64(rank_test_world, NULL, 0), SNRQ_OK);
@@ -108,6 +137,8 @@ int main(int argc, char **argv)
         SNRQ_TEST(collect_gives_every_rank_every_item),
         SNRQ_TEST(maximum_and_sum_are_over_all_ranks),
         SNRQ_TEST(reductions_of_many_items_go_in_chunks),
+        SNRQ_TEST(gather_joins_what_every_rank_has),
+        SNRQ_TEST(more_than_can_be_gathered_is_refused),
         SNRQ_TEST(nothing_can_be_reduced),
     };
     return rank_test_main(argc, argv, "collective", tests, sizeof tests / sizeof *tests);

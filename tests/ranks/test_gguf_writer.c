@@ -95,13 +95,13 @@ static void a_rank_that_fails_leaves_nothing_behind(void)
     const int last = rank_test_world->size - 1;
     snrq_gguf_writer *w = describe(rank_test_world);
     assert_ok(snrq_gguf_open(rank_test_world, w, scratch_path("model.gguf")));
-    CU_ASSERT_TRUE(rank_test_world->rank > 0 || file_exists(scratch_path("model.gguf.tmp")));
+    CU_ASSERT_TRUE(rank_test_world->rank > 0 || file_exists(scratch_path("model.gguf.snrq.tmp")));
     snrq_status status = write_rows(rank_test_world, w);
     if (rank_test_world->rank == last) status = snrq_fail(SNRQ_IO_ERROR, "injected");
     assert_failed(snrq_gguf_finish(rank_test_world, w, status), SNRQ_IO_ERROR, "injected");
     MPI_Barrier(rank_test_world->comm);
     CU_ASSERT_FALSE(file_exists(scratch_path("model.gguf")));
-    CU_ASSERT_FALSE(file_exists(scratch_path("model.gguf.tmp")));
+    CU_ASSERT_FALSE(file_exists(scratch_path("model.gguf.snrq.tmp")));
     snrq_gguf_writer_destroy(&w);
     rank_files_end();
 }

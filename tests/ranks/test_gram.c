@@ -10,7 +10,15 @@
 typedef struct problem {
     int64_t n, tokens, sequences;
     bool minus, scaled, symmetric, permuted;
+    const int64_t *lengths; /* [sequences] tokens of each; NULL: all have `tokens` */
 } problem;
+
+/* Around the tokens of one fp32 sum, 512 or 2048; with nothing before, between and behind. */
+static const int64_t SHORT_LENGTHS[] = {0, 513, 1, 512, 0, 1025, 511, 0};
+static const int64_t LONG_LENGTHS[] = {2047, 1, 0, 2049};
+static const int64_t FEW_LENGTHS[] = {2, 300, 0};
+static const int64_t EQUAL_LENGTHS[] = {19, 19, 19, 19, 19};
+static const int64_t NO_LENGTHS[] = {0, 0, 0};
 
 /* n > 512 takes several panels, large tiles, and tokens > 2048 several chunks; below, > 512. */
 static const problem PROBLEMS[] = {
@@ -23,6 +31,10 @@ static const problem PROBLEMS[] = {
     {.n = 520, .tokens = 2060, .sequences = 1, .symmetric = true, .minus = true},
     {.n = 1300, .tokens = 3, .sequences = 3, .symmetric = true, .permuted = true},
     {.n = 1300, .tokens = 3, .sequences = 3, .minus = true, .scaled = true, .permuted = true},
+    {.n = 33, .lengths = SHORT_LENGTHS, .sequences = 8, .symmetric = true, .permuted = true},
+    {.n = 65, .lengths = SHORT_LENGTHS, .sequences = 8, .minus = true, .scaled = true},
+    {.n = 515, .lengths = FEW_LENGTHS, .sequences = 3, .symmetric = true, .minus = true},
+    {.n = 40, .lengths = NO_LENGTHS, .sequences = 3},
 };
 enum { PROBLEMS_COUNT = sizeof PROBLEMS / sizeof *PROBLEMS };
 
@@ -31,6 +43,7 @@ enum { PROBLEMS_COUNT = sizeof PROBLEMS / sizeof *PROBLEMS };
 typedef struct inputs {
     snrq_activations a, m, b;
     float *a_data, *m_data, *b_data;
+    int64_t *first; /* [sequences + 1] of a problem with lengths, else NULL */
     double *scale, *a_norms, *b_norms;
     int32_t *order;
     snrq_gram_request request;
@@ -45,25 +58,58 @@ static float value(int64_t stream, int64_t sequence, int64_t token, int64_t colu
     return (float)(column % 7 == 2 ? 1e-3 * x : x);
 }
 
-static float *fill(const problem *p, snrq_range own, int64_t stream, snrq_activations *out)
+static int64_t tokens_of(const problem *p, int64_t sequence)
 {
-    int64_t count = own.end - own.begin;
-    float *data = malloc((size_t)(count * p->tokens * p->n + 1) * sizeof *data);
-    for (int64_t s = 0; s < count; s++)
-        for (int64_t t = 0; t < p->tokens; t++)
-            for (int64_t j = 0; j < p->n; j++)
-                data[(s * p->tokens + t) * p->n + j] = value(stream, own.begin + s, t, j);
-    *out =
-        (snrq_activations){.sequences = count, .tokens = p->tokens, .columns = p->n, .data = data};
+    return p->lengths != NULL ? p->lengths[sequence] : p->tokens;
+}
+
+static int64_t longest(const problem *p)
+{
+    int64_t most = 0;
+    for (int64_t s = 0; s < p->sequences; s++)
+        most = tokens_of(p, s) > most ? tokens_of(p, s) : most;
+    return most;
+}
+
+static int64_t tokens_in(const problem *p, snrq_range own)
+{
+    int64_t sum = 0;
+    for (int64_t s = own.begin; s < own.end; s++) sum += tokens_of(p, s);
+    return sum;
+}
+
+/* Where the sequences of a problem with lengths begin, else NULL. */
+static int64_t *starts(const problem *p, snrq_range own)
+{
+    if (p->lengths == NULL) return NULL;
+    int64_t *first = calloc((size_t)(own.end - own.begin + 1), sizeof *first);
+    for (int64_t s = own.begin; s < own.end; s++)
+        first[s - own.begin + 1] = first[s - own.begin] + p->lengths[s];
+    return first;
+}
+
+static float *fill(const problem *p, snrq_range own, int64_t stream, const int64_t *first,
+                   snrq_activations *out)
+{
+    float *data = malloc((size_t)(tokens_in(p, own) * p->n + 1) * sizeof *data), *next = data;
+    for (int64_t s = own.begin; s < own.end; s++)
+        for (int64_t t = 0; t < tokens_of(p, s); t++)
+            for (int64_t j = 0; j < p->n; j++) *next++ = value(stream, s, t, j);
+    *out = (snrq_activations){.sequences = own.end - own.begin,
+                              .tokens = p->tokens,
+                              .columns = p->n,
+                              .data = data,
+                              .first = first};
     return data;
 }
 
 static void inputs_create(const snrq_context *context, const problem *p, snrq_range own, inputs *in)
 {
     int64_t n = p->n;
-    in->a_data = fill(p, own, 1, &in->a);
-    in->m_data = fill(p, own, 2, &in->m);
-    in->b_data = p->symmetric ? NULL : fill(p, own, 3, &in->b);
+    in->first = starts(p, own);
+    in->a_data = fill(p, own, 1, in->first, &in->a);
+    in->m_data = fill(p, own, 2, in->first, &in->m);
+    in->b_data = p->symmetric ? NULL : fill(p, own, 3, in->first, &in->b);
     in->scale = malloc((size_t)(own.end - own.begin + 1) * sizeof(double));
     for (int64_t s = own.begin; s < own.end; s++)
         in->scale[s - own.begin] = 0.75 + 0.25 * rank_test_number(4, s, 0);
@@ -95,6 +141,7 @@ static void inputs_free(inputs *in)
     free(in->a_data);
     free(in->m_data);
     free(in->b_data);
+    free(in->first);
     free(in->scale);
     free(in->a_norms);
     free(in->b_norms);
@@ -134,38 +181,45 @@ static bool same_bits(int64_t n, const double *x, const double *y)
     return memcmp(x, y, (size_t)(n * n) * sizeof *x) == 0;
 }
 
-static void same_bits_for_any_number_of_ranks(void)
+static void expect_same_bits_for_any_number_of_ranks(const problem *p)
 {
     snrq_context *alone = rank_test_group(1);
-    for (int k = 0; k < PROBLEMS_COUNT; k++) {
-        double *expected = solve(alone, &PROBLEMS[k]);
-        for (int ranks = 2; ranks <= rank_test_world->size; ranks++) {
-            snrq_context *group = rank_test_group(ranks);
-            double *found = solve(group, &PROBLEMS[k]);
-            CU_ASSERT_TRUE(same_bits(PROBLEMS[k].n, expected, found));
-            free(found);
-            snrq_context_destroy(&group);
-        }
-        free(expected);
+    double *expected = solve(alone, p);
+    for (int ranks = 2; ranks <= rank_test_world->size; ranks++) {
+        snrq_context *group = rank_test_group(ranks);
+        double *found = solve(group, p);
+        CU_ASSERT_TRUE(same_bits(p->n, expected, found));
+        free(found);
+        snrq_context_destroy(&group);
     }
+    free(expected);
     snrq_context_destroy(&alone);
+}
+
+static void expect_same_bits_for_any_number_of_threads(const problem *p)
+{
+    int before = omp_get_max_threads();
+    omp_set_num_threads(1);
+    double *one = solve(rank_test_world, p);
+    for (int threads = 2; threads <= 3; threads++) {
+        omp_set_num_threads(threads);
+        double *found = solve(rank_test_world, p);
+        CU_ASSERT_TRUE(same_bits(p->n, one, found));
+        free(found);
+    }
+    free(one);
+    omp_set_num_threads(before);
+}
+
+static void same_bits_for_any_number_of_ranks(void)
+{
+    for (int k = 0; k < PROBLEMS_COUNT; k++) expect_same_bits_for_any_number_of_ranks(&PROBLEMS[k]);
 }
 
 static void same_bits_for_any_number_of_threads(void)
 {
-    int before = omp_get_max_threads();
-    for (int k = 0; k < PROBLEMS_COUNT; k++) {
-        omp_set_num_threads(1);
-        double *one = solve(rank_test_world, &PROBLEMS[k]);
-        for (int threads = 2; threads <= 3; threads++) {
-            omp_set_num_threads(threads);
-            double *found = solve(rank_test_world, &PROBLEMS[k]);
-            CU_ASSERT_TRUE(same_bits(PROBLEMS[k].n, one, found));
-            free(found);
-        }
-        free(one);
-    }
-    omp_set_num_threads(before);
+    for (int k = 0; k < PROBLEMS_COUNT; k++)
+        expect_same_bits_for_any_number_of_threads(&PROBLEMS[k]);
 }
 
 /* The order of columns decides where an element is found, never what it is. */
@@ -198,7 +252,7 @@ static void agrees_with_the_reference(void)
         double *found = solve(rank_test_world, p), largest = 0;
         bool mine = k % rank_test_world->size == rank_test_world->rank;
 #ifdef __SANITIZE_ADDRESS__
-        mine &= p->n * p->tokens < 1000000; /* the twin would take half a minute */
+        mine &= p->n * longest(p) < 1000000; /* the twin would take half a minute */
 #endif
         if (!mine) {
             free(found);
@@ -215,12 +269,45 @@ static void agrees_with_the_reference(void)
                 double error = fabs(found[l * p->n + i] - expected[l * p->n + i]);
                 if (error > 0 && !(error / bound <= largest)) largest = error / bound;
             }
-        CU_ASSERT_TRUE(largest <= (double)(p->tokens < 2048 ? p->tokens : 2048) * 0x1p-24);
+        CU_ASSERT_TRUE(largest <= (double)(longest(p) < 2048 ? longest(p) : 2048) * 0x1p-24);
         free(expected);
         free(found);
         inputs_free(&in);
     }
     snrq_context_destroy(&alone);
+}
+
+/* Compares a Gram with the fp64 sum of the Grams of single sequences, each as a problem of its own
+ * in which all sequences have the same length. */
+static void expect_sum_of_sequences(const snrq_context *alone, const problem *p)
+{
+    int64_t n = p->n;
+    double *found = solve(rank_test_world, p), *expected = calloc((size_t)(n * n), sizeof(double));
+    double *bounds = calloc((size_t)(n * 2), sizeof(double)), largest = 0;
+    for (int64_t s = 0; s < p->sequences; s++) {
+        problem single = *p;
+        inputs in;
+        single.tokens = tokens_of(p, s);
+        single.lengths = NULL;
+        inputs_create(alone, &single, (snrq_range){s, s + 1}, &in);
+        double *part = whole_gram(alone, &in.request, SNRQ_OK);
+        for (int64_t at = 0; at < n * n; at++) expected[at] += part[at];
+        for (int64_t i = 0; i < n; i++) {
+            bounds[i] += in.request.factor * in.a_norms[in.order[i]];
+            bounds[n + i] += in.request.factor * in.b_norms[in.order[i]];
+        }
+        free(part);
+        inputs_free(&in);
+    }
+    for (int64_t at = 0; at < n * n; at++) {
+        double error = fabs(found[at] - expected[at]);
+        double bound = sqrt(bounds[at % n] * bounds[n + at / n]);
+        if (error > 0 && !(error / bound <= largest)) largest = error / bound;
+    }
+    CU_ASSERT_TRUE(largest < 1e-12);
+    free(found);
+    free(expected);
+    free(bounds);
 }
 
 /* The sum over sequences alone, apart from the fp32 products: against an fp64 sum of the Grams of
@@ -229,35 +316,31 @@ static void agrees_with_the_reference(void)
 static void summation_is_exact_to_fp64(void)
 {
     snrq_context *alone = rank_test_group(1);
-    for (int k = 0; k < PROBLEMS_COUNT; k++) {
-        const problem *p = &PROBLEMS[k];
-        int64_t n = p->n;
-        double *found = solve(rank_test_world, p),
-               *expected = calloc((size_t)(n * n), sizeof(double));
-        double *bounds = calloc((size_t)(n * 2), sizeof(double)), largest = 0;
-        for (int64_t s = 0; s < p->sequences; s++) {
-            inputs in;
-            inputs_create(alone, p, (snrq_range){s, s + 1}, &in);
-            double *part = whole_gram(alone, &in.request, SNRQ_OK);
-            for (int64_t at = 0; at < n * n; at++) expected[at] += part[at];
-            for (int64_t i = 0; i < n; i++) {
-                bounds[i] += in.request.factor * in.a_norms[in.order[i]];
-                bounds[n + i] += in.request.factor * in.b_norms[in.order[i]];
-            }
-            free(part);
-            inputs_free(&in);
-        }
-        for (int64_t at = 0; at < n * n; at++) {
-            double error = fabs(found[at] - expected[at]);
-            double bound = sqrt(bounds[at % n] * bounds[n + at / n]);
-            if (error > 0 && !(error / bound <= largest)) largest = error / bound;
-        }
-        CU_ASSERT_TRUE(largest < 1e-12);
-        free(found);
-        free(expected);
-        free(bounds);
-    }
+    for (int k = 0; k < PROBLEMS_COUNT; k++) expect_sum_of_sequences(alone, &PROBLEMS[k]);
     snrq_context_destroy(&alone);
+}
+
+/* Too many tokens for the twin, but not for the sum of single sequences, whose values are known
+ * from the other problems. */
+static void sequences_of_many_lengths_add_up(void)
+{
+    const problem p = {.n = 515, .lengths = LONG_LENGTHS, .sequences = 4, .symmetric = true};
+    snrq_context *alone = rank_test_group(1);
+    expect_sum_of_sequences(alone, &p);
+    expect_same_bits_for_any_number_of_ranks(&p);
+    snrq_context_destroy(&alone);
+}
+
+static void equal_lengths_have_the_same_bits_as_one_length(void)
+{
+    const problem one = {.n = 77, .tokens = 19, .sequences = 5, .minus = true, .scaled = true};
+    problem each = one;
+    each.tokens = -1; /* nothing looks at it */
+    each.lengths = EQUAL_LENGTHS;
+    double *expected = solve(rank_test_world, &one), *found = solve(rank_test_world, &each);
+    CU_ASSERT_TRUE(same_bits(77, expected, found));
+    free(expected);
+    free(found);
 }
 
 static void symmetric_gram_is_symmetric_and_zero_where_columns_are(void)
@@ -275,43 +358,60 @@ static void symmetric_gram_is_symmetric_and_zero_where_columns_are(void)
     free(g);
 }
 
-static void norms_have_the_same_bits_for_any_number_of_ranks(void)
+static const problem NORMS[] = {
+    {.n = 600, .tokens = 7, .sequences = 9, .minus = true, .scaled = true},
+    {.n = 70, .lengths = SHORT_LENGTHS, .sequences = 8, .minus = true, .scaled = true},
+};
+enum { NORMS_COUNT = sizeof NORMS / sizeof *NORMS };
+
+static void expect_same_bits_of_norms(const snrq_context *alone, const problem *p)
 {
-    const problem p = {.n = 600, .tokens = 7, .sequences = 9, .minus = true, .scaled = true};
+    size_t bytes = (size_t)p->n * sizeof(double);
     inputs expected, found;
-    snrq_context *alone = rank_test_group(1);
-    inputs_create(alone, &p, (snrq_range){0, p.sequences}, &expected);
+    inputs_create(alone, p, (snrq_range){0, p->sequences}, &expected);
     for (int ranks = 2; ranks <= rank_test_world->size; ranks++) {
         snrq_context *group = rank_test_group(ranks);
-        inputs_create(group, &p, snrq_share(p.sequences, 1, group->size, group->rank), &found);
-        CU_ASSERT_EQUAL(memcmp(expected.a_norms, found.a_norms, 600 * sizeof(double)), 0);
-        CU_ASSERT_EQUAL(memcmp(expected.b_norms, found.b_norms, 600 * sizeof(double)), 0);
+        inputs_create(group, p, snrq_share(p->sequences, 1, group->size, group->rank), &found);
+        CU_ASSERT_EQUAL(memcmp(expected.a_norms, found.a_norms, bytes), 0);
+        CU_ASSERT_EQUAL(memcmp(expected.b_norms, found.b_norms, bytes), 0);
         inputs_free(&found);
         snrq_context_destroy(&group);
     }
     inputs_free(&expected);
+}
+
+static void norms_have_the_same_bits_for_any_number_of_ranks(void)
+{
+    snrq_context *alone = rank_test_group(1);
+    for (int k = 0; k < NORMS_COUNT; k++) expect_same_bits_of_norms(alone, &NORMS[k]);
     snrq_context_destroy(&alone);
+}
+
+/* Every addition is good to 2^-53, and a sequence's sum is added in units that are finer. */
+static void expect_sums_of_squares(const snrq_context *alone, const problem *p)
+{
+    inputs in;
+    double largest = 0;
+    inputs_create(alone, p, (snrq_range){0, p->sequences}, &in);
+    for (int64_t j = 0; j < p->n; j++) {
+        double sum = 0;
+        int64_t at = j;
+        for (int64_t s = 0; s < p->sequences; s++)
+            for (int64_t t = 0; t < tokens_of(p, s); t++, at += p->n) {
+                float x = in.a_data[at] - in.m_data[at];
+                sum += in.scale[s] * in.scale[s] * ((double)x * x);
+            }
+        double error = fabs(sum - in.a_norms[j]);
+        if (error > largest * sum) largest = error / sum;
+    }
+    CU_ASSERT_TRUE(largest < (double)tokens_in(p, (snrq_range){0, p->sequences}) * 0x1p-53);
+    inputs_free(&in);
 }
 
 static void norms_are_sums_of_squares(void)
 {
-    const problem p = {.n = 600, .tokens = 7, .sequences = 9, .minus = true, .scaled = true};
-    inputs in;
-    double largest = 0;
     snrq_context *alone = rank_test_group(1);
-    inputs_create(alone, &p, (snrq_range){0, p.sequences}, &in);
-    for (int64_t j = 0; j < p.n; j++) {
-        double sum = 0;
-        for (int64_t at = j; at < p.sequences * p.tokens * p.n; at += p.n) {
-            double scale = in.scale[at / (p.tokens * p.n)];
-            float x = in.a_data[at] - in.m_data[at];
-            sum += scale * scale * ((double)x * x);
-        }
-        double error = fabs(sum - in.a_norms[j]);
-        if (error > largest * sum) largest = error / sum;
-    }
-    CU_ASSERT_TRUE(largest < 1e-14); /* 63 additions, each good to 2^-53 */
-    inputs_free(&in);
+    for (int k = 0; k < NORMS_COUNT; k++) expect_sums_of_squares(alone, &NORMS[k]);
     snrq_context_destroy(&alone);
 }
 
@@ -387,6 +487,21 @@ static void activations_of_another_size_are_refused(void)
     inputs_free(&in);
 }
 
+/* As many tokens and sequences, but one token belongs to another sequence. */
+static void sequences_that_begin_elsewhere_are_refused(void)
+{
+    const problem p = {.n = 40, .tokens = 6, .sequences = 3, .symmetric = true};
+    const int64_t first[] = {0, 6, 12, 18}, moved[] = {0, 6, 11, 18};
+    inputs in;
+    inputs_create(rank_test_world, &p, (snrq_range){0, 3}, &in);
+    in.request.b = &in.m;
+    in.m.first = first;
+    free(whole_gram(rank_test_world, &in.request, SNRQ_OK));
+    in.m.first = moved;
+    free(whole_gram(rank_test_world, &in.request, SNRQ_INTERNAL));
+    inputs_free(&in);
+}
+
 int main(int argc, char **argv)
 {
     const snrq_test tests[] = {
@@ -395,6 +510,8 @@ int main(int argc, char **argv)
         SNRQ_TEST(order_only_moves_elements),
         SNRQ_TEST(agrees_with_the_reference),
         SNRQ_TEST(summation_is_exact_to_fp64),
+        SNRQ_TEST(sequences_of_many_lengths_add_up),
+        SNRQ_TEST(equal_lengths_have_the_same_bits_as_one_length),
         SNRQ_TEST(symmetric_gram_is_symmetric_and_zero_where_columns_are),
         SNRQ_TEST(norms_have_the_same_bits_for_any_number_of_ranks),
         SNRQ_TEST(norms_are_sums_of_squares),
@@ -402,6 +519,7 @@ int main(int argc, char **argv)
         SNRQ_TEST(activations_beyond_their_norms_are_bad_data_everywhere),
         SNRQ_TEST(magnitudes_at_the_ends_of_fp32_are_no_trouble),
         SNRQ_TEST(activations_of_another_size_are_refused),
+        SNRQ_TEST(sequences_that_begin_elsewhere_are_refused),
     };
     return rank_test_main(argc, argv, "gram", tests, sizeof tests / sizeof *tests);
 }

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "mpi/collective.h"
 #include "tests/ranks/rank_test.h"
 
 static unsigned char item(int64_t row, size_t byte)

@@ -75,7 +75,9 @@ class Slurm(helpers.Test):
 
     @classmethod
     def slurm(cls, *words, **more):
-        done = subprocess.run([str(word) for word in words], env=dict(cls.environment, **more), timeout=60, check=False,
+        """A job gets TMPDIR from here: each its own, where no other's mpirun removes its folders."""
+        own = tempfile.mkdtemp(prefix="tmp-", dir=cls.common) if words[0] == "sbatch" else cls.common
+        done = subprocess.run([str(word) for word in words], env=dict(cls.environment, TMPDIR=own, **more), timeout=60, check=False,
                               cwd=cls.common, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
         if done.returncode != 0:
             raise AssertionError("%s\n%s" % (" ".join(map(str, words)), done.stdout))

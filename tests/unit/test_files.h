@@ -17,13 +17,15 @@
 #include "mpi/status.h"
 #include "tests/snrq_test.h"
 
-static char scratch_root[64];
+static char scratch_root[256];
 
-/* The scratch directory, made at the first call. */
+/* The scratch directory, made in TMPDIR or /tmp at the first call. */
 static inline const char *scratch(void)
 {
+    const char *base = getenv("TMPDIR");
     if (scratch_root[0] != '\0') return scratch_root;
-    strcpy(scratch_root, "/tmp/snrq-test-XXXXXX");
+    if (base == NULL || strlen(base) > 200) base = "/tmp";
+    snprintf(scratch_root, sizeof scratch_root, "%s/snrq-test-XXXXXX", base);
     if (mkdtemp(scratch_root) == NULL) {
         perror("mkdtemp");
         exit(1);

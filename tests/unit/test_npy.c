@@ -6,12 +6,23 @@
 
 static const float data[24] = {0, -1.5f, 3.25f, 1e-30f, 7};
 
+static snrq_status write_array(const char *name, const int64_t *shape, int dims)
+{
+    char path[PATH_MAX];
+    snrq_user_output *out = NULL;
+    snprintf(path, sizeof path, "%s", scratch_path(name));
+    SNRQ_TRY(snrq_user_output_open(path, NULL, 0, &out));
+    snrq_status status = snrq_npy_write_f32(out, data, shape, dims);
+    snrq_user_output_close(&out);
+    return status;
+}
+
 /* Writes an array; the header must say `dict`, the data must follow at a multiple of 64. */
 static void check(const int64_t *shape, int dims, size_t count, const char *dict)
 {
     char *file = NULL;
     size_t bytes = 0;
-    if (!assert_ok(snrq_npy_write_f32(scratch_path("a.npy"), data, shape, dims)) ||
+    if (!assert_ok(write_array("a.npy", shape, dims)) ||
         !assert_ok(snrq_file_read(scratch_path("a.npy"), 4096, &file, &bytes)))
         return;
     size_t begin = 10 + (size_t)(unsigned char)file[8] + 256 * (size_t)(unsigned char)file[9];
@@ -40,12 +51,10 @@ static void headers_are_what_numpy_writes(void)
 static void impossible_shapes_are_refused(void)
 {
     const int64_t negative[1] = {-1}, huge[3] = {INT64_MAX, INT64_MAX, 2};
-    assert_failed(snrq_npy_write_f32(scratch_path("b.npy"), data, negative, 1), SNRQ_INTERNAL,
-                  "b.npy");
-    assert_failed(snrq_npy_write_f32(scratch_path("b.npy"), data, huge, 3), SNRQ_INTERNAL, "b.npy");
-    assert_failed(snrq_npy_write_f32(scratch_path("b.npy"), data, huge, 9), SNRQ_INTERNAL, "b.npy");
-    assert_failed(snrq_npy_write_f32(scratch_path("none/b.npy"), data, huge, 0), SNRQ_CANNOT_WRITE,
-                  "none/b.npy");
+    assert_failed(write_array("b.npy", negative, 1), SNRQ_INTERNAL, "b.npy");
+    assert_failed(write_array("b.npy", huge, 3), SNRQ_INTERNAL, "b.npy");
+    assert_failed(write_array("b.npy", huge, 9), SNRQ_INTERNAL, "b.npy");
+    assert_failed(write_array("none/b.npy", huge, 0), SNRQ_CANNOT_WRITE, "none/b.npy");
 }
 
 /* The largest header: eight dimensions of 19 digits each, one of which is 0 so that there is no

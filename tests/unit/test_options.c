@@ -1,16 +1,18 @@
 /* The command line: what is accepted, what is refused and how, what is stored. */
 #include <string.h>
 
+#include "pipeline/option_effects.h"
 #include "pipeline/options.h"
 #include "pipeline/rules.h"
 #include "tests/snrq_test.h"
+#include "tests/unit/test_files.h"
 
 enum { MOST = 48 };
 
 /* Parses a command line given as one string, split at spaces. */
 static snrq_status parse(const char *line, snrq_options *options, char **help)
 {
-    static char copy[512];
+    static char copy[1024];
     char *argv[MOST] = {(char *)"snrq"};
     int argc = 1;
     snprintf(copy, sizeof copy, "%s", line);
@@ -33,23 +35,28 @@ static void refuses(const char *line, const char *what)
     snrq_options options;
     char *help = NULL;
     CU_ASSERT_EQUAL(parse(line, &options, &help), SNRQ_USAGE);
-    CU_ASSERT_PTR_NOT_NULL(strstr(snrq_error_message(), what));
+    if (strstr(snrq_error_message(), what) == NULL) {
+        fprintf(stderr, "%s: %s\n", line, snrq_error_message());
+        CU_FAIL("the message lacks what it should name");
+    }
+    snrq_options_free(&options);
     free(help);
 }
 
 static void quantize_reads_every_option(void)
 {
     snrq_options o;
-    accepts("quantize M -o OUT --calibration T --bits 3 --group-size 64 --asymmetric --method snrq "
-            "--beam 4 "
-            "--alpha sampled:5 --grid hessian --groups permuted --order natural",
-            &o);
+    accepts(
+        "quantize M -o OUT --calibration T --bits 3 --group-size 64 --asymmetric --method ksnrq "
+        "--beam 4 "
+        "--alpha sampled:5 --grid hessian --groups permuted --order natural",
+        &o);
     CU_ASSERT_STRING_EQUAL(o.path, "M");
     CU_ASSERT_STRING_EQUAL(o.output, "OUT");
     CU_ASSERT_EQUAL(o.bits, 3);
     CU_ASSERT_EQUAL(o.group_size, 64);
     CU_ASSERT_TRUE(o.asymmetric);
-    CU_ASSERT_EQUAL(o.method, SNRQ_SNRQ);
+    CU_ASSERT_EQUAL(o.method, SNRQ_KSNRQ);
     CU_ASSERT_EQUAL(o.beam, 4);
     CU_ASSERT_EQUAL(o.alpha_mode, SNRQ_ALPHA_SAMPLED);
     CU_ASSERT_EQUAL(o.alpha_value, 5.0);
@@ -57,7 +64,7 @@ static void quantize_reads_every_option(void)
     CU_ASSERT_EQUAL(o.permuted_groups, 1);
     CU_ASSERT_EQUAL(o.natural_order, 1);
     accepts("quantize M -o OUT --token-file T --scale-type bf16 --damp 0.1 --refine 2 --sequences "
-            "8 --length 64 "
+            "8 --length 64 --alpha sampled:2 "
             "--seed 7 --windows consecutive --factor-grid 2x3 --threads 2 --dry-run",
             &o);
     CU_ASSERT_EQUAL(o.scale_type, SNRQ_BF16);
@@ -87,7 +94,7 @@ static void defaults_are_those_of_the_table(void)
     CU_ASSERT_EQUAL(o.regrid, 3);
     CU_ASSERT_EQUAL(o.permuted_groups, 0);
     CU_ASSERT_FALSE(o.asymmetric);
-    accepts("quantize M -o OUT --calibration T --group-size channel --asymmetric --symmetric", &o);
+    accepts("quantize M -o OUT --calibration T --group-size channel --symmetric", &o);
     CU_ASSERT_EQUAL(o.group_size, 0);
     CU_ASSERT_FALSE(o.asymmetric);
 }
@@ -210,6 +217,35 @@ static void stored_options_decide_the_result(void)
 }
 
 /* What rules call things is what the command line calls them. */
+/* A run resumes whatever the value of an option that is not stored. So an option that decides the
+ * result must be stored; one that does not is listed here. */
+static void options_that_are_not_stored_are_known_to_decide_nothing(void)
+{
+    static const char harmless[] =
+        " output calibration text-key token-file symmetric threads json max-time watchdog strict "
+        "keep-activations force-unlock ignore-memory plan-ranks plan-nodes dry-run help ";
+    snrq_options o;
+    char *help = NULL, name[40], word[44];
+    int options = 0;
+    CU_ASSERT_EQUAL(parse("quantize --help", &o, &help), SNRQ_OK);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(help);
+    accepts("quantize M -o OUT --calibration T", &o);
+    json_t *stored = snrq_options_stored(&o);
+    for (const char *line = help; line != NULL; line = strchr(line + 1, '\n')) {
+        if (sscanf(line, "%*[ \n]--%38[a-z-]", name) != 1 &&
+            sscanf(line, "%*[ \n]-%*c, --%38[a-z-]", name) != 1)
+            continue;
+        snprintf(word, sizeof word, " %s ", name);
+        bool known = json_object_get(stored, name) != NULL || strstr(harmless, word) != NULL;
+        if (!known) fprintf(stderr, "--%s is neither stored nor listed in this test\n", name);
+        CU_ASSERT_TRUE(known);
+        options++;
+    }
+    CU_ASSERT_TRUE(options > 20);
+    json_decref(stored);
+    free(help);
+}
+
 static void names_of_rules_are_those_of_the_options(void)
 {
     snrq_options o;
@@ -242,17 +278,303 @@ static void names_of_rules_are_those_of_the_options(void)
     }
 }
 
-/* A rule says what is done, not what was asked for in vain. */
+/* By name, with the reason. */
+static void options_without_effect_are_refused(void)
+{
+    static const char *const idle[][2] = {
+        {"--calibration T --method gptq --regrid 3", "--regrid 3 has no effect here: only"},
+        {"--calibration T --method gptaq --regrid 1", "--regrid 1 has no effect"},
+        {"--calibration T --method rtn --regrid 1", "--regrid 1 has no effect"},
+        {"--calibration T --method rtn --refine 2", "--refine 2 has no effect here: --method rtn"},
+        {"--calibration T --method rtn --alpha corr", "--alpha corr has no effect here: only"},
+        {"--calibration T --method ldlq --alpha fixed:.5", "--alpha fixed:0.5 has no effect"},
+        {"--calibration T --method gptq --alpha chained", "--alpha chained has no effect"},
+        {"--calibration T --method snrq --beam 16", "--beam 16 has no effect here: only --method"},
+        {"--calibration T --method rtn --beam 8", "--beam 8 has no effect"},
+        {"--calibration T --method rtn --groups permuted", "--groups permuted has no effect"},
+        {"--calibration T --group-size channel --groups permuted", "a row is one group"},
+        {"--calibration T --method rtn --order diagonal", "--order diagonal has no effect"},
+        {"--calibration T --method rtn --damp 0.1", "--damp 0.1 has no effect"},
+        {"--calibration T --method rtn --grid mse --damp 0.1", "--damp 0.1 has no effect"},
+        {"--token-file F --windows random", "--windows random has no effect here: a --token-file"},
+        {"--token-file F --seed 1", "--seed 1 has no effect here: nothing is drawn"},
+        {"--token-file F --seed 0", "--seed 0 has no effect"},
+        {"--calibration T --windows consecutive --seed 1", "--seed 1 has no effect"},
+        {"--token-file F --method gptq --seed 1", "--seed 1 has no effect"},
+        {"--calibration T --plan-ranks 8", "--plan-ranks 8 has no effect here: plans for other"},
+        {"--calibration T --plan-nodes 2", "need --dry-run"},
+        {"--token-file F --text-key body", "--text-key body has no effect here: token ids"}};
+    char line[256];
+    for (size_t i = 0; i < sizeof idle / sizeof *idle; i++) {
+        snprintf(line, sizeof line, "quantize M -o OUT %s", idle[i][0]);
+        refuses(line, idle[i][1]);
+    }
+    refuses("round CASE --method rtn --damp 0.1", "--damp 0.1 has no effect");
+    refuses("evaluate M --token-file F --text-key body", "--text-key body has no effect here");
+    refuses("tokenize M --decode F -o T --text-key body", "--text-key body has no effect here");
+}
+
+/* The same options where they count, and values that are true in any case. */
+static void what_is_done_anyway_may_be_said(void)
+{
+    static const char *const good[] = {
+        "--calibration T --method gptq --regrid 0 --refine 1",
+        "--calibration T --method rtn --refine 0 --regrid 0 --groups original --beam 1",
+        "--calibration T --method rtn --grid hessian --damp 0.1",
+        "--calibration T --method gptaq --alpha sampled:2 --groups permuted --order natural",
+        "--calibration T --method snrq --beam 1 --alpha corr --regrid 2",
+        "--calibration T --group-size channel --groups original",
+        "--calibration T --group-size 1000000 --groups permuted",
+        "--calibration T --seed 3 --windows random",
+        "--calibration T --windows consecutive --alpha sampled:2 --seed 3",
+        "--token-file F --windows consecutive",
+        "--token-file F --alpha sampled:2 --seed 3",
+        "--calibration T --plan-ranks 0",
+        "--calibration T --dry-run --plan-ranks 8 --plan-nodes 2"};
+    snrq_options o;
+    char line[256];
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        snprintf(line, sizeof line, "quantize M -o OUT %s", good[i]);
+        accepts(line, &o);
+    }
+    accepts("export OUT -o DIR --format gptq --weights model --embedding-type model", &o);
+}
+
+/* rounding/rule.h knows by itself what a method uses. */
+static void the_table_of_effects_agrees_with_the_rules(void)
+{
+    snrq_options o;
+    char line[128];
+    for (int m = 0; m < SNRQ_METHODS; m++) {
+        snprintf(line, sizeof line, "quantize M -o OUT --calibration T --method %s",
+                 snrq_method_name((snrq_method)m));
+        accepts(line, &o);
+        snrq_rule rule = snrq_options_rule(&o);
+        CU_ASSERT_EQUAL(snrq_option_find_idle(&o, "regrid") == NULL,
+                        snrq_method_regrids((snrq_method)m));
+        CU_ASSERT_EQUAL(snrq_option_find_idle(&o, "alpha") == NULL, snrq_rule_needs_d(&rule));
+        CU_ASSERT_EQUAL(snrq_option_find_idle(&o, "beam") == NULL, m == SNRQ_KSNRQ);
+        CU_ASSERT_EQUAL(snrq_option_find_idle(&o, "refine") == NULL, m != SNRQ_RTN);
+        CU_ASSERT_PTR_NULL(snrq_option_find_idle(&o, "bits"));
+    }
+}
+
+static void repeated_options_are_refused(void)
+{
+    refuses("quantize M -o OUT --calibration T --bits 3 --bits 4", "--bits is given twice");
+    refuses("quantize M -o OUT --calibration T --bits 3 --bits 3", "--bits is given twice");
+    refuses("quantize M -o OUT --calibration T --output OUT", "--output is given twice");
+    refuses("quantize M -o OUT --calibration T --strict --strict", "--strict is given twice");
+    refuses("quantize M -o OUT --calibration T --symmetric --asymmetric", "contradict each other");
+    refuses("round C --asymmetric --symmetric", "contradict each other");
+}
+
+/* A rule says what is done. */
 static void rules_hold_what_a_method_does(void)
 {
     snrq_options o;
-    accepts("quantize M -o OUT --calibration T --method snrq --beam 16", &o);
+    accepts("quantize M -o OUT --calibration T --method snrq", &o);
     CU_ASSERT_EQUAL(snrq_options_rule(&o).beam, 1);
-    accepts("quantize M -o OUT --calibration T --method rtn --refine 2 --regrid 3", &o);
+    CU_ASSERT_EQUAL(snrq_options_rule(&o).regrid, 3);
+    accepts("quantize M -o OUT --calibration T --method rtn --grid hessian", &o);
+    CU_ASSERT_EQUAL(snrq_options_rule(&o).beam, 1);
     CU_ASSERT_EQUAL(snrq_options_rule(&o).refine, 0);
     CU_ASSERT_EQUAL(snrq_options_rule(&o).regrid, 0);
-    accepts("quantize M -o OUT --calibration T --method gptq --regrid 3", &o);
+    accepts("quantize M -o OUT --calibration T --method gptq --refine 2", &o);
+    CU_ASSERT_EQUAL(snrq_options_rule(&o).refine, 2);
     CU_ASSERT_EQUAL(snrq_options_rule(&o).regrid, 0);
+}
+
+/* What is stored of this command line equals what is stored of that one. */
+static void stores_the_same(const char *one, const char *other)
+{
+    snrq_options a, b;
+    char line[256];
+    snprintf(line, sizeof line, "quantize M -o OUT %s", one);
+    accepts(line, &a);
+    json_t *first = snrq_options_stored(&a);
+    snprintf(line, sizeof line, "quantize M -o OUT %s", other);
+    accepts(line, &b);
+    json_t *second = snrq_options_stored(&b);
+    CU_ASSERT_TRUE(json_equal(first, second));
+    json_decref(first);
+    json_decref(second);
+}
+
+static void stored_options_are_values(void)
+{
+    snrq_options o;
+    stores_the_same("--calibration T --alpha fixed:.5", "--calibration T --alpha fixed:0.50");
+    stores_the_same("--calibration T --alpha sampled:1e1", "--calibration T --alpha sampled:10");
+    stores_the_same("--calibration T --factor-grid 02x1", "--calibration T --factor-grid 2x1");
+    stores_the_same("--calibration T --damp 1e-2", "--calibration T");
+    stores_the_same("--calibration T --method snrq --beam 1", "--calibration T --method snrq");
+    accepts("quantize M -o OUT --token-file F --method gptq", &o);
+    json_t *stored = snrq_options_stored(&o);
+    CU_ASSERT_EQUAL(json_integer_value(json_object_get(stored, "beam")), 1);
+    CU_ASSERT_EQUAL(json_integer_value(json_object_get(stored, "regrid")), 0);
+    CU_ASSERT_TRUE(json_is_null(json_object_get(stored, "alpha")));
+    CU_ASSERT_TRUE(json_is_null(json_object_get(stored, "seed")));
+    CU_ASSERT_STRING_EQUAL(json_string_value(json_object_get(stored, "windows")), "consecutive");
+    json_decref(stored);
+}
+
+/* As version 0.1.0 wrote them: as typed, also what had no effect. */
+static void options_of_older_runs_are_restored(void)
+{
+    snrq_options before, now;
+    json_t *old = json_pack(
+        "{s:i, s:i, s:b, s:s, s:i, s:s, s:s, s:s, s:s, s:s, s:f, s:i, s:i, s:i, s:i, s:i, s:s, "
+        "s:n}",
+        "bits", 3, "group-size", 64, "asymmetric", 1, "method", "gptq", "beam", 16, "alpha",
+        "fixed:.5", "grid", "mse", "groups", "permuted", "order", "natural", "scale-type", "bf16",
+        "damp", 0.02, "refine", 1, "regrid", 3, "sequences", 0, "length", 0, "seed", 7, "windows",
+        "random", "factor-grid");
+    CU_ASSERT_PTR_NOT_NULL_FATAL(old);
+    CU_ASSERT_EQUAL(snrq_options_restore(old, &before), SNRQ_OK);
+    accepts("quantize M -o OUT --calibration T --bits 3 --group-size 64 --asymmetric --method gptq "
+            "--grid mse --groups permuted --order natural --scale-type bf16 --damp .02 --refine 1 "
+            "--seed 7",
+            &now);
+    json_t *a = snrq_options_stored(&before), *b = snrq_options_stored(&now);
+    CU_ASSERT_TRUE(json_equal(a, b));
+    json_decref(a);
+    json_decref(b);
+    json_object_set_new(old, "bits", json_string("many"));
+    CU_ASSERT_EQUAL(snrq_options_restore(old, &before), SNRQ_USAGE);
+    json_decref(old);
+}
+
+/* A file of options with this content. Returns its path. */
+static const char *option_file(const char *content)
+{
+    scratch_write_text("options", content);
+    return scratch_path("options");
+}
+
+static void a_file_gives_options(void)
+{
+    snrq_options o;
+    char line[600];
+    snprintf(line, sizeof line, "quantize M --method gptq --options %s",
+             option_file("\xef\xbb\xbf# the first line\n\n  --bits 3\r\n\t--group-size=64\n"
+                         "-o  my out \n--strict\n\t # more\n--calibration \" a \\\"#\\\\ #b \"\n"
+                         "--max-time 90s"));
+    accepts(line, &o);
+    CU_ASSERT_EQUAL(o.method, SNRQ_GPTQ);
+    CU_ASSERT_EQUAL(o.bits, 3);
+    CU_ASSERT_EQUAL(o.group_size, 64);
+    CU_ASSERT_STRING_EQUAL(o.output, "my out");
+    CU_ASSERT_STRING_EQUAL(o.calibration, " a \"#\\ #b ");
+    CU_ASSERT_TRUE(o.strict);
+    CU_ASSERT_EQUAL(o.max_time, 90);
+    CU_ASSERT_EQUAL(o.regrid, 0); /* defaults follow from the method, wherever it is given */
+    snrq_options_free(&o);
+}
+
+static void faults_of_a_file_are_named_with_their_line(void)
+{
+    static const char *const wrong[][2] = {
+        {"--bits 3\n--bits 4\n", "line 2: quantize: --bits is given twice, in"},
+        {"\n--calibration X\n", "given twice, on the command line and in"},
+        {"--symmetric\n--asymmetric\n", "line 2: quantize: --symmetric (in"},
+        {"# x\n\n--bits 9\n", "line 3: --bits: expected a whole number from 2 to 8, found '9'"},
+        {"bits 3\n", "line 1: expected an option such as --bits 3, found 'bits 3'"},
+        {"--\n", "line 1: expected an option"},
+        {"-\n", "line 1: expected an option"},
+        {"--frobnicate\n", "line 1: unknown option --frobnicate"},
+        {"--bit 3\n", "line 1: unknown option --bit"},
+        {"--help\n", "line 1: unknown option --help"},
+        {"--text T\n", "line 1: quantize: --text does not belong to this command"},
+        {"--bits\n", "line 1: option --bits needs a value"},
+        {"--bits 3 # as in the paper\n", "line 1: a comment needs a line of its own"},
+        {"--strict yes\n", "line 1: --strict takes no value, found 'yes'"},
+        {"--bits '3'\n", "line 1: expected a value, or one in double quotes"},
+        {"--bits \"3\n", "line 1: expected a closing quote"},
+        {"--bits \"3\" 4\n", "line 1: expected a closing quote"},
+        {"--bits \"\\3\"\n", "line 1: a backslash between quotes"},
+        {"--bits \"\\", "line 1: a backslash between quotes"},
+        {"--options other\n", "line 1: --options belongs on the command line"},
+        {"--print-options\n", "line 1: --print-options belongs on the command line"}};
+    char line[600];
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        snprintf(line, sizeof line, "quantize M -o OUT --calibration T --options %s",
+                 option_file(wrong[i][0]));
+        refuses(line, wrong[i][1]);
+    }
+    snprintf(line, sizeof line, "status OUT --options %s", option_file(""));
+    scratch_write("options", "--json\n\0\n", 9);
+    refuses(line, "line 2: a NUL byte");
+    snrq_options o;
+    char *help = NULL;
+    CU_ASSERT_EQUAL(parse("status OUT --options /nowhere/options", &o, &help), SNRQ_NO_INPUT);
+    CU_ASSERT_EQUAL(parse("status OUT --options /dev/null", &o, &help), SNRQ_BAD_DATA);
+    CU_ASSERT_EQUAL(parse("status OUT --options /", &o, &help), SNRQ_BAD_DATA);
+}
+
+/* What --print-options says of a command line, read back by --options, says the same again. */
+static void printed_options_are_read_back(void)
+{
+    static const char *const lines[] = {
+        "quantize",
+        "quantize M -o OUT --calibration T --bits 3 --asymmetric --alpha fixed:0.1 --max-time 1:30",
+        "quantize M --method rtn",
+        "quantize M --method gptq --token-file F --strict",
+        "quantize --group-size channel --factor-grid 2x3 --damp 0.30000000000000004",
+        "evaluate M --text T --logprobs F",
+        "evaluate M --text B --text A --text B --text-key body",
+        "quantize M --text-key body",
+        "tokenize M --decode F",
+        "round C --alpha sampled:5 --scale-type f32",
+        "tokenize",
+        "inspect --json",
+        "verify O",
+        "status",
+        "export --max-shard-size 1.5GiB --format safetensors",
+        "export"};
+    char line[600], command[16];
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+        snrq_options o;
+        char *first = NULL, *second = NULL;
+        snprintf(line, sizeof line, "%s --print-options", lines[i]);
+        CU_ASSERT_EQUAL(parse(line, &o, &first), SNRQ_OK);
+        CU_ASSERT_PTR_NOT_NULL_FATAL(first);
+        sscanf(lines[i], "%15s", command);
+        snprintf(line, sizeof line, "%s --print-options --options %s", command, option_file(first));
+        CU_ASSERT_EQUAL(parse(line, &o, &second), SNRQ_OK);
+        CU_ASSERT_PTR_NOT_NULL_FATAL(second);
+        CU_ASSERT_STRING_EQUAL(first, second);
+        snrq_options_free(&o);
+        free(first);
+        free(second);
+    }
+    refuses("quantize M --print-options --method snrq --beam 4", "--beam 4 has no effect");
+    refuses("quantize M --print-options --bits 9", "--bits");
+}
+
+static void printed_texts_are_read_back(void)
+{
+    static const char *const texts[] = {
+        "plain", " begins",     "ends ",     "tab\tinside", "\ttab", "",
+        "a #b",  "#a",          "a#b",       "\"quoted\"",  "'q'",   "a\nb",
+        "a\r",   "back\\slash", "\" \\ \\n", "=x",          "-x",    "caf\xe9 \x01"};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        char path[512], *text = NULL;
+        snrq_options o;
+        char *typed[] = {(char *)"snrq", (char *)"tokenize", (char *)"-o", (char *)texts[i],
+                         (char *)"--print-options"};
+        CU_ASSERT_EQUAL(snrq_options_parse(5, typed, &o, &text), SNRQ_OK);
+        CU_ASSERT_PTR_NOT_NULL_FATAL(text);
+        snprintf(path, sizeof path, "%s", option_file(text));
+        free(text);
+        char *read[] = {(char *)"snrq", (char *)"tokenize",  (char *)"M", (char *)"--text",
+                        (char *)"T",    (char *)"--options", path};
+        text = NULL;
+        if (snrq_options_parse(7, read, &o, &text) != SNRQ_OK) CU_FAIL("cannot be read back");
+        CU_ASSERT_PTR_NOT_NULL_FATAL(o.output);
+        CU_ASSERT_STRING_EQUAL(o.output, texts[i]);
+        snrq_options_free(&o);
+    }
 }
 
 static void export_reads_formats_and_sizes(void)
@@ -287,10 +609,22 @@ static void export_refuses(void)
     refuses("export OUT --format gptq", "-o DIR is missing");
     refuses("export OUT -o DIR", "--format F is missing");
     refuses("export OUT -o DIR --format awq", "gptq|compressed-tensors");
-    refuses("export OUT -o DIR --format gptq --weights f32", "--weights f32");
+    refuses("export OUT -o DIR --format gptq --weights f32", "--weights f32 has no effect");
+    refuses("export OUT -o DIR --format gptq --embedding-type f16", "--format gguf");
+    refuses("export OUT -o DIR --format gguf --max-shard-size 1GB", "a GGUF is one file");
     refuses("export OUT -o DIR --format gptq --max-shard-size 5XB", "5XB");
     refuses("export OUT -o DIR --format gptq --max-shard-size 0", "--max-shard-size");
     refuses("export OUT -o DIR --format gptq --max-shard-size infGB", "--max-shard-size");
+}
+
+/* Asserts that `found` [count] are the texts of `expected`, each followed by a blank. */
+static void assert_texts(const char *const *found, int count, const char *expected)
+{
+    char joined[256] = "";
+    for (int i = 0; i < count; i++)
+        snprintf(joined + strlen(joined), sizeof joined - strlen(joined), "%s ",
+                 found[i] != NULL ? found[i] : "-");
+    CU_ASSERT_STRING_EQUAL(joined, expected);
 }
 
 static void texts_keep_their_order(void)
@@ -307,8 +641,56 @@ static void texts_keep_their_order(void)
     CU_ASSERT_STRING_EQUAL(o.text, "T");
     CU_ASSERT_EQUAL(o.texts.count, 1);
     CU_ASSERT_PTR_NULL(o.text_key);
-    refuses("evaluate M --token-file T --text-key body", "--text-key");
     refuses("quantize M N -o OUT --calibration A", "its own --calibration");
+}
+
+static void a_file_gives_texts_in_order(void)
+{
+    snrq_options o;
+    char line[600], *printed = NULL;
+    snprintf(line, sizeof line, "quantize M -o OUT --options %s",
+             option_file("--calibration B\n--bits 3\n--calibration  A b\n--calibration B\n"));
+    accepts(line, &o);
+    assert_texts(o.texts.path, o.texts.count, "B A b B ");
+    CU_ASSERT_STRING_EQUAL(o.calibration, "B");
+    snrq_options_free(&o);
+    snprintf(line + strlen(line), sizeof line - strlen(line), " --print-options");
+    CU_ASSERT_EQUAL(parse(line, &o, &printed), SNRQ_OK);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(printed);
+    CU_ASSERT_PTR_NOT_NULL(
+        strstr(printed, "--calibration B\n--calibration A b\n--calibration B\n"));
+    snrq_options_free(&o);
+    free(printed);
+}
+
+/* In two places it would depend on the program which ones come first. */
+static void texts_in_two_places_are_refused(void)
+{
+    char line[600];
+    snprintf(line, sizeof line, "evaluate M --text A --text B --options %s",
+             option_file("--text C\n"));
+    refuses(line, "line 1: evaluate: --text is given twice, on the command line and in");
+}
+
+static void inputs_are_all_that_is_read(void)
+{
+    snrq_options o;
+    char line[600];
+    const char *paths[SNRQ_MOST_INPUTS];
+    snprintf(line, sizeof line, "evaluate M --text A --text B --reference R --options %s",
+             option_file("--json\n"));
+    accepts(line, &o);
+    CU_ASSERT_EQUAL(snrq_options_inputs(&o, paths), 7);
+    assert_texts(paths, 4, "M R - - ");
+    CU_ASSERT_STRING_EQUAL(paths[4], scratch_path("options"));
+    assert_texts(paths + 5, 2, "A B ");
+    snrq_options_free(&o);
+    accepts("tokenize M --decode F -o T", &o);
+    CU_ASSERT_EQUAL(snrq_options_inputs(&o, paths), 5);
+    assert_texts(paths, 5, "M - - F - ");
+    accepts("quantize M --token-file F -o OUT", &o);
+    CU_ASSERT_EQUAL(snrq_options_inputs(&o, paths), 5);
+    assert_texts(paths, 5, "M - F - - ");
 }
 
 /* More files than there are arguments of a command line in practice. */
@@ -331,20 +713,37 @@ static void too_many_texts_are_refused(void)
 
 int main(void)
 {
-    static const snrq_test tests[] = {SNRQ_TEST(quantize_reads_every_option),
-                                      SNRQ_TEST(defaults_are_those_of_the_table),
-                                      SNRQ_TEST(baselines_do_what_their_papers_do),
-                                      SNRQ_TEST(scales_of_the_range_stay_unless_told),
-                                      SNRQ_TEST(wrong_values_are_refused_by_name),
-                                      SNRQ_TEST(missing_parts_are_named),
-                                      SNRQ_TEST(help_lists_the_options_of_a_command),
-                                      SNRQ_TEST(times_have_a_unit),
-                                      SNRQ_TEST(stored_options_decide_the_result),
-                                      SNRQ_TEST(names_of_rules_are_those_of_the_options),
-                                      SNRQ_TEST(rules_hold_what_a_method_does),
-                                      SNRQ_TEST(export_reads_formats_and_sizes),
-                                      SNRQ_TEST(export_refuses),
-                                      SNRQ_TEST(texts_keep_their_order),
-                                      SNRQ_TEST(too_many_texts_are_refused)};
-    return snrq_run_tests("options", tests, sizeof tests / sizeof *tests, 1);
+    static const snrq_test tests[] = {
+        SNRQ_TEST(quantize_reads_every_option),
+        SNRQ_TEST(defaults_are_those_of_the_table),
+        SNRQ_TEST(baselines_do_what_their_papers_do),
+        SNRQ_TEST(scales_of_the_range_stay_unless_told),
+        SNRQ_TEST(wrong_values_are_refused_by_name),
+        SNRQ_TEST(missing_parts_are_named),
+        SNRQ_TEST(help_lists_the_options_of_a_command),
+        SNRQ_TEST(times_have_a_unit),
+        SNRQ_TEST(stored_options_decide_the_result),
+        SNRQ_TEST(options_that_are_not_stored_are_known_to_decide_nothing),
+        SNRQ_TEST(names_of_rules_are_those_of_the_options),
+        SNRQ_TEST(options_without_effect_are_refused),
+        SNRQ_TEST(what_is_done_anyway_may_be_said),
+        SNRQ_TEST(the_table_of_effects_agrees_with_the_rules),
+        SNRQ_TEST(repeated_options_are_refused),
+        SNRQ_TEST(rules_hold_what_a_method_does),
+        SNRQ_TEST(stored_options_are_values),
+        SNRQ_TEST(options_of_older_runs_are_restored),
+        SNRQ_TEST(a_file_gives_options),
+        SNRQ_TEST(faults_of_a_file_are_named_with_their_line),
+        SNRQ_TEST(printed_options_are_read_back),
+        SNRQ_TEST(printed_texts_are_read_back),
+        SNRQ_TEST(export_reads_formats_and_sizes),
+        SNRQ_TEST(export_refuses),
+        SNRQ_TEST(texts_keep_their_order),
+        SNRQ_TEST(a_file_gives_texts_in_order),
+        SNRQ_TEST(texts_in_two_places_are_refused),
+        SNRQ_TEST(inputs_are_all_that_is_read),
+        SNRQ_TEST(too_many_texts_are_refused)};
+    int failed = snrq_run_tests("options", tests, sizeof tests / sizeof *tests, 1);
+    scratch_remove();
+    return failed;
 }

@@ -1,5 +1,5 @@
 /* Texts: plain, JSON lines, gzip, and what is none of them. */
-#include "io/text.h"
+#include "io/tokenizer/text_tokens.h"
 
 #include <zlib.h>
 

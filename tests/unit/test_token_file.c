@@ -1,5 +1,5 @@
 /* Files of token ids: raw int32, .npy, and what only looks like them. */
-#include "io/token_file.h"
+#include "io/tokenizer/token_file.h"
 
 #include "tests/unit/test_files.h"
 

@@ -1,5 +1,5 @@
 /* Token windows: cutting and drawing. */
-#include "io/windows.h"
+#include "io/tokenizer/windows.h"
 
 #include "tests/unit/test_files.h"
 

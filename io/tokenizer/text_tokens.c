@@ -1,5 +1,5 @@
-/* Texts; see text.h. */
-#include "io/text.h"
+/* Texts; see text_tokens.h. */
+#include "io/tokenizer/text_tokens.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -37,23 +37,15 @@ void snrq_tokens_free(snrq_tokens *t)
 static snrq_status tokens_append(snrq_tokens *t, int32_t *ids, int64_t count)
 {
     if (t->ids == NULL) {
-        *t = (snrq_tokens){ids, count, count};
+        *t = (snrq_tokens){ids, count, (size_t)count};
         return SNRQ_OK;
     }
-    if (t->room - t->count < count) {
-        int64_t room = t->room + t->room / 2 + count;
-        int32_t *grown = realloc(t->ids, (size_t)room * sizeof *ids);
-        if (grown == NULL) {
-            free(ids);
-            return snrq_fail(SNRQ_INTERNAL, "cannot allocate %" PRId64 " token ids", room);
-        }
-        t->ids = grown;
-        t->room = room;
-    }
-    if (count > 0) memcpy(t->ids + t->count, ids, (size_t)count * sizeof *ids);
-    t->count += count;
+    snrq_status status =
+        snrq_grow((size_t)(t->count + count), sizeof *ids, "token ids", &t->ids, &t->room);
+    if (status == SNRQ_OK && count > 0) memcpy(t->ids + t->count, ids, (size_t)count * sizeof *ids);
+    if (status == SNRQ_OK) t->count += count;
     free(ids);
-    return SNRQ_OK;
+    return status;
 }
 
 /* ---- the part of a file that is in memory ---- */
@@ -67,11 +59,7 @@ typedef struct part {
 
 static snrq_status reserve(part *p, size_t room)
 {
-    char *grown = realloc(p->data, room);
-    if (grown == NULL) return snrq_fail(SNRQ_INTERNAL, "cannot allocate %zu bytes for text", room);
-    p->data = grown;
-    p->room = room;
-    return SNRQ_OK;
+    return snrq_grow(room, 1, "text", &p->data, &p->room);
 }
 
 /* Reads on behind what is there, at least a byte if there is one. */

@@ -1,5 +1,4 @@
-/* Reading and verifying an output directory; see output.h. No locks, no MPI: a running job may be
- * looked at. */
+/* Verifying an output directory; see reader.h. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,16 +8,10 @@
 #include "io/checkpoint/activation_file.h"
 #include "io/checkpoint/manifest.h"
 #include "io/checkpoint/output_internal.h"
+#include "io/checkpoint/reader.h"
 #include "io/directory.h"
 #include "io/file.h"
 #include "io/json.h"
-
-enum { CONFIGURATION_LIMIT = 16 << 20, MANIFEST_LIMIT = 1 << 30 };
-
-bool snrq_output_is(const char *path)
-{
-    return snrq_is_plain_file(path, "snrq.json");
-}
 
 snrq_status snrq_output_configuration_text(const json_t *configuration, char **text)
 {
@@ -35,38 +28,6 @@ snrq_status snrq_output_configuration_text(const json_t *configuration, char **t
     return status;
 }
 
-snrq_status snrq_output_load_configuration(const char *directory, json_t **configuration,
-                                           char fingerprint[33])
-{
-    char path[PATH_MAX];
-    *configuration = NULL;
-    SNRQ_TRY(snrq_path_join(directory, "snrq.json", path, sizeof path));
-    SNRQ_TRY(snrq_json_read(path, CONFIGURATION_LIMIT, configuration));
-    snrq_status status = snrq_fingerprint(*configuration, fingerprint);
-    if (status != SNRQ_OK) json_decref(*configuration);
-    if (status != SNRQ_OK) *configuration = NULL;
-    return status;
-}
-
-snrq_status snrq_output_load_manifest(const char *directory, const char *configuration,
-                                      json_t **records, size_t *used, size_t *torn)
-{
-    char path[PATH_MAX];
-    char *data = NULL;
-    struct stat facts;
-    size_t bytes = 0;
-    *records = NULL;
-    SNRQ_TRY(snrq_path_join(directory, "manifest.jsonl", path, sizeof path));
-    /* A run that was stopped early has no manifest yet. */
-    if (lstat(path, &facts) == 0 || errno != ENOENT)
-        SNRQ_TRY(snrq_file_read(path, MANIFEST_LIMIT, &data, &bytes));
-    snrq_status status =
-        snrq_manifest_parse(path, data != NULL ? data : "", bytes, configuration, records, used);
-    *torn = bytes - *used;
-    free(data);
-    return status;
-}
-
 snrq_status snrq_output_check_configuration(const char *directory, const json_t *records)
 {
     char path[PATH_MAX], fingerprint[33];
@@ -77,7 +38,7 @@ snrq_status snrq_output_check_configuration(const char *directory, const json_t 
         json_string_value(json_object_get(json_array_get(records, 0), "configuration"));
     SNRQ_TRY(snrq_path_join(directory, "snrq.json", path, sizeof path));
     SNRQ_TRY(snrq_output_load_configuration(directory, &configuration, fingerprint));
-    snrq_status status = snrq_file_read(path, CONFIGURATION_LIMIT, &data, &bytes);
+    snrq_status status = snrq_file_read(path, SNRQ_CONFIGURATION_LIMIT, &data, &bytes);
     if (status == SNRQ_OK) status = snrq_output_configuration_text(configuration, &expected);
     if (status == SNRQ_OK && ((known != NULL && strcmp(fingerprint, known) != 0) ||
                               bytes != strlen(expected) || memcmp(data, expected, bytes) != 0))
@@ -118,72 +79,6 @@ bool snrq_output_is_stray(const char *directory, const char *name, const json_t 
     bool kept = snrq_output_kept_block(name) >= 0 && !snrq_manifest_complete(records);
     return snrq_ends_with(name, ".h5") && !kept && snrq_manifest_find(records, name) == NULL &&
            snrq_is_plain_file(directory, name);
-}
-
-snrq_status snrq_output_read_configuration(const char *directory, json_t **configuration)
-{
-    char fingerprint[33];
-    return snrq_output_load_configuration(directory, configuration, fingerprint);
-}
-
-snrq_status snrq_output_read_manifest(const char *directory, json_t **records, bool *complete)
-{
-    json_t *configuration = NULL;
-    char fingerprint[33];
-    size_t used, torn;
-    *records = NULL;
-    SNRQ_TRY(snrq_output_load_configuration(directory, &configuration, fingerprint));
-    json_decref(configuration);
-    SNRQ_TRY(snrq_output_load_manifest(directory, fingerprint, records, &used, &torn));
-    if (complete != NULL) *complete = snrq_manifest_complete(*records);
-    return SNRQ_OK;
-}
-
-/* A log of the directory; *data stays NULL if it was not written yet. The caller frees it. */
-static snrq_status read_log(const char *directory, const char *name, char **data, size_t *bytes)
-{
-    char path[PATH_MAX];
-    *data = NULL;
-    *bytes = 0;
-    SNRQ_TRY(snrq_path_join(directory, name, path, sizeof path));
-    if (!snrq_is_plain_file(directory, name)) return SNRQ_OK;
-    return snrq_file_read(path, MANIFEST_LIMIT, data, bytes);
-}
-
-snrq_status snrq_output_read_status(const char *directory, json_t **status)
-{
-    char *data = NULL;
-    size_t bytes = 0;
-    *status = NULL;
-    SNRQ_TRY(read_log(directory, "status.json", &data, &bytes));
-    if (data != NULL) *status = json_loadb(data, bytes, 0, NULL);
-    free(data);
-    if (*status == NULL) *status = json_object();
-    return *status != NULL ? SNRQ_OK : snrq_fail(SNRQ_INTERNAL, "no memory for a status");
-}
-
-snrq_status snrq_output_read_events(const char *directory, json_t **events)
-{
-    char *data = NULL;
-    size_t bytes = 0;
-    *events = NULL;
-    SNRQ_TRY(read_log(directory, "run.jsonl", &data, &bytes));
-    *events = json_array();
-    for (char *at = data, *end; at != NULL && at < data + bytes; at = end + 1) {
-        end = memchr(at, '\n', (size_t)(data + bytes - at));
-        if (end == NULL) break;
-        json_t *event = json_loadb(at, (size_t)(end - at), 0, NULL);
-        if (event != NULL) json_array_append_new(*events, event);
-    }
-    free(data);
-    return *events != NULL ? SNRQ_OK : snrq_fail(SNRQ_INTERNAL, "no memory for events");
-}
-
-snrq_status snrq_output_read_lock(const char *directory, snrq_lock_facts *lock)
-{
-    char path[PATH_MAX];
-    SNRQ_TRY(snrq_path_join(directory, "snrq.lock", path, sizeof path));
-    return snrq_lock_look(path, lock);
 }
 
 /* Passes findings on, and keeps the first failure with its message. */

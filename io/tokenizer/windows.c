@@ -1,5 +1,5 @@
 /* Token windows; see windows.h. */
-#include "io/windows.h"
+#include "io/tokenizer/windows.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

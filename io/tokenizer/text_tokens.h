@@ -1,14 +1,14 @@
 /* Texts: files that become token ids.
  *
- * A file is a plain text, or JSON lines (json_lines.h); either may be gzip (text_file.h). The
+ * A file is a plain text, or JSON lines (io/json_lines.h); either may be gzip (io/text_file.h). The
  * content says which, not the name. A plain text is one document: tokenized as a whole, with what
  * the tokenizer puts around a text. Of JSON lines each text is a document, tokenized by itself in
  * the same way; their tokens follow each other; empty documents are left out.
  *
  * A byte order mark at the beginning of a file is no text and is left out. Every other byte counts.
  */
-#ifndef SNRQ_TEXT_H
-#define SNRQ_TEXT_H
+#ifndef SNRQ_TEXT_TOKENS_H
+#define SNRQ_TEXT_TOKENS_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -17,7 +17,8 @@
 
 typedef struct snrq_tokens {
     int32_t *ids; /* [count] owned */
-    int64_t count, room;
+    int64_t count;
+    size_t room;
 } snrq_tokens;
 
 void snrq_tokens_free(snrq_tokens *tokens);

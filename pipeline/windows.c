@@ -1,9 +1,9 @@
 /* The windows of a command; see windows.h. */
-#include "pipeline/model/windows.h"
+#include "pipeline/windows.h"
 
 #include <stdio.h>
 
-#include "io/token_file.h"
+#include "io/tokenizer/token_file.h"
 #include "pipeline/texts.h"
 
 enum { DEFAULT_SEQUENCES = 128, LONGEST_DEFAULT = 2048 };

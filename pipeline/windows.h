@@ -1,8 +1,8 @@
 /* Token windows of a command: from texts or a token file, as the options say. */
-#ifndef SNRQ_MODEL_WINDOWS_H
-#define SNRQ_MODEL_WINDOWS_H
+#ifndef SNRQ_COMMAND_WINDOWS_H
+#define SNRQ_COMMAND_WINDOWS_H
 
-#include "io/windows.h"
+#include "io/tokenizer/windows.h"
 #include "pipeline/model/model.h"
 #include "pipeline/options.h"
 

@@ -1,5 +1,5 @@
 /* Token ids in files; see token_file.h. */
-#include "io/token_file.h"
+#include "io/tokenizer/token_file.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -10,7 +10,7 @@
 
 #include "io/file.h"
 #include "io/npy_header.h"
-#include "io/text.h"
+#include "io/tokenizer/text_tokens.h"
 
 /* Far above any calibration text, far below what would be mistaken for one. */
 static const size_t max_file = (size_t)16 << 30;
@@ -170,7 +170,7 @@ static bool looks_like_text(const unknown *u)
     return u->bytes >= 4 * FEWEST;
 }
 
-/* llm.c: 256 words of header, then uint16 or uint32. */
+/* Tokens of the GPT-2 trainer in C: 256 words of header, then uint16 or uint32. */
 static bool looks_like_llm_c(const unknown *u)
 {
     if (u->bytes < 1024) return false;

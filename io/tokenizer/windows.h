@@ -1,7 +1,7 @@
 /* Token windows: what calibration and evaluation read.
  *
- * A set of windows is [count, length] token ids, cut from those of texts (text.h) or of a file of
- * ids (token_file.h). Every rank reads the same files and gets the same windows.
+ * A set of windows is [count, length] token ids, cut from those of texts (text_tokens.h) or of a
+ * file of ids (token_file.h). Every rank reads the same files and gets the same windows.
  */
 #ifndef SNRQ_WINDOWS_H
 #define SNRQ_WINDOWS_H

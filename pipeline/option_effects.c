@@ -1,0 +1,114 @@
+/* The table of effects; see option_effects.h. */
+#include "pipeline/option_effects.h"
+
+#include <string.h>
+
+#define METHOD(name) (1u << SNRQ_##name)
+enum {
+    ANY = (1 << SNRQ_METHODS) - 1,
+    SHIFTED = METHOD(SNRQ) | METHOD(KSNRQ),
+    ALL_BUT_RTN = ANY & ~METHOD(RTN)
+};
+
+static bool always(const snrq_options *o)
+{
+    (void)o;
+    return true;
+}
+
+static bool looks_at_data(const snrq_options *o)
+{
+    return o->method != SNRQ_RTN || o->grid == SNRQ_QUANT_GRID_HESSIAN;
+}
+
+static bool has_groups(const snrq_options *o)
+{
+    return o->group_size > 0;
+}
+
+static bool is_dry_run(const snrq_options *o)
+{
+    return o->dry_run;
+}
+
+static bool reads_text(const snrq_options *o)
+{
+    return o->token_file == NULL;
+}
+
+static bool reads_no_ids(const snrq_options *o)
+{
+    return o->token_file == NULL && o->decode == NULL;
+}
+
+/* Windows are drawn, or strengths, by a method that has them. */
+static bool draws(const snrq_options *o)
+{
+    return (reads_text(o) && !o->consecutive) ||
+           (snrq_method_has_strength((snrq_method)o->method) &&
+            o->alpha_mode == SNRQ_ALPHA_SAMPLED);
+}
+
+static bool writes_dense(const snrq_options *o)
+{
+    return o->format < 0 || o->format == SNRQ_FORMAT_SAFETENSORS;
+}
+
+static bool writes_gguf(const snrq_options *o)
+{
+    return o->format < 0 || o->format == SNRQ_FORMAT_GGUF;
+}
+
+static bool writes_shards(const snrq_options *o)
+{
+    return o->format != SNRQ_FORMAT_GGUF;
+}
+
+/* An option that several rows name has an effect only if all of them say so. */
+static const struct {
+    const char *name;
+    unsigned methods;                   /* those that use it */
+    bool (*used)(const snrq_options *); /* with the others as they are */
+    snrq_option_idle idle;
+} table[] = {
+    {"beam", METHOD(KSNRQ), always, {"only --method ksnrq searches with a beam", "1"}},
+    {"alpha",
+     SHIFTED | METHOD(GPTAQ),
+     always,
+     {"only the methods gptaq, snrq and ksnrq have a strength", NULL}},
+    {"refine", ALL_BUT_RTN, always, {"--method rtn takes the nearest values", "0"}},
+    {"regrid",
+     SHIFTED | METHOD(LDLQ),
+     always,
+     {"only the methods ldlq, snrq and ksnrq fit scales again after the search", "0"}},
+    {"groups",
+     ALL_BUT_RTN,
+     always,
+     {"--method rtn has no order of columns, so groups are the original ones", "original"}},
+    {"groups", ANY, has_groups, {"with --group-size channel a row is one group", "original"}},
+    {"order", ALL_BUT_RTN, always, {"--method rtn decides every column for itself", NULL}},
+    {"damp", ANY, looks_at_data, {"--method rtn looks at no data but for --grid hessian", "0.01"}},
+    {"text-key",
+     ANY,
+     reads_no_ids,
+     {"token ids have no keys; it belongs to texts that are JSON lines", NULL}},
+    {"windows", ANY, reads_text, {"a --token-file is cut into windows in order", "consecutive"}},
+    {"seed",
+     ANY,
+     draws,
+     {"nothing is drawn: windows follow each other, and there is no --alpha sampled", NULL}},
+    {"plan-ranks", ANY, is_dry_run, {"plans for other ranks need --dry-run", "0"}},
+    {"plan-nodes", ANY, is_dry_run, {"plans for other nodes need --dry-run", "0"}},
+    {"weights", ANY, writes_dense, {"it belongs to --format safetensors", "model"}},
+    {"embedding-type", ANY, writes_gguf, {"it belongs to --format gguf", "model"}},
+    {"max-shard-size", ANY, writes_shards, {"a GGUF is one file", NULL}},
+};
+
+const snrq_option_idle *snrq_option_find_idle(const snrq_options *o, const char *name)
+{
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        bool used = (table[i].methods >> o->method & 1u) != 0 && table[i].used(o);
+        if (!used && strcmp(table[i].name, name) == 0) return &table[i].idle;
+    }
+    return NULL;
+}
