@@ -216,14 +216,14 @@ static void stored_options_decide_the_result(void)
     json_decref(stored);
 }
 
-/* What rules call things is what the command line calls them. */
 /* A run resumes whatever the value of an option that is not stored. So an option that decides the
  * result must be stored; one that does not is listed here. */
 static void options_that_are_not_stored_are_known_to_decide_nothing(void)
 {
     static const char harmless[] =
         " output calibration text-key token-file symmetric threads json max-time watchdog strict "
-        "keep-activations force-unlock ignore-memory plan-ranks plan-nodes dry-run help ";
+        "keep-activations force-unlock ignore-memory plan-ranks plan-nodes dry-run options "
+        "print-options help ";
     snrq_options o;
     char *help = NULL, name[40], word[44];
     int options = 0;
@@ -246,6 +246,7 @@ static void options_that_are_not_stored_are_known_to_decide_nothing(void)
     free(help);
 }
 
+/* What rules call things is what the command line calls them. */
 static void names_of_rules_are_those_of_the_options(void)
 {
     snrq_options o;
