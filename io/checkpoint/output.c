@@ -398,8 +398,7 @@ static snrq_status share_record(snrq_output *output, const snrq_context *context
 snrq_status snrq_output_sync(snrq_output *output, const snrq_context *context, const char *name)
 {
     snrq_status status = SNRQ_OK;
-    if (context->node_rank == 0)
-        status = snrq_file_sync(snrq_output_temporary(output, name));
+    if (context->node_rank == 0) status = snrq_file_sync(snrq_output_temporary(output, name));
     if (status != SNRQ_OK && output->context->nodes > 1)
         status = snrq_fail(status, "%s (the output directory must be shared by all nodes)",
                            snrq_error_message());
