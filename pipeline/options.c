@@ -31,15 +31,20 @@ static const snrq_option_row table[] = {
     {"output", 'o', TEXT, FIELD(output), NULL, 0, 0, NULL, Q | R | T | X, false, "OUT",
      "what to write: a directory (quantize resumes an unfinished one, export wants an empty one); "
      "of round, a safetensors file; of tokenize, a file"},
-    {"calibration", 0, TEXT, FIELD(calibration), NULL, 0, 0, NULL, Q, false, "TEXT",
-     "calibration text (UTF-8)"},
-    {"text", 0, TEXT, FIELD(text), NULL, 0, 0, NULL, E | T, false, "TEXT",
-     "text (UTF-8): held-out text; of tokenize, what becomes int32 little-endian token ids, with "
+    {"calibration", 0, TEXTS, FIELD(calibration), NULL, 0, 0, NULL, Q, false, "TEXT",
+     "calibration text (UTF-8), or JSON lines with {\"text\": \"...\"}; either may be gzip; for "
+     "several files give it several times, the order counts"},
+    {"text", 0, TEXTS, FIELD(text), NULL, 0, 0, NULL, E | T, false, "TEXT",
+     "text (UTF-8), or JSON lines with {\"text\": \"...\"}; either may be gzip; may be given "
+     "several times: held-out text; of tokenize, what becomes int32 little-endian token ids, with "
      "the special tokens that the model puts around a text"},
+    {"text-key", 0, TEXT, FIELD(text_key), NULL, 0, 0, NULL, Q | E | T, false, "KEY",
+     "which key of JSON lines holds the text, if it is not \"text\": every line must have it"},
     {"decode", 0, TEXT, FIELD(decode), NULL, 0, 0, NULL, T, false, "IDS",
      "int32 little-endian token ids that become text again, without the special tokens around it"},
     {"token-file", 0, TEXT, FIELD(token_file), NULL, 0, 0, NULL, Q | E, false, "FILE",
-     "int32 little-endian token ids instead of a text, cut into windows in order"},
+     "token ids instead of a text, cut into windows in order: raw little-endian int32, or .npy of "
+     "any integer type"},
     {"bits", 0, INTEGER, FIELD(bits), "4", 2, 8, NULL, Q | R, true, "B", "bits per weight"},
     {"group-size", 0, GROUP, FIELD(group_size), "128", 1, 1 << 20, NULL, Q | R, true, "N|channel",
      "columns that share a scale"},
@@ -291,10 +296,12 @@ static snrq_status print_value(FILE *f, const snrq_option_row *row, const snrq_o
         fprintf(f, "--%s\n", row->name);
         return SNRQ_OK;
     }
-    const char *value = snrq_option_value(row, o, room);
-    SNRQ_TRY(snrq_allocate(2 * strlen(value) + 4, 1, "option", &quoted));
-    fprintf(f, "--%s %s\n", row->name, snrq_option_file_quote(value, quoted));
-    free(quoted);
+    for (int i = 0; i < (row->kind == TEXTS ? o->texts.count : 1); i++) {
+        const char *value = row->kind == TEXTS ? o->texts.path[i] : snrq_option_value(row, o, room);
+        SNRQ_TRY(snrq_allocate(2 * strlen(value) + 4, 1, "option", &quoted));
+        fprintf(f, "--%s %s\n", row->name, snrq_option_file_quote(value, quoted));
+        free(quoted);
+    }
     return SNRQ_OK;
 }
 
@@ -366,12 +373,19 @@ static const char *place(const parser *p, int line, char *out, size_t size)
     return out;
 }
 
+/* Texts may be given several times, in one place: their order counts. */
+static bool is_next_text(const parser *p, int row, int line)
+{
+    return table[row].kind == TEXTS && (p->given[row] == COMMAND_LINE) == (line == COMMAND_LINE);
+}
+
 /* Not twice, and no other option for the same thing. `line` is where the row is given now. */
 static snrq_status check_once(const parser *p, int row, int line)
 {
     char before[512], now[512];
     for (int i = 0; i < ROWS; i++) {
         if (p->given[i] == NOT_GIVEN || table[i].field != table[row].field) continue;
+        if (i == row && is_next_text(p, row, line)) continue;
         if (i == row && line == COMMAND_LINE)
             return snrq_fail(SNRQ_USAGE,
                              "%s: --%s is given twice; leave out the one that is not meant",
@@ -433,8 +447,11 @@ static snrq_status parse_arguments(parser *p, int argc, char **argv)
     }
     if (optind < argc) p->options->path = argv[optind++];
     if (optind < argc)
-        return snrq_fail(SNRQ_USAGE, "%s: expected one %s, found also '%s'", command,
-                         p->command->argument, argv[optind]);
+        return snrq_fail(SNRQ_USAGE, "%s: expected one %s, found also '%s'%s", command,
+                         p->command->argument, argv[optind],
+                         p->options->texts.count > 0
+                             ? "; each of several texts needs its own --calibration or --text"
+                             : "");
     return SNRQ_OK;
 }
 
@@ -563,6 +580,15 @@ snrq_status snrq_options_parse(int argc, char **argv, snrq_options *o, char **te
     return parse_command(&p, argc, argv, text);
 }
 
+int snrq_options_inputs(const snrq_options *o, const char *paths[SNRQ_MOST_INPUTS])
+{
+    const char *const others[] = {o->path, o->reference, o->token_file, o->decode, o->options_file};
+    int count = 0;
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) paths[count++] = others[i];
+    for (int i = 0; i < o->texts.count; i++) paths[count++] = o->texts.path[i];
+    return count;
+}
+
 void snrq_options_free(snrq_options *o)
 {
     free(o->file_text);
@@ -592,6 +618,7 @@ static json_t *stored_value(const snrq_option_row *row, const snrq_options *o)
     case TEXT:
         if (row->field == FIELD(factor_grid_text) && o->factor_rows == 0) return json_null();
         __attribute__((fallthrough));
+    case TEXTS:
     case CHOICE:
         return json_string(snrq_option_value(row, o, room));
     }

@@ -261,8 +261,12 @@ snrq_status snrq_plan_print(const snrq_context *c, const snrq_options *o, const 
               "intermediate %lld",
               m->path, k->architecture, (long long)k->layers, (long long)m->family.modules, steps,
               (long long)k->hidden, (long long)k->intermediate);
-    snrq_note(c, "calibration  %lld windows of %lld tokens", (long long)w->count,
-              (long long)w->length);
+    char distinct[64] = "";
+    if (w->distinct < w->count * w->length)
+        snprintf(distinct, sizeof distinct, ", which cover %lld of the text",
+                 (long long)w->distinct);
+    snrq_note(c, "calibration  %lld windows of %lld tokens%s", (long long)w->count,
+              (long long)w->length, distinct);
     print_rule(c, snrq_rules_at(rules, 0, 0), m->family.max_columns);
     snrq_note(c,
               "memory       about %.0f MB per rank, and %.0f MB per node for weights: %.0f MB per "
