@@ -13,7 +13,8 @@ BLOCKS = 6
 
 
 def arguments(out, *more):
-    return ["quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", out, *OPTIONS.split(), *more]
+    return helpers.with_options(["quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", out,
+                                 *OPTIONS.split()], *more)
 
 
 def committed_blocks(out):

@@ -12,7 +12,8 @@ BLOCKS, STAGES = 6, 4
 
 
 def arguments(out, *more):
-    return ["quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", out, *OPTIONS.split(), *more]
+    return helpers.with_options(["quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", out,
+                                 *OPTIONS.split()], *more)
 
 
 def events(out, kind):
