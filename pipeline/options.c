@@ -393,10 +393,10 @@ static snrq_status check_once(const parser *p, int row, int line)
         const char *first = place(p, p->given[i], before, sizeof before);
         const char *second = place(p, line, now, sizeof now);
         if (i == row)
-            return snrq_fail(SNRQ_USAGE,
-                             "%s: --%s is given twice, %s and %s; leave out the one that is not "
-                             "meant",
-                             p->command->name, table[row].name, first, second);
+            return snrq_fail(SNRQ_USAGE, "%s: --%s is given twice, %s and %s; %s", p->command->name,
+                             table[row].name, first, second,
+                             table[row].kind == TEXTS ? "give all of them in one place"
+                                                      : "leave out the one that is not meant");
         return snrq_fail(SNRQ_USAGE, "%s: --%s (%s) and --%s (%s) contradict each other",
                          p->command->name, table[i].name, first, table[row].name, second);
     }

@@ -671,6 +671,7 @@ static void texts_in_two_places_are_refused(void)
     snprintf(line, sizeof line, "evaluate M --text A --text B --options %s",
              option_file("--text C\n"));
     refuses(line, "line 1: evaluate: --text is given twice, on the command line and in");
+    refuses(line, "line 1; give all of them in one place");
 }
 
 static void inputs_are_all_that_is_read(void)
