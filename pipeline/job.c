@@ -122,14 +122,13 @@ static snrq_status make_configuration(const snrq_job *job, json_t **configuratio
                                  &job->model->family);
 }
 
-/* A run that goes on has the options of the one before it in the form in which they were stored.
- * What cannot be read is told of by snrq_output_open(). */
+/* A run that goes on has the options of the one before it in the form in which they were stored. */
 static snrq_status adopt_form(const snrq_job *job, json_t *configuration)
 {
     const char *directory = job->options->output;
     json_t *before = NULL;
-    if (!snrq_output_is(directory) || snrq_output_read_configuration(directory, &before) != SNRQ_OK)
-        return SNRQ_OK;
+    if (!snrq_output_is(directory)) return SNRQ_OK;
+    SNRQ_TRY(snrq_output_read_configuration(directory, &before));
     snrq_status status = snrq_settings_adopt(configuration, before, &job->model->family);
     json_decref(before);
     return status;
