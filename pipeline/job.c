@@ -126,14 +126,14 @@ static snrq_status make_configuration(const snrq_job *job, json_t **configuratio
                                  &job->model->family);
 }
 
-/* A run that goes on has the options of the one before it in the form in which they were stored.
- * What cannot be read is told of by snrq_output_open(). */
+/* A run that goes on has the options of the one before it in the form in which they were stored. */
 static snrq_status adopt_form(const snrq_job *job, json_t *configuration)
 {
     const char *directory = job->options->output;
     snrq_output_facts before;
-    snrq_status status = SNRQ_OK;
-    if (snrq_output_read(directory, &before) == SNRQ_OK)
+    if (!snrq_output_is(directory)) return SNRQ_OK;
+    snrq_status status = snrq_output_read(directory, &before);
+    if (status == SNRQ_OK)
         status = snrq_settings_adopt(configuration, before.configuration, &job->model->family);
     snrq_output_facts_free(&before);
     return status;

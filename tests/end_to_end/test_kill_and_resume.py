@@ -8,7 +8,7 @@ import time
 import helpers
 
 # A block takes about half a second, so that a kill after one block comes well before the next is complete.
-OPTIONS = "--bits 3 --group-size 64 --method ksnrq --beam 8 --alpha chained --grid mse --sequences 4 --length 64"
+OPTIONS = "--bits 3 --group-size 64 --method ksnrq --alpha chained --grid mse --sequences 4 --length 64"
 BLOCKS = 6
 
 
