@@ -18,6 +18,7 @@
 #include "pipeline/export/formats.h"
 #include "pipeline/export/gguf.h"
 #include "pipeline/export/verify.h"
+#include "pipeline/model/findings.h"
 
 enum { WHY = 512 };
 
@@ -178,7 +179,8 @@ snrq_status snrq_export(const snrq_context *context, const snrq_options *o)
     SNRQ_TRY(
         snrq_agree(context, context->rank == 0 ? snrq_user_directory_check(o->output) : SNRQ_OK));
     SNRQ_TRY(open_source(context, o->path, formats[o->format].takes_dense, &model));
-    snrq_status status = export_model(context, o, model);
+    snrq_status status = snrq_model_check(context, model, o->ignore_unused_layers, false);
+    if (status == SNRQ_OK) status = export_model(context, o, model);
     snrq_model_close(&model);
     if (status != SNRQ_OK) return status;
     return snrq_agree(context, context->rank == 0 ? snrq_print_end(stdout) : SNRQ_OK);

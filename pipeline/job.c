@@ -7,6 +7,8 @@
 #include "io/checkpoint/reader.h"
 #include "io/user_output.h"
 #include "mpi/log.h"
+#include "pipeline/model/checksum.h"
+#include "pipeline/model/findings.h"
 #include "pipeline/settings.h"
 #include "pipeline/summary.h"
 #include "pipeline/windows.h"
@@ -126,7 +128,25 @@ static snrq_status make_configuration(const snrq_job *job, json_t **configuratio
                                  &job->model->family);
 }
 
-/* A run that goes on has the options of the one before it in the form in which they were stored. */
+/* Adds the checksums of all tensors. Collective; agreed. */
+static snrq_status add_checksums(const snrq_job *job, json_t *configuration)
+{
+    json_t *checksums = NULL, *model = json_object_get(configuration, "model");
+    SNRQ_TRY(snrq_model_checksums(job->context, job->model, &checksums));
+    if (json_object_set_new(model, "tensors", checksums) == 0) return SNRQ_OK;
+    return snrq_fail(SNRQ_INTERNAL, "no memory for the configuration");
+}
+
+/* A run that was begun before there were checksums has none to compare with. */
+static void adopt_checksums(json_t *configuration, const json_t *before)
+{
+    const json_t *model = json_object_get(before, "model");
+    if (json_is_object(model) && json_object_get(model, "tensors") == NULL)
+        json_object_del(json_object_get(configuration, "model"), "tensors");
+}
+
+/* A run that goes on has the options of the one before it in the form in which they were stored. Of
+ * damage tells snrq_output_open(), which knows what to do about it. */
 static snrq_status adopt_form(const snrq_job *job, json_t *configuration)
 {
     const char *directory = job->options->output;
@@ -135,14 +155,16 @@ static snrq_status adopt_form(const snrq_job *job, json_t *configuration)
     snrq_status status = snrq_output_read(directory, &before);
     if (status == SNRQ_OK)
         status = snrq_settings_adopt(configuration, before.configuration, &job->model->family);
+    if (status == SNRQ_OK) adopt_checksums(configuration, before.configuration);
     snrq_output_facts_free(&before);
-    return status;
+    return status == SNRQ_BAD_DATA ? SNRQ_OK : status;
 }
 
 static snrq_status open_output(snrq_job *job)
 {
     json_t *configuration = NULL;
-    snrq_status status = make_configuration(job, &configuration);
+    snrq_status status = snrq_agree(job->context, make_configuration(job, &configuration));
+    if (status == SNRQ_OK) status = snrq_agree(job->context, add_checksums(job, configuration));
     if (status == SNRQ_OK && job->context->rank == 0) status = adopt_form(job, configuration);
     status = snrq_agree(job->context, status);
     if (status == SNRQ_OK)
@@ -187,6 +209,7 @@ static snrq_status read_inputs(snrq_job *job)
     if (job->model->quantized)
         return snrq_fail(SNRQ_USAGE, "%s is quantized already; give the original checkpoint",
                          o->path);
+    SNRQ_TRY(snrq_model_check(c, job->model, o->ignore_unused_layers, o->strict));
     SNRQ_TRY(snrq_agree(
         c, snrq_rules_create(o, &job->model->family, job->model->config.layers, &job->rules)));
     SNRQ_TRY(snrq_command_windows(c, o, job->model, &job->windows));

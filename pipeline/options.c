@@ -112,10 +112,14 @@ static const snrq_option_row table[] = {
     {"watchdog", 0, TIME, FIELD(watchdog), "30m", 0, 1e9, NULL, Q, false, "TIME",
      "end with exit code 76, and say where each rank hangs, after so much time in one phase of a "
      "step; 0s: never"},
-    {"strict", 0, FLAG, FIELD(strict), NULL, 1, 1, NULL, Q | R, false, NULL,
-     "stop with exit code 65 where numerical trouble (dead inputs, too few tokens, zero or "
-     "constant "
-     "rows, ...) is a warning otherwise"},
+    {"strict", 0, FLAG, FIELD(strict), NULL, 1, 1, NULL, Q | E | R, false, NULL,
+     "stop with exit code 65 where something is a warning otherwise: numerical trouble (dead "
+     "inputs, too few tokens, zero or constant rows, ...), or a checkpoint that contradicts its "
+     "config.json"},
+    {"ignore-unused-layers", 0, FLAG, FIELD(ignore_unused_layers), NULL, 1, 1, NULL, Q | E | X,
+     false, NULL,
+     "use the first num_hidden_layers layers of a checkpoint that has more; without this, such a "
+     "checkpoint is refused with exit code 65, because config.json is mostly wrong then"},
     {"keep-activations", 0, FLAG, FIELD(keep_activations), NULL, 1, 1, NULL, Q, false, NULL,
      "keep the activations after the last committed block in OUT until the run is complete: a run "
      "that resumes reads them instead of replaying blocks (same result; --dry-run tells the size)"},

@@ -68,6 +68,7 @@ typedef struct snrq_options {
     int64_t plan_ranks, plan_nodes; /* 0: as started */
     double max_time, watchdog;      /* seconds; 0: no limit */
     bool json, dry_run, force_unlock, ignore_memory, keep_activations, strict;
+    bool ignore_unused_layers;
     const char *options_file;
     bool print_options;
     char *file_text; /* owned: of options_file, or NULL */

@@ -36,7 +36,7 @@ snrq_status snrq_tokenizer_parse(const char *path, const char *data, size_t byte
     json_t *root;
     snrq_tokenizer *tokenizer;
     *out = NULL;
-    SNRQ_TRY(snrq_json_parse(path, data, bytes, &root));
+    SNRQ_TRY(snrq_json_parse_foreign(path, data, bytes, &root));
     snrq_status status = snrq_allocate(1, sizeof *tokenizer, "tokenizer", &tokenizer);
     if (status == SNRQ_OK) status = parts_read(path, root, tokenizer);
     json_decref(root);
