@@ -123,6 +123,13 @@ static const snrq_option_row table[] = {
     {"keep-activations", 0, FLAG, FIELD(keep_activations), NULL, 1, 1, NULL, Q, false, NULL,
      "keep the activations after the last committed block in OUT until the run is complete: a run "
      "that resumes reads them instead of replaying blocks (same result; --dry-run tells the size)"},
+    {"redo", 0, TEXT, FIELD(redo_text), NULL, 0, 0, NULL, Q, false, "BLOCK",
+     "make a block of OUT and those after it again, such as 3 for block-00003.h5, and damaged "
+     "files "
+     "of no block; `snrq verify OUT` names the one to give. A run that is interrupted goes on with "
+     "the same command"},
+    {"full", 0, FLAG, FIELD(full), NULL, 1, 1, NULL, S, false, NULL,
+     "read all files to find changed ones, as verify does; otherwise their sizes are compared"},
     {"force-unlock", 0, FLAG, FIELD(force_unlock), NULL, 1, 1, NULL, Q, false, NULL,
      "remove the lock of a run on another host that is known to be gone"},
     {"ignore-memory", 0, FLAG, FIELD(ignore_memory), NULL, 1, 1, NULL, Q, false, NULL,
@@ -132,7 +139,7 @@ static const snrq_option_row table[] = {
     {"plan-nodes", 0, INTEGER, FIELD(plan_nodes), "0", 0, 1 << 20, NULL, Q, false, "N",
      "with --dry-run: on so many nodes"},
     {"dry-run", 0, FLAG, FIELD(dry_run), NULL, 1, 1, NULL, Q, false, NULL,
-     "check everything, print the plan, write nothing"},
+     "check everything, print the plan, say what would become of OUT, write nothing"},
     {"options", 0, TEXT, FIELD(options_file), NULL, 0, 0, NULL, ALL, false, "FILE",
      "read options from FILE: one on a line, written as here; a line that begins with # is a "
      "comment. An option given here and there is given twice, which is refused"},
@@ -177,7 +184,7 @@ static const command_row commands[] = {
     {"export", "OUT", SNRQ_COMMAND_EXPORT, "write a checkpoint for inference engines, losslessly",
      "mpirun -n 2 snrq export OUT --format gptq -o DIR"},
     {"status", "OUT", SNRQ_COMMAND_STATUS,
-     "progress of a run beside it, without MPI: done, rate, time left, last error",
+     "what became of a run, or how far it is: state, rate, time left, last error, what to do",
      "snrq status OUT"},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
@@ -220,6 +227,21 @@ static snrq_status parse_factor_grid(snrq_options *o)
     return SNRQ_OK;
 }
 
+static snrq_status parse_redo(snrq_options *o)
+{
+    char rest;
+    long long block = -1;
+    o->redo = -1;
+    if (o->redo_text == NULL) return SNRQ_OK;
+    if (sscanf(o->redo_text, "%9lld%c", &block, &rest) != 1 || block < 0)
+        return snrq_fail(SNRQ_USAGE,
+                         "--redo: expected the number of a block, such as 3 for block-00003.h5, "
+                         "found '%s'",
+                         o->redo_text);
+    o->redo = block;
+    return SNRQ_OK;
+}
+
 static const command_row *find_command(const char *name)
 {
     for (int i = 0; i < COMMANDS; i++)
@@ -243,6 +265,16 @@ static void print_option(FILE *f, const snrq_option_row *row)
     fputc('\n', f);
 }
 
+static const char states[] =
+    "\nexit codes by state:\n"
+    "   0  complete\n"
+    "  69  starting, running: a process is at work\n"
+    "  75  not started, stopped, killed: the same quantize command (again) goes on\n"
+    "  76  hung: ended by the watchdog; the same command goes on\n"
+    "  65  damaged: a committed file or a record is missing or was changed\n"
+    "   N  failed: the exit code with which the run ended (64 to 74)\n"
+    "  66  without a state: OUT is not there, no output of snrq, or cannot be read\n";
+
 static snrq_status make_help(const command_row *command, char **help)
 {
     size_t bytes = 0;
@@ -258,8 +290,8 @@ static snrq_status make_help(const command_row *command, char **help)
                     commands[i].help);
         fputs("\n`snrq COMMAND --help` lists the options of a command. Exit codes: 0 complete, "
               "64 usage, 65 bad input data, 66 missing input, "
-              "73 cannot\n"
-              "write, 74 I/O error, 75 stopped on request (run again to go on), 76 hung "
+              "69 a run is at work (status),\n73 cannot write, 74 I/O error, 75 stopped on request "
+              "(run again to go on), 76 hung\n"
               "(--watchdog), 70 internal error.\n",
               f);
     } else {
@@ -267,6 +299,7 @@ static snrq_status make_help(const command_row *command, char **help)
                 command->name, command->argument, command->help);
         for (int i = 0; i < ROWS; i++)
             if (table[i].commands & (unsigned)command->command) print_option(f, &table[i]);
+        if (command->command == SNRQ_COMMAND_STATUS) fputs(states, f);
         fprintf(f, "\nexample:\n  %s\n", command->example);
     }
     if (fclose(f) != 0) return snrq_fail(SNRQ_INTERNAL, "cannot allocate the help text");
@@ -338,6 +371,8 @@ static snrq_status check_required(const command_row *command, const snrq_options
         if (o->output == NULL && !o->dry_run)
             return snrq_fail(SNRQ_USAGE, "quantize: -o OUT is missing; example: %s",
                              command->example);
+        if (o->output == NULL && o->redo >= 0)
+            return snrq_fail(SNRQ_USAGE, "quantize: --redo needs -o OUT, the run to mend");
         if (o->plan_nodes > (o->plan_ranks > 0 ? o->plan_ranks : o->plan_nodes))
             return snrq_fail(SNRQ_USAGE,
                              "quantize: --plan-nodes %lld is more than --plan-ranks %lld",
@@ -555,6 +590,7 @@ static snrq_status parse_command(parser *p, int argc, char **argv, char **text)
     SNRQ_TRY(apply_exceptions(p->given, o));
     SNRQ_TRY(parse_alpha(o));
     SNRQ_TRY(parse_factor_grid(o));
+    SNRQ_TRY(parse_redo(o));
     if (!o->print_options) SNRQ_TRY(check_required(p->command, o));
     SNRQ_TRY(check_effects(p));
     SNRQ_TRY(settle(o));
@@ -671,5 +707,6 @@ snrq_status snrq_options_restore(const json_t *stored, snrq_options *o)
     SNRQ_TRY(apply_exceptions(given, o));
     SNRQ_TRY(parse_alpha(o));
     SNRQ_TRY(parse_factor_grid(o));
+    SNRQ_TRY(parse_redo(o));
     return settle(o);
 }

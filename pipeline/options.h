@@ -67,6 +67,9 @@ typedef struct snrq_options {
     int64_t threads;
     int64_t plan_ranks, plan_nodes; /* 0: as started */
     double max_time, watchdog;      /* seconds; 0: no limit */
+    const char *redo_text;
+    int64_t redo; /* the block to make again, with those after it; -1: none */
+    bool full;    /* status: read all files */
     bool json, dry_run, force_unlock, ignore_memory, keep_activations, strict;
     bool ignore_unused_layers;
     const char *options_file;
