@@ -283,10 +283,11 @@ static snrq_status check_pair(const evaluation *e)
 static snrq_status open_logprobs(evaluation *e)
 {
     const snrq_options *o = e->options;
-    const char *const inputs[] = {o->path, o->reference, o->text, o->token_file, o->options_file};
+    const char *inputs[SNRQ_MOST_INPUTS];
     snrq_status status = SNRQ_OK;
     if (e->context->rank == 0 && o->logprobs != NULL)
-        status = snrq_user_output_open(o->logprobs, inputs, 5, &e->out);
+        status =
+            snrq_user_output_open(o->logprobs, inputs, snrq_options_inputs(o, inputs), &e->out);
     return snrq_agree(e->context, status);
 }
 

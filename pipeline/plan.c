@@ -212,13 +212,40 @@ static void print_grid(const snrq_context *c, const snrq_options *o, const snrq_
               wanted_columns, rows, columns);
 }
 
+/* What would become of the output directory. */
+static void print_output(const snrq_context *c, const snrq_options *o, const snrq_plan *p,
+                         int64_t layers)
+{
+    const snrq_plan_output *out = &p->output;
+    if (!out->known) return;
+    if (out->complete)
+        snrq_note(c, "OUT          %s is complete already: there would be nothing to do",
+                  o->output);
+    else if (!out->started)
+        snrq_note(c, "OUT          %s would be made, or is empty: the run would start", o->output);
+    else if (out->committed == 0)
+        snrq_note(c, "OUT          %s holds a run without a block: it would go on at the first",
+                  o->output);
+    else
+        snrq_note(c, "OUT          %s holds a run: it would resume after block %lld of %lld",
+                  o->output, (long long)out->committed, (long long)layers);
+}
+
+static json_t *output_json(const snrq_plan_output *out)
+{
+    if (!out->known) return NULL;
+    const char *state = out->complete ? "complete" : out->started ? "unfinished" : "new";
+    return json_pack("{s:s, s:I}", "state", state, "committed", (json_int_t)out->committed);
+}
+
 static snrq_status print_json(const snrq_plan *p)
 {
     json_t *object =
-        json_pack("{s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f}", "ranks", p->ranks, "nodes",
+        json_pack("{s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:o*}", "ranks", p->ranks, "nodes",
                   p->nodes, "ranks_per_node", p->ranks_per_node, "rank_bytes", p->rank_bytes,
                   "shared_bytes", p->shared_bytes, "node_bytes", p->node_bytes, "output_bytes",
-                  p->output_bytes, "activation_bytes", p->activation_bytes, "seconds", p->seconds);
+                  p->output_bytes, "activation_bytes", p->activation_bytes, "seconds", p->seconds,
+                  "output", output_json(&p->output));
     return snrq_json_print(object);
 }
 
@@ -261,8 +288,12 @@ snrq_status snrq_plan_print(const snrq_context *c, const snrq_options *o, const 
               "intermediate %lld",
               m->path, k->architecture, (long long)k->layers, (long long)m->family.modules, steps,
               (long long)k->hidden, (long long)k->intermediate);
-    snrq_note(c, "calibration  %lld windows of %lld tokens", (long long)w->count,
-              (long long)w->length);
+    char distinct[64] = "";
+    if (w->distinct < w->count * w->length)
+        snprintf(distinct, sizeof distinct, ", which cover %lld of the text",
+                 (long long)w->distinct);
+    snrq_note(c, "calibration  %lld windows of %lld tokens%s", (long long)w->count,
+              (long long)w->length, distinct);
     print_rule(c, snrq_rules_at(rules, 0, 0), m->family.max_columns);
     snrq_note(c,
               "memory       about %.0f MB per rank, and %.0f MB per node for weights: %.0f MB per "
@@ -282,6 +313,7 @@ snrq_status snrq_plan_print(const snrq_context *c, const snrq_options *o, const 
                   p->ranks);
     }
     print_grid(c, o, m, p->ranks);
+    print_output(c, o, p, k->layers);
     snrq_status status = o->json && c->rank == 0 ? print_json(p) : SNRQ_OK;
     return snrq_agree(c, status);
 }

@@ -11,6 +11,13 @@
 double snrq_plan_step_work(const snrq_rules *rules, const snrq_family *family, int64_t layer,
                            int step, const snrq_windows *windows);
 
+/* What a run would find in its output directory. */
+typedef struct snrq_plan_output {
+    bool known;             /* it was looked at, and nothing would be refused */
+    bool started, complete; /* it holds a run; that is complete */
+    int64_t committed;      /* blocks that would not be made again */
+} snrq_plan_output;
+
 /* What a run needs. */
 typedef struct snrq_plan {
     int ranks, nodes, ranks_per_node; /* of this start, or as --plan-ranks and --plan-nodes say */
@@ -20,6 +27,7 @@ typedef struct snrq_plan {
     double output_bytes;
     double activation_bytes; /* of the file that --keep-activations keeps; 0 without */
     double seconds;          /* estimated from this rank's speed; 0 unless --dry-run */
+    snrq_plan_output output; /* of --dry-run; set by the caller */
 } snrq_plan;
 
 /* Plans a run. Not collective. */

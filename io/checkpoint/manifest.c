@@ -35,8 +35,8 @@ snrq_status snrq_fingerprint(const json_t *value, char out[33])
 
 bool snrq_manifest_name_is_valid(const char *name)
 {
-    static const char *const own[] = {"snrq.json", "manifest.jsonl", "run.jsonl", "status.json",
-                                      "snrq.lock"};
+    static const char *const own[] = {"snrq.json",   "manifest.jsonl", "run.jsonl",
+                                      "status.json", "snrq.lock",      "snrq.redo"};
     size_t length = strlen(name);
     if (length == 0 || length > SNRQ_FILE_NAME || name[0] == '.') return false;
     for (const char *c = name; *c != '\0'; c++)

@@ -2,6 +2,7 @@
 #include "io/checkpoint/reader.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -17,6 +18,20 @@ enum { LOG_LIMIT = 1 << 30 };
 bool snrq_output_is(const char *path)
 {
     return snrq_is_plain_file(path, "snrq.json");
+}
+
+snrq_status snrq_output_find_foreign(const char *directory, char name[NAME_MAX + 1])
+{
+    char **names = NULL;
+    int count = 0;
+    name[0] = '\0';
+    SNRQ_TRY(snrq_directory_names(directory, &names, &count));
+    for (int i = 0; i < count && name[0] == '\0'; i++)
+        if (strncmp(names[i], "snrq.lock", 9) != 0 && strcmp(names[i], "snrq.halt") != 0 &&
+            strcmp(names[i], "snrq.json.tmp") != 0)
+            snprintf(name, NAME_MAX + 1, "%s", names[i]);
+    snrq_names_free(&names, count);
+    return SNRQ_OK;
 }
 
 snrq_status snrq_output_load_configuration(const char *directory, json_t **configuration,
