@@ -83,8 +83,10 @@ static snrq_status extend(const double *l, const snrq_rows *r, int64_t row, int6
         double y = value_to_round(l, r, row, j, &now[k]);
         for (int code = 0; code < levels; code++) {
             double value = grid_value(r, row, j, code), miss = l[j * n + j] * (y - value);
-            all[k * levels + code] = (path){
-                .cost = now[k].cost + miss * miss, .side = side_of(r, row, j, code, y), .parent = k, .code = code};
+            all[k * levels + code] = (path){.cost = now[k].cost + miss * miss,
+                                            .side = side_of(r, row, j, code, y),
+                                            .parent = k,
+                                            .code = code};
         }
     }
     qsort(all, (size_t)(*count * levels), sizeof *all, cheaper);
