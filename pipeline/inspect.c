@@ -11,6 +11,7 @@
 #include "io/standard_streams.h"
 #include "pipeline/export.h"
 #include "pipeline/model/family.h"
+#include "pipeline/plan.h"
 
 static const char *text_of(const json_t *object, const char *key)
 {
@@ -132,7 +133,7 @@ static json_t *modules_json(const snrq_family *f)
     return list;
 }
 
-static snrq_status print_facts_json(const model_facts *m)
+static snrq_status print_facts_json(const model_facts *m, json_t *exports)
 {
     const snrq_config *c = &m->config;
     json_t *object =
@@ -152,6 +153,7 @@ static snrq_status print_facts_json(const model_facts *m)
     json_object_set_new(object, "head_norms", json_boolean(c->head_norms));
     json_object_set_new(object, "tied_embeddings", json_boolean(c->tied_embeddings));
     json_object_set_new(object, "modules", modules_json(&m->family));
+    json_object_set(object, "exports", exports);
     return snrq_json_print(object);
 }
 
@@ -189,15 +191,36 @@ static void print_facts(const model_facts *m)
            m->quantizable / 1e6, (long long)m->tensors, (double)m->bytes / 1e6);
 }
 
+/* What the default settings can be exported to. */
+static snrq_status forecast_exports(const char *path, json_t **exports, int64_t *better)
+{
+    snrq_options defaults;
+    snrq_model *model = NULL;
+    SNRQ_TRY(snrq_options_restore(NULL, &defaults));
+    const snrq_rule rule = snrq_options_rule(&defaults);
+    SNRQ_TRY(snrq_model_look(path, &model));
+    snrq_status status = snrq_plan_exports(model, &rule, exports, better);
+    snrq_model_close(&model);
+    return status;
+}
+
 static snrq_status inspect_model(const char *path, bool json)
 {
     model_facts facts;
+    json_t *exports = NULL;
+    int64_t better = 0;
     SNRQ_TRY(collect_facts(path, &facts));
-    snrq_status status = SNRQ_OK;
-    if (json)
-        status = print_facts_json(&facts);
-    else
+    snrq_status status = forecast_exports(path, &exports, &better);
+    if (status == SNRQ_OK && json) {
+        status = print_facts_json(&facts, exports);
+    } else if (status == SNRQ_OK) {
         print_facts(&facts);
+        print_exports(exports);
+        puts("(of `snrq quantize` with its default settings; --dry-run tells it of others)");
+        if (better > 0)
+            printf("more formats are possible with --group-size %lld\n", (long long)better);
+    }
+    json_decref(exports);
     snrq_family_free(&facts.family);
     return status;
 }

@@ -223,7 +223,8 @@ static void options_that_are_not_stored_are_known_to_decide_nothing(void)
 {
     static const char harmless[] =
         " output calibration token-file symmetric threads json max-time watchdog strict "
-        "keep-activations force-unlock ignore-memory plan-ranks plan-nodes dry-run help ";
+        "keep-activations force-unlock ignore-memory plan-ranks plan-nodes dry-run options "
+        "print-options redo help ";
     snrq_options o;
     char *help = NULL, name[40], word[44];
     int options = 0;
