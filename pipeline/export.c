@@ -23,10 +23,13 @@
 enum { WHY = 512 };
 
 static const snrq_export_format formats[] = {
-    [SNRQ_FORMAT_GPTQ] = {"gptq", snrq_gptq_possible, .layout = &snrq_gptq_layout},
+    [SNRQ_FORMAT_GPTQ] = {"gptq", snrq_gptq_possible, .fits = snrq_gptq_fits, .f16_scales = true,
+                          .layout = &snrq_gptq_layout},
     [SNRQ_FORMAT_COMPRESSED_TENSORS] = {"compressed-tensors", snrq_compressed_possible,
+                                        .fits = snrq_compressed_fits,
                                         .layout = &snrq_compressed_layout},
-    [SNRQ_FORMAT_GGUF] = {"gguf", snrq_export_gguf_possible, .write = snrq_export_gguf,
+    [SNRQ_FORMAT_GGUF] = {"gguf", snrq_export_gguf_possible, .fits = snrq_export_gguf_fits,
+                          .f16_scales = true, .write = snrq_export_gguf,
                           .recognize = snrq_export_gguf_is, .verify = snrq_export_gguf_verify,
                           .takes_dense = true},
     [SNRQ_FORMAT_SAFETENSORS] = {"safetensors", snrq_dense_possible, .layout = &snrq_dense_layout},
@@ -87,6 +90,65 @@ snrq_status snrq_export_table(const char *path, json_t **out)
     json_decref(*out);
     *out = NULL;
     return status;
+}
+
+/* "", or on what an export of scales of this type depends. */
+static const char *condition(const snrq_export_format *format, snrq_dtype type)
+{
+    if (type == SNRQ_F16 || (format->fits == NULL) || (type == SNRQ_BF16 && !format->f16_scales))
+        return "";
+    return format->f16_scales ? "if F16 can hold all scales" : "if F16 or BF16 can hold all scales";
+}
+
+snrq_status snrq_export_forecast(const snrq_model *model, const snrq_export_facts *planned,
+                                 json_t **out)
+{
+    *out = json_array();
+    for (int i = 0; i < SNRQ_FORMATS; i++) {
+        char why[WHY] = "";
+        if (formats[i].fits != NULL) formats[i].fits(model, planned, why, WHY);
+        const bool possible = why[0] == '\0';
+        json_array_append_new(
+            *out,
+            json_pack(
+                "{s:s, s:b, s:o}", "format", formats[i].name, "possible", possible, "why",
+                snrq_json_text(possible ? condition(&formats[i], planned->scale_type) : why)));
+    }
+    if (json_array_size(*out) == SNRQ_FORMATS) return SNRQ_OK;
+    json_decref(*out);
+    *out = NULL;
+    return snrq_fail(SNRQ_INTERNAL, "no memory for the table of exports");
+}
+
+static int count_fitting(const snrq_model *model, const snrq_export_facts *planned)
+{
+    int count = 0;
+    for (int i = 0; i < SNRQ_FORMATS; i++) {
+        char why[WHY] = "";
+        if (formats[i].fits != NULL) formats[i].fits(model, planned, why, WHY);
+        count += why[0] == '\0';
+    }
+    return count;
+}
+
+int64_t snrq_export_better_group(const snrq_model *model, const snrq_export_facts *planned)
+{
+    const int64_t size = planned->group_size;
+    int64_t best = 0;
+    int most = count_fitting(model, planned);
+    if (size == 0 || most == SNRQ_FORMATS) return 0;
+    /* Smaller ones first where two are as near. */
+    for (int64_t distance = 1; distance < model->family.max_columns; distance++)
+        for (int side = -1; side <= 1; side += 2) {
+            snrq_export_facts other = *planned;
+            if (size + side * distance < 1) continue;
+            snrq_export_facts_set_group(&other, model, size + side * distance);
+            const int count = other.group_size > 0 ? count_fitting(model, &other) : 0;
+            if (count <= most) continue;
+            most = count;
+            best = size + side * distance;
+        }
+    return best;
 }
 
 /* The directory, on rank 0. */

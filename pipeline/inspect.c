@@ -11,6 +11,7 @@
 #include "io/standard_streams.h"
 #include "pipeline/export.h"
 #include "pipeline/model/findings.h"
+#include "pipeline/plan.h"
 
 static const char *text_of(const json_t *object, const char *key)
 {
@@ -160,7 +161,7 @@ static json_t *modules_json(const snrq_family *f)
     return list;
 }
 
-static snrq_status print_facts_json(const model_facts *m)
+static snrq_status print_facts_json(const model_facts *m, json_t *exports)
 {
     const snrq_config *c = &m->model->config;
     json_t *object =
@@ -182,6 +183,7 @@ static snrq_status print_facts_json(const model_facts *m)
     json_object_set_new(object, "modules", modules_json(&m->model->family));
     json_object_set_new(object, "unread_tensors", json_integer(count_unread(&m->findings)));
     json_object_set_new(object, "findings", findings_json(&m->findings));
+    json_object_set(object, "exports", exports);
     return snrq_json_print(object);
 }
 
@@ -222,12 +224,32 @@ static void print_facts(const model_facts *m)
             printf("%s: %s\n", snrq_finding_name((snrq_finding_kind)k), m->findings.text[k]);
 }
 
+/* What the default settings can be exported to. */
+static snrq_status forecast_exports(const snrq_model *model, json_t **exports, int64_t *better)
+{
+    snrq_options defaults;
+    SNRQ_TRY(snrq_options_restore(NULL, &defaults));
+    const snrq_rule rule = snrq_options_rule(&defaults);
+    return snrq_plan_exports(model, &rule, exports, better);
+}
+
 static snrq_status inspect_model(const char *path, bool json)
 {
     model_facts facts;
+    json_t *exports = NULL;
+    int64_t better = 0;
     snrq_status status = collect_facts(path, &facts);
-    if (status == SNRQ_OK && json) status = print_facts_json(&facts);
-    if (status == SNRQ_OK && !json) print_facts(&facts);
+    if (status == SNRQ_OK) status = forecast_exports(facts.model, &exports, &better);
+    if (status == SNRQ_OK && json) {
+        status = print_facts_json(&facts, exports);
+    } else if (status == SNRQ_OK) {
+        print_facts(&facts);
+        print_exports(exports);
+        puts("(of `snrq quantize` with its default settings; --dry-run tells it of others)");
+        if (better > 0)
+            printf("more formats are possible with --group-size %lld\n", (long long)better);
+    }
+    json_decref(exports);
     snrq_model_close(&facts.model);
     return status;
 }

@@ -2,6 +2,8 @@
 #ifndef SNRQ_PLAN_H
 #define SNRQ_PLAN_H
 
+#include <jansson.h>
+
 #include "io/tokenizer/windows.h"
 #include "pipeline/model/model.h"
 #include "pipeline/rules.h"
@@ -35,8 +37,14 @@ snrq_status snrq_plan_make(const snrq_context *context, const snrq_options *opti
                            const snrq_model *model, const snrq_rules *rules,
                            const snrq_windows *windows, snrq_plan *out);
 
-/* Prints the plan on rank 0: model, calibration, method, memory, output size; as JSON on standard
- * output with --json. Collective; agreed. */
+/* What the modules of a run with this rule can be exported to: rows as snrq_export_forecast() makes
+ * them. The caller releases *rows. *better: a size of groups that makes more formats possible, or
+ * 0. Not collective. */
+snrq_status snrq_plan_exports(const snrq_model *model, const snrq_rule *rule, json_t **rows,
+                              int64_t *better);
+
+/* Prints the plan on rank 0: model, calibration, method, memory, output size, exports; as JSON on
+ * standard output with --json. Collective; agreed. */
 snrq_status snrq_plan_print(const snrq_context *context, const snrq_options *options,
                             const snrq_model *model, const snrq_rules *rules,
                             const snrq_windows *windows, const snrq_plan *plan);

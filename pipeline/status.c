@@ -120,7 +120,8 @@ static snrq_status read_output(job_facts *f, bool hashes)
     }
     snrq_status status = snrq_output_read(f->path, &f->output);
     if (status == SNRQ_BAD_DATA) {
-        const char *file = f->output.configuration == NULL ? "snrq.json" : "manifest.jsonl";
+        bool is_manifest = f->output.configuration != NULL && f->output.records == NULL;
+        const char *file = is_manifest ? "manifest.jsonl" : "snrq.json";
         add_damage(f, file, snrq_error_message());
         return SNRQ_OK;
     }

@@ -78,6 +78,15 @@ snrq_status snrq_output_load_manifest(const char *directory, const char *configu
     return status;
 }
 
+/* The manifest does not fit snrq.json, or is damaged itself: then out->records stay NULL. */
+static snrq_status find_culprit(const char *directory, snrq_output_facts *out)
+{
+    size_t used, torn;
+    SNRQ_TRY(snrq_output_load_manifest(directory, NULL, &out->records, &used, &torn));
+    SNRQ_TRY(snrq_output_check_configuration(directory, out->records));
+    return snrq_fail(SNRQ_BAD_DATA, "%s/manifest.jsonl: does not belong to snrq.json", directory);
+}
+
 snrq_status snrq_output_read(const char *directory, snrq_output_facts *out)
 {
     char fingerprint[33];
@@ -86,7 +95,11 @@ snrq_status snrq_output_read(const char *directory, snrq_output_facts *out)
     if (!snrq_output_is(directory))
         return snrq_fail(SNRQ_NO_INPUT, "%s: no output of snrq: it holds no snrq.json", directory);
     SNRQ_TRY(snrq_output_load_configuration(directory, &out->configuration, fingerprint));
-    SNRQ_TRY(snrq_output_load_manifest(directory, fingerprint, &out->records, &used, &torn));
+    snrq_status status =
+        snrq_output_load_manifest(directory, fingerprint, &out->records, &used, &torn);
+    /* Which of the two was changed? */
+    if (status == SNRQ_BAD_DATA) status = find_culprit(directory, out);
+    SNRQ_TRY(status);
     out->complete = snrq_manifest_complete(out->records);
     return SNRQ_OK;
 }

@@ -26,7 +26,7 @@ typedef struct snrq_output_facts {
 } snrq_output_facts;
 
 /* Reads them. SNRQ_NO_INPUT if `directory` (borrowed) holds no snrq.json, SNRQ_BAD_DATA names what
- * is damaged. Free them in any case. */
+ * is damaged; if that is the manifest, records is NULL. Free them in any case. */
 snrq_status snrq_output_read(const char *directory, snrq_output_facts *out);
 void snrq_output_facts_free(snrq_output_facts *facts);
 

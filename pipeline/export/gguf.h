@@ -4,10 +4,15 @@
 #define SNRQ_EXPORT_GGUF_H
 
 #include "pipeline/export/settings.h"
+#include "pipeline/export/source.h"
 #include "pipeline/model/model.h"
 
 /* See snrq_export_format.possible. Reads every block file's description. Not collective. */
 snrq_status snrq_export_gguf_possible(const snrq_model *model, char *why, size_t size);
+
+/* See snrq_export_format.fits. */
+void snrq_export_gguf_fits(const snrq_model *model, const snrq_export_facts *facts, char *why,
+                           size_t size);
 
 /* Writes DIRECTORY/model.gguf, every rank its own rows, in bounded memory.
  * settings->embedding_type says what embeddings and head become (of a Hugging Face directory:

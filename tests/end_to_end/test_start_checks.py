@@ -218,6 +218,30 @@ class StartChecks(helpers.Test):
         self.assertEqual(run.code, helpers.USAGE, run)
         self.assertIn("fingerprint", dry.stderr)
 
+    def test_exports_that_the_plan_promises(self):
+        """What the plan says of settings is what `inspect` finds in the files; a better size of groups is better."""
+        for number, more in enumerate((("--group-size", 100), ("--group-size", 48), ("--group-size", 64),
+                                       ("--bits", 5, "--group-size", 96), ("--bits", 8, "--asymmetric"),
+                                       ("--group-size", "channel"), ("--scale-type", "bf16"),
+                                       ("--method", "gptq", "--groups", "permuted", "--group-size", 32))):
+            with self.subTest(more=more):
+                out = self.path(str(number))
+                plan = start(out, "--dry-run", "--json", *more).json()
+                self.assertEqual(start(out, *more).code, 0)
+                found = helpers.succeed("inspect", out, "--json").json()["exports"]
+                scales = "bf16" in more
+                self.assertEqual([(row["format"], row["possible"] or scales) for row in plan["exports"]],
+                                 [(row["format"], row["possible"] or scales) for row in found])
+                for row in plan["exports"]:
+                    self.assertTrue(row["possible"] or row["why"], row)
+                better = plan["better_group_size"]
+                if better:
+                    other = helpers.with_options([str(word) for word in more], "--group-size", better)
+                    again = start(self.path("other"), "--dry-run", "--json", *other).json()
+                    self.assertGreater(sum(row["possible"] for row in again["exports"]),
+                                       sum(row["possible"] for row in plan["exports"]))
+        self.assertIn("with --group-size", start(self.path("other"), "--dry-run", "--group-size", 100).stderr)
+
     def test_predicted_memory(self):
         """Of a run large enough that its data count, not its libraries."""
         out = self.path("out")

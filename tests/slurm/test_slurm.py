@@ -263,11 +263,22 @@ class Slurm(helpers.Test):
         os.mkdir(out)
         with open(os.path.join(out, "slurm.restarts"), "w") as f:
             f.write("0 2\n")
-        script = ("here=%s; . $here/job.sh; . $here/site.sh; SLURM_RESTART_COUNT=3; check_progress %s" % (SLURM, out))
-        done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], env=self.environment, check=False, timeout=20,
-                              stderr=subprocess.PIPE, universal_newlines=True)
+        done = self.check_progress(out, 3)
         self.assertEqual(done.returncode, 70)
         self.assertIn("no block was finished in 3 restarts", done.stderr)
+
+    def test_a_job_whose_ranks_never_start_gives_up(self):
+        """mpirun ends with exit code 1 before there is a directory to count blocks in."""
+        for restarts, code in (0, 0), (2, 0), (3, 70):
+            done = self.check_progress(self.path("never-made"), restarts)
+            self.assertEqual(done.returncode, code, done.stderr)
+        self.assertIn("was not even made in 3 restarts", done.stderr)
+
+    def check_progress(self, out, restarts):
+        script = ("here=%s; . $here/job.sh; . $here/site.sh; SLURM_RESTART_COUNT=%d; check_progress %s" %
+                  (SLURM, restarts, out))
+        return subprocess.run(["bash", "-euo", "pipefail", "-c", script], env=self.environment, check=False, timeout=20,
+                              stderr=subprocess.PIPE, universal_newlines=True)
 
     def test_zz_time_limit(self):
         """The last by name: this job ran beside all others."""
