@@ -25,9 +25,10 @@ static const snrq_export_format formats[] = {
     [SNRQ_FORMAT_GPTQ] = {"gptq", snrq_gptq_possible, .layout = &snrq_gptq_layout},
     [SNRQ_FORMAT_COMPRESSED_TENSORS] = {"compressed-tensors", snrq_compressed_possible,
                                         .layout = &snrq_compressed_layout},
-    [SNRQ_FORMAT_GGUF] = {"gguf", snrq_export_gguf_possible, .write = snrq_export_gguf,
-                          .recognize = snrq_export_gguf_is, .verify = snrq_export_gguf_verify,
-                          .takes_dense = true},
+    [SNRQ_FORMAT_GGUF] = {"gguf", snrq_export_gguf_possible,
+                          .check_side_files = snrq_export_gguf_check_side_files,
+                          .write = snrq_export_gguf, .recognize = snrq_export_gguf_is,
+                          .verify = snrq_export_gguf_verify, .takes_dense = true},
     [SNRQ_FORMAT_SAFETENSORS] = {"safetensors", snrq_dense_possible, .layout = &snrq_dense_layout},
 };
 _Static_assert(sizeof formats / sizeof *formats == SNRQ_FORMATS, "a row for every choice");
@@ -65,7 +66,8 @@ static snrq_status check_possible(const snrq_export_format *format, const snrq_m
 {
     char why[WHY] = "";
     SNRQ_TRY(format->possible(model, why, WHY));
-    if (why[0] == '\0') return SNRQ_OK;
+    if (why[0] == '\0')
+        return format->check_side_files != NULL ? format->check_side_files(model) : SNRQ_OK;
     return snrq_fail(SNRQ_USAGE, "%s cannot be exported to %s: %s", model->path, format->name, why);
 }
 
@@ -77,6 +79,9 @@ snrq_status snrq_export_table(const char *path, json_t **out)
     for (int i = 0; i < SNRQ_FORMATS && status == SNRQ_OK; i++) {
         char why[WHY] = "";
         status = formats[i].possible(model, why, WHY);
+        if (status == SNRQ_OK && why[0] == '\0' && formats[i].check_side_files != NULL &&
+            formats[i].check_side_files(model) != SNRQ_OK)
+            snprintf(why, sizeof why, "%s", snrq_error_message());
         json_array_append_new(*out,
                               json_pack("{s:s, s:b, s:o}", "format", formats[i].name, "possible",
                                         why[0] == '\0', "why", snrq_json_text(why)));

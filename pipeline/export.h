@@ -30,6 +30,9 @@ typedef struct snrq_export_format {
      * setting that works. Any other status than SNRQ_OK: OUT cannot be read. The model may be one
      * that was only looked at (snrq_model_look). Not collective. */
     snrq_status (*possible)(const snrq_model *model, char *why, size_t size);
+    /* Can it hold the tokenizer and what stands beside it? The status says why not. NULL: it holds
+     * whatever there is. Not collective. */
+    snrq_status (*check_side_files)(const snrq_model *model);
     /* How the modules lie in a transformers directory (export/checkpoint.h), which is then written,
      * recognized and compared by the same code for all such formats; NULL: as the next three do. */
     const struct snrq_checkpoint_layout *layout;

@@ -223,6 +223,11 @@ snrq_status snrq_model_look(const char *path, snrq_model **out)
     return status;
 }
 
+const char *snrq_model_side_path(const snrq_model *model)
+{
+    return model->side_path != NULL ? model->side_path : model->path;
+}
+
 void snrq_model_close(snrq_model **model)
 {
     snrq_model *m = *model;

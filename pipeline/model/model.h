@@ -15,6 +15,7 @@
 
 typedef struct snrq_model {
     char path[4096];
+    const char *side_path; /* where its tokenizer and templates are, borrowed; NULL: `path` */
     bool quantized; /* an OUT directory: blocks are codes, the rest is in rest.h5 */
     snrq_config config;
     snrq_family family;
@@ -28,6 +29,8 @@ snrq_status snrq_model_open(const snrq_context *context, const char *path, snrq_
 /* Opens an OUT directory for looking at its configuration and manifest: its data files are neither
  * checked nor opened, rest is NULL. Not collective. */
 snrq_status snrq_model_look(const char *path, snrq_model **out);
+/* The directory of tokenizer and templates. Borrowed. */
+const char *snrq_model_side_path(const snrq_model *model);
 /* Not collective. */
 void snrq_model_close(snrq_model **model);
 
