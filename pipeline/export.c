@@ -165,10 +165,25 @@ static snrq_status export_model(const snrq_context *context, const snrq_options 
     return status;
 }
 
-static snrq_status open_source(const snrq_context *context, const char *path, bool takes_dense,
+/* --tokenizer DIR, on rank 0: without a tokenizer there it would be a mistake. */
+static snrq_status check_tokenizer(const snrq_options *o)
+{
+    char path[PATH_MAX];
+    if (o->tokenizer == NULL) return SNRQ_OK;
+    SNRQ_TRY(snrq_path_join(o->tokenizer, "tokenizer.json", path, sizeof path));
+    if (access(path, R_OK) == 0) return SNRQ_OK;
+    return snrq_fail(SNRQ_NO_INPUT,
+                     "--tokenizer %s: expected a directory with a tokenizer.json, found none",
+                     o->tokenizer);
+}
+
+static snrq_status open_source(const snrq_context *context, const snrq_options *o, bool takes_dense,
                                snrq_model **out)
 {
+    const char *path = o->path;
+    SNRQ_TRY(snrq_agree(context, context->rank == 0 ? check_tokenizer(o) : SNRQ_OK));
     SNRQ_TRY(snrq_model_open(context, path, out));
+    (*out)->side_path = o->tokenizer;
     if ((*out)->quantized || takes_dense) return SNRQ_OK;
     snrq_model_close(out);
     return snrq_fail(SNRQ_USAGE,
@@ -182,7 +197,7 @@ snrq_status snrq_export(const snrq_context *context, const snrq_options *o)
     snrq_model *model = NULL;
     SNRQ_TRY(
         snrq_agree(context, context->rank == 0 ? snrq_user_directory_check(o->output) : SNRQ_OK));
-    SNRQ_TRY(open_source(context, o->path, formats[o->format].takes_dense, &model));
+    SNRQ_TRY(open_source(context, o, formats[o->format].takes_dense, &model));
     snrq_status status = export_model(context, o, model);
     snrq_model_close(&model);
     if (status != SNRQ_OK) return status;
@@ -226,7 +241,7 @@ snrq_status snrq_export_check(const snrq_context *context, const snrq_options *o
     const snrq_export_format *format = NULL;
     snrq_model *model = NULL;
     SNRQ_TRY(find_format(context, o->export_path, &format));
-    SNRQ_TRY(open_source(context, o->path, format->takes_dense, &model));
+    SNRQ_TRY(open_source(context, o, format->takes_dense, &model));
     snrq_status status = check_export(context, o, format, model);
     snrq_model_close(&model);
     return status;

@@ -26,8 +26,13 @@ static snrq_status read_tokens(const snrq_options *o, const snrq_model *m, int32
     snrq_tokenizer *tokenizer = NULL;
     if (o->token_file != NULL)
         return snrq_token_file(o->token_file, m->config.vocabulary, ids, count);
-    SNRQ_TRY(snrq_tokenizer_read(m->path, &tokenizer));
-    snrq_status status = snrq_text_tokens(text, tokenizer, m->config.vocabulary, ids, count);
+    snrq_status status = snrq_tokenizer_read(m->path, &tokenizer);
+    if (status != SNRQ_OK)
+        return snrq_fail(status,
+                         "%s; instead of a text, give its token ids, made by the model's own "
+                         "software: --token-file FILE (little-endian int32)",
+                         snrq_error_message());
+    status = snrq_text_tokens(text, tokenizer, m->config.vocabulary, ids, count);
     snrq_tokenizer_destroy(&tokenizer);
     return status;
 }

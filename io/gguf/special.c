@@ -133,6 +133,7 @@ snrq_status snrq_gguf_put_special_tokens(snrq_gguf_writer *w, const char *direct
     add_stop(&s, eos);
     SNRQ_TRY(add_stops_of(&s, directory, "generation_config.json"));
     SNRQ_TRY(add_stops_of(&s, directory, "config.json"));
+    add_stop(&s, config->eos_id);
     put_id(w, "tokenizer.ggml.bos_token_id",
            before >= 0 ? before
            : bos >= 0  ? bos

@@ -52,8 +52,13 @@ snrq_status snrq_tokenizer_read(const char *directory, snrq_tokenizer **out)
     *out = NULL;
     SNRQ_TRY(snrq_path_join(directory, "tokenizer.json", path, sizeof path));
     SNRQ_TRY(snrq_file_read(path, MAX_FILE, &data, &bytes));
+    snrq_tokenizer_settings settings = {.root = NULL};
     snrq_status status = snrq_tokenizer_parse(path, data, bytes, out);
     free(data);
+    if (status == SNRQ_OK) status = snrq_tokenizer_settings_read(directory, &settings);
+    if (status == SNRQ_OK) status = snrq_template_overrule(&settings, *out, &(*out)->post);
+    snrq_tokenizer_settings_free(&settings);
+    if (status != SNRQ_OK) snrq_tokenizer_destroy(out);
     return status;
 }
 

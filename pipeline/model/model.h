@@ -16,7 +16,7 @@
 typedef struct snrq_model {
     char path[4096];
     const char *side_path; /* where its tokenizer and templates are, borrowed; NULL: `path` */
-    bool quantized; /* an OUT directory: blocks are codes, the rest is in rest.h5 */
+    bool quantized;        /* an OUT directory: blocks are codes, the rest is in rest.h5 */
     snrq_config config;
     snrq_family family;
     snrq_safetensors *tensors; /* of a Hugging Face directory, else NULL */

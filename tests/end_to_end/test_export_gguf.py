@@ -230,7 +230,7 @@ class ExportTest(helpers.Test):
     def quantize(self, *options, model=helpers.MODEL):
         out = self.path("out")
         shutil.rmtree(out, ignore_errors=True)
-        return helpers.quantize(out, "--method", "rtn", *options, model=model, length=32)
+        return helpers.quantize(out, *(() if "--method" in options else ("--method", "rtn")), *options, model=model, length=32)
 
     def check_all(self, model, table, *fixed):
         for bits, group, zero, kind in table:
@@ -331,6 +331,7 @@ class Tokenizers(ExportTest):
             json.dump(content, f)
 
     def metadata(self, files):
+        shutil.rmtree(self.path("model"), ignore_errors=True)
         directory = self.model(**files)
         export = self.export(directory)
         helpers.succeed("verify", directory, "--export", export)
@@ -374,7 +375,6 @@ class Tokenizers(ExportTest):
                 ({"chat_template.jinja": "H", "tokenizer_config.json": lambda c: c.update(chat_template="I")},
                  {key: "H"})):
             with self.subTest(list(files)):
-                shutil.rmtree(self.path("model"), ignore_errors=True)
                 found = self.metadata(files)
                 names = found.pop("tokenizer.chat_templates", [])
                 self.assertEqual({k: v for k, v in found.items() if k.startswith(key)}, expected)
@@ -384,7 +384,6 @@ class Tokenizers(ExportTest):
         for flags, expected in (({}, (True, False)), ({"add_bos_token": False}, (False, False)),
                                 ({"add_eos_token": True}, (True, True)), ({"add_bos_token": None}, (True, False))):
             with self.subTest(flags):
-                shutil.rmtree(self.path("model"), ignore_errors=True)
                 def change(c, flags=flags):
                     c.pop("add_bos_token"), c.pop("add_eos_token"), c.update(flags)
                 found = self.metadata({"tokenizer_config.json": change})
