@@ -13,6 +13,7 @@
 #include "io/gguf/special.h"
 #include "io/gguf/tokenizer_rules.h"
 #include "io/json.h"
+#include "io/tokenizer/nul.h"
 #include "io/tokenizer/sentencepiece.h"
 #include "io/tokenizer/settings.h"
 
@@ -32,6 +33,7 @@ typedef struct vocabulary {
     int64_t size;
     token *tokens;     /* [size] */
     const json_t *ids; /* of the model's own tokens, by text */
+    bool nul;          /* U+FFFF in the text of a token stands for U+0000 */
     snrq_gguf_tokenizer_facts *facts;
 } vocabulary;
 
@@ -176,6 +178,17 @@ static snrq_status score_by_model(vocabulary *v, const char *directory, bool *ta
     return SNRQ_OK;
 }
 
+/* The text of a token, with U+0000 if it has that (nul.h). */
+static void put_text(snrq_gguf_writer *w, const vocabulary *v, const char *text)
+{
+    size_t bytes = strlen(text);
+    char restored[TOKEN_BYTES];
+    if (v->nul && bytes < sizeof restored && snrq_nul_stands_in(text, bytes))
+        snrq_gguf_element_string(w, restored, snrq_nul_restore(text, bytes, restored));
+    else
+        snrq_gguf_element_string(w, text, bytes);
+}
+
 static void put_tokens(snrq_gguf_writer *w, const vocabulary *v, bool scores)
 {
     snrq_gguf_put_array(w, "tokenizer.ggml.tokens", SNRQ_GGUF_STRING, v->size);
@@ -183,7 +196,7 @@ static void put_tokens(snrq_gguf_writer *w, const vocabulary *v, bool scores)
         char padding[32];
         snprintf(padding, sizeof padding, "[PAD%" PRId64 "]", i);
         const char *text = v->tokens[i].text != NULL ? v->tokens[i].text : padding;
-        snrq_gguf_element_string(w, text, strlen(text));
+        put_text(w, v, text);
     }
     snrq_gguf_put_array(w, "tokenizer.ggml.token_type", SNRQ_GGUF_I32, v->size);
     for (int64_t i = 0; i < v->size; i++)
@@ -209,7 +222,7 @@ static snrq_status put_merges(snrq_gguf_writer *w, const vocabulary *v, const js
         memcpy(text, left, left_bytes);
         text[left_bytes] = ' ';
         strcpy(text + left_bytes + 1, right);
-        snrq_gguf_element_string(w, text, strlen(text));
+        put_text(w, v, text);
     }
     return SNRQ_OK;
 }
@@ -276,18 +289,22 @@ static snrq_status put_all(snrq_gguf_writer *w, const char *directory, const jso
 snrq_status snrq_gguf_put_tokenizer(snrq_gguf_writer *w, const char *directory,
                                     const snrq_config *config, snrq_gguf_tokenizer_facts *facts)
 {
-    char path[PATH_MAX];
+    char path[PATH_MAX], *data;
+    size_t bytes;
     json_t *root;
     vocabulary v = {.where = path, .size = config->vocabulary, .facts = facts};
     *facts = (snrq_gguf_tokenizer_facts){0};
     SNRQ_TRY(snrq_path_join(directory, "tokenizer.json", path, sizeof path));
-    snrq_status status = snrq_json_read(path, MAX_TOKENIZER, &root);
+    snrq_status status = snrq_file_read(path, MAX_TOKENIZER, &data, &bytes);
     facts->found = status != SNRQ_NO_INPUT;
     if (!facts->found) {
         snrq_gguf_put_string(w, "general.name", "without tokenizer");
         snrq_gguf_put_string(w, "tokenizer.ggml.model", "none");
         return SNRQ_OK;
     }
+    SNRQ_TRY(status);
+    status = snrq_tokenizer_json_parse(path, data, bytes, &root, &v.nul);
+    free(data);
     SNRQ_TRY(status);
     status = snrq_allocate((size_t)v.size, sizeof *v.tokens, "tokens", &v.tokens);
     if (status == SNRQ_OK) status = put_all(w, directory, root, config, &v);

@@ -339,6 +339,7 @@ snrq_status snrq_decode(const snrq_tokenizer *tokenizer, const int32_t *ids, int
                         bool skip_special, snrq_buffer *out);
 
 struct snrq_tokenizer {
+    bool nul; /* U+FFFF in the text of a token stands for U+0000 */
     snrq_vocabulary vocabulary;
     snrq_added_set raw, normalized;
     snrq_normalizer normalizer;
