@@ -109,11 +109,20 @@ snrq_status snrq_stream_begin(snrq_stream *s, const snrq_block *block)
     return status;
 }
 
+/* The largest magnitude. Without their sign, floats are ordered as their bits are as integers, which
+ * compare many at a time. */
 static float largest_of(const float *x, int64_t count)
 {
-    float largest = 0.0f;
-#pragma omp simd reduction(max : largest)
-    for (int64_t i = 0; i < count; i++) largest = fmaxf(largest, fabsf(x[i]));
+    int32_t most = 0;
+    float largest;
+#pragma omp simd reduction(max : most)
+    for (int64_t i = 0; i < count; i++) {
+        int32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        bits &= INT32_MAX;
+        most = bits > most ? bits : most;
+    }
+    memcpy(&largest, &most, sizeof largest);
     return largest;
 }
 
