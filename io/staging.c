@@ -71,6 +71,18 @@ static snrq_status rename_one(const snrq_staging *s, const char *name)
     return SNRQ_OK;
 }
 
+static snrq_status sync_folders(const snrq_staging *s)
+{
+    char path[PATH_MAX];
+    for (size_t i = 0; i < s->count; i++) {
+        if (strchr(s->names[i], '/') == NULL) continue;
+        SNRQ_TRY(snrq_path_join(s->directory, s->names[i], path, sizeof path));
+        *strrchr(path, '/') = '\0';
+        SNRQ_TRY(snrq_directory_sync(path));
+    }
+    return SNRQ_OK;
+}
+
 static snrq_status publish(const snrq_staging *s)
 {
     char path[PATH_MAX];
@@ -80,6 +92,7 @@ static snrq_status publish(const snrq_staging *s)
         status = rename_one(s, s->names[done]);
         if (status == SNRQ_OK) done++;
     }
+    if (status == SNRQ_OK) status = sync_folders(s);
     if (status == SNRQ_OK) status = snrq_directory_sync(s->directory);
     for (size_t i = 0; i < done && status != SNRQ_OK; i++) {
         if (snrq_path_join(s->directory, s->names[i], path, sizeof path) == SNRQ_OK) unlink(path);
@@ -101,6 +114,11 @@ void snrq_staging_destroy(snrq_staging **staging)
         int length =
             snprintf(path, sizeof path, "%s/%s" SNRQ_STAGING_SUFFIX, s->directory, s->names[i]);
         if (length > 0 && (size_t)length < sizeof path) unlink(path);
+        char *slash = length > 0 && strchr(s->names[i], '/') != NULL ? strrchr(path, '/') : NULL;
+        if (slash != NULL) {
+            *slash = '\0';
+            rmdir(path); /* unless something was published in it */
+        }
         free(s->names[i]);
     }
     free(s->names);

@@ -23,6 +23,8 @@ typedef struct snrq_staging snrq_staging;
 snrq_status snrq_staging_create(const snrq_context *context, const char *directory,
                                 snrq_staging **out);
 
+/* NAME may be FOLDER/FILE; the folder must be there, and vanishes with what was not published. */
+
 /* Adds NAME; path [PATH_MAX] becomes that of NAME.snrq.tmp, for the caller to write and make
  * durable. Same calls on all ranks. */
 snrq_status snrq_staging_add(snrq_staging *staging, const char *name, char path[PATH_MAX]);

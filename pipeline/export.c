@@ -29,9 +29,9 @@ static const snrq_export_format formats[] = {
                                         .fits = snrq_compressed_fits,
                                         .layout = &snrq_compressed_layout},
     [SNRQ_FORMAT_GGUF] = {"gguf", snrq_export_gguf_possible, .fits = snrq_export_gguf_fits,
-                          .f16_scales = true, .write = snrq_export_gguf,
-                          .recognize = snrq_export_gguf_is, .verify = snrq_export_gguf_verify,
-                          .takes_dense = true},
+                          .f16_scales = true, .check_side_files = snrq_export_gguf_check_side_files,
+                          .write = snrq_export_gguf, .recognize = snrq_export_gguf_is,
+                          .verify = snrq_export_gguf_verify, .takes_dense = true},
     [SNRQ_FORMAT_SAFETENSORS] = {"safetensors", snrq_dense_possible, .layout = &snrq_dense_layout},
 };
 _Static_assert(sizeof formats / sizeof *formats == SNRQ_FORMATS, "a row for every choice");
@@ -69,7 +69,8 @@ static snrq_status check_possible(const snrq_export_format *format, const snrq_m
 {
     char why[WHY] = "";
     SNRQ_TRY(format->possible(model, why, WHY));
-    if (why[0] == '\0') return SNRQ_OK;
+    if (why[0] == '\0')
+        return format->check_side_files != NULL ? format->check_side_files(model) : SNRQ_OK;
     return snrq_fail(SNRQ_USAGE, "%s cannot be exported to %s: %s", model->path, format->name, why);
 }
 
@@ -81,6 +82,9 @@ snrq_status snrq_export_table(const char *path, json_t **out)
     for (int i = 0; i < SNRQ_FORMATS && status == SNRQ_OK; i++) {
         char why[WHY] = "";
         status = formats[i].possible(model, why, WHY);
+        if (status == SNRQ_OK && why[0] == '\0' && formats[i].check_side_files != NULL &&
+            formats[i].check_side_files(model) != SNRQ_OK)
+            snprintf(why, sizeof why, "%s", snrq_error_message());
         json_array_append_new(*out,
                               json_pack("{s:s, s:b, s:o}", "format", formats[i].name, "possible",
                                         why[0] == '\0', "why", snrq_json_text(why)));
@@ -223,10 +227,25 @@ static snrq_status export_model(const snrq_context *context, const snrq_options 
     return status;
 }
 
-static snrq_status open_source(const snrq_context *context, const char *path, bool takes_dense,
+/* --tokenizer DIR, on rank 0: without a tokenizer there it would be a mistake. */
+static snrq_status check_tokenizer(const snrq_options *o)
+{
+    char path[PATH_MAX];
+    if (o->tokenizer == NULL) return SNRQ_OK;
+    SNRQ_TRY(snrq_path_join(o->tokenizer, "tokenizer.json", path, sizeof path));
+    if (access(path, R_OK) == 0) return SNRQ_OK;
+    return snrq_fail(SNRQ_NO_INPUT,
+                     "--tokenizer %s: expected a directory with a tokenizer.json, found none",
+                     o->tokenizer);
+}
+
+static snrq_status open_source(const snrq_context *context, const snrq_options *o, bool takes_dense,
                                snrq_model **out)
 {
+    const char *path = o->path;
+    SNRQ_TRY(snrq_agree(context, context->rank == 0 ? check_tokenizer(o) : SNRQ_OK));
     SNRQ_TRY(snrq_model_open(context, path, out));
+    (*out)->side_path = o->tokenizer;
     if ((*out)->quantized || takes_dense) return SNRQ_OK;
     snrq_model_close(out);
     return snrq_fail(SNRQ_USAGE,
@@ -240,7 +259,7 @@ snrq_status snrq_export(const snrq_context *context, const snrq_options *o)
     snrq_model *model = NULL;
     SNRQ_TRY(
         snrq_agree(context, context->rank == 0 ? snrq_user_directory_check(o->output) : SNRQ_OK));
-    SNRQ_TRY(open_source(context, o->path, formats[o->format].takes_dense, &model));
+    SNRQ_TRY(open_source(context, o, formats[o->format].takes_dense, &model));
     snrq_status status = snrq_model_check(context, model, o->ignore_unused_layers, false);
     if (status == SNRQ_OK) status = export_model(context, o, model);
     snrq_model_close(&model);
@@ -285,7 +304,7 @@ snrq_status snrq_export_check(const snrq_context *context, const snrq_options *o
     const snrq_export_format *format = NULL;
     snrq_model *model = NULL;
     SNRQ_TRY(find_format(context, o->export_path, &format));
-    SNRQ_TRY(open_source(context, o->path, format->takes_dense, &model));
+    SNRQ_TRY(open_source(context, o, format->takes_dense, &model));
     snrq_status status = check_export(context, o, format, model);
     snrq_model_close(&model);
     return status;

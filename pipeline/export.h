@@ -44,6 +44,9 @@ typedef struct snrq_export_format {
      * scales. NULL: it holds all. Not collective. */
     void (*fits)(const snrq_model *model, const snrq_export_facts *facts, char *why, size_t size);
     bool f16_scales; /* it has no others */
+    /* Can it hold the tokenizer and what stands beside it? The status says why not. NULL: it holds
+     * whatever there is. Not collective. */
+    snrq_status (*check_side_files)(const snrq_model *model);
     /* How the modules lie in a transformers directory (export/checkpoint.h), which is then written,
      * recognized and compared by the same code for all such formats; NULL: as the next three do. */
     const struct snrq_checkpoint_layout *layout;

@@ -99,6 +99,9 @@ static const snrq_option_row table[] = {
      false, "T",
      "of gguf: what embeddings and head become (of a model that is not quantized: all matrices); "
      "model: as they are"},
+    {"tokenizer", 0, TEXT, FIELD(tokenizer), NULL, 0, 0, NULL, X | V, false, "DIR",
+     "take the tokenizer, chat templates and generation_config.json from DIR instead; of verify: "
+     "the export was made so"},
     {"export", 0, TEXT, FIELD(export_path), NULL, 0, 0, NULL, V, false, "DIR",
      "compare this export of OUT with OUT, number by number"},
     {"threads", 0, INTEGER, FIELD(threads), "0", 0, 4096, NULL, Q | E | R, false, "N",

@@ -63,6 +63,7 @@ typedef struct snrq_options {
     int64_t max_shard_bytes;         /* export */
     int64_t export_float32;  /* export: dequantized weights in F32 instead of the model's type */
     int64_t embedding_type;  /* export to gguf: snrq_embedding_type */
+    const char *tokenizer;   /* export, verify: directory of other side files, or NULL */
     const char *export_path; /* verify: the exported directory, or NULL */
     int64_t threads;
     int64_t plan_ranks, plan_nodes; /* 0: as started */

@@ -133,22 +133,25 @@ static snrq_status refuse_output(const group *g, const char *module, int64_t seq
                      rank);
 }
 
-/* Relative output error of the modules [first, end) of a step, over all sequences in order. */
-static snrq_status record_model_error(const group *g, block_work *b, int first, int end,
-                                      double *errors)
+/* Relative output error and largest activation of the modules [first, end) of a step, over all
+ * sequences in order. */
+static snrq_status record_measures(const group *g, block_work *b, int first, int end,
+                                   double *measures)
 {
     int64_t total = g->job->windows.count;
-    SNRQ_TRY(snrq_collect(g->context, errors, 2 * (end - first) * total));
+    SNRQ_TRY(snrq_collect(g->context, measures, SNRQ_MEASURES * (end - first) * total));
     for (int m = first; m < end; m++) {
-        const double *differences = errors + 2 * (m - first) * total, *norms = differences + total;
-        double difference = 0.0, norm = 0.0;
+        const double *of = measures + SNRQ_MEASURES * (m - first) * total;
+        double difference = 0.0, norm = 0.0, largest = 0.0;
         for (int64_t s = 0; s < total; s++) {
-            difference += differences[s];
-            norm += norms[s];
+            difference += of[SNRQ_MEASURE_DIFFERENCE * total + s];
+            norm += of[SNRQ_MEASURE_NORM * total + s];
+            largest = fmax(largest, of[SNRQ_MEASURE_LARGEST * total + s]);
             if (!isfinite(difference) || !isfinite(norm))
                 return refuse_output(g, b->records[m].name, s, norm);
         }
         b->records[m].model_error = norm > 0.0 ? sqrt(difference / norm) : 0.0;
+        b->records[m].largest_activation = largest;
     }
     return SNRQ_OK;
 }
@@ -157,18 +160,18 @@ static snrq_status record_model_error(const group *g, block_work *b, int first, 
 static snrq_status advance(group *g, block_work *b, int step)
 {
     int64_t total = g->job->windows.count;
-    double *errors = NULL;
+    double *measures = NULL;
     int first, end;
     snrq_step_modules(&g->model->family, step, &first, &end);
     enter(g, SNRQ_PHASE_FORWARD);
-    snrq_status status = snrq_allocate(2 * (size_t)(end - first) * (size_t)total, sizeof *errors,
-                                       "module errors", &errors);
+    snrq_status status = snrq_allocate(SNRQ_MEASURES * (size_t)(end - first) * (size_t)total,
+                                       sizeof *measures, "measures of modules", &measures);
     if (status == SNRQ_OK)
         status = snrq_streams_advance(&g->quantized, &b->quantized.block, &g->full, &b->full.block,
-                                      step, total, errors);
+                                      step, total, measures);
     status = snrq_agree(g->context, status);
-    if (status == SNRQ_OK) status = record_model_error(g, b, first, end, errors);
-    free(errors);
+    if (status == SNRQ_OK) status = record_measures(g, b, first, end, measures);
+    free(measures);
     return status;
 }
 

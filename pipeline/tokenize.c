@@ -60,6 +60,11 @@ static snrq_status tokenize(const snrq_context *context, const snrq_options *o)
     snrq_user_output *out = NULL;
     SNRQ_TRY(snrq_user_output_open(o->output, inputs, snrq_options_inputs(o, inputs), &out));
     snrq_status status = snrq_tokenizer_read(o->path, &tokenizer);
+    if (status != SNRQ_OK)
+        status = snrq_fail(status,
+                           "%s; another program can make the ids: `quantize` and `evaluate` take "
+                           "them as --token-file FILE (little-endian int32)",
+                           snrq_error_message());
     if (status == SNRQ_OK)
         status = o->decode != NULL ? decode_file(o, tokenizer, out)
                                    : encode_files(context, o, tokenizer, out);

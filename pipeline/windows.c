@@ -29,8 +29,13 @@ static snrq_status read_tokens(const snrq_context *context, const snrq_options *
     *out = (snrq_tokens){0};
     if (o->token_file != NULL)
         return snrq_token_file(o->token_file, m->config.vocabulary, &out->ids, &out->count);
-    SNRQ_TRY(snrq_tokenizer_read(m->path, &tokenizer));
-    snrq_status status = snrq_texts_read(context, o, tokenizer, m->config.vocabulary, out);
+    snrq_status status = snrq_tokenizer_read(m->path, &tokenizer);
+    if (status != SNRQ_OK)
+        return snrq_fail(status,
+                         "%s; instead of a text, give its token ids, made by the model's own "
+                         "software: --token-file FILE (little-endian int32, or .npy)",
+                         snrq_error_message());
+    status = snrq_texts_read(context, o, tokenizer, m->config.vocabulary, out);
     snrq_tokenizer_destroy(&tokenizer);
     return status;
 }

@@ -49,6 +49,7 @@ static const struct field {
     FIELD(REAL, output_error, false),
     FIELD(REAL, model_error, false),
     FIELD(REAL, clipped, false),
+    FIELD(REAL, largest_activation, true),
 #undef FIELD
 };
 enum { FIELDS = sizeof fields / sizeof *fields };

@@ -34,10 +34,11 @@ typedef struct snrq_module_record {
     double damping;      /* lambda added to the diagonal of H */
     int damping_attempts;
     int64_t dead_inputs;
-    double objective;    /* tr((Q - R) H (Q - R)^T), damped H */
-    double output_error; /* ||W X - Q X|| / ||W X|| */
-    double model_error;  /* ||W Xf - Q X|| / ||W Xf|| */
-    double clipped;      /* share of codes at either end that were clamped, 0..1 */
+    double objective;          /* tr((Q - R) H (Q - R)^T), damped H */
+    double output_error;       /* ||W X - Q X|| / ||W X|| */
+    double model_error;        /* ||W Xf - Q X|| / ||W Xf|| */
+    double clipped;            /* share of codes at either end that were clamped, 0..1 */
+    double largest_activation; /* magnitude in X and Q X over the calibration; 0: unknown (0.1.0) */
 } snrq_module_record;
 
 /* What makes a record impossible, or NULL. */

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "io/checkpoint/side_files.h"
 #include "io/directory.h"
 #include "io/file.h"
 #include "io/json.h"
@@ -37,7 +38,10 @@ bool snrq_manifest_name_is_valid(const char *name)
 {
     static const char *const own[] = {"snrq.json",   "manifest.jsonl", "run.jsonl",
                                       "status.json", "snrq.lock",      "snrq.redo"};
+    static const char folder[] = SNRQ_CHAT_TEMPLATES "/";
     size_t length = strlen(name);
+    if (length > sizeof folder - 1 && strncmp(name, folder, sizeof folder - 1) == 0)
+        name += sizeof folder - 1; /* the only folder */
     if (length == 0 || length > SNRQ_FILE_NAME || name[0] == '.') return false;
     for (const char *c = name; *c != '\0'; c++)
         if ((unsigned char)*c < ' ' || *c == '/' || *c == 0x7f) return false;

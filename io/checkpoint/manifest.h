@@ -29,7 +29,8 @@ snrq_status snrq_canonical(const json_t *value, char **text);
 /* XXH3-128 of the canonical text, 32 hex digits. */
 snrq_status snrq_fingerprint(const json_t *value, char out[33]);
 
-/* True if `name` can be a committed file: a plain name without directory, not one of the
+/* True if `name` can be a committed file: a plain name without directory (but for
+ * additional_chat_templates/NAME), not one of the
  * directory's own files, nor that of a temporary file or of a record on its own. */
 bool snrq_manifest_name_is_valid(const char *name);
 

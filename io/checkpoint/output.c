@@ -17,6 +17,7 @@
 #include "io/checkpoint/manifest.h"
 #include "io/checkpoint/output_internal.h"
 #include "io/checkpoint/reader.h"
+#include "io/checkpoint/side_files.h"
 #include "io/directory.h"
 #include "io/file.h"
 #include "io/json.h"
@@ -411,6 +412,15 @@ static snrq_status append_line(const snrq_output *output, const json_t *record, 
     return status;
 }
 
+/* The folder of a file that is not in the directory itself. */
+static snrq_status sync_folder(const snrq_output *output, const char *name)
+{
+    char path[PATH_MAX];
+    if (strchr(name, '/') == NULL) return SNRQ_OK;
+    SNRQ_TRY(own_path(output, SNRQ_CHAT_TEMPLATES, path));
+    return snrq_directory_sync(path);
+}
+
 /* Rank 0 of the context: hash, rename, record. A failure takes the name back, unless the record may
  * be there. */
 static snrq_status commit_file(snrq_output *output, const snrq_context *context, const char *name,
@@ -428,7 +438,8 @@ static snrq_status commit_file(snrq_output *output, const snrq_context *context,
     if (rename(temporary, path) != 0)
         return snrq_fail(SNRQ_IO_ERROR, "%s: cannot be renamed: %s", temporary, strerror(errno));
     bool recorded = false;
-    snrq_status status = snrq_directory_sync(output->directory);
+    snrq_status status = sync_folder(output, name);
+    if (status == SNRQ_OK) status = snrq_directory_sync(output->directory);
     if (status == SNRQ_OK && is_whole_job(output, context))
         status = append_line(output, record, &recorded);
     else if (status == SNRQ_OK)
@@ -530,47 +541,63 @@ snrq_status snrq_output_finish(snrq_output *output, const json_t *details)
     return status;
 }
 
-/* Copies DIRECTORY/NAME of the model to NAME.tmp, if it is there. */
-static snrq_status copy_file(snrq_output *output, const char *model, const char *name, bool *found)
+/* Copies DIRECTORY/NAME of the model to NAME.tmp. */
+static snrq_status copy_file(snrq_output *output, const char *model, const char *name)
 {
     enum { LIMIT_BYTES = 1 << 30 };
     char path[PATH_MAX];
     char *data = NULL;
     size_t bytes = 0;
-    struct stat facts;
-    *found = false;
+    if (strchr(name, '/') != NULL) {
+        SNRQ_TRY(own_path(output, SNRQ_CHAT_TEMPLATES, path));
+        SNRQ_TRY(snrq_directory_make(path));
+    }
     SNRQ_TRY(snrq_path_join(model, name, path, sizeof path));
-    if (stat(path, &facts) != 0 && errno == ENOENT) return SNRQ_OK;
     SNRQ_TRY(snrq_file_read(path, LIMIT_BYTES, &data, &bytes));
     snrq_status status = snrq_file_replace(snrq_output_temporary(output, name), data, bytes);
     free(data);
-    *found = status == SNRQ_OK;
     return status;
 }
 
-const char *const snrq_model_file_names[] = {"config.json",
-                                             "generation_config.json",
-                                             "tokenizer.json",
-                                             "tokenizer_config.json",
-                                             "tokenizer.model",
-                                             "special_tokens_map.json",
-                                             "added_tokens.json",
-                                             "vocab.json",
-                                             "merges.txt",
-                                             "chat_template.jinja",
-                                             NULL};
+/* Rank 0: the names of the model's side files as one text, each followed by a line feed. */
+static snrq_status join_names(const char *model, char **text)
+{
+    char **names = NULL;
+    int count = 0;
+    size_t bytes = 1, at = 0;
+    *text = NULL;
+    SNRQ_TRY(snrq_side_files(model, &names, &count));
+    for (int i = 0; i < count; i++) bytes += strlen(names[i]) + 1;
+    snrq_status status = snrq_allocate(bytes, 1, "names of files", text);
+    for (int i = 0; i < count && status == SNRQ_OK; i++)
+        at += (size_t)sprintf(*text + at, "%s\n", names[i]);
+    snrq_names_free(&names, count);
+    return status;
+}
+
+static snrq_status copy_and_commit(snrq_output *output, const char *model, const char *name)
+{
+    const snrq_context *context = output->context;
+    snrq_status status = SNRQ_OK;
+    if (snrq_output_record(output, name) != NULL) return SNRQ_OK;
+    if (context->rank == 0) status = copy_file(output, model, name);
+    SNRQ_TRY(snrq_agree(context, status));
+    return snrq_output_commit(output, context, name, NULL);
+}
 
 snrq_status snrq_output_copy_model_files(snrq_output *output, const char *model)
 {
     const snrq_context *context = output->context;
-    for (const char *const *name = snrq_model_file_names; *name != NULL; name++) {
-        bool found = false;
-        snrq_status status = SNRQ_OK;
-        if (snrq_output_record(output, *name) != NULL) continue;
-        if (context->rank == 0) status = copy_file(output, model, *name, &found);
-        SNRQ_TRY(snrq_agree(context, status));
-        SNRQ_TRY(snrq_broadcast(context, &found, sizeof found));
-        if (found) SNRQ_TRY(snrq_output_commit(output, context, *name, NULL));
+    char *text = NULL, *end;
+    snrq_status status = SNRQ_OK;
+    if (context->rank == 0) status = join_names(model, &text);
+    status = snrq_agree(context, status);
+    if (status == SNRQ_OK) status = share_text(context, &text);
+    for (char *name = text; status == SNRQ_OK && (end = strchr(name, '\n')) != NULL;
+         name = end + 1) {
+        *end = '\0';
+        status = copy_and_commit(output, model, name);
     }
-    return SNRQ_OK;
+    free(text);
+    return status;
 }

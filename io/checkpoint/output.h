@@ -125,13 +125,8 @@ snrq_status snrq_output_drop_kept(snrq_output *output, const snrq_context *conte
  * agreed. */
 snrq_status snrq_output_finish(snrq_output *output, const json_t *details);
 
-/* What a model directory holds besides weights, as far as it is carried along: config.json first,
- * generation_config.json, the tokenizer's files. NULL at the end. */
-extern const char *const snrq_model_file_names[];
-
-/* Copies config.json, generation_config.json and the tokenizer files that exist from `model` into
- * the directory; each is committed with a record of its own, unless it has one already. Collective
- * over the job; agreed. */
+/* Copies the model's side files (side_files.h) into the directory; each is committed with a record
+ * of its own, unless it has one already. Collective over the job; agreed. */
 snrq_status snrq_output_copy_model_files(snrq_output *output, const char *model);
 
 /* Appends an event to run.jsonl ("time" is added) / replaces status.json. Rank 0 of the job writes,

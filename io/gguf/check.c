@@ -28,6 +28,7 @@ typedef struct pair {
     uint32_t kind;     /* of the value, or of the elements */
     int64_t elements;  /* -1: not an array */
     uint64_t at, size; /* of a string: its bytes */
+    uint64_t end;      /* of the whole pair */
 } pair;
 
 struct snrq_gguf_file {
@@ -160,7 +161,10 @@ static snrq_status take_pairs(snrq_gguf_file *f, uint64_t count)
     if (count > most) return bad(f, "number of keys, at most", most, count);
     SNRQ_TRY(snrq_allocate((size_t)count, sizeof *f->pairs, "keys of a GGUF file", &f->pairs));
     f->pair_count = (int64_t)count;
-    for (uint64_t i = 0; i < count; i++) SNRQ_TRY(take_pair(f, &f->pairs[i]));
+    for (uint64_t i = 0; i < count; i++) {
+        SNRQ_TRY(take_pair(f, &f->pairs[i]));
+        f->pairs[i].end = f->at;
+    }
     qsort(f->pairs, (size_t)count, sizeof *f->pairs, by_key);
     for (uint64_t i = 1; i < count; i++)
         if (by_key(&f->pairs[i - 1], &f->pairs[i]) == 0)
@@ -373,6 +377,54 @@ snrq_status snrq_gguf_file_elements(const snrq_gguf_file *f, const char *key, in
     SNRQ_TRY(find_pair(f, key, &p));
     if (p->elements < 0) return wrong_kind(f, p, "an array");
     *out = p->elements;
+    return SNRQ_OK;
+}
+
+snrq_status snrq_gguf_file_compare(const snrq_gguf_file *f, uint64_t at,
+                                   const unsigned char *expected, size_t bytes, size_t *same)
+{
+    unsigned char *found = NULL;
+    *same = 0;
+    if (at > f->bytes) return SNRQ_OK;
+    if (bytes > f->bytes - at) bytes = (size_t)(f->bytes - at);
+    SNRQ_TRY(snrq_allocate(bytes, 1, "bytes of a GGUF file", &found));
+    snrq_status status = snrq_file_read_at(f->fd, f->path, at, found, bytes);
+    while (status == SNRQ_OK && *same < bytes && found[*same] == expected[*same]) ++*same;
+    free(found);
+    return status;
+}
+
+void snrq_gguf_file_place(const snrq_gguf_file *f, uint64_t at, char *out, size_t size)
+{
+    const pair *found = NULL;
+    if (at < 24) {
+        snprintf(out, size, "the beginning of the file");
+        return;
+    }
+    for (int64_t i = 0; i < f->pair_count; i++)
+        if (at < f->pairs[i].end && (found == NULL || f->pairs[i].end < found->end))
+            found = &f->pairs[i];
+    if (found != NULL)
+        snprintf(out, size, "key %s", found->key);
+    else
+        snprintf(out, size, "the list of tensors");
+    for (int64_t i = 0; i < f->count && at >= f->tensors[i].offset; i++)
+        snprintf(out, size, "tensor %s", f->tensors[i].name);
+}
+
+snrq_status snrq_gguf_file_check_padding(const snrq_gguf_file *f)
+{
+    static const unsigned char zeros[ALIGNMENT];
+    for (int64_t i = 0; i < f->count; i++) {
+        const snrq_gguf_tensor *t = &f->tensors[i];
+        uint64_t end = t->offset + t->row_bytes * (uint64_t)t->rows;
+        size_t padding = (size_t)((ALIGNMENT - end % ALIGNMENT) % ALIGNMENT), same;
+        SNRQ_TRY(snrq_gguf_file_compare(f, end, zeros, padding, &same));
+        if (same < padding)
+            return snrq_fail(SNRQ_BAD_DATA,
+                             "%s: byte %" PRIu64 ", behind tensor %s: expected 0 (padding)",
+                             f->path, end + same, t->name);
+    }
     return SNRQ_OK;
 }
 

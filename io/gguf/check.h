@@ -40,6 +40,18 @@ snrq_status snrq_gguf_file_text(const snrq_gguf_file *file, const char *key, cha
                                 size_t size);
 snrq_status snrq_gguf_file_elements(const snrq_gguf_file *file, const char *key, int64_t *out);
 
+/* Compares the file's bytes from `at` on with `expected` [bytes]; *same tells the number of equal
+ * bytes before the first that differs, `bytes` if none does. */
+snrq_status snrq_gguf_file_compare(const snrq_gguf_file *file, uint64_t at,
+                                   const unsigned char *expected, size_t bytes, size_t *same);
+
+/* What byte `at` of the file belongs to: "key tokenizer.ggml.tokens", "tensor NAME", ... */
+void snrq_gguf_file_place(const snrq_gguf_file *file, uint64_t at, char *out, size_t size);
+
+/* All bytes between the tensors' data and behind them must be 0. SNRQ_BAD_DATA names the first that
+ * is not. */
+snrq_status snrq_gguf_file_check_padding(const snrq_gguf_file *file);
+
 /* Rows [first, first + rows) as floats [rows, columns], computed as the format defines. */
 snrq_status snrq_gguf_file_read(const snrq_gguf_file *file, const snrq_gguf_tensor *tensor,
                                 int64_t first, int64_t rows, float *out);

@@ -9,11 +9,15 @@
 #include <string.h>
 
 #include "io/file.h"
+#include "io/gguf/chat.h"
+#include "io/gguf/special.h"
 #include "io/gguf/tokenizer_rules.h"
 #include "io/json.h"
+#include "io/tokenizer/nul.h"
 #include "io/tokenizer/sentencepiece.h"
+#include "io/tokenizer/settings.h"
 
-enum { MAX_TOKENIZER = 1 << 28, MAX_SETTINGS = 1 << 24, TOKEN_BYTES = 4096 };
+enum { MAX_TOKENIZER = 1 << 28, TOKEN_BYTES = 4096 };
 enum kind { NORMAL = 1, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE };
 
 static const double padding_score = -10000, added_score = -1000;
@@ -29,18 +33,25 @@ typedef struct vocabulary {
     int64_t size;
     token *tokens;     /* [size] */
     const json_t *ids; /* of the model's own tokens, by text */
+    bool nul;          /* U+FFFF in the text of a token stands for U+0000 */
+    snrq_gguf_tokenizer_facts *facts;
 } vocabulary;
 
+/* *out is NULL for a token beyond the vocabulary, which the model cannot have: it is left out. */
 static snrq_status enter(vocabulary *v, const char *text, const json_t *id, token **out)
 {
     char shown[SNRQ_SHOWN];
     json_int_t number = json_is_integer(id) ? json_integer_value(id) : -1;
-    if (number < 0 || number >= v->size)
-        return snrq_fail(SNRQ_BAD_DATA,
-                         "%s: token \"%s\": expected an id from 0 to %" PRId64
-                         " (vocab_size of config.json), found %s %lld",
-                         v->where, snrq_shown(text, shown), v->size - 1, snrq_json_kind(id),
-                         (long long)number);
+    *out = NULL;
+    if (number < 0)
+        return snrq_fail(SNRQ_BAD_DATA, "%s: token \"%s\": expected an id from 0 on, found %s %lld",
+                         v->where, snrq_shown(text, shown), snrq_json_kind(id), (long long)number);
+    if (number >= v->size) {
+        if (v->facts->beyond++ == 0)
+            snprintf(v->facts->first_beyond, sizeof v->facts->first_beyond, "%s",
+                     snrq_shown(text, shown));
+        return SNRQ_OK;
+    }
     *out = &v->tokens[number];
     if ((*out)->text != NULL && strcmp((*out)->text, text) != 0)
         return snrq_fail(SNRQ_BAD_DATA, "%s: id %lld belongs to two tokens, one is \"%s\"",
@@ -64,6 +75,7 @@ static snrq_status read_model_tokens(vocabulary *v, const snrq_tokenizer_rules *
     {
         token *t;
         SNRQ_TRY(enter(v, text, id, &t));
+        if (t == NULL) continue;
         t->kind = NORMAL;
         if (rules->sentencepiece && is_byte(text)) t->kind = BYTE;
         if (rules->unknown != NULL && strcmp(text, rules->unknown) == 0) t->kind = UNKNOWN;
@@ -85,6 +97,7 @@ static snrq_status read_added_tokens(vocabulary *v, const json_t *list)
         SNRQ_TRY(snrq_json_string(where, added, "content", NULL, &text));
         SNRQ_TRY(snrq_json_boolean(where, added, "special", false, &special));
         SNRQ_TRY(enter(v, text, json_object_get(added, "id"), &t));
+        if (t == NULL) continue;
         if (t->kind == 0) t->score = added_score;
         if (t->kind != UNKNOWN) t->kind = special ? CONTROL : USER_DEFINED;
     }
@@ -137,7 +150,8 @@ static snrq_status score_by_merges(vocabulary *v, const json_t *merges)
         if (id == NULL)
             return snrq_fail(SNRQ_BAD_DATA, "%s: merges[%zu] makes what is no token", v->where,
                              index);
-        v->tokens[json_integer_value(id)].score = -(double)index;
+        if (json_integer_value(id) < v->size)
+            v->tokens[json_integer_value(id)].score = -(double)index;
     }
     return SNRQ_OK;
 }
@@ -164,6 +178,17 @@ static snrq_status score_by_model(vocabulary *v, const char *directory, bool *ta
     return SNRQ_OK;
 }
 
+/* The text of a token, with U+0000 if it has that (nul.h). */
+static void put_text(snrq_gguf_writer *w, const vocabulary *v, const char *text)
+{
+    size_t bytes = strlen(text);
+    char restored[TOKEN_BYTES];
+    if (v->nul && bytes < sizeof restored && snrq_nul_stands_in(text, bytes))
+        snrq_gguf_element_string(w, restored, snrq_nul_restore(text, bytes, restored));
+    else
+        snrq_gguf_element_string(w, text, bytes);
+}
+
 static void put_tokens(snrq_gguf_writer *w, const vocabulary *v, bool scores)
 {
     snrq_gguf_put_array(w, "tokenizer.ggml.tokens", SNRQ_GGUF_STRING, v->size);
@@ -171,7 +196,7 @@ static void put_tokens(snrq_gguf_writer *w, const vocabulary *v, bool scores)
         char padding[32];
         snprintf(padding, sizeof padding, "[PAD%" PRId64 "]", i);
         const char *text = v->tokens[i].text != NULL ? v->tokens[i].text : padding;
-        snrq_gguf_element_string(w, text, strlen(text));
+        put_text(w, v, text);
     }
     snrq_gguf_put_array(w, "tokenizer.ggml.token_type", SNRQ_GGUF_I32, v->size);
     for (int64_t i = 0; i < v->size; i++)
@@ -197,27 +222,9 @@ static snrq_status put_merges(snrq_gguf_writer *w, const vocabulary *v, const js
         memcpy(text, left, left_bytes);
         text[left_bytes] = ' ';
         strcpy(text + left_bytes + 1, right);
-        snrq_gguf_element_string(w, text, strlen(text));
+        put_text(w, v, text);
     }
     return SNRQ_OK;
-}
-
-/* An id that may be unknown (-1). */
-static void put_id(snrq_gguf_writer *w, const char *key, int64_t id)
-{
-    if (id >= 0) snrq_gguf_put_u32(w, key, id);
-}
-
-static void put_rules(snrq_gguf_writer *w, const vocabulary *v, const snrq_tokenizer_rules *rules,
-                      const snrq_config *config)
-{
-    const json_t *unknown = rules->unknown ? json_object_get(v->ids, rules->unknown) : NULL;
-    put_id(w, "tokenizer.ggml.bos_token_id", rules->before >= 0 ? rules->before : config->bos_id);
-    put_id(w, "tokenizer.ggml.eos_token_id", rules->after >= 0 ? rules->after : config->eos_id);
-    put_id(w, "tokenizer.ggml.unknown_token_id", unknown ? json_integer_value(unknown) : -1);
-    snrq_gguf_put_bool(w, "tokenizer.ggml.add_bos_token", rules->before >= 0);
-    snrq_gguf_put_bool(w, "tokenizer.ggml.add_eos_token", rules->after >= 0);
-    snrq_gguf_put_bool(w, "tokenizer.ggml.add_space_prefix", rules->space_prefix);
 }
 
 /* llama.cpp concludes from "phi-3" or "phi3" in the model's name that special tokens swallow
@@ -241,67 +248,77 @@ static const char *model_name(const vocabulary *v, const json_t *added, const sn
     return strips && found == all ? "Phi-3" : "Phi 3";
 }
 
-/* The chat template of tokenizer_config.json, if there is one and only one. */
-static snrq_status put_chat_template(snrq_gguf_writer *w, const char *directory)
-{
-    char path[PATH_MAX];
-    json_t *root;
-    SNRQ_TRY(snrq_path_join(directory, "tokenizer_config.json", path, sizeof path));
-    snrq_status status = snrq_json_read(path, MAX_SETTINGS, &root);
-    if (status == SNRQ_NO_INPUT) return SNRQ_OK;
-    SNRQ_TRY(status);
-    const char *text = json_string_value(json_object_get(root, "chat_template"));
-    if (text != NULL) snrq_gguf_put_string(w, "tokenizer.chat_template", text);
-    json_decref(root);
-    return SNRQ_OK;
-}
-
-static snrq_status put_all(snrq_gguf_writer *w, const char *directory, const json_t *root,
-                           const snrq_config *config, vocabulary *v)
+static snrq_status put_vocabulary(snrq_gguf_writer *w, const char *directory, const json_t *root,
+                                  const snrq_tokenizer_rules *rules, const snrq_config *config,
+                                  vocabulary *v)
 {
     json_t *model, *ids, *merges;
-    snrq_tokenizer_rules rules;
     bool scored = false;
     SNRQ_TRY(snrq_json_object(v->where, root, "model", &model));
     SNRQ_TRY(snrq_json_object(v->where, model, "vocab", &ids));
     SNRQ_TRY(snrq_json_array(v->where, model, "merges", &merges));
     v->ids = ids;
-    SNRQ_TRY(snrq_tokenizer_rules_read(v->where, root, &rules));
-    SNRQ_TRY(read_model_tokens(v, &rules));
+    SNRQ_TRY(read_model_tokens(v, rules));
     SNRQ_TRY(read_added_tokens(v, json_object_get(root, "added_tokens")));
-    if (rules.before >= v->size || rules.after >= v->size)
-        return snrq_fail(SNRQ_BAD_DATA, "%s: post_processor: an id beyond vocab_size %" PRId64,
-                         v->where, v->size);
     snrq_gguf_put_string(w, "general.name",
                          model_name(v, json_object_get(root, "added_tokens"), config));
-    snrq_gguf_put_string(w, "tokenizer.ggml.model", rules.sentencepiece ? "llama" : "gpt2");
-    snrq_gguf_put_string(w, "tokenizer.ggml.pre", rules.pre);
-    if (rules.sentencepiece) SNRQ_TRY(score_by_model(v, directory, &scored));
-    if (rules.sentencepiece && !scored) SNRQ_TRY(score_by_merges(v, merges));
-    put_tokens(w, v, rules.sentencepiece);
-    if (!rules.sentencepiece) SNRQ_TRY(put_merges(w, v, merges));
-    put_rules(w, v, &rules, config);
-    return put_chat_template(w, directory);
+    snrq_gguf_put_string(w, "tokenizer.ggml.model", rules->sentencepiece ? "llama" : "gpt2");
+    snrq_gguf_put_string(w, "tokenizer.ggml.pre", rules->pre);
+    if (rules->sentencepiece) SNRQ_TRY(score_by_model(v, directory, &scored));
+    if (rules->sentencepiece && !scored) SNRQ_TRY(score_by_merges(v, merges));
+    put_tokens(w, v, rules->sentencepiece);
+    return rules->sentencepiece ? SNRQ_OK : put_merges(w, v, merges);
+}
+
+static snrq_status put_all(snrq_gguf_writer *w, const char *directory, const json_t *root,
+                           const snrq_config *config, vocabulary *v)
+{
+    snrq_tokenizer_rules rules;
+    snrq_tokenizer_settings settings;
+    SNRQ_TRY(snrq_tokenizer_rules_read(v->where, root, &rules));
+    SNRQ_TRY(snrq_tokenizer_settings_read(directory, &settings));
+    snrq_status status = put_vocabulary(w, directory, root, &rules, config, v);
+    if (status == SNRQ_OK)
+        status =
+            snrq_gguf_put_special_tokens(w, directory, root, &rules, &settings, config, v->facts);
+    if (status == SNRQ_OK) status = snrq_gguf_put_chat_templates(w, directory, &settings);
+    snrq_tokenizer_settings_free(&settings);
+    return status;
 }
 
 snrq_status snrq_gguf_put_tokenizer(snrq_gguf_writer *w, const char *directory,
-                                    const snrq_config *config, bool *found)
+                                    const snrq_config *config, snrq_gguf_tokenizer_facts *facts)
 {
-    char path[PATH_MAX];
+    char path[PATH_MAX], *data;
+    size_t bytes;
     json_t *root;
-    vocabulary v = {.where = path, .size = config->vocabulary};
+    vocabulary v = {.where = path, .size = config->vocabulary, .facts = facts};
+    *facts = (snrq_gguf_tokenizer_facts){0};
     SNRQ_TRY(snrq_path_join(directory, "tokenizer.json", path, sizeof path));
-    snrq_status status = snrq_json_read(path, MAX_TOKENIZER, &root);
-    *found = status != SNRQ_NO_INPUT;
-    if (!*found) {
+    snrq_status status = snrq_file_read(path, MAX_TOKENIZER, &data, &bytes);
+    facts->found = status != SNRQ_NO_INPUT;
+    if (!facts->found) {
         snrq_gguf_put_string(w, "general.name", "without tokenizer");
         snrq_gguf_put_string(w, "tokenizer.ggml.model", "none");
         return SNRQ_OK;
     }
     SNRQ_TRY(status);
+    status = snrq_tokenizer_json_parse(path, data, bytes, &root, &v.nul);
+    free(data);
+    SNRQ_TRY(status);
     status = snrq_allocate((size_t)v.size, sizeof *v.tokens, "tokens", &v.tokens);
     if (status == SNRQ_OK) status = put_all(w, directory, root, config, &v);
     free(v.tokens);
     json_decref(root);
+    return status;
+}
+
+snrq_status snrq_gguf_check_tokenizer(const char *directory, const snrq_config *config,
+                                      snrq_gguf_tokenizer_facts *facts)
+{
+    snrq_gguf_writer *scratch = NULL;
+    SNRQ_TRY(snrq_gguf_writer_create(&scratch));
+    snrq_status status = snrq_gguf_put_tokenizer(scratch, directory, config, facts);
+    snrq_gguf_writer_destroy(&scratch);
     return status;
 }

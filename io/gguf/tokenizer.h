@@ -13,11 +13,23 @@
 #include "io/config.h"
 #include "io/gguf/writer.h"
 
+/* What a reader of the exported file might miss. */
+typedef struct snrq_gguf_tokenizer_facts {
+    bool found;             /* there is a tokenizer.json */
+    int64_t beyond;         /* tokens left out, with ids that the model has no rows for */
+    char first_beyond[96];  /* the text of one of them */
+    int64_t stops_left_out; /* ids that end a generation beyond the three that a file can name */
+} snrq_gguf_tokenizer_facts;
+
 /* Puts general.name, which llama.cpp uses to recognize tokenizers, and all tokenizer.* keys
  * of the model in `directory`, with config->vocabulary tokens; ids without a token become
- * unused ones. *found is false, and the file declares that it has no tokenizer, if there is
- * no tokenizer.json. Not collective. SNRQ_BAD_DATA names what llama.cpp cannot do. */
+ * unused ones, tokens with higher ids are left out. Without a tokenizer.json the file declares that
+ * it has no tokenizer. Not collective. SNRQ_BAD_DATA names what llama.cpp cannot do. */
 snrq_status snrq_gguf_put_tokenizer(snrq_gguf_writer *writer, const char *directory,
-                                    const snrq_config *config, bool *found);
+                                    const snrq_config *config, snrq_gguf_tokenizer_facts *facts);
+
+/* Would that succeed? Not collective. */
+snrq_status snrq_gguf_check_tokenizer(const char *directory, const snrq_config *config,
+                                      snrq_gguf_tokenizer_facts *facts);
 
 #endif

@@ -1,8 +1,7 @@
 /* What stands around the vocabulary in tokenizer.json; see tokenizer_rules.h.
  *
- * llama.cpp does not read patterns from the file: it has a list of them under names. The
- * ones here are those of the supported model families. It does no Unicode normalization,
- * either: NFC is let pass, because it leaves almost all text as it is. */
+ * llama.cpp does not read patterns from the file: it has a list of them under names. It does no
+ * Unicode normalization, either: NFC is let pass, because it leaves almost all text as it is. */
 #include "io/gguf/tokenizer_rules.h"
 
 #include <string.h>
@@ -11,25 +10,68 @@
 
 static const char space_character[] = "\xe2\x96\x81"; /* U+2581 */
 
-/* Everything but the digits is the same in both. */
-#define BEFORE_DIGITS "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
-#define AFTER_DIGITS "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-static const struct pattern {
-    const char *pre, *text;
-    bool ignore_merges; /* a word that is a token is not cut */
-} patterns[] = {
-    {"llama-bpe", BEFORE_DIGITS "\\p{N}{1,3}" AFTER_DIGITS, true},
-    {"qwen2", BEFORE_DIGITS "\\p{N}" AFTER_DIGITS, false},
+/* The patterns, as tokenizer.json spells them. */
+#define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+#define BEFORE_DIGITS CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
+#define AFTER_DIGITS "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" WHITE_SPACE
+#define WHITE_SPACE "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define DIGIT "\\p{N}"
+#define GPT_2 "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+#define LLAMA_3 BEFORE_DIGITS "\\p{N}{1,3}" AFTER_DIGITS
+#define QWEN_2 BEFORE_DIGITS DIGIT AFTER_DIGITS
+#define QWEN_35                                                                                    \
+    CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+"       \
+                 "[\\r\\n]*|" WHITE_SPACE
+#define UPPER "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
+#define LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
+#define CASED(end)                                                                                 \
+    "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+" end "|[^\\r\\n\\p{L}\\p{N}]?" UPPER "+" LOWER     \
+    "*" end "|"
+#define AFTER_CASED "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|" WHITE_SPACE
+#define TEKKEN CASED("") DIGIT AFTER_CASED
+#define GPT_4O CASED(CONTRACTIONS "?") "\\p{N}{1,3}" AFTER_CASED
+#define DEEPSEEK_V3                                                                                \
+    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?"           \
+    "[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*|" WHITE_SPACE
+#define HAN_AND_KANA "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"
+#define HAN_AND_OTHERS "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
+#define CASES "at combining marks and between letters of other cases"
+enum { MAX_CUTS = 6 };
+
+/* What llama.cpp cuts at under a name: one pattern inside the other, in this order. A row without a
+ * difference is here only because llama.cpp and the tokenizer's own library gave equal ids for
+ * thousands of random texts in many scripts. */
+static const struct known {
+    const char *pre;
+    bool ignore_merges;     /* a word that is a token is not cut */
+    const char *difference; /* where llama.cpp cuts otherwise under this name; NULL: nowhere */
+    const char *cuts[MAX_CUTS + 1];
+} known[] = {
+    {"gpt-2", false, NULL, {GPT_2}},
+    {"smollm", false, NULL, {DIGIT, GPT_2}},
+    {"llama-bpe", true, NULL, {LLAMA_3}},
+    {"dbrx", false, NULL, {LLAMA_3}},
+    {"qwen2", false, NULL, {QWEN_2}},
+    {"qwen35", false, NULL, {QWEN_35}},
+    {"deepseek-v3", false, NULL, {"\\p{N}{1,3}", HAN_AND_KANA, DEEPSEEK_V3}},
+    {"deepseek-coder",
+     false,
+     NULL,
+     {"[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", HAN_AND_OTHERS, DIGIT}},
+    {"tekken", true, CASES, {TEKKEN}},
+    {"gpt-4o", false, CASES, {GPT_4O}},
 };
-enum { PATTERNS = sizeof patterns / sizeof patterns[0] };
+enum { KNOWN = sizeof known / sizeof known[0] };
 
 static snrq_status refuse(const char *where, const char *part, const char *found,
                           const char *possible)
 {
     char shown[SNRQ_SHOWN];
-    return snrq_fail(SNRQ_BAD_DATA,
-                     "%s: %s \"%s\" cannot be expressed in a GGUF file (llama.cpp has: %s)", where,
-                     part, snrq_shown(found, shown), possible);
+    return snrq_fail(
+        SNRQ_BAD_DATA,
+        "%s: %s \"%s\" cannot be expressed in a GGUF file (llama.cpp has: %s); --format "
+        "safetensors keeps the tokenizer as it is",
+        where, part, snrq_shown(found, shown), possible);
 }
 
 static const char *type_of(const json_t *object)
@@ -80,51 +122,120 @@ static snrq_status read_metaspace(const char *where, const json_t *s, snrq_token
     return SNRQ_OK;
 }
 
-static snrq_status read_pattern(const char *where, const json_t *root, const json_t *s,
-                                snrq_tokenizer_rules *out)
+/* The cuts of a tokenizer, in the order in which they are made. */
+typedef struct cuts {
+    const char *text[MAX_CUTS]; /* borrowed */
+    int count;
+    bool byte_level;
+} cuts;
+
+static snrq_status cut_add(const char *where, const char *text, cuts *out)
 {
-    const char *text = json_string_value(json_object_get(json_object_get(s, "pattern"), "Regex"));
+    if (out->count == MAX_CUTS) return refuse(where, "pre_tokenizer", "more cuts", "up to six");
+    out->text[out->count++] = text;
+    return SNRQ_OK;
+}
+
+static snrq_status read_split(const char *where, const json_t *s, cuts *out)
+{
+    const char *behavior, *text;
+    bool invert;
+    text = json_string_value(json_object_get(json_object_get(s, "pattern"), "Regex"));
+    SNRQ_TRY(snrq_json_string(where, s, "behavior", "Isolated", &behavior));
+    SNRQ_TRY(snrq_json_boolean(where, s, "invert", false, &invert));
+    if (text == NULL)
+        return refuse(where, "pre_tokenizer", "Split at a text", "regular expressions");
+    /* The known patterns leave nothing between their matches that could be removed. */
+    if (strcmp(behavior, "Isolated") != 0 && !(invert && strcmp(behavior, "Removed") == 0))
+        return refuse(where, "behavior of Split", behavior, "Isolated");
+    return cut_add(where, text, out);
+}
+
+static snrq_status read_cut(const char *where, const json_t *s, cuts *out,
+                            snrq_tokenizer_rules *rules)
+{
+    const char *type = type_of(s);
+    bool flag;
+    if (strcmp(type, "Split") == 0) return read_split(where, s, out);
+    if (strcmp(type, "Digits") == 0) {
+        SNRQ_TRY(snrq_json_boolean(where, s, "individual_digits", false, &flag));
+        return cut_add(where, flag ? "\\p{N}" : "\\p{N}+", out);
+    }
+    if (strcmp(type, "ByteLevel") != 0)
+        return refuse(where, "pre_tokenizer", type, "Metaspace, Split, Digits, ByteLevel");
+    out->byte_level = true;
+    SNRQ_TRY(snrq_json_boolean(where, s, "add_prefix_space", true, &rules->space_prefix));
+    SNRQ_TRY(snrq_json_boolean(where, s, "use_regex", true, &flag));
+    return flag ? cut_add(where, GPT_2, out) : SNRQ_OK;
+}
+
+/* Equal but for how carriage return and line feed are spelled: as themselves or escaped. */
+static bool same_pattern(const char *a, const char *b)
+{
+    for (; *a != '\0' && *b != '\0'; a++, b++) {
+        char x = *a, y = *b;
+        if (x == '\\' && (a[1] == 'r' || a[1] == 'n')) x = *++a == 'r' ? '\r' : '\n';
+        if (y == '\\' && (b[1] == 'r' || b[1] == 'n')) y = *++b == 'r' ? '\r' : '\n';
+        if (x != y) return false;
+        if (x == '\\' && a[1] == b[1] && a[1] != '\0') a++, b++;
+    }
+    return *a == *b;
+}
+
+static bool same_cuts(const struct known *k, const cuts *c)
+{
+    int i = 0;
+    while (i < c->count && k->cuts[i] != NULL && same_pattern(k->cuts[i], c->text[i])) i++;
+    return i == c->count && k->cuts[i] == NULL;
+}
+
+static snrq_status find_name(const char *where, const json_t *root, const cuts *c,
+                             snrq_tokenizer_rules *out)
+{
+    const char *other = NULL;
     bool ignore_merges;
     SNRQ_TRY(snrq_json_boolean(where, json_object_get(root, "model"), "ignore_merges", false,
                                &ignore_merges));
-    for (int i = 0; i < PATTERNS && text != NULL; i++) {
-        if (strcmp(text, patterns[i].text) != 0) continue;
-        out->pre = patterns[i].pre;
-        if (ignore_merges == patterns[i].ignore_merges) return SNRQ_OK;
-        return refuse(where, "ignore_merges", ignore_merges ? "true" : "false",
-                      ignore_merges ? "true with the pattern of Llama 3 only"
-                                    : "true with the pattern of Llama 3");
+    for (int i = 0; i < KNOWN && out->pre == NULL; i++) {
+        if (!same_cuts(&known[i], c)) continue;
+        if (known[i].difference != NULL)
+            return snrq_fail(SNRQ_BAD_DATA,
+                             "%s: pre_tokenizer: llama.cpp has this pattern under the name %s, but "
+                             "cuts otherwise %s, which gives other tokens; --format safetensors "
+                             "keeps the tokenizer as it is",
+                             where, known[i].pre, known[i].difference);
+        if (known[i].ignore_merges == ignore_merges) out->pre = known[i].pre;
+        other = known[i].pre;
     }
-    return refuse(where, "pattern", text != NULL ? text : "", "those of Llama 3, Qwen 2 and GPT-2");
+    if (out->pre != NULL) return SNRQ_OK;
+    if (other != NULL)
+        return snrq_fail(SNRQ_BAD_DATA,
+                         "%s: ignore_merges is %s: llama.cpp cuts at these patterns under the name "
+                         "%s, where it is %s",
+                         where, ignore_merges ? "true" : "false", other,
+                         ignore_merges ? "false" : "true");
+    return refuse(where, "pre_tokenizer with the pattern", c->count > 0 ? c->text[0] : "",
+                  "those of GPT-2, SmolLM, Llama 3, Qwen 2, Qwen 3.5, DeepSeek");
 }
 
 static snrq_status read_pre_tokenizer(const char *where, const json_t *root,
                                       snrq_tokenizer_rules *out)
 {
     const json_t *s, *part = json_object_get(root, "pre_tokenizer");
-    bool bytes = false;
+    cuts c = {.count = 0};
     for (size_t i = 0; (s = step(part, "pretokenizers", i)) != NULL; i++) {
-        const char *type = type_of(s);
-        if (strcmp(type, "Metaspace") == 0) {
+        if (strcmp(type_of(s), "Metaspace") == 0)
             SNRQ_TRY(read_metaspace(where, s, out));
-        } else if (strcmp(type, "Split") == 0) {
-            SNRQ_TRY(read_pattern(where, root, s, out));
-        } else if (strcmp(type, "ByteLevel") == 0) {
-            bool own_pattern;
-            bytes = true;
-            SNRQ_TRY(snrq_json_boolean(where, s, "add_prefix_space", true, &out->space_prefix));
-            SNRQ_TRY(snrq_json_boolean(where, s, "use_regex", true, &own_pattern));
-            if (own_pattern) out->pre = "gpt-2";
-        } else {
-            return refuse(where, "pre_tokenizer", type, "Metaspace, Split, ByteLevel");
-        }
+        else
+            SNRQ_TRY(read_cut(where, s, &c, out));
     }
-    if (bytes == out->sentencepiece || (bytes && out->pre == NULL))
+    if (c.byte_level && !out->sentencepiece) return find_name(where, root, &c, out);
+    if (c.byte_level || c.count > 0 || !out->sentencepiece)
         return snrq_fail(SNRQ_BAD_DATA,
                          "%s: is neither a SentencePiece tokenizer (U+2581 for spaces) nor a "
-                         "byte-level one with a pattern: llama.cpp has no other kinds",
+                         "byte-level one: llama.cpp has no other kinds of BPE",
                          where);
-    if (!bytes) out->pre = "default";
+    out->pre = "default";
     return SNRQ_OK;
 }
 

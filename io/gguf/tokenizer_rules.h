@@ -17,7 +17,8 @@ typedef struct snrq_tokenizer_rules {
     const char *unknown;   /* text of the unknown token, or NULL; borrowed from the JSON */
 } snrq_tokenizer_rules;
 
-/* SNRQ_BAD_DATA names the part that llama.cpp has no counterpart of. */
+/* Without what tokenizer_config.json says. SNRQ_BAD_DATA names the part that llama.cpp has no
+ * counterpart of. */
 snrq_status snrq_tokenizer_rules_read(const char *where, const json_t *root,
                                       snrq_tokenizer_rules *out);
 

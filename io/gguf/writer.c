@@ -206,6 +206,21 @@ static snrq_status make_header(const snrq_gguf_writer *w, bytes *header)
     return append(header, zeros, (size_t)(aligned(header->used) - header->used));
 }
 
+snrq_status snrq_gguf_header(const snrq_gguf_writer *w, unsigned char **out, size_t *size)
+{
+    bytes header = {0};
+    *out = NULL;
+    if (w->status != SNRQ_OK) return snrq_fail(w->status, "%s", w->message);
+    snrq_status status = make_header(w, &header);
+    if (status == SNRQ_OK) {
+        *out = header.data;
+        *size = header.used;
+    } else {
+        free(header.data);
+    }
+    return status;
+}
+
 uint64_t snrq_gguf_bytes(const snrq_gguf_writer *w)
 {
     if (w->count == 0) return w->data;

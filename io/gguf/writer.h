@@ -53,6 +53,10 @@ snrq_status snrq_gguf_write_rows(const snrq_gguf_writer *writer, int64_t tensor,
 snrq_status snrq_gguf_finish(const snrq_context *context, snrq_gguf_writer *writer,
                              snrq_status status);
 
+/* Everything before the data, as snrq_gguf_open() would write it; the caller frees *out. Not
+ * collective: of rank 0, which has the metadata. */
+snrq_status snrq_gguf_header(const snrq_gguf_writer *writer, unsigned char **out, size_t *bytes);
+
 /* Size of the whole file; known once it is open. */
 uint64_t snrq_gguf_bytes(const snrq_gguf_writer *writer);
 

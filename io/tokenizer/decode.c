@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "io/tokenizer/internal.h"
+#include "io/tokenizer/nul.h"
 
 typedef struct parts {
     snrq_buffer text;
@@ -155,8 +156,12 @@ static snrq_status parts_gather(const snrq_tokenizer *tokenizer, const int32_t *
         const snrq_token_text *token = &vocabulary->tokens[ids[i]];
         if (skip_special && token->special) continue;
         if (!joined && out->count > 0) SNRQ_TRY(snrq_buffer_append(&out->text, " ", 1));
+        size_t before = out->text.used;
         SNRQ_TRY(
             snrq_buffer_append(&out->text, vocabulary->texts.data + token->offset, token->bytes));
+        if (tokenizer->nul)
+            out->text.used = before + snrq_nul_restore(out->text.data + before, token->bytes,
+                                                       out->text.data + before);
         part_end(out);
     }
     return SNRQ_OK;

@@ -26,6 +26,7 @@
 #include <stdint.h>
 
 #include "io/json.h"
+#include "io/tokenizer/settings.h"
 #include "io/tokenizer/tokenizer.h"
 #include "mpi/status.h"
 
@@ -193,6 +194,7 @@ typedef struct snrq_cutting {
     size_t bytes;
     size_t done; /* end of the last piece; `bytes`: all are told */
     size_t match_end, search;
+    bool is_match; /* the last piece told; an empty match is none */
 } snrq_cutting;
 
 /* The next piece: a match, or what lies before the next one. Never empty while done < bytes. */
@@ -217,6 +219,7 @@ snrq_status snrq_bytes_read(const snrq_byte_alphabet *alphabet, const char *text
 /* Cuts one inside the other, then what becomes of the pieces. */
 typedef struct snrq_pre_tokenizer {
     snrq_split *splits[SNRQ_MAX_STEPS];
+    enum { SNRQ_ALL_PIECES, SNRQ_MATCHES, SNRQ_GAPS } kept[SNRQ_MAX_STEPS]; /* others vanish */
     int count;
     int spaced; /* in front of which cut a piece gets a space if it begins with none; -1: nowhere */
     enum { SNRQ_PLAIN, SNRQ_METASPACE, SNRQ_BYTE_LEVEL } kind;
@@ -303,6 +306,10 @@ typedef struct snrq_template {
 
 snrq_status snrq_template_read(const char *file, const json_t *root,
                                const snrq_vocabulary *vocabulary, snrq_template *out);
+/* Where tokenizer_config.json says whether its tokens are added, it decides (settings.h); a flag
+ * without a token that the vocabulary has changes nothing. */
+snrq_status snrq_template_overrule(const snrq_tokenizer_settings *settings,
+                                   const snrq_tokenizer *tokenizer, snrq_template *out);
 void snrq_template_free(snrq_template *post);
 
 typedef struct snrq_token_decoder_step {
@@ -332,6 +339,7 @@ snrq_status snrq_decode(const snrq_tokenizer *tokenizer, const int32_t *ids, int
                         bool skip_special, snrq_buffer *out);
 
 struct snrq_tokenizer {
+    bool nul; /* U+FFFF in the text of a token stands for U+0000 */
     snrq_vocabulary vocabulary;
     snrq_added_set raw, normalized;
     snrq_normalizer normalizer;

@@ -156,11 +156,13 @@ snrq_status snrq_split_next(snrq_cutting *c, snrq_split_work *work, size_t *begi
         c->match_end = match_end;
         if (match > c->done) {
             c->done = match;
+            c->is_match = false;
             *end = match;
             return SNRQ_OK;
         }
     }
     c->done = c->match_end > c->done ? c->match_end : c->done;
+    c->is_match = true;
     *end = c->done;
     return SNRQ_OK;
 }

@@ -129,6 +129,31 @@ snrq_status snrq_template_read(const char *file, const json_t *root,
     return processor_add(where, object, 0, vocabulary, out);
 }
 
+/* One side becomes the token alone, or nothing. */
+static snrq_status side_overrule(snrq_flag flag, const char *text, const snrq_tokenizer *tokenizer,
+                                 snrq_ids *out)
+{
+    int32_t id = -1;
+    if (flag == SNRQ_OFF) out->used = 0;
+    if (flag != SNRQ_ON || text == NULL) return SNRQ_OK;
+    for (int64_t i = 0; i < tokenizer->vocabulary.size && id < 0; i++) {
+        const snrq_token_text *token = &tokenizer->vocabulary.tokens[i];
+        if (token->present && token->bytes == strlen(text) &&
+            memcmp(tokenizer->vocabulary.texts.data + token->offset, text, token->bytes) == 0)
+            id = (int32_t)i;
+    }
+    if (id < 0) return SNRQ_OK;
+    out->used = 0;
+    return snrq_ids_append(out, id);
+}
+
+snrq_status snrq_template_overrule(const snrq_tokenizer_settings *settings,
+                                   const snrq_tokenizer *tokenizer, snrq_template *out)
+{
+    SNRQ_TRY(side_overrule(settings->add_bos, settings->bos, tokenizer, &out->before));
+    return side_overrule(settings->add_eos, settings->eos, tokenizer, &out->after);
+}
+
 void snrq_template_free(snrq_template *post)
 {
     free(post->before.data);

@@ -12,6 +12,7 @@
 
 #include "io/file.h"
 #include "io/tokenizer/internal.h"
+#include "io/tokenizer/nul.h"
 
 enum {
     MAX_FILE = 256 << 20,
@@ -35,9 +36,11 @@ snrq_status snrq_tokenizer_parse(const char *path, const char *data, size_t byte
 {
     json_t *root;
     snrq_tokenizer *tokenizer;
+    bool nul;
     *out = NULL;
-    SNRQ_TRY(snrq_json_parse_foreign(path, data, bytes, &root));
+    SNRQ_TRY(snrq_tokenizer_json_parse(path, data, bytes, &root, &nul));
     snrq_status status = snrq_allocate(1, sizeof *tokenizer, "tokenizer", &tokenizer);
+    if (status == SNRQ_OK) tokenizer->nul = nul;
     if (status == SNRQ_OK) status = parts_read(path, root, tokenizer);
     json_decref(root);
     if (status != SNRQ_OK) snrq_tokenizer_destroy(&tokenizer);
@@ -52,8 +55,13 @@ snrq_status snrq_tokenizer_read(const char *directory, snrq_tokenizer **out)
     *out = NULL;
     SNRQ_TRY(snrq_path_join(directory, "tokenizer.json", path, sizeof path));
     SNRQ_TRY(snrq_file_read(path, MAX_FILE, &data, &bytes));
+    snrq_tokenizer_settings settings = {.root = NULL};
     snrq_status status = snrq_tokenizer_parse(path, data, bytes, out);
     free(data);
+    if (status == SNRQ_OK) status = snrq_tokenizer_settings_read(directory, &settings);
+    if (status == SNRQ_OK) status = snrq_template_overrule(&settings, *out, &(*out)->post);
+    snrq_tokenizer_settings_free(&settings);
+    if (status != SNRQ_OK) snrq_tokenizer_destroy(out);
     return status;
 }
 
@@ -87,6 +95,17 @@ typedef struct encoding {
     snrq_ids ids;
 } encoding;
 
+/* A word with U+0000 as the vocabulary spells it (nul.h). */
+static snrq_status encode_with_nul(encoding *work, const char *word, size_t bytes)
+{
+    work->spelled.used = 0;
+    for (size_t i = 0; i < bytes; i++)
+        SNRQ_TRY(word[i] == '\0' ? snrq_buffer_append(&work->spelled, SNRQ_NUL_TEXT, SNRQ_NUL_BYTES)
+                                 : snrq_buffer_append(&work->spelled, word + i, 1));
+    return snrq_bpe_encode(&work->tokenizer->vocabulary, &work->bpe, work->spelled.data,
+                           work->spelled.used, &work->ids);
+}
+
 /* One word: byte pair encoding, after byte-level spelling where that is asked for. */
 static snrq_status encode_word(void *user, const char *word, size_t bytes)
 {
@@ -95,7 +114,9 @@ static snrq_status encode_word(void *user, const char *word, size_t bytes)
     const snrq_vocabulary *vocabulary = &tokenizer->vocabulary;
     bool known;
     if (tokenizer->pre_tokenizer.kind != SNRQ_BYTE_LEVEL)
-        return snrq_bpe_encode(vocabulary, &work->bpe, word, bytes, &work->ids);
+        return tokenizer->nul && memchr(word, '\0', bytes) != NULL
+                   ? encode_with_nul(work, word, bytes)
+                   : snrq_bpe_encode(vocabulary, &work->bpe, word, bytes, &work->ids);
     SNRQ_TRY(snrq_cache_find(&work->cache, word, bytes, &work->ids, &known));
     if (known) return SNRQ_OK;
     int64_t before = work->ids.used;
@@ -159,6 +180,9 @@ snrq_status snrq_tokenizer_encode(const snrq_tokenizer *tokenizer, const char *t
         return snrq_fail(SNRQ_BAD_DATA,
                          "byte %zu of the text is not valid UTF-8 (0x%02x): convert the text first",
                          valid, (unsigned)(unsigned char)text[valid]);
+    if (tokenizer->nul && snrq_nul_stands_in(text, bytes))
+        return snrq_fail(SNRQ_BAD_DATA,
+                         "the text has U+FFFF, which stands for U+0000 in this tokenizer");
     encoding work = {.tokenizer = tokenizer};
     work.words = (snrq_words){.put = encode_word, .user = &work};
     snrq_status status = SNRQ_OK;

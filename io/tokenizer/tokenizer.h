@@ -20,7 +20,8 @@
 
 typedef struct snrq_tokenizer snrq_tokenizer;
 
-/* Reads DIRECTORY/tokenizer.json. Not collective. What the file asks for and this reader does not
+/* Reads DIRECTORY/tokenizer.json, and what tokenizer_config.json says about tokens around a text
+ * (settings.h). Not collective. What the file asks for and this reader does not
  * know is refused by name. The caller destroys it. */
 snrq_status snrq_tokenizer_read(const char *directory, snrq_tokenizer **out);
 /* The same of the file's content `data` [bytes]; `path` is what messages call it. */

@@ -60,13 +60,18 @@ static snrq_status read_split(const char *where, const json_t *object, snrq_pre_
 {
     json_t *pattern;
     const char *text, *behavior;
+    bool invert;
     char shown[SNRQ_SHOWN];
     SNRQ_TRY(snrq_json_string(where, object, "behavior", NULL, &behavior));
-    if (strcmp(behavior, "Isolated") != 0)
-        return snrq_fail(SNRQ_BAD_DATA,
-                         "%s: Split: behavior \"%s\" is not supported (supported: Isolated)", where,
-                         snrq_shown(behavior, shown));
+    SNRQ_TRY(snrq_json_boolean(where, object, "invert", false, &invert));
+    if (strcmp(behavior, "Isolated") != 0 && strcmp(behavior, "Removed") != 0)
+        return snrq_fail(
+            SNRQ_BAD_DATA,
+            "%s: Split: behavior \"%s\" is not supported (supported: Isolated, Removed)", where,
+            snrq_shown(behavior, shown));
     /* `invert` exchanges matches and what is between them: no difference when both are pieces. */
+    if (strcmp(behavior, "Removed") == 0 && out->count < SNRQ_MAX_STEPS)
+        out->kept[out->count] = invert ? SNRQ_MATCHES : SNRQ_GAPS;
     SNRQ_TRY(snrq_json_object(where, object, "pattern", &pattern));
     bool literal = json_object_get(pattern, "Regex") == NULL;
     SNRQ_TRY(snrq_json_string(where, pattern, literal ? "String" : "Regex", NULL, &text));
@@ -185,6 +190,7 @@ static snrq_status cut_words(const snrq_pre_tokenizer *pre_tokenizer, snrq_words
     while (cutting.done < bytes) {
         size_t begin, end;
         SNRQ_TRY(snrq_split_next(&cutting, work->split, &begin, &end));
+        if (pre_tokenizer->kept[level] == (cutting.is_match ? SNRQ_GAPS : SNRQ_MATCHES)) continue;
         SNRQ_TRY(cut_words(pre_tokenizer, work, level + 1, text + begin, end - begin,
                            first && begin == 0));
     }

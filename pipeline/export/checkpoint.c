@@ -1,20 +1,21 @@
 /* Transformers directories; see checkpoint.h. */
 #include "pipeline/export/checkpoint.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "io/checkpoint/output.h"
 #include "io/checkpoint/reader.h"
+#include "io/checkpoint/side_files.h"
+#include "io/directory.h"
 #include "io/file.h"
 #include "io/json.h"
 #include "io/pieces.h"
 #include "mpi/log.h"
 #include "mpi/timers.h"
+#include "pipeline/export/side.h"
 
 enum { UNIT_ROWS = 32, UNIT_BYTES = 64 << 20, COPY_BYTES = 16 << 20, JSON_LIMIT = 1 << 24 };
 
@@ -229,16 +230,31 @@ static snrq_status put_json(snrq_staging *staging, const char *name, const json_
     return status;
 }
 
-static snrq_status copy_file(const snrq_model *m, const char *name, snrq_staging *staging)
+static snrq_status copy_file(const char *from, const char *name, const char *directory,
+                             snrq_staging *staging)
 {
     enum { LIMIT = 1 << 30 };
     char path[PATH_MAX], *data = NULL;
     size_t bytes = 0;
-    SNRQ_TRY(snrq_path_join(m->path, name, path, sizeof path));
-    if (access(path, F_OK) != 0 && errno == ENOENT) return SNRQ_OK;
+    if (strchr(name, '/') != NULL) {
+        SNRQ_TRY(snrq_path_join(directory, SNRQ_CHAT_TEMPLATES, path, sizeof path));
+        SNRQ_TRY(snrq_directory_make(path));
+    }
+    SNRQ_TRY(snrq_path_join(from, name, path, sizeof path));
     SNRQ_TRY(snrq_file_read(path, LIMIT, &data, &bytes));
     snrq_status status = snrq_staging_put(staging, name, data, bytes);
     free(data);
+    return status;
+}
+
+static snrq_status copy_side_files(const snrq_model *m, const char *directory,
+                                   snrq_staging *staging)
+{
+    snrq_export_side side = {0};
+    snrq_status status = snrq_export_side_open(m, &side);
+    for (int i = 0; i < side.count && status == SNRQ_OK; i++)
+        status = copy_file(side.from[i], side.names[i], directory, staging);
+    snrq_export_side_close(&side);
     return status;
 }
 
@@ -247,7 +263,8 @@ static const char *torch_name(snrq_dtype type)
     return type == SNRQ_F32 ? "float32" : type == SNRQ_F16 ? "float16" : "bfloat16";
 }
 
-/* config.json as it was, with the type that the numbers need and what the format adds. */
+/* config.json as it was, with the type that the numbers need and what the format adds. Without
+ * auto_map: it names files with code that are not here, and transformers has the model itself. */
 static snrq_status put_config(const work *w, const json_t *description, snrq_staging *staging)
 {
     char path[PATH_MAX];
@@ -255,6 +272,7 @@ static snrq_status put_config(const work *w, const json_t *description, snrq_sta
     SNRQ_TRY(snrq_path_join(w->job.model->path, "config.json", path, sizeof path));
     SNRQ_TRY(snrq_json_read(path, JSON_LIMIT, &config));
     bool newer = json_object_get(config, "dtype") != NULL; /* transformers 5 */
+    json_object_del(config, "auto_map");
     if (newer) json_object_set_new(config, "dtype", json_string(torch_name(w->job.model_type)));
     if (!newer || json_object_get(config, "torch_dtype") != NULL)
         json_object_set_new(config, "torch_dtype", json_string(torch_name(w->job.model_type)));
@@ -276,7 +294,7 @@ static snrq_status damping_of(const snrq_model *m, double *damp)
 }
 
 /* Rank 0. The tokenizer's files, then what makes a directory a checkpoint. */
-static snrq_status put_small_files(const work *w, snrq_staging *staging)
+static snrq_status put_small_files(const work *w, const char *directory, snrq_staging *staging)
 {
     json_t *description = NULL;
     double damp = 0.0;
@@ -286,9 +304,7 @@ static snrq_status put_small_files(const work *w, snrq_staging *staging)
         description = w->layout->describe(&w->job, damp);
     if (w->layout->describe != NULL && status == SNRQ_OK && description == NULL)
         status = snrq_fail(SNRQ_INTERNAL, "no memory for the quantization_config");
-    for (const char *const *name = snrq_model_file_names; *name != NULL; name++)
-        if (status == SNRQ_OK && strcmp(*name, "config.json") != 0)
-            status = copy_file(w->job.model, *name, staging);
+    if (status == SNRQ_OK) status = copy_side_files(w->job.model, directory, staging);
     if (status == SNRQ_OK && w->layout->description_file != NULL)
         status = put_json(staging, w->layout->description_file, description);
     if (status == SNRQ_OK) status = put_config(w, description, staging);
@@ -297,14 +313,28 @@ static snrq_status put_small_files(const work *w, snrq_staging *staging)
     return status;
 }
 
-static snrq_status write_directory(work *w, snrq_staging *staging)
+static snrq_status write_directory(work *w, const char *directory, snrq_staging *staging)
 {
     const snrq_context *c = w->context;
     SNRQ_TRY(snrq_shards_begin(w->job.shards, staging));
     SNRQ_TRY(snrq_agree(c, write_own_units(w)));
     SNRQ_TRY(snrq_shards_finish(w->job.shards));
-    SNRQ_TRY(snrq_agree(c, c->rank == 0 ? put_small_files(w, staging) : SNRQ_OK));
+    SNRQ_TRY(snrq_agree(c, c->rank == 0 ? put_small_files(w, directory, staging) : SNRQ_OK));
     return snrq_staging_publish(staging);
+}
+
+/* Engines compute in the type that config.json names. */
+static void warn_of_range(const work *w, const char *directory)
+{
+    const double safe = 65504.0 / 2; /* float16 ends at 65504 */
+    const double largest = w->job.facts.largest_activation;
+    if (w->job.model_type != SNRQ_F16 || largest <= safe) return;
+    snrq_note(
+        w->context,
+        "%s: config.json names float16, which ends at 65504, and activations of %.4g were seen "
+        "in the calibration: run it in bfloat16 (many engines: --dtype bfloat16), or quantize "
+        "with --scale-type bf16 and export to compressed-tensors",
+        directory, largest);
 }
 
 static void report(const work *w, const char *directory, double seconds)
@@ -319,6 +349,7 @@ static void report(const work *w, const char *directory, double seconds)
                   "need it",
                   torch_name(w->job.model_type), torch_name(w->job.model->config.dtype),
                   w->layout->describe != NULL ? "scales" : "weights");
+    warn_of_range(w, directory);
 }
 
 snrq_status snrq_checkpoint_write(const snrq_context *context, const snrq_export_settings *settings,
@@ -331,7 +362,7 @@ snrq_status snrq_checkpoint_write(const snrq_context *context, const snrq_export
     snrq_status status = plan(&w, settings);
     if (status == SNRQ_OK) status = snrq_staging_create(context, directory, &staging);
     status = snrq_agree(context, status);
-    if (status == SNRQ_OK) status = write_directory(&w, staging);
+    if (status == SNRQ_OK) status = write_directory(&w, directory, staging);
     snrq_staging_destroy(&staging);
     if (status == SNRQ_OK) report(&w, directory, snrq_now() - started);
     snrq_shards_destroy(&w.job.shards);

@@ -14,9 +14,11 @@
 
 #include "io/file.h"
 #include "io/gguf/blocks.h"
+#include "io/gguf/check.h"
 #include "io/gguf/tokenizer.h"
 #include "io/gguf/writer.h"
 #include "io/pieces.h"
+#include "mpi/log.h"
 #include "pipeline/export/gguf_plan.h"
 #include "pipeline/export/source.h"
 #include "pipeline/model/tensors.h"
@@ -26,7 +28,8 @@ enum { PIECE_WEIGHTS = 1 << 20, FILE_TYPE_UNKNOWN = 1024 };
 typedef struct job {
     const snrq_context *context;
     const snrq_model *model;
-    const snrq_gguf_writer *writer;
+    const snrq_gguf_writer *writer; /* where rows go, or */
+    const snrq_gguf_file *file;     /* what they are compared with */
     snrq_export_block block;
 } job;
 
@@ -64,6 +67,12 @@ void snrq_export_gguf_fits(const snrq_model *m, const snrq_export_facts *f, char
         status = snrq_gguf_module_type(&r, &type);
     }
     snprintf(why, size, "%s", status != SNRQ_OK ? snrq_error_message() : "");
+}
+
+snrq_status snrq_export_gguf_check_side_files(const snrq_model *m)
+{
+    snrq_gguf_tokenizer_facts facts;
+    return snrq_gguf_check_tokenizer(snrq_model_side_path(m), &m->config, &facts);
 }
 
 /* llama.cpp's number for a file whose matrices are mostly of one type. */
@@ -121,7 +130,8 @@ static int64_t context_length(const snrq_config *c)
     return c->window > 0 && c->window < c->max_positions ? c->window : c->max_positions;
 }
 
-static snrq_status put_metadata(snrq_gguf_writer *w, const snrq_model *m, snrq_gguf_type weights)
+static snrq_status put_metadata(snrq_gguf_writer *w, const snrq_model *m, snrq_gguf_type weights,
+                                snrq_gguf_tokenizer_facts *facts)
 {
     const snrq_config *c = &m->config;
     const char *a = snrq_gguf_architecture(c);
@@ -140,7 +150,6 @@ static snrq_status put_metadata(snrq_gguf_writer *w, const snrq_model *m, snrq_g
         {"vocab_size", c->vocabulary},
     };
     char key[96];
-    bool tokenizer;
     snrq_gguf_put_string(w, "general.architecture", a);
     snrq_gguf_put_u32(w, "general.file_type", file_type(weights));
     if (m->quantized) snrq_gguf_put_u32(w, "general.quantization_version", 2);
@@ -152,7 +161,7 @@ static snrq_status put_metadata(snrq_gguf_writer *w, const snrq_model *m, snrq_g
     snrq_gguf_put_f32(w, key, c->rms_norm_eps);
     if (strcmp(a, "phi3") == 0) snrq_gguf_put_u32(w, "phi3.attention.sliding_window", c->window);
     put_rope(w, c, a);
-    return snrq_gguf_put_tokenizer(w, m->path, c, &tokenizer);
+    return snrq_gguf_put_tokenizer(w, snrq_model_side_path(m), c, facts);
 }
 
 /* Row of the model that becomes row `row` of the file, counted from the start of its head:
@@ -253,6 +262,24 @@ static snrq_status encode_floats(const job *j, const snrq_gguf_part *p, snrq_ran
     return status;
 }
 
+/* Writes or compares encoded rows. */
+static snrq_status put_rows(const job *j, int64_t index, snrq_range rows, const unsigned char *data)
+{
+    if (j->file == NULL)
+        return snrq_gguf_write_rows(j->writer, index, rows.begin, rows.end - rows.begin, data);
+    const snrq_gguf_tensor *t = snrq_gguf_file_at(j->file, index);
+    const size_t bytes =
+        (size_t)(rows.end - rows.begin) *
+        (t->dimensions == 1 ? (size_t)(t->row_bytes / (uint64_t)t->columns) : (size_t)t->row_bytes);
+    const uint64_t at =
+        t->offset + (uint64_t)rows.begin * (bytes / (uint64_t)(rows.end - rows.begin));
+    size_t same;
+    SNRQ_TRY(snrq_gguf_file_compare(j->file, at, data, bytes, &same));
+    if (same == bytes) return SNRQ_OK;
+    return snrq_fail(SNRQ_BAD_DATA, "%s (%s): byte %llu of the file is not the one that %s makes",
+                     t->name, t->type, (unsigned long long)(at + same), j->model->path);
+}
+
 static snrq_status write_part(job *j, int64_t index, const snrq_gguf_part *p)
 {
     const snrq_context *context = j->context;
@@ -272,16 +299,17 @@ static snrq_status write_part(job *j, int64_t index, const snrq_gguf_part *p)
             status = snrq_fail(status, "%s: %s, from row %lld on: %s", j->model->path, p->name,
                                (long long)rows.begin, snrq_error_message());
         else
-            status = snrq_gguf_write_rows(j->writer, index, rows.begin, rows.end - rows.begin, out);
+            status = put_rows(j, index, rows, out);
     }
     free(out);
     return status;
 }
 
 static snrq_status write_parts(const snrq_context *context, const snrq_model *m,
-                               const snrq_gguf_plan *plan, const snrq_gguf_writer *writer)
+                               const snrq_gguf_plan *plan, const snrq_gguf_writer *writer,
+                               const snrq_gguf_file *file)
 {
-    job j = {.context = context, .model = m, .writer = writer};
+    job j = {.context = context, .model = m, .writer = writer, .file = file};
     snrq_status status = SNRQ_OK;
     for (int64_t i = 0; status == SNRQ_OK && i < plan->count; i++)
         status = write_part(&j, i, &plan->parts[i]);
@@ -292,7 +320,7 @@ static snrq_status write_parts(const snrq_context *context, const snrq_model *m,
 /* The header: the same tensors on all ranks, the metadata on rank 0. */
 static snrq_status describe(const snrq_context *context, const snrq_model *m,
                             const snrq_export_settings *settings, snrq_gguf_writer **writer,
-                            snrq_gguf_plan *plan)
+                            snrq_gguf_plan *plan, snrq_gguf_tokenizer_facts *facts)
 {
     SNRQ_TRY(snrq_gguf_plan_create(m, settings, plan));
     SNRQ_TRY(snrq_gguf_writer_create(writer));
@@ -300,7 +328,18 @@ static snrq_status describe(const snrq_context *context, const snrq_model *m,
         const snrq_gguf_part *p = &plan->parts[i];
         snrq_gguf_add_tensor(*writer, p->name, p->type, p->rows, p->columns);
     }
-    return context->rank == 0 ? put_metadata(*writer, m, plan->weights) : SNRQ_OK;
+    return context->rank == 0 ? put_metadata(*writer, m, plan->weights, facts) : SNRQ_OK;
+}
+
+void snrq_export_gguf_note(const char *path, const snrq_gguf_tokenizer_facts *facts)
+{
+    if (facts->beyond > 0)
+        snrq_note_here("%s: GGUF: %lld token(s) left out, \"%s\" for one: the model's vocabulary "
+                       "has no such ids",
+                       path, (long long)facts->beyond, facts->first_beyond);
+    if (facts->stops_left_out > 0)
+        snrq_note_here("%s: GGUF: %lld of the ids in eos_token_id left out: a file names three",
+                       path, (long long)facts->stops_left_out);
 }
 
 static void report(const snrq_model *m, const snrq_gguf_plan *plan, const char *path,
@@ -322,15 +361,87 @@ snrq_status snrq_export_gguf(const snrq_context *context, const snrq_export_sett
     char path[4096];
     snrq_gguf_plan plan = {0};
     snrq_gguf_writer *writer = NULL;
+    snrq_gguf_tokenizer_facts facts = {0};
     snrq_status status = snrq_path_join(directory, "model.gguf", path, sizeof path);
-    if (status == SNRQ_OK) status = describe(context, model, settings, &writer, &plan);
+    if (status == SNRQ_OK) status = describe(context, model, settings, &writer, &plan, &facts);
     status = snrq_agree(context, status);
     if (status == SNRQ_OK) status = snrq_gguf_open(context, writer, path);
     if (status == SNRQ_OK)
-        status = snrq_gguf_finish(context, writer, write_parts(context, model, &plan, writer));
-    if (status == SNRQ_OK && context->rank == 0)
+        status =
+            snrq_gguf_finish(context, writer, write_parts(context, model, &plan, writer, NULL));
+    if (status == SNRQ_OK && context->rank == 0) {
+        snrq_export_gguf_note(path, &facts);
         report(model, &plan, path, snrq_gguf_bytes(writer));
+    }
     snrq_gguf_writer_destroy(&writer);
     snrq_gguf_plan_free(&plan);
     return status;
+}
+
+/* Comparing bytes. */
+
+static bool has_types(const snrq_gguf_file *file, const snrq_gguf_plan *plan)
+{
+    bool same = snrq_gguf_file_count(file) == plan->count;
+    for (int64_t i = 0; same && i < plan->count; i++)
+        same =
+            strcmp(snrq_gguf_file_at(file, i)->type, snrq_gguf_type_name(plan->parts[i].type)) == 0;
+    return same;
+}
+
+/* The --embedding-type that makes a file with these types of tensors. */
+static snrq_status find_settings(const snrq_model *m, const snrq_gguf_file *file, const char *path,
+                                 snrq_export_settings *out)
+{
+    *out = (snrq_export_settings){.embedding_type = SNRQ_EMBEDDING_MODEL};
+    for (int type = SNRQ_EMBEDDING_MODEL; type <= SNRQ_EMBEDDING_Q8_0; type++) {
+        snrq_gguf_plan plan;
+        out->embedding_type = (snrq_embedding_type)type;
+        snrq_status status = snrq_gguf_plan_create(m, out, &plan);
+        if (status == SNRQ_USAGE) continue; /* a type that this model cannot have */
+        SNRQ_TRY(status);
+        bool same = has_types(file, &plan);
+        snrq_gguf_plan_free(&plan);
+        if (same) return SNRQ_OK;
+    }
+    return snrq_fail(SNRQ_BAD_DATA,
+                     "%s: the tensors have types, or an order, that no --embedding-type makes",
+                     path);
+}
+
+/* Rank 0: the bytes before the data. */
+static snrq_status compare_header(const snrq_gguf_writer *writer, const snrq_gguf_file *file,
+                                  const char *path)
+{
+    unsigned char *header = NULL;
+    size_t bytes = 0, same = 0;
+    char place[160];
+    SNRQ_TRY(snrq_gguf_header(writer, &header, &bytes));
+    snrq_status status = snrq_gguf_file_compare(file, 0, header, bytes, &same);
+    free(header);
+    if (status != SNRQ_OK || same == bytes) return status;
+    snrq_gguf_file_place(file, same, place, sizeof place);
+    return snrq_fail(SNRQ_BAD_DATA,
+                     "%s: byte %zu, in %s, is not what this version of snrq writes: the file was "
+                     "changed, has the tokenizer of another directory (--tokenizer), or was "
+                     "exported by another version; export it again",
+                     path, same, place);
+}
+
+snrq_status snrq_export_gguf_compare_bytes(const snrq_context *context, const snrq_model *model,
+                                           const snrq_gguf_file *file, const char *path)
+{
+    snrq_export_settings settings;
+    snrq_gguf_plan plan = {0};
+    snrq_gguf_writer *writer = NULL;
+    snrq_gguf_tokenizer_facts facts;
+    snrq_status status = find_settings(model, file, path, &settings);
+    if (status == SNRQ_OK) status = describe(context, model, &settings, &writer, &plan, &facts);
+    if (status == SNRQ_OK && context->rank == 0) status = compare_header(writer, file, path);
+    status = snrq_agree(context, status);
+    if (status == SNRQ_OK) status = write_parts(context, model, &plan, NULL, file);
+    if (status == SNRQ_OK && context->rank == 0) status = snrq_gguf_file_check_padding(file);
+    snrq_gguf_writer_destroy(&writer);
+    snrq_gguf_plan_free(&plan);
+    return snrq_agree(context, status);
 }

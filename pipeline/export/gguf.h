@@ -3,6 +3,8 @@
 #ifndef SNRQ_EXPORT_GGUF_H
 #define SNRQ_EXPORT_GGUF_H
 
+#include "io/gguf/check.h"
+#include "io/gguf/tokenizer.h"
 #include "pipeline/export/settings.h"
 #include "pipeline/export/source.h"
 #include "pipeline/model/model.h"
@@ -13,6 +15,8 @@ snrq_status snrq_export_gguf_possible(const snrq_model *model, char *why, size_t
 /* See snrq_export_format.fits. */
 void snrq_export_gguf_fits(const snrq_model *model, const snrq_export_facts *facts, char *why,
                            size_t size);
+/* See snrq_export_format.check_side_files. */
+snrq_status snrq_export_gguf_check_side_files(const snrq_model *model);
 
 /* Writes DIRECTORY/model.gguf, every rank its own rows, in bounded memory.
  * settings->embedding_type says what embeddings and head become (of a Hugging Face directory:
@@ -21,12 +25,20 @@ void snrq_export_gguf_fits(const snrq_model *model, const snrq_export_facts *fac
 snrq_status snrq_export_gguf(const snrq_context *context, const snrq_export_settings *settings,
                              const snrq_model *model, const char *directory);
 
-/* Reads DIRECTORY/model.gguf with code of its own and compares every weight with the model,
- * bit for bit (0 and -0 count as equal); embeddings and head may be rounded to the type they
- * have there, which rank 0 notes. SNRQ_BAD_DATA names the first difference. *tensors: how many
- * were compared. Collective; agreed. */
+/* Reads DIRECTORY/model.gguf with code of its own and compares every weight with the model;
+ * embeddings and head may be rounded to the type they have there, which rank 0 notes. Then every
+ * byte of the file is compared with the one that an export would write now, and the directory must
+ * hold nothing else. SNRQ_BAD_DATA names the first difference. *tensors: how many were compared.
+ * Collective; agreed. */
 snrq_status snrq_export_gguf_verify(const snrq_context *context, const snrq_model *model,
                                     const char *directory, int64_t *tensors);
+
+/* The second part of it: `file` is `path`, opened. Collective; agreed. */
+snrq_status snrq_export_gguf_compare_bytes(const snrq_context *context, const snrq_model *model,
+                                           const snrq_gguf_file *file, const char *path);
+
+/* Says what of a tokenizer the file lacks; `path`: what the notes begin with. Not collective. */
+void snrq_export_gguf_note(const char *path, const snrq_gguf_tokenizer_facts *facts);
 
 /* Is there a DIRECTORY/model.gguf? Not collective. */
 bool snrq_export_gguf_is(const char *directory);

@@ -1,9 +1,10 @@
 /* Comparing DIR/model.gguf with the model; see gguf.h.
  *
- * The writer shares only what opens OUT: the file is read by io/gguf/check.c, and names and
- * the order of rows are undone from the file's side. Each tensor of the file is looked for
- * in the model; as no two have the same name, equal numbers of them mean that none is
- * missing. */
+ * First without the writer's code, but for what opens OUT: the file is read by io/gguf/check.c, and
+ * names and the order of rows are undone from the file's side. Each tensor of the file is looked
+ * for in the model; as no two have the same name, equal numbers of them mean that none is missing.
+ * What numbers do not show (metadata, padding, unused bits) is then compared byte by byte with what
+ * the writer makes. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -11,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "io/directory.h"
 #include "io/file.h"
 #include "io/gguf/check.h"
 #include "io/pieces.h"
@@ -358,6 +360,21 @@ bool snrq_export_gguf_is(const char *directory)
            access(path, F_OK) == 0;
 }
 
+/* Nothing but the file, and what a running export has there. */
+static snrq_status check_directory(const char *directory)
+{
+    char **names = NULL;
+    int count = 0;
+    SNRQ_TRY(snrq_directory_names(directory, &names, &count));
+    snrq_status status = SNRQ_OK;
+    for (int i = 0; i < count && status == SNRQ_OK; i++)
+        if (strcmp(names[i], "model.gguf") != 0 && strncmp(names[i], "snrq.lock", 9) != 0)
+            status = snrq_fail(SNRQ_BAD_DATA, "%s: expected model.gguf alone, found %s", directory,
+                               names[i]);
+    snrq_names_free(&names, count);
+    return status;
+}
+
 snrq_status snrq_export_gguf_verify(const snrq_context *context, const snrq_model *model,
                                     const char *directory, int64_t *tensors)
 {
@@ -369,6 +386,9 @@ snrq_status snrq_export_gguf_verify(const snrq_context *context, const snrq_mode
     c.file = file;
     if (status == SNRQ_OK) status = compare_all(&c);
     status = snrq_agree(context, status);
+    if (status == SNRQ_OK) status = snrq_export_gguf_compare_bytes(context, model, file, path);
+    if (status == SNRQ_OK)
+        status = snrq_agree(context, context->rank == 0 ? check_directory(directory) : SNRQ_OK);
     if (status == SNRQ_OK) *tensors = snrq_gguf_file_count(file);
     if (status == SNRQ_OK && c.rounded > 0)
         snrq_note(context, "%s: %lld of the tensors were rounded to the type they have there", path,

@@ -2,6 +2,7 @@
 #include "pipeline/export/source.h"
 
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +24,7 @@ static snrq_status add_settings(const char *path, const snrq_module_record *r, b
                                  .permuted = r->permuted_groups,
                                  .scale_type = r->scale_type};
     if (r->groups > 1 && f->group_size == 0) f->group_size = r->group_size;
+    f->largest_activation = fmax(f->largest_activation, r->largest_activation);
     if (r->bits == f->bits && r->symmetric == f->symmetric && r->permuted_groups == f->permuted &&
         r->scale_type == f->scale_type && (r->groups == 1 || r->group_size == f->group_size))
         return SNRQ_OK;

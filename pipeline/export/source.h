@@ -14,6 +14,7 @@ typedef struct snrq_export_facts {
     bool symmetric, permuted;
     bool ragged; /* some module's last group is shorter than the others */
     snrq_dtype scale_type;
+    double largest_activation; /* seen in the calibration; 0: unknown */
 } snrq_export_facts;
 
 /* Reads them from the manifest's records of all modules, which must agree. SNRQ_BAD_DATA names what

@@ -6,12 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "io/checkpoint/output.h"
+#include "io/checkpoint/side_files.h"
 #include "io/directory.h"
 #include "io/file.h"
 #include "io/json.h"
 #include "io/pieces.h"
 #include "pipeline/export/decode.h"
+#include "pipeline/export/side.h"
 #include "pipeline/export/source.h"
 
 enum { COPY_BYTES = 16 << 20, JSON_LIMIT = 1 << 24, FILE_LIMIT = 1 << 30 };
@@ -182,18 +183,62 @@ static snrq_status compare_files(const char *directory, const snrq_safetensors *
     return status;
 }
 
-/* Both directories hold the file, byte for byte, or neither does. */
-static snrq_status compare_file(const snrq_model *m, const char *directory, const char *name)
+/* Both directories hold the file, byte for byte. */
+static snrq_status compare_file(const char *from, const char *directory, const char *name)
 {
     char path[PATH_MAX], before[33], after[33];
     uint64_t bytes;
-    if (!snrq_is_plain_file(m->path, name)) return SNRQ_OK;
-    SNRQ_TRY(snrq_path_join(m->path, name, path, sizeof path));
+    SNRQ_TRY(snrq_path_join(from, name, path, sizeof path));
     SNRQ_TRY(snrq_file_hash(path, before, &bytes));
     SNRQ_TRY(snrq_path_join(directory, name, path, sizeof path));
     SNRQ_TRY(snrq_file_hash(path, after, &bytes));
     if (strcmp(before, after) == 0) return SNRQ_OK;
-    return snrq_fail(SNRQ_BAD_DATA, "%s: is not the one of %s", path, m->path);
+    return snrq_fail(SNRQ_BAD_DATA,
+                     "%s: is not the one of %s (give --tokenizer DIR if it was exported with "
+                     "that)",
+                     path, from);
+}
+
+/* Is the file one that an export has? Weight files are compared elsewhere. */
+static bool is_expected(const snrq_export_side *side, const char *directory, const char *name)
+{
+    return strcmp(name, "config.json") == 0 || snrq_ends_with(name, ".safetensors") ||
+           strcmp(name, "model.safetensors.index.json") == 0 ||
+           strncmp(name, "snrq.lock", 9) == 0 || snrq_export_side_has(side, name) ||
+           (strcmp(name, "quantize_config.json") == 0 && snrq_checkpoint_is(directory, "gptq"));
+}
+
+static snrq_status check_strays(const snrq_export_side *side, const char *directory,
+                                const char *folder)
+{
+    char path[PATH_MAX], name[PATH_MAX], **names = NULL;
+    int count = 0;
+    SNRQ_TRY(snrq_path_join(directory, folder, path, sizeof path));
+    snrq_status status = snrq_directory_names(path, &names, &count);
+    if (status == SNRQ_NO_INPUT && folder[0] != '\0') return SNRQ_OK;
+    for (int i = 0; i < count && status == SNRQ_OK; i++) {
+        status = folder[0] == '\0' ? snrq_path_join("", names[i], name, sizeof name)
+                                   : snrq_path_join(folder, names[i], name, sizeof name);
+        if (status != SNRQ_OK || (folder[0] == '\0' && strcmp(name, SNRQ_CHAT_TEMPLATES) == 0))
+            continue;
+        if (!is_expected(side, directory, name))
+            status = snrq_fail(SNRQ_BAD_DATA, "%s: holds %s, which is no part of the export",
+                               directory, name);
+    }
+    snrq_names_free(&names, count);
+    return status;
+}
+
+static snrq_status compare_side_files(const snrq_model *m, const char *directory)
+{
+    snrq_export_side side = {0};
+    snrq_status status = snrq_export_side_open(m, &side);
+    for (int i = 0; i < side.count && status == SNRQ_OK; i++)
+        status = compare_file(side.from[i], directory, side.names[i]);
+    if (status == SNRQ_OK) status = check_strays(&side, directory, "");
+    if (status == SNRQ_OK) status = check_strays(&side, directory, SNRQ_CHAT_TEMPLATES);
+    snrq_export_side_close(&side);
+    return status;
 }
 
 /* GPTQ's second description says what config.json says. */
@@ -232,6 +277,7 @@ static snrq_status compare_config(const snrq_model *m, const char *directory, sn
     SNRQ_TRY(snrq_json_read(path, JSON_LIMIT, &before));
     snrq_status status = snrq_path_join(directory, "config.json", path, sizeof path);
     if (status == SNRQ_OK) status = snrq_json_read(path, JSON_LIMIT, &after);
+    json_object_del(before, "auto_map"); /* never exported */
     const char *type = torch_type(after);
     if (status == SNRQ_OK && (type == NULL || (strcmp(type, torch_names[SNRQ_F32]) != 0 &&
                                                strcmp(type, torch_names[scales]) != 0)))
@@ -263,8 +309,7 @@ static snrq_status compare_surroundings(const snrq_model *m, const char *directo
     snrq_decoded_close(&first);
     SNRQ_TRY(compare_config(m, directory, type));
     SNRQ_TRY(compare_descriptions(directory));
-    for (const char *const *file = snrq_model_file_names; *file != NULL; file++)
-        if (strcmp(*file, "config.json") != 0) SNRQ_TRY(compare_file(m, directory, *file));
+    SNRQ_TRY(compare_side_files(m, directory));
     return compare_files(directory, snrq_export_decoder_tensors(d), tensors);
 }
 

@@ -15,7 +15,8 @@
 
 typedef struct snrq_model {
     char path[4096];
-    bool quantized; /* an OUT directory: blocks are codes, the rest is in rest.h5 */
+    const char *side_path; /* where its tokenizer and templates are, borrowed; NULL: `path` */
+    bool quantized;        /* an OUT directory: blocks are codes, the rest is in rest.h5 */
     snrq_config config;
     snrq_family family;
     snrq_safetensors *tensors; /* of a Hugging Face directory, else NULL */
@@ -29,6 +30,8 @@ snrq_status snrq_model_open(const snrq_context *context, const char *path, snrq_
  * NULL; of a Hugging Face directory, it is not checked that the tensors are those that are asked
  * for. Not collective. */
 snrq_status snrq_model_look(const char *path, snrq_model **out);
+/* The directory of tokenizer and templates. Borrowed. */
+const char *snrq_model_side_path(const snrq_model *model);
 /* Not collective. */
 void snrq_model_close(snrq_model **model);
 

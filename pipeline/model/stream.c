@@ -1,6 +1,7 @@
 /* Streams of activations; see stream.h. */
 #include "pipeline/model/stream.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -108,30 +109,53 @@ snrq_status snrq_stream_begin(snrq_stream *s, const snrq_block *block)
     return status;
 }
 
-/* Squared norms of the rows of each module of a unit, per sequence: difference of the streams, and
- * the full-precision output. y [tokens of the batch, unit rows]; tokens of sequence s of the batch
- * are rows [begin(s), begin(s + 1)) of it. `errors` begin with the unit's first module. */
+/* The largest magnitude. Without their sign, floats are ordered as their bits are as integers, which
+ * compare many at a time. */
+static float largest_of(const float *x, int64_t count)
+{
+    int32_t most = 0;
+    float largest;
+#pragma omp simd reduction(max : most)
+    for (int64_t i = 0; i < count; i++) {
+        int32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        bits &= INT32_MAX;
+        most = bits > most ? bits : most;
+    }
+    memcpy(&largest, &most, sizeof largest);
+    return largest;
+}
+
+/* The measures of each module of a unit, per sequence. x: the unit's input in the quantized stream,
+ * y, y_full [tokens of the batch, unit rows] its outputs in both; tokens of sequence s of the batch
+ * are rows [begin(s), begin(s + 1)) of them. `measures` begin with the unit's first module. */
 static void measure(const snrq_family *f, const snrq_unit_shape *unit, const snrq_stream *stream,
-                    const snrq_stream_input *input, int64_t first, int64_t count, const float *y,
-                    const float *y_full, int64_t total, double *errors)
+                    const snrq_stream_input *input, int64_t first, int64_t count, const float *x,
+                    const float *y, const float *y_full, int64_t total, double *measures)
 {
     int64_t stride = unit->rows, start = input_begin(stream, input, first);
 #pragma omp parallel for schedule(static)
     for (int64_t s = first; s < first + count; s++) {
         int64_t begin = input_begin(stream, input, s) - start;
         int64_t end = input_begin(stream, input, s + 1) - start;
+        float read = largest_of(x + begin * input->columns, (end - begin) * input->columns);
         for (int m = 0; m < unit->end - unit->first; m++) {
             int64_t column = f->module[unit->first + m].row, rows = f->module[unit->first + m].rows;
             double difference = 0.0, norm = 0.0;
-            for (int64_t t = begin; t < end; t++)
+            float largest = read;
+            for (int64_t t = begin; t < end; t++) {
+                largest = fmaxf(largest, largest_of(y + t * stride + column, rows));
 #pragma omp simd reduction(+ : difference, norm)
                 for (int64_t i = t * stride + column; i < t * stride + column + rows; i++) {
                     double e = (double)y_full[i] - (double)y[i];
                     difference += e * e;
                     norm += (double)y_full[i] * (double)y_full[i];
                 }
-            errors[2 * m * total + stream->range.begin + s] = difference;
-            errors[(2 * m + 1) * total + stream->range.begin + s] = norm;
+            }
+            double *out = measures + SNRQ_MEASURES * m * total + stream->range.begin + s;
+            out[SNRQ_MEASURE_DIFFERENCE * total] = difference;
+            out[SNRQ_MEASURE_NORM * total] = norm;
+            out[SNRQ_MEASURE_LARGEST * total] = (double)largest;
         }
     }
 }
@@ -188,20 +212,20 @@ static snrq_status cross_continue(const crossing *c, int step, int64_t first, in
 }
 
 static void measure_step(const crossing *q, const crossing *f, int64_t first, int64_t count,
-                         int64_t total, double *errors)
+                         int64_t total, double *measures)
 {
     const snrq_family *family = f->block->family;
     for (int u = 0; u < f->stream->inputs; u++) {
         const snrq_unit_shape *unit = &family->unit[f->step->first + u];
         int before = unit->first - family->unit[f->step->first].first; /* modules of the step */
-        measure(family, unit, f->stream, &f->stream->input[u], first, count, q->y.of[u], f->y.of[u],
-                total, errors + 2 * before * total);
+        measure(family, unit, f->stream, &f->stream->input[u], first, count, q->x[u], q->y.of[u],
+                f->y.of[u], total, measures + SNRQ_MEASURES * before * total);
     }
 }
 
 snrq_status snrq_streams_advance(snrq_stream *quantized, const snrq_block *quantized_block,
                                  snrq_stream *full, const snrq_block *full_block, int step,
-                                 int64_t total, double *errors)
+                                 int64_t total, double *measures)
 {
     crossing q = {0}, f = {0};
     int64_t sequences = full->range.end - full->range.begin, batch = batch_sequences(full);
@@ -212,7 +236,7 @@ snrq_status snrq_streams_advance(snrq_stream *quantized, const snrq_block *quant
         status = cross_apply(&q, first, count);
         if (status == SNRQ_OK) status = cross_apply(&f, first, count);
         if (status != SNRQ_OK) break;
-        measure_step(&q, &f, first, count, total, errors);
+        measure_step(&q, &f, first, count, total, measures);
         status = cross_continue(&q, step, first, count);
         if (status == SNRQ_OK) status = cross_continue(&f, step, first, count);
     }

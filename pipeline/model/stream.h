@@ -50,12 +50,18 @@ snrq_activations snrq_stream_activations(const snrq_stream *stream, int unit);
 snrq_status snrq_stream_begin(snrq_stream *stream, const snrq_block *block);
 
 /* Takes both streams through a step and makes the inputs of the next one, or none after the last.
- * Fills errors, for module m of the step, counted within it, and every sequence s this rank owns:
- * errors[(2 m) * total + s] = ||W xf - Q x||^2 and errors[(2 m + 1) * total + s] = ||W xf||^2, with
- * s over all sequences of all ranks. Not collective. */
+ * Fills measures, for module m of the step, counted within it, and every sequence s this rank owns:
+ * measures[(SNRQ_MEASURES * m + k) * total + s], k one of the following, with s over all sequences
+ * of all ranks. Not collective. */
+enum {
+    SNRQ_MEASURE_DIFFERENCE, /* ||W xf - Q x||^2 */
+    SNRQ_MEASURE_NORM,       /* ||W xf||^2 */
+    SNRQ_MEASURE_LARGEST,    /* the largest magnitude in x and Q x */
+    SNRQ_MEASURES
+};
 snrq_status snrq_streams_advance(snrq_stream *quantized, const snrq_block *quantized_block,
                                  snrq_stream *full, const snrq_block *full_block, int step,
-                                 int64_t total, double *errors);
+                                 int64_t total, double *measures);
 
 /* Takes a stream through a whole block. Not collective. */
 snrq_status snrq_stream_forward(snrq_stream *stream, const snrq_block *block);

@@ -231,6 +231,103 @@ SETTINGS = {
 }
 
 
+class SideFiles(ExportTest):
+    """What stands beside the weights: carried along, replaced, compared."""
+
+    def put(self, directory, **files):
+        for name, text in files.items():
+            path = os.path.join(directory, name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "w") as f:
+                f.write(text)
+
+    def read(self, *parts):
+        with open(self.path(*parts)) as f:
+            return f.read()
+
+    def test_chat_templates_are_carried_along(self):
+        model = helpers.copy_model(self.path("model"))
+        files = {"chat_template.jinja": "A", "additional_chat_templates/tools.jinja": "B", "chat_template.json": "{}"}
+        self.put(model, **files)
+        out = quantize(self.path("out"), model=model)
+        helpers.succeed("verify", out)
+        helpers.succeed("export", out, "--format", "safetensors", "-o", self.path("export"), ranks=2)
+        helpers.succeed("verify", out, "--export", self.path("export"), ranks=2)
+        for name, text in files.items():
+            self.assertEqual((self.read("out", name), self.read("export", name)), (text, text))
+        self.put(out, **{"additional_chat_templates/tools.jinja": "C"})
+        self.assertEqual(helpers.run("verify", out).code, helpers.BAD_DATA)
+
+    def test_surplus_files_are_found(self):
+        out = quantize(self.path("out"))
+        for name in ("notes.txt", "chat_template.jinja", "additional_chat_templates/x.jinja", "quantize_config.json"):
+            with self.subTest(name):
+                shutil.rmtree(self.path("export"), ignore_errors=True)
+                helpers.succeed("export", out, "--format", "compressed-tensors", "-o", self.path("export"))
+                helpers.succeed("verify", out, "--export", self.path("export"))
+                self.put(self.path("export"), **{name: "{}"})
+                result = helpers.run("verify", out, "--export", self.path("export"))
+                self.assertEqual(result.code, helpers.BAD_DATA, result)
+                self.assertIn(name, result.stderr)
+
+    def test_another_tokenizer(self):
+        out = quantize(self.path("out"))
+        other = helpers.copy_model(self.path("other"))
+        os.remove(os.path.join(other, "generation_config.json"))
+        self.put(other, **{"chat_template.jinja": "X"})
+        for format_ in FORMATS + ("gguf",):
+            with self.subTest(format_):
+                shutil.rmtree(self.path("export"), ignore_errors=True)
+                helpers.succeed("export", out, "--format", format_, "--tokenizer", other, "-o", self.path("export"))
+                helpers.succeed("verify", out, "--export", self.path("export"), "--tokenizer", other)
+                self.assertEqual(helpers.run("verify", out, "--export", self.path("export")).code, helpers.BAD_DATA)
+                if format_ != "gguf":
+                    self.assertEqual(self.read("export", "chat_template.jinja"), "X")
+                    self.assertEqual(self.read("export", "generation_config.json"),
+                                     self.read("out", "generation_config.json"))
+        self.refuse(helpers.NO_INPUT, ["tokenizer.json"], out, "--format", "gguf", "--tokenizer", self.path("nothing"),
+                    "-o", self.path("refused"))
+
+    def test_names_of_remote_code_are_dropped(self):
+        model = helpers.copy_model(self.path("model"), auto_map={"AutoConfig": "configuration_x.Config"})
+        out = quantize(self.path("out"), model=model)
+        helpers.succeed("export", out, "--format", "safetensors", "-o", self.path("export"))
+        helpers.succeed("verify", out, "--export", self.path("export"))
+        self.assertNotIn("auto_map", json.loads(self.read("export", "config.json")))
+
+    def test_type_is_that_of_the_tensors(self):
+        model = helpers.copy_model(self.path("model"))
+        path = os.path.join(model, "model.safetensors")
+        tensors = helpers.read_safetensors(path)
+        helpers.write_safetensors(path, {
+            name: ("F32", shape, (np.frombuffer(data, "<u2").astype("<u4") << 16).astype("<u4").tobytes())
+            for name, (_, shape, data) in tensors.items()})
+        with open(os.path.join(model, "config.json")) as f:
+            config = json.load(f)
+        del config["torch_dtype"]
+        self.put(model, **{"config.json": json.dumps(config)})
+        out = quantize(self.path("out"), model=model)
+        helpers.succeed("export", out, "--format", "safetensors", "-o", self.path("export"))
+        self.assertEqual(json.loads(self.read("export", "config.json"))["torch_dtype"], "float32")
+        helpers.succeed("verify", out, "--export", self.path("export"))
+
+    def test_what_an_export_needs_is_tried_first(self):
+        model = helpers.copy_model(self.path("model"))
+        tokenizer = json.loads(self.read("model", "tokenizer.json"))
+        tokenizer["added_tokens"].append({"id": 1024, "content": "[PAD]", "special": True})
+        self.put(model, **{"tokenizer.json": json.dumps(tokenizer)})
+        command = ["quantize", model, "--calibration", helpers.CALIBRATION, "-o", self.path("out"), "--method", "rtn",
+                   "--sequences", 2, "--length", 32]
+        self.assertIn("[PAD]", helpers.succeed(*command).stderr)
+        shutil.rmtree(self.path("out"))
+        tokenizer["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [
+            {"type": "Digits", "individual_digits": False}, {"type": "Metaspace", "replacement": "\u2581"}]}
+        self.put(model, **{"tokenizer.json": json.dumps(tokenizer)})
+        result = helpers.succeed(*command)
+        self.assertIn("GGUF", result.stderr)
+        self.assertIn("--tokenizer", result.stderr)
+
+
 class Values(ExportTest):
     def test_bits_zeros_and_groups(self):
         def make(name):

@@ -305,6 +305,138 @@ class BundledModel(ExportTest):
         self.assertEqual(metadata["tokenizer.ggml.scores"][1023], -10000)
 
 
+class Tokenizers(ExportTest):
+    """What stands in the files beside the weights, read by the reader above."""
+
+    def model(self, **files):
+        """The bundled model with files changed: a function of the parsed JSON, or a text."""
+        directory = helpers.copy_model(self.path("model"))
+        for name, change in files.items():
+            self.change(directory, name, change)
+        return directory
+
+    def change(self, directory, name, change):
+        path = os.path.join(directory, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        if isinstance(change, str):
+            with open(path, "w") as f:
+                f.write(change)
+            return
+        content = {}
+        if os.path.exists(path):
+            with open(path) as f:
+                content = json.load(f)
+        change(content)
+        with open(path, "w") as f:
+            json.dump(content, f)
+
+    def metadata(self, files):
+        shutil.rmtree(self.path("model"), ignore_errors=True)
+        directory = self.model(**files)
+        export = self.export(directory)
+        helpers.succeed("verify", directory, "--export", export)
+        return read_gguf(os.path.join(export, "model.gguf"))[0]
+
+    def stops(self, config, tokenizer, generation):
+        """The bundled model, whose last tokens are special ones called <|a|>, <|b|>, <|eom|>, <|c|>."""
+        def special(json_):
+            names = {1020: "<|a|>", 1021: "<|b|>", 1022: "<|eom|>", 1023: "<|c|>"}
+            vocabulary = json_["model"]["vocab"]
+            gone = {text for text, id_ in vocabulary.items() if id_ in names}
+            json_["model"]["vocab"] = {text: id_ for text, id_ in vocabulary.items() if text not in gone}
+            json_["model"]["merges"] = [m for m in json_["model"]["merges"]
+                                        if not gone & ({"".join(m if isinstance(m, list) else m.split(" "))} |
+                                                       set(m if isinstance(m, list) else m.split(" ")))]
+            json_["added_tokens"] += [{"id": id_, "content": text, "special": True} for id_, text in names.items()]
+        found = self.metadata({"tokenizer.json": special,
+                               "config.json": lambda c: c.update(eos_token_id=config),
+                               "tokenizer_config.json": lambda c: c.update(eos_token=tokenizer),
+                               "generation_config.json": lambda c: c.update(eos_token_id=generation)})
+        return [found.get("tokenizer.ggml.%s_token_id" % name) for name in ("eos", "eot", "eom")]
+
+    def test_ends_of_turns(self):
+        self.assertEqual(self.stops(2, "</s>", 2), [2, None, None])
+        self.assertEqual(self.stops([2, 1020], "<|a|>", [2, 1020]), [1020, 2, None])
+        self.assertEqual(self.stops(2, {"content": "<|b|>"}, [1022, 1020]), [1021, 1020, 1022])
+        self.assertEqual(self.stops(1023, None, [1020]), [1020, 1023, None])
+
+    def test_chat_templates(self):
+        def named(*pairs):
+            return [{"name": name, "template": text} for name, text in pairs]
+        key = "tokenizer.chat_template"
+        for files, expected in (
+                ({"chat_template.jinja": "A"}, {key: "A"}),
+                ({"chat_template.jinja": "A", "additional_chat_templates/tool-use.jinja": "B",
+                  "additional_chat_templates/notes.txt": "C"}, {key: "A", key + ".tool_use": "B"}),
+                ({"tokenizer_config.json": lambda c: c.update(chat_template="D")}, {key: "D"}),
+                ({"tokenizer_config.json": lambda c: c.update(chat_template=named(("rag", "F"), ("default", "E")))},
+                 {key: "E", key + ".rag": "F"}),
+                ({"chat_template.json": lambda c: c.update(chat_template="G")}, {key: "G"}),
+                ({"chat_template.jinja": "H", "tokenizer_config.json": lambda c: c.update(chat_template="I")},
+                 {key: "H"})):
+            with self.subTest(list(files)):
+                found = self.metadata(files)
+                names = found.pop("tokenizer.chat_templates", [])
+                self.assertEqual({k: v for k, v in found.items() if k.startswith(key)}, expected)
+                self.assertEqual(names, sorted(k[len(key) + 1:] for k in expected if k != key))
+
+    def test_flags_overrule_the_post_processor(self):
+        for flags, expected in (({}, (True, False)), ({"add_bos_token": False}, (False, False)),
+                                ({"add_eos_token": True}, (True, True)), ({"add_bos_token": None}, (True, False))):
+            with self.subTest(flags):
+                def change(c, flags=flags):
+                    c.pop("add_bos_token"), c.pop("add_eos_token"), c.update(flags)
+                found = self.metadata({"tokenizer_config.json": change})
+                self.assertEqual((found["tokenizer.ggml.add_bos_token"], found["tokenizer.ggml.add_eos_token"]),
+                                 expected)
+
+    def test_tokens_beyond_the_vocabulary(self):
+        model = self.model(**{"tokenizer.json": lambda t: t["added_tokens"].append(
+            {"id": 1024, "content": "[PAD]", "special": True})})
+        result = helpers.succeed("export", model, "--format", "gguf", "-o", self.path("gguf"))
+        self.assertIn("[PAD]", result.stderr)
+        self.assertIn("left out", result.stderr)
+        tokens = read_gguf(self.path("gguf", "model.gguf"))[0]["tokenizer.ggml.tokens"]
+        self.assertEqual(len(tokens), 1024)
+        self.assertNotIn("[PAD]", tokens)
+        helpers.succeed("verify", model, "--export", self.path("gguf"))
+
+    def byte_level(self, *steps, ignore_merges=False):
+        def change(t):
+            t["normalizer"] = t["decoder"] = t["post_processor"] = None
+            t["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": list(steps)}
+            t["model"].update(ignore_merges=ignore_merges, byte_fallback=False, unk_token=None)
+        shutil.rmtree(self.path("model"), ignore_errors=True)
+        return self.model(**{"tokenizer.json": change})
+
+    def test_names_of_patterns(self):
+        contractions = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+        start, end = "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|", "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+        def split(text, behavior="Isolated", invert=False):
+            return {"type": "Split", "pattern": {"Regex": text}, "behavior": behavior, "invert": invert}
+        digits = {"type": "Digits", "individual_digits": True}
+        whole = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+        spelled = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
+        llama = contractions + start + "\\p{N}{1,3}" + end
+        for expected, steps, ignore in (("gpt-2", [whole], False), ("smollm", [digits, whole], False),
+                                        ("llama-bpe", [split(llama), spelled], True),
+                                        ("dbrx", [split(llama), spelled], False),
+                                        ("dbrx", [split(llama, "Removed", True), spelled], False),
+                                        ("qwen2", [split(contractions + start + "\\p{N}" + end), spelled], False)):
+            with self.subTest(expected):
+                export = self.export(self.byte_level(*steps, ignore_merges=ignore))
+                self.assertEqual(read_gguf(os.path.join(export, "model.gguf"))[0]["tokenizer.ggml.pre"], expected)
+        for steps, ignore, words in (([digits, split(llama), spelled], False, ["pre_tokenizer", "safetensors"]),
+                                     ([split(llama, "Removed"), spelled], False, ["behavior", "Removed"]),
+                                     ([digits, whole], True, ["ignore_merges", "smollm"])):
+            with self.subTest(words):
+                model = self.byte_level(*steps, ignore_merges=ignore)
+                result = helpers.run("export", model, "--format", "gguf", "-o", self.path("refused"))
+                self.assertEqual(result.code, helpers.BAD_DATA, result)
+                for word in words:
+                    self.assertIn(word, result.stderr)
+
+
 class Damage(ExportTest):
     def test_changed_weights_are_found(self):
         out = self.quantize("--bits", 4, "--group-size", 32)
@@ -316,6 +448,31 @@ class Damage(ExportTest):
             self.assertIn("expected", result.stderr)
             helpers.flip_bit(path, offset, bit=3)
         helpers.succeed("verify", out, "--export", self.path("gguf"))
+
+    def test_every_byte_is_compared(self):
+        """A bit in any key, any token, any gap between tensors, and whatever else is in the directory."""
+        out = self.quantize("--bits", 4, "--group-size", 32)
+        path = os.path.join(self.export(out), "model.gguf")
+        with open(path, "rb") as f:
+            data = f.read()
+        places = [data.index(word) for word in (b"llama.context_length", b"<0x41>", b"tokenizer.ggml.scores",
+                                                b"general.name", b"blk.3.ffn_up")]
+        places += [data.index(b"tokenizer.ggml.scores") + 800, data.index(b"tokenizer.ggml.token_type") + 400,
+                   data.index(b"tokenizer.ggml.add_bos_token") + 32, data.index(b"llama.vocab_size") + 20,
+                   data.index(b"general.file_type") + 21, data.index(b"tokenizer.ggml.tokens") + 300]
+        places += [int(place) for place in np.random.default_rng(7).integers(0, len(data), 12)]
+        for place in places:
+            with self.subTest(place):
+                helpers.flip_bit(path, place, bit=place % 7)
+                result = helpers.run("verify", out, "--export", self.path("gguf"))
+                self.assertEqual(result.code, helpers.BAD_DATA, result)
+                helpers.flip_bit(path, place, bit=place % 7)
+        helpers.succeed("verify", out, "--export", self.path("gguf"), ranks=2)
+        with open(self.path("gguf", "README.md"), "w") as f:
+            f.write("stray")
+        result = helpers.run("verify", out, "--export", self.path("gguf"), ranks=2)
+        self.assertEqual(result.code, helpers.BAD_DATA, result)
+        self.assertIn("README.md", result.stderr)
 
     def test_cut_files(self):
         out = self.quantize("--bits", 4, "--group-size", 32)

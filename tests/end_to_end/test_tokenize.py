@@ -53,6 +53,70 @@ class Tokenize(helpers.Test):
         models = [helpers.shared("data", "tokenizers", name) for name in TOKENIZERS]
         at_once(self.check_vector, [(model, os.path.join(model, "vectors.jsonl"), 1) for model in models])
 
+    def model(self, name, tokenizer=None, settings=None):
+        """The bundled model with its two tokenizer files changed by functions of their contents."""
+        directory = helpers.copy_model(self.path(name))
+        for file, change in (("tokenizer.json", tokenizer), ("tokenizer_config.json", settings)):
+            path = os.path.join(directory, file)
+            with open(path, encoding="utf-8") as f:
+                content = json.load(f)
+            if change is not None:
+                change(content)
+                with open(path, "w", encoding="utf-8") as f:
+                    json.dump(content, f)
+        return directory
+
+    def test_flags_overrule_the_post_processor(self):
+        text = self.write("text", b"Once upon a time")
+        whole = self.encode(helpers.MODEL, text)
+        self.assertEqual(whole[0], 1)
+        inner = whole[1:]
+        for i, (changed, expected) in enumerate((
+                ({"add_bos_token": False}, inner), ({"add_eos_token": True}, [1] + inner + [2]),
+                ({"add_bos_token": None, "add_eos_token": None}, [1] + inner),
+                ({"add_bos_token": True, "bos_token": {"content": "</s>"}}, [2] + inner),
+                ({"add_bos_token": True, "bos_token": None}, [1] + inner))):
+            with self.subTest(changed):
+                model = self.model("flags%d" % i, settings=lambda c, changed=changed: c.update(changed))
+                self.assertEqual(self.encode(model, text), expected)
+
+    def test_a_post_processor_that_the_settings_make(self):
+        model = self.model("none", tokenizer=lambda t: t.update(post_processor=None),
+                           settings=lambda c: c.update(add_bos_token=True, add_eos_token=True))
+        text = self.write("text", b"Once upon a time")
+        self.assertEqual(self.encode(model, text), self.encode(helpers.MODEL, text) + [2])
+
+    def test_matches_that_are_removed(self):
+        def split(behavior, invert):
+            step = {"type": "Split", "pattern": {"Regex": "[0-9]"}, "behavior": behavior, "invert": invert}
+            return lambda t: t.update(pre_tokenizer=step)
+        text = self.write("text", b"a1bc23d")
+        ids = {name: self.encode(self.model("%s%d" % (name[0], name[1]), tokenizer=split(*name)), text)[1:]
+               for name in (("Isolated", False), ("Removed", False), ("Removed", True))}
+        digits = {ids_[0] for ids_ in (self.encode(self.model("d%s" % d, tokenizer=split("Removed", True)),
+                                                   self.write("digit" + d, d.encode()))[1:] for d in "123")}
+        isolated = ids["Isolated", False]
+        self.assertEqual(ids["Removed", False], [i for i in isolated if i not in digits])
+        self.assertEqual(ids["Removed", True], [i for i in isolated if i in digits])
+
+    def test_a_vocabulary_with_nul(self):
+        def rename(t):
+            last, = [text for text, id_ in t["model"]["vocab"].items() if id_ == 1023]
+            t["model"]["merges"] = [m for m in t["model"]["merges"] if last not in ("".join(m), *m)
+                                    and last.replace(" ", "") != "".join(m).replace(" ", "")]
+            del t["model"]["vocab"][last]
+            t["model"]["vocab"]["\0"] = 1023
+        model = self.model("nul", tokenizer=rename)
+        text = self.write("text", b"a\0b")
+        plain = self.encode(helpers.MODEL, text)  # without such a token: the byte <0x00>, which is id 3
+        self.assertEqual([1023 if i == 3 else i for i in plain], self.encode(model, text))
+        self.assertEqual(self.decode(model, text + ".i32"), b"a\0b")
+        elsewhere = self.model("elsewhere", tokenizer=lambda t: t["added_tokens"][0].update(content="\0"))
+        result = helpers.run("tokenize", elsewhere, "--text", text, "-o", self.path("x"))
+        self.assertEqual(result.code, BAD_DATA, result)
+        self.assertIn("U+0000", result.stderr)
+        self.assertIn("--token-file", result.stderr)
+
     def test_a_text_comes_back(self):
         with open(helpers.HELDOUT, "rb") as f:
             text = f.read()

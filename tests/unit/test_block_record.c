@@ -15,7 +15,7 @@ static const char whole[] =
     "\"beam\":8,\"refine\":2,\"regrid\":3,\"alpha_rule\":\"fixed:0.5\",\"alpha\":0.5,"
     "\"alpha_next\":null,\"damp\":0.125,\"damping\":0.25,\"damping_attempts\":1,"
     "\"dead_inputs\":4,\"objective\":1.75,\"output_error\":0.375,\"model_error\":0.625,"
-    "\"clipped\":0.0625}";
+    "\"clipped\":0.0625,\"largest_activation\":96.5}";
 
 static const snrq_module_record sample = {.name = "model.layers.3.mlp.up_proj",
                                           .rows = 6,
@@ -41,7 +41,8 @@ static const snrq_module_record sample = {.name = "model.layers.3.mlp.up_proj",
                                           .objective = 1.75,
                                           .output_error = 0.375,
                                           .model_error = 0.625,
-                                          .clipped = 0.0625};
+                                          .clipped = 0.0625,
+                                          .largest_activation = 96.5};
 
 static json_t *parse(const char *text)
 {
@@ -76,7 +77,7 @@ static void check_equal(const snrq_module_record *a, const snrq_module_record *b
     CU_ASSERT_TRUE(isnan(b->alpha_next) ? isnan(a->alpha_next) : a->alpha_next == b->alpha_next);
     CU_ASSERT_TRUE(a->damping_attempts == b->damping_attempts && a->objective == b->objective);
     CU_ASSERT_TRUE(a->output_error == b->output_error && a->model_error == b->model_error);
-    CU_ASSERT_TRUE(a->clipped == b->clipped);
+    CU_ASSERT_TRUE(a->clipped == b->clipped && a->largest_activation == b->largest_activation);
 }
 
 static void reading_gives_it_back(void)
