@@ -121,7 +121,7 @@ static snrq_status add_chat_template_json(const char *directory, chat_templates 
     char path[PATH_MAX];
     json_t *root;
     SNRQ_TRY(snrq_path_join(directory, "chat_template.json", path, sizeof path));
-    snrq_status status = snrq_json_read_foreign(path, MAX_TEMPLATE, &root);
+    snrq_status status = snrq_json_read(path, MAX_TEMPLATE, &root);
     if (status == SNRQ_NO_INPUT) return SNRQ_OK;
     SNRQ_TRY(status);
     status = add_value(path, json_object_get(root, "chat_template"), out);

@@ -61,7 +61,7 @@ static snrq_status add_stops_of(special *s, const char *directory, const char *f
     json_t *root, *entry;
     size_t i;
     SNRQ_TRY(snrq_path_join(directory, file, path, sizeof path));
-    snrq_status status = snrq_json_read_foreign(path, MAX_SETTINGS, &root);
+    snrq_status status = snrq_json_read(path, MAX_SETTINGS, &root);
     if (status == SNRQ_NO_INPUT) return SNRQ_OK;
     SNRQ_TRY(status);
     const json_t *value = json_object_get(root, "eos_token_id");

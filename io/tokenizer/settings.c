@@ -31,7 +31,7 @@ snrq_status snrq_tokenizer_settings_read(const char *directory, snrq_tokenizer_s
     char path[PATH_MAX];
     *out = (snrq_tokenizer_settings){.add_bos = SNRQ_UNSAID, .add_eos = SNRQ_UNSAID};
     SNRQ_TRY(snrq_path_join(directory, "tokenizer_config.json", path, sizeof path));
-    snrq_status status = snrq_json_read_foreign(path, MAX_SETTINGS, &out->root);
+    snrq_status status = snrq_json_read(path, MAX_SETTINGS, &out->root);
     if (status == SNRQ_NO_INPUT) return SNRQ_OK;
     SNRQ_TRY(status);
     out->bos = token_text(out->root, "bos_token");
