@@ -173,10 +173,13 @@ static bool lock_has_ended(const job_facts *f)
     return f->end != NULL && number_of(f->end, "time") + 1.0 >= (double)f->lock.started;
 }
 
+/* A run that ended as complete, of which records are gone, was killed while it made blocks again.
+ */
 static run_state state_of_end(const json_t *end)
 {
     const char *state = text_of(end, "state");
     if (strcmp(state, "hung") == 0) return HUNG;
+    if (strcmp(state, "complete") == 0) return KILLED;
     return strcmp(state, "stopped") == 0 ? STOPPED : FAILED;
 }
 

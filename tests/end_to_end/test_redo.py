@@ -105,6 +105,15 @@ class Redo(helpers.Test):
                 self.assertEqual("was begun before: it goes on" in result.stderr, bool(more))
                 self.check_whole(out)
 
+    def test_killed_before_it_said_what_it_does(self):
+        """The manifest is replaced, but nothing else is there yet."""
+        out = self.damaged(4)
+        helpers.drop_records(out, 3)
+        state = helpers.run("status", out, "--json").json()
+        self.assertEqual((state["state"], state["committed"]), ("killed", 4))
+        helpers.succeed(*arguments(out, "--redo", 4), ranks=1)
+        self.check_whole(out)
+
     def test_damaged_again_while_it_goes_on(self):
         out = self.damaged(1)
         helpers.kill_when(lambda: committed(out)[-1:] == [2], *arguments(out, "--redo", 1), ranks=2)
