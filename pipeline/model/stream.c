@@ -109,8 +109,8 @@ snrq_status snrq_stream_begin(snrq_stream *s, const snrq_block *block)
     return status;
 }
 
-/* The largest magnitude. Without their sign, floats are ordered as their bits are as integers, which
- * compare many at a time. */
+/* The largest magnitude. Without their sign, floats are ordered as their bits are as integers,
+ * which compare many at a time. */
 static float largest_of(const float *x, int64_t count)
 {
     int32_t most = 0;
