@@ -64,6 +64,11 @@ static bool writes_shards(const snrq_options *o)
     return o->format != SNRQ_FORMAT_GGUF;
 }
 
+static bool has_export(const snrq_options *o)
+{
+    return o->command != SNRQ_COMMAND_VERIFY || o->export_path != NULL;
+}
+
 /* An option that several rows name has an effect only if all of them say so. */
 static const struct {
     const char *name;
@@ -102,6 +107,7 @@ static const struct {
     {"weights", ANY, writes_dense, {"it belongs to --format safetensors", "model"}},
     {"embedding-type", ANY, writes_gguf, {"it belongs to --format gguf", "model"}},
     {"max-shard-size", ANY, writes_shards, {"a GGUF is one file", NULL}},
+    {"tokenizer", ANY, has_export, {"of verify, it belongs to --export DIR", NULL}},
 };
 
 const snrq_option_idle *snrq_option_find_idle(const snrq_options *o, const char *name)

@@ -13,6 +13,7 @@ import numpy as np
 
 import helpers
 import small_models
+import test_export_gguf
 from helpers import BAD_DATA, CANNOT_WRITE, NO_INPUT, USAGE
 
 FORMATS = ("gptq", "compressed-tensors", "safetensors")
@@ -326,6 +327,54 @@ class SideFiles(ExportTest):
         result = helpers.succeed(*command)
         self.assertIn("GGUF", result.stderr)
         self.assertIn("--tokenizer", result.stderr)
+
+
+class Activations(ExportTest):
+    """The largest magnitude in a module's inputs and outputs, by numpy."""
+
+    def quantize(self, model, **how):
+        ids = helpers.write_ids(self.path("ids"), np.arange(128) * 37 % 1024)
+        shutil.rmtree(self.path("out"), ignore_errors=True)
+        helpers.succeed("quantize", model, "--token-file", ids, "-o", self.path("out"), "--method", "rtn", "--bits", 4,
+                        "--group-size", 64, "--sequences", 4, "--length", 32, **how)
+        return self.path("out")
+
+    def largest(self, out):
+        with h5py.File(os.path.join(out, "block-00000.h5"), "r") as f:
+            return {name: f[name].attrs["largest_activation"] for name in f}
+
+    def test_largest_activations_of_the_first_modules(self):
+        tensors = helpers.read_safetensors(os.path.join(helpers.MODEL, "model.safetensors"))
+        def values(name):
+            _, shape, data = tensors[name]
+            return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4").reshape(shape).astype(np.float64)
+        h = values("model.embed_tokens.weight")[np.arange(128) * 37 % 1024]
+        x = h / np.sqrt((h * h).mean(axis=1, keepdims=True) + 1e-5) * values("model.layers.0.input_layernorm.weight")
+        out = self.quantize(helpers.MODEL)
+        found = self.largest(out)
+        for name in ("q_proj", "k_proj", "v_proj"):
+            with h5py.File(os.path.join(out, "block-00000.h5"), "r") as f:
+                weights = test_export_gguf.dequantize(f["model.layers.0.self_attn." + name]).astype(np.float64)
+            expected = max(np.abs(x).max(), np.abs(x @ weights.T).max())
+            self.assertLess(abs(found["model.layers.0.self_attn." + name] / expected - 1), 1e-5)
+        self.assertEqual(found, self.largest(self.quantize(helpers.MODEL, ranks=3)))
+
+    def test_too_large_for_float16(self):
+        model = helpers.copy_model(self.path("model"))
+        path = os.path.join(model, "model.safetensors")
+        tensors = helpers.read_safetensors(path)
+        name = "model.layers.0.mlp.down_proj.weight"
+        kind, shape, data = tensors[name]
+        large = (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4") * np.float32(2.0 ** 17)
+        tensors[name] = kind, shape, (large.view("<u4") >> 16).astype("<u2").tobytes()
+        helpers.write_safetensors(path, tensors)
+        for source, warned in ((model, True), (helpers.MODEL, False)):
+            out = self.quantize(source)
+            self.assertEqual(max(self.largest(out).values()) > 32752, warned)
+            for format_ in ("gptq", "safetensors"):
+                shutil.rmtree(self.path("export"), ignore_errors=True)
+                result = helpers.succeed("export", out, "--format", format_, "-o", self.path("export"))
+                self.assertEqual("65504" in result.stderr, warned and format_ == "gptq", result)
 
 
 class Values(ExportTest):
