@@ -74,6 +74,14 @@ static snrq_status check_possible(const snrq_export_format *format, const snrq_m
     return snrq_fail(SNRQ_USAGE, "%s cannot be exported to %s: %s", model->path, format->name, why);
 }
 
+/* why [WHY]: where it is "" so far, it becomes what the format cannot hold beside the weights. */
+static void look_at_side_files(const snrq_export_format *format, const snrq_model *model, char *why)
+{
+    if (why[0] == '\0' && format->check_side_files != NULL &&
+        format->check_side_files(model) != SNRQ_OK)
+        snprintf(why, WHY, "%s", snrq_error_message());
+}
+
 snrq_status snrq_export_table(const char *path, json_t **out)
 {
     snrq_model *model = NULL;
@@ -82,9 +90,7 @@ snrq_status snrq_export_table(const char *path, json_t **out)
     for (int i = 0; i < SNRQ_FORMATS && status == SNRQ_OK; i++) {
         char why[WHY] = "";
         status = formats[i].possible(model, why, WHY);
-        if (status == SNRQ_OK && why[0] == '\0' && formats[i].check_side_files != NULL &&
-            formats[i].check_side_files(model) != SNRQ_OK)
-            snprintf(why, sizeof why, "%s", snrq_error_message());
+        if (status == SNRQ_OK) look_at_side_files(&formats[i], model, why);
         json_array_append_new(*out,
                               json_pack("{s:s, s:b, s:o}", "format", formats[i].name, "possible",
                                         why[0] == '\0', "why", snrq_json_text(why)));
@@ -111,6 +117,7 @@ snrq_status snrq_export_forecast(const snrq_model *model, const snrq_export_fact
     for (int i = 0; i < SNRQ_FORMATS; i++) {
         char why[WHY] = "";
         if (formats[i].fits != NULL) formats[i].fits(model, planned, why, WHY);
+        look_at_side_files(&formats[i], model, why);
         const bool possible = why[0] == '\0';
         json_array_append_new(
             *out,

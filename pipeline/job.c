@@ -1,6 +1,5 @@
 /* The job's part of a quantization; see job.h. */
 #include "pipeline/job.h"
-#include "pipeline/export/gguf.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -93,23 +92,8 @@ static snrq_status commit_unquantized(snrq_job *job)
     return snrq_output_commit(job->output, job->context, "rest.h5", NULL);
 }
 
-/* What an export will need of the side files is tried before the work. */
-static void look_at_side_files(const snrq_job *job)
-{
-    const char *path = job->model->path;
-    snrq_gguf_tokenizer_facts facts;
-    if (job->context->rank != 0) return;
-    if (snrq_gguf_check_tokenizer(path, &job->model->config, &facts) != SNRQ_OK)
-        snrq_note_here("an export to GGUF will be refused: %s; other formats are possible, and "
-                       "`snrq export --tokenizer DIR` takes another tokenizer",
-                       snrq_error_message());
-    else
-        snrq_export_gguf_note(path, &facts);
-}
-
 snrq_status snrq_job_commit_rest(snrq_job *job)
 {
-    if (snrq_output_record(job->output, "rest.h5") == NULL) look_at_side_files(job);
     SNRQ_TRY(snrq_output_copy_model_files(job->output, job->model->path));
     return commit_unquantized(job);
 }
