@@ -86,6 +86,7 @@ finds_jansson() { pkg-config --exists jansson 2>/dev/null; }
 finds_xxhash() { pkg-config --exists libxxhash 2>/dev/null; }
 finds_pcre2() { pkg-config --exists libpcre2-8 2>/dev/null; }
 finds_utf8proc() { pkg-config --exists libutf8proc 2>/dev/null; }
+finds_zlib() { pkg-config --exists zlib 2>/dev/null; }
 finds_cunit() { pkg-config --exists cunit 2>/dev/null; }
 finds_hdf5_tools() { have h5dump; }
 finds_clang_format() { have clang-format; }
@@ -116,6 +117,7 @@ build_needs=(
     "xxhash      | xxHash                   | libxxhash-dev                    | xxhash"
     "pcre2       | PCRE2 (8 bit)            | libpcre2-dev                     | pcre2"
     "utf8proc    | utf8proc                 | libutf8proc-dev                  | utf8proc"
+    "zlib        | zlib                     | zlib1g-dev                       | zlib"
 )
 test_needs=(
     "cunit       | CUnit                    | libcunit1-dev                    | cunit"

@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "io/config_rope.h"
 #include "io/file.h"
@@ -72,7 +73,7 @@ snrq_status snrq_config_refuse(const char *path, const char *key, const char *fo
 }
 
 /* The row of the table whose class, or model type, is `name`; refused with all of them in the
- * message. */
+ * message. Older checkpoints spell classes in other case (LLaMAForCausalLM). */
 static snrq_status find_architecture(const char *path, bool by_class, const char *name,
                                      const struct architecture **out)
 {
@@ -81,7 +82,7 @@ static snrq_status find_architecture(const char *path, bool by_class, const char
         const char *own = by_class ? architectures[i].name : architectures[i].model_type;
         size_t used = strlen(all);
         *out = &architectures[i];
-        if (strcmp(name, own) == 0) return SNRQ_OK;
+        if (strcasecmp(name, own) == 0) return SNRQ_OK;
         snprintf(all + used, sizeof all - used, "%s%s", i > 0 ? ", " : "", own);
     }
     return snrq_config_refuse(path, by_class ? "architecture" : "model_type", name, all);
@@ -107,11 +108,11 @@ static snrq_status read_architecture(const char *path, const json_t *root,
                          path);
     }
     name = json_string_value(json_array_get(list, 0));
-    if (name == NULL)
+    if (!snrq_json_is_text(json_array_get(list, 0)))
         return snrq_fail(SNRQ_BAD_DATA, "%s: key \"architectures\": expected strings, found %s",
                          path, snrq_json_kind(json_array_get(list, 0)));
     SNRQ_TRY(find_architecture(path, true, name, out));
-    if (type[0] != '\0' && strcmp(type, (*out)->model_type) != 0)
+    if (type[0] != '\0' && strcasecmp(type, (*out)->model_type) != 0)
         return snrq_fail(SNRQ_BAD_DATA,
                          "%s: model_type \"%s\" does not belong to architecture \"%s\"; expected "
                          "\"%s\"",
@@ -295,17 +296,18 @@ static snrq_status read_token_id(const char *path, const json_t *root, const cha
     return SNRQ_OK;
 }
 
-static snrq_status read_dtype(const char *path, const json_t *root, snrq_dtype *out)
+static snrq_status read_dtype(const char *path, const json_t *root, snrq_config *out)
 {
     const char *older, *name;
-    SNRQ_TRY(snrq_json_string(path, root, "torch_dtype", "bfloat16", &older));
+    SNRQ_TRY(snrq_json_string(path, root, "torch_dtype", "", &older));
     SNRQ_TRY(snrq_json_string(path, root, "dtype", older, &name));
-    if (strcmp(name, "bfloat16") == 0)
-        *out = SNRQ_BF16;
+    out->dtype_given = name[0] != '\0';
+    if (!out->dtype_given || strcmp(name, "bfloat16") == 0)
+        out->dtype = SNRQ_BF16;
     else if (strcmp(name, "float16") == 0)
-        *out = SNRQ_F16;
+        out->dtype = SNRQ_F16;
     else if (strcmp(name, "float32") == 0)
-        *out = SNRQ_F32;
+        out->dtype = SNRQ_F32;
     else
         return snrq_config_refuse(path, "dtype", name, "bfloat16, float16, float32");
     return SNRQ_OK;
@@ -352,6 +354,7 @@ static snrq_status check_features(const char *path, const json_t *root)
 static snrq_status read_all(const char *path, const json_t *root, snrq_config *out)
 {
     const struct architecture *a = NULL;
+    const int64_t none = 0;
     SNRQ_TRY(read_architecture(path, root, &a));
     const snrq_rope_rules rope = {a->name, a->partial_rope, a->older_longrope,
                                   a->original_positions};
@@ -371,7 +374,9 @@ static snrq_status read_all(const char *path, const json_t *root, snrq_config *o
     SNRQ_TRY(snrq_json_boolean(path, root, "tie_word_embeddings", false, &out->tied_embeddings));
     SNRQ_TRY(read_token_id(path, root, "bos_token_id", out->vocabulary, &out->bos_id));
     SNRQ_TRY(read_token_id(path, root, "eos_token_id", out->vocabulary, &out->eos_id));
-    return read_dtype(path, root, &out->dtype);
+    SNRQ_TRY(snrq_json_integer(path, root, "num_nextn_predict_layers", 0, MAX_LAYERS, &none,
+                               &out->prediction_layers));
+    return read_dtype(path, root, out);
 }
 
 snrq_status snrq_config_read(const char *directory, snrq_config *out)

@@ -52,7 +52,12 @@ typedef struct snrq_config {
     int64_t first_windowed_layer; /* the layers below it see everything */
     snrq_rope_config rope;
     int64_t bos_id, eos_id; /* -1: none; the first one of a list */
-    snrq_dtype dtype;       /* torch_dtype or dtype; SNRQ_BF16 if absent */
+    /* Layers behind the last one that predict further tokens (DeepSeek's MTP); not part of the
+     * model here. */
+    int64_t prediction_layers;
+    /* torch_dtype or dtype. SNRQ_BF16 if absent; who opens the tensors sets it to their type. */
+    snrq_dtype dtype;
+    bool dtype_given;
 } snrq_config;
 
 /* Reads DIRECTORY/config.json. Not collective. SNRQ_BAD_DATA names the file, the key, what was

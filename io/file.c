@@ -37,13 +37,26 @@ snrq_status snrq_open_status(int error)
     }
 }
 
+/* A file that is not there. Downloads are often directories of links. */
+static snrq_status refuse_to_open(const char *path, int error)
+{
+    char target[PATH_MAX];
+    ssize_t length = error == ENOENT ? readlink(path, target, sizeof target - 1) : -1;
+    if (length < 0)
+        return snrq_fail(snrq_open_status(error), "%s: cannot be opened: %s", path,
+                         strerror(error));
+    target[length] = '\0';
+    return snrq_fail(SNRQ_NO_INPUT,
+                     "%s: is a link to %s, which does not exist: copy the files that links lead to "
+                     "along (cp -L), or download them again",
+                     path, target);
+}
+
 snrq_status snrq_file_open(const char *path, int *fd, uint64_t *bytes)
 {
     /* O_NONBLOCK: opening a FIFO by mistake must not wait for its writer. */
     int opened = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (opened < 0)
-        return snrq_fail(snrq_open_status(errno), "%s: cannot be opened: %s", path,
-                         strerror(errno));
+    if (opened < 0) return refuse_to_open(path, errno);
     struct stat facts;
     if (fstat(opened, &facts) != 0 || !S_ISREG(facts.st_mode)) {
         close(opened);
@@ -261,6 +274,20 @@ snrq_status snrq_path_join(const char *directory, const char *name, char *out, s
         return snrq_fail(SNRQ_USAGE, "%s%s%s: the path is longer than %zu bytes", directory,
                          between, name, size);
     return SNRQ_OK;
+}
+
+bool snrq_is_lfs_pointer(const char *data, size_t bytes)
+{
+    static const char start[] = "version https://git-lfs.github.com/spec/";
+    return bytes >= sizeof start - 1 && memcmp(data, start, sizeof start - 1) == 0;
+}
+
+snrq_status snrq_lfs_pointer_refuse(const char *path)
+{
+    return snrq_fail(SNRQ_BAD_DATA,
+                     "%s: is a git-lfs pointer, which stands for a file that was not fetched; run "
+                     "`git lfs pull` there, or download the file itself",
+                     path);
 }
 
 static void to_hex(XXH128_hash_t hash, char out[33])

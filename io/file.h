@@ -2,6 +2,7 @@
 #ifndef SNRQ_FILE_H
 #define SNRQ_FILE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "mpi/status.h"
@@ -11,7 +12,8 @@
 snrq_status snrq_open_status(int error);
 
 /* Opens a regular file for reading and tells its size. The caller closes *fd. As
- * snrq_open_status() if it cannot be opened, SNRQ_BAD_DATA if it is no regular file (a FIFO is not
+ * snrq_open_status() if it cannot be opened (a link that leads nowhere is named with its target),
+ * SNRQ_BAD_DATA if it is no regular file (a FIFO is not
  * waited for). */
 snrq_status snrq_file_open(const char *path, int *fd, uint64_t *bytes);
 
@@ -54,6 +56,11 @@ snrq_status snrq_directory_sync(const char *directory);
 
 /* Joins DIRECTORY/NAME into out [size]; SNRQ_USAGE if it does not fit. */
 snrq_status snrq_path_join(const char *directory, const char *name, char *out, size_t size);
+
+/* Is this the beginning of a git-lfs pointer, which stands for a file that was not fetched? */
+bool snrq_is_lfs_pointer(const char *data, size_t bytes);
+/* SNRQ_BAD_DATA that says so of `path`. */
+snrq_status snrq_lfs_pointer_refuse(const char *path);
 
 /* XXH3-128 of `data`, of a whole file (and its size), as 32 hex digits and a NUL. */
 void snrq_hash(const void *data, size_t bytes, char out[33]);

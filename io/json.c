@@ -8,7 +8,18 @@
 #include <string.h>
 
 #include "io/file.h"
+#include "io/json_python.h"
 #include "io/standard_streams.h"
+
+/* *out stays if it is an object, as every file here is one. */
+static snrq_status check_object(const char *where, json_t **out)
+{
+    if (json_is_object(*out)) return SNRQ_OK;
+    snrq_fail(SNRQ_BAD_DATA, "%s: expected a JSON object, found %s", where, snrq_json_kind(*out));
+    json_decref(*out);
+    *out = NULL;
+    return SNRQ_BAD_DATA;
+}
 
 snrq_status snrq_json_parse(const char *where, const char *data, size_t bytes, json_t **out)
 {
@@ -25,11 +36,23 @@ snrq_status snrq_json_parse(const char *where, const char *data, size_t bytes, j
         return snrq_fail(SNRQ_BAD_DATA, "%s: not valid JSON at line %d, column %d (byte %d): %s",
                          where, error.line, error.column, error.position,
                          snrq_shown(error.text, shown));
-    if (json_is_object(*out)) return SNRQ_OK;
-    snrq_fail(SNRQ_BAD_DATA, "%s: expected a JSON object, found %s", where, snrq_json_kind(*out));
-    json_decref(*out);
+    return check_object(where, out);
+}
+
+snrq_status snrq_json_parse_foreign(const char *where, const char *data, size_t bytes, json_t **out)
+{
     *out = NULL;
-    return SNRQ_BAD_DATA;
+    if (snrq_is_lfs_pointer(data, bytes)) return snrq_lfs_pointer_refuse(where);
+    *out = json_loadb(data, bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, NULL);
+    if (*out == NULL) SNRQ_TRY(snrq_json_python_parse(where, data, bytes, out));
+    return check_object(where, out);
+}
+
+char *snrq_json_dump(const json_t *value, size_t flags)
+{
+    char *text = json_dumps(value, flags);
+    if (text != NULL) snrq_json_python_restore(text);
+    return text;
 }
 
 snrq_status snrq_json_read(const char *path, size_t limit, json_t **out)
@@ -38,7 +61,7 @@ snrq_status snrq_json_read(const char *path, size_t limit, json_t **out)
     size_t bytes;
     *out = NULL;
     SNRQ_TRY(snrq_file_read(path, limit, &data, &bytes));
-    snrq_status status = snrq_json_parse(path, data, bytes, out);
+    snrq_status status = snrq_json_parse_foreign(path, data, bytes, out);
     free(data);
     return status;
 }
@@ -108,6 +131,7 @@ json_t *snrq_json_text(const char *text)
 const char *snrq_json_kind(const json_t *value)
 {
     if (value == NULL) return "nothing";
+    if (snrq_json_python_kind(value) != NULL) return snrq_json_python_kind(value);
     switch (json_typeof(value)) {
     case JSON_OBJECT:
         return "an object";
@@ -126,6 +150,11 @@ const char *snrq_json_kind(const json_t *value)
         return "null";
     }
     return "something unknown";
+}
+
+bool snrq_json_is_text(const json_t *value)
+{
+    return json_is_string(value) && snrq_json_python_kind(value) == NULL;
 }
 
 const char *snrq_shown(const char *text, char out[SNRQ_SHOWN])
@@ -189,8 +218,9 @@ snrq_status snrq_json_number(const char *where, const json_t *object, const char
         *out = *otherwise;
         return SNRQ_OK;
     }
-    if (!json_is_number(value)) return wrong_kind(where, object, key, "a number");
     double number = json_number_value(value);
+    if (!json_is_number(value) && !snrq_json_python_number(value, &number))
+        return wrong_kind(where, object, key, "a number");
     if (!(number >= low && number <= high))
         return snrq_fail(SNRQ_BAD_DATA, "%s: key \"%s\": expected a number from %g to %g, found %g",
                          where, key, low, high, number);
@@ -212,7 +242,7 @@ snrq_status snrq_json_string(const char *where, const json_t *object, const char
                              const char *otherwise, const char **out)
 {
     const json_t *value = lookup(object, key);
-    if ((value == NULL && otherwise == NULL) || (value != NULL && !json_is_string(value)))
+    if ((value == NULL && otherwise == NULL) || (value != NULL && !snrq_json_is_text(value)))
         return wrong_kind(where, object, key, "a string");
     *out = value == NULL ? otherwise : json_string_value(value);
     return SNRQ_OK;

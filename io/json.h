@@ -20,8 +20,17 @@
  * releases *out with json_decref(). SNRQ_BAD_DATA with line and column. */
 snrq_status snrq_json_parse(const char *where, const char *data, size_t bytes, json_t **out);
 
-/* Reads and parses a file of at most `limit` bytes. */
+/* The same for what other programs wrote: what Python writes beyond the standard is read, too
+ * (json_python.h), and refused where a look-up below meets it. */
+snrq_status snrq_json_parse_foreign(const char *where, const char *data, size_t bytes,
+                                    json_t **out);
+
+/* Reads a file of at most `limit` bytes and parses it as snrq_json_parse_foreign() does. */
 snrq_status snrq_json_read(const char *path, size_t limit, json_t **out);
+
+/* json_dumps() for what snrq_json_read() gave: what was beyond the standard is so again. The caller
+ * frees the text; NULL without memory. */
+char *snrq_json_dump(const json_t *value, size_t flags);
 
 /* Prints a JSON object (taken over; NULL: it could not be made) as a line on standard output.
  * SNRQ_INTERNAL without memory, SNRQ_IO_ERROR if the line cannot be written. */
@@ -34,8 +43,11 @@ snrq_status snrq_json_write(FILE *stream, json_t *object);
  * backslash \\. NULL becomes null. New reference; NULL without memory. */
 json_t *snrq_json_text(const char *text);
 
-/* "an object", "a string", "an integer", ...; "nothing" for NULL. Borrowed. */
+/* "an object", "a string", "an integer", "Infinity", ...; "nothing" for NULL. Borrowed. */
 const char *snrq_json_kind(const json_t *value);
+
+/* Is it a string, and none that stands for a value beyond the standard? */
+bool snrq_json_is_text(const json_t *value);
 
 enum { SNRQ_SHOWN = 96 };
 /* `text` as it may be put in a message: control characters as '?', cut with "..." if long. Returns

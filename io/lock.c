@@ -416,23 +416,42 @@ snrq_status snrq_lock_look(const char *path, snrq_lock_facts *out)
                              .known = known,
                              .stale = is_stale(&holder, known),
                              .pid = holder.pid,
+                             .started = holder.started,
                              .silent = now() - holder.heartbeat};
     memcpy(out->host, holder.host, sizeof out->host);
     memcpy(out->job, holder.job, sizeof out->job);
     return SNRQ_OK;
 }
 
+/* A lock whose process works on this host is not removed by force. */
+static snrq_status check_force(const char *path, const snrq_lock_facts *facts)
+{
+    struct holder self = describe_self();
+    if (!facts->known || facts->stale || strcmp(facts->host, self.host) != 0) return SNRQ_OK;
+    return snrq_fail(SNRQ_CANNOT_WRITE,
+                     "%s: process %lld works here and runs on this host: end it first, then no "
+                     "--force-unlock is needed",
+                     path, facts->pid);
+}
+
+snrq_status snrq_lock_try(const char *path, bool force)
+{
+    struct holder holder;
+    snrq_lock_facts facts;
+    bool found = false, known = false;
+    SNRQ_TRY(snrq_lock_look(path, &facts));
+    if (!facts.found || (facts.stale && !force)) return SNRQ_OK;
+    if (force) return check_force(path, &facts);
+    SNRQ_TRY(look(path, &found, &known, &holder));
+    return found ? held(path, &holder, known) : SNRQ_OK;
+}
+
 snrq_status snrq_lock_force(const char *path)
 {
     snrq_lock_facts facts;
-    struct holder self = describe_self();
     SNRQ_TRY(snrq_lock_look(path, &facts));
     if (!facts.found) return SNRQ_OK;
-    if (facts.known && !facts.stale && strcmp(facts.host, self.host) == 0)
-        return snrq_fail(SNRQ_CANNOT_WRITE,
-                         "%s: process %lld works here and runs on this host: end it first, then no "
-                         "--force-unlock is needed",
-                         path, facts.pid);
+    SNRQ_TRY(check_force(path, &facts));
     if (unlink(path) != 0 && errno != ENOENT)
         return snrq_fail(SNRQ_CANNOT_WRITE, "%s: cannot be removed: %s", path, strerror(errno));
     snrq_note_here("%s: removed the lock of process %lld on %s, last heard of %lld seconds ago",

@@ -46,8 +46,13 @@ typedef struct snrq_lock_facts {
     bool stale;        /* it would be taken over */
     char host[256], job[64];
     long long pid, silent; /* seconds since the last heartbeat */
+    long long started;     /* when it was taken: seconds since 1970 */
 } snrq_lock_facts;
 snrq_status snrq_lock_look(const char *path, snrq_lock_facts *out);
+
+/* What snrq_lock_take() would say, after snrq_lock_force() if `force`; changes nothing. Not
+ * collective. */
+snrq_status snrq_lock_try(const char *path, bool force);
 
 /* Removes a lock whoever holds it, with a note on stderr; no lock is no error. SNRQ_CANNOT_WRITE if
  * its process is alive on this host: that one can be ended. Not collective. */

@@ -6,6 +6,7 @@
  *
  * A reader holds one open file per shard and one table of tensors, sorted by name. With an index,
  * the index says which tensors there are and where; what else a shard contains is not looked at.
+ * Names are what the files say until snrq_safetensors_resolve() (safetensors_names.c).
  */
 #include "io/safetensors.h"
 
@@ -19,26 +20,9 @@
 
 #include "io/file.h"
 #include "io/json.h"
+#include "io/safetensors_internal.h"
 
 enum { MAX_HEADER = 100000000, MAX_INDEX = 100000000 };
-
-typedef struct shard {
-    char *path;
-    int fd;             /* -1: not open */
-    uint64_t bytes;     /* of the file */
-    uint64_t data;      /* offset of the data buffer */
-    json_t *metadata;   /* __metadata__, or NULL */
-    snrq_tensor *table; /* [count] every tensor of the file, by name; moved out when the reader is
-                           complete */
-    int64_t count;
-} shard;
-
-struct snrq_safetensors {
-    shard *shards; /* [shard_count] */
-    int shard_count;
-    snrq_tensor *tensors; /* [count] by name */
-    int64_t count;
-};
 
 static const struct {
     const char *name;
@@ -166,7 +150,7 @@ static snrq_status metadata_check(const char *path, const json_t *metadata)
 
 /* The tensors must fill the data buffer in order, from its first byte to the end of the file.
  * Leaves the table sorted by offset, with offsets counted from the start of the file. */
-static snrq_status layout_check(shard *file)
+static snrq_status layout_check(snrq_shard *file)
 {
     char shown[SNRQ_SHOWN];
     uint64_t room = file->bytes - file->data, end = 0;
@@ -195,14 +179,24 @@ static snrq_status layout_check(shard *file)
     return SNRQ_OK;
 }
 
+/* A file that git did not fetch is text. */
+static snrq_status refuse_pointer(const snrq_shard *file)
+{
+    char start[64];
+    size_t bytes = file->bytes < sizeof start ? (size_t)file->bytes : sizeof start;
+    SNRQ_TRY(snrq_file_read_at(file->fd, file->path, 0, start, bytes));
+    return snrq_is_lfs_pointer(start, bytes) ? snrq_lfs_pointer_refuse(file->path) : SNRQ_OK;
+}
+
 /* Reads and parses the header; *out is a JSON object. */
-static snrq_status header_read(shard *file, json_t **out)
+static snrq_status header_read(snrq_shard *file, json_t **out)
 {
     unsigned char prefix[8];
     uint64_t length = 0;
     if (file->bytes < sizeof prefix)
         return snrq_fail(SNRQ_BAD_DATA, "%s: %" PRIu64 " bytes, too short for a safetensors file",
                          file->path, file->bytes);
+    SNRQ_TRY(refuse_pointer(file));
     SNRQ_TRY(snrq_file_read_at(file->fd, file->path, 0, prefix, sizeof prefix));
     for (int i = 7; i >= 0; i--) length = length << 8 | prefix[i];
     if (length > MAX_HEADER)
@@ -230,7 +224,7 @@ static snrq_status header_read(shard *file, json_t **out)
     return status;
 }
 
-static snrq_status header_parse(shard *file, json_t *header)
+static snrq_status header_parse(snrq_shard *file, json_t *header)
 {
     const char *name;
     json_t *entry;
@@ -253,7 +247,7 @@ static snrq_status header_parse(shard *file, json_t *header)
 }
 
 /* Opens and checks one file. On failure the shard is left for the reader to release. */
-static snrq_status shard_open(const char *path, shard *file)
+static snrq_status shard_open(const char *path, snrq_shard *file)
 {
     SNRQ_TRY(snrq_copy_text(path, "path", &file->path));
     SNRQ_TRY(snrq_file_open(path, &file->fd, &file->bytes));
@@ -277,7 +271,7 @@ static snrq_status open_single(const char *path, snrq_safetensors *reader)
 {
     SNRQ_TRY(shards_allocate(reader, 1));
     reader->shard_count = 1;
-    shard *file = &reader->shards[0];
+    snrq_shard *file = &reader->shards[0];
     SNRQ_TRY(shard_open(path, file));
     reader->tensors = file->table;
     reader->count = file->count;
@@ -321,23 +315,22 @@ static snrq_status tensors_collect(snrq_safetensors *reader, const char *directo
     char shown[SNRQ_SHOWN];
     json_object_foreach(map, name, value)
     {
-        if (!json_is_string(value))
+        if (!snrq_json_is_text(value))
             return snrq_fail(SNRQ_BAD_DATA,
                              "%s: weight_map: \"%s\": expected a file name, found %s", index,
                              snrq_shown(name, shown), snrq_json_kind(value));
         int file = 0;
         SNRQ_TRY(shard_find(reader, directory, index, seen, json_string_value(value), &file));
-        const shard *home = &reader->shards[file];
+        const snrq_shard *home = &reader->shards[file];
         snrq_tensor key = {.name = (char *)name};
         snrq_tensor *found = home->count == 0 ? NULL
                                               : bsearch(&key, home->table, (size_t)home->count,
                                                         sizeof *home->table, by_name);
-        if (found == NULL)
-            return snrq_fail(
-                SNRQ_BAD_DATA,
-                "%s: weight_map: tensor \"%s\" is not in %s (do index and shards belong "
-                "together?)",
-                index, snrq_shown(name, shown), home->path);
+        if (found == NULL) {
+            if (json_object_set_new(reader->missing, name, json_integer(file)) != 0)
+                return snrq_fail(SNRQ_INTERNAL, "cannot allocate the list of tensors");
+            continue;
+        }
         snrq_tensor *tensor = &reader->tensors[reader->count];
         *tensor = *found;
         tensor->name = NULL;
@@ -370,20 +363,35 @@ static snrq_status open_indexed(const char *directory, const char *index, snrq_s
     if (status == SNRQ_OK) status = shards_allocate(reader, count);
     if (status == SNRQ_OK)
         status = snrq_allocate(count, sizeof *reader->tensors, "tensor table", &reader->tensors);
+    reader->missing = json_object();
+    if (status == SNRQ_OK && reader->missing == NULL)
+        status = snrq_fail(SNRQ_INTERNAL, "cannot allocate the list of tensors");
     if (status == SNRQ_OK) status = tensors_collect(reader, directory, index, map, seen);
     json_decref(root);
     json_decref(seen);
     if (status != SNRQ_OK) return status;
     for (int i = 0; i < reader->shard_count; i++)
         table_free(&reader->shards[i].table, &reader->shards[i].count);
-    qsort(reader->tensors, (size_t)reader->count, sizeof *reader->tensors, by_name);
+    snrq_safetensors_sort(reader);
+    if (reader->count == 0)
+        return snrq_fail(SNRQ_BAD_DATA,
+                         "%s: weight_map: none of its %zu tensors is in the shards that it names "
+                         "(do index and shards belong together?)",
+                         index, count);
     return SNRQ_OK;
 }
 
+void snrq_safetensors_sort(snrq_safetensors *reader)
+{
+    if (reader->count > 1)
+        qsort(reader->tensors, (size_t)reader->count, sizeof *reader->tensors, by_name);
+}
+
+/* A link that leads nowhere counts: opening it tells more. */
 static bool exists(const char *directory, const char *name, char path[PATH_MAX])
 {
     struct stat facts;
-    return snrq_path_join(directory, name, path, PATH_MAX) == SNRQ_OK && stat(path, &facts) == 0;
+    return snrq_path_join(directory, name, path, PATH_MAX) == SNRQ_OK && lstat(path, &facts) == 0;
 }
 
 static snrq_status open_directory(const char *directory, snrq_safetensors *reader)
@@ -421,13 +429,14 @@ void snrq_safetensors_close(snrq_safetensors **reader)
 {
     if (*reader == NULL) return;
     for (int i = 0; i < (*reader)->shard_count; i++) {
-        shard *file = &(*reader)->shards[i];
+        snrq_shard *file = &(*reader)->shards[i];
         table_free(&file->table, &file->count);
         json_decref(file->metadata);
         if (file->fd >= 0) close(file->fd);
         free(file->path);
     }
     table_free(&(*reader)->tensors, &(*reader)->count);
+    json_decref((*reader)->missing);
     free((*reader)->shards);
     free(*reader);
     *reader = NULL;
@@ -450,6 +459,12 @@ const snrq_tensor *snrq_safetensors_find(const snrq_safetensors *reader, const c
     return bsearch(&key, reader->tensors, (size_t)reader->count, sizeof key, by_name);
 }
 
+const char *snrq_safetensors_missing(const snrq_safetensors *reader, const char *name)
+{
+    const json_t *shard = json_object_get(reader->missing, name);
+    return shard == NULL ? NULL : reader->shards[json_integer_value(shard)].path;
+}
+
 const char *snrq_safetensors_metadata(const snrq_safetensors *reader, const char *key)
 {
     for (int i = 0; i < reader->shard_count; i++) {
@@ -467,7 +482,7 @@ const char *snrq_safetensors_file(const snrq_safetensors *reader, const snrq_ten
 snrq_status snrq_safetensors_read(const snrq_safetensors *reader, const snrq_tensor *tensor,
                                   uint64_t begin, uint64_t bytes, void *out)
 {
-    const shard *file = &reader->shards[tensor->file];
+    const snrq_shard *file = &reader->shards[tensor->file];
     if (begin > tensor->bytes || bytes > tensor->bytes - begin)
         return snrq_fail(SNRQ_INTERNAL,
                          "%s: tensor \"%s\": bytes %" PRIu64 "+%" PRIu64

@@ -22,7 +22,8 @@ typedef struct snrq_tensor {
     int64_t shape[SNRQ_MAX_DIMENSIONS]; /* row-major */
     uint64_t offset;                    /* of the first byte, from the start of its file */
     uint64_t bytes;
-    int file; /* index of the shard */
+    int file;     /* index of the shard */
+    bool another; /* another name of a tensor that is there: the same bytes */
 } snrq_tensor;
 
 typedef struct snrq_safetensors snrq_safetensors;
@@ -33,6 +34,20 @@ typedef struct snrq_safetensors snrq_safetensors;
 snrq_status snrq_safetensors_open(const char *path, snrq_safetensors **out);
 /* Closes files, frees, sets *reader to NULL. */
 void snrq_safetensors_close(snrq_safetensors **reader);
+
+/* Gives tensors the names that Hugging Face models use, in the whole checkpoint alike:
+ * - what __metadata__ says is a tensor under another name ({"NAME": "TENSOR"}, as safetensors
+ *   writes where several names share one) gets that name as well;
+ * - what wrappers put before names ("module.", "_orig_mod.", "base_model.model.") goes, and
+ *   "model." comes where it is missing. The tensor model.norm.weight tells which of them.
+ * To be called once, after opening. SNRQ_BAD_DATA if names are those of two models, or two tensors
+ * would get one. Not collective. */
+snrq_status snrq_safetensors_resolve(snrq_safetensors *reader);
+/* What that changed, in words ("without 'module.'"), or "". Borrowed. */
+const char *snrq_safetensors_spelling(const snrq_safetensors *reader);
+
+/* The shard in which the index lists a tensor that no shard holds, or NULL. Borrowed. */
+const char *snrq_safetensors_missing(const snrq_safetensors *reader, const char *name);
 
 /* Number of tensors, and the i-th in order of name. Borrowed. */
 int64_t snrq_safetensors_count(const snrq_safetensors *reader);

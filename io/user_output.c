@@ -308,6 +308,10 @@ snrq_status snrq_user_directory_check(const char *directory)
 {
     char parent[PATH_MAX], name[PATH_MAX];
     struct stat facts;
+    if (strcmp(directory, "-") == 0)
+        return snrq_fail(
+            SNRQ_CANNOT_WRITE,
+            "-: expected a directory, found the sign for standard output (./- is one)");
     SNRQ_TRY(snrq_path_join("", directory, name, sizeof name));
     size_t length = strlen(name);
     while (length > 1 && name[length - 1] == '/') name[--length] = '\0';

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
+#include <time.h>
 
 enum { LINE_BYTES = 8192 }; /* a message and two paths; longer lines are cut */
 
@@ -21,6 +23,26 @@ void snrq_note(const snrq_context *context, const char *format, ...)
     va_list arguments;
     va_start(arguments, format);
     print_line("", format, arguments);
+    va_end(arguments);
+}
+
+void snrq_time_text(char out[SNRQ_TIME_TEXT])
+{
+    const time_t now = time(NULL);
+    struct tm at;
+    if (localtime_r(&now, &at) == NULL || strftime(out, SNRQ_TIME_TEXT, "%H:%M:%S", &at) == 0)
+        snprintf(out, SNRQ_TIME_TEXT, "--:--:--");
+}
+
+void snrq_note_timed(const snrq_context *context, const char *format, ...)
+{
+    char start[SNRQ_TIME_TEXT + 1];
+    if (context->rank != 0) return;
+    snrq_time_text(start);
+    strcat(start, " ");
+    va_list arguments;
+    va_start(arguments, format);
+    print_line(start, format, arguments);
     va_end(arguments);
 }
 

@@ -15,10 +15,12 @@ typedef enum snrq_status {
     SNRQ_USAGE = 64,        /* the command line asks for something that does not exist */
     SNRQ_BAD_DATA = 65,     /* an input file is damaged or not what its name says */
     SNRQ_NO_INPUT = 66,     /* an input file is missing or cannot be opened */
+    SNRQ_BUSY = 69,         /* a run is at work there: ask again later */
     SNRQ_INTERNAL = 70,     /* a bug, or memory that cannot be had */
     SNRQ_CANNOT_WRITE = 73, /* the output cannot be created */
     SNRQ_IO_ERROR = 74,     /* reading or writing failed half-way */
-    SNRQ_STOPPED = 75       /* stopped at a safe point on request: run again to continue */
+    SNRQ_STOPPED = 75,      /* stopped at a safe point on request: run again to continue */
+    SNRQ_HUNG = 76          /* ended by the watchdog (watchdog.h) */
 } snrq_status;
 
 /* Records a message (printf style: what was expected, what was found, where, what to do next) and

@@ -7,7 +7,7 @@
 
 #include "mpi/timers.h"
 
-static const int signals[] = {SIGUSR1, SIGUSR2, SIGTERM};
+static const int signals[] = {SIGUSR1, SIGUSR2, SIGTERM, SIGHUP};
 enum { SIGNALS = sizeof signals / sizeof *signals };
 
 /* The signal that was caught, or 0. A signal handler has nowhere else to write to. */
@@ -18,6 +18,14 @@ static void note_signal(int number)
     caught = number;
 }
 
+/* A program that nohup started outlives its terminal. */
+static bool stays_ignored(int number)
+{
+    struct sigaction before;
+    return number == SIGHUP && sigaction(number, NULL, &before) == 0 &&
+           before.sa_handler == SIG_IGN;
+}
+
 static void handle_signals(void (*handler)(int))
 {
     struct sigaction action;
@@ -25,7 +33,8 @@ static void handle_signals(void (*handler)(int))
     action.sa_handler = handler;
     action.sa_flags = SA_RESTART; /* reads and writes under way are not disturbed */
     sigemptyset(&action.sa_mask);
-    for (int i = 0; i < SIGNALS; i++) sigaction(signals[i], &action, NULL);
+    for (int i = 0; i < SIGNALS; i++)
+        if (!stays_ignored(signals[i])) sigaction(signals[i], &action, NULL);
 }
 
 void snrq_stop_listen(void)

@@ -1,8 +1,8 @@
 /* Requests to stop a run at a safe point, and how the ranks agree on one.
  *
- * A request is a signal (SIGUSR1, SIGUSR2, SIGTERM) to any rank, a file that appears, or a time
- * that is up. A signal handler only sets a flag; at each safe point the ranks agree with one MAX
- * reduction, so that all of them stop at the same one, or none does.
+ * A request is a signal (SIGUSR1, SIGUSR2, SIGTERM, or SIGHUP, unless it is ignored) to any rank, a
+ * file that appears, or a time that is up. A signal handler only sets a flag; at each safe point
+ * the ranks agree with one MAX reduction, so that all of them stop at the same one, or none does.
  */
 #ifndef SNRQ_STOP_H
 #define SNRQ_STOP_H

@@ -9,15 +9,23 @@
 
 #include "mpi/timers.h"
 
-enum { SNRQ_HUNG = 76 }; /* exit code */
-
 typedef struct snrq_watchdog snrq_watchdog;
 
-/* Watches `timers` (borrowed): after `seconds` without a change prints the job's number of this
- * rank, its host and phase (named by `phase_name`) and exits with SNRQ_HUNG. 0 seconds: does
- * nothing, *out is NULL. Not collective. */
-snrq_status snrq_watchdog_start(const snrq_context *context, const snrq_timers *timers,
-                                const char *(*phase_name)(int phase), double seconds,
+/* Told of the end, on a thread of its own, so that a file system that hangs does not keep the
+ * process: it has some seconds. */
+typedef void snrq_watchdog_report(const void *user, const char *message);
+
+typedef struct snrq_watchdog_settings {
+    const snrq_timers *timers;            /* watched; borrowed */
+    const char *(*phase_name)(int phase); /* of the timers */
+    double seconds;                       /* 0: nothing is watched */
+    snrq_watchdog_report *report;         /* NULL: nobody is told */
+    const void *user;                     /* passed to report; borrowed */
+} snrq_watchdog_settings;
+
+/* After `seconds` without a change prints the job's number of this rank, its host and phase, and
+ * exits with SNRQ_HUNG. 0 seconds: does nothing, *out is NULL. Not collective. */
+snrq_status snrq_watchdog_start(const snrq_context *context, const snrq_watchdog_settings *settings,
                                 snrq_watchdog **out);
 
 /* Ends the thread; *watchdog becomes NULL. */

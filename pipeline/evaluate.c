@@ -11,6 +11,7 @@
 #include "io/standard_streams.h"
 #include "mpi/log.h"
 #include "pipeline/model/exponential.h"
+#include "pipeline/model/findings.h"
 #include "pipeline/model/stream.h"
 #include "pipeline/windows.h"
 
@@ -282,20 +283,28 @@ static snrq_status check_pair(const evaluation *e)
 static snrq_status open_logprobs(evaluation *e)
 {
     const snrq_options *o = e->options;
-    const char *const inputs[] = {o->path, o->reference, o->text, o->token_file, o->options_file};
+    const char *inputs[SNRQ_MOST_INPUTS];
     snrq_status status = SNRQ_OK;
     if (e->context->rank == 0 && o->logprobs != NULL)
-        status = snrq_user_output_open(o->logprobs, inputs, 5, &e->out);
+        status =
+            snrq_user_output_open(o->logprobs, inputs, snrq_options_inputs(o, inputs), &e->out);
     return snrq_agree(e->context, status);
+}
+
+static snrq_status open_model(const evaluation *e, const char *path, snrq_model **out)
+{
+    const snrq_options *o = e->options;
+    SNRQ_TRY(snrq_model_open(e->context, path, out));
+    return snrq_model_check(e->context, *out, o->ignore_unused_layers, o->strict);
 }
 
 static snrq_status evaluate(evaluation *e)
 {
     const snrq_options *o = e->options;
     SNRQ_TRY(open_logprobs(e));
-    SNRQ_TRY(snrq_model_open(e->context, o->path, &e->model.model));
+    SNRQ_TRY(open_model(e, o->path, &e->model.model));
     if (e->compare) {
-        SNRQ_TRY(snrq_model_open(e->context, o->reference, &e->reference.model));
+        SNRQ_TRY(open_model(e, o->reference, &e->reference.model));
         SNRQ_TRY(check_pair(e));
     }
     SNRQ_TRY(snrq_command_windows(e->context, o, e->model.model, &e->windows));

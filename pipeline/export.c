@@ -18,15 +18,18 @@
 #include "pipeline/export/formats.h"
 #include "pipeline/export/gguf.h"
 #include "pipeline/export/verify.h"
+#include "pipeline/model/findings.h"
 
 enum { WHY = 512 };
 
 static const snrq_export_format formats[] = {
-    [SNRQ_FORMAT_GPTQ] = {"gptq", snrq_gptq_possible, .layout = &snrq_gptq_layout},
+    [SNRQ_FORMAT_GPTQ] = {"gptq", snrq_gptq_possible, .fits = snrq_gptq_fits, .f16_scales = true,
+                          .layout = &snrq_gptq_layout},
     [SNRQ_FORMAT_COMPRESSED_TENSORS] = {"compressed-tensors", snrq_compressed_possible,
+                                        .fits = snrq_compressed_fits,
                                         .layout = &snrq_compressed_layout},
-    [SNRQ_FORMAT_GGUF] = {"gguf", snrq_export_gguf_possible,
-                          .check_side_files = snrq_export_gguf_check_side_files,
+    [SNRQ_FORMAT_GGUF] = {"gguf", snrq_export_gguf_possible, .fits = snrq_export_gguf_fits,
+                          .f16_scales = true, .check_side_files = snrq_export_gguf_check_side_files,
                           .write = snrq_export_gguf, .recognize = snrq_export_gguf_is,
                           .verify = snrq_export_gguf_verify, .takes_dense = true},
     [SNRQ_FORMAT_SAFETENSORS] = {"safetensors", snrq_dense_possible, .layout = &snrq_dense_layout},
@@ -71,6 +74,15 @@ static snrq_status check_possible(const snrq_export_format *format, const snrq_m
     return snrq_fail(SNRQ_USAGE, "%s cannot be exported to %s: %s", model->path, format->name, why);
 }
 
+/* Adds to a format that is possible why its side files are not. */
+static void check_side_files(const snrq_export_format *format, const snrq_model *model,
+                             char why[WHY])
+{
+    if (why[0] == '\0' && format->check_side_files != NULL &&
+        format->check_side_files(model) != SNRQ_OK)
+        snprintf(why, WHY, "%s", snrq_error_message());
+}
+
 snrq_status snrq_export_table(const char *path, json_t **out)
 {
     snrq_model *model = NULL;
@@ -79,9 +91,7 @@ snrq_status snrq_export_table(const char *path, json_t **out)
     for (int i = 0; i < SNRQ_FORMATS && status == SNRQ_OK; i++) {
         char why[WHY] = "";
         status = formats[i].possible(model, why, WHY);
-        if (status == SNRQ_OK && why[0] == '\0' && formats[i].check_side_files != NULL &&
-            formats[i].check_side_files(model) != SNRQ_OK)
-            snprintf(why, sizeof why, "%s", snrq_error_message());
+        if (status == SNRQ_OK) check_side_files(&formats[i], model, why);
         json_array_append_new(*out,
                               json_pack("{s:s, s:b, s:o}", "format", formats[i].name, "possible",
                                         why[0] == '\0', "why", snrq_json_text(why)));
@@ -91,6 +101,66 @@ snrq_status snrq_export_table(const char *path, json_t **out)
     json_decref(*out);
     *out = NULL;
     return status;
+}
+
+/* "", or on what an export of scales of this type depends. */
+static const char *condition(const snrq_export_format *format, snrq_dtype type)
+{
+    if (type == SNRQ_F16 || (format->fits == NULL) || (type == SNRQ_BF16 && !format->f16_scales))
+        return "";
+    return format->f16_scales ? "if F16 can hold all scales" : "if F16 or BF16 can hold all scales";
+}
+
+snrq_status snrq_export_forecast(const snrq_model *model, const snrq_export_facts *planned,
+                                 json_t **out)
+{
+    *out = json_array();
+    for (int i = 0; i < SNRQ_FORMATS; i++) {
+        char why[WHY] = "";
+        if (formats[i].fits != NULL) formats[i].fits(model, planned, why, WHY);
+        check_side_files(&formats[i], model, why);
+        const bool possible = why[0] == '\0';
+        json_array_append_new(
+            *out,
+            json_pack(
+                "{s:s, s:b, s:o}", "format", formats[i].name, "possible", possible, "why",
+                snrq_json_text(possible ? condition(&formats[i], planned->scale_type) : why)));
+    }
+    if (json_array_size(*out) == SNRQ_FORMATS) return SNRQ_OK;
+    json_decref(*out);
+    *out = NULL;
+    return snrq_fail(SNRQ_INTERNAL, "no memory for the table of exports");
+}
+
+static int count_fitting(const snrq_model *model, const snrq_export_facts *planned)
+{
+    int count = 0;
+    for (int i = 0; i < SNRQ_FORMATS; i++) {
+        char why[WHY] = "";
+        if (formats[i].fits != NULL) formats[i].fits(model, planned, why, WHY);
+        count += why[0] == '\0';
+    }
+    return count;
+}
+
+int64_t snrq_export_better_group(const snrq_model *model, const snrq_export_facts *planned)
+{
+    const int64_t size = planned->group_size;
+    int64_t best = 0;
+    int most = count_fitting(model, planned);
+    if (size == 0 || most == SNRQ_FORMATS) return 0;
+    /* Smaller ones first where two are as near. */
+    for (int64_t distance = 1; distance < model->family.max_columns; distance++)
+        for (int side = -1; side <= 1; side += 2) {
+            snrq_export_facts other = *planned;
+            if (size + side * distance < 1) continue;
+            snrq_export_facts_set_group(&other, model, size + side * distance);
+            const int count = other.group_size > 0 ? count_fitting(model, &other) : 0;
+            if (count <= most) continue;
+            most = count;
+            best = size + side * distance;
+        }
+    return best;
 }
 
 /* The directory, on rank 0. */
@@ -198,7 +268,8 @@ snrq_status snrq_export(const snrq_context *context, const snrq_options *o)
     SNRQ_TRY(
         snrq_agree(context, context->rank == 0 ? snrq_user_directory_check(o->output) : SNRQ_OK));
     SNRQ_TRY(open_source(context, o, formats[o->format].takes_dense, &model));
-    snrq_status status = export_model(context, o, model);
+    snrq_status status = snrq_model_check(context, model, o->ignore_unused_layers, false);
+    if (status == SNRQ_OK) status = export_model(context, o, model);
     snrq_model_close(&model);
     if (status != SNRQ_OK) return status;
     return snrq_agree(context, context->rank == 0 ? snrq_print_end(stdout) : SNRQ_OK);

@@ -7,6 +7,7 @@
 #define SNRQ_EXPORT_H
 
 #include "pipeline/export/settings.h"
+#include "pipeline/export/source.h"
 #include "pipeline/model/model.h"
 #include "pipeline/options.h"
 
@@ -22,6 +23,15 @@ snrq_status snrq_export_check(const snrq_context *context, const snrq_options *o
  * the order of the table. The caller releases *out. Not collective. */
 snrq_status snrq_export_table(const char *path, json_t **out);
 
+/* The same for what a run will make of a model that is not quantized, with these settings (see
+ * snrq_export_facts_planned()): "why" may also say on what it depends. The caller releases *out.
+ * Not collective; fails only without memory. */
+snrq_status snrq_export_forecast(const snrq_model *model, const snrq_export_facts *planned,
+                                 json_t **out);
+
+/* The size of groups nearest to the planned one that makes more formats possible, or 0. */
+int64_t snrq_export_better_group(const snrq_model *model, const snrq_export_facts *planned);
+
 /* One format: a row of the table in export.c. `model` is an OUT directory (with takes_dense: or a
  * Hugging Face directory). */
 typedef struct snrq_export_format {
@@ -33,6 +43,10 @@ typedef struct snrq_export_format {
     /* Can it hold the tokenizer and what stands beside it? The status says why not. NULL: it holds
      * whatever there is. Not collective. */
     snrq_status (*check_side_files)(const snrq_model *model);
+    /* The same of settings alone, before anything is quantized: as far as it does not depend on
+     * scales. NULL: it holds all. Not collective. */
+    void (*fits)(const snrq_model *model, const snrq_export_facts *facts, char *why, size_t size);
+    bool f16_scales; /* it has no others */
     /* How the modules lie in a transformers directory (export/checkpoint.h), which is then written,
      * recognized and compared by the same code for all such formats; NULL: as the next three do. */
     const struct snrq_checkpoint_layout *layout;

@@ -10,7 +10,8 @@
 #include "io/safetensors.h"
 #include "io/standard_streams.h"
 #include "pipeline/export.h"
-#include "pipeline/model/family.h"
+#include "pipeline/model/findings.h"
+#include "pipeline/plan.h"
 
 static const char *text_of(const json_t *object, const char *key)
 {
@@ -90,31 +91,59 @@ static snrq_status inspect_output(const char *path, bool json)
     return status;
 }
 
-/* What a model is made of, and how much of it can be quantized. */
+/* What a model is made of, how much of it can be quantized, and what is strange about it. */
 typedef struct model_facts {
-    const char *path;
-    snrq_config config;
-    snrq_family family;
+    snrq_model *model;
+    snrq_findings findings;
     int64_t tensors;
     uint64_t bytes;
     double quantizable;
 } model_facts;
 
-static snrq_status collect_facts(const char *path, model_facts *m)
+static snrq_status find_strange(const snrq_model *model, snrq_findings *out)
 {
-    snrq_safetensors *tensors = NULL;
-    *m = (model_facts){.path = path};
-    SNRQ_TRY(snrq_config_read(path, &m->config));
-    SNRQ_TRY(snrq_safetensors_open(path, &tensors));
-    snrq_status status = snrq_family_create(&m->config, &m->family);
-    m->tensors = snrq_safetensors_count(tensors);
-    for (int64_t i = 0; status == SNRQ_OK && i < m->tensors; i++)
-        m->bytes += snrq_safetensors_at(tensors, i)->bytes;
-    for (int i = 0; status == SNRQ_OK && i < m->family.modules; i++)
-        m->quantizable += (double)m->config.layers * (double)m->family.module[i].rows *
-                          (double)m->family.module[i].columns;
-    snrq_safetensors_close(&tensors);
+    snrq_context *alone = NULL; /* the other ranks do not look */
+    SNRQ_TRY(snrq_context_create_alone(&alone));
+    snrq_status status = snrq_findings_make(alone, model, out);
+    snrq_context_destroy(&alone);
     return status;
+}
+
+static snrq_status collect_facts(const char *path, model_facts *out)
+{
+    *out = (model_facts){0};
+    SNRQ_TRY(snrq_model_look(path, &out->model));
+    const snrq_family *f = &out->model->family;
+    for (int64_t i = 0; i < snrq_safetensors_count(out->model->tensors); i++) {
+        const snrq_tensor *tensor = snrq_safetensors_at(out->model->tensors, i);
+        if (tensor->another) continue;
+        out->tensors++;
+        out->bytes += tensor->bytes;
+    }
+    for (int i = 0; i < f->modules; i++)
+        out->quantizable += (double)out->model->config.layers * (double)f->module[i].rows *
+                            (double)f->module[i].columns;
+    return find_strange(out->model, &out->findings);
+}
+
+/* Tensors that nothing reads. */
+static int64_t count_unread(const snrq_findings *f)
+{
+    int64_t count = 0;
+    for (int use = 0; use < SNRQ_TENSOR_USES; use++)
+        if (use != SNRQ_TENSOR_READ) count += f->tensors[use];
+    return count;
+}
+
+static json_t *findings_json(const snrq_findings *f)
+{
+    json_t *list = json_array();
+    for (int k = 0; k < SNRQ_FINDINGS; k++)
+        if (f->there[k])
+            json_array_append_new(list, json_pack("{s:s, s:s}", "kind",
+                                                  snrq_finding_name((snrq_finding_kind)k), "text",
+                                                  f->text[k]));
+    return list;
 }
 
 /* Of the step that a module belongs to. */
@@ -134,12 +163,12 @@ static json_t *modules_json(const snrq_family *f)
     return list;
 }
 
-static snrq_status print_facts_json(const model_facts *m)
+static snrq_status print_facts_json(const model_facts *m, json_t *exports)
 {
-    const snrq_config *c = &m->config;
+    const snrq_config *c = &m->model->config;
     json_t *object =
         json_pack("{s:o, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:I}", "path",
-                  snrq_json_text(m->path), "architecture", c->architecture, "layers",
+                  snrq_json_text(m->model->path), "architecture", c->architecture, "layers",
                   (json_int_t)c->layers, "hidden", (json_int_t)c->hidden, "intermediate",
                   (json_int_t)c->intermediate, "heads", (json_int_t)c->heads, "kv_heads",
                   (json_int_t)c->kv_heads, "head_dim", (json_int_t)c->head_dim, "vocabulary",
@@ -153,7 +182,10 @@ static snrq_status print_facts_json(const model_facts *m)
     json_object_set_new(object, "mlp_bias", json_boolean(c->mlp_bias));
     json_object_set_new(object, "head_norms", json_boolean(c->head_norms));
     json_object_set_new(object, "tied_embeddings", json_boolean(c->tied_embeddings));
-    json_object_set_new(object, "modules", modules_json(&m->family));
+    json_object_set_new(object, "modules", modules_json(&m->model->family));
+    json_object_set_new(object, "unread_tensors", json_integer(count_unread(&m->findings)));
+    json_object_set_new(object, "findings", findings_json(&m->findings));
+    json_object_set(object, "exports", exports);
     return snrq_json_print(object);
 }
 
@@ -174,9 +206,9 @@ static void print_attention(const snrq_config *c)
 
 static void print_facts(const model_facts *m)
 {
-    const snrq_config *c = &m->config;
-    const snrq_family *f = &m->family;
-    printf("%s: %s, %s embeddings\n", m->path, c->architecture,
+    const snrq_config *c = &m->model->config;
+    const snrq_family *f = &m->model->family;
+    printf("%s: %s, %s embeddings\n", m->model->path, c->architecture,
            c->tied_embeddings ? "tied" : "untied");
     printf("%lld blocks, hidden %lld, intermediate %lld, heads %lld/%lld of %lld, vocabulary %lld, "
            "context %lld\n",
@@ -189,18 +221,38 @@ static void print_facts(const model_facts *m)
                (long long)f->module[i].columns, step_name(f, i));
     printf("%.3f M weights can be quantized; %lld tensors of %.1f MB in all\n",
            m->quantizable / 1e6, (long long)m->tensors, (double)m->bytes / 1e6);
+    for (int k = 0; k < SNRQ_FINDINGS; k++)
+        if (m->findings.there[k])
+            printf("%s: %s\n", snrq_finding_name((snrq_finding_kind)k), m->findings.text[k]);
+}
+
+/* What the default settings can be exported to. */
+static snrq_status forecast_exports(const snrq_model *model, json_t **exports, int64_t *better)
+{
+    snrq_options defaults;
+    SNRQ_TRY(snrq_options_restore(NULL, &defaults));
+    const snrq_rule rule = snrq_options_rule(&defaults);
+    return snrq_plan_exports(model, &rule, exports, better);
 }
 
 static snrq_status inspect_model(const char *path, bool json)
 {
     model_facts facts;
-    SNRQ_TRY(collect_facts(path, &facts));
-    snrq_status status = SNRQ_OK;
-    if (json)
-        status = print_facts_json(&facts);
-    else
+    json_t *exports = NULL;
+    int64_t better = 0;
+    snrq_status status = collect_facts(path, &facts);
+    if (status == SNRQ_OK) status = forecast_exports(facts.model, &exports, &better);
+    if (status == SNRQ_OK && json) {
+        status = print_facts_json(&facts, exports);
+    } else if (status == SNRQ_OK) {
         print_facts(&facts);
-    snrq_family_free(&facts.family);
+        print_exports(exports);
+        puts("(of `snrq quantize` with its default settings; --dry-run tells it of others)");
+        if (better > 0)
+            printf("more formats are possible with --group-size %lld\n", (long long)better);
+    }
+    json_decref(exports);
+    snrq_model_close(&facts.model);
     return status;
 }
 

@@ -8,6 +8,8 @@
 #include "io/checkpoint/reader.h"
 #include "io/user_output.h"
 #include "mpi/log.h"
+#include "pipeline/model/checksum.h"
+#include "pipeline/model/findings.h"
 #include "pipeline/settings.h"
 #include "pipeline/summary.h"
 #include "pipeline/windows.h"
@@ -98,9 +100,10 @@ static void look_at_side_files(const snrq_job *job)
     snrq_gguf_tokenizer_facts facts;
     if (job->context->rank != 0) return;
     if (snrq_gguf_check_tokenizer(path, &job->model->config, &facts) != SNRQ_OK)
-        snrq_note_here("an export to GGUF will be refused: %s; other formats are possible, and "
-                       "`snrq export --tokenizer DIR` takes another tokenizer",
-                       snrq_error_message());
+        snrq_note_here(
+            "%s: a GGUF cannot hold this tokenizer, see the plan; `snrq export --tokenizer "
+            "DIR` takes another one",
+            path);
     else
         snrq_export_gguf_note(path, &facts);
 }
@@ -127,54 +130,103 @@ static snrq_status make_configuration(const snrq_job *job, json_t **configuratio
     char fingerprint[33];
     const snrq_config *c = &job->model->config;
     SNRQ_TRY(snrq_model_fingerprint(job->model, fingerprint));
-    *configuration =
-        json_pack("{s:i, s:s, s:o, s:{s:s, s:s, s:I, s:I, s:I, s:I}, s:{s:s, s:I, s:I}}", "format",
-                  1, "version", SNRQ_VERSION, "options", snrq_options_stored(job->options), "model",
-                  "architecture", c->architecture, "fingerprint", fingerprint, "layers",
-                  (json_int_t)c->layers, "hidden", (json_int_t)c->hidden, "intermediate",
-                  (json_int_t)c->intermediate, "vocabulary", (json_int_t)c->vocabulary,
-                  "calibration", "fingerprint", job->windows.fingerprint, "sequences",
-                  (json_int_t)job->windows.count, "length", (json_int_t)job->windows.length);
+    *configuration = json_pack(
+        "{s:i, s:s, s:o, s:{s:s, s:s, s:I, s:I, s:I, s:I}, s:{s:s, s:I, s:I, s:I}}", "format", 1,
+        "version", SNRQ_VERSION, "options", snrq_options_stored(job->options), "model",
+        "architecture", c->architecture, "fingerprint", fingerprint, "layers",
+        (json_int_t)c->layers, "hidden", (json_int_t)c->hidden, "intermediate",
+        (json_int_t)c->intermediate, "vocabulary", (json_int_t)c->vocabulary, "calibration",
+        "fingerprint", job->windows.fingerprint, "sequences", (json_int_t)job->windows.count,
+        "length", (json_int_t)job->windows.length, "distinct_positions",
+        (json_int_t)job->windows.distinct);
     if (*configuration == NULL) return snrq_fail(SNRQ_INTERNAL, "no memory for the configuration");
     return snrq_settings_resolve(json_object_get(*configuration, "options"),
                                  json_object_get(*configuration, "calibration"),
                                  &job->model->family);
 }
 
-/* A run that goes on has the options of the one before it in the form in which they were stored.
- * What cannot be read is told of by snrq_output_open(). */
+/* Adds the checksums of all tensors, but where there is nothing to compare them with or to store
+ * them in. Collective. */
+static snrq_status add_checksums(const snrq_job *job, json_t *configuration)
+{
+    json_t *checksums = NULL, *model = json_object_get(configuration, "model");
+    int64_t needed = !job->options->dry_run || snrq_output_is(job->options->output);
+    SNRQ_TRY(snrq_broadcast(job->context, &needed, sizeof needed)); /* as rank 0 sees it */
+    if (!needed) return SNRQ_OK;
+    SNRQ_TRY(snrq_model_checksums(job->context, job->model, &checksums));
+    if (json_object_set_new(model, "tensors", checksums) == 0) return SNRQ_OK;
+    return snrq_fail(SNRQ_INTERNAL, "no memory for the configuration");
+}
+
+/* A run that was begun before there were checksums has none to compare with. */
+static void adopt_checksums(json_t *configuration, const json_t *before)
+{
+    const json_t *model = json_object_get(before, "model");
+    if (json_is_object(model) && json_object_get(model, "tensors") == NULL)
+        json_object_del(json_object_get(configuration, "model"), "tensors");
+}
+
+/* A run that goes on has the options of the one before it in the form in which they were stored. Of
+ * damage tells snrq_output_open(), which knows what to do about it. */
 static snrq_status adopt_form(const snrq_job *job, json_t *configuration)
 {
     const char *directory = job->options->output;
     snrq_output_facts before;
-    snrq_status status = SNRQ_OK;
-    if (snrq_output_read(directory, &before) == SNRQ_OK)
+    if (!snrq_output_is(directory)) return SNRQ_OK;
+    snrq_status status = snrq_output_read(directory, &before);
+    if (status == SNRQ_OK)
         status = snrq_settings_adopt(configuration, before.configuration, &job->model->family);
+    if (status == SNRQ_OK) adopt_checksums(configuration, before.configuration);
     snrq_output_facts_free(&before);
-    return status;
+    return status == SNRQ_BAD_DATA ? SNRQ_OK : status;
 }
 
 static snrq_status open_output(snrq_job *job)
 {
     json_t *configuration = NULL;
-    snrq_status status = make_configuration(job, &configuration);
+    snrq_status status = snrq_agree(job->context, make_configuration(job, &configuration));
+    if (status == SNRQ_OK) status = snrq_agree(job->context, add_checksums(job, configuration));
     if (status == SNRQ_OK && job->context->rank == 0) status = adopt_form(job, configuration);
     status = snrq_agree(job->context, status);
+    const snrq_output_start start = {.look = job->options->dry_run,
+                                     .force_unlock = job->options->force_unlock,
+                                     .redo = job->options->redo >= 0,
+                                     .block = job->options->redo};
     if (status == SNRQ_OK)
-        status = snrq_output_open(job->context, job->options->output, configuration, &job->output);
+        status = snrq_output_open_as(job->context, job->options->output, configuration, &start,
+                                     &job->output);
     json_decref(configuration);
     return status;
 }
 
+static int64_t count_committed(const snrq_job *job)
+{
+    int64_t committed = 0;
+    while (committed < job->model->config.layers && snrq_job_is_committed(job, committed))
+        committed++;
+    return committed;
+}
+
+/* What a run would find in the output directory, or why it would be refused. */
+static snrq_status look_at_output(snrq_job *job, snrq_plan_output *found)
+{
+    SNRQ_TRY(open_output(job));
+    found->known = true;
+    found->complete = snrq_output_complete(job->output);
+    found->started = snrq_output_is(job->options->output);
+    found->committed = count_committed(job);
+    snrq_output_close(&job->output);
+    return SNRQ_OK;
+}
+
 static snrq_status start_progress(snrq_job *job)
 {
-    int64_t layers = job->model->config.layers, committed = 0;
+    const int64_t layers = job->model->config.layers;
     double work = 0.0;
-    while (committed < layers && snrq_job_is_committed(job, committed)) committed++;
     for (int64_t layer = 0; layer < layers; layer++) work += snrq_job_block_work(job, layer);
     return snrq_agree(job->context,
                       snrq_progress_start(job->context, job->output, &job->model->family, layers,
-                                          committed, work, &job->progress));
+                                          count_committed(job), work, &job->progress));
 }
 
 /* What this start can be asked for, apart from memory. */
@@ -202,6 +254,7 @@ static snrq_status read_inputs(snrq_job *job)
     if (job->model->quantized)
         return snrq_fail(SNRQ_USAGE, "%s is quantized already; give the original checkpoint",
                          o->path);
+    SNRQ_TRY(snrq_model_check(c, job->model, o->ignore_unused_layers, o->strict));
     SNRQ_TRY(snrq_agree(
         c, snrq_rules_create(o, &job->model->family, job->model->config.layers, &job->rules)));
     SNRQ_TRY(snrq_command_windows(c, o, job->model, &job->windows));
@@ -212,11 +265,34 @@ static snrq_status make_plan(snrq_job *job)
 {
     const snrq_context *c = job->context;
     const snrq_options *o = job->options;
+    char refusal[2048];
+    snrq_plan_output found = {.known = false};
     SNRQ_TRY(
         snrq_agree(c, snrq_plan_make(c, o, job->model, &job->rules, &job->windows, &job->plan)));
+    snrq_status looked = o->dry_run && o->output != NULL ? look_at_output(job, &found) : SNRQ_OK;
+    snprintf(refusal, sizeof refusal, "%s", snrq_error_message());
+    job->plan.output = found;
     SNRQ_TRY(snrq_plan_print(c, o, job->model, &job->rules, &job->windows, &job->plan));
-    if (o->plan_ranks > 0 || o->plan_nodes > 0) return SNRQ_OK;
-    return snrq_plan_check(c, o, &job->plan);
+    if (o->plan_ranks == 0 && o->plan_nodes == 0) SNRQ_TRY(snrq_plan_check(c, o, &job->plan));
+    return looked == SNRQ_OK ? SNRQ_OK : snrq_fail(looked, "%s", refusal);
+}
+
+/* Called by the watchdog's thread. */
+static void report_hang(const void *user, const char *message)
+{
+    const snrq_job *job = user;
+    if (job->works_in_output)
+        snrq_output_hung(job->options->output, job->context->job_rank, message);
+}
+
+static snrq_status start_watchdog(snrq_job *job)
+{
+    const snrq_watchdog_settings settings = {.timers = &job->timers,
+                                             .phase_name = snrq_phase_name,
+                                             .seconds = job->options->watchdog,
+                                             .report = report_hang,
+                                             .user = job};
+    return snrq_agree(job->context, snrq_watchdog_start(job->context, &settings, &job->watchdog));
 }
 
 snrq_status snrq_job_open(const snrq_context *context, const snrq_options *options, snrq_job *job)
@@ -226,8 +302,7 @@ snrq_status snrq_job_open(const snrq_context *context, const snrq_options *optio
              options->output ? options->output : ".");
     snrq_stop_begin(job->halt_file, options->max_time, &job->stop);
     snrq_timers_reset(&job->timers, SNRQ_PHASES);
-    SNRQ_TRY(snrq_agree(context, snrq_watchdog_start(context, &job->timers, snrq_phase_name,
-                                                     options->watchdog, &job->watchdog)));
+    SNRQ_TRY(start_watchdog(job));
     if (options->output != NULL)
         SNRQ_TRY(snrq_agree(context, context->rank == 0 ? snrq_user_directory_check(options->output)
                                                         : SNRQ_OK));
@@ -236,7 +311,8 @@ snrq_status snrq_job_open(const snrq_context *context, const snrq_options *optio
     if (options->dry_run) return SNRQ_OK;
     if (options->force_unlock) SNRQ_TRY(snrq_output_force_unlock(context, options->output));
     SNRQ_TRY(open_output(job));
-    if (!snrq_output_complete(job->output)) return start_progress(job);
+    job->works_in_output = !snrq_output_complete(job->output);
+    if (job->works_in_output) return start_progress(job);
     snrq_note(context, "%s is complete already; nothing to do", options->output);
     snrq_output_close(&job->output);
     return SNRQ_OK;
@@ -264,6 +340,7 @@ snrq_status snrq_job_finish(snrq_job *job, snrq_status status)
 
 void snrq_job_close(snrq_job *job)
 {
+    job->works_in_output = false;
     snrq_watchdog_stop(&job->watchdog);
     snrq_output_close(&job->output);
     snrq_progress_free(&job->progress);

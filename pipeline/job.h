@@ -25,6 +25,7 @@ typedef struct snrq_job {
     snrq_timers timers; /* this rank's */
     snrq_stop stop;
     snrq_watchdog *watchdog;
+    _Atomic bool works_in_output; /* read by the watchdog's thread */
     char halt_file[4200];
 } snrq_job;
 

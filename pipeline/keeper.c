@@ -56,10 +56,11 @@ void snrq_keeper_write(snrq_keeper *k, int64_t block, const snrq_stream *quantiz
         log_event(k, "kept", block, snrq_now() - started, NULL);
         return;
     }
-    snrq_note(k->context,
-              "warning: activations cannot be kept: %s (said once; the run goes on without, and "
-              "replays its blocks if it has to resume)",
-              snrq_error_message());
+    snrq_note_timed(
+        k->context,
+        "warning: activations cannot be kept: %s (said once; the run goes on without, and "
+        "replays its blocks if it has to resume)",
+        snrq_error_message());
     log_event(k, "not kept", block, snrq_now() - started, snrq_error_message());
     k->on = false;
     snrq_output_drop_kept(k->output, k->context, k->blocks);
@@ -90,8 +91,9 @@ snrq_status snrq_keeper_read(const snrq_keeper *k, int64_t committed, snrq_strea
         *next = block + 1;
         return SNRQ_OK;
     }
-    snrq_note(k->context, "note: activations cannot be read: %s; the committed blocks are replayed",
-              snrq_error_message());
+    snrq_note_timed(k->context,
+                    "note: activations cannot be read: %s; the committed blocks are replayed",
+                    snrq_error_message());
     log_event(k, "not read", block, snrq_now() - started, snrq_error_message());
     return SNRQ_OK;
 }

@@ -130,7 +130,9 @@ static snrq_status run_alone(const snrq_options *options, const char *help, snrq
         status = finish_printing(run(context, options, help, status));
     else
         status = created;
-    if (status != SNRQ_OK) fprintf(stderr, "snrq: %s\n", snrq_error_message());
+    /* The answer of `status` has told the rest. */
+    if (status != SNRQ_OK && snrq_error_message()[0] != '\0')
+        fprintf(stderr, "snrq: %s\n", snrq_error_message());
     snrq_context_destroy(&context);
     return status;
 }

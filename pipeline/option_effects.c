@@ -36,6 +36,11 @@ static bool reads_text(const snrq_options *o)
     return o->token_file == NULL;
 }
 
+static bool reads_no_ids(const snrq_options *o)
+{
+    return o->token_file == NULL && o->decode == NULL;
+}
+
 /* Windows are drawn, or strengths, by a method that has them. */
 static bool draws(const snrq_options *o)
 {
@@ -88,6 +93,10 @@ static const struct {
     {"groups", ANY, has_groups, {"with --group-size channel a row is one group", "original"}},
     {"order", ALL_BUT_RTN, always, {"--method rtn decides every column for itself", NULL}},
     {"damp", ANY, looks_at_data, {"--method rtn looks at no data but for --grid hessian", "0.01"}},
+    {"text-key",
+     ANY,
+     reads_no_ids,
+     {"token ids have no keys; it belongs to texts that are JSON lines", NULL}},
     {"windows", ANY, reads_text, {"a --token-file is cut into windows in order", "consecutive"}},
     {"seed",
      ANY,

@@ -91,6 +91,17 @@ static snrq_status parse_time(const snrq_option_row *row, const char *value, dou
     return SNRQ_OK;
 }
 
+static snrq_status add_text(const snrq_option_row *row, const char *value, snrq_options *o)
+{
+    const char **first = (const char **)(void *)((char *)o + row->field);
+    if (o->texts.count == SNRQ_MOST_TEXTS)
+        return snrq_fail(SNRQ_USAGE, "--%s: %s is text number %d: expected at most %d; join some",
+                         row->name, value, o->texts.count + 1, (int)SNRQ_MOST_TEXTS);
+    if (*first == NULL) *first = value;
+    o->texts.path[o->texts.count++] = value;
+    return SNRQ_OK;
+}
+
 snrq_status snrq_option_set(const snrq_option_row *row, const char *value, snrq_options *o)
 {
     char *field = (char *)o + row->field;
@@ -99,6 +110,8 @@ snrq_status snrq_option_set(const snrq_option_row *row, const char *value, snrq_
     case TEXT:
         *(const char **)(void *)field = value;
         return SNRQ_OK;
+    case TEXTS:
+        return add_text(row, value, o);
     case FLAG:
         *(bool *)(void *)field = row->low != 0;
         return SNRQ_OK;
@@ -136,6 +149,7 @@ bool snrq_option_has_value(const snrq_option_row *row, const snrq_options *o)
     const char *field = (const char *)o + row->field;
     switch (row->kind) {
     case TEXT:
+    case TEXTS:
         return *(const char *const *)(const void *)field != NULL;
     case CHOICE:
         return *(const int64_t *)(const void *)field >= 0;
@@ -177,6 +191,8 @@ const char *snrq_option_value(const snrq_option_row *row, const snrq_options *o,
             return *(const char *const *)(const void *)field;
         snprintf(room, SNRQ_OPTION_VALUE, "%dx%d", o->factor_rows, o->factor_columns);
         return room;
+    case TEXTS:
+        return *(const char *const *)(const void *)field;
     case FLAG:
         return "";
     case REAL:

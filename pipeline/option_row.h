@@ -5,10 +5,12 @@
 
 #include "pipeline/options.h"
 
-/* Where the value goes: char *, int64_t, double, int64_t (index), bool, int64_t, int64_t (bytes),
- * double (seconds). The names are short because the table is full of them. */
+/* Where the value goes: char *, char * and texts, int64_t, double, int64_t (index), bool, int64_t,
+ * int64_t (bytes), double (seconds). TEXTS may be given several times: the field has the first, and
+ * snrq_options.texts all of them. The names are short because the table is full of them. */
 typedef enum snrq_option_kind {
     TEXT,
+    TEXTS,
     INTEGER,
     REAL,
     CHOICE,
@@ -33,8 +35,8 @@ typedef struct snrq_option_row {
     const char *help;
 } snrq_option_row;
 
-/* Reads `value` (borrowed by `out` if it is a TEXT; NULL for a FLAG) into the row's field.
- * SNRQ_USAGE names the option, what was expected and what was found. */
+/* Reads `value` (borrowed by `out` if it is a TEXT; NULL for a FLAG) into the row's field; of
+ * TEXTS, adds it. SNRQ_USAGE names the option, what was expected and what was found. */
 snrq_status snrq_option_set(const snrq_option_row *row, const char *value, snrq_options *out);
 
 /* True if the field has a value: a text that is not NULL, a choice that was made, a flag that has
@@ -43,7 +45,8 @@ bool snrq_option_has_value(const snrq_option_row *row, const snrq_options *optio
 
 enum { SNRQ_OPTION_VALUE = 64 };
 /* The field's value as snrq_option_set() reads it back to the same value. Written to `room`
- * [SNRQ_OPTION_VALUE], or borrowed from the options (TEXT). "" for a FLAG. */
+ * [SNRQ_OPTION_VALUE], or borrowed from the options (TEXT). "" for a FLAG; the
+ * first of TEXTS. */
 const char *snrq_option_value(const snrq_option_row *row, const snrq_options *options, char *room);
 
 /* "fixed:V", "sampled:B", "chained", "corr" into mode and value. SNRQ_USAGE. */

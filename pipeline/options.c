@@ -31,15 +31,20 @@ static const snrq_option_row table[] = {
     {"output", 'o', TEXT, FIELD(output), NULL, 0, 0, NULL, Q | R | T | X, false, "OUT",
      "what to write: a directory (quantize resumes an unfinished one, export wants an empty one); "
      "of round, a safetensors file; of tokenize, a file"},
-    {"calibration", 0, TEXT, FIELD(calibration), NULL, 0, 0, NULL, Q, false, "TEXT",
-     "calibration text (UTF-8)"},
-    {"text", 0, TEXT, FIELD(text), NULL, 0, 0, NULL, E | T, false, "TEXT",
-     "text (UTF-8): held-out text; of tokenize, what becomes int32 little-endian token ids, with "
+    {"calibration", 0, TEXTS, FIELD(calibration), NULL, 0, 0, NULL, Q, false, "TEXT",
+     "calibration text (UTF-8), or JSON lines with {\"text\": \"...\"}; either may be gzip; for "
+     "several files give it several times, the order counts"},
+    {"text", 0, TEXTS, FIELD(text), NULL, 0, 0, NULL, E | T, false, "TEXT",
+     "text (UTF-8), or JSON lines with {\"text\": \"...\"}; either may be gzip; may be given "
+     "several times: held-out text; of tokenize, what becomes int32 little-endian token ids, with "
      "the special tokens that the model puts around a text"},
+    {"text-key", 0, TEXT, FIELD(text_key), NULL, 0, 0, NULL, Q | E | T, false, "KEY",
+     "which key of JSON lines holds the text, if it is not \"text\": every line must have it"},
     {"decode", 0, TEXT, FIELD(decode), NULL, 0, 0, NULL, T, false, "IDS",
      "int32 little-endian token ids that become text again, without the special tokens around it"},
     {"token-file", 0, TEXT, FIELD(token_file), NULL, 0, 0, NULL, Q | E, false, "FILE",
-     "int32 little-endian token ids instead of a text, cut into windows in order"},
+     "token ids instead of a text, cut into windows in order: raw little-endian int32, or .npy of "
+     "any integer type"},
     {"bits", 0, INTEGER, FIELD(bits), "4", 2, 8, NULL, Q | R, true, "B", "bits per weight"},
     {"group-size", 0, GROUP, FIELD(group_size), "128", 1, 1 << 20, NULL, Q | R, true, "N|channel",
      "columns that share a scale"},
@@ -110,13 +115,24 @@ static const snrq_option_row table[] = {
     {"watchdog", 0, TIME, FIELD(watchdog), "30m", 0, 1e9, NULL, Q, false, "TIME",
      "end with exit code 76, and say where each rank hangs, after so much time in one phase of a "
      "step; 0s: never"},
-    {"strict", 0, FLAG, FIELD(strict), NULL, 1, 1, NULL, Q | R, false, NULL,
-     "stop with exit code 65 where numerical trouble (dead inputs, too few tokens, zero or "
-     "constant "
-     "rows, ...) is a warning otherwise"},
+    {"strict", 0, FLAG, FIELD(strict), NULL, 1, 1, NULL, Q | E | R, false, NULL,
+     "stop with exit code 65 where something is a warning otherwise: numerical trouble (dead "
+     "inputs, too few tokens, zero or constant rows, ...), or a checkpoint that contradicts its "
+     "config.json"},
+    {"ignore-unused-layers", 0, FLAG, FIELD(ignore_unused_layers), NULL, 1, 1, NULL, Q | E | X,
+     false, NULL,
+     "use the first num_hidden_layers layers of a checkpoint that has more; without this, such a "
+     "checkpoint is refused with exit code 65, because config.json is mostly wrong then"},
     {"keep-activations", 0, FLAG, FIELD(keep_activations), NULL, 1, 1, NULL, Q, false, NULL,
      "keep the activations after the last committed block in OUT until the run is complete: a run "
      "that resumes reads them instead of replaying blocks (same result; --dry-run tells the size)"},
+    {"redo", 0, TEXT, FIELD(redo_text), NULL, 0, 0, NULL, Q, false, "BLOCK",
+     "make a block of OUT and those after it again, such as 3 for block-00003.h5, and damaged "
+     "files "
+     "of no block; `snrq verify OUT` names the one to give. A run that is interrupted goes on with "
+     "the same command"},
+    {"full", 0, FLAG, FIELD(full), NULL, 1, 1, NULL, S, false, NULL,
+     "read all files to find changed ones, as verify does; otherwise their sizes are compared"},
     {"force-unlock", 0, FLAG, FIELD(force_unlock), NULL, 1, 1, NULL, Q, false, NULL,
      "remove the lock of a run on another host that is known to be gone"},
     {"ignore-memory", 0, FLAG, FIELD(ignore_memory), NULL, 1, 1, NULL, Q, false, NULL,
@@ -126,7 +142,7 @@ static const snrq_option_row table[] = {
     {"plan-nodes", 0, INTEGER, FIELD(plan_nodes), "0", 0, 1 << 20, NULL, Q, false, "N",
      "with --dry-run: on so many nodes"},
     {"dry-run", 0, FLAG, FIELD(dry_run), NULL, 1, 1, NULL, Q, false, NULL,
-     "check everything, print the plan, write nothing"},
+     "check everything, print the plan, say what would become of OUT, write nothing"},
     {"options", 0, TEXT, FIELD(options_file), NULL, 0, 0, NULL, ALL, false, "FILE",
      "read options from FILE: one on a line, written as here; a line that begins with # is a "
      "comment. An option given here and there is given twice, which is refused"},
@@ -171,7 +187,7 @@ static const command_row commands[] = {
     {"export", "OUT", SNRQ_COMMAND_EXPORT, "write a checkpoint for inference engines, losslessly",
      "mpirun -n 2 snrq export OUT --format gptq -o DIR"},
     {"status", "OUT", SNRQ_COMMAND_STATUS,
-     "progress of a run beside it, without MPI: done, rate, time left, last error",
+     "what became of a run, or how far it is: state, rate, time left, last error, what to do",
      "snrq status OUT"},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
@@ -214,6 +230,21 @@ static snrq_status parse_factor_grid(snrq_options *o)
     return SNRQ_OK;
 }
 
+static snrq_status parse_redo(snrq_options *o)
+{
+    char rest;
+    long long block = -1;
+    o->redo = -1;
+    if (o->redo_text == NULL) return SNRQ_OK;
+    if (sscanf(o->redo_text, "%9lld%c", &block, &rest) != 1 || block < 0)
+        return snrq_fail(SNRQ_USAGE,
+                         "--redo: expected the number of a block, such as 3 for block-00003.h5, "
+                         "found '%s'",
+                         o->redo_text);
+    o->redo = block;
+    return SNRQ_OK;
+}
+
 static const command_row *find_command(const char *name)
 {
     for (int i = 0; i < COMMANDS; i++)
@@ -237,6 +268,16 @@ static void print_option(FILE *f, const snrq_option_row *row)
     fputc('\n', f);
 }
 
+static const char states[] =
+    "\nexit codes by state:\n"
+    "   0  complete\n"
+    "  69  starting, running: a process is at work\n"
+    "  75  not started, stopped, killed: the same quantize command (again) goes on\n"
+    "  76  hung: ended by the watchdog; the same command goes on\n"
+    "  65  damaged: a committed file or a record is missing or was changed\n"
+    "   N  failed: the exit code with which the run ended (64 to 74)\n"
+    "  66  without a state: OUT is not there, no output of snrq, or cannot be read\n";
+
 static snrq_status make_help(const command_row *command, char **help)
 {
     size_t bytes = 0;
@@ -252,8 +293,8 @@ static snrq_status make_help(const command_row *command, char **help)
                     commands[i].help);
         fputs("\n`snrq COMMAND --help` lists the options of a command. Exit codes: 0 complete, "
               "64 usage, 65 bad input data, 66 missing input, "
-              "73 cannot\n"
-              "write, 74 I/O error, 75 stopped on request (run again to go on), 76 hung "
+              "69 a run is at work (status),\n73 cannot write, 74 I/O error, 75 stopped on request "
+              "(run again to go on), 76 hung\n"
               "(--watchdog), 70 internal error.\n",
               f);
     } else {
@@ -261,6 +302,7 @@ static snrq_status make_help(const command_row *command, char **help)
                 command->name, command->argument, command->help);
         for (int i = 0; i < ROWS; i++)
             if (table[i].commands & (unsigned)command->command) print_option(f, &table[i]);
+        if (command->command == SNRQ_COMMAND_STATUS) fputs(states, f);
         fprintf(f, "\nexample:\n  %s\n", command->example);
     }
     if (fclose(f) != 0) return snrq_fail(SNRQ_INTERNAL, "cannot allocate the help text");
@@ -294,10 +336,12 @@ static snrq_status print_value(FILE *f, const snrq_option_row *row, const snrq_o
         fprintf(f, "--%s\n", row->name);
         return SNRQ_OK;
     }
-    const char *value = snrq_option_value(row, o, room);
-    SNRQ_TRY(snrq_allocate(2 * strlen(value) + 4, 1, "option", &quoted));
-    fprintf(f, "--%s %s\n", row->name, snrq_option_file_quote(value, quoted));
-    free(quoted);
+    for (int i = 0; i < (row->kind == TEXTS ? o->texts.count : 1); i++) {
+        const char *value = row->kind == TEXTS ? o->texts.path[i] : snrq_option_value(row, o, room);
+        SNRQ_TRY(snrq_allocate(2 * strlen(value) + 4, 1, "option", &quoted));
+        fprintf(f, "--%s %s\n", row->name, snrq_option_file_quote(value, quoted));
+        free(quoted);
+    }
     return SNRQ_OK;
 }
 
@@ -330,6 +374,8 @@ static snrq_status check_required(const command_row *command, const snrq_options
         if (o->output == NULL && !o->dry_run)
             return snrq_fail(SNRQ_USAGE, "quantize: -o OUT is missing; example: %s",
                              command->example);
+        if (o->output == NULL && o->redo >= 0)
+            return snrq_fail(SNRQ_USAGE, "quantize: --redo needs -o OUT, the run to mend");
         if (o->plan_nodes > (o->plan_ranks > 0 ? o->plan_ranks : o->plan_nodes))
             return snrq_fail(SNRQ_USAGE,
                              "quantize: --plan-nodes %lld is more than --plan-ranks %lld",
@@ -369,12 +415,19 @@ static const char *place(const parser *p, int line, char *out, size_t size)
     return out;
 }
 
+/* Texts may be given several times, in one place: their order counts. */
+static bool is_next_text(const parser *p, int row, int line)
+{
+    return table[row].kind == TEXTS && (p->given[row] == COMMAND_LINE) == (line == COMMAND_LINE);
+}
+
 /* Not twice, and no other option for the same thing. `line` is where the row is given now. */
 static snrq_status check_once(const parser *p, int row, int line)
 {
     char before[512], now[512];
     for (int i = 0; i < ROWS; i++) {
         if (p->given[i] == NOT_GIVEN || table[i].field != table[row].field) continue;
+        if (i == row && is_next_text(p, row, line)) continue;
         if (i == row && line == COMMAND_LINE)
             return snrq_fail(SNRQ_USAGE,
                              "%s: --%s is given twice; leave out the one that is not meant",
@@ -382,10 +435,10 @@ static snrq_status check_once(const parser *p, int row, int line)
         const char *first = place(p, p->given[i], before, sizeof before);
         const char *second = place(p, line, now, sizeof now);
         if (i == row)
-            return snrq_fail(SNRQ_USAGE,
-                             "%s: --%s is given twice, %s and %s; leave out the one that is not "
-                             "meant",
-                             p->command->name, table[row].name, first, second);
+            return snrq_fail(SNRQ_USAGE, "%s: --%s is given twice, %s and %s; %s", p->command->name,
+                             table[row].name, first, second,
+                             table[row].kind == TEXTS ? "give all of them in one place"
+                                                      : "leave out the one that is not meant");
         return snrq_fail(SNRQ_USAGE, "%s: --%s (%s) and --%s (%s) contradict each other",
                          p->command->name, table[i].name, first, table[row].name, second);
     }
@@ -436,8 +489,11 @@ static snrq_status parse_arguments(parser *p, int argc, char **argv)
     }
     if (optind < argc) p->options->path = argv[optind++];
     if (optind < argc)
-        return snrq_fail(SNRQ_USAGE, "%s: expected one %s, found also '%s'", command,
-                         p->command->argument, argv[optind]);
+        return snrq_fail(SNRQ_USAGE, "%s: expected one %s, found also '%s'%s", command,
+                         p->command->argument, argv[optind],
+                         p->options->texts.count > 0
+                             ? "; each of several texts needs its own --calibration or --text"
+                             : "");
     return SNRQ_OK;
 }
 
@@ -537,6 +593,7 @@ static snrq_status parse_command(parser *p, int argc, char **argv, char **text)
     SNRQ_TRY(apply_exceptions(p->given, o));
     SNRQ_TRY(parse_alpha(o));
     SNRQ_TRY(parse_factor_grid(o));
+    SNRQ_TRY(parse_redo(o));
     if (!o->print_options) SNRQ_TRY(check_required(p->command, o));
     SNRQ_TRY(check_effects(p));
     SNRQ_TRY(settle(o));
@@ -564,6 +621,15 @@ snrq_status snrq_options_parse(int argc, char **argv, snrq_options *o, char **te
     o->command = command->command;
     parser p = {.command = command, .options = o};
     return parse_command(&p, argc, argv, text);
+}
+
+int snrq_options_inputs(const snrq_options *o, const char *paths[SNRQ_MOST_INPUTS])
+{
+    const char *const others[] = {o->path, o->reference, o->token_file, o->decode, o->options_file};
+    int count = 0;
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) paths[count++] = others[i];
+    for (int i = 0; i < o->texts.count; i++) paths[count++] = o->texts.path[i];
+    return count;
 }
 
 void snrq_options_free(snrq_options *o)
@@ -595,6 +661,7 @@ static json_t *stored_value(const snrq_option_row *row, const snrq_options *o)
     case TEXT:
         if (row->field == FIELD(factor_grid_text) && o->factor_rows == 0) return json_null();
         __attribute__((fallthrough));
+    case TEXTS:
     case CHOICE:
         return json_string(snrq_option_value(row, o, room));
     }
@@ -643,5 +710,6 @@ snrq_status snrq_options_restore(const json_t *stored, snrq_options *o)
     SNRQ_TRY(apply_exceptions(given, o));
     SNRQ_TRY(parse_alpha(o));
     SNRQ_TRY(parse_factor_grid(o));
+    SNRQ_TRY(parse_redo(o));
     return settle(o);
 }

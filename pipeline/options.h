@@ -30,14 +30,24 @@ typedef enum snrq_format_choice {
     SNRQ_FORMATS
 } snrq_format_choice;
 
+/* Texts in the order in which they were given. */
+enum { SNRQ_MOST_TEXTS = 1024 };
+typedef struct snrq_text_paths {
+    int count;
+    const char *path[SNRQ_MOST_TEXTS];
+} snrq_text_paths;
+
 /* Everything a command can be told, with what is done where nothing was said, or where an option
  * has no effect with the others. Strings are borrowed from argv, or from the text of the file of
  * options. */
 typedef struct snrq_options {
     snrq_command command;
     const char *path; /* the positional argument: MODEL or OUT */
-    const char *output, *calibration, *text, *token_file, *decode, *reference, *logprobs;
-    int64_t bits, group_size; /* group_size 0: per channel */
+    const char *output, *token_file, *decode, *reference, *logprobs;
+    const char *calibration, *text; /* the first text, of quantize and of the others */
+    snrq_text_paths texts;          /* all of them */
+    const char *text_key;           /* of JSON lines; NULL: "text" */
+    int64_t bits, group_size;       /* group_size 0: per channel */
     bool asymmetric;
     int64_t method, beam;
     const char *alpha_text; /* as given; parsed into the next two */
@@ -58,7 +68,11 @@ typedef struct snrq_options {
     int64_t threads;
     int64_t plan_ranks, plan_nodes; /* 0: as started */
     double max_time, watchdog;      /* seconds; 0: no limit */
+    const char *redo_text;
+    int64_t redo; /* the block to make again, with those after it; -1: none */
+    bool full;    /* status: read all files */
     bool json, dry_run, force_unlock, ignore_memory, keep_activations, strict;
+    bool ignore_unused_layers;
     const char *options_file;
     bool print_options;
     char *file_text; /* owned: of options_file, or NULL */
@@ -67,12 +81,18 @@ typedef struct snrq_options {
 /* Parses argv (argv[1] is the command) and the file that --options names. *text is NULL, or what to
  * print instead of running anything (help, version or the options were asked for, or no command
  * given); the caller frees it. SNRQ_USAGE with a message that names the option, what was expected
- * and what was found: also for an option that is given twice, contradicts another, or has no effect
- * with the others (option_effects.h). The status of snrq_file_read() for the file. The caller
- * releases *out with snrq_options_free(), also after a failure. Not collective: every rank parses
- * the same argv; agree on the status, because every rank reads the file. */
+ * and what was found: also for an option that is given twice (but for texts in one place),
+ * contradicts another, or has no effect with the others (option_effects.h). The status of
+ * snrq_file_read() for the file. The caller releases *out with snrq_options_free(), also after a
+ * failure. Not collective: every rank parses the same argv; agree on the status, because every rank
+ * reads the file. */
 snrq_status snrq_options_parse(int argc, char **argv, snrq_options *out, char **text);
 void snrq_options_free(snrq_options *options);
+
+/* Every path that the command reads, the options' file among them, NULL where there is none.
+ * Borrowed. Returns their number. */
+enum { SNRQ_MOST_INPUTS = SNRQ_MOST_TEXTS + 5 };
+int snrq_options_inputs(const snrq_options *options, const char *paths[SNRQ_MOST_INPUTS]);
 
 /* The options that decide the result, as a JSON object {"bits": 3, ...}, for the stored
  * configuration: what is done, so that two of them are equal if the same is done. null: nothing is.

@@ -15,6 +15,7 @@
 #include "mpi/log.h"
 #include "mpi/placement.h"
 #include "mpi/timers.h"
+#include "pipeline/export.h"
 #include "pipeline/model/stream.h"
 #include "pipeline/rounding/rounding.h"
 
@@ -212,13 +213,66 @@ static void print_grid(const snrq_context *c, const snrq_options *o, const snrq_
               wanted_columns, rows, columns);
 }
 
-static snrq_status print_json(const snrq_plan *p)
+/* What would become of the output directory. */
+static void print_output(const snrq_context *c, const snrq_options *o, const snrq_plan *p,
+                         int64_t layers)
 {
-    json_t *object =
-        json_pack("{s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f}", "ranks", p->ranks, "nodes",
-                  p->nodes, "ranks_per_node", p->ranks_per_node, "rank_bytes", p->rank_bytes,
-                  "shared_bytes", p->shared_bytes, "node_bytes", p->node_bytes, "output_bytes",
-                  p->output_bytes, "activation_bytes", p->activation_bytes, "seconds", p->seconds);
+    const snrq_plan_output *out = &p->output;
+    if (!out->known) return;
+    if (out->complete)
+        snrq_note(c, "OUT          %s is complete already: there would be nothing to do",
+                  o->output);
+    else if (!out->started)
+        snrq_note(c, "OUT          %s would be made, or is empty: the run would start", o->output);
+    else if (out->committed == 0)
+        snrq_note(c, "OUT          %s holds a run without a block: it would go on at the first",
+                  o->output);
+    else
+        snrq_note(c, "OUT          %s holds a run: it would resume after block %lld of %lld",
+                  o->output, (long long)out->committed, (long long)layers);
+}
+
+static json_t *output_json(const snrq_plan_output *out)
+{
+    if (!out->known) return NULL;
+    const char *state = out->complete ? "complete" : out->started ? "unfinished" : "new";
+    return json_pack("{s:s, s:I}", "state", state, "committed", (json_int_t)out->committed);
+}
+
+snrq_status snrq_plan_exports(const snrq_model *m, const snrq_rule *r, json_t **rows,
+                              int64_t *better)
+{
+    const snrq_export_facts planned = snrq_export_facts_planned(
+        m, r->bits, r->group_size, r->symmetric, r->permuted_groups, r->scale_type);
+    *better = snrq_export_better_group(m, &planned);
+    return snrq_export_forecast(m, &planned, rows);
+}
+
+static void print_exports(const snrq_context *c, const json_t *rows, int64_t better)
+{
+    size_t i;
+    const json_t *row;
+    json_array_foreach((json_t *)rows, i, row)
+    {
+        const char *why = json_string_value(json_object_get(row, "why"));
+        const char *answer = json_is_true(json_object_get(row, "possible")) ? "yes" : "no: ";
+        snrq_note(c, "export to    %-18s  %s%s%s",
+                  json_string_value(json_object_get(row, "format")), answer,
+                  why[0] != '\0' && answer[0] == 'y' ? ", " : "", why);
+    }
+    if (better > 0)
+        snrq_note(c, "export to    more formats are possible with --group-size %lld",
+                  (long long)better);
+}
+
+static snrq_status print_json(const snrq_plan *p, json_t *exports, int64_t better)
+{
+    json_t *object = json_pack(
+        "{s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:o*, s:O, s:I}", "ranks", p->ranks, "nodes",
+        p->nodes, "ranks_per_node", p->ranks_per_node, "rank_bytes", p->rank_bytes, "shared_bytes",
+        p->shared_bytes, "node_bytes", p->node_bytes, "output_bytes", p->output_bytes,
+        "activation_bytes", p->activation_bytes, "seconds", p->seconds, "output",
+        output_json(&p->output), "exports", exports, "better_group_size", (json_int_t)better);
     return snrq_json_print(object);
 }
 
@@ -261,8 +315,12 @@ snrq_status snrq_plan_print(const snrq_context *c, const snrq_options *o, const 
               "intermediate %lld",
               m->path, k->architecture, (long long)k->layers, (long long)m->family.modules, steps,
               (long long)k->hidden, (long long)k->intermediate);
-    snrq_note(c, "calibration  %lld windows of %lld tokens", (long long)w->count,
-              (long long)w->length);
+    char distinct[64] = "";
+    if (w->distinct < w->count * w->length)
+        snprintf(distinct, sizeof distinct, ", which cover %lld of the text",
+                 (long long)w->distinct);
+    snrq_note(c, "calibration  %lld windows of %lld tokens%s", (long long)w->count,
+              (long long)w->length, distinct);
     print_rule(c, snrq_rules_at(rules, 0, 0), m->family.max_columns);
     snrq_note(c,
               "memory       about %.0f MB per rank, and %.0f MB per node for weights: %.0f MB per "
@@ -282,6 +340,12 @@ snrq_status snrq_plan_print(const snrq_context *c, const snrq_options *o, const 
                   p->ranks);
     }
     print_grid(c, o, m, p->ranks);
-    snrq_status status = o->json && c->rank == 0 ? print_json(p) : SNRQ_OK;
+    print_output(c, o, p, k->layers);
+    json_t *exports = NULL;
+    int64_t better = 0;
+    snrq_status status = snrq_plan_exports(m, snrq_rules_at(rules, 0, 0), &exports, &better);
+    if (status == SNRQ_OK) print_exports(c, exports, better);
+    if (status == SNRQ_OK && o->json && c->rank == 0) status = print_json(p, exports, better);
+    json_decref(exports);
     return snrq_agree(c, status);
 }

@@ -2,6 +2,8 @@
 #ifndef SNRQ_PLAN_H
 #define SNRQ_PLAN_H
 
+#include <jansson.h>
+
 #include "io/tokenizer/windows.h"
 #include "pipeline/model/model.h"
 #include "pipeline/rules.h"
@@ -10,6 +12,13 @@
  */
 double snrq_plan_step_work(const snrq_rules *rules, const snrq_family *family, int64_t layer,
                            int step, const snrq_windows *windows);
+
+/* What a run would find in its output directory. */
+typedef struct snrq_plan_output {
+    bool known;             /* it was looked at, and nothing would be refused */
+    bool started, complete; /* it holds a run; that is complete */
+    int64_t committed;      /* blocks that would not be made again */
+} snrq_plan_output;
 
 /* What a run needs. */
 typedef struct snrq_plan {
@@ -20,6 +29,7 @@ typedef struct snrq_plan {
     double output_bytes;
     double activation_bytes; /* of the file that --keep-activations keeps; 0 without */
     double seconds;          /* estimated from this rank's speed; 0 unless --dry-run */
+    snrq_plan_output output; /* of --dry-run; set by the caller */
 } snrq_plan;
 
 /* Plans a run. Not collective. */
@@ -27,8 +37,14 @@ snrq_status snrq_plan_make(const snrq_context *context, const snrq_options *opti
                            const snrq_model *model, const snrq_rules *rules,
                            const snrq_windows *windows, snrq_plan *out);
 
-/* Prints the plan on rank 0: model, calibration, method, memory, output size; as JSON on standard
- * output with --json. Collective; agreed. */
+/* What the modules of a run with this rule can be exported to: rows as snrq_export_forecast() makes
+ * them. The caller releases *rows. *better: a size of groups that makes more formats possible, or
+ * 0. Not collective. */
+snrq_status snrq_plan_exports(const snrq_model *model, const snrq_rule *rule, json_t **rows,
+                              int64_t *better);
+
+/* Prints the plan on rank 0: model, calibration, method, memory, output size, exports; as JSON on
+ * standard output with --json. Collective; agreed. */
 snrq_status snrq_plan_print(const snrq_context *context, const snrq_options *options,
                             const snrq_model *model, const snrq_rules *rules,
                             const snrq_windows *windows, const snrq_plan *plan);

@@ -61,7 +61,8 @@ static snrq_status gather(group *g, const block_work *b, int unit, const snrq_ru
     int in_step = unit - f->step[f->unit[unit].step].first;
     snrq_activations x = snrq_stream_activations(&g->quantized, in_step);
     snrq_activations xf = snrq_stream_activations(&g->full, in_step);
-    const snrq_unit_input input = {&x, &xf, g->job->windows.count, g->alphas};
+    const snrq_unit_input input = {&x, &xf, g->job->windows.count, g->alphas,
+                                   g->job->windows.distinct};
     const snrq_process_shape shape = {g->job->options->factor_rows,
                                       g->job->options->factor_columns};
     char name[SNRQ_MODULES_NAME];

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "io/json.h"
@@ -14,6 +15,38 @@
 #include "mpi/log.h"
 #include "pipeline/model/model.h"
 #include "pipeline/rounding/rounding.h"
+
+static double seconds_left(const snrq_progress *p)
+{
+    double here = p->done - p->replayed, elapsed = snrq_now() - p->started;
+    return here > 0 ? elapsed * (p->total - p->done) / here : 0;
+}
+
+/* Replaces status.json; `more` is taken over. */
+static void put_status(const snrq_progress *p, snrq_output *output, const char *state, json_t *more)
+{
+    double seconds = snrq_now() - p->started, here = p->done - p->replayed;
+    double rate = seconds > 0 ? here / p->total * (double)p->blocks / seconds * 3600.0 : 0.0;
+    json_t *status = json_pack("{s:s, s:I, s:I, s:f, s:f, s:f, s:f}", "state", state, "blocks",
+                               (json_int_t)p->blocks, "committed", (json_int_t)p->committed, "done",
+                               p->done / p->total, "seconds", seconds, "seconds_left",
+                               seconds_left(p), "blocks_per_hour", rate);
+    if (status != NULL && more != NULL) json_object_update(status, more);
+    snrq_output_status(output, status);
+    json_decref(status);
+    json_decref(more);
+}
+
+/* The date as well, for logs of several days. */
+static void say_start(const snrq_progress *p)
+{
+    const time_t now = time(NULL);
+    struct tm at;
+    char date[32] = "";
+    if (localtime_r(&now, &at) != NULL) strftime(date, sizeof date, "%Y-%m-%d, UTC%z", &at);
+    snrq_note_timed(p->context, "start of the run on %s: %lld of %lld blocks are committed", date,
+                    (long long)p->committed, (long long)p->blocks);
+}
 
 snrq_status snrq_progress_start(const snrq_context *context, snrq_output *output,
                                 const snrq_family *family, int64_t blocks, int64_t committed,
@@ -37,6 +70,8 @@ snrq_status snrq_progress_start(const snrq_context *context, snrq_output *output
         "instructions", snrq_kernels_name(), "blas_kernels", snrq_blas_kernels(), "job", job);
     snrq_output_event(output, event);
     json_decref(event);
+    put_status(out, output, "starting", NULL);
+    say_start(out);
     return SNRQ_OK;
 }
 
@@ -44,27 +79,6 @@ void snrq_progress_free(snrq_progress *p)
 {
     free(p->told_few_tokens);
     p->told_few_tokens = NULL;
-}
-
-static double seconds_left(const snrq_progress *p)
-{
-    double here = p->done - p->replayed, elapsed = snrq_now() - p->started;
-    return here > 0 ? elapsed * (p->total - p->done) / here : 0;
-}
-
-/* Replaces status.json; `more` is taken over. */
-static void put_status(const snrq_progress *p, snrq_output *output, const char *state, json_t *more)
-{
-    double seconds = snrq_now() - p->started, here = p->done - p->replayed;
-    double rate = seconds > 0 ? here / p->total * (double)p->blocks / seconds * 3600.0 : 0.0;
-    json_t *status = json_pack("{s:s, s:I, s:I, s:f, s:f, s:f, s:f}", "state", state, "blocks",
-                               (json_int_t)p->blocks, "committed", (json_int_t)p->committed, "done",
-                               p->done / p->total, "seconds", seconds, "seconds_left",
-                               seconds_left(p), "blocks_per_hour", rate);
-    if (status != NULL && more != NULL) json_object_update(status, more);
-    snrq_output_status(output, status);
-    json_decref(status);
-    json_decref(more);
 }
 
 static json_t *step_event(int64_t layer, const char *step, double seconds, double left,
@@ -81,7 +95,7 @@ void snrq_progress_step(snrq_progress *p, snrq_output *output, int64_t layer, co
                         double work, const snrq_module_record *records, int count)
 {
     double now = snrq_now(), seconds = now - p->step_started, objective = 0.0, worst = 0.0;
-    char left[32];
+    char left[32], time[SNRQ_TIME_TEXT];
     p->step_started = now;
     p->done += work;
     if (p->context->rank != 0) return;
@@ -90,12 +104,13 @@ void snrq_progress_step(snrq_progress *p, snrq_output *output, int64_t layer, co
         worst = records[i].output_error > worst ? records[i].output_error : worst;
     }
     snrq_clock_text(seconds_left(p), left, sizeof left);
-    fprintf(
-        stderr,
-        "%sblock %lld/%lld  %-8s objective %-11.5g output error %5.2f %%  alpha %.3f  %.2f s  left "
-        "%s%s",
-        p->terminal ? "\r" : "", (long long)layer + 1, (long long)p->blocks, step, objective,
-        100.0 * worst, records[0].alpha, seconds, left, p->terminal ? "   " : "\n");
+    snrq_time_text(time);
+    fprintf(stderr,
+            "%s%s block %lld/%lld  %-8s objective %-11.5g output error %5.2f %%  alpha %.3f  %.2f "
+            "s  left "
+            "%s%s",
+            p->terminal ? "\r" : "", time, (long long)layer + 1, (long long)p->blocks, step,
+            objective, 100.0 * worst, records[0].alpha, seconds, left, p->terminal ? "   " : "\n");
     if (p->terminal && p->done >= p->total) fputc('\n', stderr);
     json_t *event = step_event(layer, step, seconds, seconds_left(p), records, count);
     snrq_output_event(output, event);
@@ -125,7 +140,7 @@ void snrq_progress_troubles(snrq_progress *p, snrq_output *output, const snrq_fa
                             int64_t layer, int unit, snrq_dtype scale_type,
                             const snrq_trouble_list *list)
 {
-    char text[512];
+    char text[512], time[SNRQ_TIME_TEXT];
     for (int i = 0; i < list->count && p->context->rank == 0; i++) {
         const snrq_trouble *t = &list->trouble[i];
         snrq_trouble_text(t, scale_type, text, sizeof text);
@@ -135,7 +150,8 @@ void snrq_progress_troubles(snrq_progress *p, snrq_output *output, const snrq_fa
         /* As many tokens are too few in every block. */
         if (t->kind == SNRQ_FEW_TOKENS && p->told_few_tokens[unit]) continue;
         p->told_few_tokens[unit] |= t->kind == SNRQ_FEW_TOKENS;
-        fprintf(stderr, "%swarning: %s%s\n", p->terminal ? "\n" : "", text,
+        snrq_time_text(time);
+        fprintf(stderr, "%s%s warning: %s%s\n", p->terminal ? "\n" : "", time, text,
                 t->kind == SNRQ_FEW_TOKENS ? " (said for the first block)" : "");
     }
 }
@@ -156,15 +172,15 @@ static void count_earlier_work(snrq_progress *p, double work)
 void snrq_progress_read(snrq_progress *p, int64_t blocks, double work)
 {
     count_earlier_work(p, work);
-    snrq_note(p->context, "block %lld/%lld  committed earlier, activations read", (long long)blocks,
-              (long long)p->blocks);
+    snrq_note_timed(p->context, "block %lld/%lld  committed earlier, activations read",
+                    (long long)blocks, (long long)p->blocks);
 }
 
 void snrq_progress_replayed(snrq_progress *p, int64_t layer, double work)
 {
     count_earlier_work(p, work);
-    snrq_note(p->context, "block %lld/%lld  committed earlier, replayed", (long long)layer + 1,
-              (long long)p->blocks);
+    snrq_note_timed(p->context, "block %lld/%lld  committed earlier, replayed",
+                    (long long)layer + 1, (long long)p->blocks);
 }
 
 void snrq_progress_end(const snrq_progress *p, snrq_output *output, snrq_status status)
@@ -178,6 +194,9 @@ void snrq_progress_end(const snrq_progress *p, snrq_output *output, snrq_status 
                               "message", message != NULL ? snrq_json_text(message) : NULL);
     snrq_output_event(output, event);
     json_decref(event);
+    if (p->context->rank == 0 && p->terminal && p->done < p->total) fputc('\n', stderr);
+    snrq_note_timed(p->context, "end of the run: %s, %lld of %lld blocks are committed", state,
+                    (long long)p->committed, (long long)p->blocks);
     put_status(p, output, state,
                json_pack("{s:o*}", "message", message != NULL ? snrq_json_text(message) : NULL));
 }

@@ -200,10 +200,10 @@ static snrq_status round_module(const snrq_context *context, bool strict, snrq_t
 /* Rank 0 tries the file for the result before anything is computed. */
 static snrq_status open_result(const snrq_context *context, const snrq_options *o, layer_case *c)
 {
-    const char *const inputs[] = {o->path, o->options_file};
+    const char *inputs[SNRQ_MOST_INPUTS];
     snrq_status status = SNRQ_OK;
     if (context->rank == 0 && o->output != NULL)
-        status = snrq_user_output_open(o->output, inputs, 2, &c->out);
+        status = snrq_user_output_open(o->output, inputs, snrq_options_inputs(o, inputs), &c->out);
     return snrq_agree(context, status);
 }
 

@@ -39,28 +39,31 @@ snrq_status snrq_settings_resolve(json_t *options, const json_t *calibration, co
     return failed == 0 ? SNRQ_OK : snrq_fail(SNRQ_INTERNAL, "no memory for the options");
 }
 
-/* The resolved options of an earlier run, as this version would store them; NULL if it has none
- * that are understood. New reference. */
-static json_t *resolved_before(const json_t *before, const snrq_family *f)
+/* *out: the resolved options of an earlier run, as this version would store them; NULL if it has
+ * none that are understood. New reference. */
+static snrq_status resolve_before(const json_t *before, const snrq_family *f, json_t **out)
 {
     snrq_options restored;
     const json_t *old = json_object_get(before, "options");
-    if (!json_is_object(old) || snrq_options_restore(old, &restored) != SNRQ_OK) return NULL;
-    json_t *options = snrq_options_stored(&restored);
-    if (options == NULL ||
-        snrq_settings_resolve(options, json_object_get(before, "calibration"), f) == SNRQ_OK)
-        return options;
-    json_decref(options);
-    return NULL;
+    *out = NULL;
+    snrq_status status = json_is_object(old) ? snrq_options_restore(old, &restored) : SNRQ_USAGE;
+    if (status != SNRQ_OK) return status == SNRQ_USAGE ? SNRQ_OK : status;
+    *out = snrq_options_stored(&restored);
+    if (*out == NULL) return snrq_fail(SNRQ_INTERNAL, "no memory for the options");
+    status = snrq_settings_resolve(*out, json_object_get(before, "calibration"), f);
+    if (status != SNRQ_OK) json_decref(*out);
+    if (status != SNRQ_OK) *out = NULL;
+    return status;
 }
 
 snrq_status snrq_settings_adopt(json_t *now, const json_t *before, const snrq_family *f)
 {
-    json_t *options = json_object_get(now, "options"), *old = resolved_before(before, f);
+    json_t *options = json_object_get(now, "options"), *old = NULL;
     const char *name;
     json_t *value;
     void *next;
     int failed = 0;
+    SNRQ_TRY(resolve_before(before, f, &old));
     if (old == NULL) return SNRQ_OK;
     json_object_foreach_safe(options, next, name, value)
     {

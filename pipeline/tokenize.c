@@ -5,9 +5,9 @@
 #include <stdlib.h>
 
 #include "io/standard_streams.h"
-#include "io/tokenizer/tokenizer.h"
-#include "io/tokenizer/windows.h"
+#include "io/tokenizer/token_file.h"
 #include "io/user_output.h"
+#include "pipeline/texts.h"
 
 /* Writes the file and tells about it. */
 static snrq_status put(const snrq_options *o, int64_t tokens, const void *data, size_t bytes,
@@ -22,14 +22,15 @@ static snrq_status put(const snrq_options *o, int64_t tokens, const void *data, 
     return snrq_print_end(answers);
 }
 
-static snrq_status encode_file(const snrq_options *o, const snrq_tokenizer *tokenizer,
-                               snrq_user_output *out)
+static snrq_status encode_files(const snrq_context *context, const snrq_options *o,
+                                const snrq_tokenizer *tokenizer, snrq_user_output *out)
 {
-    int32_t *ids;
-    int64_t count;
-    SNRQ_TRY(snrq_text_tokens(o->text, tokenizer, snrq_tokenizer_size(tokenizer), &ids, &count));
-    snrq_status status = put(o, count, ids, (size_t)count * sizeof *ids, out);
-    free(ids);
+    snrq_tokens tokens;
+    snrq_status status =
+        snrq_texts_read(context, o, tokenizer, snrq_tokenizer_size(tokenizer), &tokens);
+    if (status == SNRQ_OK)
+        status = put(o, tokens.count, tokens.ids, (size_t)tokens.count * sizeof *tokens.ids, out);
+    snrq_tokens_free(&tokens);
     return status;
 }
 
@@ -52,12 +53,12 @@ static snrq_status decode_file(const snrq_options *o, const snrq_tokenizer *toke
     return status;
 }
 
-static snrq_status tokenize(const snrq_options *o)
+static snrq_status tokenize(const snrq_context *context, const snrq_options *o)
 {
-    const char *const inputs[] = {o->path, o->text, o->decode, o->options_file};
+    const char *inputs[SNRQ_MOST_INPUTS];
     snrq_tokenizer *tokenizer = NULL;
     snrq_user_output *out = NULL;
-    SNRQ_TRY(snrq_user_output_open(o->output, inputs, 4, &out));
+    SNRQ_TRY(snrq_user_output_open(o->output, inputs, snrq_options_inputs(o, inputs), &out));
     snrq_status status = snrq_tokenizer_read(o->path, &tokenizer);
     if (status != SNRQ_OK)
         status = snrq_fail(status,
@@ -65,8 +66,8 @@ static snrq_status tokenize(const snrq_options *o)
                            "them as --token-file FILE (little-endian int32)",
                            snrq_error_message());
     if (status == SNRQ_OK)
-        status =
-            o->decode != NULL ? decode_file(o, tokenizer, out) : encode_file(o, tokenizer, out);
+        status = o->decode != NULL ? decode_file(o, tokenizer, out)
+                                   : encode_files(context, o, tokenizer, out);
     snrq_tokenizer_destroy(&tokenizer);
     snrq_user_output_close(&out);
     return status;
@@ -74,5 +75,5 @@ static snrq_status tokenize(const snrq_options *o)
 
 snrq_status snrq_tokenize(const snrq_context *context, const snrq_options *o)
 {
-    return snrq_agree(context, context->rank == 0 ? tokenize(o) : SNRQ_OK);
+    return snrq_agree(context, context->rank == 0 ? tokenize(context, o) : SNRQ_OK);
 }

@@ -1,7 +1,10 @@
 /* The windows of a command; see windows.h. */
 #include "pipeline/windows.h"
 
-#include <stdlib.h>
+#include <stdio.h>
+
+#include "io/tokenizer/token_file.h"
+#include "pipeline/texts.h"
 
 enum { DEFAULT_SEQUENCES = 128, LONGEST_DEFAULT = 2048 };
 
@@ -19,41 +22,47 @@ static snrq_status window_length(const snrq_options *o, const snrq_config *c, in
     return SNRQ_OK;
 }
 
-static snrq_status read_tokens(const snrq_options *o, const snrq_model *m, int32_t **ids,
-                               int64_t *count)
+static snrq_status read_tokens(const snrq_context *context, const snrq_options *o,
+                               const snrq_model *m, snrq_tokens *out)
 {
-    const char *text = o->command == SNRQ_COMMAND_QUANTIZE ? o->calibration : o->text;
     snrq_tokenizer *tokenizer = NULL;
+    *out = (snrq_tokens){0};
     if (o->token_file != NULL)
-        return snrq_token_file(o->token_file, m->config.vocabulary, ids, count);
+        return snrq_token_file(o->token_file, m->config.vocabulary, &out->ids, &out->count);
     snrq_status status = snrq_tokenizer_read(m->path, &tokenizer);
     if (status != SNRQ_OK)
         return snrq_fail(status,
                          "%s; instead of a text, give its token ids, made by the model's own "
                          "software: --token-file FILE (little-endian int32)",
                          snrq_error_message());
-    status = snrq_text_tokens(text, tokenizer, m->config.vocabulary, ids, count);
+    status = snrq_texts_read(context, o, tokenizer, m->config.vocabulary, out);
     snrq_tokenizer_destroy(&tokenizer);
     return status;
 }
 
-static snrq_status read_windows(const snrq_options *o, const snrq_model *m, snrq_windows *out)
+static snrq_status read_windows(const snrq_context *context, const snrq_options *o,
+                                const snrq_model *m, snrq_windows *out)
 {
     bool quantize = o->command == SNRQ_COMMAND_QUANTIZE;
-    const char *source = o->token_file ? o->token_file : quantize ? o->calibration : o->text;
-    int64_t length = 0, total = 0, count = o->sequences;
-    int32_t *ids = NULL;
+    char source[4200];
+    int64_t length = 0, count = o->sequences;
+    snrq_tokens tokens;
+    if (o->token_file != NULL)
+        snprintf(source, sizeof source, "%s", o->token_file);
+    else
+        snrq_texts_name(o, source, sizeof source);
     SNRQ_TRY(window_length(o, &m->config, &length));
-    snrq_status status = read_tokens(o, m, &ids, &total);
+    snrq_status status = read_tokens(context, o, m, &tokens);
     if (status == SNRQ_OK && quantize && o->token_file == NULL && !o->consecutive)
-        status = snrq_windows_random(source, ids, total, count > 0 ? count : DEFAULT_SEQUENCES,
-                                     length, (uint64_t)o->seed, out);
+        status = snrq_windows_random(source, tokens.ids, tokens.count,
+                                     count > 0 ? count : DEFAULT_SEQUENCES, length,
+                                     (uint64_t)o->seed, out);
     else if (status == SNRQ_OK)
         status = snrq_windows_consecutive(
-            source, ids, total,
+            source, tokens.ids, tokens.count,
             count == 0 && quantize && o->token_file == NULL ? DEFAULT_SEQUENCES : count, length,
             out);
-    free(ids);
+    snrq_tokens_free(&tokens);
     return status;
 }
 
@@ -61,7 +70,7 @@ snrq_status snrq_command_windows(const snrq_context *context, const snrq_options
                                  const snrq_model *model, snrq_windows *out)
 {
     *out = (snrq_windows){0};
-    snrq_status status = snrq_agree(context, read_windows(options, model, out));
+    snrq_status status = snrq_agree(context, read_windows(context, options, model, out));
     if (status != SNRQ_OK) snrq_windows_free(out);
     return status;
 }

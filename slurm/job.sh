@@ -65,7 +65,9 @@ run_ranks() {
 conclude() {
     case $code in
         0 | 6[0-9] | 73 | 74) [ "$code" -eq 0 ] || exit "$code" ;;
-        *) requeue "$1" ;; # 75, killed ranks, lost nodes (which MPI may report as an internal error)
+        # 75, 76, killed ranks (137, 139, 143), lost nodes (which MPI may report as an internal error), and 1: mpirun
+        # could not start the ranks, or lost them. check_progress sees to it that this comes to an end.
+        *) requeue "$1" ;;
     esac
 }
 
@@ -76,6 +78,9 @@ finished_blocks() { grep -c '"block":' "$1/manifest.jsonl" 2>/dev/null || true; 
 # of finished blocks and the starts since it last changed.
 check_progress() {
     local out=$1 finished before=-1 starts=0
+    # A job whose ranks never started leaves no OUT to count in.
+    [ -d "$out" ] || [ "${SLURM_RESTART_COUNT:-0}" -lt "$SNRQ_MOST_RESTARTS" ] ||
+        fail 70 "$out: was not even made in ${SLURM_RESTART_COUNT} restarts: see above why the ranks did not start"
     [ -d "$out" ] || return 0
     finished=$(finished_blocks "$out")
     [ "${SLURM_RESTART_COUNT:-0}" -eq 0 ] || { read -r before starts <"$out/slurm.restarts"; } 2>/dev/null || true

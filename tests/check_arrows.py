@@ -36,8 +36,6 @@ CALLS = [
      "ScaLAPACK and BLACS are called in mpi/algebra/ alone"),
 ]
 
-STANDARD = {"stdio.h", "string.h", "mpi.h", "hdf5.h"}
-
 
 def without(text, *, comments=True, strings=True):
     """The text with comments (and strings) as blanks, lines kept."""
@@ -50,13 +48,6 @@ def without(text, *, comments=True, strings=True):
         return re.sub(r"[^\n]", " ", found)
 
     return re.sub(pattern, blank, text, flags=re.DOTALL)
-
-
-def comments_of(text):
-    """(line, comment) for every comment."""
-    for match in re.finditer(r'/\*.*?\*/|"(?:\\.|[^"\\\n])*"', text, flags=re.DOTALL):
-        if match.group(0).startswith("/*"):
-            yield text.count("\n", 0, match.start()) + 1, match.group(0)
 
 
 class Tree:
@@ -140,25 +131,12 @@ class Tree:
                                "one word has one meaning")
                 first.setdefault(match.group(1), f"{name}:{line}")
 
-    def check_names(self):
-        """Files that comments name are there: in the same folder, or by their path."""
-        names = {Path(name).name for name in self.text} | STANDARD
-        for name, text in self.text.items():
-            for start, comment in comments_of(text):
-                for match in re.finditer(r"(?<![\w./])((?:[\w]+/)*\w+\.[ch])\b", comment):
-                    path = match.group(1)
-                    ends = any(other.endswith("/" + path) or other == path for other in self.text)
-                    if not ends and not (path in names or path.startswith("tests/")):
-                        line = start + comment.count("\n", 0, match.start())
-                        self.found(name, line, f"names {path}", "comments name files that are there")
-
     def check(self):
         self.check_arrows()
         self.check_calls()
         self.check_circles("headers", lambda name: name if name.endswith(".h") else None)
         self.check_circles("folders", lambda name: Path(name).parent.as_posix())
         self.check_one_meaning()
-        self.check_names()
         return self.findings
 
 
@@ -191,7 +169,6 @@ BAD = [
     ("mpi/c.h", '#include "mpi/g.h"\n', "circle of headers"),
     ("mpi/c.h", '#include "mpi/algebra/h.h"\n', "circle of folders"),
     ("mpi/c.h", "struct snrq_b {\n int y; };\n", "mpi/c.h:1: defines snrq_b, as io/b.h:1 does"),
-    ("mpi/c.h", "/* One,\n * see gone.h. */\n", "mpi/c.h:2: names gone.h"),
 ]
 SIDE = {"mpi/g.h": '#include "mpi/c.h"\n', "mpi/algebra/h.h": '#include "mpi/g.h"\n'}
 

@@ -18,6 +18,10 @@ HASH_COMMENT = re.compile(r"(?:^|(?<=\s))#[^\n!]*", re.MULTILINE)
 NAME = re.compile(r"(?<![\w./<{$\"-])((?:[\w*-]+/)*[\w*-]+\.(?:c|h|py|sh|md|mjs|sbatch))(?![\w.-]*\w)")
 
 
+# Headers of libraries that the build asks for.
+FOREIGN = {"mpi.h", "hdf5.h"}
+
+
 def sources():
     paths = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file()]
     paths += [path for path in ROOT.iterdir() if path.is_file()]
@@ -50,7 +54,7 @@ def main():
             for name in NAME.finditer(match.group()):
                 count += 1
                 wrong = None
-                if not Path(name.group(1)).stem.isupper():
+                if not Path(name.group(1)).stem.isupper() and name.group(1) not in FOREIGN:
                     wrong = problem(name.group(1), Path(file).parent.as_posix(), files)
                 line = text.count("\n", 0, match.start() + name.start()) + 1
                 if wrong:

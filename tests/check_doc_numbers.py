@@ -108,7 +108,7 @@ QUOTES = [Quote(*row) for row in [
     (OPERATIONS, r"\| (\d+) \| the output or a file of it", "mpi/status.h", r"SNRQ_CANNOT_WRITE = (\d+)"),
     (OPERATIONS, r"\| (\d+) \| reading or writing failed", "mpi/status.h", r"SNRQ_IO_ERROR = (\d+)"),
     (OPERATIONS, r"\| (\d+) \| stopped at a safe point", "mpi/status.h", r"SNRQ_STOPPED = (\d+)"),
-    (OPERATIONS, r"\| (\d+) \| hung", "mpi/watchdog.h", r"SNRQ_HUNG = (\d+)"),
+    (OPERATIONS, r"\| (\d+) \| hung", "mpi/status.h", r"SNRQ_HUNG = (\d+)"),
     (OPERATIONS, r"after every code but ([\d, toand]+)\.", "slurm/job.sh", r"^.*?(0 \| 6\[0-9\] \| 73 \| 74)\)",
      lambda s: s.replace("6[0-9]", "60 to 69").replace(" | 74", " and 74").replace(" |", ",")),
     # Times and counts of a run

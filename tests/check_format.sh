@@ -16,12 +16,10 @@ if [ -z "$formatter" ]; then
     exit 77
 fi
 
-bad=()
-while read -r -d '' file; do
-    "$formatter" --dry-run -Werror "$file" 2>/dev/null || bad+=("$file")
-done < <(find pipeline mpi io tests -name '*.[ch]' -print0 | sort -z)
-if [ ${#bad[@]} -gt 0 ]; then
-    echo "These files do not look as .clang-format says; this command changes them:"
-    echo "$formatter -i ${bad[*]}"
+mapfile -d '' files < <(find pipeline mpi io tests -name '*.[ch]' -print0 | sort -z)
+if ! said=$("$formatter" --dry-run -Werror "${files[@]}" 2>&1); then
+    echo "$said"
+    echo "Some files do not look as .clang-format says; this command changes them:"
+    echo "$formatter -i" $(sed -n 's/^\([^ ]*\.[ch]\):[0-9].*/\1/p' <<<"$said" | sort -u)
     exit 1
 fi

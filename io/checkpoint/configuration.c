@@ -1,6 +1,7 @@
 /* Comparison of configurations; see configuration.h. */
 #include "io/checkpoint/configuration.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,6 +41,13 @@ static void add_difference(struct differences *d, const char *key, const json_t 
              used > 0 ? "; " : "", key, d->run, old, new);
 }
 
+/* Keys that follow from others, and that earlier versions do not write: there they may be absent.
+ */
+static bool may_be_absent(const char *key)
+{
+    return strcmp(key, "calibration.distinct_positions") == 0;
+}
+
 static void compare(struct differences *d, const char *key, json_t *before, json_t *now)
 {
     char inner[KEY_BYTES];
@@ -59,7 +67,8 @@ static void compare(struct differences *d, const char *key, json_t *before, json
     json_object_foreach(now, name, value)
     {
         snprintf(inner, sizeof inner, "%s%s%s", key, dot, name);
-        if (json_object_get(before, name) == NULL) compare(d, inner, NULL, value);
+        if (json_object_get(before, name) == NULL && !may_be_absent(inner))
+            compare(d, inner, NULL, value);
     }
 }
 
@@ -87,7 +96,7 @@ snrq_status snrq_configuration_compare(const char *path, const char *run, const 
     if (d.count > SHOWN_DIFFERENCES)
         snprintf(more, sizeof more, "; and %d more", d.count - SHOWN_DIFFERENCES);
     return snrq_fail(SNRQ_USAGE,
-                     "%s: the %s here was started differently: %s%s. Run with the same options, or "
-                     "choose another directory",
+                     "%s: the %s here was started differently: %s%s. Run with the same model, text "
+                     "and options, or choose another directory",
                      path, run, d.text, more);
 }

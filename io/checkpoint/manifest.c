@@ -36,8 +36,8 @@ snrq_status snrq_fingerprint(const json_t *value, char out[33])
 
 bool snrq_manifest_name_is_valid(const char *name)
 {
-    static const char *const own[] = {"snrq.json", "manifest.jsonl", "run.jsonl", "status.json",
-                                      "snrq.lock"};
+    static const char *const own[] = {"snrq.json",   "manifest.jsonl", "run.jsonl",
+                                      "status.json", "snrq.lock",      "snrq.redo"};
     static const char folder[] = SNRQ_CHAT_TEMPLATES "/";
     size_t length = strlen(name);
     if (length > sizeof folder - 1 && strncmp(name, folder, sizeof folder - 1) == 0)

@@ -46,20 +46,14 @@ static snrq_status own_path(const snrq_output *output, const char *name, char pa
  * behind. */
 static snrq_status check_is_ours(const char *directory)
 {
-    char **names = NULL;
-    int count = 0;
+    char foreign[NAME_MAX + 1];
     if (snrq_output_is(directory)) return SNRQ_OK;
-    SNRQ_TRY(snrq_directory_names(directory, &names, &count));
-    snrq_status status = SNRQ_OK;
-    for (int i = 0; i < count && status == SNRQ_OK; i++)
-        if (strncmp(names[i], "snrq.lock", 9) != 0 && strcmp(names[i], "snrq.halt") != 0 &&
-            strcmp(names[i], "snrq.json.tmp") != 0)
-            status = snrq_fail(SNRQ_CANNOT_WRITE,
-                               "%s: is not empty (%s) and no output of snrq: it holds no "
-                               "snrq.json; choose a new or empty directory",
-                               directory, names[i]);
-    snrq_names_free(&names, count);
-    return status;
+    SNRQ_TRY(snrq_output_find_foreign(directory, foreign));
+    if (foreign[0] == '\0') return SNRQ_OK;
+    return snrq_fail(SNRQ_CANNOT_WRITE,
+                     "%s: is not empty (%s) and no output of snrq: it holds no snrq.json; choose a "
+                     "new or empty directory",
+                     directory, foreign);
 }
 
 /* Cuts off the torn last line of the manifest. */
@@ -73,31 +67,34 @@ static snrq_status cut_manifest(const snrq_output *output, size_t used, size_t t
     return snrq_file_sync(path);
 }
 
-/* Adds to the message about a damaged file what can be done. */
-static snrq_status advise(snrq_status status)
+static snrq_status write_configuration(const char *path, const json_t *configuration)
 {
-    if (status == SNRQ_OK) return SNRQ_OK;
-    return snrq_fail(status, "%s; put the file back, or start again in another directory",
-                     snrq_error_message());
+    char *text = NULL;
+    SNRQ_TRY(snrq_output_configuration_text(configuration, &text));
+    snrq_status status = snrq_file_replace(path, text, strlen(text));
+    free(text);
+    return status;
 }
 
-/* Writes snrq.json, or compares it with the one that is there; then reads the manifest. */
-static snrq_status start_or_resume(snrq_output *output, const json_t *configuration)
+/* Brings the manifest into the state that the records say. */
+static snrq_status mend_manifest(snrq_output *output, size_t used, size_t torn)
 {
-    char path[PATH_MAX];
-    char *text = NULL;
+    bool pending = false;
+    if (output->start.look) return SNRQ_OK;
+    if (torn > 0) SNRQ_TRY(cut_manifest(output, used, torn));
+    SNRQ_TRY(snrq_output_find_settled(output, &pending));
+    return pending ? snrq_output_settle(output) : SNRQ_OK;
+}
+
+/* Compares snrq.json with that of this run, and reads the manifest. */
+static snrq_status resume(snrq_output *output, const char *path, const json_t *configuration)
+{
     json_t *before = NULL;
     size_t used = 0, torn = 0;
-    SNRQ_TRY(own_path(output, "snrq.json", path));
-    if (!snrq_output_is(output->directory)) {
-        SNRQ_TRY(snrq_output_configuration_text(configuration, &text));
-        snrq_status status = snrq_file_replace(path, text, strlen(text));
-        free(text);
-        SNRQ_TRY(status);
-    }
-    SNRQ_TRY(
-        advise(snrq_output_load_manifest(output->directory, NULL, &output->records, &used, &torn)));
-    SNRQ_TRY(advise(snrq_output_check_configuration(output->directory, output->records)));
+    SNRQ_TRY(snrq_output_advise(
+        snrq_output_load_manifest(output->directory, NULL, &output->records, &used, &torn), -1, 0));
+    SNRQ_TRY(snrq_output_advise(snrq_output_check_configuration(output->directory, output->records),
+                                -1, 0));
     snrq_status status =
         snrq_output_load_configuration(output->directory, &before, output->configuration);
     if (status == SNRQ_OK)
@@ -105,19 +102,46 @@ static snrq_status start_or_resume(snrq_output *output, const json_t *configurat
             path, snrq_manifest_complete(output->records) ? "finished run" : "unfinished run",
             before, configuration);
     json_decref(before);
-    if (status == SNRQ_OK && torn > 0) status = cut_manifest(output, used, torn);
-    bool pending = false;
-    if (status == SNRQ_OK) status = snrq_output_find_settled(output, &pending);
-    return status == SNRQ_OK && pending ? snrq_output_settle(output) : status;
+    if (status == SNRQ_OK) status = mend_manifest(output, used, torn);
+    return status == SNRQ_OK && output->start.redo ? snrq_output_redo(output) : status;
+}
+
+/* Writes snrq.json, if it is not there, and goes on from what is. */
+static snrq_status start_or_resume(snrq_output *output, const json_t *configuration)
+{
+    char path[PATH_MAX];
+    SNRQ_TRY(own_path(output, "snrq.json", path));
+    if (!snrq_output_is(output->directory)) {
+        if (output->start.look) {
+            output->records = json_array();
+            return output->records != NULL ? SNRQ_OK
+                                           : snrq_fail(SNRQ_INTERNAL, "no memory for records");
+        }
+        SNRQ_TRY(write_configuration(path, configuration));
+    }
+    return resume(output, path, configuration);
+}
+
+static bool is_there(const char *directory)
+{
+    struct stat facts;
+    return stat(directory, &facts) == 0;
 }
 
 static snrq_status open_on_rank_0(snrq_output *output, const json_t *configuration)
 {
+    const snrq_output_start *start = &output->start;
     char path[PATH_MAX];
-    SNRQ_TRY(snrq_directory_make(output->directory));
-    SNRQ_TRY(check_is_ours(output->directory));
+    if (start->redo && !snrq_output_is(output->directory))
+        return snrq_fail(SNRQ_USAGE,
+                         "--redo %lld: %s holds no run of which a block could be made "
+                         "again; leave --redo out",
+                         (long long)start->block, output->directory);
+    if (!start->look) SNRQ_TRY(snrq_directory_make(output->directory));
+    if (is_there(output->directory)) SNRQ_TRY(check_is_ours(output->directory));
     SNRQ_TRY(own_path(output, "snrq.lock", path));
-    SNRQ_TRY(snrq_lock_take(path, &output->lock));
+    SNRQ_TRY(start->look ? snrq_lock_try(path, start->force_unlock)
+                         : snrq_lock_take(path, &output->lock));
     return start_or_resume(output, configuration);
 }
 
@@ -130,6 +154,7 @@ static bool is_leftover(const void *user, const char *name)
     if (unfinished && strcmp(name, "snrq.lock.tmp") != 0 &&
         snrq_is_plain_file(output->directory, name))
         return true;
+    if (strcmp(name, SNRQ_REDO_FILE) == 0) return snrq_manifest_complete(output->records);
     return snrq_output_is_stray(output->directory, name, output->records);
 }
 
@@ -157,7 +182,7 @@ static snrq_status share_records(snrq_output *output)
         json_decref(wrapped);
     }
     free(text);
-    if (context->rank == 0) snrq_lock_tell_owner(output->lock, &output->owner);
+    if (output->lock != NULL) snrq_lock_tell_owner(output->lock, &output->owner);
     if (status == SNRQ_OK)
         status = snrq_broadcast(context, output->configuration, sizeof output->configuration);
     if (status == SNRQ_OK) status = snrq_broadcast(context, &output->owner, sizeof output->owner);
@@ -194,17 +219,39 @@ static snrq_status check_is_shared(const snrq_output *output)
     return snrq_agree(context, status);
 }
 
-/* Every rank checks some of the committed files. */
-static snrq_status check_files(const snrq_output *output)
+/* Every rank checks some of the committed files. *redo: the block from which on those that are
+ * damaged can be made again; INT64_MAX: none is. */
+static snrq_status check_own_share(const snrq_output *output, int64_t *redo, char *message,
+                                   size_t size)
 {
-    size_t count = json_array_size(output->records);
-    snrq_status status = SNRQ_OK;
-    for (size_t i = (size_t)output->context->rank; i < count && status == SNRQ_OK;
-         i += (size_t)output->context->size) {
+    const size_t count = json_array_size(output->records);
+    *redo = INT64_MAX;
+    for (size_t i = (size_t)output->context->rank; i < count; i += (size_t)output->context->size) {
         const json_t *record = json_array_get(output->records, i);
         if (json_object_get(record, "file") == NULL) continue;
-        status = advise(snrq_output_check_file(output->directory, record));
+        snrq_status status = snrq_output_check_file(output->directory, record);
+        int64_t block = snrq_output_redo_block(record, output->blocks);
+        if (status == SNRQ_BAD_DATA && block >= 0) {
+            if (block < *redo) snprintf(message, size, "%s", snrq_error_message());
+            if (block < *redo) *redo = block;
+        } else if (status != SNRQ_OK) {
+            return snrq_output_advise(status, -1, 0);
+        }
     }
+    return SNRQ_OK;
+}
+
+/* The first block that is damaged is named, whatever rank found it. */
+static snrq_status check_files(const snrq_output *output)
+{
+    char message[2048] = "";
+    int64_t redo = INT64_MAX;
+    SNRQ_TRY(snrq_agree(output->context, check_own_share(output, &redo, message, sizeof message)));
+    double lowest = -(double)redo;
+    SNRQ_TRY(snrq_max_double(output->context, &lowest, 1));
+    snrq_status status = SNRQ_OK;
+    if (redo != INT64_MAX && (double)redo == -lowest)
+        status = snrq_output_advise(snrq_fail(SNRQ_BAD_DATA, "%s", message), redo, output->blocks);
     return snrq_agree(output->context, status);
 }
 
@@ -216,35 +263,43 @@ static void release(snrq_output *output)
     free(output);
 }
 
-snrq_status snrq_output_open(const snrq_context *context, const char *directory,
-                             const json_t *configuration, snrq_output **out)
+/* Room for an output that is not open yet. The caller releases *out. */
+static snrq_status create(const snrq_context *context, const char *directory,
+                          const json_t *configuration, const snrq_output_start *start,
+                          snrq_output **out)
+{
+    const size_t length = strlen(directory);
+    SNRQ_TRY(snrq_allocate(1, sizeof **out, "output", out));
+    snrq_output *output = *out;
+    output->context = context;
+    output->start = *start;
+    output->blocks = snrq_output_blocks(configuration);
+    output->pending = json_array();
+    if (output->pending == NULL) return snrq_fail(SNRQ_INTERNAL, "no memory for records");
+    if (length == 0 || length >= sizeof output->directory)
+        return snrq_fail(SNRQ_USAGE,
+                         "the name of the output directory is empty or longer than %zu bytes",
+                         sizeof output->directory - 1);
+    memcpy(output->directory, directory, length + 1);
+    return SNRQ_OK;
+}
+
+snrq_status snrq_output_open_as(const snrq_context *context, const char *directory,
+                                const json_t *configuration, const snrq_output_start *start,
+                                snrq_output **out)
 {
     snrq_output *output = NULL;
     *out = NULL;
-    snrq_status status = snrq_allocate(1, sizeof *output, "output", &output);
-    if (status == SNRQ_OK) {
-        size_t length = strlen(directory);
-        output->context = context;
-        output->pending = json_array();
-        if (length == 0 || length >= sizeof output->directory)
-            status = snrq_fail(SNRQ_USAGE,
-                               "the name of the output directory is empty or longer "
-                               "than %zu bytes",
-                               sizeof output->directory - 1);
-        else if (output->pending == NULL)
-            status = snrq_fail(SNRQ_INTERNAL, "no memory for records");
-        else
-            memcpy(output->directory, directory, length + 1);
-    }
-    status = snrq_agree(context, status);
+    snrq_status status =
+        snrq_agree(context, create(context, directory, configuration, start, &output));
     if (status == SNRQ_OK) {
         if (context->rank == 0) status = open_on_rank_0(output, configuration);
         status = snrq_agree(context, status);
     }
-    if (status == SNRQ_OK) status = check_is_shared(output);
+    if (status == SNRQ_OK && !start->look) status = check_is_shared(output);
     if (status == SNRQ_OK) status = share_records(output);
     if (status == SNRQ_OK) status = check_files(output);
-    if (status == SNRQ_OK) {
+    if (status == SNRQ_OK && !start->look) {
         if (context->rank == 0)
             status = snrq_directory_remove(output->directory, is_leftover, output);
         status = snrq_agree(context, status);
@@ -256,6 +311,13 @@ snrq_status snrq_output_open(const snrq_context *context, const char *directory,
         snrq_barrier(context); /* the lock is gone on every rank */
     }
     return status;
+}
+
+snrq_status snrq_output_open(const snrq_context *context, const char *directory,
+                             const json_t *configuration, snrq_output **out)
+{
+    const snrq_output_start start = {.look = false};
+    return snrq_output_open_as(context, directory, configuration, &start, out);
 }
 
 snrq_status snrq_output_force_unlock(const snrq_context *context, const char *directory)
@@ -449,6 +511,12 @@ snrq_status snrq_output_commit(snrq_output *output, const snrq_context *context,
     return status;
 }
 
+static bool is_redo(const void *user, const char *name)
+{
+    (void)user;
+    return strcmp(name, SNRQ_REDO_FILE) == 0;
+}
+
 snrq_status snrq_output_finish(snrq_output *output, const json_t *details)
 {
     const snrq_context *context = output->context;
@@ -464,6 +532,8 @@ snrq_status snrq_output_finish(snrq_output *output, const json_t *details)
         if (status == SNRQ_OK && json_object_set_new(record, "complete", json_true()) != 0)
             status = snrq_fail(SNRQ_INTERNAL, "no memory for a record");
         if (status == SNRQ_OK) status = append_line(output, record, &changed);
+        if (status == SNRQ_OK) /* if that fails, the next start does it */
+            (void)snrq_directory_remove(output->directory, is_redo, output);
     }
     status = snrq_agree(context, status);
     if (status == SNRQ_OK) return share_record(output, context, record);

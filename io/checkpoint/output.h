@@ -6,6 +6,7 @@
  *   OUT/run.jsonl       events and timers;   OUT/status.json: replaced atomically
  *   OUT/snrq.lock       who works here (host, process, job, heartbeat)
  *   OUT/snrq.halt       made by somebody else: asks the run to stop
+ *   OUT/snrq.redo       which block a run began again from (snrq_output_start.redo), until complete
  *
  * Commit of a file: it is complete as NAME.tmp on all ranks -> fsync on every node -> rank 0 hashes
  * it -> rename -> fsync of the directory -> append + fsync of the manifest record. A file without a
@@ -52,6 +53,23 @@ typedef struct snrq_output snrq_output;
  * Collective over the context, which is the job's from then on; agreed. */
 snrq_status snrq_output_open(const snrq_context *context, const char *directory,
                              const json_t *configuration, snrq_output **out);
+
+/* How to open a directory, where that is not just to start or go on. */
+typedef struct snrq_output_start {
+    bool look;         /* say what opening would say, but write nothing and take no lock */
+    bool force_unlock; /* with `look`: as if snrq_output_force_unlock() came first */
+    bool redo;         /* make blocks from `block` on again, if they are there, and damaged files
+                        * of no block: their records leave the manifest at once, then the files go.
+                        * A run that was interrupted in this goes on with the same `block` */
+    int64_t block;     /* up to the number of blocks there are: then none */
+} snrq_output_start;
+
+/* snrq_output_open(), differently. SNRQ_USAGE for a `block` that the model does not have or that no
+ * run has made yet. With `look`, the output knows the records that a run would start with, if
+ * nothing is refused, and is good for asking for them and for snrq_output_close(). */
+snrq_status snrq_output_open_as(const snrq_context *context, const char *directory,
+                                const json_t *configuration, const snrq_output_start *start,
+                                snrq_output **out);
 
 /* Removes the lock of a run that is gone for good, though that cannot be seen from here: on another
  * host, not silent for long enough. See snrq_lock_force(). Collective; agreed. */
@@ -116,5 +134,9 @@ snrq_status snrq_output_copy_model_files(snrq_output *output, const char *model)
  * Not collective. */
 void snrq_output_event(snrq_output *output, const json_t *event);
 void snrq_output_status(snrq_output *output, const json_t *status);
+
+/* Says in both that the run hung, and why. For the thread that ends a process (watchdog.h), of any
+ * rank of a job that works in the directory; `number` tells the ranks apart. */
+void snrq_output_hung(const char *directory, int number, const char *message);
 
 #endif

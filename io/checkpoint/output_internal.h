@@ -19,6 +19,8 @@ struct snrq_output {
     snrq_lock *lock;       /* rank 0 */
     snrq_lock_owner owner; /* who took it */
     bool warned;           /* rank 0: a log could not be written */
+    snrq_output_start start;
+    int64_t blocks; /* of the model, as the configuration says; 0: it does not */
 };
 
 /* Reads DIRECTORY/snrq.json: *configuration (the caller releases it) and its fingerprint. */
@@ -38,8 +40,24 @@ snrq_status snrq_output_load_manifest(const char *directory, const char *configu
  * array, or NULL where none are known) were made with. */
 snrq_status snrq_output_check_configuration(const char *directory, const json_t *records);
 
+/* Checks that the file of a record is there with the right size. */
+snrq_status snrq_output_check_size(const char *directory, const json_t *record);
 /* Checks that the file of a record is there with the right size and hash. */
 snrq_status snrq_output_check_file(const char *directory, const json_t *record);
+
+/* The name of the file that says from where blocks are made again. */
+#define SNRQ_REDO_FILE "snrq.redo"
+
+/* Drops the records of blocks from output->start.block on, and of damaged files of no block, from
+ * output->records and from the manifest; see snrq_output_start. Rank 0. */
+snrq_status snrq_output_redo(snrq_output *output);
+
+/* How many blocks the model of a configuration has; 0: it does not say. */
+int64_t snrq_output_blocks(const json_t *configuration);
+
+/* Adds to the message of a failure what can be done: snrq_output_start.redo of `block`, of the
+ * `blocks` there are; -1: nothing but to put the file back. Returns `status`. */
+snrq_status snrq_output_advise(snrq_status status, int64_t block, int64_t blocks);
 
 /* The block that activations called `name` are kept after, or -1 if it is no such name. */
 int64_t snrq_output_kept_block(const char *name);

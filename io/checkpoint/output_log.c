@@ -6,7 +6,9 @@
 #include <time.h>
 
 #include "io/checkpoint/output_internal.h"
+#include "io/checkpoint/reader.h"
 #include "io/file.h"
+#include "io/json.h"
 #include "mpi/log.h"
 
 static void warn_once(snrq_output *output, const char *what)
@@ -50,6 +52,44 @@ static void put(snrq_output *output, const char *name, const json_t *object,
     if (status == SNRQ_OK) return;
     warn_once(output, "a log cannot be written");
     (void)snrq_fail(status, "%s", before); /* the error that is told of is not that of a log */
+}
+
+/* Replaces DIRECTORY/status.json under a temporary name that no other process has. */
+static snrq_status replace_status(const char *directory, int number, const json_t *status)
+{
+    char path[PATH_MAX], temporary[PATH_MAX], name[64];
+    char *line = NULL;
+    snprintf(name, sizeof name, "status.json.%d.tmp", number);
+    SNRQ_TRY(snrq_path_join(directory, "status.json", path, sizeof path));
+    SNRQ_TRY(snrq_path_join(directory, name, temporary, sizeof temporary));
+    SNRQ_TRY(make_line(status, &line));
+    snrq_status written = snrq_file_write(temporary, line, strlen(line));
+    if (written == SNRQ_OK && rename(temporary, path) != 0)
+        written = snrq_fail(SNRQ_IO_ERROR, "%s: cannot be renamed", temporary);
+    if (written != SNRQ_OK) (void)remove(temporary);
+    free(line);
+    return written;
+}
+
+void snrq_output_hung(const char *directory, int number, const char *message)
+{
+    char path[PATH_MAX];
+    char *line = NULL;
+    json_t *status = NULL;
+    json_t *event =
+        json_pack("{s:s, s:s, s:i, s:i, s:o}", "event", "end", "state", "hung", "exit_code",
+                  (int)SNRQ_HUNG, "rank", number, "message", snrq_json_text(message));
+    if (event != NULL && make_line(event, &line) == SNRQ_OK &&
+        snrq_path_join(directory, "run.jsonl", path, sizeof path) == SNRQ_OK)
+        (void)snrq_file_append(path, line, strlen(line));
+    free(line);
+    if (event != NULL && snrq_output_read_status(directory, &status) == SNRQ_OK &&
+        json_object_del(event, "event") == 0 && json_object_update(status, event) == 0) {
+        json_object_del(status, "time"); /* the line gets its own */
+        (void)replace_status(directory, number, status);
+    }
+    json_decref(event);
+    json_decref(status);
 }
 
 void snrq_output_event(snrq_output *output, const json_t *event)

@@ -49,13 +49,11 @@ snrq_status snrq_output_check_configuration(const char *directory, const json_t 
     return status;
 }
 
-snrq_status snrq_output_check_file(const char *directory, const json_t *record)
+snrq_status snrq_output_check_size(const char *directory, const json_t *record)
 {
-    char path[PATH_MAX], hash[33];
-    uint64_t bytes = 0;
+    char path[PATH_MAX];
     const char *name = json_string_value(json_object_get(record, "file"));
     json_int_t expected = json_integer_value(json_object_get(record, "bytes"));
-    const char *expected_hash = json_string_value(json_object_get(record, "xxh3"));
     struct stat facts;
     SNRQ_TRY(snrq_path_join(directory, name, path, sizeof path));
     if (lstat(path, &facts) != 0)
@@ -65,6 +63,18 @@ snrq_status snrq_output_check_file(const char *directory, const json_t *record)
     if ((json_int_t)facts.st_size != expected)
         return snrq_fail(SNRQ_BAD_DATA, "%s: has %lld bytes, its manifest record says %lld", path,
                          (long long)facts.st_size, (long long)expected);
+    return SNRQ_OK;
+}
+
+snrq_status snrq_output_check_file(const char *directory, const json_t *record)
+{
+    char path[PATH_MAX], hash[33];
+    uint64_t bytes = 0;
+    const char *name = json_string_value(json_object_get(record, "file"));
+    json_int_t expected = json_integer_value(json_object_get(record, "bytes"));
+    const char *expected_hash = json_string_value(json_object_get(record, "xxh3"));
+    SNRQ_TRY(snrq_output_check_size(directory, record));
+    SNRQ_TRY(snrq_path_join(directory, name, path, sizeof path));
     SNRQ_TRY(snrq_file_hash(path, hash, &bytes));
     if (bytes != (uint64_t)expected || strcmp(hash, expected_hash) != 0)
         return snrq_fail(SNRQ_BAD_DATA,
@@ -87,6 +97,8 @@ struct findings {
     void *user;
     snrq_status first;
     char message[2048];
+    int64_t redo, blocks; /* redo: the block from which damaged files can be made again, or -1 */
+    bool beyond;          /* something else is wrong */
 };
 
 static void note(struct findings *f, const char *file, snrq_status status)
@@ -99,34 +111,62 @@ static void note(struct findings *f, const char *file, snrq_status status)
     if (f->report != NULL) f->report(f->user, file, problem);
 }
 
-/* A run says in status.json that it is complete when its last record is there. */
-static bool has_lost_records(const char *directory, const json_t *records)
+/* A file with a record: it can be made again. */
+static void note_file(struct findings *f, const char *file, const json_t *record,
+                      snrq_status status)
 {
-    json_t *status = NULL;
-    if (snrq_manifest_complete(records)) return false;
-    if (snrq_output_read_status(directory, &status) != SNRQ_OK) return false;
+    int64_t block = status == SNRQ_BAD_DATA ? snrq_output_redo_block(record, f->blocks) : -1;
+    note(f, file, status);
+    if (block >= 0 && (f->redo < 0 || block < f->redo)) f->redo = block;
+    f->beyond = f->beyond || (status != SNRQ_OK && block < 0);
+}
+
+/* Something that no block made. */
+static void note_other(struct findings *f, const char *file, snrq_status status)
+{
+    note(f, file, status);
+    f->beyond = f->beyond || status != SNRQ_OK;
+}
+
+static snrq_status first_finding(const struct findings *f)
+{
+    if (f->first == SNRQ_OK) return SNRQ_OK;
+    snrq_status status = snrq_fail(f->first, "%s", f->message);
+    return f->redo >= 0 && !f->beyond ? snrq_output_advise(status, f->redo, f->blocks) : status;
+}
+
+/* A run says in status.json that it is complete when its last record is there. */
+static bool has_lost_records(const json_t *status, const json_t *records)
+{
     const char *state = json_string_value(json_object_get(status, "state"));
-    bool ended = state != NULL && strcmp(state, "complete") == 0;
-    json_decref(status);
-    return ended;
+    return state != NULL && strcmp(state, "complete") == 0 && !snrq_manifest_complete(records);
+}
+
+static snrq_status lost_records(const char *directory)
+{
+    return snrq_fail(SNRQ_BAD_DATA,
+                     "%s/manifest.jsonl: its end is missing: status.json says that the run was "
+                     "complete, the last record does not; run snrq quantize again to make what "
+                     "has no record",
+                     directory);
 }
 
 static snrq_status check_manifest(const char *directory, json_t **records)
 {
     size_t used, torn;
-    SNRQ_TRY(snrq_output_load_manifest(directory, NULL, records, &used, &torn));
+    json_t *status = NULL;
+    /* First the status, which a run that just ends changes last. */
+    SNRQ_TRY(snrq_output_read_status(directory, &status));
+    snrq_status read = snrq_output_load_manifest(directory, NULL, records, &used, &torn);
+    bool lost = read == SNRQ_OK && has_lost_records(status, *records);
+    json_decref(status);
+    SNRQ_TRY(read);
     if (torn > 0)
         return snrq_fail(SNRQ_BAD_DATA,
                          "%s/manifest.jsonl: ends with %zu bytes of an unfinished line; run snrq "
                          "quantize again to drop it and go on",
                          directory, torn);
-    if (has_lost_records(directory, *records))
-        return snrq_fail(SNRQ_BAD_DATA,
-                         "%s/manifest.jsonl: its end is missing: status.json says that the run was "
-                         "complete, the last record does not; run snrq quantize again to make what "
-                         "has no record",
-                         directory);
-    return SNRQ_OK;
+    return lost ? lost_records(directory) : SNRQ_OK;
 }
 
 /* Kept activations. A run that works here may just have replaced them by others. */
@@ -172,20 +212,65 @@ static void check_strays(struct findings *f, const char *directory, const json_t
     snrq_names_free(&names, count);
 }
 
+static void read_blocks(const char *directory, int64_t *blocks)
+{
+    json_t *configuration = NULL;
+    char fingerprint[33];
+    *blocks = 0;
+    if (snrq_output_load_configuration(directory, &configuration, fingerprint) == SNRQ_OK)
+        *blocks = snrq_output_blocks(configuration);
+    json_decref(configuration);
+}
+
 snrq_status snrq_output_verify(const char *directory, snrq_verify_report *report, void *user)
 {
-    struct findings f = {.report = report, .user = user};
+    struct findings f = {.report = report, .user = user, .redo = -1};
     json_t *records = NULL;
     if (!snrq_output_is(directory))
         return snrq_fail(SNRQ_NO_INPUT, "%s: no output of snrq: it holds no snrq.json", directory);
-    note(&f, "manifest.jsonl", check_manifest(directory, &records));
-    note(&f, "snrq.json", snrq_output_check_configuration(directory, records));
+    read_blocks(directory, &f.blocks);
+    note_other(&f, "manifest.jsonl", check_manifest(directory, &records));
+    note_other(&f, "snrq.json", snrq_output_check_configuration(directory, records));
     for (size_t i = 0; i < json_array_size(records); i++) {
         const json_t *record = json_array_get(records, i);
         const char *name = json_string_value(json_object_get(record, "file"));
-        if (name != NULL) note(&f, name, snrq_output_check_file(directory, record));
+        if (name != NULL) note_file(&f, name, record, snrq_output_check_file(directory, record));
     }
     if (records != NULL) check_strays(&f, directory, records);
     json_decref(records);
-    return f.first == SNRQ_OK ? SNRQ_OK : snrq_fail(f.first, "%s", f.message);
+    return first_finding(&f);
+}
+
+/* Passes on what is wrong. */
+static void check_one(struct findings *f, const char *file, const json_t *record,
+                      snrq_status status)
+{
+    if (status == SNRQ_OK) return;
+    if (record != NULL)
+        note_file(f, file, record, status);
+    else
+        note_other(f, file, status);
+}
+
+snrq_status snrq_output_check(const snrq_output_facts *facts, const json_t *status, bool hashes,
+                              snrq_verify_report *report, void *user, int64_t *redo)
+{
+    const char *directory = facts->directory;
+    struct findings f = {.report = report,
+                         .user = user,
+                         .redo = -1,
+                         .blocks = snrq_output_blocks(facts->configuration)};
+    check_one(&f, "snrq.json", NULL, snrq_output_check_configuration(directory, facts->records));
+    if (has_lost_records(status, facts->records))
+        check_one(&f, "manifest.jsonl", NULL, lost_records(directory));
+    for (size_t i = 0; i < json_array_size(facts->records); i++) {
+        const json_t *record = json_array_get(facts->records, i);
+        const char *name = json_string_value(json_object_get(record, "file"));
+        if (name == NULL) continue;
+        check_one(&f, name, record,
+                  hashes ? snrq_output_check_file(directory, record)
+                         : snrq_output_check_size(directory, record));
+    }
+    *redo = f.beyond ? -1 : f.redo;
+    return first_finding(&f);
 }

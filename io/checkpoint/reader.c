@@ -2,6 +2,7 @@
 #include "io/checkpoint/reader.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -17,6 +18,20 @@ enum { LOG_LIMIT = 1 << 30 };
 bool snrq_output_is(const char *path)
 {
     return snrq_is_plain_file(path, "snrq.json");
+}
+
+snrq_status snrq_output_find_foreign(const char *directory, char name[NAME_MAX + 1])
+{
+    char **names = NULL;
+    int count = 0;
+    name[0] = '\0';
+    SNRQ_TRY(snrq_directory_names(directory, &names, &count));
+    for (int i = 0; i < count && name[0] == '\0'; i++)
+        if (strncmp(names[i], "snrq.lock", 9) != 0 && strcmp(names[i], "snrq.halt") != 0 &&
+            strcmp(names[i], "snrq.json.tmp") != 0)
+            snprintf(name, NAME_MAX + 1, "%s", names[i]);
+    snrq_names_free(&names, count);
+    return SNRQ_OK;
 }
 
 snrq_status snrq_output_load_configuration(const char *directory, json_t **configuration,
@@ -63,6 +78,15 @@ snrq_status snrq_output_load_manifest(const char *directory, const char *configu
     return status;
 }
 
+/* The manifest does not fit snrq.json, or is damaged itself: then out->records stay NULL. */
+static snrq_status find_culprit(const char *directory, snrq_output_facts *out)
+{
+    size_t used, torn;
+    SNRQ_TRY(snrq_output_load_manifest(directory, NULL, &out->records, &used, &torn));
+    SNRQ_TRY(snrq_output_check_configuration(directory, out->records));
+    return snrq_fail(SNRQ_BAD_DATA, "%s/manifest.jsonl: does not belong to snrq.json", directory);
+}
+
 snrq_status snrq_output_read(const char *directory, snrq_output_facts *out)
 {
     char fingerprint[33];
@@ -71,7 +95,11 @@ snrq_status snrq_output_read(const char *directory, snrq_output_facts *out)
     if (!snrq_output_is(directory))
         return snrq_fail(SNRQ_NO_INPUT, "%s: no output of snrq: it holds no snrq.json", directory);
     SNRQ_TRY(snrq_output_load_configuration(directory, &out->configuration, fingerprint));
-    SNRQ_TRY(snrq_output_load_manifest(directory, fingerprint, &out->records, &used, &torn));
+    snrq_status status =
+        snrq_output_load_manifest(directory, fingerprint, &out->records, &used, &torn);
+    /* Which of the two was changed? */
+    if (status == SNRQ_BAD_DATA) status = find_culprit(directory, out);
+    SNRQ_TRY(status);
     out->complete = snrq_manifest_complete(out->records);
     return SNRQ_OK;
 }

@@ -92,9 +92,9 @@ snrq_status snrq_tokenizer_json_parse(const char *path, const char *data, size_t
     size_t at = 0;
     *out = NULL;
     *nul = find_escape(data, bytes, &at);
-    if (!*nul) return snrq_json_parse(path, data, bytes, out);
+    if (!*nul) return snrq_json_parse_foreign(path, data, bytes, out);
     SNRQ_TRY(respell(path, data, bytes, at, &copy));
-    snrq_status status = snrq_json_parse(path, copy, bytes, out);
+    snrq_status status = snrq_json_parse_foreign(path, copy, bytes, out);
     free(copy);
     SNRQ_TRY(status);
     if (!is_elsewhere(*out, json_object_get(*out, "model"))) return SNRQ_OK;

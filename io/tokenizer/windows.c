@@ -7,77 +7,6 @@
 
 #include "io/file.h"
 
-/* Far above any calibration text, far below what would be mistaken for one. */
-static const size_t max_text = (size_t)16 << 30;
-
-/* Every id must be one of the model's. `hint` is what to do about it. */
-static snrq_status ids_check(const char *path, const int32_t *ids, int64_t count,
-                             int64_t vocabulary, const char *hint)
-{
-    for (int64_t i = 0; i < count; i++)
-        if (ids[i] < 0 || ids[i] >= vocabulary)
-            return snrq_fail(SNRQ_BAD_DATA,
-                             "%s: token %" PRId64 " is id %" PRId32 ", expected 0..%" PRId64
-                             " (the model's vocabulary): %s",
-                             path, i, ids[i], vocabulary - 1, hint);
-    return SNRQ_OK;
-}
-
-snrq_status snrq_text_tokens(const char *path, const snrq_tokenizer *tokenizer, int64_t vocabulary,
-                             int32_t **ids, int64_t *count)
-{
-    char *text;
-    size_t bytes;
-    *ids = NULL;
-    *count = 0;
-    SNRQ_TRY(snrq_file_read(path, max_text, &text, &bytes));
-    snrq_status status = SNRQ_OK;
-    if (bytes == 0) status = snrq_fail(SNRQ_BAD_DATA, "%s: the text is empty", path);
-    if (status == SNRQ_OK) {
-        status = snrq_tokenizer_encode(tokenizer, text, bytes, true, ids, count);
-        if (status != SNRQ_OK) snrq_fail(status, "%s: %s", path, snrq_error_message());
-    }
-    free(text);
-    if (status == SNRQ_OK)
-        status = ids_check(path, *ids, *count, vocabulary,
-                           "do tokenizer.json and config.json belong to the same model?");
-    if (status != SNRQ_OK) {
-        free(*ids);
-        *ids = NULL;
-        *count = 0;
-    }
-    return status;
-}
-
-snrq_status snrq_token_file(const char *path, int64_t vocabulary, int32_t **ids, int64_t *count)
-{
-    char *data;
-    size_t bytes;
-    *ids = NULL;
-    *count = 0;
-    SNRQ_TRY(snrq_file_read(path, max_text, &data, &bytes));
-    snrq_status status = SNRQ_OK;
-    int32_t *tokens =
-        (int32_t *)(void *)data; /* from malloc: aligned; the format is the machine's */
-    int64_t n = (int64_t)(bytes / sizeof *tokens);
-    if (bytes == 0 || bytes % sizeof *tokens != 0)
-        status = snrq_fail(
-            SNRQ_BAD_DATA,
-            "%s: %zu bytes, expected a multiple of 4 above 0: little-endian int32 token ids", path,
-            bytes);
-    if (status == SNRQ_OK)
-        status =
-            ids_check(path, tokens, n, vocabulary,
-                      "was the file made with this model's tokenizer, as little-endian int32?");
-    if (status != SNRQ_OK) {
-        free(data);
-        return status;
-    }
-    *ids = tokens;
-    *count = n;
-    return SNRQ_OK;
-}
-
 /* The generator splitmix64 (Steele, Lea, Flood 2014): its output function ... */
 static uint64_t mix(uint64_t z)
 {
@@ -133,6 +62,7 @@ static snrq_status windows_allocate(const char *source, int64_t total, int64_t c
     out->count = count;
     out->length = length;
     out->total_tokens = total;
+    out->distinct = out->count * length;
     return SNRQ_OK;
 }
 
@@ -153,6 +83,24 @@ snrq_status snrq_windows_consecutive(const char *source, const int32_t *ids, int
     return SNRQ_OK;
 }
 
+static int compare_starts(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Positions that windows from `starts` [count] on cover. Sorts them. */
+static int64_t count_distinct(int64_t *starts, int64_t count, int64_t length)
+{
+    int64_t distinct = length;
+    qsort(starts, (size_t)count, sizeof *starts, compare_starts);
+    for (int64_t i = 1; i < count; i++) {
+        int64_t step = starts[i] - starts[i - 1];
+        distinct += step < length ? step : length;
+    }
+    return distinct;
+}
+
 snrq_status snrq_windows_random(const char *source, const int32_t *ids, int64_t total,
                                 int64_t count, int64_t length, uint64_t seed, snrq_windows *out)
 {
@@ -160,11 +108,19 @@ snrq_status snrq_windows_random(const char *source, const int32_t *ids, int64_t 
         memset(out, 0, sizeof *out);
         return snrq_fail(SNRQ_USAGE, "%" PRId64 " random windows: expected at least 1", count);
     }
+    int64_t *starts = NULL;
     SNRQ_TRY(windows_allocate(source, total, count, length, out));
-    for (int64_t i = 0; i < count; i++) {
-        uint64_t start = uniform(seed, (uint64_t)i, (uint64_t)(total - length) + 1);
-        memcpy(out->ids + i * length, ids + start, (size_t)length * sizeof *ids);
+    snrq_status status = snrq_allocate((size_t)count, sizeof *starts, "starts of windows", &starts);
+    if (status != SNRQ_OK) {
+        snrq_windows_free(out);
+        return status;
     }
+    for (int64_t i = 0; i < count; i++) {
+        starts[i] = (int64_t)uniform(seed, (uint64_t)i, (uint64_t)(total - length) + 1);
+        memcpy(out->ids + i * length, ids + starts[i], (size_t)length * sizeof *ids);
+    }
+    out->distinct = count_distinct(starts, count, length);
+    free(starts);
     fingerprint(out);
     return SNRQ_OK;
 }

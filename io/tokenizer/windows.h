@@ -1,28 +1,22 @@
 /* Token windows: what calibration and evaluation read.
  *
- * A set of windows is [count, length] token ids, from a text (tokenized once, as a whole, with
- * special tokens) or from a file of int32 ids. Every rank reads the same file and gets the same
- * windows.
+ * A set of windows is [count, length] token ids, cut from those of texts (text_tokens.h) or of a
+ * file of ids (token_file.h). Every rank reads the same files and gets the same windows.
  */
 #ifndef SNRQ_WINDOWS_H
 #define SNRQ_WINDOWS_H
 
 #include <stdint.h>
 
-#include "io/tokenizer/tokenizer.h"
+#include "mpi/status.h"
 
 typedef struct snrq_windows {
     int64_t count, length;
     int32_t *ids;         /* [count, length] owned */
-    int64_t total_tokens; /* tokens of the whole text or file */
+    int64_t total_tokens; /* tokens of all texts or of the file */
+    int64_t distinct;     /* positions among these that windows cover; in several: counted once */
     char fingerprint[33]; /* hash of ids, count and length, in hex */
 } snrq_windows;
-
-/* Tokens of a text file / of a little-endian int32 file. *ids is allocated; the caller frees it.
- * The token file's size must be a multiple of 4 and every id in [0, vocabulary). */
-snrq_status snrq_text_tokens(const char *path, const snrq_tokenizer *tokenizer, int64_t vocabulary,
-                             int32_t **ids, int64_t *count);
-snrq_status snrq_token_file(const char *path, int64_t vocabulary, int32_t **ids, int64_t *count);
 
 /* Cuts consecutive, non-overlapping windows: the first `count`, or as many as there are if count is
  * 0; the remainder is dropped. Random windows: `count` starts drawn uniformly from [0, total -

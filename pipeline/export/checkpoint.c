@@ -223,7 +223,7 @@ static snrq_status write_own_units(const work *w)
 
 static snrq_status put_json(snrq_staging *staging, const char *name, const json_t *value)
 {
-    char *text = json_dumps(value, JSON_INDENT(2));
+    char *text = snrq_json_dump(value, JSON_INDENT(2));
     if (text == NULL) return snrq_fail(SNRQ_INTERNAL, "%s cannot be composed: no memory", name);
     snrq_status status = snrq_staging_put(staging, name, text, strlen(text));
     free(text);

@@ -36,6 +36,19 @@ static bool needs_g_idx(const snrq_export_facts *f)
     return f->permuted && f->group_size > 0;
 }
 
+/* Multiples of 32 are best: other formats take them as well. */
+void snrq_compressed_fits(const snrq_model *m, const snrq_export_facts *f, char *why, size_t size)
+{
+    why[0] = '\0';
+    if (!f->ragged) return;
+    int64_t nearest = snrq_export_nearest_group(m, PACK, f->group_size);
+    if (nearest == 0) nearest = snrq_export_nearest_group(m, 1, f->group_size);
+    snprintf(why, size,
+             "groups of %lld do not divide the inputs of every module; quantize "
+             "with --group-size %lld or channel, or export to gptq",
+             (long long)f->group_size, (long long)nearest);
+}
+
 snrq_status snrq_compressed_possible(const snrq_model *m, char *why, size_t size)
 {
     snrq_export_facts f;
@@ -43,14 +56,8 @@ snrq_status snrq_compressed_possible(const snrq_model *m, char *why, size_t size
     bool found = true;
     why[0] = '\0';
     SNRQ_TRY(snrq_export_facts_read(m, &f));
-    if (f.ragged) {
-        int64_t nearest = snrq_export_nearest_group(m, 1, f.group_size);
-        snprintf(why, size,
-                 "groups of %lld do not divide the inputs of every module; quantize "
-                 "with --group-size %lld or channel, or export to gptq",
-                 (long long)f.group_size, (long long)nearest);
-        return SNRQ_OK;
-    }
+    snrq_compressed_fits(m, &f, why, size);
+    if (why[0] != '\0') return SNRQ_OK;
     SNRQ_TRY(choose_type(m, &f, &type, &found));
     if (!found)
         snprintf(why, size,

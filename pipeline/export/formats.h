@@ -22,4 +22,10 @@ snrq_status snrq_gptq_possible(const snrq_model *model, char *why, size_t size);
 snrq_status snrq_compressed_possible(const snrq_model *model, char *why, size_t size);
 snrq_status snrq_dense_possible(const snrq_model *model, char *why, size_t size);
 
+/* See snrq_export_format.fits. */
+void snrq_gptq_fits(const snrq_model *model, const snrq_export_facts *facts, char *why,
+                    size_t size);
+void snrq_compressed_fits(const snrq_model *model, const snrq_export_facts *facts, char *why,
+                          size_t size);
+
 #endif

@@ -55,6 +55,26 @@ snrq_status snrq_export_gguf_check_side_files(const snrq_model *m)
     return snrq_gguf_check_tokenizer(snrq_model_side_path(m), &m->config, &facts);
 }
 
+void snrq_export_gguf_fits(const snrq_model *m, const snrq_export_facts *f, char *why, size_t size)
+{
+    snrq_status status = snrq_gguf_check_config(&m->config);
+    for (int i = 0; status == SNRQ_OK && i < m->family.modules; i++) {
+        const snrq_module_shape *s = &m->family.module[i];
+        snrq_gguf_type type;
+        snrq_module_record r = {.rows = s->rows,
+                                .columns = s->columns,
+                                .bits = f->bits,
+                                .symmetric = f->symmetric,
+                                .permuted_groups = f->permuted,
+                                .scale_type = f->scale_type,
+                                .group_size = f->group_size > 0 ? f->group_size : s->columns};
+        r.groups = (s->columns + r.group_size - 1) / r.group_size;
+        snprintf(r.name, sizeof r.name, "%s", s->name);
+        status = snrq_gguf_module_type(&r, &type);
+    }
+    snprintf(why, size, "%s", status != SNRQ_OK ? snrq_error_message() : "");
+}
+
 /* llama.cpp's number for a file whose matrices are mostly of one type. */
 static int64_t file_type(snrq_gguf_type weights)
 {

@@ -6,6 +6,7 @@
 #include "io/gguf/check.h"
 #include "io/gguf/tokenizer.h"
 #include "pipeline/export/settings.h"
+#include "pipeline/export/source.h"
 #include "pipeline/model/model.h"
 
 /* See snrq_export_format.possible. Reads every block file's description. Not collective. */
@@ -13,6 +14,10 @@ snrq_status snrq_export_gguf_possible(const snrq_model *model, char *why, size_t
 
 /* See snrq_export_format.check_side_files. */
 snrq_status snrq_export_gguf_check_side_files(const snrq_model *model);
+
+/* See snrq_export_format.fits. */
+void snrq_export_gguf_fits(const snrq_model *model, const snrq_export_facts *facts, char *why,
+                           size_t size);
 
 /* Writes DIRECTORY/model.gguf, every rank its own rows, in bounded memory.
  * settings->embedding_type says what embeddings and head become (of a Hugging Face directory:

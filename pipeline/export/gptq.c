@@ -21,18 +21,15 @@ static bool has_bits(int bits)
     return bits == 2 || bits == 3 || bits == 4 || bits == 8;
 }
 
-snrq_status snrq_gptq_possible(const snrq_model *m, char *why, size_t size)
+void snrq_gptq_fits(const snrq_model *m, const snrq_export_facts *f, char *why, size_t size)
 {
-    snrq_export_facts f;
-    bool fit = true;
     why[0] = '\0';
-    SNRQ_TRY(snrq_export_facts_read(m, &f));
-    if (!has_bits(f.bits)) {
+    if (!has_bits(f->bits)) {
         snprintf(why, size,
                  "%d bits, it knows 2, 3, 4 and 8; quantize with --bits %d, or export "
                  "to compressed-tensors",
-                 f.bits, f.bits < 7 ? 4 : 8);
-        return SNRQ_OK;
+                 f->bits, f->bits < 7 ? 4 : 8);
+        return;
     }
     for (int i = 0; i < m->family.modules; i++) {
         const snrq_module_shape *s = &m->family.module[i];
@@ -41,8 +38,18 @@ snrq_status snrq_gptq_possible(const snrq_model *m, char *why, size_t size)
                  "%s has %lld outputs and %lld inputs, both must be multiples of %d; "
                  "export to compressed-tensors or safetensors",
                  s->name, (long long)s->rows, (long long)s->columns, PACK);
-        return SNRQ_OK;
+        return;
     }
+}
+
+snrq_status snrq_gptq_possible(const snrq_model *m, char *why, size_t size)
+{
+    snrq_export_facts f;
+    bool fit = true;
+    why[0] = '\0';
+    SNRQ_TRY(snrq_export_facts_read(m, &f));
+    snrq_gptq_fits(m, &f, why, size);
+    if (why[0] != '\0') return SNRQ_OK;
     SNRQ_TRY(snrq_export_scales_fit(m, &f, SNRQ_F16, &fit));
     if (!fit)
         snprintf(why, size,

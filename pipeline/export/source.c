@@ -70,6 +70,23 @@ snrq_status snrq_export_facts_read(const snrq_model *m, snrq_export_facts *out)
     return status;
 }
 
+void snrq_export_facts_set_group(snrq_export_facts *f, const snrq_model *m, int64_t group_size)
+{
+    f->group_size = group_size < m->family.max_columns ? group_size : 0;
+    f->ragged = false;
+    for (int i = 0; i < m->family.modules && f->group_size > 0; i++)
+        if (m->family.module[i].columns % f->group_size != 0) f->ragged = true;
+}
+
+snrq_export_facts snrq_export_facts_planned(const snrq_model *m, int bits, int64_t group_size,
+                                            bool symmetric, bool permuted, snrq_dtype scale_type)
+{
+    snrq_export_facts f = {
+        .bits = bits, .symmetric = symmetric, .permuted = permuted, .scale_type = scale_type};
+    snrq_export_facts_set_group(&f, m, group_size);
+    return f;
+}
+
 bool snrq_export_facts_hold(const snrq_export_facts *f, const snrq_module_record *r)
 {
     const int64_t size = f->group_size > 0 ? f->group_size : r->columns;

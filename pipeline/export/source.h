@@ -21,6 +21,13 @@ typedef struct snrq_export_facts {
  * does not fit. `model` may be one that was only looked at. Not collective. */
 snrq_status snrq_export_facts_read(const snrq_model *model, snrq_export_facts *out);
 
+/* What they will be of a model that is not quantized yet. group_size 0: one group per row. */
+snrq_export_facts snrq_export_facts_planned(const snrq_model *model, int bits, int64_t group_size,
+                                            bool symmetric, bool permuted, snrq_dtype scale_type);
+/* The same for another size of groups. */
+void snrq_export_facts_set_group(snrq_export_facts *facts, const snrq_model *model,
+                                 int64_t group_size);
+
 /* Does a module's own record say the same? */
 bool snrq_export_facts_hold(const snrq_export_facts *facts, const snrq_module_record *record);
 

@@ -11,11 +11,12 @@
 #include "io/checkpoint/reader.h"
 #include "io/file.h"
 #include "io/json.h"
+#include "pipeline/model/findings.h"
 #include "pipeline/model/tensors.h"
 
-static const char *const embedding_name = "model.embed_tokens.weight";
-static const char *const final_norm_name = "model.norm.weight";
-static const char *const head_name = "lm_head.weight";
+const char snrq_embedding_name[] = "model.embed_tokens.weight";
+const char snrq_final_norm_name[] = "model.norm.weight";
+const char snrq_head_name[] = "lm_head.weight";
 
 enum { FINGERPRINT_SAMPLE = 4096 };
 
@@ -30,17 +31,45 @@ const snrq_tensor *snrq_model_tensor(const snrq_model *m, const char *name)
                         : snrq_safetensors_find(m->tensors, name);
 }
 
+/* Where the tensor should be, or the first ones that are there. */
+static snrq_status refuse_missing(const snrq_model *m, const char *name)
+{
+    enum { NAMES = 3 };
+    char there[NAMES * (SNRQ_SHOWN + 4) + 64] = "", shown[SNRQ_SHOWN];
+    int64_t count =
+        m->quantized ? snrq_rest_file_count(m->rest) : snrq_safetensors_count(m->tensors);
+    const char *listed = m->quantized ? NULL : snrq_safetensors_missing(m->tensors, name);
+    const char *hint = strcmp(name, snrq_head_name) == 0
+                           ? "; if the embedding is the head, set tie_word_embeddings to true"
+                           : "";
+    if (listed != NULL)
+        return snrq_fail(
+            SNRQ_BAD_DATA,
+            "%s: no tensor '%s', which config.json asks for: the index says that it is "
+            "in %s, which does not hold it (do index and shards belong together?)",
+            m->path, name, listed);
+    for (int64_t i = 0; i < count && i < NAMES; i++) {
+        const snrq_tensor *t =
+            m->quantized ? snrq_rest_file_at(m->rest, i) : snrq_safetensors_at(m->tensors, i);
+        size_t used = strlen(there);
+        snprintf(there + used, sizeof there - used, "%s'%s'", i > 0 ? ", " : "",
+                 snrq_shown(t->name, shown));
+    }
+    size_t used = strlen(there);
+    if (count > NAMES)
+        snprintf(there + used, sizeof there - used, " and %lld more", (long long)count - NAMES);
+    return snrq_fail(SNRQ_BAD_DATA,
+                     "%s: no tensor '%s', which config.json asks for; there are %s (is the "
+                     "checkpoint complete, and does config.json belong to it?)%s",
+                     m->path, name, count > 0 ? there : "none", hint);
+}
+
 snrq_status snrq_model_expect(const snrq_model *m, const char *name, int64_t rows, int64_t columns,
                               const snrq_tensor **tensor, snrq_dtype *dtype)
 {
     const snrq_tensor *t = snrq_model_tensor(m, name);
     int dimensions = columns > 0 ? 2 : 1;
-    if (t == NULL)
-        return snrq_fail(
-            SNRQ_BAD_DATA,
-            "%s: no tensor '%s', which config.json asks for (is the checkpoint complete, "
-            "and does config.json belong to it?)",
-            m->path, name);
+    if (t == NULL) return refuse_missing(m, name);
     if (t->dimensions != dimensions || t->shape[0] != rows ||
         (columns > 0 && t->shape[1] != columns))
         return snrq_fail(
@@ -91,10 +120,10 @@ static snrq_status check_tensors(const snrq_model *m)
     const snrq_tensor *t;
     snrq_dtype dtype = SNRQ_F32;
     char name[256];
-    SNRQ_TRY(snrq_model_expect(m, embedding_name, c->vocabulary, c->hidden, &t, &dtype));
-    SNRQ_TRY(snrq_model_expect(m, final_norm_name, c->hidden, 0, &t, &dtype));
+    SNRQ_TRY(snrq_model_expect(m, snrq_embedding_name, c->vocabulary, c->hidden, &t, &dtype));
+    SNRQ_TRY(snrq_model_expect(m, snrq_final_norm_name, c->hidden, 0, &t, &dtype));
     if (!c->tied_embeddings)
-        SNRQ_TRY(snrq_model_expect(m, head_name, c->vocabulary, c->hidden, &t, &dtype));
+        SNRQ_TRY(snrq_model_expect(m, snrq_head_name, c->vocabulary, c->hidden, &t, &dtype));
     for (int64_t layer = 0; layer < c->layers; layer++) {
         for (int v = 0; v < m->family.vectors; v++) {
             const snrq_vector_shape *s = &m->family.vector[v];
@@ -113,47 +142,37 @@ static snrq_status check_tensors(const snrq_model *m)
     return SNRQ_OK;
 }
 
-/* What a tensor is called below "model.layers.N.", if it belongs to one of the layers; else NULL.
- */
-static const char *name_in_layer(const char *name, int64_t layers)
-{
-    static const char start[] = "model.layers.";
-    char *end;
-    if (strncmp(name, start, sizeof start - 1) != 0) return NULL;
-    long long layer = strtoll(name + sizeof start - 1, &end, 10);
-    return *end == '.' && layer >= 0 && layer < layers ? end + 1 : NULL;
-}
-
-static bool is_used(const snrq_family *f, const char *name)
-{
-    for (int v = 0; v < f->vectors; v++)
-        if (f->vector[v].count > 0 && strcmp(name, f->vector[v].name) == 0) return true;
-    for (int m = 0; m < f->modules; m++) {
-        size_t length = strlen(f->module[m].name);
-        if (strncmp(name, f->module[m].name, length) == 0 && strcmp(name + length, ".weight") == 0)
-            return true;
-    }
-    return false;
-}
-
 /* A tensor of a block that nothing would read: the checkpoint is another kind of model than its
- * config.json says. Old checkpoints store the frequencies of RoPE; those follow from the settings.
- */
-static snrq_status check_unused(const snrq_model *m)
+ * config.json says. */
+static snrq_status check_blocks(const snrq_model *m)
 {
+    char shown[SNRQ_SHOWN];
     for (int64_t i = 0; i < snrq_safetensors_count(m->tensors); i++) {
-        const char *name = snrq_safetensors_at(m->tensors, i)->name;
-        const char *below = name_in_layer(name, m->config.layers);
-        char shown[SNRQ_SHOWN];
-        if (below == NULL || strcmp(below, "self_attn.rotary_emb.inv_freq") == 0 ||
-            is_used(&m->family, below))
-            continue;
-        return snrq_fail(
-            SNRQ_BAD_DATA,
-            "%s: tensor '%s' has no place in a block of %s with this config.json (is a "
-            "switch such as attention_bias missing, or is it another architecture?)",
-            m->path, snrq_shown(name, shown), m->config.architecture);
+        const snrq_tensor *t = snrq_safetensors_at(m->tensors, i);
+        if (snrq_model_tensor_use(m, t) == SNRQ_TENSOR_WITHOUT_USE)
+            return snrq_fail(
+                SNRQ_BAD_DATA,
+                "%s: tensor '%s' has no place in a block of %s with this config.json (is a "
+                "switch such as attention_bias missing, or is it another architecture?)",
+                m->path, snrq_shown(t->name, shown), m->config.architecture);
     }
+    return SNRQ_OK;
+}
+
+/* What config.json does not say, the tensors do. */
+static void settle_dtype(snrq_model *m)
+{
+    const snrq_tensor *embedding = snrq_model_tensor(m, snrq_embedding_name);
+    if (!m->config.dtype_given && embedding != NULL)
+        (void)snrq_dtype_find(embedding->dtype, &m->config.dtype);
+}
+
+/* Opens the tensors of a Hugging Face directory, under the names of its family. */
+static snrq_status open_tensors(snrq_model *m)
+{
+    SNRQ_TRY(snrq_safetensors_open(m->path, &m->tensors));
+    SNRQ_TRY(snrq_safetensors_resolve(m->tensors));
+    settle_dtype(m);
     return SNRQ_OK;
 }
 
@@ -168,9 +187,9 @@ static snrq_status open_local(const snrq_context *context, snrq_model *m)
     SNRQ_TRY(status);
     SNRQ_TRY(snrq_family_create(&m->config, &m->family));
     if (!m->quantized) {
-        SNRQ_TRY(snrq_safetensors_open(m->path, &m->tensors));
+        SNRQ_TRY(open_tensors(m));
         SNRQ_TRY(check_tensors(m));
-        return check_unused(m);
+        return check_blocks(m);
     }
     snrq_output_facts facts;
     /* Damaged codes would be read as other codes: every byte is checked before any is used. */
@@ -186,16 +205,8 @@ static snrq_status open_local(const snrq_context *context, snrq_model *m)
                          m->path);
     SNRQ_TRY(snrq_path_join(m->path, "rest.h5", path, sizeof path));
     SNRQ_TRY(snrq_rest_file_open(path, &m->rest));
+    settle_dtype(m);
     return check_tensors(m);
-}
-
-/* What the tensors are counts, whatever config.json says. */
-static void take_dtype(snrq_model *m)
-{
-    static const char name[] = "model.embed_tokens.weight";
-    const snrq_tensor *t =
-        m->quantized ? snrq_rest_file_find(m->rest, name) : snrq_safetensors_find(m->tensors, name);
-    if (t != NULL) snrq_dtype_find(t->dtype, &m->config.dtype);
 }
 
 static snrq_status create(const char *path, snrq_model **out)
@@ -214,7 +225,6 @@ snrq_status snrq_model_open(const snrq_context *context, const char *path, snrq_
     *out = NULL;
     snrq_status status = create(path, &m);
     if (status == SNRQ_OK) status = open_local(context, m);
-    if (status == SNRQ_OK) take_dtype(m);
     status = snrq_agree(context, status);
     if (status != SNRQ_OK)
         snrq_model_close(&m);
@@ -223,12 +233,25 @@ snrq_status snrq_model_open(const snrq_context *context, const char *path, snrq_
     return status;
 }
 
+/* Of an OUT directory whose config.json does not say it. */
+static snrq_status look_for_dtype(snrq_model *m)
+{
+    char path[4096];
+    if (m->config.dtype_given) return SNRQ_OK;
+    SNRQ_TRY(snrq_path_join(m->path, "rest.h5", path, sizeof path));
+    SNRQ_TRY(snrq_rest_file_open(path, &m->rest));
+    settle_dtype(m);
+    snrq_rest_file_close(&m->rest);
+    return SNRQ_OK;
+}
+
 snrq_status snrq_model_look(const char *path, snrq_model **out)
 {
     *out = NULL;
     snrq_status status = create(path, out);
     if (status == SNRQ_OK) status = snrq_config_read((*out)->path, &(*out)->config);
     if (status == SNRQ_OK) status = snrq_family_create(&(*out)->config, &(*out)->family);
+    if (status == SNRQ_OK) status = (*out)->quantized ? look_for_dtype(*out) : open_tensors(*out);
     if (status != SNRQ_OK) snrq_model_close(out);
     return status;
 }
@@ -295,9 +318,9 @@ snrq_status snrq_model_rest_names(const snrq_model *m, char ***names, int *count
     char *text = (char *)(list + total);
     for (int i = 0; i < total; i++) list[i] = text + (size_t)i * NAME_BYTES;
     int n = 0;
-    snprintf(list[n++], NAME_BYTES, "%s", embedding_name);
-    snprintf(list[n++], NAME_BYTES, "%s", final_norm_name);
-    if (!m->config.tied_embeddings) snprintf(list[n++], NAME_BYTES, "%s", head_name);
+    snprintf(list[n++], NAME_BYTES, "%s", snrq_embedding_name);
+    snprintf(list[n++], NAME_BYTES, "%s", snrq_final_norm_name);
+    if (!m->config.tied_embeddings) snprintf(list[n++], NAME_BYTES, "%s", snrq_head_name);
     for (int64_t layer = 0; layer < m->config.layers; layer++)
         for (int v = 0; v < m->family.vectors; v++)
             if (m->family.vector[v].count > 0)
@@ -350,12 +373,13 @@ static snrq_status load_table(const snrq_context *context, const snrq_model *m, 
 snrq_status snrq_model_load_embedding(const snrq_context *context, const snrq_model *m,
                                       snrq_table *out)
 {
-    return load_table(context, m, embedding_name, out);
+    return load_table(context, m, snrq_embedding_name, out);
 }
 
 snrq_status snrq_model_load_head(const snrq_context *context, const snrq_model *m, snrq_table *out)
 {
-    return load_table(context, m, m->config.tied_embeddings ? embedding_name : head_name, out);
+    return load_table(context, m, m->config.tied_embeddings ? snrq_embedding_name : snrq_head_name,
+                      out);
 }
 
 void snrq_table_free(snrq_table *table)
@@ -366,5 +390,5 @@ void snrq_table_free(snrq_table *table)
 snrq_status snrq_model_final_norm(const snrq_model *m, float **out)
 {
     SNRQ_TRY(snrq_allocate((size_t)m->config.hidden, sizeof **out, "final norm", out));
-    return snrq_model_read_vector(m, final_norm_name, m->config.hidden, *out);
+    return snrq_model_read_vector(m, snrq_final_norm_name, m->config.hidden, *out);
 }

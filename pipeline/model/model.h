@@ -26,8 +26,9 @@ typedef struct snrq_model {
 /* Opens `path` and checks that every tensor the configuration asks for is there with the right
  * shape and type. An OUT directory must be complete. Collective; agreed. */
 snrq_status snrq_model_open(const snrq_context *context, const char *path, snrq_model **out);
-/* Opens an OUT directory for looking at its configuration and manifest: its data files are neither
- * checked nor opened, rest is NULL. Not collective. */
+/* Opens a directory for looking at it. Of an OUT directory, data files are not checked, and rest is
+ * NULL; of a Hugging Face directory, it is not checked that the tensors are those that are asked
+ * for. Not collective. */
 snrq_status snrq_model_look(const char *path, snrq_model **out);
 /* The directory of tokenizer and templates. Borrowed. */
 const char *snrq_model_side_path(const snrq_model *model);

@@ -4,6 +4,9 @@
 
 #include "pipeline/model/model.h"
 
+/* Tensors outside the blocks. */
+extern const char snrq_embedding_name[], snrq_final_norm_name[], snrq_head_name[];
+
 /* The tensor, or NULL. Borrowed. */
 const snrq_tensor *snrq_model_tensor(const snrq_model *model, const char *name);
 

@@ -10,9 +10,11 @@
  * Greedy takes the nearest value. The beam keeps the K cheapest partial roundings of a row over all
  * columns; each is extended by every grid value, the K cheapest extensions survive. It is better
  * than greedy in sum, not for every row.
- * Ties: of extensions of equal cost, values below y_j go before values above it, and on the same
- * side the parent that stands first in the beam decides. Costs count as equal that differ by less
- * than a few parts in a million (up to 60 for K > 32): beam_column.h, snrq_extension_key.
+ * Ties: of extensions of equal cost, the lower level next to y_j goes before the higher one, on the
+ * same side the parent that stands first in the beam decides, and a level further away replaces
+ * nothing of equal cost. Costs are compared without their last bits, a few parts in a million (up
+ * to 60 for K > 32); that and the order in which a beam stands differ from the twin's, which
+ * compares all of the cost and sorts its beams: beam_column.h, snrq_extension_key.
  *
  * Work: the ranks hold disjoint rows in fixed tiles; column panels of L are broadcast from last to
  * first; the tiles of a rank are shared out among OpenMP threads. Products of fixed shape bring in

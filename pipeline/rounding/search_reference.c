@@ -7,7 +7,7 @@
 /* A partial rounding: codes [columns] and errors R - Q [columns] of the decided columns. */
 typedef struct path {
     double cost;
-    int above; /* the value is above y_j */
+    int side; /* of y_j: 0 the next lower level, 1 the next higher one, 2 a level further away */
     int parent, code;
     uint8_t *codes;
     double *errors;
@@ -43,13 +43,14 @@ static double value_to_round(const double *l, const snrq_rows *r, int64_t row, i
     return y;
 }
 
-/* Ties: of extensions of equal cost, values below y_j go before values above it, and on the same
- * side the parent that stands first in the beam decides. */
+/* Ties: of extensions of equal cost, the lower level next to y_j goes before the higher one, on the
+ * same side the parent that stands first in the beam decides, and a level further away replaces
+ * nothing of equal cost. */
 static int cheaper(const void *a, const void *b)
 {
     const path *x = a, *y = b;
     if (x->cost != y->cost) return x->cost < y->cost ? -1 : 1;
-    if (x->above != y->above) return x->above < y->above ? -1 : 1;
+    if (x->side != y->side) return x->side < y->side ? -1 : 1;
     if (x->parent != y->parent) return x->parent < y->parent ? -1 : 1;
     return x->code < y->code ? -1 : x->code > y->code;
 }
@@ -58,6 +59,15 @@ static double grid_value(const snrq_rows *r, int64_t row, int64_t j, int code)
 {
     int64_t g = row * r->groups->count + r->groups->of_position[j];
     return (double)(r->scales[g] * (float)(code - r->zeros[g]));
+}
+
+/* Where the level of a code lies, seen from y; at the ends of the grid the two last levels are
+ * those next to y. */
+static int side_of(const snrq_rows *r, int64_t row, int64_t j, int code, double y)
+{
+    int lower = 0;
+    while (lower < (1 << r->bits) - 2 && grid_value(r, row, j, lower + 1) <= y) lower++;
+    return code == lower ? 0 : code == lower + 1 ? 1 : 2;
 }
 
 /* Extends every path of `now` at column j by all grid values, keeps the `beam` cheapest in `next`.
@@ -73,8 +83,10 @@ static snrq_status extend(const double *l, const snrq_rows *r, int64_t row, int6
         double y = value_to_round(l, r, row, j, &now[k]);
         for (int code = 0; code < levels; code++) {
             double value = grid_value(r, row, j, code), miss = l[j * n + j] * (y - value);
-            all[k * levels + code] = (path){
-                .cost = now[k].cost + miss * miss, .above = value > y, .parent = k, .code = code};
+            all[k * levels + code] = (path){.cost = now[k].cost + miss * miss,
+                                            .side = side_of(r, row, j, code, y),
+                                            .parent = k,
+                                            .code = code};
         }
     }
     qsort(all, (size_t)(*count * levels), sizeof *all, cheaper);

@@ -107,6 +107,7 @@ snrq_status snrq_statistics_gather(const snrq_context *c, const snrq_rule *rule,
     s->tokens = snrq_activations_tokens(in->x);
     snrq_status status = snrq_agree(c, snrq_allocate(2 * n, sizeof *norms, "column norms", &norms));
     if (status == SNRQ_OK) status = snrq_sum_int64(c, &s->tokens, 1);
+    if (in->distinct_global > 0 && s->tokens > in->distinct_global) s->tokens = in->distinct_global;
     if (status == SNRQ_OK) status = gather(c, rule, shape, in, norms, norms + n, s);
     free(norms);
     if (status != SNRQ_OK) snrq_statistics_free(s);

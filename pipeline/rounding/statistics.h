@@ -17,7 +17,7 @@
 
 typedef struct snrq_statistics {
     int64_t columns, dead_inputs;
-    int64_t tokens;                  /* that were gathered, on all ranks; 0: unknown */
+    int64_t tokens;                  /* distinct ones that were gathered; 0: unknown */
     int32_t *order;                  /* [columns] original column at decision position k; owned */
     unsigned char *dead;             /* [columns] by decision position; owned */
     snrq_process_grid *process_grid; /* owned */
@@ -35,6 +35,7 @@ typedef struct snrq_unit_input {
     const snrq_activations *x, *xf;
     int64_t sequences_global; /* N */
     const double *alphas;     /* [local sequences] of alpha sampled, else NULL */
+    int64_t distinct_global;  /* positions of the text that the tokens are from; 0: all differ */
 } snrq_unit_input;
 
 /* Gathers the statistics that `rule` needs. Collective; agreed. */

@@ -29,10 +29,12 @@ void snrq_trouble_text(const snrq_trouble *t, snrq_dtype scale_type, char *out, 
                  count, of, first);
         break;
     case SNRQ_FEW_TOKENS:
-        snprintf(what, sizeof what,
-                 "%lld calibration tokens for %lld inputs: H has not full rank, damping alone "
-                 "makes it definite; take more --sequences or a larger --length",
-                 count, of);
+        snprintf(
+            what, sizeof what,
+            "%lld calibration tokens for %lld inputs (a token in several windows counts once): "
+            "H has not full rank, damping alone makes it definite; take more --sequences, a "
+            "larger --length or a longer text",
+            count, of);
         break;
     case SNRQ_RAISED_DAMPING:
         snprintf(what, sizeof what, "H was not positive definite; damping raised to %g",

@@ -13,7 +13,7 @@
 
 typedef enum snrq_trouble_kind {
     SNRQ_DEAD_INPUTS,    /* columns that are zero on every calibration token */
-    SNRQ_FEW_TOKENS,     /* fewer calibration tokens than columns: H has not full rank */
+    SNRQ_FEW_TOKENS,     /* fewer distinct calibration tokens than columns: H has not full rank */
     SNRQ_RAISED_DAMPING, /* H was not positive definite with the damping asked for */
     SNRQ_ZERO_ROWS,      /* all weights of a row are zero (those of live inputs) */
     SNRQ_CONSTANT_ROWS,  /* they are all the same, and not zero */

@@ -29,7 +29,8 @@ HELDOUT = os.path.join(DATA, "heldout.txt")
 SHARED = os.environ.get("SNRQ_SHARED", "")
 SANITIZED = "ASAN_OPTIONS" in os.environ
 
-USAGE, BAD_DATA, NO_INPUT, CANNOT_WRITE, IO_ERROR, STOPPED = 64, 65, 66, 73, 74, 75
+USAGE, BAD_DATA, NO_INPUT, BUSY, CANNOT_WRITE, IO_ERROR, STOPPED, HUNG = 64, 65, 66, 69, 73, 74, 75, 76
+TIME = r"\d\d:\d\d:\d\d "  # before a line of a run
 
 
 def shared(*parts):

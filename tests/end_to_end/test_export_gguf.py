@@ -230,7 +230,7 @@ class ExportTest(helpers.Test):
     def quantize(self, *options, model=helpers.MODEL):
         out = self.path("out")
         shutil.rmtree(out, ignore_errors=True)
-        return helpers.quantize(out, *(() if "--method" in options else ("--method", "rtn")), *options, model=model, length=32)
+        return helpers.quantize(out, *helpers.with_options(["--method", "rtn"], *options), model=model, length=32)
 
     def check_all(self, model, table, *fixed):
         for bits, group, zero, kind in table:

@@ -12,7 +12,8 @@ LOGS = "run.jsonl", "status.json"
 
 
 def arguments(out, *more):
-    return ["quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", out, *OPTIONS.split(), *more]
+    return helpers.with_options(["quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", out,
+                                 *OPTIONS.split()], *more)
 
 
 def kept(out):

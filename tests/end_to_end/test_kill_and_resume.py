@@ -8,12 +8,13 @@ import time
 import helpers
 
 # A block takes about half a second, so that a kill after one block comes well before the next is complete.
-OPTIONS = "--bits 3 --group-size 64 --method ksnrq --beam 8 --alpha chained --grid mse --sequences 4 --length 64"
+OPTIONS = "--bits 3 --group-size 64 --method ksnrq --alpha chained --grid mse --sequences 4 --length 64"
 BLOCKS = 6
 
 
 def arguments(out, *more):
-    return ["quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", out, *OPTIONS.split(), *more]
+    return helpers.with_options(["quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", out,
+                                 *OPTIONS.split()], *more)
 
 
 def committed_blocks(out):
@@ -94,10 +95,11 @@ class KillAndResume(helpers.Test):
     def test_other_options_are_refused(self):
         out = self.copy_of_unfinished()
         before = helpers.weights(out), helpers.manifest(out)
-        for option, was, now in (("bits", "3", "4"), ("method", "ksnrq", "snrq"), ("alpha", "chained", "corr"),
-                                 ("sequences", "4", "5")):
+        for options, was in (("--bits 4", "3"), ("--method snrq --beam 1", "ksnrq"), ("--alpha corr", "chained"),
+                             ("--sequences 5", "4")):
+            option, now = options.removeprefix("--").split()[:2]
             with self.subTest(option=option):
-                result = helpers.run(*arguments(out, "--" + option, now), ranks=2)
+                result = helpers.run(*arguments(out, *options.split()), ranks=2)
                 self.assertEqual(result.code, helpers.USAGE, result)
                 self.assertRegex(result.stderr, r"\b%s\b.*\b%s\b.*\b%s\b" % (option, was, now))
         self.assertEqual((helpers.weights(out), helpers.manifest(out)), before)

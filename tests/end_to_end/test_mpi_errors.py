@@ -30,7 +30,7 @@ class MpiErrors(helpers.Test):
         if "MPI_FAULT" in variables:
             if helpers.SANITIZED:
                 raise helpers.unittest.SkipTest("the sanitizer wants to be the first library")
-            settings.append("LD_PRELOAD=" + os.environ["SNRQ_MPI_FAULTS"])
+            settings.append("LD_PRELOAD=" + " ".join([os.environ["SNRQ_MPI_FAULTS"], os.environ.get("LD_PRELOAD", "")]))
         words[3:3] = ["env", *settings]
         done = subprocess.run(words, env=helpers.environment(1), timeout=60, check=False, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE)

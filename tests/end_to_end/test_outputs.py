@@ -134,6 +134,8 @@ class Outputs(helpers.Test):
             ("text", ["tokenize", model, "--text", files["text"]], "-o"),
             ("ids", ["tokenize", model, "--decode", files["ids"]], "-o"),
             ("text", ["evaluate", model, "--text", files["text"], "--length", 32], "--logprobs"),
+            ("text", ["tokenize", model, "--text", helpers.HELDOUT, "--text", files["text"]], "-o"),
+            ("text", ["evaluate", model, "--text", helpers.HELDOUT, "--text", files["text"]], "--logprobs"),
             ("ids", ["evaluate", model, "--token-file", files["ids"], "--length", 32], "--logprobs"),
             ("case", ["round", files["case"]], "-o"))]
         for kind, words in cases:

@@ -1,6 +1,7 @@
 """run.jsonl: the events and timers of a run, one JSON object per line."""
 import json
 import os
+import re
 
 import helpers
 
@@ -77,8 +78,17 @@ class RunLog(helpers.Test):
             self.assertLess(timers["peak_memory_bytes"], 400e6)
 
     def test_one_line_per_stage_whatever_the_number_of_ranks(self):
-        lines = [line for line in self.stderr.splitlines() if line.startswith("block ")]
+        lines = [line for line in self.stderr.splitlines() if re.match(helpers.TIME + r"block \d/6  ", line)]
         self.assertEqual(len(lines), 6 * 4)
+
+    def test_lines_of_the_run_carry_the_time_and_those_of_the_plan_do_not(self):
+        lines = self.stderr.splitlines()
+        timed = [bool(re.match(helpers.TIME, line)) for line in lines]
+        first = timed.index(True)
+        self.assertRegex(lines[first], helpers.TIME + r"start of the run on \d{4}-\d\d-\d\d, UTC[-+]\d{4}: 0 of 6 blocks are")
+        last = next(i for i in range(first, len(lines)) if not timed[i]) - 1
+        self.assertRegex(lines[last], helpers.TIME + "end of the run: complete, 6 of 6 blocks are committed")
+        self.assertEqual(sum(timed), last - first + 1)
 
 
 if __name__ == "__main__":

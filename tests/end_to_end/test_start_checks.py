@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import unittest
 
 import helpers
@@ -135,6 +136,111 @@ class StartChecks(helpers.Test):
             self.assertAlmostEqual(plan["node_bytes"], plan["ranks_per_node"] * plan["rank_bytes"] +
                                    plan["shared_bytes"])
         self.check_refused(start(self.path("out"), "--plan-ranks", 8), "need --dry-run")
+
+    def check_as_the_run(self, out, *more):
+        """A dry run that is refused as the run is: the same exit code and message, and nothing is changed."""
+        def contents():
+            return {name: helpers.sha256(os.path.join(out, name)) for name in os.listdir(out)}
+
+        def last_line(result):
+            """Times and ages go on."""
+            said = [line for line in result.stderr.splitlines() if line.startswith("snrq: ")][-1]
+            return re.sub(r"\d+ seconds ago", "N seconds ago", said)
+        before = contents()
+        for ranks in 0, 2:
+            dry = start(out, "--dry-run", *more, ranks=ranks)
+            self.assertEqual(contents(), before)
+        run = start(out, *more, ranks=2)
+        self.assertNotEqual(run.code, 0)
+        self.assertEqual((dry.code, last_line(dry)), (run.code, last_line(run)))
+        return dry
+
+    def test_dry_run_says_what_would_become_of_the_output(self):
+        out = self.path("out")
+        dry = start(out, "--dry-run", "--json")
+        self.assertEqual((dry.code, dry.json()["output"]), (0, {"state": "new", "committed": 0}))
+        self.assertIn("the run would start", dry.stderr)
+        self.assertFalse(os.path.exists(out))
+
+        self.assertEqual(start(out).code, 0)
+        dry = start(out, "--dry-run", "--json")
+        self.assertEqual((dry.code, dry.json()["output"]), (0, {"state": "complete", "committed": 6}))
+        self.assertIn("is complete already", dry.stderr)
+
+        helpers.drop_records(out, 3)
+        dry = start(out, "--dry-run", "--json", ranks=2)
+        self.assertEqual((dry.code, dry.json()["output"]), (0, {"state": "unfinished", "committed": 4}))
+        self.assertIn("would resume after block 4 of 6", dry.stderr)
+
+    def test_dry_run_refuses_what_the_run_would_refuse(self):
+        complete = self.path("complete")
+        self.assertEqual(start(complete).code, 0)
+
+        def copy(name):
+            return shutil.copytree(complete, self.path(name))
+        result = self.check_as_the_run(copy("options"), "--bits", 4)
+        self.assertEqual(result.code, helpers.USAGE, result)
+        self.assertIn("options.bits", result.stderr)
+
+        changed = copy("damaged")
+        os.truncate(os.path.join(changed, "block-00002.h5"), 1000)
+        self.assertEqual(self.check_as_the_run(changed).code, helpers.BAD_DATA)
+        changed = copy("record")
+        helpers.flip_bit(os.path.join(changed, "manifest.jsonl"), 10)
+        self.assertEqual(self.check_as_the_run(changed).code, helpers.BAD_DATA)
+
+        foreign = self.path("foreign")
+        os.mkdir(foreign)
+        helpers.write_ids(os.path.join(foreign, "thesis.tex"), [1])
+        self.assertEqual(self.check_as_the_run(foreign).code, helpers.CANNOT_WRITE)
+
+        locked = copy("locked")
+        helpers.drop_records(locked, 2)
+        holder = {"heartbeat": int(time.time()), "host": "elsewhere", "job": "42", "pid": 7, "process": 0, "started": 1}
+        with open(os.path.join(locked, "snrq.lock"), "w") as f:
+            json.dump(holder, f)
+        result = self.check_as_the_run(locked)
+        self.assertEqual(result.code, helpers.CANNOT_WRITE, result)
+        self.assertIn("in use by process 7 on elsewhere", result.stderr)
+        self.assertEqual(start(locked, "--dry-run", "--force-unlock").code, 0)
+        self.assertIn("snrq.lock", os.listdir(locked))
+
+    def test_dry_run_notices_another_model(self):
+        out = self.path("out")
+        model = helpers.copy_model(self.path("model"))
+        words = [model if word == helpers.MODEL else word for word in arguments(out)]
+        helpers.succeed(*words)
+        weights = os.path.join(model, next(name for name in os.listdir(model) if name.endswith(".safetensors")))
+        os.chmod(weights, 0o644)
+        helpers.flip_bit(weights, -8)
+        dry, run = helpers.run(*words, "--dry-run"), helpers.run(*words)
+        self.assertEqual((dry.code, dry.stderr.splitlines()[-1]), (run.code, run.stderr.splitlines()[-1]))
+        self.assertEqual(run.code, helpers.USAGE, run)
+        self.assertIn("fingerprint", dry.stderr)
+
+    def test_exports_that_the_plan_promises(self):
+        """What the plan says of settings is what `inspect` finds in the files; a better size of groups is better."""
+        for number, more in enumerate((("--group-size", 100), ("--group-size", 48), ("--group-size", 64),
+                                       ("--bits", 5, "--group-size", 96), ("--bits", 8, "--asymmetric"),
+                                       ("--group-size", "channel"), ("--scale-type", "bf16"),
+                                       ("--method", "gptq", "--groups", "permuted", "--group-size", 32))):
+            with self.subTest(more=more):
+                out = self.path(str(number))
+                plan = start(out, "--dry-run", "--json", *more).json()
+                self.assertEqual(start(out, *more).code, 0)
+                found = helpers.succeed("inspect", out, "--json").json()["exports"]
+                scales = "bf16" in more
+                self.assertEqual([(row["format"], row["possible"] or scales) for row in plan["exports"]],
+                                 [(row["format"], row["possible"] or scales) for row in found])
+                for row in plan["exports"]:
+                    self.assertTrue(row["possible"] or row["why"], row)
+                better = plan["better_group_size"]
+                if better:
+                    other = helpers.with_options([str(word) for word in more], "--group-size", better)
+                    again = start(self.path("other"), "--dry-run", "--json", *other).json()
+                    self.assertGreater(sum(row["possible"] for row in again["exports"]),
+                                       sum(row["possible"] for row in plan["exports"]))
+        self.assertIn("with --group-size", start(self.path("other"), "--dry-run", "--group-size", 100).stderr)
 
     def test_predicted_memory(self):
         """Of a run large enough that its data count, not its libraries."""

@@ -2,9 +2,11 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
+import unittest
 
 import helpers
 
@@ -13,14 +15,26 @@ BLOCKS = 6
 
 
 def arguments(out, *more):
-    return ["quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", out, *OPTIONS.split(), *more]
+    return helpers.with_options(["quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", out,
+                                 *OPTIONS.split()], *more)
 
 
-def status(out):
-    """Asks where MPI cannot start: there is no such transport."""
-    words = helpers.command(["status", out, "--json"], ranks=0)
+# Of `snrq status`, as docs/operations.md promises them.
+CODES = {"not started": 75, "starting": 69, "running": 69, "stopped": 75, "hung": 76, "killed": 75, "complete": 0,
+         "damaged": 65}
+
+
+def status(out, *more, code=None):
+    """Asks where MPI cannot start: there is no such transport. The exit code is that of the state, or `code`."""
+    words = helpers.command(["status", out, "--json", *more], ranks=0)
     broken = dict(os.environ, OMPI_MCA_pml="none", OMPI_MCA_btl="none")
-    return json.loads(subprocess.run(words, env=broken, stdout=subprocess.PIPE, check=True, timeout=20).stdout)
+    done = subprocess.run(words, env=broken, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False, timeout=20)
+    found = json.loads(done.stdout)
+    if (done.returncode, done.stderr) != (CODES[found["state"]] if code is None else code, b""):
+        raise AssertionError("exit code %d, %s" % (done.returncode, done.stderr))
+    if found["exit_code"] != done.returncode or not found["next"]:
+        raise AssertionError(str(found))
+    return found
 
 
 class Status(helpers.Test):
@@ -34,7 +48,7 @@ class Status(helpers.Test):
         while sum("block" in record for record in helpers.manifest(cls.killed)) < 1 and time.monotonic() < limit:
             time.sleep(0.01)
         cls.beside = status(cls.killed)
-        cls.beside_as_text = helpers.succeed("status", cls.killed).stdout
+        cls.beside_as_text = helpers.run("status", cls.killed).stdout
         cls.was_running = process.poll() is None
         helpers.kill_ranks(process)
         process.stderr.close()
@@ -64,6 +78,118 @@ class Status(helpers.Test):
         found = status(self.killed)
         self.assertEqual((found["state"], found["committed"]), ("killed", self.committed))
         self.assertTrue(found["holder"]["stale"])
+        self.assertAlmostEqual(found["done"], self.committed / BLOCKS)
+        self.assertNotIn("seconds_left", found)
+        self.assertIn("run the same command again", found["next"])
+
+    def test_killed_after_it_was_stopped_before(self):
+        """What the run before said is not true of the last one."""
+        out = self.copy()
+        halt = os.path.join(out, "snrq.halt")
+        open(halt, "w").close()
+        self.assertEqual(helpers.run(*arguments(out)).code, helpers.STOPPED)
+        self.assertIn("delete snrq.halt", status(out)["next"])
+        os.remove(halt)
+        starts = status(out)["starts"]
+        helpers.kill_when(lambda: sum(b'"start"' in line for line in self.log(out)) > starts, *arguments(out), ranks=1)
+        self.assertEqual(status(out)["state"], "killed")
+
+    @staticmethod
+    def log(out):
+        with open(os.path.join(out, "run.jsonl"), "rb") as f:
+            return f.readlines()
+
+    def test_hung(self):
+        """The watchdog of either rank says so, though none of them can go on."""
+        out = self.path("out")
+        process = helpers.start(*arguments(out, "--watchdog", "2s"), ranks=2)
+        try:
+            limit = time.monotonic() + 60
+            while len(helpers.manifest(out)) < 6 and time.monotonic() < limit:
+                time.sleep(0.002)
+            with open("/proc/%d/task/%d/children" % (process.pid, process.pid)) as f:
+                os.kill(int(f.read().split()[0]), signal.SIGSTOP)  # rank 0, which writes the logs otherwise
+            self.assertEqual(process.wait(timeout=60), helpers.HUNG)
+        finally:
+            if process.poll() is None:
+                helpers.stop(process)
+            process.stderr.close()
+        found = status(out)
+        self.assertEqual(found["state"], "hung")
+        self.assertRegex(found["last_error"], r"rank 1 on \S+: no progress for 2 s in phase \w+: ended by the watchdog")
+        self.assertIn("run the same command again", found["next"])
+
+    def test_never_started(self):
+        out = self.path("out")
+        result = helpers.run("status", out)
+        self.assertEqual(result.code, helpers.NO_INPUT, result)
+        self.assertIn("there is no such directory", result.stderr)
+        os.mkdir(out)
+        found = status(out)
+        self.assertEqual((found["state"], found["done"]), ("not started", 0))
+        self.write_lock(out)  # a run that has just begun
+        self.assertEqual(status(out)["state"], "starting")
+
+    def test_damaged(self):
+        """A missing or short file is seen at once, a changed one with --full, and the answer says what mends it."""
+        def cut(path):
+            os.truncate(path, os.path.getsize(path) - 1)
+
+        def change(path):
+            helpers.flip_bit(path, -9)
+        complete = helpers.quantize(self.path("complete"), "--bits", 3, "--method", "rtn", ranks=0)
+        for number, (name, damage, options, redo) in enumerate((
+                ("block-00002.h5", os.remove, (), 2), ("block-00004.h5", cut, (), 4), ("block-00003.h5", change, ("--full",), 3),
+                ("rest.h5", change, ("--full",), BLOCKS), ("manifest.jsonl", change, (), None), ("snrq.json", change, (), None))):
+            with self.subTest(name=name):
+                out = shutil.copytree(complete, self.path(str(number)))
+                self.assertEqual(status(out, *options)["state"], "complete")
+                damage(os.path.join(out, name))
+                found = status(out, *options)
+                self.assertEqual(found["state"], "damaged")
+                self.assertEqual([item["file"] for item in found["damage"]], [name])
+                self.assertIn(os.path.join(out, name), found["damage"][0]["problem"])
+                self.assertEqual(found.get("redo"), redo)
+                self.assertIn("put the file back" if redo is None else "--redo %d" % redo, found["next"])
+                if options:
+                    self.assertEqual(status(out)["state"], "complete")
+
+    def test_records_that_were_lost(self):
+        out = helpers.quantize(self.path("out"), "--bits", 3, "--method", "rtn", ranks=0)
+        with open(os.path.join(out, "manifest.jsonl"), "rb+") as f:
+            lines = f.read().splitlines(keepends=True)
+            f.seek(0)
+            f.writelines(lines[:-2])
+            f.truncate()
+        found = status(out)
+        self.assertEqual((found["state"], found["damage"][0]["file"]), ("damaged", "manifest.jsonl"))
+
+    def test_without_permission(self):
+        if os.geteuid() != 0:
+            raise unittest.SkipTest("needs root, to become somebody else")
+        out = self.copy()
+        program, *words = helpers.command(["status", out], ranks=0)
+        words = [shutil.copy(program, self.path("snrq")), *words]
+        os.chmod(self.folder, 0o755)
+
+        def ask():
+            return subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False, timeout=20,
+                                  universal_newlines=True, preexec_fn=lambda: os.setuid(65534))
+        try:
+            if ask().returncode != CODES["killed"]:
+                raise unittest.SkipTest("somebody else cannot start this program")
+        except PermissionError:
+            raise unittest.SkipTest("somebody else cannot start this program")
+        for name in "", "manifest.jsonl", "snrq.json", "run.jsonl":
+            with self.subTest(name=name):
+                path = os.path.join(out, name) if name else out
+                mode = os.stat(path).st_mode & 0o777
+                os.chmod(path, 0)
+                done = ask()
+                os.chmod(path, mode)
+                self.assertEqual((done.returncode, done.stdout), (helpers.NO_INPUT, ""), done)
+                self.assertIn(path + ": ", done.stderr)
+                self.assertIn("Permission denied", done.stderr)
 
     def test_stopped_then_complete(self):
         out = self.copy()
@@ -83,14 +209,19 @@ class Status(helpers.Test):
         out = self.copy()
         next_block = os.path.join(out, "block-%05d.h5.tmp" % self.committed)
         os.mkdir(next_block)
-        self.assertNotEqual(helpers.run(*arguments(out), ranks=2).code, 0)
-        found = status(out)
+        code = helpers.run(*arguments(out), ranks=2).code
+        self.assertNotEqual(code, 0)
+        found = status(out, code=code)
         self.assertEqual(found["state"], "failed")
         self.assertIn(os.path.basename(next_block), found["last_error"])
+        self.assertAlmostEqual(found["done"], found["committed"] / BLOCKS)
+        self.assertIn("mend what the last error names", found["next"])
 
     def test_no_output(self):
-        result = helpers.run("status", helpers.MODEL)
-        self.assertEqual(result.code, helpers.NO_INPUT, result)
+        for path, why in (helpers.MODEL, "no output of snrq"), (helpers.CALIBRATION, "expected a directory"):
+            result = helpers.run("status", path)
+            self.assertEqual((result.code, result.stdout), (helpers.NO_INPUT, ""), result)
+            self.assertIn(why, result.stderr)
 
     def test_a_lock_from_elsewhere_can_be_removed_by_force(self):
         out = self.copy()

@@ -12,7 +12,8 @@ BLOCKS, STAGES = 6, 4
 
 
 def arguments(out, *more):
-    return ["quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", out, *OPTIONS.split(), *more]
+    return helpers.with_options(["quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", out,
+                                 *OPTIONS.split()], *more)
 
 
 def events(out, kind):
@@ -84,12 +85,31 @@ class Stop(helpers.Test):
 
     def test_other_signals(self):
         out = self.path("out")
-        for number in (signal.SIGUSR2, signal.SIGTERM):
-            # mpirun ends its ranks when it gets SIGTERM, so that one goes to a run without it.
-            ranks = 0 if number == signal.SIGTERM else 2
+        for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGHUP):
+            # mpirun ends its ranks when it gets SIGTERM or SIGHUP, so these go to a run without it.
+            ranks = 2 if number == signal.SIGUSR2 else 0
             self.stop_after(out, len(events(out, "stage")) + 1, lambda p: p.send_signal(number), ranks)
             self.assertIn("signal %d" % number, status(out)["message"])
         self.check_finishes(out, 2)
+
+    def test_a_run_that_nohup_started_outlives_its_terminal(self):
+        out = self.path("out")
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            process = helpers.start(*arguments(out), ranks=0)
+        finally:
+            signal.signal(signal.SIGHUP, before)
+        try:
+            limit = time.monotonic() + 60
+            while len(events(out, "stage")) < 1 and time.monotonic() < limit:
+                time.sleep(0.002)
+            process.send_signal(signal.SIGHUP)
+            self.assertEqual(process.wait(timeout=60), 0)
+        finally:
+            if process.poll() is None:
+                helpers.stop(process)
+            process.stderr.close()
+        self.assertEqual(helpers.weights(out), self.expected)
 
     def test_signal_to_one_rank_stops_all(self):
         def ask(process):

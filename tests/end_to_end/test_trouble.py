@@ -5,6 +5,7 @@ Models of random weights of which some are doctored. Every run is by itself and 
 import json
 import math
 import os
+import re
 import tempfile
 
 import numpy as np
@@ -82,7 +83,7 @@ class Trouble(helpers.Test):
                 self.assertIn(word, event["message"])
             lines = [line for line in result.stderr.splitlines() if event["message"] in line]
             self.assertEqual(len(lines), 1, result)
-            self.assertTrue(lines[0].startswith("warning: " + BLOCK % block), lines)
+            self.assertRegex(lines[0], helpers.TIME + "warning: " + re.escape(BLOCK % block))
             summary, = self.events(out, "summary")
             concerned = sum(len(e["modules"]) for e in events)
             self.assertEqual(summary["troubles"][trouble], concerned)

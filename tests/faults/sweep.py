@@ -156,7 +156,8 @@ class Runner:
         words = [os.environ["SNRQ"], *arguments]
         added = {}
         if fault is not None:
-            added = dict(fault.environment(below, report), LD_PRELOAD=os.environ["SNRQ_FAULT_SHIM"])
+            libraries = [os.environ["SNRQ_FAULT_SHIM"], os.environ.get("LD_PRELOAD", "")]
+            added = dict(fault.environment(below, report), LD_PRELOAD=" ".join(libraries).strip())
         if ranks > 1:
             # mpirun hands them on; it is not to be disturbed itself.
             words[:0] = ["mpirun", "-n", str(ranks)] + [w for k, v in added.items() for w in ("-x", "%s=%s" % (k, v))]

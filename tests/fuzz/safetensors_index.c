@@ -41,6 +41,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         FUZZ_CHECK(snrq_safetensors_read(reader, t, 0, 1, &content) == SNRQ_OK);
         FUZZ_CHECK(content == t->name[0]);
     }
+    FUZZ_CHECK(snrq_safetensors_missing(reader, "a") == NULL ||
+               snrq_safetensors_find(reader, "a") == NULL);
+    FUZZ_CHECK(snrq_safetensors_resolve(reader) == SNRQ_OK);
     snrq_safetensors_close(&reader);
     return 0;
 }

@@ -467,11 +467,11 @@ static void targets_follow_their_definition(void)
         twin t;
         setup_create(p, &u);
         twin_create(p, &u.dense, &t);
-        CU_ASSERT_EQUAL(snrq_rounding_shift(&u.rounding), SNRQ_OK);
+        CU_ASSERT_EQUAL_FATAL(snrq_rounding_shift(&u.rounding), SNRQ_OK);
         check_parts(&u, &t);
         check_damping(p, &u, &t);
         check_alphas(p, &u, &t);
-        CU_ASSERT_EQUAL(snrq_rounding_fit(&u.rounding), SNRQ_OK);
+        CU_ASSERT_EQUAL_FATAL(snrq_rounding_fit(&u.rounding), SNRQ_OK);
         check_targets(&u, &t);
         twin_free(&t);
         setup_free(&u);
@@ -621,10 +621,10 @@ static void figures_follow_their_definitions(void)
         outcome o;
         setup_create(p, &u);
         twin_create(p, &u.dense, &t);
-        CU_ASSERT_EQUAL(snrq_rounding_shift(&u.rounding), SNRQ_OK);
-        CU_ASSERT_EQUAL(snrq_rounding_fit(&u.rounding), SNRQ_OK);
-        CU_ASSERT_EQUAL(snrq_rounding_search(&u.rounding), SNRQ_OK);
-        CU_ASSERT_EQUAL(snrq_rounding_measure(&u.rounding), SNRQ_OK);
+        CU_ASSERT_EQUAL_FATAL(snrq_rounding_shift(&u.rounding), SNRQ_OK);
+        CU_ASSERT_EQUAL_FATAL(snrq_rounding_fit(&u.rounding), SNRQ_OK);
+        CU_ASSERT_EQUAL_FATAL(snrq_rounding_search(&u.rounding), SNRQ_OK);
+        CU_ASSERT_EQUAL_FATAL(snrq_rounding_measure(&u.rounding), SNRQ_OK);
         outcome_create(&u, &t, &o);
         check_alphas(p, &u, &t);
         check_objective(p, &u, &t, &o);

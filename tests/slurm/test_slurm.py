@@ -1,8 +1,11 @@
 """Jobs in a real Slurm of this machine's own: two nodes, and what happens to jobs at night."""
+import contextlib
 import json
 import os
+import random
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -14,6 +17,19 @@ SLURM = os.path.join(os.path.dirname(os.path.dirname(helpers.HERE)), "slurm")
 OPTIONS = "--bits 3 --group-size 64 --regrid 1 --sequences 4 --length 64".split()
 ONE_OF_EACH = ["--nodes=2", "--ntasks-per-node=1"]
 TOOLS = ("munged", "slurmctld", "slurmd", "sbatch", "unshare")
+
+
+def free_ports(count):
+    """The first of so many in a row, below those that the system gives away itself."""
+    for first in random.sample(range(20000, 32000, count), 100):
+        with contextlib.ExitStack() as stack:
+            try:
+                for port in range(first, first + count):
+                    stack.enter_context(socket.socket()).bind(("", port))
+                return first
+            except OSError:
+                pass
+    raise RuntimeError("no %d free ports in a row" % count)
 
 
 def can_run():
@@ -28,6 +44,7 @@ class Slurm(helpers.Test):
         cls.common = tempfile.mkdtemp(prefix="snrq-", dir="/tmp")  # short: the name of a socket begins with it
         cls.addClassCleanup(shutil.rmtree, cls.common, ignore_errors=True)
         cls.box = os.path.join(cls.common, "box")
+        cls.port = free_ports(3)  # another Slurm on this machine may be one of these tests, too
         started = cls.in_box("start", 2, 4)
         cls.addClassCleanup(cls.in_box, "stop")
         if started.returncode != 0:
@@ -71,7 +88,8 @@ class Slurm(helpers.Test):
     def in_box(cls, verb, *words):
         return subprocess.run(["bash", os.path.join(SLURM, "box.sh"), verb, cls.box, *map(str, words)], timeout=60,
                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL if verb == "start" else None, check=False,
-                              stdin=subprocess.DEVNULL, universal_newlines=True)
+                              stdin=subprocess.DEVNULL, universal_newlines=True,
+                              env=dict(os.environ, SNRQ_BOX_PORT=str(cls.port)))
 
     @classmethod
     def slurm(cls, *words, **more):
@@ -245,11 +263,22 @@ class Slurm(helpers.Test):
         os.mkdir(out)
         with open(os.path.join(out, "slurm.restarts"), "w") as f:
             f.write("0 2\n")
-        script = ("here=%s; . $here/job.sh; . $here/site.sh; SLURM_RESTART_COUNT=3; check_progress %s" % (SLURM, out))
-        done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], env=self.environment, check=False, timeout=20,
-                              stderr=subprocess.PIPE, universal_newlines=True)
+        done = self.check_progress(out, 3)
         self.assertEqual(done.returncode, 70)
         self.assertIn("no block was finished in 3 restarts", done.stderr)
+
+    def test_a_job_whose_ranks_never_start_gives_up(self):
+        """mpirun ends with exit code 1 before there is a directory to count blocks in."""
+        for restarts, code in (0, 0), (2, 0), (3, 70):
+            done = self.check_progress(self.path("never-made"), restarts)
+            self.assertEqual(done.returncode, code, done.stderr)
+        self.assertIn("was not even made in 3 restarts", done.stderr)
+
+    def check_progress(self, out, restarts):
+        script = ("here=%s; . $here/job.sh; . $here/site.sh; SLURM_RESTART_COUNT=%d; check_progress %s" %
+                  (SLURM, restarts, out))
+        return subprocess.run(["bash", "-euo", "pipefail", "-c", script], env=self.environment, check=False, timeout=20,
+                              stderr=subprocess.PIPE, universal_newlines=True)
 
     def test_zz_time_limit(self):
         """The last by name: this job ran beside all others."""

@@ -408,8 +408,6 @@ static void an_unknown_dtype_is_refused(void)
 static void a_file_that_is_no_configuration_is_refused(void)
 {
     snrq_config config;
-    scratch_write_text("config.json", "{\"a\":1,\"a\":2}");
-    assert_failed(snrq_config_read(scratch(), &config), SNRQ_BAD_DATA, "duplicate");
     scratch_write_text("config.json", "[]");
     assert_failed(snrq_config_read(scratch(), &config), SNRQ_BAD_DATA,
                   "expected a JSON object, found an array");
@@ -419,6 +417,65 @@ static void a_file_that_is_no_configuration_is_refused(void)
     assert_failed(snrq_config_read(scratch(), &config), SNRQ_BAD_DATA, "not valid JSON at line 1");
     remove(scratch_path("config.json"));
     assert_failed(snrq_config_read(scratch(), &config), SNRQ_NO_INPUT, "config.json");
+}
+
+/* The base configuration with more text before its last brace. */
+static snrq_status read_with(const char *more, snrq_config *out)
+{
+    char text[1024];
+    snprintf(text, sizeof text, "%.*s,%s}", (int)strlen(base) - 1, base, more);
+    scratch_write_text("config.json", text);
+    return snrq_config_read(scratch(), out);
+}
+
+static void what_python_writes_is_read_where_nobody_needs_it(void)
+{
+    snrq_config config;
+    assert_ok(read_with(
+        "\"x\":[Infinity,-Infinity,NaN],\"y\":100000000000000000000,\"z\":1,\"z\":2", &config));
+    CU_ASSERT_EQUAL(config.hidden, 96);
+    assert_ok(read_with("\"rope_theta\":100000000000000000", &config));
+    CU_ASSERT_EQUAL(config.rope.theta, 1e17);
+}
+
+static void what_python_writes_is_refused_by_name_where_it_is_needed(void)
+{
+    static const struct {
+        const char *more, *message;
+    } cases[] = {
+        {"\"vocab_size\":512", "\"vocab_size\": expected an integer, found several values"},
+        {"\"max_position_embeddings\":Infinity",
+         "\"max_position_embeddings\": expected an integer, found Infinity"},
+        {"\"max_position_embeddings\":100000000000000000000",
+         "\"max_position_embeddings\": expected an integer, found an integer beyond 64 bits"},
+        {"\"rms_norm_eps\":NaN", "\"rms_norm_eps\": expected a number, found NaN"},
+        {"\"rope_theta\":100000000000000000000", "\"rope_theta\": expected a number from"},
+        {"\"torch_dtype\":-Infinity", "\"torch_dtype\": expected a string, found -Infinity"},
+        {"\"architectures\":[\"LlamaForCausalLM\"]",
+         "\"architectures\": expected an array, found several values"},
+        {"\"eos_token_id\":1e999", "\"eos_token_id\": expected an integer"},
+        {"\"tie_word_embeddings\":true,\"tie_word_embeddings\":false",
+         "\"tie_word_embeddings\": expected true or false, found several values"},
+    };
+    snrq_config config;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_failed(read_with(cases[i].more, &config), SNRQ_BAD_DATA, cases[i].message);
+}
+
+static void classes_may_be_spelled_in_other_case(void)
+{
+    snrq_config config;
+    if (!assert_ok(read_changed("{\"architectures\":[\"LLaMAForCausalLM\"]}", &config))) return;
+    CU_ASSERT_STRING_EQUAL(config.architecture, "LlamaForCausalLM");
+}
+
+static void it_is_told_whether_there_is_a_dtype(void)
+{
+    snrq_config config;
+    assert_ok(read_changed("{}", &config));
+    CU_ASSERT_FALSE(config.dtype_given);
+    assert_ok(read_changed("{\"dtype\":\"float16\"}", &config));
+    CU_ASSERT_TRUE(config.dtype_given);
 }
 
 static void real_configurations_are_read(void)
@@ -479,6 +536,10 @@ int main(void)
         SNRQ_TEST(token_ids_outside_the_vocabulary_are_refused),
         SNRQ_TEST(an_unknown_dtype_is_refused),
         SNRQ_TEST(a_file_that_is_no_configuration_is_refused),
+        SNRQ_TEST(what_python_writes_is_read_where_nobody_needs_it),
+        SNRQ_TEST(what_python_writes_is_refused_by_name_where_it_is_needed),
+        SNRQ_TEST(classes_may_be_spelled_in_other_case),
+        SNRQ_TEST(it_is_told_whether_there_is_a_dtype),
         SNRQ_TEST(real_configurations_are_read),
     };
     int result = snrq_run_tests("config", tests, sizeof tests / sizeof tests[0], 1);

@@ -216,14 +216,14 @@ static void stored_options_decide_the_result(void)
     json_decref(stored);
 }
 
-/* What rules call things is what the command line calls them. */
 /* A run resumes whatever the value of an option that is not stored. So an option that decides the
  * result must be stored; one that does not is listed here. */
 static void options_that_are_not_stored_are_known_to_decide_nothing(void)
 {
     static const char harmless[] =
-        " output calibration token-file symmetric threads json max-time watchdog strict "
-        "keep-activations force-unlock ignore-memory plan-ranks plan-nodes dry-run help ";
+        " output calibration text-key token-file symmetric threads json max-time watchdog strict "
+        "keep-activations force-unlock ignore-memory ignore-unused-layers plan-ranks plan-nodes "
+        "redo dry-run options print-options help ";
     snrq_options o;
     char *help = NULL, name[40], word[44];
     int options = 0;
@@ -246,6 +246,7 @@ static void options_that_are_not_stored_are_known_to_decide_nothing(void)
     free(help);
 }
 
+/* What rules call things is what the command line calls them. */
 static void names_of_rules_are_those_of_the_options(void)
 {
     snrq_options o;
@@ -302,13 +303,16 @@ static void options_without_effect_are_refused(void)
         {"--calibration T --windows consecutive --seed 1", "--seed 1 has no effect"},
         {"--token-file F --method gptq --seed 1", "--seed 1 has no effect"},
         {"--calibration T --plan-ranks 8", "--plan-ranks 8 has no effect here: plans for other"},
-        {"--calibration T --plan-nodes 2", "need --dry-run"}};
+        {"--calibration T --plan-nodes 2", "need --dry-run"},
+        {"--token-file F --text-key body", "--text-key body has no effect here: token ids"}};
     char line[256];
     for (size_t i = 0; i < sizeof idle / sizeof *idle; i++) {
         snprintf(line, sizeof line, "quantize M -o OUT %s", idle[i][0]);
         refuses(line, idle[i][1]);
     }
     refuses("round CASE --method rtn --damp 0.1", "--damp 0.1 has no effect");
+    refuses("evaluate M --token-file F --text-key body", "--text-key body has no effect here");
+    refuses("tokenize M --decode F -o T --text-key body", "--text-key body has no effect here");
 }
 
 /* The same options where they count, and values that are true in any case. */
@@ -519,6 +523,9 @@ static void printed_options_are_read_back(void)
         "quantize M --method gptq --token-file F --strict",
         "quantize --group-size channel --factor-grid 2x3 --damp 0.30000000000000004",
         "evaluate M --text T --logprobs F",
+        "evaluate M --text B --text A --text B --text-key body",
+        "quantize M --text-key body",
+        "tokenize M --decode F",
         "round C --alpha sampled:5 --scale-type f32",
         "tokenize",
         "inspect --json",
@@ -611,6 +618,101 @@ static void export_refuses(void)
     refuses("export OUT -o DIR --format gptq --max-shard-size infGB", "--max-shard-size");
 }
 
+/* Asserts that `found` [count] are the texts of `expected`, each followed by a blank. */
+static void assert_texts(const char *const *found, int count, const char *expected)
+{
+    char joined[256] = "";
+    for (int i = 0; i < count; i++)
+        snprintf(joined + strlen(joined), sizeof joined - strlen(joined), "%s ",
+                 found[i] != NULL ? found[i] : "-");
+    CU_ASSERT_STRING_EQUAL(joined, expected);
+}
+
+static void texts_keep_their_order(void)
+{
+    snrq_options o;
+    accepts("quantize M -o OUT --calibration A --calibration B --calibration A --text-key body",
+            &o);
+    CU_ASSERT_STRING_EQUAL(o.calibration, "A");
+    CU_ASSERT_EQUAL(o.texts.count, 3);
+    CU_ASSERT_STRING_EQUAL(o.texts.path[1], "B");
+    CU_ASSERT_STRING_EQUAL(o.texts.path[2], "A");
+    CU_ASSERT_STRING_EQUAL(o.text_key, "body");
+    accepts("evaluate M --text T", &o);
+    CU_ASSERT_STRING_EQUAL(o.text, "T");
+    CU_ASSERT_EQUAL(o.texts.count, 1);
+    CU_ASSERT_PTR_NULL(o.text_key);
+    refuses("quantize M N -o OUT --calibration A", "its own --calibration");
+}
+
+static void a_file_gives_texts_in_order(void)
+{
+    snrq_options o;
+    char line[600], *printed = NULL;
+    snprintf(line, sizeof line, "quantize M -o OUT --options %s",
+             option_file("--calibration B\n--bits 3\n--calibration  A b\n--calibration B\n"));
+    accepts(line, &o);
+    assert_texts(o.texts.path, o.texts.count, "B A b B ");
+    CU_ASSERT_STRING_EQUAL(o.calibration, "B");
+    snrq_options_free(&o);
+    snprintf(line + strlen(line), sizeof line - strlen(line), " --print-options");
+    CU_ASSERT_EQUAL(parse(line, &o, &printed), SNRQ_OK);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(printed);
+    CU_ASSERT_PTR_NOT_NULL(
+        strstr(printed, "--calibration B\n--calibration A b\n--calibration B\n"));
+    snrq_options_free(&o);
+    free(printed);
+}
+
+/* In two places it would depend on the program which ones come first. */
+static void texts_in_two_places_are_refused(void)
+{
+    char line[600];
+    snprintf(line, sizeof line, "evaluate M --text A --text B --options %s",
+             option_file("--text C\n"));
+    refuses(line, "line 1: evaluate: --text is given twice, on the command line and in");
+    refuses(line, "line 1; give all of them in one place");
+}
+
+static void inputs_are_all_that_is_read(void)
+{
+    snrq_options o;
+    char line[600];
+    const char *paths[SNRQ_MOST_INPUTS];
+    snprintf(line, sizeof line, "evaluate M --text A --text B --reference R --options %s",
+             option_file("--json\n"));
+    accepts(line, &o);
+    CU_ASSERT_EQUAL(snrq_options_inputs(&o, paths), 7);
+    assert_texts(paths, 4, "M R - - ");
+    CU_ASSERT_STRING_EQUAL(paths[4], scratch_path("options"));
+    assert_texts(paths + 5, 2, "A B ");
+    snrq_options_free(&o);
+    accepts("tokenize M --decode F -o T", &o);
+    CU_ASSERT_EQUAL(snrq_options_inputs(&o, paths), 5);
+    assert_texts(paths, 5, "M - - F - ");
+    accepts("quantize M --token-file F -o OUT", &o);
+    CU_ASSERT_EQUAL(snrq_options_inputs(&o, paths), 5);
+    assert_texts(paths, 5, "M - F - - ");
+}
+
+/* More files than there are arguments of a command line in practice. */
+static void too_many_texts_are_refused(void)
+{
+    enum { FIRST = 3 };
+    static char *argv[FIRST + 2 * (SNRQ_MOST_TEXTS + 1)] = {(char *)"snrq", (char *)"evaluate",
+                                                            (char *)"M"};
+    snrq_options o;
+    char *help = NULL;
+    for (int i = 0; i <= SNRQ_MOST_TEXTS; i++) {
+        argv[FIRST + 2 * i] = (char *)"--text";
+        argv[FIRST + 2 * i + 1] = (char *)"T";
+    }
+    CU_ASSERT_EQUAL(snrq_options_parse(FIRST + 2 * SNRQ_MOST_TEXTS, argv, &o, &help), SNRQ_OK);
+    CU_ASSERT_EQUAL(o.texts.count, SNRQ_MOST_TEXTS);
+    CU_ASSERT_EQUAL(snrq_options_parse(FIRST + 2 * SNRQ_MOST_TEXTS + 2, argv, &o, &help),
+                    SNRQ_USAGE);
+}
+
 int main(void)
 {
     static const snrq_test tests[] = {
@@ -637,7 +739,12 @@ int main(void)
         SNRQ_TEST(printed_options_are_read_back),
         SNRQ_TEST(printed_texts_are_read_back),
         SNRQ_TEST(export_reads_formats_and_sizes),
-        SNRQ_TEST(export_refuses)};
+        SNRQ_TEST(export_refuses),
+        SNRQ_TEST(texts_keep_their_order),
+        SNRQ_TEST(a_file_gives_texts_in_order),
+        SNRQ_TEST(texts_in_two_places_are_refused),
+        SNRQ_TEST(inputs_are_all_that_is_read),
+        SNRQ_TEST(too_many_texts_are_refused)};
     int failed = snrq_run_tests("options", tests, sizeof tests / sizeof *tests, 1);
     scratch_remove();
     return failed;

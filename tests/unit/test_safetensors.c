@@ -333,10 +333,140 @@ static void a_sharded_directory_is_one_table(void)
     snrq_safetensors_close(&reader);
 }
 
-static void a_tensor_the_shard_lacks_is_named(void)
+static void a_tensor_the_shard_lacks_is_missing(void)
 {
+    snrq_safetensors *reader;
+    write_sharded("sharded",
+                  "{\"weight_map\":{\"a\":\"one.safetensors\",\"x\":\"one.safetensors\"}}");
+    if (!assert_ok(snrq_safetensors_open(scratch_path("sharded"), &reader))) return;
+    CU_ASSERT_EQUAL(snrq_safetensors_count(reader), 1);
+    CU_ASSERT_PTR_NULL(snrq_safetensors_find(reader, "a"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(snrq_safetensors_missing(reader, "a"), "/one.safetensors"));
+    CU_ASSERT_PTR_NULL(snrq_safetensors_missing(reader, "x"));
+    snrq_safetensors_close(&reader);
     write_sharded("sharded", "{\"weight_map\":{\"a\":\"one.safetensors\"}}");
-    assert_failed(open_scratch("sharded"), SNRQ_BAD_DATA, "tensor \"a\" is not in");
+    assert_failed(open_scratch("sharded"), SNRQ_BAD_DATA, "none of its 1 tensors is in the shards");
+}
+
+/* What a file of one-byte tensors `names` (ended by NULL) and this metadata is once its names are
+ * resolved; NULL if that fails. */
+static snrq_safetensors *resolve(const char *metadata, const char *const *names)
+{
+    char header[4096];
+    size_t used = (size_t)snprintf(header, sizeof header, "{\"__metadata__\":{%s}", metadata),
+           at = 0;
+    snrq_safetensors *reader;
+    for (; names[at] != NULL; at++)
+        used += (size_t)snprintf(header + used, sizeof header - used,
+                                 ",\"%s\":{\"dtype\":\"U8\",\"shape\":[1],"
+                                 "\"data_offsets\":[%zu,%zu]}",
+                                 names[at], at, at + 1);
+    snprintf(header + used, sizeof header - used, "}");
+    write_file("names.safetensors", header, at);
+    if (!assert_ok(snrq_safetensors_open(scratch_path("names.safetensors"), &reader))) return NULL;
+    if (snrq_safetensors_resolve(reader) != SNRQ_OK) snrq_safetensors_close(&reader);
+    return reader;
+}
+
+/* The number of the tensor `name`, in the order in which the file was made; -1: there is none. */
+static int number_of(const snrq_safetensors *reader, const char *name)
+{
+    unsigned char content = 0;
+    const snrq_tensor *t = snrq_safetensors_find(reader, name);
+    if (t == NULL) return -1;
+    assert_ok(snrq_safetensors_read(reader, t, 0, 1, &content));
+    return content;
+}
+
+static void names_lose_what_wrappers_put_before_them(void)
+{
+    static const char *const before[] = {"module.", "_orig_mod.", "base_model.model.",
+                                         "module._orig_mod."};
+    char names[4][128], said[128];
+    for (size_t i = 0; i < sizeof before / sizeof *before; i++) {
+        const char *list[5] = {names[0], names[1], names[2], names[3], NULL};
+        snprintf(names[0], 128, "%smodel.norm.weight", before[i]);
+        snprintf(names[1], 128, "%slm_head.weight", before[i]);
+        snprintf(names[2], 128, "%smodel.layers.0.x", before[i]);
+        snprintf(names[3], 128, "other.model.layers.0.x");
+        snrq_safetensors *reader = resolve("", list);
+        CU_ASSERT_PTR_NOT_NULL_FATAL(reader);
+        CU_ASSERT_EQUAL(number_of(reader, "model.norm.weight"), 0);
+        CU_ASSERT_EQUAL(number_of(reader, "lm_head.weight"), 1);
+        CU_ASSERT_EQUAL(number_of(reader, "model.layers.0.x"), 2);
+        CU_ASSERT_EQUAL(number_of(reader, "other.model.layers.0.x"), 3);
+        snprintf(said, sizeof said, "without '%s'", before[i]);
+        CU_ASSERT_STRING_EQUAL(snrq_safetensors_spelling(reader), said);
+        snrq_safetensors_close(&reader);
+    }
+}
+
+static void names_get_the_model_that_is_missing(void)
+{
+    static const char *const names[] = {"module.norm.weight", "module.layers.0.x",
+                                        "module.embed_tokens.weight", "module.score.weight", NULL};
+    snrq_safetensors *reader = resolve("", names);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(reader);
+    CU_ASSERT_EQUAL(number_of(reader, "model.norm.weight"), 0);
+    CU_ASSERT_EQUAL(number_of(reader, "model.layers.0.x"), 1);
+    CU_ASSERT_EQUAL(number_of(reader, "model.embed_tokens.weight"), 2);
+    CU_ASSERT_EQUAL(number_of(reader, "score.weight"), 3);
+    CU_ASSERT_STRING_EQUAL(snrq_safetensors_spelling(reader),
+                           "without 'module.' and with 'model.' before them");
+    snrq_safetensors_close(&reader);
+}
+
+static void good_names_stay(void)
+{
+    static const char *const names[] = {"model.norm.weight", "module.model.norm.weight",
+                                        "norm.weight", NULL};
+    snrq_safetensors *reader = resolve("", names);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(reader);
+    for (int i = 0; i < 3; i++) CU_ASSERT_EQUAL(number_of(reader, names[i]), i);
+    CU_ASSERT_STRING_EQUAL(snrq_safetensors_spelling(reader), "");
+    snrq_safetensors_close(&reader);
+}
+
+static void names_of_two_models_are_refused(void)
+{
+    static const char *const two[] = {"module.model.norm.weight", "_orig_mod.model.norm.weight",
+                                      NULL};
+    static const char *const one[] = {"module.model.norm.weight", "module.model.x", "model.x",
+                                      NULL};
+    CU_ASSERT_PTR_NULL(resolve("", two));
+    CU_ASSERT_PTR_NOT_NULL(strstr(snrq_error_message(), "names of two models"));
+    CU_ASSERT_PTR_NULL(resolve("", one));
+    CU_ASSERT_PTR_NOT_NULL(strstr(snrq_error_message(), "two tensors are \"model.x\""));
+}
+
+static void metadata_gives_tensors_other_names(void)
+{
+    static const char *const names[] = {"module.model.norm.weight", "module.lm_head.weight", NULL};
+    snrq_safetensors *reader =
+        resolve("\"module.model.embed_tokens.weight\":\"b\",\"b\":\"module.lm_head.weight\","
+                "\"format\":\"pt\",\"x\":\"y\",\"y\":\"x\",\"z\":\"z\","
+                "\"module.lm_head.weight\":\"module.model.norm.weight\"",
+                names);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(reader);
+    CU_ASSERT_EQUAL(number_of(reader, "model.embed_tokens.weight"), 1);
+    CU_ASSERT_EQUAL(number_of(reader, "lm_head.weight"), 1); /* a tensor is what it is */
+    CU_ASSERT_EQUAL(number_of(reader, "b"), 1);
+    CU_ASSERT_EQUAL(number_of(reader, "x"), -1);
+    CU_ASSERT_EQUAL(snrq_safetensors_count(reader), 4);
+    CU_ASSERT_TRUE(snrq_safetensors_find(reader, "model.embed_tokens.weight")->another);
+    CU_ASSERT_FALSE(snrq_safetensors_find(reader, "lm_head.weight")->another);
+    snrq_safetensors_close(&reader);
+}
+
+static void what_was_not_downloaded_is_named(void)
+{
+    scratch_write_text("pointer.safetensors",
+                       "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n");
+    assert_failed(open_scratch("pointer.safetensors"), SNRQ_BAD_DATA, "is a git-lfs pointer");
+    mkdir(scratch_path("links"), 0777);
+    CU_ASSERT_EQUAL(symlink("../blobs/0123", scratch_path("links/model.safetensors")), 0);
+    assert_failed(open_scratch("links"), SNRQ_NO_INPUT,
+                  "is a link to ../blobs/0123, which does not exist");
 }
 
 static void a_missing_shard_is_named(void)
@@ -429,7 +559,13 @@ int main(void)
         SNRQ_TEST(control_characters_of_a_name_do_not_reach_the_terminal),
         SNRQ_TEST(damaged_headers_never_crash),
         SNRQ_TEST(a_sharded_directory_is_one_table),
-        SNRQ_TEST(a_tensor_the_shard_lacks_is_named),
+        SNRQ_TEST(a_tensor_the_shard_lacks_is_missing),
+        SNRQ_TEST(names_lose_what_wrappers_put_before_them),
+        SNRQ_TEST(names_get_the_model_that_is_missing),
+        SNRQ_TEST(good_names_stay),
+        SNRQ_TEST(names_of_two_models_are_refused),
+        SNRQ_TEST(metadata_gives_tensors_other_names),
+        SNRQ_TEST(what_was_not_downloaded_is_named),
         SNRQ_TEST(a_missing_shard_is_named),
         SNRQ_TEST(a_shard_outside_the_directory_is_refused),
         SNRQ_TEST(an_index_of_another_kind_is_refused),

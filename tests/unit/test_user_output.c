@@ -276,6 +276,7 @@ static void directories_are_tried(void)
     assert_ok(snrq_user_directory_check(inside("out/new", path)));
     assert_ok(snrq_user_directory_check(inside("out/new/", path)));
     assert_ok(snrq_user_directory_check("new"));
+    assert_failed(snrq_user_directory_check("-"), SNRQ_CANNOT_WRITE, "expected a directory");
     assert_failed(snrq_user_directory_check(inside("out/file", path)), SNRQ_CANNOT_WRITE,
                   "expected a directory");
     assert_failed(snrq_user_directory_check(inside("out/none/x", path)), SNRQ_CANNOT_WRITE,

@@ -1,4 +1,4 @@
-/* Token windows: cutting, drawing, and the checks on ids. */
+/* Token windows: cutting and drawing. */
 #include "io/tokenizer/windows.h"
 
 #include "tests/unit/test_files.h"
@@ -142,90 +142,39 @@ static void the_fingerprint_covers_ids_and_shape(void)
     snrq_windows_free(&again);
 }
 
-static void a_token_file_is_read_as_it_is(void)
+/* The definition: a position is covered or not. */
+static int64_t covered(const snrq_windows *windows, int64_t total)
 {
-    const int32_t written[] = {0, 5, 31999};
-    int32_t *ids;
-    int64_t count;
-    scratch_write("tokens", written, sizeof written);
-    if (!assert_ok(snrq_token_file(scratch_path("tokens"), 32000, &ids, &count))) return;
-    CU_ASSERT_EQUAL(count, 3);
-    CU_ASSERT_EQUAL(memcmp(ids, written, sizeof written), 0);
-    free(ids);
+    int64_t count = 0;
+    unsigned char *seen = calloc((size_t)total, 1);
+    for (int64_t i = 0; i < windows->count * windows->length; i++) seen[windows->ids[i]] = 1;
+    for (int64_t i = 0; i < total; i++) count += seen[i];
+    free(seen);
+    return count;
 }
 
-static void a_token_file_of_a_wrong_size_is_refused(void)
+/* Ids are positions here. */
+static void positions_in_several_windows_count_once(void)
 {
-    int32_t *ids;
-    int64_t count;
-    scratch_write("tokens", "12345", 5);
-    assert_failed(snrq_token_file(scratch_path("tokens"), 10, &ids, &count), SNRQ_BAD_DATA,
-                  "5 bytes, expected a multiple of 4");
-    scratch_write("tokens", "", 0);
-    assert_failed(snrq_token_file(scratch_path("tokens"), 10, &ids, &count), SNRQ_BAD_DATA,
-                  "0 bytes");
-    assert_failed(snrq_token_file(scratch_path("none"), 10, &ids, &count), SNRQ_NO_INPUT, "none");
-}
-
-static void a_token_outside_the_vocabulary_is_named(void)
-{
-    const int32_t high[] = {0, 1, 10}, negative[] = {0, -1};
-    int32_t *ids;
-    int64_t count;
-    scratch_write("tokens", high, sizeof high);
-    assert_failed(snrq_token_file(scratch_path("tokens"), 10, &ids, &count), SNRQ_BAD_DATA,
-                  "token 2 is id 10, expected 0..9");
-    scratch_write("tokens", negative, sizeof negative);
-    assert_failed(snrq_token_file(scratch_path("tokens"), 10, &ids, &count), SNRQ_BAD_DATA,
-                  "token 1 is id -1");
-    CU_ASSERT_PTR_NULL(ids);
-}
-
-/* A tokenizer of three letters and a beginning-of-sequence token. */
-static snrq_tokenizer *letters(void)
-{
-    snrq_tokenizer *tokenizer = NULL;
-    scratch_write_text(
-        "tokenizer.json",
-        "{\"added_tokens\":[],\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":["
-        "{\"SpecialToken\":{\"id\":\"<s>\"}},{\"Sequence\":{\"id\":\"A\"}}],"
-        "\"special_tokens\":{\"<s>\":{\"ids\":[0]}}},\"model\":{\"type\":\"BPE\","
-        "\"vocab\":{\"<s>\":0,\"a\":1,\"b\":2,\"ab\":3},\"merges\":[\"a b\"]}}");
-    assert_ok(snrq_tokenizer_read(scratch(), &tokenizer));
-    return tokenizer;
-}
-
-static void a_text_becomes_tokens_with_the_beginning_token(void)
-{
-    snrq_tokenizer *tokenizer = letters();
-    int32_t *ids;
-    int64_t count;
-    scratch_write_text("text", "aab");
-    if (assert_ok(snrq_text_tokens(scratch_path("text"), tokenizer, 4, &ids, &count))) {
-        const int32_t expected[] = {0, 1, 3};
-        CU_ASSERT_EQUAL(count, 3);
-        CU_ASSERT_EQUAL(memcmp(ids, expected, sizeof expected), 0);
-        free(ids);
-    }
-    snrq_tokenizer_destroy(&tokenizer);
-}
-
-static void unusable_texts_are_refused_by_name(void)
-{
-    snrq_tokenizer *tokenizer = letters();
-    int32_t *ids;
-    int64_t count;
-    scratch_write_text("text", "");
-    assert_failed(snrq_text_tokens(scratch_path("text"), tokenizer, 4, &ids, &count), SNRQ_BAD_DATA,
-                  "text: the text is empty");
-    scratch_write_text("text", "ab\xff");
-    assert_failed(snrq_text_tokens(scratch_path("text"), tokenizer, 4, &ids, &count), SNRQ_BAD_DATA,
-                  "text: byte 2 of the text is not valid UTF-8");
-    scratch_write_text("text", "ab");
-    assert_failed(snrq_text_tokens(scratch_path("text"), tokenizer, 3, &ids, &count), SNRQ_BAD_DATA,
-                  "token 1 is id 3, expected 0..2");
-    CU_ASSERT_PTR_NULL(ids);
-    snrq_tokenizer_destroy(&tokenizer);
+    enum { TOTAL = 1000 };
+    static const struct {
+        int64_t total, count, length;
+    } cases[] = {{TOTAL, 1, 7},    {TOTAL, 5, 100},   {TOTAL, 64, 16}, {TOTAL, 500, 1},
+                 {TOTAL, 40, 999}, {TOTAL, 3, TOTAL}, {60, 64, 50},    {2, 9, 1}};
+    static int32_t ids[TOTAL];
+    snrq_windows windows;
+    fill(ids, TOTAL);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        for (uint64_t seed = 0; seed < 5; seed++) {
+            if (!assert_ok(snrq_windows_random("t", ids, cases[i].total, cases[i].count,
+                                               cases[i].length, seed, &windows)))
+                return;
+            CU_ASSERT_EQUAL(windows.distinct, covered(&windows, cases[i].total));
+            snrq_windows_free(&windows);
+        }
+    if (!assert_ok(snrq_windows_consecutive("t", ids, TOTAL, 0, 30, &windows))) return;
+    CU_ASSERT_EQUAL(windows.distinct, 990);
+    snrq_windows_free(&windows);
 }
 
 int main(void)
@@ -239,11 +188,7 @@ int main(void)
         SNRQ_TEST(a_random_window_depends_on_seed_and_index_only),
         SNRQ_TEST(random_starts_are_uniform),
         SNRQ_TEST(the_fingerprint_covers_ids_and_shape),
-        SNRQ_TEST(a_token_file_is_read_as_it_is),
-        SNRQ_TEST(a_token_file_of_a_wrong_size_is_refused),
-        SNRQ_TEST(a_token_outside_the_vocabulary_is_named),
-        SNRQ_TEST(a_text_becomes_tokens_with_the_beginning_token),
-        SNRQ_TEST(unusable_texts_are_refused_by_name),
+        SNRQ_TEST(positions_in_several_windows_count_once),
     };
     int result = snrq_run_tests("windows", tests, sizeof tests / sizeof tests[0], 1);
     scratch_remove();
