@@ -159,7 +159,7 @@ static snrq_status parts_gather(const snrq_tokenizer *tokenizer, const int32_t *
         size_t before = out->text.used;
         SNRQ_TRY(
             snrq_buffer_append(&out->text, vocabulary->texts.data + token->offset, token->bytes));
-        if (tokenizer->nul)
+        if (tokenizer->nul && token->bytes > 0)
             out->text.used = before + snrq_nul_restore(out->text.data + before, token->bytes,
                                                        out->text.data + before);
         part_end(out);

@@ -209,15 +209,6 @@ static snrq_status open_local(const snrq_context *context, snrq_model *m)
     return check_tensors(m);
 }
 
-/* What the tensors are counts, whatever config.json says. */
-static void take_dtype(snrq_model *m)
-{
-    static const char name[] = "model.embed_tokens.weight";
-    const snrq_tensor *t =
-        m->quantized ? snrq_rest_file_find(m->rest, name) : snrq_safetensors_find(m->tensors, name);
-    if (t != NULL) snrq_dtype_find(t->dtype, &m->config.dtype);
-}
-
 static snrq_status create(const char *path, snrq_model **out)
 {
     SNRQ_TRY(snrq_allocate(1, sizeof **out, "model", out));
@@ -234,7 +225,6 @@ snrq_status snrq_model_open(const snrq_context *context, const char *path, snrq_
     *out = NULL;
     snrq_status status = create(path, &m);
     if (status == SNRQ_OK) status = open_local(context, m);
-    if (status == SNRQ_OK) take_dtype(m);
     status = snrq_agree(context, status);
     if (status != SNRQ_OK)
         snrq_model_close(&m);

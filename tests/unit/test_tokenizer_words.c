@@ -170,8 +170,8 @@ static void huge_patterns_are_refused(void)
 
 static void what_is_not_supported_is_refused_by_name(void)
 {
-    refuses("{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a\"},\"behavior\":\"Removed\"}",
-            "behavior \"Removed\" is not supported (supported: Isolated)");
+    refuses("{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a\"},\"behavior\":\"MergedWithNext\"}",
+            "behavior \"MergedWithNext\" is not supported (supported: Isolated, Removed)");
     refuses("{\"type\":\"Split\",\"behavior\":\"Isolated\"}", "\"pattern\" is missing");
     refuses("{\"type\":\"Split\",\"pattern\":{\"String\":\"\"},\"behavior\":\"Isolated\"}",
             "the pattern is empty");
