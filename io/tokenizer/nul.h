@@ -16,8 +16,8 @@
 #define SNRQ_NUL_TEXT "\xef\xbf\xbf"
 enum { SNRQ_NUL_BYTES = 3 };
 
-/* Parses the content of a tokenizer.json, as snrq_json_parse_foreign() does. *nul: it has tokens with
- * U+0000. The caller releases *out. */
+/* Parses the content of a tokenizer.json, as snrq_json_parse_foreign() does. *nul: it has tokens
+ * with U+0000. The caller releases *out. */
 snrq_status snrq_tokenizer_json_parse(const char *path, const char *data, size_t bytes,
                                       json_t **out, bool *nul);
 

@@ -67,6 +67,18 @@ static void matches_and_what_is_between_are_words(void)
          "[a][.][b]");
 }
 
+static void removed_pieces_are_no_words(void)
+{
+#define REMOVED(invert)                                                                            \
+    "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"b+\"},\"behavior\":\"Removed\","                 \
+    "\"invert\":" invert "}"
+    cuts(REMOVED("false"), "abbcb", "[a][c]");
+    cuts(REMOVED("true"), "abbcb", "[bb][b]");
+    cuts(REMOVED("false"), "bb", "");
+    cuts(REMOVED("true"), "xyz", "");
+#undef REMOVED
+}
+
 static void empty_matches_cut_between_characters(void)
 {
     cuts(SPLIT("x*"), "a\xc3\xa4xxb", "[a][\xc3\xa4][xx][b]");
@@ -290,6 +302,7 @@ int main(void)
 {
     const snrq_test tests[] = {
         SNRQ_TEST(matches_and_what_is_between_are_words),
+        SNRQ_TEST(removed_pieces_are_no_words),
         SNRQ_TEST(empty_matches_cut_between_characters),
         SNRQ_TEST(cuts_work_one_inside_the_other),
         SNRQ_TEST(byte_level_cuts_as_gpt_2),
