@@ -30,6 +30,7 @@ static const snrq_export_format formats[] = {
                                         .layout = &snrq_compressed_layout},
     [SNRQ_FORMAT_GGUF] = {"gguf", snrq_export_gguf_possible, .fits = snrq_export_gguf_fits,
                           .f16_scales = true, .check_side_files = snrq_export_gguf_check_side_files,
+                          .note_side_files = snrq_export_gguf_note_side_files,
                           .write = snrq_export_gguf, .recognize = snrq_export_gguf_is,
                           .verify = snrq_export_gguf_verify, .takes_dense = true},
     [SNRQ_FORMAT_SAFETENSORS] = {"safetensors", snrq_dense_possible, .layout = &snrq_dense_layout},
@@ -80,6 +81,12 @@ static void look_at_side_files(const snrq_export_format *format, const snrq_mode
     if (why[0] == '\0' && format->check_side_files != NULL &&
         format->check_side_files(model) != SNRQ_OK)
         snprintf(why, WHY, "%s", snrq_error_message());
+}
+
+void snrq_export_note_side_files(const snrq_model *model)
+{
+    for (int i = 0; i < SNRQ_FORMATS; i++)
+        if (formats[i].note_side_files != NULL) formats[i].note_side_files(model);
 }
 
 snrq_status snrq_export_table(const char *path, json_t **out)

@@ -47,6 +47,9 @@ typedef struct snrq_export_format {
     /* Can it hold the tokenizer and what stands beside it? The status says why not. NULL: it holds
      * whatever there is. Not collective. */
     snrq_status (*check_side_files)(const snrq_model *model);
+    /* Says on standard error what an export will leave out of them. NULL: nothing. Not collective.
+     */
+    void (*note_side_files)(const snrq_model *model);
     /* How the modules lie in a transformers directory (export/checkpoint.h), which is then written,
      * recognized and compared by the same code for all such formats; NULL: as the next three do. */
     const struct snrq_checkpoint_layout *layout;
@@ -62,6 +65,10 @@ typedef struct snrq_export_format {
                           const char *directory, int64_t *tensors);
     bool takes_dense; /* models that are not quantized, too */
 } snrq_export_format;
+
+/* Says what exports of a model will leave out of its tokenizer and what stands beside it. Before
+ * the work, on one rank. Not collective. */
+void snrq_export_note_side_files(const snrq_model *model);
 
 /* The row of a format that --format can name. Borrowed. */
 const snrq_export_format *snrq_export_format_of(snrq_format_choice choice);

@@ -7,6 +7,7 @@
 #include "io/checkpoint/reader.h"
 #include "io/user_output.h"
 #include "mpi/log.h"
+#include "pipeline/export.h"
 #include "pipeline/model/checksum.h"
 #include "pipeline/model/findings.h"
 #include "pipeline/settings.h"
@@ -94,6 +95,8 @@ static snrq_status commit_unquantized(snrq_job *job)
 
 snrq_status snrq_job_commit_rest(snrq_job *job)
 {
+    if (job->context->rank == 0 && snrq_output_record(job->output, "rest.h5") == NULL)
+        snrq_export_note_side_files(job->model);
     SNRQ_TRY(snrq_output_copy_model_files(job->output, job->model->path));
     return commit_unquantized(job);
 }

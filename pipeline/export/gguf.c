@@ -331,7 +331,7 @@ static snrq_status describe(const snrq_context *context, const snrq_model *m,
     return context->rank == 0 ? put_metadata(*writer, m, plan->weights, facts) : SNRQ_OK;
 }
 
-void snrq_export_gguf_note(const char *path, const snrq_gguf_tokenizer_facts *facts)
+static void note_left_out(const char *path, const snrq_gguf_tokenizer_facts *facts)
 {
     if (facts->beyond > 0)
         snrq_note_here("%s: GGUF: %lld token(s) left out, \"%s\" for one: the model's vocabulary "
@@ -340,6 +340,18 @@ void snrq_export_gguf_note(const char *path, const snrq_gguf_tokenizer_facts *fa
     if (facts->stops_left_out > 0)
         snrq_note_here("%s: GGUF: %lld of the ids in eos_token_id left out: a file names three",
                        path, (long long)facts->stops_left_out);
+}
+
+void snrq_export_gguf_note_side_files(const snrq_model *m)
+{
+    const char *path = snrq_model_side_path(m);
+    snrq_gguf_tokenizer_facts facts;
+    if (snrq_gguf_check_tokenizer(path, &m->config, &facts) == SNRQ_OK)
+        note_left_out(path, &facts);
+    else
+        snrq_note_here("%s: a GGUF cannot hold this tokenizer, see the plan; `snrq export "
+                       "--tokenizer DIR` takes another one",
+                       path);
 }
 
 static void report(const snrq_model *m, const snrq_gguf_plan *plan, const char *path,
@@ -370,7 +382,7 @@ snrq_status snrq_export_gguf(const snrq_context *context, const snrq_export_sett
         status =
             snrq_gguf_finish(context, writer, write_parts(context, model, &plan, writer, NULL));
     if (status == SNRQ_OK && context->rank == 0) {
-        snrq_export_gguf_note(path, &facts);
+        note_left_out(path, &facts);
         report(model, &plan, path, snrq_gguf_bytes(writer));
     }
     snrq_gguf_writer_destroy(&writer);

@@ -15,8 +15,9 @@ snrq_status snrq_export_gguf_possible(const snrq_model *model, char *why, size_t
 /* See snrq_export_format.fits. */
 void snrq_export_gguf_fits(const snrq_model *model, const snrq_export_facts *facts, char *why,
                            size_t size);
-/* See snrq_export_format.check_side_files. */
+/* See snrq_export_format.check_side_files and note_side_files. */
 snrq_status snrq_export_gguf_check_side_files(const snrq_model *model);
+void snrq_export_gguf_note_side_files(const snrq_model *model);
 
 /* Writes DIRECTORY/model.gguf, every rank its own rows, in bounded memory.
  * settings->embedding_type says what embeddings and head become (of a Hugging Face directory:
@@ -36,9 +37,6 @@ snrq_status snrq_export_gguf_verify(const snrq_context *context, const snrq_mode
 /* The second part of it: `file` is `path`, opened. Collective; agreed. */
 snrq_status snrq_export_gguf_compare_bytes(const snrq_context *context, const snrq_model *model,
                                            const snrq_gguf_file *file, const char *path);
-
-/* Says what of a tokenizer the file lacks; `path`: what the notes begin with. Not collective. */
-void snrq_export_gguf_note(const char *path, const snrq_gguf_tokenizer_facts *facts);
 
 /* Is there a DIRECTORY/model.gguf? Not collective. */
 bool snrq_export_gguf_is(const char *directory);
