@@ -23,7 +23,7 @@ while read -ra options; do
         rm -rf "$work/out"
         "$program" quantize tests/data/model --calibration tests/data/calibration.txt --sequences 16 --length 64 \
             -o "$work/out" "${options[@]}" 2>"$work/log" || {
-            cat "$work/log"
+            cat "$work/log" >&2
             exit 1
         }
         (cd "$work/out" && sha256sum -- *.h5 manifest.jsonl)
@@ -40,5 +40,5 @@ done <<'OPTIONS'
 --method rtn --bits 4 --group-size 32 --asymmetric
 --method gptq --bits 3 --group-size 64
 --method gptaq --bits 3 --group-size channel
---method snrq --bits 2 --group-size 32 --beam 8 --refine 1 --regrid 1
+--method ksnrq --bits 2 --group-size 32 --beam 8 --refine 1 --regrid 1
 OPTIONS
