@@ -4,7 +4,6 @@
 #define SNRQ_EXPORT_GGUF_H
 
 #include "io/gguf/check.h"
-#include "io/gguf/tokenizer.h"
 #include "pipeline/export/settings.h"
 #include "pipeline/export/source.h"
 #include "pipeline/model/model.h"
