@@ -15,6 +15,7 @@
 #include "io/standard_streams.h"
 #include "io/user_output.h"
 #include "mpi/collective.h"
+#include "mpi/log.h"
 #include "pipeline/export/formats.h"
 #include "pipeline/export/gguf.h"
 #include "pipeline/export/verify.h"
@@ -75,18 +76,36 @@ static snrq_status check_possible(const snrq_export_format *format, const snrq_m
     return snrq_fail(SNRQ_USAGE, "%s cannot be exported to %s: %s", model->path, format->name, why);
 }
 
-/* why [WHY]: where it is "" so far, it becomes what the format cannot hold beside the weights. */
-static void look_at_side_files(const snrq_export_format *format, const snrq_model *model, char *why)
+/* Is this status about the files, rather than about reading them? */
+static bool is_verdict(snrq_status status)
 {
-    if (why[0] == '\0' && format->check_side_files != NULL &&
-        format->check_side_files(model) != SNRQ_OK)
-        snprintf(why, WHY, "%s", snrq_error_message());
+    return status == SNRQ_BAD_DATA || status == SNRQ_USAGE || status == SNRQ_NO_INPUT;
 }
 
-void snrq_export_note_side_files(const snrq_model *model)
+/* why [WHY]: where it is "" so far, it becomes what the format cannot hold beside the weights. */
+static snrq_status look_at_side_files(const snrq_export_format *format, const snrq_model *model,
+                                      char *why)
 {
-    for (int i = 0; i < SNRQ_FORMATS; i++)
-        if (formats[i].note_side_files != NULL) formats[i].note_side_files(model);
+    if (why[0] != '\0' || format->check_side_files == NULL) return SNRQ_OK;
+    snrq_status status = format->check_side_files(model);
+    if (!is_verdict(status)) return status;
+    snprintf(why, WHY, "%s", snrq_error_message());
+    return SNRQ_OK;
+}
+
+snrq_status snrq_export_note_side_files(const snrq_model *model)
+{
+    for (int i = 0; i < SNRQ_FORMATS; i++) {
+        char why[WHY] = "";
+        SNRQ_TRY(look_at_side_files(&formats[i], model, why));
+        if (why[0] != '\0')
+            snrq_note_here("%s: an export to %s cannot hold this tokenizer, see the plan; `snrq "
+                           "export --tokenizer DIR` takes another one",
+                           model->path, formats[i].name);
+        else if (formats[i].note_side_files != NULL)
+            formats[i].note_side_files(model);
+    }
+    return SNRQ_OK;
 }
 
 snrq_status snrq_export_table(const char *path, json_t **out)
@@ -97,7 +116,7 @@ snrq_status snrq_export_table(const char *path, json_t **out)
     for (int i = 0; i < SNRQ_FORMATS && status == SNRQ_OK; i++) {
         char why[WHY] = "";
         status = formats[i].possible(model, why, WHY);
-        if (status == SNRQ_OK) look_at_side_files(&formats[i], model, why);
+        if (status == SNRQ_OK) status = look_at_side_files(&formats[i], model, why);
         json_array_append_new(*out,
                               json_pack("{s:s, s:b, s:o}", "format", formats[i].name, "possible",
                                         why[0] == '\0', "why", snrq_json_text(why)));
@@ -120,11 +139,12 @@ static const char *condition(const snrq_export_format *format, snrq_dtype type)
 snrq_status snrq_export_forecast(const snrq_model *model, const snrq_export_facts *planned,
                                  json_t **out)
 {
+    snrq_status status = SNRQ_OK;
     *out = json_array();
-    for (int i = 0; i < SNRQ_FORMATS; i++) {
+    for (int i = 0; i < SNRQ_FORMATS && status == SNRQ_OK; i++) {
         char why[WHY] = "";
         if (formats[i].fits != NULL) formats[i].fits(model, planned, why, WHY);
-        look_at_side_files(&formats[i], model, why);
+        status = look_at_side_files(&formats[i], model, why);
         const bool possible = why[0] == '\0';
         json_array_append_new(
             *out,
@@ -132,10 +152,12 @@ snrq_status snrq_export_forecast(const snrq_model *model, const snrq_export_fact
                 "{s:s, s:b, s:o}", "format", formats[i].name, "possible", possible, "why",
                 snrq_json_text(possible ? condition(&formats[i], planned->scale_type) : why)));
     }
-    if (json_array_size(*out) == SNRQ_FORMATS) return SNRQ_OK;
+    if (status == SNRQ_OK && json_array_size(*out) != SNRQ_FORMATS)
+        status = snrq_fail(SNRQ_INTERNAL, "no memory for the table of exports");
+    if (status == SNRQ_OK) return SNRQ_OK;
     json_decref(*out);
     *out = NULL;
-    return snrq_fail(SNRQ_INTERNAL, "no memory for the table of exports");
+    return status;
 }
 
 static int count_fitting(const snrq_model *model, const snrq_export_facts *planned)

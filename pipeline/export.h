@@ -68,7 +68,7 @@ typedef struct snrq_export_format {
 
 /* Says what exports of a model will leave out of its tokenizer and what stands beside it. Before
  * the work, on one rank. Not collective. */
-void snrq_export_note_side_files(const snrq_model *model);
+snrq_status snrq_export_note_side_files(const snrq_model *model);
 
 /* The row of a format that --format can name. Borrowed. */
 const snrq_export_format *snrq_export_format_of(snrq_format_choice choice);

@@ -95,8 +95,10 @@ static snrq_status commit_unquantized(snrq_job *job)
 
 snrq_status snrq_job_commit_rest(snrq_job *job)
 {
+    snrq_status noted = SNRQ_OK;
     if (job->context->rank == 0 && snrq_output_record(job->output, "rest.h5") == NULL)
-        snrq_export_note_side_files(job->model);
+        noted = snrq_export_note_side_files(job->model);
+    SNRQ_TRY(snrq_agree(job->context, noted));
     SNRQ_TRY(snrq_output_copy_model_files(job->output, job->model->path));
     return commit_unquantized(job);
 }

@@ -346,12 +346,7 @@ void snrq_export_gguf_note_side_files(const snrq_model *m)
 {
     const char *path = snrq_model_side_path(m);
     snrq_gguf_tokenizer_facts facts;
-    if (snrq_gguf_check_tokenizer(path, &m->config, &facts) == SNRQ_OK)
-        note_left_out(path, &facts);
-    else
-        snrq_note_here("%s: a GGUF cannot hold this tokenizer, see the plan; `snrq export "
-                       "--tokenizer DIR` takes another one",
-                       path);
+    if (snrq_gguf_check_tokenizer(path, &m->config, &facts) == SNRQ_OK) note_left_out(path, &facts);
 }
 
 static void report(const snrq_model *m, const snrq_gguf_plan *plan, const char *path,
