@@ -196,7 +196,7 @@ static row_figures measure_row(const snrq_rounding *w, int64_t r)
     int64_t n = w->rows.columns;
     int top = (1 << w->rows.bits) - 1;
     double a = alpha_of_row(w, r);
-    double change = 0.0, cross = 0.0, squared = 0.0;
+    double change = 0.0, cross = 0.0, squared = t->reached != NULL ? t->reached[r] : 0.0;
     row_figures f = {0};
     for (int64_t k = 0; k < n; k++) {
         int64_t at = r * n + k, g = r * w->groups.count + w->groups.of_position[k];
@@ -206,9 +206,9 @@ static row_figures measure_row(const snrq_rounding *w, int64_t r)
         f.clipped += code < -0.5 || code > (double)top + 0.5;
         change += (q - weight) * (q - weight);
         if (t->wd == NULL) continue;
-        cross += (q - target) * t->wd[at];
-        squared += t->wdh[at] * t->wd[at];
-        f.next_above += (q - weight) * t->wd[at];
+        double wd = t->unit * (double)t->wd[at];
+        cross += (q - target) * wd;
+        f.next_above += (q - weight) * wd;
     }
     /* Q - W = (Q - R) + a W D H^-1, and H (W D H^-1)^T = (W D)^T; lambda |Q - W|^2 is what damping
      * added. */
@@ -320,6 +320,7 @@ snrq_status snrq_rounding_fit(snrq_rounding *w)
 {
     SNRQ_TRY(column_weights(w));
     SNRQ_TRY(snrq_agree(w->context, fit_rows(w)));
+    snrq_target_free_shifts(&w->target);
     return snrq_trouble_find(w->context, w->rule, w->statistics, w->stack, &w->target, &w->rows,
                              &w->troubles);
 }

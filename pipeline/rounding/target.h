@@ -5,11 +5,15 @@
  *   a                regularization strength of the row's module
  *   R = W (H + a D) H^-1 = W + a W D H^-1     the target
  * Source: arXiv 2602.05902 (target and closed forms of a), docs/method.md.
+ *
+ * H is factorized in fp64; what is made of rows of W is fp32, row by row (row_products.h). Why that
+ * is enough: docs/method.md, "Precision".
  */
 #ifndef SNRQ_TARGET_H
 #define SNRQ_TARGET_H
 
 #include "mpi/algebra/factor.h"
+#include "mpi/algebra/row_products.h"
 #include "pipeline/rounding/statistics.h"
 
 enum { SNRQ_MODULES_NAME = 192 };
@@ -22,7 +26,8 @@ typedef struct snrq_stack {
     const char *const *names;   /* [count] for messages */
     const char *together;       /* a name for all of them, for messages */
     const double *alpha_before; /* [count] alpha chained: strength of each module, else unused */
-    snrq_row_source *row;       /* row r of the stacked W, original column order */
+    snrq_row_source *row;       /* row r of the stacked W, original column order; called from many
+                                   threads at a time */
     const void *source;
 } snrq_stack;
 
@@ -30,12 +35,14 @@ typedef struct snrq_stack {
 typedef struct snrq_target_parts {
     snrq_range range; /* of this rank's rows */
     int64_t columns;
-    float *w;       /* W [rows, n], dead inputs zero; owned */
-    double *wd;     /* W D [rows, n], or NULL if the target is W; owned */
-    double *wdh;    /* W D H^-1 [rows, n], or NULL; owned */
-    double *whw;    /* [rows] diagonal of W H W^T, undamped; owned */
-    double *wew;    /* [rows] diagonal of W E W^T, or NULL; owned */
-    snrq_matrix *l; /* Cholesky factor of the damped H; owned */
+    double unit;     /* of W D below: a power of two near mean(diag H), so that it fits fp32 */
+    float *w;        /* W [rows, n], dead inputs zero; owned */
+    float *wd;       /* W D / unit [rows, n], or NULL if the target is W; owned */
+    float *wdh;      /* W D H^-1 [rows, n], or NULL; owned */
+    double *reached; /* [rows] diagonal of W D H^-1 D^T W^T, or NULL; owned */
+    double *whw;     /* [rows] diagonal of W H W^T, undamped; owned */
+    double *wew;     /* [rows] diagonal of W E W^T, or NULL; owned */
+    snrq_matrix *l;  /* Cholesky factor of the damped H; owned */
     snrq_factor_report factor;
 } snrq_target_parts;
 
@@ -53,6 +60,9 @@ snrq_status snrq_target_alpha_corr(const snrq_context *context, const snrq_targe
 
 /* R [columns] of local row `row`. Not collective. */
 void snrq_target_row(const snrq_target_parts *parts, int64_t row, double alpha, float *out);
+
+/* Frees what only snrq_target_row() needs. Not collective. */
+void snrq_target_free_shifts(snrq_target_parts *parts);
 
 /* Adds up values [range of this rank] over the rows [module.begin, module.end) of all ranks, in row
  * order. Collective. */
