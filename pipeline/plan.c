@@ -25,7 +25,7 @@ static double unit_work(const snrq_rule *r, const snrq_unit_shape *unit, double 
     double beams = r->beam > 1 ? 1.5 + 0.25 * (double)r->beam : 1.0;
     double grams = snrq_rule_needs_e(r) ? 2.0 : snrq_rule_needs_d(r) ? 1.5 : 0.5;
     /* fp64 work counts double. */
-    double factor = n * n * n / 3.0 * 2.0 + (snrq_rule_needs_d(r) ? 4.0 : 2.0) * m * n * n;
+    double factor = n * n * n / 3.0 + (snrq_rule_shifts_target(r) ? 2.5 : 0.5) * m * n * n;
     double fit = (r->grid == SNRQ_QUANT_GRID_MINMAX ? 2.0 : 1000.0) * m * n;
     return 2.0 * tokens * m * n + grams * tokens * n * n + factor + fit +
            (beams / 2.0 + (double)r->refine) * m * n * n * (1.0 + (double)r->regrid);
@@ -71,11 +71,13 @@ static double unit_bytes(int ranks, snrq_process_shape shape, const snrq_rule *r
     double share = 1.0 / (shape.rows * shape.columns);
     double gram = 8.0 * tokens * n + n * n * 8.0 * (1.0 + shifted) * share +
                   (double)snrq_gram_bytes(unit->columns, length, sequences);
-    double search = 8.0 * tokens * n + n * n * 8.0 * (2.0 + shifted) * share +
-                    rows * n * (25.0 + 16.0 * shifted) + 16.0 * n * (double)unit->rows * share;
+    double target = rows * n * (9.0 + 8.0 * shifted) + (double)snrq_row_bytes(unit->columns);
+    double search = rows * n * (25.0 + 4.0 * shifted);
     double groups = rule->group_size > 0 ? ceil(n / (double)rule->group_size) : 1.0;
     if (rule->regrid > 0) search += rows * (8.0 * groups * groups + 5.0 * n);
-    return gram > search ? gram : search;
+    double rounding = 8.0 * tokens * n + n * n * 8.0 * (2.0 + shifted) * share +
+                      (target > search ? target : search);
+    return gram > rounding ? gram : rounding;
 }
 
 /* Numbers per token of all inputs, or outputs, of a step; 0 beyond the last one. */

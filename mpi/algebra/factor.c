@@ -1,4 +1,4 @@
-/* Cholesky factorization, products and solves over a process grid; see factor.h.
+/* Cholesky factorization and solve over a process grid; see factor.h.
  *
  * Decisions (is the factor good? which damping next?) are taken from numbers that every rank has in
  * full and alike, so that ranks inside and outside the grid always take the same path.
@@ -38,37 +38,6 @@ static snrq_status check_shapes(const snrq_matrix *a, const snrq_matrix *x)
                      "their process grids differ",
                      (long long)a->rows, (long long)a->columns, (long long)x->rows,
                      (long long)x->columns);
-}
-
-snrq_status snrq_factor_multiply(const snrq_matrix *a, int transpose, const snrq_matrix *x,
-                                 snrq_matrix *out)
-{
-    SNRQ_TRY(check_shapes(a, x));
-    SNRQ_TRY(check_shapes(a, out));
-    if (out->columns != x->columns)
-        return snrq_fail(SNRQ_INTERNAL, "a product of %lld columns does not fit %lld columns",
-                         (long long)x->columns, (long long)out->columns);
-    SNRQ_TRY(snrq_call_check(a->grid->context, SNRQ_HERE, "multiplies %lld x %lld",
-                             (long long)x->rows, (long long)x->columns));
-    multiply(a, transpose != 0, x, out);
-    return SNRQ_OK;
-}
-
-snrq_status snrq_factor_solve(const snrq_matrix *l, snrq_matrix *x)
-{
-    int info = 0;
-    SNRQ_TRY(check_shapes(l, x));
-    SNRQ_TRY(snrq_call_check(l->grid->context, SNRQ_HERE, "solves %lld x %lld", (long long)x->rows,
-                             (long long)x->columns));
-    if (l->grid->blacs >= 0) {
-        int n = (int)l->rows, m = (int)x->columns, threads = snrq_blas_begin();
-        pdpotrs_("L", &n, &m, l->local, &ONE, &ONE, l->descriptor, x->local, &ONE, &ONE,
-                 x->descriptor, &info, 1);
-        snrq_blas_end(threads);
-    }
-    return snrq_agree(l->grid->context,
-                      info == 0 ? SNRQ_OK
-                                : snrq_fail(SNRQ_INTERNAL, "pdpotrs returned info = %d", info));
 }
 
 snrq_status snrq_factor_solve_right(const snrq_matrix *l, snrq_matrix *x)

@@ -1,4 +1,4 @@
-/* Cholesky factorization of a damped Gram, and products and solves with it (ScaLAPACK, fp64).
+/* Cholesky factorization of a damped Gram, and a solve with its factor (ScaLAPACK, fp64).
  *
  * Symbols: H [n, n] the Gram (permuted, dead diagonal already 1), L its lower Cholesky factor after
  * damping.
@@ -21,13 +21,6 @@ typedef struct snrq_factor_report {
  * factorized. Collective. */
 snrq_status snrq_factor_cholesky(snrq_matrix *h, double damp, snrq_matrix *l,
                                  snrq_factor_report *report);
-
-/* out <- op(A) X with A [n, n], X and out [n, m]; transpose: op(A) = A^T. Collective. */
-snrq_status snrq_factor_multiply(const snrq_matrix *a, int transpose, const snrq_matrix *x,
-                                 snrq_matrix *out);
-
-/* x <- H^-1 x, with L from snrq_factor_cholesky, x [n, m]. Collective. */
-snrq_status snrq_factor_solve(const snrq_matrix *l, snrq_matrix *x);
 
 /* x <- x L^-T, x [n, n]. Collective. */
 snrq_status snrq_factor_solve_right(const snrq_matrix *l, snrq_matrix *x);

@@ -305,38 +305,3 @@ snrq_status snrq_matrix_diagonal(const snrq_matrix *m, double *diagonal)
     }
     return snrq_collect(m->grid->context, diagonal, m->columns);
 }
-
-/* Rows of a transposed table. */
-
-snrq_status snrq_matrix_set_rows(snrq_matrix *matrix, snrq_row_source *row, const void *source)
-{
-    float *values = NULL;
-    SNRQ_TRY(snrq_allocate((size_t)matrix->rows, sizeof *values, "matrix row", &values));
-    for (int64_t j = 0; j < matrix->local_columns; j++) {
-        double *to = matrix->local + j * matrix->local_rows;
-        row(source, snrq_matrix_global_column(matrix, j), values);
-        for (int64_t i = 0; i < matrix->local_rows; i++)
-            to[i] = values[snrq_matrix_global_row(matrix, i)];
-    }
-    free(values);
-    return SNRQ_OK;
-}
-
-snrq_status snrq_matrix_rows(const snrq_matrix *x, snrq_range range, double *out)
-{
-    int64_t n = x->rows;
-    double *panel = NULL;
-    snrq_status status = snrq_agree(
-        x->grid->context, snrq_allocate((size_t)(n * SNRQ_PANEL), sizeof *panel, "panel", &panel));
-    for (int64_t at = 0; at < x->columns && status == SNRQ_OK; at += SNRQ_PANEL) {
-        int64_t width = x->columns - at < SNRQ_PANEL ? x->columns - at : SNRQ_PANEL;
-        int64_t begin = at > range.begin ? at : range.begin;
-        int64_t end = at + width < range.end ? at + width : range.end;
-        status = snrq_matrix_broadcast_panel(x, at, width, 0, panel);
-        if (status == SNRQ_OK && begin < end)
-            memcpy(out + (begin - range.begin) * n, panel + (begin - at) * n,
-                   (size_t)((end - begin) * n) * sizeof *out);
-    }
-    free(panel);
-    return status;
-}

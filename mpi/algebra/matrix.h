@@ -69,14 +69,4 @@ snrq_status snrq_matrix_diagonal(const snrq_matrix *matrix, double *diagonal);
 /* Adds value to every diagonal element i with mask == NULL or mask[i] != 0. Not collective. */
 void snrq_matrix_add_diagonal(snrq_matrix *matrix, double value, const unsigned char *mask);
 
-/* Fills this rank's part of a block-cyclic [n, m] matrix whose column r is row r of a dense table:
- * `row` writes row r (n floats) to its last argument. Not collective. */
-typedef void snrq_row_source(const void *source, int64_t row, float *out);
-snrq_status snrq_matrix_set_rows(snrq_matrix *matrix, snrq_row_source *row, const void *source);
-
-/* Gives this rank rows [range.begin, range.end) of the transposed matrix: out[r - begin][i] =
- * X[i][r], row-major with n columns. X is [n, m]; ranges may differ between ranks and overlap.
- * Collective. */
-snrq_status snrq_matrix_rows(const snrq_matrix *x, snrq_range range, double *out);
-
 #endif

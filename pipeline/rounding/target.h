@@ -18,6 +18,9 @@
 
 enum { SNRQ_MODULES_NAME = 192 };
 
+/* Writes row `row` of a dense table (n floats) to its last argument. */
+typedef void snrq_row_source(const void *source, int64_t row, float *out);
+
 /* The rows of modules that share an input and are rounded together, one module after the other. */
 typedef struct snrq_stack {
     int count;            /* modules */

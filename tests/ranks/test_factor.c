@@ -1,4 +1,4 @@
-/* Cholesky factors, products and solves on every grid, and the ladder of dampings. */
+/* Cholesky factors on every grid, and the ladder of dampings. */
 #include "mpi/algebra/factor.h"
 
 #include <math.h>
@@ -122,73 +122,6 @@ static void cholesky_agrees_with_the_textbook(void)
     on_every_grid(cholesky_on);
 }
 
-/* out = op(A) X by definition. */
-static double *naive_multiply(int64_t n, int64_t m, const double *a, bool transpose,
-                              const double *x)
-{
-    double *out = zeros(n * m);
-    for (int64_t c = 0; c < m; c++)
-        for (int64_t i = 0; i < n; i++)
-            for (int64_t k = 0; k < n; k++)
-                out[c * n + i] += (transpose ? a[i * n + k] : a[k * n + i]) * x[c * n + k];
-    return out;
-}
-
-static void multiply_on(const snrq_process_grid *grid)
-{
-    const int64_t n = 200, m = 150;
-    double *a = zeros(n * n), *x = zeros(n * m), *none = zeros(n * m);
-    for (int64_t k = 0; k < n * n; k++) a[k] = rank_test_number(k, 2, 0);
-    for (int64_t k = 0; k < n * m; k++) x[k] = rank_test_number(k, 3, 0);
-    snrq_matrix *da = distribute(grid, n, n, a), *dx = distribute(grid, n, m, x);
-    snrq_matrix *dout = distribute(grid, n, m, none);
-    for (int transpose = 0; transpose < 2; transpose++) {
-        CU_ASSERT_EQUAL(snrq_factor_multiply(da, transpose, dx, dout), SNRQ_OK);
-        double *expected = naive_multiply(n, m, a, transpose, x), *found = gather(dout);
-        CU_ASSERT_TRUE(norm_of_difference(n * m, expected, found) < 1e-10);
-        free(expected);
-        free(found);
-    }
-    snrq_matrix_destroy(&da);
-    snrq_matrix_destroy(&dx);
-    snrq_matrix_destroy(&dout);
-    free(a);
-    free(x);
-    free(none);
-}
-
-static void products_agree_with_their_definition(void)
-{
-    on_every_grid(multiply_on);
-}
-
-static void solve_on(const snrq_process_grid *grid)
-{
-    const int64_t n = 200, m = 150;
-    double *h = gram_of(n, n, 1), *x = zeros(n * m);
-    for (int64_t k = 0; k < n * m; k++) x[k] = rank_test_number(k, 3, 0);
-    double *right = naive_multiply(n, m, h, false, x);
-    snrq_matrix *dh = distribute(grid, n, n, h), *dl = distribute(grid, n, n, h);
-    snrq_matrix *dx = distribute(grid, n, m, right);
-    snrq_factor_report report;
-    CU_ASSERT_EQUAL(snrq_factor_cholesky(dh, 0, dl, &report), SNRQ_OK);
-    CU_ASSERT_EQUAL(snrq_factor_solve(dl, dx), SNRQ_OK);
-    double *found = gather(dx);
-    CU_ASSERT_TRUE(norm_of_difference(n * m, x, found) < 1e-8); /* condition about 1e5 */
-    snrq_matrix_destroy(&dh);
-    snrq_matrix_destroy(&dl);
-    snrq_matrix_destroy(&dx);
-    free(h);
-    free(x);
-    free(right);
-    free(found);
-}
-
-static void solves_undo_products(void)
-{
-    on_every_grid(solve_on);
-}
-
 /* Factorizes h with damp; returns the status and what every rank must agree on. */
 static snrq_status try_damp(const snrq_process_grid *grid, int64_t n, const double *h, double damp,
                             snrq_factor_report *report)
@@ -292,19 +225,14 @@ static void a_given_grid_gives_the_same_bits_for_any_ranks_and_threads(void)
 static void shapes_that_do_not_fit_are_refused(void)
 {
     snrq_process_grid *grid = NULL;
-    snrq_matrix *square = NULL, *wide = NULL, *other = NULL;
+    snrq_matrix *square = NULL, *wide = NULL;
     snrq_factor_report report;
     snrq_process_grid_create(rank_test_world, 1, 1, &grid);
     snrq_matrix_create(grid, 10, 10, &square);
     snrq_matrix_create(grid, 10, 12, &wide);
-    snrq_matrix_create(grid, 11, 12, &other);
-    CU_ASSERT_EQUAL(snrq_factor_multiply(square, 0, wide, square), SNRQ_INTERNAL);
-    CU_ASSERT_EQUAL(snrq_factor_multiply(wide, 0, wide, wide), SNRQ_INTERNAL);
-    CU_ASSERT_EQUAL(snrq_factor_solve(square, other), SNRQ_INTERNAL);
     CU_ASSERT_EQUAL(snrq_factor_cholesky(square, 0.01, wide, &report), SNRQ_INTERNAL);
     snrq_matrix_destroy(&square);
     snrq_matrix_destroy(&wide);
-    snrq_matrix_destroy(&other);
     snrq_process_grid_destroy(&grid);
 }
 
@@ -312,8 +240,6 @@ int main(int argc, char **argv)
 {
     const snrq_test tests[] = {
         SNRQ_TEST(cholesky_agrees_with_the_textbook),
-        SNRQ_TEST(products_agree_with_their_definition),
-        SNRQ_TEST(solves_undo_products),
         SNRQ_TEST(singular_grams_climb_the_ladder),
         SNRQ_TEST(hopeless_grams_are_bad_data_everywhere),
         SNRQ_TEST(a_given_grid_gives_the_same_bits_for_any_ranks_and_threads),

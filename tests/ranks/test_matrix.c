@@ -139,37 +139,6 @@ static void diagonal_is_added_where_the_mask_says(void)
     snrq_process_grid_destroy(&grid);
 }
 
-/* Row r of the table is column r of the matrix. */
-static void table_row(const void *source, int64_t row, float *out)
-{
-    for (int64_t i = 0; i < *(const int64_t *)source; i++) out[i] = (float)(i * 500 + row);
-}
-
-static void rows_come_back_on_every_rank(void)
-{
-    const int64_t n = 300, count = 450;
-    int ranks = rank_test_world->size, rank = rank_test_world->rank;
-    for (int grid_rows = 1; grid_rows <= 2 && grid_rows <= ranks; grid_rows++) {
-        snrq_process_grid *grid = NULL;
-        snrq_matrix *x = NULL;
-        snrq_range own = snrq_share(count, 16, ranks, rank);
-        if (rank == 0) own.end += 100 < count - own.end ? 100 : 0; /* ranges may overlap */
-        double *rows = malloc((size_t)((own.end - own.begin) * n + 1) * sizeof *rows);
-        int64_t wrong = 0;
-        snrq_process_grid_create(rank_test_world, grid_rows, ranks / grid_rows, &grid);
-        snrq_matrix_create(grid, n, count, &x);
-        CU_ASSERT_EQUAL(snrq_matrix_set_rows(x, table_row, &n), SNRQ_OK);
-        CU_ASSERT_EQUAL(snrq_matrix_rows(x, own, rows), SNRQ_OK);
-        for (int64_t r = own.begin; r < own.end; r++)
-            for (int64_t i = 0; i < n; i++)
-                wrong += rows[(r - own.begin) * n + i] != (double)(i * 500 + r);
-        CU_ASSERT_EQUAL(wrong, 0);
-        free(rows);
-        snrq_matrix_destroy(&x);
-        snrq_process_grid_destroy(&grid);
-    }
-}
-
 static void grid_shape_depends_on_the_order_once_there_are_ranks(void)
 {
     const int expected[][4] = {/* n, ranks, rows, columns */
@@ -221,7 +190,6 @@ int main(int argc, char **argv)
         SNRQ_TEST(panels_below_a_row_leave_the_rest_alone),
         SNRQ_TEST(local_elements_are_where_the_global_index_says),
         SNRQ_TEST(diagonal_is_added_where_the_mask_says),
-        SNRQ_TEST(rows_come_back_on_every_rank),
         SNRQ_TEST(grid_shape_depends_on_the_order_once_there_are_ranks),
         SNRQ_TEST(grids_larger_than_the_context_are_refused),
         SNRQ_TEST(matrices_that_scalapack_cannot_index_are_refused),
