@@ -276,6 +276,26 @@ static inline snrq_lanes snrq_lanes_permute_pair(snrq_lanes x, snrq_lanes y, snr
 }
 #endif
 
+/* The first half of the lanes, or the second, as fp64. */
+typedef double snrq_double_lanes __attribute__((vector_size(SNRQ_LANES / 2 * sizeof(double))));
+
+static inline snrq_double_lanes snrq_lanes_widen(snrq_lanes x, int half)
+{
+#if defined __AVX512F__ && defined __AVX512DQ__
+    __m256 part =
+        half == 0 ? _mm512_castps512_ps256((__m512)x) : _mm512_extractf32x8_ps((__m512)x, 1);
+    return (snrq_double_lanes)_mm512_cvtps_pd(part);
+#elif defined __AVX2__ && !defined __AVX512F__
+    __m128 part =
+        half == 0 ? _mm256_castps256_ps128((__m256)x) : _mm256_extractf128_ps((__m256)x, 1);
+    return (snrq_double_lanes)_mm256_cvtps_pd(part);
+#else
+    snrq_double_lanes y;
+    for (int l = 0; l < SNRQ_LANES / 2; l++) y[l] = (double)x[half * SNRQ_LANES / 2 + l];
+    return y;
+#endif
+}
+
 static inline snrq_lanes snrq_lanes_magnitude(snrq_lanes x)
 {
     return (snrq_lanes)((snrq_int_lanes)x & INT32_MAX);

@@ -129,6 +129,123 @@ static void searched_grids_minimize_their_error(void)
     }
 }
 
+/* A number in [-1, 1). */
+static double number(uint64_t *state)
+{
+    *state = *state * 6364136223846793005u + 1442695040888963407u;
+    return (double)(*state >> 11) * 0x1p-52 - 1.0;
+}
+
+/* The range [lo, hi] by its definition. */
+static void twin_range(const snrq_rule *rule, float lo, float hi, float *scale, int *zero)
+{
+    int top = (1 << rule->bits) - 1;
+    float s = rule->symmetric ? 2.0f * fmaxf(-lo, hi) / (float)top : (hi - lo) / (float)top;
+    s = snrq_round_to(rule->scale_type, s);
+    *scale = s == 0.0f ? 1.0f : s;
+    *zero = rule->symmetric ? 1 << (rule->bits - 1)
+            : s == 0.0f     ? 0
+                            : (int)fminf(nearbyintf(-lo / s), (float)top);
+}
+
+/* One range after the other, value after value. */
+static void twin_fit(const snrq_rule *rule, int64_t n, const float *x, const double *d2,
+                     float *scale, int *zero)
+{
+    float lo = 0.0f, hi = 0.0f;
+    double best = INFINITY;
+    for (int64_t i = 0; i < n; i++) {
+        lo = fminf(lo, x[i]);
+        hi = fmaxf(hi, x[i]);
+    }
+    for (int step = 0; step < 80; step++) {
+        float shrink = 1.0f - 0.01f * (float)step, s;
+        int z;
+        double sum = 0.0;
+        twin_range(rule, lo * shrink, hi * shrink, &s, &z);
+        for (int64_t i = 0; i < n; i++) {
+            int code = snrq_nearest_code(x[i], s, z, (1 << rule->bits) - 1);
+            double e = fabs((double)(x[i] - s * (float)(code - z)));
+            sum += rule->grid == SNRQ_QUANT_GRID_MSE ? pow(e, 2.4) : d2[i] * e * e;
+        }
+        if (step > 0 && !(sum < best)) continue;
+        best = sum;
+        *scale = s;
+        *zero = z;
+    }
+}
+
+/* A group whose values are of one of these kinds: any, few different ones, which makes ties, one
+ * that is much larger than the others, tiny ones, or of one sign. */
+enum { ANY, FEW, LOUD, TINY, POSITIVE, KINDS };
+
+static void fill_group(int kind, int64_t n, uint64_t *state, float *x, double *d2)
+{
+    for (int64_t i = 0; i < n; i++) {
+        double value = number(state) + number(state) + number(state);
+        if (kind == FEW) value = nearbyint(2.0 * value) * 0.25;
+        if (kind == LOUD && i == n / 2) value *= 1000.0;
+        if (kind == TINY) value *= 1e-7;
+        if (kind == POSITIVE) value = fabs(value);
+        x[i] = (float)(0.05 * value);
+        d2[i] = kind == FEW ? 1.0 : exp(2.0 * number(state));
+    }
+}
+
+static void grids_are_those_of_the_definition(void)
+{
+    const snrq_dtype types[] = {SNRQ_F32, SNRQ_F16, SNRQ_BF16};
+    const int64_t counts[] = {1, 2, 15, 16, 17, 64, 128, 300};
+    static float x[300];
+    static double d2[300];
+    uint64_t state = 7;
+    int64_t wrong = 0;
+    for (int k = 0; k < 4000; k++) {
+        const snrq_rule rule = {.bits = 2 + k % 7,
+                                .symmetric = k / 7 % 2 == 0,
+                                .scale_type = types[k / 14 % 3],
+                                .grid =
+                                    k % 10 == 9 ? SNRQ_QUANT_GRID_MSE : SNRQ_QUANT_GRID_HESSIAN};
+        int64_t n = counts[k % 8];
+        float scale = 0, expected = 0;
+        uint8_t zero = 0;
+        int expected_zero = 0;
+        fill_group(k % KINDS, n, &state, x, d2);
+        CU_ASSERT_EQUAL(snrq_quant_grid_fit_group(&rule, n, x, d2, &scale, &zero), SNRQ_OK);
+        twin_fit(&rule, n, x, d2, &expected, &expected_zero);
+        wrong += memcmp(&scale, &expected, sizeof scale) != 0 || zero != expected_zero;
+    }
+    CU_ASSERT_EQUAL(wrong, 0);
+}
+
+/* A row's groups are those that are fitted alone, whatever was fitted before them. */
+static void groups_of_a_row_do_not_depend_on_each_other(void)
+{
+    enum { N = 320, SIZE = 32 };
+    const snrq_rule rule = {
+        .bits = 3, .symmetric = true, .grid = SNRQ_QUANT_GRID_HESSIAN, .scale_type = SNRQ_F16};
+    static float x[N], scales[N / SIZE];
+    static double d2[N];
+    static int32_t order[N];
+    uint8_t zeros[N / SIZE];
+    uint64_t state = 8;
+    snrq_groups groups;
+    for (int k = 0; k < N; k++) order[k] = k;
+    for (int g = 0; g < N / SIZE; g++)
+        fill_group(g % KINDS, SIZE, &state, x + g * SIZE, d2 + g * SIZE);
+    CU_ASSERT_EQUAL_FATAL(snrq_groups_create(order, N, SIZE, true, &groups), SNRQ_OK);
+    CU_ASSERT_EQUAL(snrq_quant_grid_fit(&rule, &groups, x, d2, scales, zeros), SNRQ_OK);
+    for (int g = 0; g < N / SIZE; g++) {
+        float scale = 0;
+        uint8_t zero = 0;
+        CU_ASSERT_EQUAL(
+            snrq_quant_grid_fit_group(&rule, SIZE, x + g * SIZE, d2 + g * SIZE, &scale, &zero),
+            SNRQ_OK);
+        CU_ASSERT(scale == scales[g] && zero == zeros[g]);
+    }
+    snrq_groups_free(&groups);
+}
+
 static void last_group_may_be_shorter_and_order_is_kept(void)
 {
     const int32_t order[] = {4, 2, 0, 1, 3};
@@ -164,6 +281,8 @@ int main(void)
         SNRQ_TEST(scales_are_what_the_checkpoint_stores),
         SNRQ_TEST(scale_out_of_range_is_refused_by_value),
         SNRQ_TEST(searched_grids_minimize_their_error),
+        SNRQ_TEST(grids_are_those_of_the_definition),
+        SNRQ_TEST(groups_of_a_row_do_not_depend_on_each_other),
         SNRQ_TEST(last_group_may_be_shorter_and_order_is_kept),
         SNRQ_TEST(ties_go_to_the_even_code_and_codes_are_clamped)};
     return snrq_run_tests("quant_grid", tests, sizeof tests / sizeof *tests, 1);
