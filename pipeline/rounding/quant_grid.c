@@ -95,7 +95,8 @@ static double power_error(const sample *s, float scale, float zero, int top, dou
     double sum = 0.0;
     for (int64_t i = 0; i < s->count && sum <= least; i++) {
         int code = snrq_nearest_code(s->x[i], scale, (int)zero, top);
-        sum += pow(fabs((double)(s->x[i] - scale * ((float)code - zero))), 2.4);
+        double e = fabs((double)(s->x[i] - scale * ((float)code - zero)));
+        sum += pow(e, 2.4);
     }
     return sum;
 }
