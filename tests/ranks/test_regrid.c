@@ -130,13 +130,15 @@ static void fit_dense(const problem *p, int64_t row, double *s)
     for (int64_t g = 0; g < count; g++) s[g] = a[g][count] / a[g][g];
 }
 
-/* H and the codes get a part that all columns have in common, so that groups resemble each other.
+/* H and the rows get a part that all columns have in common, so that groups resemble each other.
  */
 static void share_a_direction(problem *p)
 {
     for (int64_t i = 0; i < p->n * p->n; i++) p->h[i] += 2.0;
-    for (int64_t i = 0; i < ROWS * p->n; i++)
+    for (int64_t i = 0; i < ROWS * p->n; i++) {
+        p->rows.target[i] += 0.6f;
         p->rows.codes[i] = (uint8_t)(p->rows.codes[i] > 5 ? 7 : p->rows.codes[i] + 2);
+    }
     snrq_matrix_set_panel(p->gram, 0, p->n, 0, p->h);
 }
 
