@@ -22,6 +22,12 @@ typedef struct snrq_gram_panel {
 snrq_status snrq_gram_panel_create(int64_t n, snrq_gram_panel *out);
 void snrq_gram_panel_free(snrq_gram_panel *panel);
 
+/* How many panels n columns are. */
+static inline int64_t snrq_gram_panels(int64_t n)
+{
+    return (n + SNRQ_GRAM_PANEL - 1) / SNRQ_GRAM_PANEL;
+}
+
 /* First column of the panel that ends before column `end`. */
 static inline int64_t snrq_gram_panel_begin(int64_t end)
 {

@@ -1,6 +1,7 @@
 /* Coordinate descent after the search; see refine.h. */
 #include "pipeline/rounding/refine.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,6 +16,7 @@ enum {
 };
 _Static_assert(ROWS % STRIP == 0, "a tile is whole strips of errors");
 _Static_assert(WIDTH % SNRQ_LANES == 0, "a panel is whole vectors");
+_Static_assert(WIDTH <= UINT8_MAX, "a byte counts the changes in a panel");
 
 /* What a pass works on. */
 typedef struct refinement {
@@ -22,12 +24,14 @@ typedef struct refinement {
     snrq_gradient *gradient;
     float *errors; /* [rows / STRIP][n][STRIP] E, until G is formed; then NULL */
     snrq_gram_panel panel;
+    float diagonal[WIDTH]; /* of H, at the columns of the panel */
 } refinement;
 
 void snrq_gradient_free(snrq_gradient *g)
 {
     free(g->g);
     free(g->before);
+    free(g->changes);
     memset(g, 0, sizeof *g);
 }
 
@@ -71,70 +75,86 @@ static void form_tile(const refinement *s, int64_t row)
             s->gradient->g[(row + i) * n + s->panel.begin + k] = c[k * ROWS + i];
 }
 
-static void subtract(float step, const float *h, snrq_lanes *g)
+static void subtract(float change, const float *h, snrq_lanes *g)
 {
-    snrq_lanes factor = snrq_lanes_all(-step);
+    snrq_lanes factor = snrq_lanes_all(-change);
 #pragma GCC unroll 12
     for (int v = 0; v < VECTORS; v++)
         g[v] = snrq_lanes_madd(factor, snrq_lanes_load(h + v * SNRQ_LANES), g[v]);
 }
 
-/* First column of [from, to) where the codes differ, or `to`. */
-static int64_t find_change(const uint8_t *a, const uint8_t *b, int64_t from, int64_t to)
+/* What the codes [begin, end) have changed, times their rows of H. In words at first: nearly all
+ * are the same. */
+static void update_panel(const snrq_rows *r, const float *scales, const uint8_t *codes,
+                         const uint8_t *before, int64_t begin, int64_t end,
+                         const snrq_gram_panel *panel, const int32_t *place, snrq_lanes *sum)
 {
-    uint64_t x, y;
-    for (; from + (int64_t)sizeof x <= to; from += (int64_t)sizeof x) {
-        memcpy(&x, a + from, sizeof x);
-        memcpy(&y, b + from, sizeof y);
-        if (x != y) break;
+    enum { WORD = sizeof(uint64_t) };
+    for (int64_t word = begin; word < end; word += WORD) {
+        int64_t stop = word + WORD < end ? word + WORD : end;
+        if (memcmp(codes + word, before + word, (size_t)(stop - word)) == 0) continue;
+        for (int64_t k = word; k < stop; k++)
+            if (codes[k] != before[k])
+                subtract(scales[r->groups->of_position[k]] * (float)(codes[k] - before[k]),
+                         panel->rows + (place == NULL ? k : place[k]) * WIDTH, sum);
     }
-    while (from < to && a[from] == b[from]) from++;
-    return from;
 }
 
 void snrq_gradient_update(const snrq_gradient *gradient, const snrq_rows *r, int64_t row,
                           int64_t from, int64_t to, const snrq_gram_panel *panel,
                           const int32_t *place, float *g)
 {
-    const uint8_t *codes = r->codes + row * r->columns,
-                  *before = gradient->before + row * r->columns;
+    int64_t n = r->columns, panels = snrq_gram_panels(n);
+    const uint8_t *changes = gradient->changes + row * panels;
     const float *scales = r->scales + row * r->groups->count;
     snrq_lanes sum[VECTORS];
-    int64_t k = find_change(codes, before, from, to);
-    if (k == to) return;
     memcpy(sum, g, sizeof sum);
-    for (; k < to; k = find_change(codes, before, k + 1, to))
-        subtract(scales[r->groups->of_position[k]] * (float)(codes[k] - before[k]),
-                 panel->rows + (place == NULL ? k : place[k]) * WIDTH, sum);
+    for (int64_t q = from / WIDTH, begin; (begin = q * WIDTH) < to; q++)
+        if (changes[q] != 0)
+            update_panel(r, scales, r->codes + row * n, gradient->before + row * n, begin,
+                         begin + WIDTH < to ? begin + WIDTH : to, panel, place, sum);
     memcpy(g, sum, sizeof sum);
 }
 
-/* One panel of one row; g [WIDTH] is G there. Returns how many codes changed. */
+/* Column c of the panel of one row; g [WIDTH] is G there. Returns whether its code changed. */
+static bool step(const refinement *s, int64_t row, int64_t c, float *g)
+{
+    const snrq_rows *r = s->rows;
+    int64_t k = s->panel.begin + c, group = row * r->groups->count + r->groups->of_position[k];
+    const float *h = s->panel.rows + k * WIDTH;
+    uint8_t *codes = r->codes + row * r->columns;
+    float scale = r->scales[group], value = scale * (float)(codes[k] - r->zeros[group]);
+    int code = snrq_nearest_code(value + g[c] / h[c], scale, r->zeros[group], (1 << r->bits) - 1);
+    float change = scale * (float)(code - codes[k]);
+    /* tr((Q - R) H (Q - R)^T) changes by -2 change G_j + change^2 H_jj. */
+    double gain = (double)change * ((double)change * (double)h[c] - 2.0 * (double)g[c]);
+    if (code == codes[k] || !(gain < 0.0)) return false;
+    for (int64_t i = 0; i < WIDTH; i++) g[i] -= change * h[i];
+    codes[k] = (uint8_t)code;
+    if (s->errors != NULL)
+        s->errors[row / STRIP * STRIP * r->columns + k * STRIP + row % STRIP] -= change;
+    r->costs[row] += gain;
+    return true;
+}
+
+/* One panel of one row. Returns how many codes changed. A code can only change where the best step
+ * is half of a scale; whether it may be is looked at for a vector of columns at a time. Its
+ * margin is above what rounding does to the best value, which is at most 2^8 scales. */
 static int64_t descend(const refinement *s, int64_t row, float *g)
 {
     const snrq_rows *r = s->rows;
-    const snrq_gram_panel *p = &s->panel;
-    int top = (1 << r->bits) - 1;
-    int64_t changed = 0;
+    const int32_t *group = r->groups->of_position + s->panel.begin;
     const float *scales = r->scales + row * r->groups->count;
-    const uint8_t *zeros = r->zeros + row * r->groups->count;
-    uint8_t *codes = r->codes + row * r->columns;
-    for (int64_t c = p->width - 1; c >= 0; c--) {
-        int64_t k = p->begin + c;
-        int32_t group = r->groups->of_position[k];
-        const float *h = p->rows + k * WIDTH;
-        float value = scales[group] * (float)(codes[k] - zeros[group]);
-        int code = snrq_nearest_code(value + g[c] / h[c], scales[group], zeros[group], top);
-        float step = scales[group] * (float)(code - codes[k]);
-        /* tr((Q - R) H (Q - R)^T) changes by -2 step G_j + step^2 H_jj. */
-        double change = (double)step * ((double)step * (double)h[c] - 2.0 * (double)g[c]);
-        if (code == codes[k] || !(change < 0.0)) continue;
-        for (int64_t i = 0; i < WIDTH; i++) g[i] -= step * h[i];
-        codes[k] = (uint8_t)code;
-        if (s->errors != NULL)
-            s->errors[row / STRIP * STRIP * r->columns + k * STRIP + row % STRIP] -= step;
-        r->costs[row] += change;
-        changed++;
+    int64_t changed = 0, width = s->panel.width;
+    for (int64_t begin = (width - 1) / SNRQ_LANES * SNRQ_LANES; begin >= 0; begin -= SNRQ_LANES) {
+        int64_t end = begin + SNRQ_LANES < width ? begin + SNRQ_LANES : width;
+        int any = 0;
+#pragma omp simd reduction(| : any)
+        for (int64_t c = begin; c < end; c++)
+            any |= fabsf(g[c]) >= 0.499f * scales[group[c]] * s->diagonal[c];
+        for (int64_t c = end - 1; any != 0 && c >= begin; c--)
+            if (fabsf(g[c]) >= 0.499f * scales[group[c]] * s->diagonal[c])
+                changed += step(s, row, c, g);
     }
     return changed;
 }
@@ -153,10 +173,13 @@ static int64_t refine_tile(const refinement *s, bool descends, int64_t row)
         memcpy(g, s->gradient->g + at, width * sizeof *g);
         if (s->errors == NULL) {
             snrq_gradient_update(s->gradient, r, i, 0, p->begin, p, NULL, g);
-            snrq_gradient_update(s->gradient, r, i, p->begin + p->width, r->columns, p, NULL, g);
+            snrq_gradient_update(s->gradient, r, i, p->begin + WIDTH, r->columns, p, NULL, g);
         }
         memcpy(s->gradient->before + at, r->codes + at, width);
-        changed += descend(s, i, g);
+        int64_t changes = descend(s, i, g);
+        s->gradient->changes[i * snrq_gram_panels(r->columns) + p->begin / WIDTH] =
+            (uint8_t)changes;
+        changed += changes;
         memcpy(s->gradient->g + at, g, width * sizeof *g);
     }
     return changed;
@@ -168,6 +191,8 @@ static snrq_status run_pass(const snrq_matrix *h, bool descends, refinement *s, 
     int64_t count = 0;
     for (int64_t end = h->rows; end > 0; end = s->panel.begin) {
         SNRQ_TRY(snrq_gram_panel_load(h, snrq_gram_panel_begin(end), NULL, NULL, &s->panel));
+        for (int64_t c = 0; c < s->panel.width; c++)
+            s->diagonal[c] = s->panel.rows[(s->panel.begin + c) * WIDTH + c];
 #pragma omp parallel for schedule(dynamic) reduction(+ : count)
         for (int64_t row = 0; row < s->rows->rows; row += ROWS)
             count += refine_tile(s, descends, row);
@@ -183,6 +208,8 @@ static snrq_status prepare(const snrq_matrix *h, refinement *s)
     SNRQ_TRY(snrq_gram_panel_create(h->rows, &s->panel));
     SNRQ_TRY(snrq_allocate_scratch(cells, sizeof(float), "gradient", &s->gradient->g));
     SNRQ_TRY(snrq_allocate_scratch(cells, 1, "codes", &s->gradient->before));
+    SNRQ_TRY(snrq_allocate((size_t)(r->rows * snrq_gram_panels(r->columns)), 1, "changes",
+                           &s->gradient->changes));
     SNRQ_TRY(snrq_allocate_scratch(cells, sizeof(float), "rounding errors", &s->errors));
     memcpy(s->gradient->before, r->codes, cells);
 #pragma omp parallel for schedule(static)

@@ -17,8 +17,9 @@
 /* G of a set of rows, as the last pass left it: without the changes that it made in columns in
  * front of a panel after it had been there. */
 typedef struct snrq_gradient {
-    float *g;        /* [rows, n] */
-    uint8_t *before; /* [rows, n] codes when a pass came to their column last */
+    float *g;         /* [rows, n] */
+    uint8_t *before;  /* [rows, n] codes when a pass came to their column last */
+    uint8_t *changes; /* [rows, snrq_gram_panels(n)] how many have changed since, by panel */
 } snrq_gradient;
 
 void snrq_gradient_free(snrq_gradient *gradient);
@@ -30,9 +31,9 @@ void snrq_gradient_free(snrq_gradient *gradient);
 snrq_status snrq_refine(const snrq_matrix *h, int64_t passes, snrq_rows *rows,
                         snrq_gradient *gradient);
 
-/* g [SNRQ_GRAM_PANEL] -= what columns [from, to) of a row have changed since they were `before`,
- * times their rows of H in the panel; row k of H is row place[k] of the panel, or k if place is
- * NULL. Not collective. */
+/* g [SNRQ_GRAM_PANEL] -= what columns [from, to), whole panels, of a row have changed since they
+ * were `before`, times their rows of H in the panel; row k of H is row place[k] of the panel, or k
+ * if place is NULL. Not collective. */
 void snrq_gradient_update(const snrq_gradient *gradient, const snrq_rows *rows, int64_t row,
                           int64_t from, int64_t to, const snrq_gram_panel *panel,
                           const int32_t *place, float *g);

@@ -24,20 +24,21 @@ static void copy_target(const snrq_rows *source, int64_t from, int64_t to, snrq_
 /* Row `from` moves up to `to`, with its gradient unless that is NULL. */
 static void move_row(snrq_trial *trial, int64_t from, int64_t to, snrq_gradient *gradient)
 {
-    int64_t n = trial->rows.columns;
+    int64_t n = trial->rows.columns, panels = snrq_gram_panels(n);
     trial->origin[to] = trial->origin[from];
     copy_row(&trial->rows, from, to, &trial->rows);
     copy_target(&trial->rows, from, to, &trial->rows);
     if (gradient == NULL) return;
     memmove(gradient->g + to * n, gradient->g + from * n, (size_t)n * sizeof *gradient->g);
     memmove(gradient->before + to * n, gradient->before + from * n, (size_t)n);
+    memmove(gradient->changes + to * panels, gradient->changes + from * panels, (size_t)panels);
 }
 
 /* The first `count` rows are left: the rest of the last tile is padding. */
 static void cut(snrq_trial *trial, int64_t count, snrq_gradient *gradient)
 {
     snrq_rows *r = &trial->rows;
-    int64_t n = r->columns, groups = r->groups->count;
+    int64_t n = r->columns, groups = r->groups->count, panels = snrq_gram_panels(n);
     trial->count = count;
     r->rows = (count + SNRQ_TILE_ROWS - 1) / SNRQ_TILE_ROWS * SNRQ_TILE_ROWS;
     size_t cells = (size_t)((r->rows - count) * n), grids = (size_t)((r->rows - count) * groups);
@@ -48,6 +49,7 @@ static void cut(snrq_trial *trial, int64_t count, snrq_gradient *gradient)
     if (gradient == NULL) return;
     memset(gradient->g + count * n, 0, cells * sizeof *gradient->g);
     memset(gradient->before + count * n, 0, cells);
+    memset(gradient->changes + count * panels, 0, (size_t)((r->rows - count) * panels));
 }
 
 snrq_status snrq_trial_create(const snrq_rows *rows, snrq_trial *out)

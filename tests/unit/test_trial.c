@@ -83,7 +83,8 @@ static void rows_with_new_scales_stay(void)
 static void better_rows_are_taken_over_and_stay(void)
 {
     set s;
-    snrq_gradient gradient = {calloc(ROWS * N, sizeof(float)), calloc(ROWS * N, 1)};
+    snrq_gradient gradient = {calloc(ROWS * N, sizeof(float)), calloc(ROWS * N, 1),
+                              calloc(ROWS, 1)};
     make_set(&s);
     for (int64_t r = 0; r < ROWS; r++) {
         s.trial.rows.costs[r] = r % 2 == 0 ? 1000.0 : (double)r;
@@ -93,6 +94,7 @@ static void better_rows_are_taken_over_and_stay(void)
             gradient.g[r * N + k] = (float)(r * N + k);
             gradient.before[r * N + k] = (uint8_t)r;
         }
+        gradient.changes[r] = (uint8_t)r;
     }
     CU_ASSERT_EQUAL(snrq_trial_keep_better(&s.trial, &gradient, &s.rows), ROWS / 2);
     for (int64_t r = 0; r < ROWS; r++) {
@@ -107,6 +109,7 @@ static void better_rows_are_taken_over_and_stay(void)
         CU_ASSERT_EQUAL(s.trial.rows.costs[i], (double)(2 * i + 1));
         CU_ASSERT_EQUAL(gradient.g[i * N + 4], (float)((2 * i + 1) * N + 4));
         CU_ASSERT_EQUAL(gradient.before[i * N + 4], 2 * i + 1);
+        CU_ASSERT_EQUAL(gradient.changes[i], 2 * i + 1);
     }
     snrq_gradient_free(&gradient);
     free_set(&s);
