@@ -209,7 +209,7 @@ static void a_group_of_zeros_keeps_its_scale(void)
     free_problem(&p);
 }
 
-/* Four rounds as in rounding.c. */
+/* Four rounds as in pipeline/rounding/rounding.c. */
 static void run_rounds(const problem *p, snrq_rows *rows)
 {
     snrq_gradient gradient;
