@@ -27,8 +27,11 @@ static double unit_work(const snrq_rule *r, const snrq_unit_shape *unit, double 
     /* fp64 work counts double. */
     double factor = n * n * n / 3.0 + (snrq_rule_shifts_target(r) ? 2.5 : 0.5) * m * n * n;
     double fit = (r->grid == SNRQ_QUANT_GRID_MINMAX ? 2.0 : 1000.0) * m * n;
+    /* A round searches the rows that the one before has improved, about half of them. */
+    double rounds = r->regrid == 0 ? 1.0 : 3.0 - pow(0.5, (double)r->regrid - 1.0);
+    double refine = r->refine > 0 || r->regrid > 0 ? 1.0 : 0.0, regrid = r->regrid > 0 ? 0.6 : 0.0;
     return 2.0 * tokens * m * n + grams * tokens * n * n + factor + fit +
-           (beams / 2.0 + (double)r->refine) * m * n * n * (1.0 + (double)r->regrid);
+           (beams / 2.0 + refine + regrid) * m * n * n * rounds;
 }
 
 double snrq_plan_step_work(const snrq_rules *rules, const snrq_family *f, int64_t layer, int step,
@@ -74,7 +77,7 @@ static double unit_bytes(int ranks, snrq_process_shape shape, const snrq_rule *r
     double target = rows * n * (9.0 + 8.0 * shifted) + (double)snrq_row_bytes(unit->columns);
     double search = rows * n * (25.0 + 4.0 * shifted);
     double groups = rule->group_size > 0 ? ceil(n / (double)rule->group_size) : 1.0;
-    if (rule->regrid > 0) search += rows * (8.0 * groups * groups + 5.0 * n);
+    if (rule->regrid > 0) search += rows * (fmin(4.0 * groups * (groups + 1.0), 4.0 * n) + 5.0 * n);
     double rounding = 8.0 * tokens * n + n * n * 8.0 * (2.0 + shifted) * share +
                       (target > search ? target : search);
     return gram > rounding ? gram : rounding;

@@ -2,170 +2,267 @@
 #include "pipeline/rounding/regrid.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "mpi/algebra/blas.h"
+#include "mpi/algebra/lanes.h"
+#include "pipeline/rounding/scale_system.h"
 
-/* The systems of all rows of this rank, and a panel of L with its rows group by group. */
+enum {
+    ROWS = SNRQ_TILE_ROWS,
+    WIDTH = SNRQ_GRAM_PANEL,
+    STRIP = SNRQ_PRODUCT_COLUMNS, /* rows of t side by side */
+    DEPTH = SNRQ_PRODUCT_DEPTH,
+    BATCHES = ROWS / SNRQ_SYSTEM_ROWS
+};
+_Static_assert(ROWS % SNRQ_SYSTEM_ROWS == 0, "a tile is whole batches of systems");
+
+/* What one thread needs for a tile in a panel. */
+typedef struct tile_scratch {
+    float t[WIDTH * ROWS];     /* [WIDTH][ROWS] code - zero in the panel's columns */
+    float z[WIDTH * ROWS];     /* the same shape: Z_h there */
+    float group[ROWS * DEPTH]; /* [ROWS / STRIP][DEPTH][STRIP] t_h, or a part of it */
+} tile_scratch;
+
+/* The systems of the rows [begin, end) of this rank, and the panel of H that is added to them: rows
+ * group by group, columns from the last group to the first. */
 typedef struct systems {
     const snrq_rows *rows;
-    int64_t groups;
-    double *a;      /* [rows, groups, groups] lower triangles */
-    double *b;      /* [rows, groups] */
-    double *buffer; /* [columns, SNRQ_PANEL] as broadcast */
-    float *l;       /* [columns, SNRQ_PANEL] rows of the panel in the order of groups->members */
-    int64_t width;  /* of the panel */
+    const snrq_gradient *gradient;
+    int64_t begin, end;
+    int32_t *place;        /* [n] of a column of the layer among the rows of the panel */
+    int32_t column[WIDTH]; /* column of the layer at each column of the panel */
+    snrq_gram_panel panel;
+    uint8_t *codes;        /* [tiles][n][ROWS] columns group by group */
+    uint8_t *zeros;        /* [tiles][groups][ROWS] */
+    double *a;             /* [tiles][snrq_system_cells()][ROWS] */
+    double *b;             /* [tiles][groups][ROWS] */
+    tile_scratch *scratch; /* [threads] */
+    void *solved;          /* [threads][cells + groups] snrq_system_lanes */
 } systems;
 
-/* Brings columns [begin, begin + width) of L to this rank; l[i][c] = 0 above the diagonal. */
-static snrq_status load_panel(const snrq_matrix *l, int64_t begin, systems *s)
+static int64_t group_of(const systems *s, int64_t c)
+{
+    return s->rows->groups->of_position[s->column[c]];
+}
+
+/* Brings the panel that begins at column `begin` to this rank. */
+static snrq_status load_panel(const snrq_matrix *h, int64_t begin, systems *s)
 {
     const snrq_groups *groups = s->rows->groups;
-    int64_t n = l->columns;
-    s->width = n - begin < SNRQ_PANEL ? n - begin : SNRQ_PANEL;
-    SNRQ_TRY(snrq_matrix_broadcast_panel(l, begin, s->width, 0, s->buffer));
+    int64_t n = h->rows, width = n - begin < WIDTH ? n - begin : WIDTH, count = 0;
+    int32_t column_place[WIDTH];
+    for (int64_t c = 0; c < width; c++) { /* sorted by insertion: groups of neighbours are alike */
+        int64_t at = count++;
+        for (; at > 0 && group_of(s, at - 1) < groups->of_position[begin + c]; at--)
+            s->column[at] = s->column[at - 1];
+        s->column[at] = (int32_t)(begin + c);
+    }
+    for (int64_t c = 0; c < width; c++) column_place[s->column[c] - begin] = (int32_t)c;
+    return snrq_gram_panel_load(h, begin, s->place, column_place, &s->panel);
+}
+
+/* Codes and zeros of a tile, its rows side by side. */
+static void turn_tile(const systems *s, int64_t row)
+{
+    const snrq_rows *r = s->rows;
+    int64_t n = r->columns, groups = r->groups->count;
+    uint8_t *codes = s->codes + (row - s->begin) * n, *zeros = s->zeros + (row - s->begin) * groups;
     for (int64_t i = 0; i < n; i++)
-        for (int64_t c = 0; c < s->width; c++)
-            s->l[i * SNRQ_PANEL + c] = (float)s->buffer[c * n + groups->members[i]];
+        for (int64_t l = 0; l < ROWS; l++)
+            codes[i * ROWS + l] = r->codes[(row + l) * n + r->groups->members[i]];
+    for (int64_t g = 0; g < groups; g++)
+        for (int64_t l = 0; l < ROWS; l++) zeros[g * ROWS + l] = r->zeros[(row + l) * groups + g];
+}
+
+/* t [count][STRIP] of columns that follow each other in codes, of one group. */
+static void take_steps(int64_t count, const uint8_t *restrict codes, const uint8_t *restrict zeros,
+                       float *restrict t)
+{
+    float zero[STRIP];
+    for (int64_t l = 0; l < STRIP; l++) zero[l] = zeros[l];
+    for (int64_t i = 0; i < count; i++)
+        for (int64_t l = 0; l < STRIP; l++) t[i * STRIP + l] = (float)codes[i * ROWS + l] - zero[l];
+}
+
+/* The columns of the panel: t, and their share of b. */
+static void begin_tile(const systems *s, int64_t row, tile_scratch *scratch)
+{
+    const snrq_rows *r = s->rows;
+    const snrq_gram_panel *p = &s->panel;
+    int64_t n = r->columns, groups = r->groups->count;
+    double *b = s->b + (row - s->begin) * groups;
+    for (int64_t i = 0; i < ROWS; i++) {
+        float g[WIDTH] = {0};
+        for (int64_t c = 0; c < p->width; c++) g[c] = s->gradient->g[(row + i) * n + s->column[c]];
+        snrq_gradient_update(s->gradient, r, row + i, 0, p->begin, p, s->place, g);
+        for (int64_t c = 0; c < p->width; c++) {
+            int64_t k = s->column[c], h = group_of(s, c);
+            float t = (float)(r->codes[(row + i) * n + k] - r->zeros[(row + i) * groups + h]);
+            scratch->t[c * ROWS + i] = t;
+            b[h * ROWS + i] += (double)t * (double)g[c];
+        }
+    }
+}
+
+/* Z_h in the first `columns` columns of the panel. */
+static void multiply_group(const systems *s, int64_t row, int64_t h, int64_t columns,
+                           tile_scratch *scratch)
+{
+    const snrq_rows *r = s->rows;
+    int64_t n = r->columns, first = r->groups->first[h], end = r->groups->first[h + 1];
+    const uint8_t *codes = s->codes + (row - s->begin) * n;
+    const uint8_t *zeros = s->zeros + (row - s->begin) * r->groups->count + h * ROWS;
+    for (int64_t begin = first; begin < end; begin += DEPTH) {
+        int64_t depth = end - begin < DEPTH ? end - begin : DEPTH;
+        for (int64_t l = 0; l < ROWS; l += STRIP)
+            take_steps(depth, codes + begin * ROWS + l, zeros + l, scratch->group + l * DEPTH);
+        snrq_product product = {.rows = columns,
+                                .columns = ROWS,
+                                .depth = depth,
+                                .a = s->panel.strips + begin * SNRQ_PRODUCT_ROWS,
+                                .a_stride = n * SNRQ_PRODUCT_ROWS,
+                                .a_row = 1,
+                                .a_step = SNRQ_PRODUCT_ROWS,
+                                .b = scratch->group,
+                                .b_stride = STRIP * DEPTH,
+                                .add = begin > first,
+                                .c = scratch->z,
+                                .ldc = ROWS};
+        snrq_product_run(&product);
+    }
+}
+
+/* a [ROWS] += sum over columns of t z, [count][ROWS] each */
+static void add_products(int64_t count, const float *restrict t, const float *restrict z,
+                         double *restrict a)
+{
+    float sums[ROWS];
+    for (int64_t l = 0; l < ROWS; l += SNRQ_LANES) {
+        snrq_lanes sum = {0};
+        for (int64_t c = 0; c < count; c++)
+            sum = snrq_lanes_madd(snrq_lanes_load(t + c * ROWS + l),
+                                  snrq_lanes_load(z + c * ROWS + l), sum);
+        snrq_lanes_store(sums + l, sum);
+    }
+    for (int64_t l = 0; l < ROWS; l++) a[l] += (double)sums[l];
+}
+
+/* Adds a panel's share to the systems of a tile. */
+static void add_tile(const systems *s, int64_t row, tile_scratch *scratch)
+{
+    int64_t groups = s->rows->groups->count, width = s->panel.width;
+    double *a = s->a + (row - s->begin) * snrq_system_cells(groups);
+    begin_tile(s, row, scratch);
+    for (int64_t h = 0, columns = width; h < groups; h++) {
+        while (columns > 0 && group_of(s, columns - 1) < h) columns--;
+        multiply_group(s, row, h, snrq_product_padded(columns, SNRQ_PRODUCT_ROWS), scratch);
+        for (int64_t c = 0, end; c < columns; c = end) {
+            int64_t g = group_of(s, c);
+            for (end = c + 1; end < columns && group_of(s, end) == g;) end++;
+            add_products(end - c, scratch->t + c * ROWS, scratch->z + c * ROWS,
+                         a + snrq_system_at(g, h) * ROWS);
+        }
+    }
+}
+
+/* Rows of a batch, from lane `lane` of their tile on: scales <- those of now and the step. */
+static void solve_batch(const systems *s, snrq_dtype scale_type, int64_t row, int64_t lane,
+                        snrq_system_lanes *a, float *scales)
+{
+    int64_t groups = s->rows->groups->count, cells = snrq_system_cells(groups);
+    const double *from = s->a + (row - s->begin) * cells + lane;
+    snrq_system_lanes *b = a + cells;
+    for (int64_t i = 0; i < cells; i++) memcpy(&a[i], from + i * ROWS, sizeof a[i]);
+    from = s->b + (row - s->begin) * groups + lane;
+    for (int64_t g = 0; g < groups; g++) memcpy(&b[g], from + g * ROWS, sizeof b[g]);
+    for (int64_t g = 0; g < groups; g++)
+        for (int l = 0; l < SNRQ_SYSTEM_ROWS; l++)
+            if (a[snrq_system_at(g, g)][l] == 0.0) { /* no value but zero: any scale will do */
+                a[snrq_system_at(g, g)][l] = 1.0;
+                b[g][l] = 0.0;
+            }
+    unsigned failed = snrq_system_solve(groups, a, b);
+    for (int l = 0; l < SNRQ_SYSTEM_ROWS; l++) {
+        const float *old = s->rows->scales + (row + lane + l) * groups;
+        float *new = scales + (row + lane + l) * groups;
+        bool positive = !(failed >> l & 1u);
+        for (int64_t g = 0; g < groups; g++) {
+            new[g] = snrq_round_to(scale_type, (float)((double)old[g] + b[g][l]));
+            positive = positive && new[g] > 0.0f && isfinite(new[g]);
+        }
+        if (!positive) memcpy(new, old, (size_t)groups * sizeof *new);
+    }
+}
+
+/* Rows [begin, end), which the systems have room for. */
+static snrq_status regrid_rows(const snrq_matrix *h, snrq_dtype scale_type, systems *s,
+                               float *scales)
+{
+    int64_t groups = s->rows->groups->count, cells = snrq_system_cells(groups);
+    memset(s->a, 0, (size_t)((s->end - s->begin) * cells) * sizeof *s->a);
+    memset(s->b, 0, (size_t)((s->end - s->begin) * groups) * sizeof *s->b);
+#pragma omp parallel for schedule(static)
+    for (int64_t row = s->begin; row < s->end; row += ROWS) turn_tile(s, row);
+    for (int64_t end = h->rows; end > 0; end = s->panel.begin) {
+        SNRQ_TRY(load_panel(h, snrq_gram_panel_begin(end), s));
+#pragma omp parallel for schedule(dynamic)
+        for (int64_t row = s->begin; row < s->end; row += ROWS)
+            add_tile(s, row, s->scratch + omp_get_thread_num());
+    }
+#pragma omp parallel for schedule(static)
+    for (int64_t batch = s->begin / SNRQ_SYSTEM_ROWS; batch < s->end / SNRQ_SYSTEM_ROWS; batch++) {
+        snrq_system_lanes *a = s->solved;
+        solve_batch(s, scale_type, batch / BATCHES * ROWS, batch % BATCHES * SNRQ_SYSTEM_ROWS,
+                    a + omp_get_thread_num() * (cells + groups), scales);
+    }
     return SNRQ_OK;
 }
 
-/* steps, target [SNRQ_TILE_ROWS, columns]: code - zero and R of a tile, columns group by group. */
-static void gather_tile(const snrq_rows *r, int64_t row, float *steps, float *target)
+static snrq_status allocate(int64_t rows, systems *s)
 {
-    int64_t n = r->columns;
-    for (int64_t i = 0; i < SNRQ_TILE_ROWS; i++)
-        for (int64_t j = 0; j < n; j++) {
-            int64_t k = r->groups->members[j], at = (row + i) * n + k;
-            int64_t g = (row + i) * r->groups->count + r->groups->of_position[k];
-            steps[i * n + j] = (float)(r->codes[at] - r->zeros[g]);
-            target[i * n + j] = r->target[at];
-        }
+    const snrq_groups *groups = s->rows->groups;
+    size_t m = (size_t)rows, n = (size_t)groups->columns, g = (size_t)groups->count;
+    size_t cells = (size_t)snrq_system_cells(groups->count),
+           threads = (size_t)omp_get_max_threads();
+    SNRQ_TRY(snrq_gram_panel_create(groups->columns, &s->panel));
+    SNRQ_TRY(snrq_allocate(n, sizeof *s->place, "scale systems", &s->place));
+    SNRQ_TRY(snrq_allocate_scratch(m * n, 1, "scale systems", &s->codes));
+    SNRQ_TRY(snrq_allocate_scratch(m * g, 1, "scale systems", &s->zeros));
+    SNRQ_TRY(snrq_allocate_scratch(m * cells, sizeof *s->a, "scale systems", &s->a));
+    SNRQ_TRY(snrq_allocate_scratch(m * g, sizeof *s->b, "scale systems", &s->b));
+    SNRQ_TRY(snrq_allocate_scratch(threads, sizeof *s->scratch, "scale systems", &s->scratch));
+    return snrq_allocate_scratch(threads * (cells + g), sizeof(snrq_system_lanes), "scale systems",
+                                 &s->solved);
 }
 
-static double dot(int64_t n, const float *x, const float *y)
+static void release(systems *s)
 {
-    double sum = 0.0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < n; i++) sum += (double)x[i] * (double)y[i];
-    return sum;
+    snrq_gram_panel_free(&s->panel);
+    free(s->place);
+    free(s->codes);
+    free(s->zeros);
+    free(s->a);
+    free(s->b);
+    free(s->scratch);
+    free(s->solved);
 }
 
-/* Adds a panel's share to the systems of a tile. t [groups, tile, SNRQ_PANEL], u [tile, SNRQ_PANEL]
- * are scratch. */
-static void add_tile(systems *s, int64_t row, const float *steps, const float *target, float *t,
-                     float *u)
+snrq_status snrq_regrid(const snrq_matrix *h, snrq_dtype scale_type, const snrq_rows *rows,
+                        const snrq_gradient *gradient, float *scales)
 {
-    int64_t n = s->rows->columns, count = s->groups, area = SNRQ_TILE_ROWS * SNRQ_PANEL;
-    const int64_t *first = s->rows->groups->first;
-    snrq_sgemm(false, false, SNRQ_TILE_ROWS, s->width, n, 1.0f, target, n, s->l, SNRQ_PANEL, 0.0f,
-               u, SNRQ_PANEL);
-    for (int64_t g = 0; g < count; g++)
-        snrq_sgemm(false, false, SNRQ_TILE_ROWS, s->width, first[g + 1] - first[g], 1.0f,
-                   steps + first[g], n, s->l + first[g] * SNRQ_PANEL, SNRQ_PANEL, 0.0f,
-                   t + g * area, SNRQ_PANEL);
-    for (int64_t i = 0; i < SNRQ_TILE_ROWS; i++) {
-        double *a = s->a + (row + i) * count * count, *b = s->b + (row + i) * count;
-        for (int64_t g = 0; g < count; g++) {
-            const float *tg = t + g * area + i * SNRQ_PANEL;
-            b[g] += dot(s->width, tg, u + i * SNRQ_PANEL);
-            for (int64_t h = 0; h <= g; h++)
-                a[g * count + h] += dot(s->width, tg, t + h * area + i * SNRQ_PANEL);
-        }
+    int64_t parts = snrq_regrid_parts(rows->columns, rows->groups->count);
+    int64_t tiles = rows->rows / ROWS, most = (tiles + parts - 1) / parts;
+    systems s = {.rows = rows, .gradient = gradient};
+    snrq_status status = snrq_agree(h->grid->context, allocate(most * ROWS, &s));
+    for (int64_t i = 0; status == SNRQ_OK && i < rows->columns; i++)
+        s.place[rows->groups->members[i]] = (int32_t)i;
+    for (int64_t part = 0; status == SNRQ_OK && part < parts; part++) {
+        s.begin = tiles * part / parts * ROWS;
+        s.end = tiles * (part + 1) / parts * ROWS;
+        status = regrid_rows(h, scale_type, &s, scales);
     }
-}
-
-static snrq_status add_panel(systems *s)
-{
-    snrq_status worst = SNRQ_OK;
-    size_t tile = (size_t)(SNRQ_TILE_ROWS * s->rows->columns), area = SNRQ_TILE_ROWS * SNRQ_PANEL;
-    size_t items = 2 * tile + (size_t)(s->groups + 1) * area;
-#pragma omp parallel
-    {
-        float *scratch = NULL;
-        snrq_status status = snrq_allocate(items, sizeof *scratch, "scale systems", &scratch);
-#pragma omp for schedule(dynamic)
-        for (int64_t row = 0; row < s->rows->rows; row += SNRQ_TILE_ROWS) {
-            if (status != SNRQ_OK) continue;
-            gather_tile(s->rows, row, scratch, scratch + tile);
-            add_tile(s, row, scratch, scratch + tile, scratch + 2 * tile,
-                     scratch + 2 * tile + (size_t)s->groups * area);
-        }
-#pragma omp critical
-        if (status != SNRQ_OK) worst = status;
-        free(scratch);
-    }
-    return worst == SNRQ_OK ? SNRQ_OK : snrq_fail(worst, "least-squares scales: out of memory");
-}
-
-/* Solves A x = b by Cholesky; A's lower triangle and b are used up, x replaces b. False if A is not
- * positive definite. */
-static bool solve(int64_t n, double *a, double *b)
-{
-    for (int64_t j = 0; j < n; j++) {
-        for (int64_t k = 0; k < j; k++) a[j * n + j] -= a[j * n + k] * a[j * n + k];
-        if (!(a[j * n + j] > 0.0)) return false;
-        a[j * n + j] = sqrt(a[j * n + j]);
-        for (int64_t i = j + 1; i < n; i++) {
-            for (int64_t k = 0; k < j; k++) a[i * n + j] -= a[i * n + k] * a[j * n + k];
-            a[i * n + j] /= a[j * n + j];
-        }
-    }
-    for (int64_t i = 0; i < n; i++) {
-        for (int64_t k = 0; k < i; k++) b[i] -= a[i * n + k] * b[k];
-        b[i] /= a[i * n + i];
-    }
-    for (int64_t i = n - 1; i >= 0; i--) {
-        for (int64_t k = i + 1; k < n; k++) b[i] -= a[k * n + i] * b[k];
-        b[i] /= a[i * n + i];
-    }
-    return true;
-}
-
-static void solve_row(systems *s, snrq_dtype scale_type, int64_t row, float *scales)
-{
-    int64_t count = s->groups;
-    double *a = s->a + row * count * count, *b = s->b + row * count;
-    const float *old = s->rows->scales + row * count;
-    memcpy(scales, old, (size_t)count * sizeof *scales);
-    for (int64_t g = 0; g < count; g++)
-        if (a[g * count + g] == 0.0) { /* no value but zero: any scale will do, the old one stays */
-            a[g * count + g] = 1.0;
-            b[g] = (double)old[g];
-        }
-    if (!solve(count, a, b)) return;
-    for (int64_t g = 0; g < count; g++) {
-        float scale = snrq_round_to(scale_type, (float)b[g]);
-        if (!(scale > 0.0f) || !isfinite(scale)) {
-            memcpy(scales, old, (size_t)count * sizeof *scales);
-            return;
-        }
-        scales[g] = scale;
-    }
-}
-
-snrq_status snrq_regrid(const snrq_matrix *l, snrq_dtype scale_type, const snrq_rows *rows,
-                        float *scales)
-{
-    size_t m = (size_t)rows->rows, g = (size_t)rows->groups->count,
-           panel = (size_t)l->columns * SNRQ_PANEL;
-    systems s = {.rows = rows, .groups = rows->groups->count};
-    snrq_status status = snrq_allocate(m * g * g, sizeof *s.a, "scale systems", &s.a);
-    if (status == SNRQ_OK) status = snrq_allocate(m * g, sizeof *s.b, "scale systems", &s.b);
-    if (status == SNRQ_OK) status = snrq_allocate(panel, sizeof *s.buffer, "panel of L", &s.buffer);
-    if (status == SNRQ_OK) status = snrq_allocate(panel, sizeof *s.l, "panel of L", &s.l);
-    status = snrq_agree(l->grid->context, status);
-    for (int64_t begin = 0; status == SNRQ_OK && begin < l->columns; begin += SNRQ_PANEL) {
-        status = load_panel(l, begin, &s);
-        if (status == SNRQ_OK) status = snrq_agree(l->grid->context, add_panel(&s));
-    }
-#pragma omp parallel for schedule(static)
-    for (int64_t r = 0; r < rows->rows; r++)
-        if (status == SNRQ_OK) solve_row(&s, scale_type, r, scales + r * rows->groups->count);
-    free(s.a);
-    free(s.b);
-    free(s.buffer);
-    free(s.l);
+    release(&s);
     return status;
 }

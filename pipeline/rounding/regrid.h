@@ -1,19 +1,34 @@
 /* Better scales for given codes: the least-squares step between two roundings.
  *
- * With the codes fixed, a row is Q = sum over groups g of s_g c_g, where c_g has code - zero on the
- * group's columns and 0 elsewhere. Its objective (Q - R) H (Q - R)^T is a quadratic in the few s_g;
- * the minimum solves A s = b with A_gh = c_g H c_h^T and b_g = c_g H R^T. With H = L L^T and t_g =
- * c_g L, u = R L these are A_gh = <t_g, t_h> and b_g = <t_g, u>, summed panel by panel of L.
+ * With the codes fixed, a row is Q = sum over groups g of s_g t_g, where t_g has code - zero on the
+ * group's columns and 0 elsewhere. Its objective (Q - R) H (Q - R)^T is a quadratic in the few s_g.
+ * From the scales of now, the step to its minimum solves A d = b with A_gh = t_g H t_h^T and b_g =
+ * t_g G^T, G = (R - Q) H of refine.h.
+ *
+ * Work: Z_h = H t_h^T, panel by panel of H, is a product of small integers with H; A_gh is then the
+ * sum of t_g Z_h over the columns of g. A is symmetric, so only columns of groups g >= h are
+ * needed: m n^2 / 2 multiply-adds for m rows, and m n per group. Products and their sums within a
+ * panel are in fp32, sums over panels and the solution in fp64. An element of A is then off by a
+ * few 1e-7 of sqrt(A_gg A_hh). What this does to the step is relative to the step, not to the
+ * scales, since the step is all that is solved for.
  */
 #ifndef SNRQ_REGRID_H
 #define SNRQ_REGRID_H
 
-#include "pipeline/rounding/search.h"
+#include "pipeline/rounding/refine.h"
+
+/* The rows of a rank are worked on in so many parts, so that their systems take no more memory than
+ * their G. A function of n and the number of groups, since all ranks take part in each. */
+static inline int64_t snrq_regrid_parts(int64_t columns, int64_t groups)
+{
+    return (groups * (groups + 1) + columns - 1) / columns;
+}
 
 /* scales [rows, groups] <- the best scales for the codes in `rows`, rounded to scale_type; a row
  * keeps its old scales where the system has no positive solution, and a group without nonzero
- * values keeps its own. l: the factor L. Collective; agreed. */
-snrq_status snrq_regrid(const snrq_matrix *l, snrq_dtype scale_type, const snrq_rows *rows,
-                        float *scales);
+ * values keeps its own. What becomes of a row does not depend on the others. h: the damped Gram;
+ * gradient: of the rows, by snrq_refine(). Collective; agreed. */
+snrq_status snrq_regrid(const snrq_matrix *h, snrq_dtype scale_type, const snrq_rows *rows,
+                        const snrq_gradient *gradient, float *scales);
 
 #endif

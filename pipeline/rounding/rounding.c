@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "pipeline/rounding/regrid.h"
+#include "pipeline/rounding/trial.h"
 
 snrq_range snrq_rounding_share(int64_t rows, int size, int rank)
 {
@@ -123,8 +124,9 @@ static snrq_status search_gptq(const snrq_rounding *w, snrq_rows *rows)
     return snrq_search_gptq(w->target.l, &gptq, rows);
 }
 
-/* Search and refinement of one set of rows. */
-static snrq_status search_and_refine(const snrq_rounding *w, snrq_rows *rows)
+/* Search and refinement of one set of rows. gradient: of what was found, or NULL. */
+static snrq_status search_and_refine(const snrq_rounding *w, snrq_rows *rows,
+                                     snrq_gradient *gradient)
 {
     const snrq_rule *rule = w->rule;
     if (rule->method == SNRQ_RTN) return snrq_search(w->target.l, SNRQ_ROUND_NEAREST, 1, rows);
@@ -132,54 +134,48 @@ static snrq_status search_and_refine(const snrq_rounding *w, snrq_rows *rows)
         SNRQ_TRY(search_gptq(w, rows));
     else
         SNRQ_TRY(snrq_search(w->target.l, SNRQ_ROUND_FEEDBACK, rule->beam, rows));
-    return snrq_refine(w->statistics->h, rule->refine, rows);
+    return snrq_refine(w->statistics->h, rule->refine, rows, gradient);
 }
 
-/* Takes over the rows of `trial` that are cheaper. Returns how many. */
-static int64_t keep_better(snrq_rows *rows, const snrq_rows *trial)
+/* One more round for the rows of a trial: the best scales for their codes, and a search with these
+ * scales. scales [rows of the trial, groups] is scratch, gradient that of the trial's rows, in and
+ * out. *better: rows of all ranks that are. */
+static snrq_status regrid_trial(snrq_rounding *w, bool last, float *scales, snrq_gradient *gradient,
+                                snrq_trial *trial, int64_t *better)
 {
-    size_t n = (size_t)rows->columns, g = (size_t)rows->groups->count;
-    int64_t better = 0;
-    for (int64_t r = 0; r < rows->rows; r++) {
-        if (!(trial->costs[r] < rows->costs[r])) continue;
-        memcpy(rows->codes + (size_t)r * n, trial->codes + (size_t)r * n, n);
-        memcpy(rows->scales + (size_t)r * g, trial->scales + (size_t)r * g,
-               g * sizeof *rows->scales);
-        rows->costs[r] = trial->costs[r];
-        better++;
-    }
-    return better;
+    SNRQ_TRY(snrq_regrid(w->statistics->h, w->rule->scale_type, &trial->rows, gradient, scales));
+    snrq_gradient_free(gradient);
+    snrq_trial_rescale(trial, scales);
+    SNRQ_TRY(search_and_refine(w, &trial->rows, last ? NULL : gradient));
+    *better = snrq_trial_keep_better(trial, last ? NULL : gradient, &w->rows);
+    return snrq_sum_int64(w->context, better, 1);
 }
 
 /* Alternates between the best scales for the codes and a search with these scales; a row only ever
- * gets better. */
-static snrq_status regrid_rows(snrq_rounding *w)
+ * gets better. gradient: of the rows; it is released. */
+static snrq_status regrid_rows(snrq_rounding *w, snrq_gradient *gradient)
 {
-    snrq_rows *rows = &w->rows, trial = {0};
-    size_t cells = (size_t)(rows->rows * rows->columns),
-           groups = (size_t)(rows->rows * rows->groups->count);
-    snrq_status status =
-        snrq_agree(w->context, snrq_rows_create(rows->rows, rows->bits, rows->groups, &trial));
-    if (status == SNRQ_OK) {
-        memcpy(trial.target, rows->target, cells * sizeof *trial.target);
-        memcpy(trial.zeros, rows->zeros, groups);
-    }
-    int64_t better = 1;
-    for (int64_t round = 0; status == SNRQ_OK && round < w->rule->regrid && better > 0; round++) {
-        status = snrq_regrid(w->target.l, w->rule->scale_type, rows, trial.scales);
-        if (status == SNRQ_OK) status = search_and_refine(w, &trial);
-        if (status != SNRQ_OK) break;
-        better = keep_better(rows, &trial);
-        status = snrq_sum_int64(w->context, &better, 1);
-    }
-    snrq_rows_free(&trial);
+    size_t grids = (size_t)(w->rows.rows * w->groups.count);
+    snrq_trial trial = {0};
+    float *scales = NULL;
+    snrq_status status = snrq_trial_create(&w->rows, &trial);
+    if (status == SNRQ_OK) status = snrq_allocate(grids, sizeof *scales, "scales", &scales);
+    status = snrq_agree(w->context, status);
+    for (int64_t round = 1, better = 1; status == SNRQ_OK && round <= w->rule->regrid && better > 0;
+         round++)
+        status = regrid_trial(w, round == w->rule->regrid, scales, gradient, &trial, &better);
+    snrq_gradient_free(gradient);
+    snrq_trial_free(&trial);
+    free(scales);
     return status;
 }
 
 snrq_status snrq_rounding_search(snrq_rounding *w)
 {
-    SNRQ_TRY(search_and_refine(w, &w->rows));
-    return w->rule->regrid > 0 ? regrid_rows(w) : SNRQ_OK;
+    snrq_gradient gradient = {0};
+    if (w->rule->regrid == 0) return search_and_refine(w, &w->rows, NULL);
+    SNRQ_TRY(search_and_refine(w, &w->rows, &gradient));
+    return regrid_rows(w, &gradient);
 }
 
 /* Figures of one row; see the formulas where they are used. */

@@ -82,11 +82,6 @@ typedef struct snrq_gptq {
  * The costs are still (Q - R) H (Q - R)^T. Collective; agreed. */
 snrq_status snrq_search_gptq(const snrq_matrix *l, const snrq_gptq *gptq, snrq_rows *rows);
 
-/* Coordinate descent on the objective: q_j <- nearest(Q_j - ((Q - R) H)_j / H_jj) from last to
- * first column, at most `passes` times or until a pass changes nothing on any rank. Updates codes
- * and costs; a cost never rises. h: the damped Gram. Collective; agreed. */
-snrq_status snrq_refine(const snrq_matrix *h, int64_t passes, snrq_rows *rows);
-
 /* Twin of snrq_search on one row with L as a dense fp64 [n, n] column-major matrix: every beam
  * keeps its whole history, every candidate is looked at. For tests. */
 snrq_status snrq_search_reference(const double *l, snrq_search_kind kind, int beam,

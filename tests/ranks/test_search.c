@@ -6,7 +6,7 @@
 
 #include "mpi/algebra/blas.h"
 #include "mpi/algebra/factor.h"
-#include "pipeline/rounding/search.h"
+#include "pipeline/rounding/refine.h"
 #include "tests/ranks/rank_test.h"
 
 /* A rounding problem, the same on all ranks: H = A^T A / t + a little, R, and a grid fitted to R.
@@ -304,7 +304,7 @@ static void refinement_never_raises_the_objective(void)
     double *before = calloc((size_t)p.rows, sizeof *before), gained = 0;
     CU_ASSERT_EQUAL_FATAL(snrq_search(p.factor, SNRQ_ROUND_FEEDBACK, 1, &p.all), SNRQ_OK);
     memcpy(before, p.all.costs, (size_t)p.rows * sizeof *before);
-    CU_ASSERT_EQUAL_FATAL(snrq_refine(p.gram, 3, &p.all), SNRQ_OK);
+    CU_ASSERT_EQUAL_FATAL(snrq_refine(p.gram, 3, &p.all, NULL), SNRQ_OK);
     for (int64_t r = 0; r < p.rows; r++) {
         CU_ASSERT(p.all.costs[r] <= before[r]);
         CU_ASSERT(fabs(p.all.costs[r] - objective(&p, &p.all, r)) <= 1e-4 * p.all.costs[r]);

@@ -1,0 +1,31 @@
+/* Rows that are rounded once more, apart from what was found for them before.
+ *
+ * A row whose new rounding is not cheaper keeps the old one. Its codes, and so its scales, would
+ * come out the same from then on: it is left out of what follows, and those that are left move
+ * together into whole tiles. This changes no result, since what becomes of a row does not depend on
+ * the others.
+ */
+#ifndef SNRQ_TRIAL_H
+#define SNRQ_TRIAL_H
+
+#include "pipeline/rounding/refine.h"
+
+typedef struct snrq_trial {
+    snrq_rows rows; /* the first `count` and padding; owned */
+    int64_t count;
+    int64_t *origin; /* [count] where they are from; owned */
+} snrq_trial;
+
+/* A copy of all rows. Not collective. */
+snrq_status snrq_trial_create(const snrq_rows *rows, snrq_trial *out);
+void snrq_trial_free(snrq_trial *trial);
+
+/* Gives the rows of a trial other scales [rows, groups]; leaves out those whose scales are the same
+ * already. Not collective. */
+void snrq_trial_rescale(snrq_trial *trial, const float *scales);
+
+/* Takes over the rows of a trial that are cheaper, and leaves out the others, also in their
+ * gradient. Returns how many are left. Not collective. */
+int64_t snrq_trial_keep_better(snrq_trial *trial, snrq_gradient *gradient, snrq_rows *rows);
+
+#endif
