@@ -20,6 +20,7 @@
 
 #include "io/checkpoint/output.h"
 #include "mpi/placement.h"
+#include "pipeline/model/read_ahead.h"
 #include "pipeline/model/stream.h"
 #include "pipeline/phase.h"
 #include "pipeline/plan.h"
@@ -210,11 +211,15 @@ static snrq_status read_block(subject *s)
 {
     const snrq_family *f = &s->model->family;
     int64_t groups[16];
+    snrq_read_ahead *ahead = NULL;
     if (s->context->rank == 0) forget_block_model(s->folder);
     SNRQ_TRY(snrq_barrier(s->context));
     start_times(s);
     enter(s, SNRQ_PHASE_READ);
-    SNRQ_TRY(snrq_model_load_block(s->context, s->model, 0, &s->rope, &s->full));
+    snrq_read_ahead_start(s->context, s->model, 0, &ahead);
+    snrq_status status = snrq_model_load_block(s->context, s->model, 0, &s->rope, &s->full);
+    snrq_read_ahead_stop(&ahead);
+    SNRQ_TRY(status);
     for (int u = 0; u < f->units; u++)
         groups[u] =
             snrq_rule_groups(snrq_rules_at(&s->rules, 0, f->unit[u].first), f->unit[u].columns);
