@@ -10,6 +10,7 @@
  */
 #include "io/safetensors.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
@@ -489,4 +490,14 @@ snrq_status snrq_safetensors_read(const snrq_safetensors *reader, const snrq_ten
                          " asked for, but it has %" PRIu64,
                          file->path, tensor->name, begin, bytes, tensor->bytes);
     return snrq_file_read_at(file->fd, file->path, tensor->offset + begin, out, (size_t)bytes);
+}
+
+void snrq_safetensors_expect(const snrq_safetensors *reader, const snrq_tensor *tensor,
+                             uint64_t begin, uint64_t bytes)
+{
+    /* The system takes as much of a request as the disk takes at once, and forgets the rest. */
+    const uint64_t piece = 1 << 17;
+    int fd = reader->shards[tensor->file].fd;
+    for (uint64_t at = begin; at < begin + bytes; at += piece)
+        (void)posix_fadvise(fd, (off_t)(tensor->offset + at), (off_t)piece, POSIX_FADV_WILLNEED);
 }

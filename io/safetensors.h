@@ -64,4 +64,9 @@ const char *snrq_safetensors_file(const snrq_safetensors *reader, const snrq_ten
 snrq_status snrq_safetensors_read(const snrq_safetensors *reader, const snrq_tensor *tensor,
                                   uint64_t begin, uint64_t bytes, void *out);
 
+/* Tells the system that these bytes will be read: it fetches them from the disk if it likes to,
+ * while the caller goes on. Not collective; for any thread. */
+void snrq_safetensors_expect(const snrq_safetensors *reader, const snrq_tensor *tensor,
+                             uint64_t begin, uint64_t bytes);
+
 #endif

@@ -22,3 +22,10 @@ bool snrq_launcher_is_there(void)
         found = found || getenv(variables[i]) != NULL;
     return found;
 }
+
+void snrq_launcher_expect_none(void)
+{
+    setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
+    setenv("OMPI_MCA_pml", "ob1", 0);
+    setenv("OMPI_MCA_btl", "self", 0);
+}

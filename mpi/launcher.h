@@ -11,4 +11,10 @@
  * which Slurm starts once and not as a rank. Not collective. */
 bool snrq_launcher_is_there(void);
 
+/* Tells Open MPI what it would find out in a third of a second: that there is one process, which
+ * needs no daemon beside it and no network. To be called before MPI is started, where no launcher
+ * is there. Variables that are set already stay as they are; other MPIs do not know them. Not
+ * collective. */
+void snrq_launcher_expect_none(void);
+
 #endif

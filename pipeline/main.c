@@ -142,6 +142,7 @@ static snrq_status run_with_mpi(int *argc, char ***argv, const snrq_options *opt
 {
     int provided = 0, rank = 0;
     snrq_context *context = NULL;
+    if (!snrq_launcher_is_there()) snrq_launcher_expect_none();
     if (MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) {
         fputs("snrq: MPI could not be started\n", stderr);
         return SNRQ_INTERNAL;

@@ -13,6 +13,7 @@
 #include "mpi/algebra/gram.h"
 #include "mpi/algebra/kernels.h"
 #include "mpi/log.h"
+#include "mpi/memory_limit.h"
 #include "mpi/placement.h"
 #include "mpi/timers.h"
 #include "pipeline/export.h"
@@ -145,7 +146,8 @@ snrq_status snrq_plan_make(const snrq_context *c, const snrq_options *o, const s
                            const snrq_rules *rules, const snrq_windows *w, snrq_plan *out)
 {
     const snrq_config *k = &m->config;
-    double full, codes, stored, work = 0;
+    const char *source;
+    double full, codes, stored, work = 0, limit = snrq_memory_limit("", &source);
     double table = (double)(k->vocabulary * k->hidden) * (double)snrq_dtype_size(k->dtype);
     *out = (snrq_plan){.ranks = o->plan_ranks > 0 ? (int)o->plan_ranks : c->size,
                        .nodes = o->plan_nodes > 0 ? (int)o->plan_nodes : c->nodes};
@@ -157,6 +159,7 @@ snrq_status snrq_plan_make(const snrq_context *c, const snrq_options *o, const s
     out->rank_bytes = rank_bytes(out->ranks, o, rules, m, w);
     out->shared_bytes = full + codes > table ? full + codes : table;
     out->node_bytes = out->rank_bytes * out->ranks_per_node + out->shared_bytes;
+    out->reads_ahead = limit == 0.0 || out->node_bytes + full <= limit;
     out->output_bytes = (double)k->layers * stored + table * (k->tied_embeddings ? 1.0 : 2.0);
     if (o->keep_activations)
         out->activation_bytes = (double)snrq_activation_file_bytes(w->count, w->length, k->hidden);

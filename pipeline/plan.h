@@ -26,6 +26,7 @@ typedef struct snrq_plan {
     double rank_bytes;                /* most memory of a rank */
     double shared_bytes;              /* weights that the ranks of a node share */
     double node_bytes;                /* both, for all ranks of a node */
+    bool reads_ahead;                 /* memory for another block's weights is left: this rank */
     double output_bytes;
     double activation_bytes; /* of the file that --keep-activations keeps; 0 without */
     double seconds;          /* estimated from this rank's speed; 0 unless --dry-run */

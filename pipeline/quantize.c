@@ -26,6 +26,7 @@
 
 #include "pipeline/job.h"
 #include "pipeline/keeper.h"
+#include "pipeline/model/read_ahead.h"
 #include "pipeline/model/stream.h"
 #include "pipeline/unit.h"
 
@@ -37,7 +38,8 @@ typedef struct group {
     snrq_rope rope;
     snrq_stream quantized, full;
     snrq_keeper keeper;
-    double *alphas; /* [local sequences] of alpha sampled, or NULL */
+    double *alphas;         /* [local sequences] of alpha sampled, or NULL */
+    snrq_read_ahead *ahead; /* the next block, on its way from the disk, or NULL */
 } group;
 
 /* A block on its way. */
@@ -270,12 +272,21 @@ static snrq_status create_quantized(group *g, block_work *b)
     return status;
 }
 
+/* Lets the system read a block while the one before it is worked on, where it has memory for it. */
+static void read_ahead(group *g, int64_t layer)
+{
+    snrq_read_ahead_stop(&g->ahead);
+    if (layer < g->blocks.end && g->job->plan.reads_ahead)
+        snrq_read_ahead_start(g->context, g->model, layer, &g->ahead);
+}
+
 static snrq_status process_block(group *g, int64_t layer)
 {
     block_work b = {.layer = layer};
     SNRQ_TRY(snrq_stop_check(g->context, &g->job->stop));
     enter(g, SNRQ_PHASE_READ);
     snrq_status status = snrq_model_load_block(g->context, g->model, layer, &g->rope, &b.full);
+    read_ahead(g, layer + 1);
     if (status == SNRQ_OK) status = create_quantized(g, &b);
     if (status == SNRQ_OK)
         status = snrq_job_is_committed(g->job, layer) ? replay_block(g, &b) : quantize_block(g, &b);
@@ -338,8 +349,10 @@ static snrq_status quantize_blocks(snrq_job *job, const snrq_context *context, s
     int64_t first = blocks.begin;
     if (job->progress.committed == job->progress.blocks) return SNRQ_OK;
     snrq_status status = start_streams(&g, &first);
+    read_ahead(&g, first);
     for (int64_t layer = first; status == SNRQ_OK && layer < blocks.end; layer++)
         status = process_block(&g, layer);
+    snrq_read_ahead_stop(&g.ahead);
     snrq_stream_free(&g.quantized);
     snrq_stream_free(&g.full);
     snrq_rope_free(&g.rope);

@@ -75,23 +75,40 @@ static void case_row(const void *source, int64_t row, float *out)
     memcpy(out, c->w + row * c->columns, (size_t)c->columns * sizeof *out);
 }
 
+/* Columns [begin, begin + width) in decision order, column-major. In runs of rows that fill cache
+ * lines of every column. */
+static void order_panel(const snrq_statistics *s, const float *original, bool silence,
+                        int64_t begin, int64_t width, double *panel)
+{
+    enum { RUN = 16 };
+    int64_t n = s->columns;
+#pragma omp parallel for schedule(static)
+    for (int64_t first = 0; first < n; first += RUN)
+        for (int64_t c = 0; c < width; c++)
+            for (int64_t k = first; k < first + RUN && k < n; k++) {
+                int64_t l = begin + c;
+                bool dead = silence && (s->dead[k] || s->dead[l]);
+                panel[c * n + k] =
+                    dead ? 0.0 : (double)original[(int64_t)s->order[k] * n + s->order[l]];
+            }
+}
+
 /* One Gram in decision order, as a distributed matrix. `silence`: dead inputs have no share in it.
  */
 static snrq_status distribute(const snrq_statistics *s, const float *original, bool silence,
                               snrq_matrix **out)
 {
     int64_t n = s->columns;
-    double *column = NULL;
+    double *panel = NULL;
     SNRQ_TRY(snrq_matrix_create(s->process_grid, n, n, out));
-    snrq_status status = snrq_allocate((size_t)n, sizeof *column, "Gram column", &column);
-    for (int64_t l = 0; status == SNRQ_OK && l < n; l++) {
-        for (int64_t k = 0; k < n; k++) {
-            bool dead = silence && (s->dead[k] || s->dead[l]);
-            column[k] = dead ? 0.0 : (double)original[(int64_t)s->order[k] * n + s->order[l]];
-        }
-        snrq_matrix_set_panel(*out, l, 1, 0, column);
+    snrq_status status =
+        snrq_allocate_scratch((size_t)(n * SNRQ_PANEL), sizeof *panel, "panel of a Gram", &panel);
+    for (int64_t begin = 0; status == SNRQ_OK && begin < n; begin += SNRQ_PANEL) {
+        int64_t width = n - begin < SNRQ_PANEL ? n - begin : SNRQ_PANEL;
+        order_panel(s, original, silence, begin, width, panel);
+        snrq_matrix_set_panel(*out, begin, width, 0, panel);
     }
-    free(column);
+    free(panel);
     return snrq_agree(s->process_grid->context, status);
 }
 
@@ -128,6 +145,7 @@ static snrq_status write_result(const snrq_context *context, const layer_case *c
     float *scales = (float *)(void *)memory->data;
     int32_t *zeros = (int32_t *)(void *)(memory->data + zeros_at);
     uint8_t *codes = memory->data + codes_at;
+#pragma omp parallel for schedule(static)
     for (int64_t r = rounded->mine.begin; r < rounded->mine.end; r++) {
         size_t local = (size_t)(r - rounded->mine.begin), global = (size_t)r;
         memcpy(scales + global * g, rows->scales + local * g, g * sizeof *scales);

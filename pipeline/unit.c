@@ -90,6 +90,7 @@ snrq_status snrq_unit_publish(const snrq_rounding *rounding, const snrq_loaded_b
     const snrq_rows *rows = &rounding->rows;
     int64_t n = rows->columns, groups = rounding->groups.count, first = rounding->mine.begin;
     int64_t rows_global = quantized->block.family->unit[unit].rows;
+#pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < rounding->mine.end - first; r++) {
         uint8_t *codes = u->codes + (first + r) * n;
         for (int64_t k = 0; k < n; k++)

@@ -18,7 +18,7 @@ const char snrq_embedding_name[] = "model.embed_tokens.weight";
 const char snrq_final_norm_name[] = "model.norm.weight";
 const char snrq_head_name[] = "lm_head.weight";
 
-enum { FINGERPRINT_SAMPLE = 4096 };
+enum { FINGERPRINT_SAMPLE = 4096, READ_BYTES = 4 << 20 };
 
 void snrq_module_name(int64_t layer, const char *name, char *out, size_t size)
 {
@@ -330,6 +330,27 @@ snrq_status snrq_model_rest_names(const snrq_model *m, char ***names, int *count
     return SNRQ_OK;
 }
 
+/* Reads some rows of a matrix to where they belong, and looks at them while they are in cache. */
+static snrq_status load_rows(const snrq_model *m, const snrq_tensor *t, snrq_range rows,
+                             const snrq_weight *out)
+{
+    size_t size = snrq_dtype_size(out->dtype), count;
+    uint64_t row_bytes = (uint64_t)out->columns * size;
+    /* The view is const for the forward pass; here the memory behind it is filled. */
+    unsigned char *to = (unsigned char *)out->dense + (uint64_t)rows.begin * row_bytes;
+    count = (size_t)(rows.end - rows.begin) * (size_t)out->columns;
+    SNRQ_TRY(snrq_model_read(m, t, (uint64_t)rows.begin * row_bytes, count * size, to));
+    size_t at = snrq_first_not_finite(out->dtype, to, count);
+    if (at == count) return SNRQ_OK;
+    float value = 0.0f;
+    snrq_widen(out->dtype, to + at * size, 1, &value);
+    return snrq_fail(SNRQ_BAD_DATA,
+                     "%s: tensor '%s' is not finite at row %lld, column %lld: %g; is the "
+                     "checkpoint damaged?",
+                     m->path, t->name, (long long)(rows.begin + (int64_t)at / out->columns),
+                     (long long)((int64_t)at % out->columns), (double)value);
+}
+
 snrq_status snrq_model_load_dense(const snrq_context *context, const snrq_model *m,
                                   const char *name, int64_t rows, int64_t columns,
                                   unsigned char *base, snrq_weight *out)
@@ -340,20 +361,22 @@ snrq_status snrq_model_load_dense(const snrq_context *context, const snrq_model 
     snrq_range mine = snrq_share(rows, 1, context->node_size, context->node_rank);
     uint64_t row_bytes = (uint64_t)columns * snrq_dtype_size(dtype);
     *out = (snrq_weight){.rows = rows, .columns = columns, .dtype = dtype, .dense = base};
-    if (mine.end == mine.begin) return SNRQ_OK;
-    unsigned char *to = base + (uint64_t)mine.begin * row_bytes;
-    size_t count = (size_t)(mine.end - mine.begin) * (size_t)columns;
-    SNRQ_TRY(snrq_model_read(m, t, (uint64_t)mine.begin * row_bytes,
-                             (uint64_t)(mine.end - mine.begin) * row_bytes, to));
-    size_t at = snrq_first_not_finite(dtype, to, count);
-    if (at == count) return SNRQ_OK;
-    float value = 0.0f;
-    snrq_widen(dtype, to + at * snrq_dtype_size(dtype), 1, &value);
-    return snrq_fail(SNRQ_BAD_DATA,
-                     "%s: tensor '%s' is not finite at row %lld, column %lld: %g; is the "
-                     "checkpoint damaged?",
-                     m->path, name, (long long)(mine.begin + (int64_t)at / columns),
-                     (long long)((int64_t)at % columns), (double)value);
+    snrq_status worst = SNRQ_OK;
+    int64_t piece = READ_BYTES / (int64_t)row_bytes + 1, first = rows;
+    char message[1024] = "";
+#pragma omp parallel for schedule(dynamic) if (!m->quantized) /* HDF5 is for one thread */
+    for (int64_t row = mine.begin; row < mine.end; row += piece) {
+        snrq_range part = {row, row + piece < mine.end ? row + piece : mine.end};
+        snrq_status status = load_rows(m, t, part, out);
+        if (status == SNRQ_OK) continue;
+#pragma omp critical
+        if (row < first) { /* the same message for any number of threads */
+            first = row;
+            worst = status;
+            snprintf(message, sizeof message, "%s", snrq_error_message());
+        }
+    }
+    return worst == SNRQ_OK ? SNRQ_OK : snrq_fail(worst, "%s", message);
 }
 
 static snrq_status load_table(const snrq_context *context, const snrq_model *m, const char *name,

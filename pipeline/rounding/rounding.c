@@ -124,16 +124,35 @@ static snrq_status search_gptq(const snrq_rounding *w, snrq_rows *rows)
     return snrq_search_gptq(w->target.l, &gptq, rows);
 }
 
+/* What shifted the targets has done its work: its memory holds the panels of L for the searches to
+ * come, where it is enough for them. */
+static snrq_status keep_panels(snrq_rounding *w)
+{
+    const snrq_process_grid *grid = w->target.l->grid;
+    int64_t n = w->statistics->columns;
+    if (w->rule->method == SNRQ_GPTAQ || w->statistics->d == NULL) return SNRQ_OK;
+    snrq_matrix_destroy(&w->statistics->d);
+    size_t freed = (size_t)(n * n) / (size_t)(grid->rows * grid->columns) * sizeof(double);
+    if (w->rule->regrid == 0 || snrq_kept_panels_bytes(n) > freed) return SNRQ_OK;
+    return snrq_agree(w->context, snrq_kept_panels_create(n, &w->panels));
+}
+
+static snrq_status search_beams(snrq_rounding *w, snrq_rows *rows)
+{
+    int beam = w->rule->beam;
+    if (w->panels.u == NULL) return snrq_search(w->target.l, SNRQ_ROUND_FEEDBACK, beam, rows);
+    return snrq_search_kept(w->target.l, &w->panels, SNRQ_ROUND_FEEDBACK, beam, rows);
+}
+
 /* Search and refinement of one set of rows. gradient: of what was found, or NULL. */
-static snrq_status search_and_refine(const snrq_rounding *w, snrq_rows *rows,
-                                     snrq_gradient *gradient)
+static snrq_status search_and_refine(snrq_rounding *w, snrq_rows *rows, snrq_gradient *gradient)
 {
     const snrq_rule *rule = w->rule;
     if (rule->method == SNRQ_RTN) return snrq_search(w->target.l, SNRQ_ROUND_NEAREST, 1, rows);
     if (rule->method == SNRQ_GPTQ || rule->method == SNRQ_GPTAQ)
         SNRQ_TRY(search_gptq(w, rows));
     else
-        SNRQ_TRY(snrq_search(w->target.l, SNRQ_ROUND_FEEDBACK, rule->beam, rows));
+        SNRQ_TRY(search_beams(w, rows));
     return snrq_refine(w->statistics->h, rule->refine, rows, gradient);
 }
 
@@ -173,6 +192,7 @@ static snrq_status regrid_rows(snrq_rounding *w, snrq_gradient *gradient)
 snrq_status snrq_rounding_search(snrq_rounding *w)
 {
     snrq_gradient gradient = {0};
+    SNRQ_TRY(keep_panels(w));
     if (w->rule->regrid == 0) return search_and_refine(w, &w->rows, NULL);
     SNRQ_TRY(search_and_refine(w, &w->rows, &gradient));
     return regrid_rows(w, &gradient);
@@ -225,6 +245,7 @@ static void release_steps(snrq_rounding *w)
 {
     snrq_factor_report factor = w->target.factor;
     snrq_target_free(&w->target);
+    snrq_kept_panels_free(&w->panels);
     w->target.factor = factor;
     free(w->d2);
     w->d2 = NULL;

@@ -28,9 +28,10 @@ typedef struct snrq_rounding {
     const snrq_stack *stack;
     snrq_range mine; /* stacked rows of this rank */
     snrq_target_parts target;
-    double *d2;         /* [columns] weights of the columns in the objective, L_jj^2 */
-    snrq_groups groups; /* owned */
-    snrq_rows rows;     /* this rank's R, codes, scales, zeros, in decision order; owned */
+    snrq_kept_panels panels; /* of L, for the searches after the first; empty: not kept */
+    double *d2;              /* [columns] weights of the columns in the objective, L_jj^2 */
+    snrq_groups groups;      /* owned */
+    snrq_rows rows;          /* this rank's R, codes, scales, zeros, in decision order; owned */
     snrq_rounded_module *modules; /* [count] the same on all ranks; owned */
     snrq_trouble_list troubles;   /* the same on all ranks */
 } snrq_rounding;

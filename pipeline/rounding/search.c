@@ -36,10 +36,11 @@ void snrq_rows_free(snrq_rows *r)
     memset(r, 0, sizeof *r);
 }
 
-/* strips <- panel [below, width] (column-major) times `factor` per column, below the diagonal. In
- * pieces of a few rows, so that both the columns of the panel and the strips stay in cache. */
-static void cut_strips(const snrq_panel *p, const double *panel, const double *factor,
-                       float *strips)
+/* strips <- panel [below, width] (columns `stride` apart) times `factor` per column, below the
+ * diagonal. In pieces of a few rows, so that both the columns of the panel and the strips stay in
+ * cache. */
+static void cut_strips(const snrq_panel *p, const double *panel, int64_t stride,
+                       const double *factor, float *strips)
 {
     int64_t rows = p->below + SNRQ_STRIP;
 #pragma omp parallel for schedule(static)
@@ -49,32 +50,83 @@ static void cut_strips(const snrq_panel *p, const double *panel, const double *f
             for (int64_t i = piece; i < piece + SNRQ_STRIP && i < rows; i++)
                 strip[i * SNRQ_STRIP + c % SNRQ_STRIP] =
                     c < p->width && i > c && i < p->below
-                        ? (float)(panel[c * p->below + i] * factor[c])
+                        ? (float)(panel[c * stride + i] * factor[c])
                         : 0.0f;
         }
 }
 
-/* Brings panel [begin, begin + width) of L to this rank and divides by the diagonal. */
-static snrq_status load_panel(const snrq_matrix *l, const snrq_gptq *gptq, int64_t begin,
-                              int64_t width, double *buffer, snrq_panel *panel)
+/* Where columns [begin, begin + width) of a matrix can be read from row `begin` on: where they are
+ * if this rank has all of it, else in `buffer`. *stride: numbers from a column to the next. */
+static snrq_status bring_panel(const snrq_matrix *m, int64_t begin, int64_t width, double *buffer,
+                               const double **panel, int64_t *stride)
 {
-    int64_t below = l->columns - begin;
+    *stride = m->rows - begin;
+    *panel = buffer;
+    if (m->grid->context->size > 1)
+        return snrq_matrix_broadcast_panel(m, begin, width, begin, buffer);
+    *stride = m->local_rows;
+    *panel = m->local + begin * m->local_rows + begin;
+    return SNRQ_OK;
+}
+
+/* Where the kept panel begins that begins with column `begin`: after wider ones. */
+static int64_t kept_at(int64_t columns, int64_t begin)
+{
+    int64_t before = begin / SNRQ_PANEL;
+    return SNRQ_PANEL *
+           (before * (columns + SNRQ_STRIP) - SNRQ_PANEL * (before * (before - 1) / 2));
+}
+
+/* Brings panel [begin, begin + width) of L to this rank and divides by the diagonal. */
+static snrq_status load_panel(const snrq_matrix *l, snrq_kept_panels *kept, const snrq_gptq *gptq,
+                              int64_t begin, int64_t width, double *buffer, snrq_panel *panel)
+{
+    const double *source = NULL;
     double inverse[SNRQ_PANEL];
-    SNRQ_TRY(snrq_matrix_broadcast_panel(l, begin, width, begin, buffer));
+    int64_t stride = 0;
     panel->begin = begin;
     panel->width = width;
-    panel->below = below;
+    panel->below = l->columns - begin;
+    if (kept != NULL) panel->u = kept->u + kept_at(l->columns, begin);
+    if (kept != NULL && kept->filled) {
+        memcpy(panel->d2, kept->d2 + begin, (size_t)width * sizeof *panel->d2);
+        return SNRQ_OK;
+    }
+    SNRQ_TRY(bring_panel(l, begin, width, buffer, &source, &stride));
     for (int64_t c = 0; c < width; c++) {
-        double diagonal = buffer[c * below + c];
+        double diagonal = source[c * stride + c];
         panel->d2[c] = diagonal * diagonal;
         inverse[c] = 1.0 / diagonal;
     }
-    cut_strips(panel, buffer, inverse, panel->u);
+    if (kept != NULL) memcpy(kept->d2 + begin, panel->d2, (size_t)width * sizeof *panel->d2);
+    cut_strips(panel, source, stride, inverse, panel->u);
     if (panel->a_over_l == NULL) return SNRQ_OK;
-    SNRQ_TRY(snrq_matrix_broadcast_panel(gptq->a, begin, width, begin, buffer));
+    SNRQ_TRY(bring_panel(gptq->a, begin, width, buffer, &source, &stride));
     for (int64_t c = 0; c < width; c++) inverse[c] *= gptq->alpha;
-    cut_strips(panel, buffer, inverse, panel->a_over_l);
+    cut_strips(panel, source, stride, inverse, panel->a_over_l);
     return SNRQ_OK;
+}
+
+size_t snrq_kept_panels_bytes(int64_t columns)
+{
+    return (size_t)(kept_at(columns, (columns + SNRQ_PANEL - 1) / SNRQ_PANEL * SNRQ_PANEL)) *
+               sizeof(float) +
+           (size_t)columns * sizeof(double);
+}
+
+snrq_status snrq_kept_panels_create(int64_t columns, snrq_kept_panels *out)
+{
+    int64_t cells = kept_at(columns, (columns + SNRQ_PANEL - 1) / SNRQ_PANEL * SNRQ_PANEL);
+    *out = (snrq_kept_panels){.filled = false};
+    SNRQ_TRY(snrq_allocate_scratch((size_t)cells, sizeof *out->u, "panels of L", &out->u));
+    return snrq_allocate((size_t)columns, sizeof *out->d2, "diagonal of L", &out->d2);
+}
+
+void snrq_kept_panels_free(snrq_kept_panels *kept)
+{
+    free(kept->u);
+    free(kept->d2);
+    *kept = (snrq_kept_panels){.filled = false};
 }
 
 /* State of all rows of a rank between panels; arrays by tile, rows of a tile innermost. */
@@ -238,13 +290,16 @@ static void free_state(search_state *s)
     free(s->values);
 }
 
-static snrq_status allocate_panel(const snrq_matrix *l, const snrq_gptq *gptq, snrq_panel *p,
+/* *strips: of L, for the caller to free; NULL where panels are kept. */
+static snrq_status allocate_panel(const snrq_matrix *l, const snrq_kept_panels *kept,
+                                  const snrq_gptq *gptq, snrq_panel *p, float **strips,
                                   double **buffer)
 {
-    size_t cells = (size_t)l->columns * SNRQ_PANEL, strips = cells + SNRQ_STRIP * SNRQ_PANEL;
-    SNRQ_TRY(snrq_allocate(strips, sizeof *p->u, "panel of L", &p->u));
+    size_t cells = (size_t)l->columns * SNRQ_PANEL, padded = cells + SNRQ_STRIP * SNRQ_PANEL;
+    if (kept == NULL) SNRQ_TRY(snrq_allocate(padded, sizeof **strips, "panel of L", strips));
+    p->u = *strips;
     if (gptq != NULL && gptq->a != NULL)
-        SNRQ_TRY(snrq_allocate(strips, sizeof *p->a_over_l, "panel of A / L", &p->a_over_l));
+        SNRQ_TRY(snrq_allocate(padded, sizeof *p->a_over_l, "panel of A / L", &p->a_over_l));
     return snrq_allocate(cells, sizeof **buffer, "panel of L", buffer);
 }
 
@@ -274,7 +329,7 @@ static snrq_status refit_group(const snrq_matrix *l, int64_t end, double *buffer
     status = snrq_agree(context, status);
     for (int64_t stop = end; status == SNRQ_OK && stop > first;) {
         int64_t begin = panel_begin(rows, s, stop);
-        status = load_panel(l, s->gptq, begin, stop - begin, buffer, p);
+        status = load_panel(l, NULL, s->gptq, begin, stop - begin, buffer, p);
         if (status == SNRQ_OK)
             status = snrq_agree(context, group_values(rows, p, s, first, count, values));
         for (int64_t c = begin; status == SNRQ_OK && c < stop; c++)
@@ -288,17 +343,20 @@ static snrq_status refit_group(const snrq_matrix *l, int64_t end, double *buffer
     return status;
 }
 
-static snrq_status search(const snrq_matrix *l, snrq_search_kind kind, int beam,
-                          const snrq_gptq *gptq, snrq_rows *rows)
+static snrq_status search(const snrq_matrix *l, snrq_kept_panels *kept, snrq_search_kind kind,
+                          int beam, const snrq_gptq *gptq, snrq_rows *rows)
 {
     const snrq_context *context = l->grid->context;
     bool refits = gptq != NULL && gptq->refit != NULL;
     search_state state = {0};
     snrq_panel panel = {0};
+    float *strips = NULL;
     double *buffer = NULL, last = 1.0;
-    SNRQ_TRY(snrq_matrix_broadcast_panel(l, l->columns - 1, 1, l->columns - 1, &last));
-    snrq_status status = create_state(rows, kind, beam, gptq, last * last, &state);
-    if (status == SNRQ_OK) status = allocate_panel(l, gptq, &panel, &buffer);
+    if (kept == NULL || !kept->filled)
+        SNRQ_TRY(snrq_matrix_broadcast_panel(l, l->columns - 1, 1, l->columns - 1, &last));
+    double first_d2 = kept != NULL && kept->filled ? kept->d2[l->columns - 1] : last * last;
+    snrq_status status = create_state(rows, kind, beam, gptq, first_d2, &state);
+    if (status == SNRQ_OK) status = allocate_panel(l, kept, gptq, &panel, &strips, &buffer);
     status = snrq_agree(context, status);
 
     memset(rows->costs, 0, (size_t)rows->rows * sizeof *rows->costs);
@@ -307,24 +365,32 @@ static snrq_status search(const snrq_matrix *l, snrq_search_kind kind, int beam,
         bool starts_group = end == l->columns ||
                             rows->groups->of_position[end] != rows->groups->of_position[end - 1];
         if (refits && starts_group) status = refit_group(l, end, buffer, &panel, &state, rows);
-        if (status == SNRQ_OK) status = load_panel(l, gptq, begin, end - begin, buffer, &panel);
+        if (status == SNRQ_OK)
+            status = load_panel(l, kept, gptq, begin, end - begin, buffer, &panel);
         if (status == SNRQ_OK) status = snrq_agree(context, search_panel(rows, &panel, &state));
         end = begin;
     }
     if (status == SNRQ_OK && state.beams != NULL) snrq_beams_finish(state.beams, rows);
+    if (status == SNRQ_OK && kept != NULL) kept->filled = true;
     free(buffer);
     free(panel.a_over_l);
-    free(panel.u);
+    free(strips);
     free_state(&state);
     return status;
 }
 
 snrq_status snrq_search(const snrq_matrix *l, snrq_search_kind kind, int beam, snrq_rows *rows)
 {
-    return search(l, kind, beam, NULL, rows);
+    return search(l, NULL, kind, beam, NULL, rows);
+}
+
+snrq_status snrq_search_kept(const snrq_matrix *l, snrq_kept_panels *kept, snrq_search_kind kind,
+                             int beam, snrq_rows *rows)
+{
+    return search(l, kept, kind, beam, NULL, rows);
 }
 
 snrq_status snrq_search_gptq(const snrq_matrix *l, const snrq_gptq *gptq, snrq_rows *rows)
 {
-    return search(l, SNRQ_ROUND_FEEDBACK, 1, gptq, rows);
+    return search(l, NULL, SNRQ_ROUND_FEEDBACK, 1, gptq, rows);
 }

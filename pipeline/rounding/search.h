@@ -63,6 +63,24 @@ static inline float snrq_rows_value(const snrq_rows *r, int64_t row, int64_t k)
  * with its own rows, possibly none); agreed. */
 snrq_status snrq_search(const snrq_matrix *l, snrq_search_kind kind, int beam, snrq_rows *rows);
 
+/* The panels of L as a search reads them, kept for the next ones with the same L: they are neither
+ * brought from their owners nor cut again. About 2 n^2 bytes on every rank. */
+typedef struct snrq_kept_panels {
+    bool filled;
+    float *u;   /* panel by panel, from the first column on; owned */
+    double *d2; /* [n] owned */
+} snrq_kept_panels;
+
+/* Makes room for the panels of an L [n, n]. Not collective. */
+snrq_status snrq_kept_panels_create(int64_t columns, snrq_kept_panels *out);
+void snrq_kept_panels_free(snrq_kept_panels *kept);
+/* Bytes of them. */
+size_t snrq_kept_panels_bytes(int64_t columns);
+
+/* snrq_search(); the first one fills `kept`, those that follow use it. */
+snrq_status snrq_search_kept(const snrq_matrix *l, snrq_kept_panels *kept, snrq_search_kind kind,
+                             int beam, snrq_rows *rows);
+
 /* What GPTQ and GPTAQ add to the greedy recursion. */
 typedef struct snrq_gptq {
     /* Each group's grid is fitted to the values to round, R_j + feedback, when its first column is

@@ -7,7 +7,9 @@
  *
  * Forward pass and Gram sums grow with the tokens, nothing else does: their times are extrapolated
  * to full calibration, 128 windows of 2048 tokens. rounding_share is what everything else takes
- * there, as a share of these two.
+ * there, as a share of these two. Seconds are wall-clock time, the mean over the ranks; cpu is the
+ * CPU time of all threads and ranks, for a machine that others use, too (it counts threads that
+ * spin while they wait, not those that sleep).
  *
  * Shares of sgemm are of flops that cannot be avoided: 2 per weight and token of each stream, with
  * causal attention; n^2 per token for H (and E), 2 n^2 for D; n^3 / 3 for the factorization, with
@@ -18,6 +20,7 @@
 
 #include "io/checkpoint/output.h"
 #include "mpi/placement.h"
+#include "pipeline/model/read_ahead.h"
 #include "pipeline/model/stream.h"
 #include "pipeline/phase.h"
 #include "pipeline/plan.h"
@@ -46,9 +49,9 @@ static const char usage[] =
     "rounded;\n"
     "without any: --bits 3 --group-size 128, and the defaults. Its files are in TMPDIR.\n";
 
-/* Times of a step, this rank's, or the mean over the ranks. */
+/* Times of a step: wall-clock time, the mean over the ranks, and CPU time, their sum. */
 typedef struct step_times {
-    double seconds[PHASES];
+    double seconds[PHASES], cpu[PHASES];
 } step_times;
 
 /* One measurement. */
@@ -66,6 +69,7 @@ typedef struct subject {
     snrq_module_record *records;
     double *alpha_before, *measures, *alphas;
     snrq_timers timers;
+    double cpu[PHASES], cpu_before; /* this rank's; in the last one, what is in no phase */
     step_times times[MOST_STEPS]; /* and, in the last one, of the whole block's reading and writing
                                    */
     double rate, peak;
@@ -73,7 +77,17 @@ typedef struct subject {
 
 static void enter(subject *s, int phase)
 {
+    double now = bench_now(true);
+    s->cpu[s->timers.running < 0 ? SNRQ_PHASES : s->timers.running] += now - s->cpu_before;
+    s->cpu_before = now;
     snrq_timers_enter(&s->timers, phase);
+}
+
+static void start_times(subject *s)
+{
+    snrq_timers_reset(&s->timers, SNRQ_PHASES);
+    memset(s->cpu, 0, sizeof s->cpu);
+    s->cpu_before = bench_now(true);
 }
 
 /* Brings the times since the last call together, as means over the ranks. */
@@ -83,8 +97,14 @@ static snrq_status take_times(subject *s, step_times *out)
     double total;
     enter(s, -1);
     SNRQ_TRY(snrq_timers_report(s->context, &s->timers, report, &total));
-    for (int p = 0; p < PHASES; p++) out->seconds[p] += report[p].mean;
-    snrq_timers_reset(&s->timers, SNRQ_PHASES);
+    for (int p = 0; p < PHASES; p++) {
+        double cpu[1024] = {0};
+        cpu[s->context->rank] = s->cpu[p];
+        SNRQ_TRY(snrq_collect(s->context, cpu, s->context->size));
+        for (int r = 0; r < s->context->size; r++) out->cpu[p] += cpu[r];
+        out->seconds[p] += report[p].mean;
+    }
+    start_times(s);
     return SNRQ_OK;
 }
 
@@ -191,11 +211,15 @@ static snrq_status read_block(subject *s)
 {
     const snrq_family *f = &s->model->family;
     int64_t groups[16];
+    snrq_read_ahead *ahead = NULL;
     if (s->context->rank == 0) forget_block_model(s->folder);
     SNRQ_TRY(snrq_barrier(s->context));
-    snrq_timers_reset(&s->timers, SNRQ_PHASES);
+    start_times(s);
     enter(s, SNRQ_PHASE_READ);
-    SNRQ_TRY(snrq_model_load_block(s->context, s->model, 0, &s->rope, &s->full));
+    snrq_read_ahead_start(s->context, s->model, 0, &ahead);
+    snrq_status status = snrq_model_load_block(s->context, s->model, 0, &s->rope, &s->full);
+    snrq_read_ahead_stop(&ahead);
+    SNRQ_TRY(status);
     for (int u = 0; u < f->units; u++)
         groups[u] =
             snrq_rule_groups(snrq_rules_at(&s->rules, 0, f->unit[u].first), f->unit[u].columns);
@@ -283,22 +307,23 @@ static double disk_bytes(const subject *s, int phase)
 
 /* Sums over steps and phases. */
 typedef struct block_figures {
-    double seconds[PHASES], flops[PHASES];
+    double seconds[PHASES], cpu[PHASES], flops[PHASES];
     double scaled, other; /* at full calibration: forward and Gram; everything else */
+    double cpu_scaled, cpu_other;
 } block_figures;
 
 static block_figures add_up(const subject *s)
 {
     block_figures sum = {0};
     int steps = s->model->family.steps;
-    double tokens = (double)(s->windows.count * s->windows.length);
+    double growth = full_tokens / (double)(s->windows.count * s->windows.length);
     for (int p = 0; p < PHASES; p++) {
+        bool grows = p == SNRQ_PHASE_FORWARD || p == SNRQ_PHASE_GRAM;
         for (int i = 0; i < MOST_STEPS; i++) sum.seconds[p] += s->times[i].seconds[p];
+        for (int i = 0; i < MOST_STEPS; i++) sum.cpu[p] += s->times[i].cpu[p];
         for (int i = 0; i < steps && p < SNRQ_PHASES; i++) sum.flops[p] += phase_flops(s, i, p);
-        if (p == SNRQ_PHASE_FORWARD || p == SNRQ_PHASE_GRAM)
-            sum.scaled += sum.seconds[p] * full_tokens / tokens;
-        else
-            sum.other += sum.seconds[p];
+        *(grows ? &sum.scaled : &sum.other) += sum.seconds[p] * (grows ? growth : 1.0);
+        *(grows ? &sum.cpu_scaled : &sum.cpu_other) += sum.cpu[p] * (grows ? growth : 1.0);
     }
     return sum;
 }
@@ -315,8 +340,8 @@ static void print_json(const subject *s, int ranks, int threads, const block_fig
            (long long)r->group_size, s->rate * 1e-9, s->peak);
     for (int p = 0; p < PHASES; p++) {
         double bytes = disk_bytes(s, p);
-        printf("%s\"%s\": {\"seconds\": %.4f", p > 0 ? ", " : "\"phases\": {", snrq_phase_name(p),
-               sum->seconds[p]);
+        printf("%s\"%s\": {\"seconds\": %.4f, \"cpu\": %.4f", p > 0 ? ", " : "\"phases\": {",
+               snrq_phase_name(p), sum->seconds[p], sum->cpu[p]);
         if (sum->flops[p] > 0.0)
             printf(", \"flops\": %.4g, \"share_of_gemm\": %.4f", sum->flops[p],
                    sum->flops[p] / sum->seconds[p] / s->rate);
@@ -326,10 +351,12 @@ static void print_json(const subject *s, int ranks, int threads, const block_fig
             printf(", \"%s\": %.4f", f->step[i].name, s->times[i].seconds[p]);
         printf("}");
     }
-    printf("}, \"full_forward_and_gram_seconds\": %.3f, \"full_other_seconds\": %.3f, ",
-           sum->scaled, sum->other);
+    printf("}, \"full_forward_and_gram_seconds\": %.3f, \"full_other_seconds\": %.3f, "
+           "\"full_forward_and_gram_cpu\": %.3f, \"full_other_cpu\": %.3f, ",
+           sum->scaled, sum->other, sum->cpu_scaled, sum->cpu_other);
     if (s->b->step == NULL)
-        printf("\"rounding_share\": %.4f}\n", sum->other / sum->scaled);
+        printf("\"rounding_share\": %.4f, \"cpu_rounding_share\": %.4f}\n",
+               sum->other / sum->scaled, sum->cpu_other / sum->cpu_scaled);
     else
         printf("\"step\": \"%s\"}\n", s->b->step);
 }
@@ -339,22 +366,27 @@ static void print_text(const subject *s, int ranks, int threads, const block_fig
     const snrq_rule *r = s->rules.rule;
     const snrq_family *f = &s->model->family;
     printf("%s, %lld x %lld tokens, %s, K = %d, %d bits, %d x %d: sgemm %.1f GF/s, peak of a rank "
-           "%.0f MB\n%-8s %10s %7s %9s",
+           "%.0f MB\n%-8s %9s %9s %7s %9s",
            s->b->shape->name, (long long)s->windows.count, (long long)s->windows.length,
            snrq_method_name(r->method), r->beam, r->bits, ranks, threads, s->rate * 1e-9,
-           s->peak * 1e-6, "phase", "seconds", "share", "GF/s,MB/s");
-    for (int i = 0; i < f->steps; i++) printf(" %9s", f->step[i].name);
+           s->peak * 1e-6, "phase", "seconds", "cpu", "share", "GF/s,MB/s");
+    for (int i = 0; i < f->steps; i++) printf(" %18s", f->step[i].name);
     printf("\n");
     for (int p = 0; p < PHASES; p++) {
         double bytes = disk_bytes(s, p), work = bytes > 0.0 ? bytes * 1e-6 : sum->flops[p] * 1e-9;
-        printf("%-8s %10.3f %7.3f %9.1f", snrq_phase_name(p), sum->seconds[p],
-               sum->flops[p] / sum->seconds[p] / s->rate, work / sum->seconds[p]);
-        for (int i = 0; i < f->steps; i++) printf(" %9.3f", s->times[i].seconds[p]);
+        double seconds = fmax(sum->seconds[p], 1e-9);
+        printf("%-8s %9.3f %9.3f %7.3f %9.1f", snrq_phase_name(p), sum->seconds[p], sum->cpu[p],
+               sum->flops[p] / seconds / s->rate, work / seconds);
+        for (int i = 0; i < f->steps; i++)
+            printf(" %9.3f %8.3f", s->times[i].seconds[p], s->times[i].cpu[p]);
         printf("\n");
     }
-    printf("at 128 x 2048 tokens: forward and Gram %.1f s, everything else %.1f s", sum->scaled,
-           sum->other);
-    if (s->b->step == NULL) printf(": share %.4f", sum->other / sum->scaled);
+    printf("at 128 x 2048 tokens: forward and Gram %.1f s (cpu %.1f), everything else %.1f s "
+           "(cpu %.1f)",
+           sum->scaled, sum->cpu_scaled, sum->other, sum->cpu_other);
+    if (s->b->step == NULL)
+        printf(": share %.4f (cpu %.4f)", sum->other / sum->scaled,
+               sum->cpu_other / sum->cpu_scaled);
     printf("\n");
 }
 

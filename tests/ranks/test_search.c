@@ -413,6 +413,39 @@ static void result_does_not_depend_on_threads(void)
     free_problem(&p);
 }
 
+/* Bits of codes and costs are those of a search that keeps nothing, when the panels are filled and
+ * when they are used: then L may be gone. */
+static void kept_panels_change_nothing(void)
+{
+    const int64_t widths[] = {1, 17, 128, 129, 300};
+    for (int i = 0; i < 5; i++) {
+        problem p;
+        snrq_kept_panels kept;
+        make_problem(&p, 21, 70, widths[i], 3, 64, true);
+        size_t codes = (size_t)(p.all.rows * p.n), costs = (size_t)p.all.rows;
+        uint8_t *right = calloc(codes, 1);
+        double *right_costs = calloc(costs, sizeof *right_costs);
+        CU_ASSERT_EQUAL_FATAL(snrq_search(p.factor, SNRQ_ROUND_FEEDBACK, 4, &p.all), SNRQ_OK);
+        memcpy(right, p.all.codes, codes);
+        memcpy(right_costs, p.all.costs, costs * sizeof *right_costs);
+        CU_ASSERT_EQUAL_FATAL(snrq_kept_panels_create(p.n, &kept), SNRQ_OK);
+        for (int search = 0; search < 3; search++) {
+            memset(p.all.codes, 99, codes);
+            CU_ASSERT_EQUAL(snrq_search_kept(p.factor, &kept, SNRQ_ROUND_FEEDBACK, 4, &p.all),
+                            SNRQ_OK);
+            CU_ASSERT_EQUAL(memcmp(p.all.codes, right, codes), 0);
+            CU_ASSERT_EQUAL(memcmp(p.all.costs, right_costs, costs * sizeof *right_costs), 0);
+            for (int64_t k = 0; k < p.n * p.n; k++) p.l[k] = (double)NAN;
+            if (search > 0) snrq_matrix_set_panel(p.factor, 0, p.n, 0, p.l);
+        }
+        snrq_kept_panels_free(&kept);
+        CU_ASSERT_PTR_NULL(kept.u);
+        free(right);
+        free(right_costs);
+        free_problem(&p);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const snrq_test tests[] = {SNRQ_TEST(cost_equals_objective),
@@ -428,6 +461,7 @@ int main(int argc, char **argv)
                                       SNRQ_TEST(result_does_not_depend_on_who_owns_a_row),
                                       SNRQ_TEST(odd_sizes_equal_their_reference),
                                       SNRQ_TEST(scale_of_a_row_does_not_matter),
-                                      SNRQ_TEST(result_does_not_depend_on_threads)};
+                                      SNRQ_TEST(result_does_not_depend_on_threads),
+                                      SNRQ_TEST(kept_panels_change_nothing)};
     return rank_test_main(argc, argv, "search", tests, sizeof tests / sizeof *tests);
 }
