@@ -89,6 +89,7 @@ finds_utf8proc() { pkg-config --exists libutf8proc 2>/dev/null; }
 finds_zlib() { pkg-config --exists zlib 2>/dev/null; }
 finds_cunit() { pkg-config --exists cunit 2>/dev/null; }
 finds_hdf5_tools() { have h5dump; }
+finds_gnuplot() { have gnuplot; }
 finds_clang_format() { have clang-format; }
 # Only root can start the nodes of the tests; srun takes libpmix.so by that name.
 finds_slurm() {
@@ -123,6 +124,7 @@ test_needs=(
     "cunit       | CUnit                    | libcunit1-dev                    | cunit"
     "hdf5_tools  | h5dump                   | hdf5-tools                       | hdf5-parallel"
     "python      | python3, numpy and h5py  | python3 python3-numpy python3-h5py | scipy-stack"
+    "gnuplot     | gnuplot                  | gnuplot-nox                      | gnuplot"
     "clang_format | clang-format            | clang-format                     | llvm"
     "slurm       | Slurm, for a cluster of the tests' own | slurm-wlm munge libpmix-dev | slurm"
 )

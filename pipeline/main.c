@@ -24,6 +24,7 @@
 #include "pipeline/inspect.h"
 #include "pipeline/options.h"
 #include "pipeline/quantize.h"
+#include "pipeline/results.h"
 #include "pipeline/round.h"
 #include "pipeline/status.h"
 #include "pipeline/tokenize.h"
@@ -61,6 +62,8 @@ static snrq_status run_command(const snrq_context *context, const snrq_options *
         return snrq_tokenize(context, options);
     case SNRQ_COMMAND_STATUS:
         return snrq_job_status(options);
+    case SNRQ_COMMAND_REPORT:
+        return snrq_report(context, options);
     }
     return snrq_fail(SNRQ_INTERNAL, "no command");
 }
@@ -115,6 +118,7 @@ static bool needs_mpi(const snrq_options *options, bool runs_command)
     case SNRQ_COMMAND_VERIFY:
     case SNRQ_COMMAND_EXPORT:
     case SNRQ_COMMAND_TOKENIZE:
+    case SNRQ_COMMAND_REPORT:
         return snrq_launcher_is_there();
     case SNRQ_COMMAND_STATUS:
         break;

@@ -23,14 +23,15 @@ enum {
     T = SNRQ_COMMAND_TOKENIZE,
     X = SNRQ_COMMAND_EXPORT,
     S = SNRQ_COMMAND_STATUS,
-    ALL = Q | E | I | V | R | T | X | S
+    P = SNRQ_COMMAND_REPORT,
+    ALL = Q | E | I | V | R | T | X | S | P
 };
 #define FIELD(name) offsetof(snrq_options, name)
 
 static const snrq_option_row table[] = {
-    {"output", 'o', TEXT, FIELD(output), NULL, 0, 0, NULL, Q | R | T | X, false, "OUT",
-     "what to write: a directory (quantize resumes an unfinished one, export wants an empty one); "
-     "of round, a safetensors file; of tokenize, a file"},
+    {"output", 'o', TEXT, FIELD(output), NULL, 0, 0, NULL, Q | R | T | X | P, false, "OUT",
+     "what to write: a directory (quantize resumes an unfinished one, export wants an empty one, "
+     "report replaces its own files); of round, a safetensors file; of tokenize, a file"},
     {"calibration", 0, TEXTS, FIELD(calibration), NULL, 0, 0, NULL, Q, false, "TEXT",
      "calibration text (UTF-8), or JSON lines with {\"text\": \"...\"}; either may be gzip; for "
      "several files give it several times, the order counts"},
@@ -189,6 +190,8 @@ static const command_row commands[] = {
     {"status", "OUT", SNRQ_COMMAND_STATUS,
      "what became of a run, or how far it is: state, rate, time left, last error, what to do",
      "snrq status OUT"},
+    {"report", "OUT", SNRQ_COMMAND_REPORT,
+     "tables and pictures of what a run measured, finished or not", "snrq report OUT -o DIR"},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
@@ -616,7 +619,7 @@ snrq_status snrq_options_parse(int argc, char **argv, snrq_options *o, char **te
     if (command == NULL)
         return snrq_fail(SNRQ_USAGE,
                          "unknown command '%s'; expected quantize, evaluate, inspect, verify, "
-                         "export, round, tokenize or status",
+                         "export, round, tokenize, status or report",
                          argv[1]);
     o->command = command->command;
     parser p = {.command = command, .options = o};

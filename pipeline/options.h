@@ -17,7 +17,8 @@ typedef enum snrq_command {
     SNRQ_COMMAND_ROUND = 16,
     SNRQ_COMMAND_TOKENIZE = 32,
     SNRQ_COMMAND_EXPORT = 64,
-    SNRQ_COMMAND_STATUS = 128
+    SNRQ_COMMAND_STATUS = 128,
+    SNRQ_COMMAND_REPORT = 256
 } snrq_command;
 
 /* What --format can say, in the order of the option's choices in options.c; each has a row in the

@@ -46,8 +46,9 @@ typedef struct group {
 typedef struct block_work {
     int64_t layer;
     snrq_loaded_block full, quantized;
-    snrq_module_record *records; /* [modules] */
-    double *alpha_before;        /* [modules] of alpha chained */
+    snrq_module_record *records;  /* [modules] */
+    snrq_unit_measures *measures; /* [units] */
+    double *alpha_before;         /* [modules] of alpha chained */
 } block_work;
 
 static void enter(group *g, int phase)
@@ -55,8 +56,22 @@ static void enter(group *g, int phase)
     snrq_timers_enter(&g->job->timers, phase);
 }
 
-/* H, D and E of a unit's input, in decision order. */
-static snrq_status gather(group *g, const block_work *b, int unit, const snrq_rule *rule,
+/* Remembers what was measured before a unit, and takes the difference after it. */
+static void begin_unit(group *g, snrq_unit_measures *measures)
+{
+    enter(g, SNRQ_PHASE_GRAM);
+    for (int p = 0; p < SNRQ_PHASES; p++) measures->seconds[p] = -g->job->timers.seconds[p];
+}
+
+static void end_unit(group *g, snrq_unit_measures *measures)
+{
+    enter(g, SNRQ_PHASE_FORWARD);
+    for (int p = 0; p < SNRQ_PHASES; p++) measures->seconds[p] += g->job->timers.seconds[p];
+    measures->peak_memory = snrq_peak_memory();
+}
+
+/* H, D and E of a unit's input, in decision order, and its mismatch. */
+static snrq_status gather(group *g, block_work *b, int unit, const snrq_rule *rule,
                           snrq_statistics *statistics)
 {
     const snrq_family *f = &g->model->family;
@@ -69,7 +84,9 @@ static snrq_status gather(group *g, const block_work *b, int unit, const snrq_ru
                                       g->job->options->factor_columns};
     char name[SNRQ_MODULES_NAME];
     snrq_status status = snrq_statistics_gather(g->context, rule, shape, &input, statistics);
-    if (status == SNRQ_OK) return SNRQ_OK;
+    if (status == SNRQ_OK)
+        return snrq_mismatch_measure(g->context, &x, &xf, g->quantized.range, g->job->windows.count,
+                                     &b->measures[unit].mismatch);
     snrq_unit_name(f, b->layer, unit, name, sizeof name);
     return snrq_fail(status, "the input of %s: %s", name, snrq_error_message());
 }
@@ -109,7 +126,7 @@ static snrq_status quantize_unit(group *g, block_work *b, int unit)
     snrq_unit_stack rows = {0};
     snrq_rounding rounding = {0};
     SNRQ_TRY(snrq_rules_of_unit(&g->job->rules, &g->model->family, b->layer, unit, &rule));
-    enter(g, SNRQ_PHASE_GRAM);
+    begin_unit(g, &b->measures[unit]);
     snrq_status status = gather(g, b, unit, rule, &statistics);
     if (status == SNRQ_OK)
         status = snrq_agree(g->context, snrq_unit_stack_create(&b->full.block, b->layer, unit,
@@ -117,6 +134,7 @@ static snrq_status quantize_unit(group *g, block_work *b, int unit)
     if (status == SNRQ_OK)
         status = snrq_rounding_create(g->context, rule, &statistics, &rows.stack, &rounding);
     if (status == SNRQ_OK) status = round_unit(g, b, unit, &rounding);
+    end_unit(g, &b->measures[unit]);
     snrq_rounding_free(&rounding);
     snrq_unit_stack_free(&rows);
     snrq_statistics_free(&statistics);
@@ -182,16 +200,14 @@ static snrq_status quantize_step(group *g, block_work *b, int step)
     const snrq_family *f = &g->model->family;
     const snrq_step *s = &f->step[step];
     snrq_status status = SNRQ_OK;
-    int first, end;
     for (int u = s->first; status == SNRQ_OK && u < s->end; u++) status = quantize_unit(g, b, u);
     if (status == SNRQ_OK) status = advance(g, b, step);
     if (status != SNRQ_OK)
         return snrq_fail(status, "block %lld, step %s: %s", (long long)b->layer, s->name,
                          snrq_error_message());
-    snrq_step_modules(f, step, &first, &end);
-    snrq_progress_step(&g->job->progress, g->job->output, b->layer, s->name,
+    snrq_progress_step(&g->job->progress, g->job->output, f, b->layer, step,
                        snrq_plan_step_work(&g->job->rules, f, b->layer, step, &g->job->windows),
-                       b->records + first, end - first);
+                       b->records, b->measures);
     return SNRQ_OK;
 }
 
@@ -264,6 +280,8 @@ static snrq_status create_quantized(group *g, block_work *b)
     if (status == SNRQ_OK)
         status = snrq_allocate((size_t)f->modules, sizeof *b->alpha_before, "strengths",
                                &b->alpha_before);
+    if (status == SNRQ_OK)
+        status = snrq_allocate((size_t)f->units, sizeof *b->measures, "measures", &b->measures);
     status = snrq_agree(g->context, status);
     if (status == SNRQ_OK)
         status = snrq_quantized_block_create(g->context, g->model, b->layer, groups, &g->rope,
@@ -293,6 +311,7 @@ static snrq_status process_block(group *g, int64_t layer)
     snrq_loaded_block_free(&b.quantized);
     snrq_loaded_block_free(&b.full);
     free(b.records);
+    free(b.measures);
     free(b.alpha_before);
     return status;
 }

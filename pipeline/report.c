@@ -81,25 +81,52 @@ void snrq_progress_free(snrq_progress *p)
     p->told_few_tokens = NULL;
 }
 
-static json_t *step_event(int64_t layer, const char *step, double seconds, double left,
-                          const snrq_module_record *records, int count)
+/* Milliseconds by phase; a unit is no matter of the other phases. */
+static json_t *unit_json(const snrq_family *f, int unit, const snrq_module_record *records,
+                         const snrq_unit_measures *measures)
 {
-    json_t *modules = json_array();
-    for (int i = 0; i < count; i++)
-        json_array_append_new(modules, snrq_module_record_json(&records[i]));
-    return json_pack("{s:s, s:I, s:s, s:f, s:f, s:o}", "event", "stage", "block", (json_int_t)layer,
-                     "stage", step, "seconds", seconds, "seconds_left", left, "modules", modules);
+    static const snrq_phase phases[] = {SNRQ_PHASE_GRAM, SNRQ_PHASE_FACTOR, SNRQ_PHASE_GRID,
+                                        SNRQ_PHASE_SEARCH};
+    json_t *modules = json_array(), *times = json_object();
+    for (int m = f->unit[unit].first; m < f->unit[unit].end; m++)
+        json_array_append_new(modules, json_string(records[m].name));
+    for (size_t i = 0; i < sizeof phases / sizeof *phases; i++)
+        json_object_set_new(times, snrq_phase_name(phases[i]),
+                            json_real(1000.0 * measures->seconds[phases[i]]));
+    return json_pack("{s:o, s:o, s:f, s:f, s:f, s:f}", "modules", modules, "milliseconds", times,
+                     "peak_memory_bytes", measures->peak_memory, "mismatch_mean",
+                     measures->mismatch.mean, "mismatch_norm", measures->mismatch.norm,
+                     "input_norm", measures->mismatch.input_norm);
 }
 
-void snrq_progress_step(snrq_progress *p, snrq_output *output, int64_t layer, const char *step,
-                        double work, const snrq_module_record *records, int count)
+static json_t *step_event(const snrq_family *f, int64_t layer, int step, double seconds,
+                          double left, const snrq_module_record *records,
+                          const snrq_unit_measures *measures)
+{
+    json_t *modules = json_array(), *units = json_array();
+    int first, end;
+    snrq_step_modules(f, step, &first, &end);
+    for (int m = first; m < end; m++)
+        json_array_append_new(modules, snrq_module_record_json(&records[m]));
+    for (int u = f->step[step].first; u < f->step[step].end; u++)
+        json_array_append_new(units, unit_json(f, u, records, &measures[u]));
+    return json_pack("{s:s, s:I, s:s, s:f, s:f, s:o, s:o}", "event", "stage", "block",
+                     (json_int_t)layer, "stage", f->step[step].name, "seconds", seconds,
+                     "seconds_left", left, "modules", modules, "units", units);
+}
+
+void snrq_progress_step(snrq_progress *p, snrq_output *output, const snrq_family *f, int64_t layer,
+                        int step, double work, const snrq_module_record *records,
+                        const snrq_unit_measures *measures)
 {
     double now = snrq_now(), seconds = now - p->step_started, objective = 0.0, worst = 0.0;
     char left[32], time[SNRQ_TIME_TEXT];
+    int first, end;
     p->step_started = now;
     p->done += work;
     if (p->context->rank != 0) return;
-    for (int i = 0; i < count; i++) {
+    snrq_step_modules(f, step, &first, &end);
+    for (int i = first; i < end; i++) {
         objective += records[i].objective;
         worst = records[i].output_error > worst ? records[i].output_error : worst;
     }
@@ -109,14 +136,15 @@ void snrq_progress_step(snrq_progress *p, snrq_output *output, int64_t layer, co
             "%s%s block %lld/%lld  %-8s objective %-11.5g output error %5.2f %%  alpha %.3f  %.2f "
             "s  left "
             "%s%s",
-            p->terminal ? "\r" : "", time, (long long)layer + 1, (long long)p->blocks, step,
-            objective, 100.0 * worst, records[0].alpha, seconds, left, p->terminal ? "   " : "\n");
+            p->terminal ? "\r" : "", time, (long long)layer + 1, (long long)p->blocks,
+            f->step[step].name, objective, 100.0 * worst, records[first].alpha, seconds, left,
+            p->terminal ? "   " : "\n");
     if (p->terminal && p->done >= p->total) fputc('\n', stderr);
-    json_t *event = step_event(layer, step, seconds, seconds_left(p), records, count);
+    json_t *event = step_event(f, layer, step, seconds, seconds_left(p), records, measures);
     snrq_output_event(output, event);
     json_decref(event);
     put_status(p, output, "running",
-               json_pack("{s:I, s:s}", "block", (json_int_t)layer, "stage", step));
+               json_pack("{s:I, s:s}", "block", (json_int_t)layer, "stage", f->step[step].name));
 }
 
 static json_t *trouble_event(const snrq_family *f, int64_t layer, int unit, const snrq_trouble *t,

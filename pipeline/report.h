@@ -8,6 +8,7 @@
 #include "io/checkpoint/block_record.h"
 #include "io/checkpoint/output.h"
 #include "mpi/timers.h"
+#include "pipeline/mismatch.h"
 #include "pipeline/model/family.h"
 #include "pipeline/phase.h"
 #include "pipeline/rounding/trouble.h"
@@ -22,6 +23,13 @@ typedef struct snrq_progress {
     bool *told_few_tokens; /* [units of a block] owned */
 } snrq_progress;
 
+/* What rounding a unit took, and what it had to work with: for the run log. */
+typedef struct snrq_unit_measures {
+    double seconds[SNRQ_PHASES]; /* of this rank, by phase */
+    double peak_memory;          /* bytes; the largest of this rank so far */
+    snrq_mismatch mismatch;
+} snrq_unit_measures;
+
 /* Starts the clock; logs the start of a run that finds `committed` of its blocks done. Fails only
  * without memory. */
 snrq_status snrq_progress_start(const snrq_context *context, snrq_output *output,
@@ -29,11 +37,11 @@ snrq_status snrq_progress_start(const snrq_context *context, snrq_output *output
                                 double total, snrq_progress *out);
 void snrq_progress_free(snrq_progress *progress);
 
-/* Reports a finished step: records [count] of its modules. Rank 0 prints and logs; the others
- * return at once. */
-void snrq_progress_step(snrq_progress *progress, snrq_output *output, int64_t layer,
-                        const char *step, double work, const snrq_module_record *records,
-                        int count);
+/* Reports a finished step of the family: `records` of all modules of the block, `measures` of all
+ * its units. Rank 0 prints and logs; the others return at once. */
+void snrq_progress_step(snrq_progress *progress, snrq_output *output, const snrq_family *family,
+                        int64_t layer, int step, double work, const snrq_module_record *records,
+                        const snrq_unit_measures *measures);
 
 /* Tells of the trouble of a unit: a line and an event "warning" each. Rank 0 prints and logs. */
 void snrq_progress_troubles(snrq_progress *progress, snrq_output *output, const snrq_family *family,

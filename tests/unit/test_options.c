@@ -531,6 +531,7 @@ static void printed_options_are_read_back(void)
         "inspect --json",
         "verify O",
         "status",
+        "report OUT -o DIR",
         "export --max-shard-size 1.5GiB --format safetensors",
         "export"};
     char line[600], command[16];

@@ -1,0 +1,56 @@
+/* report; see results.h. */
+#include "pipeline/results.h"
+
+#include <stdio.h>
+
+#include "io/standard_streams.h"
+#include "mpi/collective.h"
+#include "mpi/log.h"
+#include "pipeline/results/document.h"
+#include "pipeline/results/run_report.h"
+
+static snrq_status make_document(const char *path, snrq_document *out)
+{
+    snrq_run run;
+    *out = (snrq_document){0};
+    if (!snrq_output_is(path))
+        return snrq_fail(SNRQ_NO_INPUT,
+                         "%s: expected the output of `snrq quantize` (it has no snrq.json)", path);
+    snrq_status status = snrq_run_read(path, &run);
+    if (status == SNRQ_OK) status = snrq_run_report(&run, out);
+    snrq_run_free(&run);
+    return status;
+}
+
+/* Files in the directory of a run belong to the run. */
+static snrq_status write_files(const snrq_options *o, const snrq_document *document)
+{
+    bool drawn = true;
+    char why[160] = "";
+    if (o->output == NULL) return SNRQ_OK;
+    if (snrq_output_is(o->output))
+        return snrq_fail(SNRQ_USAGE,
+                         "report: -o %s is the output of `snrq quantize`; name another directory",
+                         o->output);
+    SNRQ_TRY(snrq_document_write(document, o->output, &drawn, why));
+    if (!drawn) fprintf(stderr, "%s\n", why);
+    printf("\n%s/report.html and the files beside it hold this with all tables%s\n", o->output,
+           drawn ? " and pictures" : "");
+    return SNRQ_OK;
+}
+
+static snrq_status report(const snrq_options *o)
+{
+    snrq_document document = {0};
+    snrq_status status = make_document(o->path, &document);
+    if (status == SNRQ_OK) status = snrq_document_print(&document, stdout);
+    if (status == SNRQ_OK) status = write_files(o, &document);
+    if (status == SNRQ_OK) status = snrq_print_end(stdout);
+    snrq_document_free(&document);
+    return status;
+}
+
+snrq_status snrq_report(const snrq_context *context, const snrq_options *o)
+{
+    return snrq_agree(context, context->rank == 0 ? report(o) : SNRQ_OK);
+}
