@@ -12,7 +12,7 @@
 #include "pipeline/model/findings.h"
 #include "pipeline/settings.h"
 #include "pipeline/summary.h"
-#include "pipeline/windows.h"
+#include "pipeline/text_options.h"
 
 bool snrq_job_is_committed(const snrq_job *job, int64_t layer)
 {
@@ -245,7 +245,8 @@ static snrq_status read_inputs(snrq_job *job)
     SNRQ_TRY(snrq_model_check(c, job->model, o->ignore_unused_layers, o->strict));
     SNRQ_TRY(snrq_agree(
         c, snrq_rules_create(o, &job->model->family, job->model->config.layers, &job->rules)));
-    SNRQ_TRY(snrq_command_windows(c, o, job->model, &job->windows));
+    const snrq_window_order windows = snrq_calibration_windows(o);
+    SNRQ_TRY(snrq_windows_make(c, &windows, job->model, &job->windows));
     return check_ranks(job);
 }
 

@@ -41,10 +41,17 @@ static bool reads_no_ids(const snrq_options *o)
     return o->token_file == NULL && o->decode == NULL;
 }
 
+static bool starts_are_chosen(const snrq_options *o)
+{
+    return reads_text(o) && o->sampling == SNRQ_SAMPLING_NONE;
+}
+
 /* Windows are drawn, or strengths, by a method that has them. */
 static bool draws(const snrq_options *o)
 {
-    return (reads_text(o) && !o->consecutive) ||
+    if (o->command == SNRQ_COMMAND_EVALUATE)
+        return o->protocol != NULL && strstr(o->protocol, "c4") != NULL;
+    return (reads_text(o) && (!o->consecutive || o->sampling != SNRQ_SAMPLING_NONE)) ||
            (snrq_method_has_strength((snrq_method)o->method) &&
             o->alpha_mode == SNRQ_ALPHA_SAMPLED);
 }
@@ -98,6 +105,9 @@ static const struct {
      reads_no_ids,
      {"token ids have no keys; it belongs to texts that are JSON lines", NULL}},
     {"windows", ANY, reads_text, {"a --token-file is cut into windows in order", "consecutive"}},
+    {"windows", ANY, starts_are_chosen, {"--sampling draws them", "random"}},
+    {"sampling", ANY, reads_text, {"a --token-file is cut into windows in order", "none"}},
+    {"protocol", ANY, reads_text, {"a --token-file is cut into windows in order", NULL}},
     {"seed",
      ANY,
      draws,

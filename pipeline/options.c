@@ -80,10 +80,21 @@ static const snrq_option_row table[] = {
      "windows to use; 0: 128 for quantize, all for evaluate"},
     {"length", 0, INTEGER, FIELD(length), "0", 0, 1 << 24, NULL, Q | E, true, "T",
      "tokens per window; 0: the model's context, at most 2048"},
-    {"seed", 0, INTEGER, FIELD(seed), "0", 0, 9007199254740992.0, NULL, Q, true, "S",
-     "seed of the random windows and of sampled alpha"},
+    {"seed", 0, INTEGER, FIELD(seed), "0", 0, 9007199254740992.0, NULL, Q | E, true, "S",
+     "seed of the random windows and of sampled alpha; of evaluate, of the windows of c4"},
     {"windows", 0, CHOICE, FIELD(consecutive), "random", 0, 0, "random|consecutive", Q, true, "W",
      "where calibration windows start in the text"},
+    {"sampling", 0, CHOICE, FIELD(sampling), "none", 0, 0, "none|c4|c4-snrq|wikitext2", Q, true,
+     "S",
+     "draw calibration windows as published programs do, so that a seed means the same windows: "
+     "c4, from the documents of JSON lines as the GPTQ code; c4-snrq, as the SNRQ code; wikitext2, "
+     "from the text as a whole; none: as --windows says"},
+    {"protocol", 0, TEXT, FIELD(protocol), NULL, 0, 0, NULL, E, false, "P,...",
+     "how texts become windows, to be compared with published perplexities: wikitext2, c4, "
+     "c4-snrq, c4-new (see docs/evaluation.md); several, with commas between them, read one --text "
+     "or each its own, and load the model once. Without this: consecutive windows"},
+    {"samples", 0, TEXT, FIELD(samples), NULL, 0, 0, NULL, E, false, "FILE.jsonl",
+     "write one JSON line for each window: its loss, and where it was drawn"},
     {"reference", 0, TEXT, FIELD(reference), NULL, 0, 0, NULL, E, false, "MODEL",
      "full-precision model to compare with: KL divergence and top-1 agreement"},
     {"logprobs", 0, TEXT, FIELD(logprobs), NULL, 0, 0, NULL, E, false, "FILE.npy",
@@ -172,7 +183,9 @@ static const command_row commands[] = {
      "mpirun -n 2 snrq quantize MODEL --calibration text.txt -o OUT --bits 3 --group-size 64"},
     {"evaluate", "MODEL|OUT", SNRQ_COMMAND_EVALUATE,
      "perplexity over non-overlapping windows; KL to a reference model",
-     "mpirun -n 2 snrq evaluate OUT --text held-out.txt --reference MODEL"},
+     "mpirun -n 2 snrq evaluate OUT --text held-out.txt --reference MODEL\n"
+     "  mpirun -n 2 snrq evaluate OUT --protocol wikitext2,c4 --text wiki.test.raw --text "
+     "c4-validation.jsonl.gz"},
     {"inspect", "MODEL|OUT", SNRQ_COMMAND_INSPECT, "what it is: shapes, sizes, quality per module",
      "snrq inspect OUT"},
     {"round", "CASE", SNRQ_COMMAND_ROUND,

@@ -31,6 +31,14 @@ typedef enum snrq_format_choice {
     SNRQ_FORMATS
 } snrq_format_choice;
 
+/* What --sampling can say, in the order of its choices. */
+typedef enum snrq_sampling_choice {
+    SNRQ_SAMPLING_NONE,
+    SNRQ_SAMPLING_C4,
+    SNRQ_SAMPLING_C4_SNRQ,
+    SNRQ_SAMPLING_WIKITEXT2
+} snrq_sampling_choice;
+
 /* Texts in the order in which they were given. */
 enum { SNRQ_MOST_TEXTS = 1024 };
 typedef struct snrq_text_paths {
@@ -58,6 +66,9 @@ typedef struct snrq_options {
     double damp;
     int64_t refine, regrid;
     int64_t sequences, length, seed, consecutive;
+    int64_t sampling;     /* snrq_sampling_choice */
+    const char *protocol; /* evaluate: names with commas between them, or NULL */
+    const char *samples;  /* evaluate: a file for the figures of each window and item, or NULL */
     const char *factor_grid_text;
     int factor_rows, factor_columns; /* 0: chosen by size */
     int64_t format;                  /* snrq_format_choice; -1: not given */

@@ -7,7 +7,7 @@
 #include "io/standard_streams.h"
 #include "io/tokenizer/token_file.h"
 #include "io/user_output.h"
-#include "pipeline/texts.h"
+#include "pipeline/text_options.h"
 
 /* Writes the file and tells about it. */
 static snrq_status put(const snrq_options *o, int64_t tokens, const void *data, size_t bytes,
@@ -25,9 +25,10 @@ static snrq_status put(const snrq_options *o, int64_t tokens, const void *data, 
 static snrq_status encode_files(const snrq_context *context, const snrq_options *o,
                                 const snrq_tokenizer *tokenizer, snrq_user_output *out)
 {
+    const snrq_texts texts = snrq_options_texts(o);
     snrq_tokens tokens;
     snrq_status status =
-        snrq_texts_read(context, o, tokenizer, snrq_tokenizer_size(tokenizer), &tokens);
+        snrq_texts_read(context, &texts, tokenizer, snrq_tokenizer_size(tokenizer), &tokens);
     if (status == SNRQ_OK)
         status = put(o, tokens.count, tokens.ids, (size_t)tokens.count * sizeof *tokens.ids, out);
     snrq_tokens_free(&tokens);

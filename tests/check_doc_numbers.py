@@ -80,8 +80,8 @@ QUOTES = [Quote(*row) for row in [
     (METHOD, r"beam search with `--beam` K, .*? at most (\d+) \|", "pipeline/rounding/beam_shape.h", r"SNRQ_MAX_BEAM = (\d+)"),
     (METHOD, r"beam search with `--beam` K, .*? at most (\d+) \|", OPTIONS, r'FIELD\(beam\), "\d+", 1, (\d+)'),
     # Defaults
-    (METHOD, r"by default (\d+) windows", "pipeline/windows.c", r"DEFAULT_SEQUENCES = (\d+)"),
-    (METHOD, r"context, but at most (\d+) tokens", "pipeline/windows.c", r"LONGEST_DEFAULT = (\d+)"),
+    (METHOD, r"by default (\d+) windows", "pipeline/text_options.c", r"DEFAULT_SEQUENCES = (\d+)"),
+    (METHOD, r"context, but at most (\d+) tokens", "pipeline/texts/windows.c", r"LONGEST_DEFAULT = (\d+)"),
     (METHOD, r"The others have `--grid (\w+)", OPTIONS, option("grid")),
     (METHOD, r"The others have .*?--refine (\d+)", OPTIONS, option("refine")),
     (METHOD, r"The others have .*?--regrid (\d+)", OPTIONS, option("regrid")),

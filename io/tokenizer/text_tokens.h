@@ -1,18 +1,13 @@
-/* Texts: files that become token ids.
- *
- * A file is a plain text, or JSON lines (io/json_lines.h); either may be gzip (io/text_file.h). The
- * content says which, not the name. A plain text is one document: tokenized as a whole, with what
- * the tokenizer puts around a text. Of JSON lines each text is a document, tokenized by itself in
- * the same way; their tokens follow each other; empty documents are left out.
- *
- * A byte order mark at the beginning of a file is no text and is left out. Every other byte counts.
+/* Texts become token ids. A plain text is tokenized as a whole, with what the tokenizer puts around
+ * a text. Of several documents (documents.h) each is tokenized by itself in the same way; their
+ * tokens follow each other; empty ones are left out.
  */
 #ifndef SNRQ_TEXT_TOKENS_H
 #define SNRQ_TEXT_TOKENS_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
+#include "io/tokenizer/documents.h"
 #include "io/tokenizer/tokenizer.h"
 
 typedef struct snrq_tokens {
@@ -23,13 +18,11 @@ typedef struct snrq_tokens {
 
 void snrq_tokens_free(snrq_tokens *tokens);
 
-/* What was found in a file that its reader may not expect. */
-typedef struct snrq_text_facts {
-    bool json_lines, byte_order_mark;
-    int64_t documents, empty; /* JSON lines: all of them, those without any text */
-    int64_t line_ends, crlf;  /* in the text: of both kinds; CR LF */
-    int64_t nul;              /* bytes that are zero */
-} snrq_text_facts;
+/* Encodes a document of a model's text: as snrq_tokenizer_encode(), with special tokens, and every
+ * id is in [0, vocabulary). `where` begins messages. The caller frees *ids. */
+snrq_status snrq_document_tokens(const char *where, const char *text, size_t bytes,
+                                 const snrq_tokenizer *tokenizer, int64_t vocabulary, int32_t **ids,
+                                 int64_t *count);
 
 /* Appends the tokens of a file to *tokens (zeroed before the first). `key`: where JSON lines hold
  * the text. Every id is in [0, vocabulary). Not collective. SNRQ_BAD_DATA names the file, and the

@@ -30,7 +30,7 @@ static uint64_t uniform(uint64_t seed, uint64_t index, uint64_t range)
 }
 
 /* XXH3-128 of count, length and the hash of the ids, each count as 8 little-endian bytes. */
-static void fingerprint(snrq_windows *windows)
+void snrq_windows_finish(snrq_windows *windows)
 {
     unsigned char summary[2 * sizeof(int64_t) + 33];
     memcpy(summary, &windows->count, sizeof(int64_t));
@@ -40,8 +40,8 @@ static void fingerprint(snrq_windows *windows)
     snrq_hash(summary, sizeof summary - 1, windows->fingerprint);
 }
 
-static snrq_status windows_allocate(const char *source, int64_t total, int64_t count,
-                                    int64_t length, snrq_windows *out)
+snrq_status snrq_windows_create(const char *source, int64_t total, int64_t count, int64_t length,
+                                snrq_windows *out)
 {
     memset(out, 0, sizeof *out);
     if (length < 1 || count < 0)
@@ -77,9 +77,9 @@ snrq_status snrq_windows_consecutive(const char *source, const int32_t *ids, int
                          ", but %" PRId64 " were asked for: give a longer text or ask for fewer",
                          source, total, whole, length, count);
     }
-    SNRQ_TRY(windows_allocate(source, total, count == 0 ? whole : count, length, out));
+    SNRQ_TRY(snrq_windows_create(source, total, count == 0 ? whole : count, length, out));
     memcpy(out->ids, ids, (size_t)(out->count * length) * sizeof *ids);
-    fingerprint(out);
+    snrq_windows_finish(out);
     return SNRQ_OK;
 }
 
@@ -89,8 +89,7 @@ static int compare_starts(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Positions that windows from `starts` [count] on cover. Sorts them. */
-static int64_t count_distinct(int64_t *starts, int64_t count, int64_t length)
+int64_t snrq_windows_distinct(int64_t *starts, int64_t count, int64_t length)
 {
     int64_t distinct = length;
     qsort(starts, (size_t)count, sizeof *starts, compare_starts);
@@ -109,7 +108,7 @@ snrq_status snrq_windows_random(const char *source, const int32_t *ids, int64_t 
         return snrq_fail(SNRQ_USAGE, "%" PRId64 " random windows: expected at least 1", count);
     }
     int64_t *starts = NULL;
-    SNRQ_TRY(windows_allocate(source, total, count, length, out));
+    SNRQ_TRY(snrq_windows_create(source, total, count, length, out));
     snrq_status status = snrq_allocate((size_t)count, sizeof *starts, "starts of windows", &starts);
     if (status != SNRQ_OK) {
         snrq_windows_free(out);
@@ -119,14 +118,15 @@ snrq_status snrq_windows_random(const char *source, const int32_t *ids, int64_t 
         starts[i] = (int64_t)uniform(seed, (uint64_t)i, (uint64_t)(total - length) + 1);
         memcpy(out->ids + i * length, ids + starts[i], (size_t)length * sizeof *ids);
     }
-    out->distinct = count_distinct(starts, count, length);
+    out->distinct = snrq_windows_distinct(starts, count, length);
     free(starts);
-    fingerprint(out);
+    snrq_windows_finish(out);
     return SNRQ_OK;
 }
 
 void snrq_windows_free(snrq_windows *windows)
 {
     free(windows->ids);
+    free(windows->place);
     memset(windows, 0, sizeof *windows);
 }

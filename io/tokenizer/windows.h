@@ -1,7 +1,7 @@
 /* Token windows: what calibration and evaluation read.
  *
  * A set of windows is [count, length] token ids, cut from those of texts (text_tokens.h) or of a
- * file of ids (token_file.h). Every rank reads the same files and gets the same windows.
+ * file of ids (token_file.h), or drawn from documents as published programs do it (sampling.h).
  */
 #ifndef SNRQ_WINDOWS_H
 #define SNRQ_WINDOWS_H
@@ -10,12 +10,19 @@
 
 #include "mpi/status.h"
 
+/* Where a window was drawn. */
+typedef struct snrq_window_place {
+    int64_t document, start; /* of the documents, of the document's tokens; both from 0 on */
+    int64_t rejected;        /* documents that were drawn before and were too short */
+} snrq_window_place;
+
 typedef struct snrq_windows {
     int64_t count, length;
     int32_t *ids;         /* [count, length] owned */
-    int64_t total_tokens; /* tokens of all texts or of the file */
+    int64_t total_tokens; /* tokens of all texts or of the file; 0: not all were counted */
     int64_t distinct;     /* positions among these that windows cover; in several: counted once */
     char fingerprint[33]; /* hash of ids, count and length, in hex */
+    snrq_window_place *place; /* [count] of windows drawn from documents, else NULL; owned */
 } snrq_windows;
 
 /* Cuts consecutive, non-overlapping windows: the first `count`, or as many as there are if count is
@@ -28,6 +35,16 @@ snrq_status snrq_windows_consecutive(const char *source, const int32_t *ids, int
                                      int64_t count, int64_t length, snrq_windows *out);
 snrq_status snrq_windows_random(const char *source, const int32_t *ids, int64_t total,
                                 int64_t count, int64_t length, uint64_t seed, snrq_windows *out);
+
+/* Room for windows that are filled in by the caller, who says how many positions are distinct and
+ * then calls snrq_windows_finish(). Errors as above. */
+snrq_status snrq_windows_create(const char *source, int64_t total, int64_t count, int64_t length,
+                                snrq_windows *out);
+void snrq_windows_finish(snrq_windows *windows);
+
+/* Positions that windows from `starts` [count] on cover. Sorts them. */
+int64_t snrq_windows_distinct(int64_t *starts, int64_t count, int64_t length);
+
 void snrq_windows_free(snrq_windows *windows);
 
 #endif

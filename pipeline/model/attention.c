@@ -2,7 +2,9 @@
  *
  * Symbols: d head_dim; a group is the heads / kv_heads query heads of one key head. The rows of a
  * key head are its queries, token by token and head by head: row r is head r mod group of the group
- * at token r / group. A unit of work is a block of QUERIES rows of one key head of one sequence:
+ * at token r / group of a span. The keys of a span are those of its prefix, then its own; a token's
+ * position is its key's number. A unit of work is a block of QUERIES rows of one key head of one
+ * span:
  *
  *     scores [keys][QUERIES]      K Q^T, for the keys that any row of the block sees
  *     softmax over keys           down the columns, so that all rows take a step together
@@ -27,12 +29,26 @@ enum { QUERIES = SNRQ_PRODUCT_SLAB, ROWS = SNRQ_PRODUCT_ROWS, COLUMNS = SNRQ_PRO
 /* Shapes, and what all threads share. */
 typedef struct work {
     const snrq_attention_settings *settings;
-    int64_t tokens, d, group, stride; /* of a token in qkv */
-    int64_t keys, width;              /* tokens and d in whole strips */
+    const snrq_layout *layout;
+    int64_t d, group, stride; /* of a token in qkv */
+    int64_t width;            /* d in whole strips */
+    int64_t most_keys;        /* of a span */
     const float *qkv;
-    float *v; /* [sequences, kv_heads][width / COLUMNS][keys][COLUMNS] */
+    float *v;          /* of span s from v_begin[s] on:
+                          [kv_heads][width / COLUMNS][keys in whole strips][COLUMNS] */
+    int64_t *v_begin;  /* [spans] */
+    int64_t *position; /* [rows] */
+    int64_t units;
+    struct unit *unit; /* [units] */
     float *out;
 } work;
+
+/* A block of queries. */
+typedef struct unit {
+    const snrq_span *span;
+    const float *v; /* of its key head */
+    int64_t head, row;
+} unit;
 
 /* What a unit needs for itself. */
 typedef struct scratch {
@@ -58,19 +74,33 @@ static void prepare_heads(const snrq_attention_settings *s, int64_t position, fl
     }
 }
 
-/* Packs value head `head` of a sequence. */
-static void pack_values(const work *w, int64_t sequence, int64_t head)
+/* Keys of a span in whole strips. */
+static int64_t padded_keys(const snrq_span *span)
+{
+    return snrq_product_padded(span->prefix_tokens + span->tokens, ROWS);
+}
+
+/* Row of a key. */
+static int64_t key_row(const snrq_span *span, int64_t key)
+{
+    return key < span->prefix_tokens ? span->prefix_first + key
+                                     : span->first + key - span->prefix_tokens;
+}
+
+/* Packs value head `head` of a span. */
+static void pack_values(const work *w, int64_t span, int64_t head)
 {
     const snrq_config *c = w->settings->config;
-    int64_t unit = sequence * c->kv_heads + head;
-    const float *v =
-        w->qkv + sequence * w->tokens * w->stride + (c->heads + c->kv_heads + head) * w->d;
-    float *to = w->v + unit * w->keys * w->width;
+    const snrq_span *s = &w->layout->span[span];
+    int64_t keys = padded_keys(s), count = s->prefix_tokens + s->tokens;
+    const float *v = w->qkv + (c->heads + c->kv_heads + head) * w->d;
+    float *to = w->v + w->v_begin[span] + head * keys * w->width;
     for (int64_t j = 0; j < w->width; j += COLUMNS)
-        for (int64_t t = 0; t < w->keys; t++) {
-            int64_t there = t < w->tokens ? least(COLUMNS, w->d - j) : 0;
-            float *row = to + j * w->keys + t * COLUMNS;
-            if (there > 0) memcpy(row, v + t * w->stride + j, (size_t)there * sizeof *row);
+        for (int64_t t = 0; t < keys; t++) {
+            int64_t there = t < count ? least(COLUMNS, w->d - j) : 0;
+            float *row = to + j * keys + t * COLUMNS;
+            if (there > 0)
+                memcpy(row, v + key_row(s, t) * w->stride + j, (size_t)there * sizeof *row);
             if (there < COLUMNS) memset(row + there, 0, (size_t)(COLUMNS - there) * sizeof *row);
         }
 }
@@ -90,10 +120,10 @@ static void pack_queries(const work *w, const float *q, int64_t row, int64_t cou
 }
 
 /* Removes what rows of the block do not see from the scores of key `key`. */
-static void mask_key(const work *w, int64_t row, int64_t key, float *scores)
+static void mask_key(const work *w, const unit *u, int64_t key, float *scores)
 {
-    int64_t window = w->settings->window;
-    int64_t first = key * w->group, end = window > 0 ? (key + window) * w->group : INT64_MAX;
+    int64_t window = w->settings->window, own = key - u->span->prefix_tokens, row = u->row;
+    int64_t first = own * w->group, end = window > 0 ? (own + window) * w->group : INT64_MAX;
     for (int64_t r = 0; r < QUERIES; r++)
         if (row + r < first || row + r >= end) scores[r] = -INFINITY;
 }
@@ -122,106 +152,180 @@ static void softmax(int64_t count, float *scores, float *sums)
 }
 
 /* results [QUERIES][width] <- scores^T V over keys [first, first + count). */
-static void sum_values(const work *w, const float *v, int64_t first, int64_t count,
-                       const scratch *s)
+static void sum_values(const work *w, const unit *u, int64_t first, int64_t count, const scratch *s)
 {
     for (int64_t k = 0; k < count; k += SNRQ_PRODUCT_DEPTH)
         snrq_product_run(&(snrq_product){.rows = QUERIES,
                                          .columns = w->width,
                                          .depth = least(SNRQ_PRODUCT_DEPTH, count - k),
                                          .a = s->scores + k * QUERIES,
-                                         .b = v + (first + k) * COLUMNS,
+                                         .b = u->v + (first + k) * COLUMNS,
                                          .a_stride = ROWS,
                                          .a_row = 1,
                                          .a_step = QUERIES,
-                                         .b_stride = w->keys * COLUMNS,
+                                         .b_stride = padded_keys(u->span) * COLUMNS,
                                          .add = k > 0,
                                          .c = s->results,
                                          .ldc = w->width});
 }
 
-/* Rows [row, row + QUERIES) of key head `head` of a sequence, as far as there are any. */
-static void attend(const work *w, int64_t sequence, int64_t head, int64_t row, scratch *s)
+/* scores [count][QUERIES] <- K Q^T for keys whose rows follow each other from `row` on. */
+static void multiply_keys(const work *w, int64_t head, int64_t row, int64_t count, const scratch *s,
+                          float *scores)
 {
     const snrq_config *c = w->settings->config;
-    int64_t count = least(QUERIES, w->tokens * w->group - row), window = w->settings->window;
-    int64_t first_token = row / w->group, end = (row + count - 1) / w->group + 1;
-    int64_t first = window > 0 && first_token >= window ? first_token - window + 1 : 0;
-    const float *q = w->qkv + sequence * w->tokens * w->stride + head * w->group * w->d;
-    const float *k = w->qkv + (sequence * w->tokens + first) * w->stride + (c->heads + head) * w->d;
-    const float *v = w->v + (sequence * c->kv_heads + head) * w->keys * w->width;
-    float sums[QUERIES];
-    pack_queries(w, q, row, count, s);
-    int64_t keys = least(snrq_product_padded(end - first, ROWS), w->tokens - first);
-    snrq_product_run(&(snrq_product){.rows = keys, /* some of them in vain, but in whole strips */
+    snrq_product_run(&(snrq_product){.rows = count,
                                      .columns = QUERIES,
                                      .depth = w->d,
-                                     .a = k,
+                                     .a = w->qkv + row * w->stride + (c->heads + head) * w->d,
                                      .b = s->queries,
                                      .a_stride = ROWS * w->stride,
                                      .a_row = w->stride,
                                      .a_step = 1,
                                      .b_stride = COLUMNS * w->d,
-                                     .c = s->scores,
+                                     .c = scores,
                                      .ldc = QUERIES});
+}
+
+/* Scores of keys [first, end) of a span, and of some more in vain, so that strips are whole. */
+static void score_keys(const work *w, const unit *u, int64_t first, int64_t end, const scratch *s)
+{
+    const snrq_span *span = u->span;
+    int64_t prefix = span->prefix_tokens, own = first > prefix ? first : prefix;
+    int64_t count = least(snrq_product_padded(end - own, ROWS), prefix + span->tokens - own);
+    if (first < prefix)
+        multiply_keys(w, u->head, key_row(span, first), prefix - first, s, s->scores);
+    multiply_keys(w, u->head, key_row(span, own), count, s, s->scores + (own - first) * QUERIES);
+}
+
+/* The rows of a block, as far as there are any. */
+static void attend(const work *w, const unit *u, scratch *s)
+{
+    const snrq_config *c = w->settings->config;
+    const snrq_span *span = u->span;
+    int64_t count = least(QUERIES, span->tokens * w->group - u->row);
+    int64_t window = w->settings->window;
+    int64_t begin = span->prefix_tokens + u->row / w->group; /* position of the first row */
+    int64_t end = span->prefix_tokens + (u->row + count - 1) / w->group + 1;
+    int64_t first = window > 0 && begin >= window ? begin - window + 1 : 0;
+    float sums[QUERIES];
+    pack_queries(w, w->qkv + span->first * w->stride + u->head * w->group * w->d, u->row, count, s);
+    score_keys(w, u, first, end, s);
     for (int64_t key = first; key < end; key++)
-        if (key > first_token || (window > 0 && key + window < end))
-            mask_key(w, row, key, s->scores + (key - first) * QUERIES);
+        if (key > begin || (window > 0 && key + window < end))
+            mask_key(w, u, key, s->scores + (key - first) * QUERIES);
     softmax(end - first, s->scores, sums);
-    sum_values(w, v, first, end - first, s);
+    sum_values(w, u, first, end - first, s);
     for (int64_t r = 0; r < count; r++) {
-        int64_t token = sequence * w->tokens + (row + r) / w->group;
-        float *to = w->out + (token * c->heads + head * w->group + (row + r) % w->group) * w->d;
+        int64_t token = span->first + (u->row + r) / w->group;
+        float *to =
+            w->out + (token * c->heads + u->head * w->group + (u->row + r) % w->group) * w->d;
         for (int64_t i = 0; i < w->d; i++) to[i] = s->results[r * w->width + i] / sums[r];
     }
 }
 
-static void run(const work *w, int64_t sequences, float *qkv, float *memory, int64_t floats)
+static void run(const work *w, float *qkv, float *memory, int64_t floats)
 {
     const snrq_config *c = w->settings->config;
-    int64_t blocks = (w->tokens * w->group + QUERIES - 1) / QUERIES;
 #pragma omp parallel
     {
         float *mine = memory + omp_get_thread_num() * floats;
-        scratch s = {mine, mine + w->keys * QUERIES, mine + (w->keys + w->d) * QUERIES};
+        scratch s = {mine, mine + w->most_keys * QUERIES, mine + (w->most_keys + w->d) * QUERIES};
 #pragma omp for schedule(static)
-        for (int64_t i = 0; i < sequences * w->tokens; i++)
-            prepare_heads(w->settings, i % w->tokens, qkv + i * w->stride);
+        for (int64_t i = 0; i < w->layout->rows; i++)
+            prepare_heads(w->settings, w->position[i], qkv + i * w->stride);
 #pragma omp for schedule(static)
-        for (int64_t unit = 0; unit < sequences * c->kv_heads; unit++)
-            pack_values(w, unit / c->kv_heads, unit % c->kv_heads);
-            /* From the last block of a head up: from long to short. */
+        for (int64_t i = 0; i < w->layout->spans * c->kv_heads; i++)
+            pack_values(w, i / c->kv_heads, i % c->kv_heads);
 #pragma omp for schedule(dynamic)
-        for (int64_t unit = 0; unit < sequences * c->kv_heads * blocks; unit++) {
-            int64_t head = unit / blocks;
-            attend(w, head / c->kv_heads, head % c->kv_heads,
-                   (blocks - 1 - unit % blocks) * QUERIES, &s);
-        }
+        for (int64_t i = 0; i < w->units; i++) attend(w, &w->unit[i], &s);
     }
+}
+
+static int64_t blocks_of(const work *w, const snrq_span *span)
+{
+    return (span->tokens * w->group + QUERIES - 1) / QUERIES;
+}
+
+/* Positions of the rows, and the units: of every head from its last block up, which is from long to
+ * short. */
+static void list_units(work *w)
+{
+    const snrq_config *c = w->settings->config;
+    unit *next = w->unit;
+    for (int64_t s = 0; s < w->layout->spans; s++) {
+        const snrq_span *span = &w->layout->span[s];
+        for (int64_t t = 0; t < span->tokens; t++)
+            w->position[span->first + t] = span->prefix_tokens + t;
+        for (int64_t head = 0; head < c->kv_heads; head++)
+            for (int64_t block = blocks_of(w, span); block-- > 0;)
+                *next++ = (unit){span, w->v + w->v_begin[s] + head * padded_keys(span) * w->width,
+                                 head, block * QUERIES};
+    }
+}
+
+static snrq_status allocate_work(work *w)
+{
+    const snrq_config *c = w->settings->config;
+    const snrq_layout *l = w->layout;
+    int64_t floats = 0;
+    SNRQ_TRY(snrq_allocate((size_t)l->spans, sizeof *w->v_begin, "packed values", &w->v_begin));
+    for (int64_t s = 0; s < l->spans; s++) {
+        int64_t keys = padded_keys(&l->span[s]);
+        w->v_begin[s] = floats;
+        floats += c->kv_heads * keys * w->width;
+        w->units += c->kv_heads * blocks_of(w, &l->span[s]);
+        w->most_keys = keys > w->most_keys ? keys : w->most_keys;
+    }
+    SNRQ_TRY(snrq_allocate_scratch((size_t)floats, sizeof *w->v, "packed values", &w->v));
+    SNRQ_TRY(snrq_allocate((size_t)l->rows, sizeof *w->position, "positions", &w->position));
+    return snrq_allocate((size_t)w->units, sizeof *w->unit, "blocks of queries", &w->unit);
+}
+
+snrq_status snrq_attention_spans(const snrq_attention_settings *settings, float *qkv,
+                                 const snrq_layout *layout, float *out)
+{
+    const snrq_config *c = settings->config;
+    work w = {.settings = settings,
+              .layout = layout,
+              .d = c->head_dim,
+              .group = c->heads / c->kv_heads,
+              .stride = (c->heads + 2 * c->kv_heads) * c->head_dim,
+              .width = snrq_product_padded(c->head_dim, COLUMNS),
+              .qkv = qkv,
+              .out = out};
+    float *memory = NULL;
+    snrq_status status = allocate_work(&w);
+    int64_t floats = (w.most_keys + 2 * w.width) * QUERIES;
+    if (status == SNRQ_OK)
+        status = snrq_allocate_scratch((size_t)(omp_get_max_threads() * floats), sizeof *memory,
+                                       "attention scores", &memory);
+    if (status == SNRQ_OK) {
+        list_units(&w);
+        run(&w, qkv, memory, floats);
+    }
+    free(memory);
+    free(w.unit);
+    free(w.position);
+    free(w.v);
+    free(w.v_begin);
+    return status;
+}
+
+void snrq_spans_fill(int64_t sequences, int64_t tokens, snrq_span *span)
+{
+    for (int64_t s = 0; s < sequences; s++)
+        span[s] = (snrq_span){.first = s * tokens, .tokens = tokens};
 }
 
 snrq_status snrq_attention(const snrq_attention_settings *settings, float *qkv, int64_t sequences,
                            int64_t tokens, float *out)
 {
-    const snrq_config *c = settings->config;
-    work w = {.settings = settings,
-              .tokens = tokens,
-              .d = c->head_dim,
-              .group = c->heads / c->kv_heads,
-              .stride = (c->heads + 2 * c->kv_heads) * c->head_dim,
-              .keys = snrq_product_padded(tokens, ROWS),
-              .width = snrq_product_padded(c->head_dim, COLUMNS),
-              .qkv = qkv,
-              .out = out};
-    int64_t heads = sequences * c->kv_heads, floats = (w.keys + 2 * w.width) * QUERIES;
-    float *memory = NULL;
-    snrq_status status = snrq_allocate_scratch((size_t)(heads * w.keys * w.width), sizeof *w.v,
-                                               "packed values", &w.v);
-    if (status == SNRQ_OK)
-        status = snrq_allocate_scratch((size_t)(omp_get_max_threads() * floats), sizeof *memory,
-                                       "attention scores", &memory);
-    if (status == SNRQ_OK) run(&w, sequences, qkv, memory, floats);
-    free(memory);
-    free(w.v);
+    snrq_span *span;
+    SNRQ_TRY(snrq_allocate((size_t)sequences, sizeof *span, "spans", &span));
+    snrq_spans_fill(sequences, tokens, span);
+    const snrq_layout layout = {sequences * tokens, sequences, span};
+    snrq_status status = snrq_attention_spans(settings, qkv, &layout, out);
+    free(span);
     return status;
 }

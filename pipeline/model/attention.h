@@ -17,10 +17,33 @@ typedef struct snrq_attention_settings {
     int64_t window;                     /* keys a query sees, itself included; 0: all before it */
 } snrq_attention_settings;
 
-/* out [sequences, tokens, heads * head_dim] from qkv [sequences, tokens, (heads + 2 kv_heads) *
- * head_dim] with the query, key and value heads one after the other; queries and keys are
- * normalized and turned in place. Time grows with tokens times window; memory with tokens. Not
- * collective. SNRQ_INTERNAL without memory. */
+/* Tokens that follow each other: rows [first, first + tokens). They see each other, and before them
+ * a prefix, the tokens of rows [prefix_first, prefix_first + prefix_tokens), which other spans may
+ * see as well. So what several texts begin with is computed once. */
+typedef struct snrq_span {
+    int64_t first, tokens;
+    int64_t prefix_first, prefix_tokens; /* no prefix: 0, 0 */
+} snrq_span;
+
+/* How the rows of a batch belong together: each is in one span. */
+typedef struct snrq_layout {
+    int64_t rows, spans;
+    const snrq_span *span; /* [spans] borrowed */
+} snrq_layout;
+
+/* span [sequences] of sequences of `tokens` tokens, one after the other. */
+void snrq_spans_fill(int64_t sequences, int64_t tokens, snrq_span *span);
+
+/* out [rows, heads * head_dim] from qkv [rows, (heads + 2 kv_heads) * head_dim], whose query, key
+ * and value heads lie one after the other; queries and keys are normalized and turned in place. A
+ * token's result has the same bits whether what is before it is a prefix or in its own span, where
+ * the settings have no window. Time grows with tokens times those that they see; memory with
+ * tokens, each prefix counted once for every span. Not collective. SNRQ_INTERNAL without memory. */
+snrq_status snrq_attention_spans(const snrq_attention_settings *settings, float *qkv,
+                                 const snrq_layout *layout, float *out);
+
+/* The same of whole sequences: out [sequences, tokens, heads * head_dim] from qkv [sequences,
+ * tokens, (heads + 2 kv_heads) * head_dim]. */
 snrq_status snrq_attention(const snrq_attention_settings *settings, float *qkv, int64_t sequences,
                            int64_t tokens, float *out);
 

@@ -47,10 +47,9 @@ void snrq_unit_arrays_free(snrq_unit_arrays *a)
     *a = (snrq_unit_arrays){0};
 }
 
-void snrq_block_begin(const snrq_block *b, int64_t sequences, int64_t tokens, const float *h,
-                      float *const *x)
+void snrq_block_begin(const snrq_block *b, int64_t rows, const float *h, float *const *x)
 {
-    snrq_rms_norm(h, b->vector[SNRQ_ATTENTION_NORM], b->config->rms_norm_eps, sequences * tokens,
+    snrq_rms_norm(h, b->vector[SNRQ_ATTENTION_NORM], b->config->rms_norm_eps, rows,
                   b->config->hidden, x[0]);
 }
 
@@ -77,15 +76,14 @@ static void add_biases(const snrq_block *b, int unit, int64_t rows, float *y)
     }
 }
 
-static snrq_status attention(const snrq_block *b, int64_t sequences, int64_t tokens, float *qkv,
-                             float *x)
+static snrq_status attention(const snrq_block *b, const snrq_layout *layout, float *qkv, float *x)
 {
     const snrq_attention_settings settings = {.config = b->config,
                                               .rope = b->rope,
                                               .query_norm = b->vector[SNRQ_QUERY_NORM],
                                               .key_norm = b->vector[SNRQ_KEY_NORM],
                                               .window = b->window};
-    return snrq_attention(&settings, qkv, sequences, tokens, x);
+    return snrq_attention_spans(&settings, qkv, layout, x);
 }
 
 static void add_residual(int64_t count, const float *y, float *h)
@@ -106,15 +104,15 @@ static void gated_activation(int64_t rows, int64_t width, const float *y, float 
     }
 }
 
-snrq_status snrq_block_continue(const snrq_block *b, int step, int64_t sequences, int64_t tokens,
+snrq_status snrq_block_continue(const snrq_block *b, int step, const snrq_layout *layout,
                                 float *const *y, float *h, float *const *x)
 {
     const snrq_step *s = &b->family->step[step];
-    int64_t rows = sequences * tokens, hidden = b->config->hidden;
+    int64_t rows = layout->rows, hidden = b->config->hidden;
     for (int u = s->first; u < s->end; u++) add_biases(b, u, rows, y[u - s->first]);
     switch (s->kind) {
     case SNRQ_STEP_ATTENTION:
-        return attention(b, sequences, tokens, y[0], x[0]);
+        return attention(b, layout, y[0], x[0]);
     case SNRQ_STEP_ATTENTION_OUT:
         add_residual(rows * hidden, y[0], h);
         snrq_rms_norm(h, b->vector[SNRQ_MLP_NORM], b->config->rms_norm_eps, rows, hidden, x[0]);
@@ -129,20 +127,20 @@ snrq_status snrq_block_continue(const snrq_block *b, int step, int64_t sequences
     return snrq_fail(SNRQ_INTERNAL, "block: no step of kind %d", (int)s->kind);
 }
 
-snrq_status snrq_block_forward(const snrq_block *b, int64_t sequences, int64_t tokens, float *h,
+snrq_status snrq_block_forward(const snrq_block *b, const snrq_layout *layout, float *h,
                                snrq_unit_arrays *x, snrq_unit_arrays *y)
 {
     const snrq_family *f = b->family;
-    int64_t rows = sequences * tokens;
+    int64_t rows = layout->rows;
     snrq_unit_arrays_lay(f, 0, rows, x);
-    snrq_block_begin(b, sequences, tokens, h, x->of);
+    snrq_block_begin(b, rows, h, x->of);
     for (int s = 0; s < f->steps; s++) {
         const snrq_step *step = &f->step[s];
         snrq_unit_arrays_lay(f, s, rows, y);
         for (int u = step->first; u < step->end; u++)
             SNRQ_TRY(snrq_block_apply(b, u, rows, x->of[u - step->first], y->of[u - step->first]));
         if (s + 1 < f->steps) snrq_unit_arrays_lay(f, s + 1, rows, x);
-        SNRQ_TRY(snrq_block_continue(b, s, sequences, tokens, y->of, h, x->of));
+        SNRQ_TRY(snrq_block_continue(b, s, layout, y->of, h, x->of));
     }
     return SNRQ_OK;
 }

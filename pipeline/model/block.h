@@ -10,8 +10,9 @@
  *                [down]      h += y                  the block's end
  *
  * Statistics are gathered, and modules quantized, between `begin` or `continue` and `apply`.
- * Everything works on a batch of sequences; arithmetic is fp32, and no element of a result depends
- * on the other sequences or on the number of threads.
+ * Everything works on a batch of sequences, or of spans that share beginnings (attention.h);
+ * arithmetic is fp32, and no element of a result depends on the other sequences or on the number of
+ * threads.
  */
 #ifndef SNRQ_BLOCK_H
 #define SNRQ_BLOCK_H
@@ -46,9 +47,8 @@ void snrq_unit_arrays_lay(const snrq_family *family, int step, int64_t tokens,
                           snrq_unit_arrays *arrays);
 void snrq_unit_arrays_free(snrq_unit_arrays *arrays);
 
-/* x [units of the first step], each [sequences, tokens, hidden] = RMSNorm(h). */
-void snrq_block_begin(const snrq_block *block, int64_t sequences, int64_t tokens, const float *h,
-                      float *const *x);
+/* x [units of the first step], each [rows, hidden] = RMSNorm(h). */
+void snrq_block_begin(const snrq_block *block, int64_t rows, const float *h, float *const *x);
 
 /* y [tokens, unit rows], without biases, from x [tokens, unit columns]. */
 snrq_status snrq_block_apply(const snrq_block *block, int unit, int64_t tokens, const float *x,
@@ -56,11 +56,11 @@ snrq_status snrq_block_apply(const snrq_block *block, int unit, int64_t tokens, 
 
 /* Uses up y [units of the step]; updates h; writes the inputs x [units of the next step] (nothing
  * after the last). */
-snrq_status snrq_block_continue(const snrq_block *block, int step, int64_t sequences,
-                                int64_t tokens, float *const *y, float *h, float *const *x);
+snrq_status snrq_block_continue(const snrq_block *block, int step, const snrq_layout *layout,
+                                float *const *y, float *h, float *const *x);
 
 /* The whole block for a batch; x and y have room for the inputs and outputs of all steps. */
-snrq_status snrq_block_forward(const snrq_block *block, int64_t sequences, int64_t tokens, float *h,
+snrq_status snrq_block_forward(const snrq_block *block, const snrq_layout *layout, float *h,
                                snrq_unit_arrays *x, snrq_unit_arrays *y);
 
 #endif

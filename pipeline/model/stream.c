@@ -29,6 +29,9 @@ snrq_range snrq_stream_share(const snrq_context *c, const snrq_windows *windows)
 snrq_status snrq_stream_create(snrq_range range, int64_t tokens, int64_t hidden, snrq_stream *out)
 {
     *out = (snrq_stream){.range = range, .tokens = tokens, .hidden = hidden};
+    int64_t batch = batch_sequences(out);
+    SNRQ_TRY(snrq_allocate((size_t)batch, sizeof *out->span, "spans", &out->span));
+    snrq_spans_fill(batch, tokens, out->span);
     return snrq_allocate((size_t)((range.end - range.begin) * tokens * hidden), sizeof(float),
                          "activations", &out->h);
 }
@@ -53,7 +56,14 @@ void snrq_stream_free(snrq_stream *s)
 {
     free_inputs(s->inputs, s->input);
     free(s->h);
+    free(s->span);
     memset(s, 0, sizeof *s);
+}
+
+/* A batch of `sequences` sequences. */
+static snrq_layout layout_of(const snrq_stream *s, int64_t sequences)
+{
+    return (snrq_layout){sequences * s->tokens, sequences, s->span};
 }
 
 /* Row of a unit's input where sequence s of this rank begins. */
@@ -103,7 +113,7 @@ snrq_status snrq_stream_begin(snrq_stream *s, const snrq_block *block)
     if (status == SNRQ_OK) status = snrq_allocate((size_t)s->inputs, sizeof *x, "unit inputs", &x);
     if (status == SNRQ_OK) {
         batch_inputs(s, s->input, s->inputs, 0, x);
-        snrq_block_begin(block, s->range.end - s->range.begin, s->tokens, s->h, x);
+        snrq_block_begin(block, (s->range.end - s->range.begin) * s->tokens, s->h, x);
     }
     free(x);
     return status;
@@ -206,8 +216,9 @@ static snrq_status cross_apply(const crossing *c, int64_t first, int64_t count)
 static snrq_status cross_continue(const crossing *c, int step, int64_t first, int64_t count)
 {
     const snrq_stream *s = c->stream;
+    const snrq_layout layout = layout_of(s, count);
     batch_inputs(s, c->made, c->next, first, c->next_x);
-    return snrq_block_continue(c->block, step, count, s->tokens, c->y.of,
+    return snrq_block_continue(c->block, step, &layout, c->y.of,
                                s->h + first * s->tokens * s->hidden, c->next_x);
 }
 
@@ -255,8 +266,8 @@ snrq_status snrq_stream_forward(snrq_stream *s, const snrq_block *b)
         status = snrq_unit_arrays_create(f, 0, f->steps, batch * s->tokens, false, &y);
     for (int64_t first = 0; status == SNRQ_OK && first < sequences; first += batch) {
         int64_t count = sequences - first < batch ? sequences - first : batch;
-        status =
-            snrq_block_forward(b, count, s->tokens, s->h + first * s->tokens * s->hidden, &x, &y);
+        const snrq_layout layout = layout_of(s, count);
+        status = snrq_block_forward(b, &layout, s->h + first * s->tokens * s->hidden, &x, &y);
     }
     snrq_unit_arrays_free(&y);
     snrq_unit_arrays_free(&x);

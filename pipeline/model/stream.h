@@ -24,6 +24,7 @@ typedef struct snrq_stream {
     int64_t tokens;           /* per sequence */
     int64_t hidden;           /* numbers per token */
     float *h;                 /* [sequences, tokens, hidden] owned */
+    snrq_span *span;          /* [snrq_stream_batch()] of the sequences of a batch; owned */
     int inputs;               /* units of the next step; 0 between blocks */
     snrq_stream_input *input; /* [inputs] owned */
 } snrq_stream;

@@ -58,6 +58,7 @@ typedef struct subject {
     snrq_weight *module;
     const float **vector;
     float *ones;           /* the weights of both norms */
+    snrq_span *span;       /* [sequences] */
     float *h;              /* [sequences, tokens, hidden] */
     snrq_unit_arrays x, y; /* inputs and outputs of the units */
     float *a, *b;          /* [gram sequences, tokens, hidden]: X and Xf */
@@ -117,6 +118,8 @@ static snrq_status create_block(const shape *p, subject *s)
                             .module = s->module,
                             .vector = s->vector};
     SNRQ_TRY(fill_weights(s));
+    SNRQ_TRY(snrq_allocate((size_t)s->sequences, sizeof *s->span, "spans", &s->span));
+    snrq_spans_fill(s->sequences, s->tokens, s->span);
     int64_t tokens = s->sequences * s->tokens;
     SNRQ_TRY(snrq_allocate_scratch((size_t)(tokens * p->hidden), sizeof(float), "h", &s->h));
     SNRQ_TRY(snrq_unit_arrays_create(&s->family, 0, s->family.steps, tokens, true, &s->x));
@@ -145,8 +148,8 @@ static snrq_status create_activations(const shape *p, subject *s)
 
 static void free_subject(subject *s)
 {
-    void *owned[] = {s->weights, s->module, s->vector, s->ones,           s->h,
-                     s->a,       s->b,      s->norms,  s->mismatch_norms, s->order};
+    void *owned[] = {s->weights, s->module, s->vector,         s->ones,  s->h,   s->a,
+                     s->b,       s->norms,  s->mismatch_norms, s->order, s->span};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     snrq_unit_arrays_free(&s->x);
     snrq_unit_arrays_free(&s->y);
@@ -165,7 +168,8 @@ static snrq_status run_modules(subject *s)
 
 static snrq_status run_block(subject *s)
 {
-    return snrq_block_forward(&s->block, s->sequences, s->tokens, s->h, &s->x, &s->y);
+    const snrq_layout layout = {s->sequences * s->tokens, s->sequences, s->span};
+    return snrq_block_forward(&s->block, &layout, s->h, &s->x, &s->y);
 }
 
 static snrq_status run_gram(subject *s, bool a_mismatch, bool b_mismatch)

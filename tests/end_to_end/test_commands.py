@@ -157,7 +157,9 @@ class Commands(helpers.Test):
         result = helpers.succeed("evaluate", self.out, "--text", helpers.HELDOUT, "--length", 32, "--sequences", 3,
                                  "--json", "--reference", helpers.MODEL, ranks=2)
         self.assertEqual(len(result.stdout.splitlines()), 1)
-        self.assertEqual(list(result.json()), ["perplexity", "mean_token_loss", "tokens", "kl", "top1_agreement"])
+        figures = ["perplexity", "mean_token_loss", "kl", "top1_agreement"]
+        self.assertEqual(list(result.json()), ["protocol", "text", "tokens", "windows", "length",
+                                               *(key + error for key in figures for error in ("", "_stderr"))])
         self.assertEqual(result.json()["tokens"], 3 * 31)
 
     def test_evaluate_as_text(self):

@@ -1,0 +1,37 @@
+/* Options about texts and windows; see text_options.h. */
+#include "pipeline/text_options.h"
+
+enum { DEFAULT_SEQUENCES = 128 };
+
+snrq_texts snrq_options_texts(const snrq_options *o)
+{
+    return (snrq_texts){o->texts.count, o->texts.path, o->text_key};
+}
+
+snrq_window_order snrq_calibration_windows(const snrq_options *o)
+{
+    static const snrq_window_rule drawn[] = {[SNRQ_SAMPLING_NONE] = SNRQ_WINDOWS_RANDOM,
+                                             [SNRQ_SAMPLING_C4] = SNRQ_WINDOWS_C4,
+                                             [SNRQ_SAMPLING_C4_SNRQ] = SNRQ_WINDOWS_C4_SNRQ,
+                                             [SNRQ_SAMPLING_WIKITEXT2] =
+                                                 SNRQ_WINDOWS_WIKITEXT2_DRAWN};
+    bool all = o->token_file != NULL && o->sequences == 0;
+    return (snrq_window_order){.rule = o->sampling == SNRQ_SAMPLING_NONE && o->consecutive
+                                           ? SNRQ_WINDOWS_CONSECUTIVE
+                                           : drawn[o->sampling],
+                               .texts = snrq_options_texts(o),
+                               .token_file = o->token_file,
+                               .count = o->sequences > 0 || all ? o->sequences : DEFAULT_SEQUENCES,
+                               .length = o->length,
+                               .seed = (uint64_t)o->seed};
+}
+
+snrq_window_order snrq_evaluation_windows(const snrq_options *o)
+{
+    return (snrq_window_order){.texts = snrq_options_texts(o),
+                               .token_file = o->token_file,
+                               .count = o->sequences,
+                               .length = o->length,
+                               .seed = (uint64_t)o->seed,
+                               .beyond_context = true};
+}
