@@ -35,12 +35,36 @@ static const char space_character[] = "\xe2\x96\x81"; /* U+2581 */
     "[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*|" WHITE_SPACE
 #define HAN_AND_KANA "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"
 #define HAN_AND_OTHERS "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
+#define SPARK                                                                                      \
+    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?"           \
+    "[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+|[\\r\\n]|\\s+(?!\\S)|\\s+"
+#define JAIS_2                                                                                     \
+    BEFORE_DIGITS "\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s{512}(?!\\S)|"      \
+                  "\\s{256}(?!\\S)|\\s{128}(?!\\S)|\\s{64}(?!\\S)|\\s{32}(?!\\S)|\\s{16}(?!\\S)|"  \
+                  "\\s{8}(?!\\S)|\\s{4}(?!\\S)|\\s{1,2}(?!\\S)|\\s{1}"
+#define SEED_CODER BEFORE_DIGITS "\\p{N}{1}| ?[^\\s\\p{L}\\p{N}\\r\\n]+|" WHITE_SPACE
+#define BAILING                                                                                    \
+    "'(?i:[sdmt]|ll|ve|re)|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*|" \
+    "\\s*[\\r\\n]|\\s+(?!\\S)|\\s+"
+#define EXAONE_MOE                                                                                 \
+    CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?(?:\\p{L}\\p{M}*(?: \\p{L}\\p{M}*)*)+|\\p{N}|"            \
+                 " ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]?|\\s*[\\r\\n]|\\s+(?!\\S)|\\s+"
+#define K2_HORIZON                                                                                 \
+    CONTRACTIONS                                                                                   \
+    "|[^\\r\\n\\p{L}\\p{N}]?(?:\\p{L}|\\p{M}|\\u200C|\\u200D)+|\\p{N}{1,3}" AFTER_DIGITS
+#define UFAKZEKA "[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" DIGIT AFTER_DIGITS
+#define BLOOM " ?[^(\\s|[.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c])]+"
+#define YOUTU                                                                                      \
+    "[\uac00-\ud7a3\u3131-\u318e]+|["                                                              \
+    "\uff01\u2026\u201c\u201d\u2018\u2019\u2014\uff1a\uff1b\uff0c\u3001-"                          \
+    "\u303f\ufe30-\ufe4f]+|[\u3105-\u312f]+|" HAN_AND_KANA
 #define CASES "at combining marks and between letters of other cases"
 enum { MAX_CUTS = 6 };
 
 /* What llama.cpp cuts at under a name: one pattern inside the other, in this order. A row without a
  * difference is here only because llama.cpp and the tokenizer's own library gave equal ids for
- * thousands of random texts in many scripts. */
+ * thousands of random texts in many scripts, with a vocabulary that has a token for every pair of
+ * bytes and so shows every cut. */
 static const struct known {
     const char *pre;
     bool ignore_merges;     /* a word that is a token is not cut */
@@ -54,12 +78,25 @@ static const struct known {
     {"qwen2", false, NULL, {QWEN_2}},
     {"qwen35", false, NULL, {QWEN_35}},
     {"deepseek-v3", false, NULL, {"\\p{N}{1,3}", HAN_AND_KANA, DEEPSEEK_V3}},
+    {"spark2_5", false, NULL, {"\\p{N}{1,3}", HAN_AND_KANA, SPARK, DIGIT}},
+    {"jais-2", false, NULL, {JAIS_2}},
+    {"minicpm5", true, NULL, {"\\p{N}{1,3}", BEFORE_DIGITS "\\p{N}+" AFTER_DIGITS}},
+    {"seed-coder", false, NULL, {SEED_CODER}},
+    {"bailingmoe", false, NULL, {BAILING}},
+    {"exaone-moe", false, NULL, {EXAONE_MOE}},
+    {"k2-horizon", false, NULL, {K2_HORIZON}},
+    {"ufakzeka", false, NULL, {UFAKZEKA}},
+    {"bloom", false, NULL, {BLOOM}},
+    {"viking", false, NULL, {BLOOM, DIGIT}},
     {"deepseek-coder",
      false,
-     NULL,
+     "at spaces that are not ASCII ones",
      {"[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", HAN_AND_OTHERS, DIGIT}},
+    {"superbpe", false, "in numbers that are not ASCII ones", {"\\p{N}+", "(?=(\\d{3})+(?!\\d))"}},
     {"tekken", true, CASES, {TEKKEN}},
     {"gpt-4o", false, CASES, {GPT_4O}},
+    {"tiny_aya", false, CASES, {"\\d{1,3}(?=(?:\\d{3})*\\b)", GPT_4O}},
+    {"youtu", true, CASES, {YOUTU, CASED(CONTRACTIONS "?") DIGIT AFTER_CASED}},
 };
 enum { KNOWN = sizeof known / sizeof known[0] };
 
@@ -215,7 +252,8 @@ static snrq_status find_name(const char *where, const json_t *root, const cuts *
                          where, ignore_merges ? "true" : "false", other,
                          ignore_merges ? "false" : "true");
     return refuse(where, "pre_tokenizer with the pattern", c->count > 0 ? c->text[0] : "",
-                  "those of GPT-2, SmolLM, Llama 3, Qwen 2, Qwen 3.5, DeepSeek");
+                  "those of GPT-2, SmolLM, Llama 3, Qwen 2, Qwen 3.5, DeepSeek V3 and others in "
+                  "docs/gguf.md");
 }
 
 static snrq_status read_pre_tokenizer(const char *where, const json_t *root,

@@ -418,16 +418,27 @@ class Tokenizers(ExportTest):
         whole = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
         spelled = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
         llama = contractions + start + "\\p{N}{1,3}" + end
+        bloom = " ?[^(\\s|[.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c])]+"
+        coder = [split("[\r\n]"), split("\\s?\\p{L}+"), split("\\s?\\p{P}+"),
+                 split("[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"), digits, spelled]
         for expected, steps, ignore in (("gpt-2", [whole], False), ("smollm", [digits, whole], False),
                                         ("llama-bpe", [split(llama), spelled], True),
                                         ("dbrx", [split(llama), spelled], False),
                                         ("dbrx", [split(llama, "Removed", True), spelled], False),
-                                        ("qwen2", [split(contractions + start + "\\p{N}" + end), spelled], False)):
+                                        ("qwen2", [split(contractions + start + "\\p{N}" + end), spelled], False),
+                                        ("ufakzeka", [split(start[1:] + "\\p{N}" + end), spelled], False),
+                                        ("minicpm5", [split("\\p{N}{1,3}"), split(llama.replace("{1,3}", "+")), spelled],
+                                         True),
+                                        ("viking", [split(bloom), digits, spelled], False),
+                                        ("bloom", [split(bloom), spelled], False)):
             with self.subTest(expected):
                 export = self.export(self.byte_level(*steps, ignore_merges=ignore))
                 self.assertEqual(read_gguf(os.path.join(export, "model.gguf"))[0]["tokenizer.ggml.pre"], expected)
         for steps, ignore, words in (([digits, split(llama), spelled], False, ["pre_tokenizer", "safetensors"]),
                                      ([split(llama, "Removed"), spelled], False, ["behavior", "Removed"]),
+                                     (coder, False, ["deepseek-coder", "at spaces"]),
+                                     ([split("\\p{N}+"), split("(?=(\\d{3})+(?!\\d))"), spelled], False,
+                                      ["superbpe", "numbers"]),
                                      ([digits, whole], True, ["ignore_merges", "smollm"])):
             with self.subTest(words):
                 model = self.byte_level(*steps, ignore_merges=ignore)

@@ -1,6 +1,9 @@
 """snrq tokenize: ids that were recorded elsewhere, back to the text, ids that the other commands read, bad input."""
+import importlib.util
 import json
 import os
+import shutil
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,7 +16,7 @@ BYTE_LEVEL = ("llama3", "qwen3")
 
 
 def recorded(path, count):
-    """The `count` longest lines of a file of vectors."""
+    """The `count` longest lines of a file of vectors; 0: all."""
     with open(path, encoding="utf-8", newline="\n") as f:
         lines = [json.loads(line) for line in f.read().split("\n") if line]
     return sorted(lines, key=lambda line: len(line["text"]))[-count:]
@@ -52,6 +55,30 @@ class Tokenize(helpers.Test):
     def test_recorded_vectors_of_published_tokenizers(self):
         models = [helpers.shared("data", "tokenizers", name) for name in TOKENIZERS]
         at_once(self.check_vector, [(model, os.path.join(model, "vectors.jsonl"), 1) for model in models])
+
+    def test_recorded_vectors_of_smollm2(self):
+        # Its directory is made from a GGUF file, which holds the tokenizer; the weights are not needed here.
+        source = helpers.shared("data", "models", "smollm2")
+        spec = importlib.util.spec_from_file_location("expand", os.path.join(source, "expand.py"))
+        expand = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(expand)
+        with open(os.path.join(source, "SmolLM2-135M-Instruct.Q4_1.gguf"), "rb") as f:
+            reader = expand.Reader(memoryview(f.read()))
+        reader.at = 16
+        fields = {reader.string(): reader.value(reader.scalar(4)) for _ in range(reader.scalar(10))}
+        tokens, kinds = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
+        added = [{"id": i, "content": tokens[i], "special": True} for i, kind in enumerate(kinds) if kind == 3]
+        steps = [{"type": "Digits", "individual_digits": True}, {"type": "ByteLevel", "add_prefix_space": False}]
+        os.mkdir(self.path("smollm2"))
+        self.write("smollm2/tokenizer.json", json.dumps({
+            "added_tokens": added, "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
+            "model": {"type": "BPE", "vocab": {token: i for i, token in enumerate(tokens)},
+                      "merges": fields["tokenizer.ggml.merges"]}}).encode())
+        lines = recorded(os.path.join(helpers.DATA, "smollm2_vectors.jsonl"), 0)
+        done = subprocess.run([os.environ.get("SNRQ_TOKEN_IDS") or shutil.which("token_ids"), self.path("smollm2")],
+                              input=json.dumps([line["text"] for line in lines]).encode(), stdout=subprocess.PIPE,
+                              check=True)
+        self.assertEqual(json.loads(done.stdout), [line["ids"] for line in lines])
 
     def model(self, name, tokenizer=None, settings=None):
         """The bundled model with its two tokenizer files changed by functions of their contents."""

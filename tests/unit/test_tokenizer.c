@@ -98,14 +98,25 @@ static void recorded_vectors_of_real_tokenizers_are_met(void)
     }
 }
 
-static void recorded_vectors_of_the_bundled_model_are_met(void)
+/* A tokenizer and vectors among the data of the tests. */
+static void check_bundled(const char *tokenizer, const char *vectors, bool lossless)
 {
     char directory[PATH_MAX];
-    const char *path = test_data("SNRQ_TEST_DATA", "model/tokenizer.json");
+    const char *path = test_data("SNRQ_TEST_DATA", tokenizer);
     if (path == NULL) return;
     snprintf(directory, sizeof directory, "%.*s", (int)(strrchr(path, '/') - path), path);
-    path = test_data("SNRQ_TEST_DATA", "vectors.jsonl");
-    if (path != NULL) check_vectors(directory, path, false);
+    path = test_data("SNRQ_TEST_DATA", vectors);
+    if (path != NULL) check_vectors(directory, path, lossless);
+}
+
+static void recorded_vectors_of_the_bundled_model_are_met(void)
+{
+    check_bundled("model/tokenizer.json", "vectors.jsonl", false);
+}
+
+static void recorded_vectors_of_a_tokenizer_with_single_digits_are_met(void)
+{
+    check_bundled("digits/tokenizer.json", "digits/vectors.jsonl", true);
 }
 
 enum { LETTERS = 4, MERGE_COUNT = 60, WORD = 300 };
@@ -427,6 +438,7 @@ int main(void)
     const snrq_test tests[] = {
         SNRQ_TEST(recorded_vectors_of_real_tokenizers_are_met),
         SNRQ_TEST(recorded_vectors_of_the_bundled_model_are_met),
+        SNRQ_TEST(recorded_vectors_of_a_tokenizer_with_single_digits_are_met),
         SNRQ_TEST(random_words_encode_as_the_slow_twin),
         SNRQ_TEST(cutting_a_word_does_not_change_its_ids),
         SNRQ_TEST(merges_of_byte_tokens_prevent_cutting),
