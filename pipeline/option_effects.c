@@ -21,6 +21,12 @@ static bool looks_at_data(const snrq_options *o)
     return o->method != SNRQ_RTN || o->grid == SNRQ_QUANT_GRID_HESSIAN;
 }
 
+static bool compensates(const snrq_options *o)
+{
+    return o->alpha_mode == SNRQ_ALPHA_AUTO ||
+           (o->alpha_mode == SNRQ_ALPHA_FIXED && o->alpha_value > 0);
+}
+
 static bool has_groups(const snrq_options *o)
 {
     return o->group_size > 0;
@@ -100,6 +106,12 @@ static const struct {
     {"groups", ANY, has_groups, {"with --group-size channel a row is one group", "original"}},
     {"order", ALL_BUT_RTN, always, {"--method rtn decides every column for itself", NULL}},
     {"damp", ANY, looks_at_data, {"--method rtn looks at no data but for --grid hessian", "0.01"}},
+    {"shrink", ALL_BUT_RTN, always, {"--method rtn rounds every column for itself", "0"}},
+    {"compensate",
+     SHIFTED,
+     compensates,
+     {"only snrq and ksnrq shift their targets, and only with --alpha auto, or fixed above 0",
+      "0"}},
     {"text-key",
      ANY,
      reads_no_ids,

@@ -35,11 +35,11 @@ static snrq_status parse_number(const snrq_option_row *row, const char *value, d
     char *end = NULL;
     errno = 0;
     *out = strtod(value, &end);
-    bool whole = row->kind == REAL || *out == floor(*out);
+    bool whole = row->kind == REAL || row->kind == SHARE || *out == floor(*out);
     if (end == value || *end != '\0' || errno != 0 || !whole ||
         !(*out >= row->low && *out <= row->high))
         return snrq_fail(SNRQ_USAGE, "--%s: expected %s from %.15g to %.15g, found '%s'", row->name,
-                         row->kind == REAL ? "a number" : "a whole number", row->low, row->high,
+                         row->kind == REAL || row->kind == SHARE ? "a number" : "a whole number", row->low, row->high,
                          value);
     return SNRQ_OK;
 }
@@ -115,6 +115,12 @@ snrq_status snrq_option_set(const snrq_option_row *row, const char *value, snrq_
     case FLAG:
         *(bool *)(void *)field = row->low != 0;
         return SNRQ_OK;
+    case SHARE:
+        if (strcmp(value, "auto") == 0) {
+            *(double *)(void *)field = SNRQ_AUTO;
+            return SNRQ_OK;
+        }
+        __attribute__((fallthrough));
     case REAL:
         SNRQ_TRY(parse_number(row, value, &number));
         *(double *)(void *)field = number;
@@ -174,7 +180,8 @@ static const char *alpha_text(const snrq_options *o, char *room)
     static const char *const names[] = {[SNRQ_ALPHA_FIXED] = "fixed:",
                                         [SNRQ_ALPHA_SAMPLED] = "sampled:",
                                         [SNRQ_ALPHA_CHAINED] = "chained",
-                                        [SNRQ_ALPHA_CORR] = "corr"};
+                                        [SNRQ_ALPHA_CORR] = "corr",
+                                        [SNRQ_ALPHA_AUTO] = "auto"};
     size_t used = (size_t)snprintf(room, SNRQ_OPTION_VALUE, "%s", names[o->alpha_mode]);
     if (o->alpha_mode == SNRQ_ALPHA_FIXED || o->alpha_mode == SNRQ_ALPHA_SAMPLED)
         number_text(o->alpha_value, "", room + used, SNRQ_OPTION_VALUE - used);
@@ -195,6 +202,9 @@ const char *snrq_option_value(const snrq_option_row *row, const snrq_options *o,
         return *(const char *const *)(const void *)field;
     case FLAG:
         return "";
+    case SHARE:
+        if (*(const double *)(const void *)field == SNRQ_AUTO) return "auto";
+        __attribute__((fallthrough));
     case REAL:
     case TIME:
         number_text(*(const double *)(const void *)field, row->kind == TIME ? "s" : "", room,
@@ -228,9 +238,12 @@ snrq_status snrq_option_alpha(const char *text, snrq_alpha_mode *mode, double *v
         *mode = SNRQ_ALPHA_SAMPLED;
         return parse_number(&sampled, text + 8, value);
     }
+    *mode = SNRQ_ALPHA_AUTO;
+    if (strcmp(text, "auto") == 0) return SNRQ_OK;
     *mode = strcmp(text, "chained") == 0 ? SNRQ_ALPHA_CHAINED : SNRQ_ALPHA_CORR;
     if (*mode == SNRQ_ALPHA_CORR && strcmp(text, "corr") != 0)
         return snrq_fail(SNRQ_USAGE,
-                         "--alpha: expected fixed:V, sampled:B, chained or corr, found '%s'", text);
+                         "--alpha: expected auto, fixed:V, sampled:B, chained or corr, found '%s'",
+                         text);
     return SNRQ_OK;
 }

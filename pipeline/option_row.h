@@ -6,8 +6,9 @@
 #include "pipeline/options.h"
 
 /* Where the value goes: char *, char * and texts, int64_t, double, int64_t (index), bool, int64_t,
- * int64_t (bytes), double (seconds). TEXTS may be given several times: the field has the first, and
- * snrq_options.texts all of them. The names are short because the table is full of them. */
+ * int64_t (bytes), double (seconds), double ("auto" is SNRQ_AUTO). TEXTS may be given several
+ * times: the field has the first, and snrq_options.texts all of them. The names are short because
+ * the table is full of them. */
 typedef enum snrq_option_kind {
     TEXT,
     TEXTS,
@@ -17,7 +18,8 @@ typedef enum snrq_option_kind {
     FLAG,
     GROUP,
     SIZE,
-    TIME
+    TIME,
+    SHARE
 } snrq_option_kind;
 
 typedef struct snrq_option_row {

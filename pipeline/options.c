@@ -60,8 +60,8 @@ static const snrq_option_row table[] = {
      "target; ksnrq: snrq with beam search"},
     {"beam", 0, INTEGER, FIELD(beam), "8", 1, 256, NULL, Q | R, true, "K", "beam width of ksnrq"},
     {"alpha", 0, TEXT, FIELD(alpha_text), NULL, 0, 0, NULL, Q | R, true, "MODE",
-     "regularization strength: fixed:V | sampled:B | chained | corr [fixed:0.5; gptaq: "
-     "fixed:0.25]"},
+     "regularization strength: auto, by what the tokens support | fixed:V | sampled:B | chained | "
+     "corr [auto; of round and with --paper fixed:0.5; gptaq: fixed:0.25]"},
     {"grid", 0, CHOICE, FIELD(grid), "hessian", 0, 0, "minmax|mse|hessian", Q | R, true, "G",
      "how scales are chosen"},
     {"groups", 0, CHOICE, FIELD(permuted_groups), "original", 0, 0, "original|permuted", Q | R,
@@ -72,6 +72,14 @@ static const snrq_option_row table[] = {
      "what the checkpoint stores scales in (fixed before rounding starts)"},
     {"damp", 0, REAL, FIELD(damp), "0.01", 0, 1, NULL, Q | R, true, "X",
      "damping, as a share of mean(diag H)"},
+    {"shrink", 0, SHARE, FIELD(shrink), "auto", 0, 100, NULL, Q | R, true, "auto|X",
+     "round with H + X diag(H): more, the fewer the calibration tokens"},
+    {"compensate", 0, SHARE, FIELD(compensate), "auto", 0, 1, NULL, Q, true, "auto|B",
+     "how much of the residual stream's error o_proj and down_proj make up for; auto: by what the "
+     "tokens support"},
+    {"paper", 0, FLAG, FIELD(paper), NULL, 1, 1, NULL, Q | R, false, NULL,
+     "the papers' method: --alpha fixed:0.5 --grid minmax --groups permuted --refine 0 --regrid 0 "
+     "--shrink 0 --compensate 0, but for those that are given"},
     {"refine", 0, INTEGER, FIELD(refine), "2", 0, 1000, NULL, Q | R, true, "N",
      "coordinate-descent passes after the search, at most"},
     {"regrid", 0, INTEGER, FIELD(regrid), "3", 0, 100, NULL, Q | R, true, "N",
@@ -168,8 +176,16 @@ static const struct {
     const char *name, *otherwise, *when;
 } exceptions[] = {{"grid", "minmax", "for rtn, ldlq, gptq, gptaq"},
                   {"refine", "0", "for rtn, ldlq, gptq, gptaq"},
-                  {"regrid", "0", "for these and other grids than hessian"}};
-enum { GRID, REFINE, REGRID, EXCEPTIONS };
+                  {"regrid", "0", "for these and other grids than hessian"},
+                  {"shrink", "0", "for these, and of round"}};
+enum { GRID, REFINE, REGRID, SHRINK, EXCEPTIONS };
+
+/* What --paper means, but for what is given. */
+static const struct {
+    const char *name, *value;
+} paper[] = {{"grid", "minmax"}, {"groups", "permuted"}, {"refine", "0"},
+             {"regrid", "0"},    {"shrink", "0"},        {"compensate", "0"}};
+enum { PAPER = sizeof paper / sizeof *paper };
 
 typedef struct command_row {
     const char *name, *argument;
@@ -211,23 +227,36 @@ enum { COMMANDS = sizeof commands / sizeof commands[0] };
 enum { NOT_GIVEN = 0, COMMAND_LINE = -1 };
 typedef int given_rows[ROWS]; /* where a row was given: a line of the file, or one of these */
 
+static snrq_status set_unless_given(const given_rows given, const char *name, const char *value,
+                                    snrq_options *o)
+{
+    for (int row = 0; row < ROWS; row++)
+        if (given[row] == NOT_GIVEN && strcmp(table[row].name, name) == 0)
+            return snrq_option_set(&table[row], value, o);
+    return SNRQ_OK;
+}
+
 /* The baselines do what their papers do; scales from the range of the weights stay as they are.
  */
 static snrq_status apply_exceptions(const given_rows given, snrq_options *o)
 {
     bool baseline = o->method != SNRQ_SNRQ && o->method != SNRQ_KSNRQ;
+    for (int i = 0; i < PAPER && o->paper; i++)
+        SNRQ_TRY(set_unless_given(given, paper[i].name, paper[i].value, o));
     for (int i = 0; i < EXCEPTIONS; i++) {
-        bool applies = baseline || (i == REGRID && o->grid != SNRQ_QUANT_GRID_HESSIAN);
-        for (int row = 0; row < ROWS && applies; row++)
-            if (given[row] == NOT_GIVEN && strcmp(table[row].name, exceptions[i].name) == 0)
-                SNRQ_TRY(snrq_option_set(&table[row], exceptions[i].otherwise, o));
+        bool applies = baseline || (i == REGRID && o->grid != SNRQ_QUANT_GRID_HESSIAN) ||
+                       (i == SHRINK && o->command == SNRQ_COMMAND_ROUND);
+        if (applies)
+            SNRQ_TRY(set_unless_given(given, exceptions[i].name, exceptions[i].otherwise, o));
     }
     return SNRQ_OK;
 }
 
 static snrq_status parse_alpha(snrq_options *o)
 {
-    if (o->alpha_text == NULL) o->alpha_text = o->method == SNRQ_GPTAQ ? "fixed:0.25" : "fixed:0.5";
+    bool is_fixed = o->command == SNRQ_COMMAND_ROUND || o->paper;
+    if (o->alpha_text == NULL)
+        o->alpha_text = o->method == SNRQ_GPTAQ ? "fixed:0.25" : is_fixed ? "fixed:0.5" : "auto";
     SNRQ_TRY(snrq_option_alpha(o->alpha_text, &o->alpha_mode, &o->alpha_value));
     if (o->method != SNRQ_GPTAQ || o->alpha_mode == SNRQ_ALPHA_FIXED ||
         o->alpha_mode == SNRQ_ALPHA_SAMPLED)
@@ -665,6 +694,9 @@ static json_t *stored_value(const snrq_option_row *row, const snrq_options *o)
     switch (row->kind) {
     case FLAG:
         return json_boolean(*(const bool *)(const void *)field);
+    case SHARE:
+        if (*(const double *)(const void *)field == SNRQ_AUTO) return json_string("auto");
+        __attribute__((fallthrough));
     case TIME:
     case REAL:
         return json_real(*(const double *)(const void *)field);
@@ -709,12 +741,19 @@ static const char *typed(const json_t *value, char room[SNRQ_OPTION_VALUE])
     return room;
 }
 
+/* What was done before there were these options. */
+static const struct {
+    const char *name, *value;
+} newer[] = {{"shrink", "0"}, {"compensate", "0"}};
+
 snrq_status snrq_options_restore(const json_t *stored, snrq_options *o)
 {
     char room[SNRQ_OPTION_VALUE];
     given_rows given = {NOT_GIVEN};
     SNRQ_TRY(set_defaults(o));
     o->command = SNRQ_COMMAND_QUANTIZE;
+    for (size_t i = 0; i < sizeof newer / sizeof *newer; i++)
+        SNRQ_TRY(set_unless_given(given, newer[i].name, newer[i].value, o));
     for (int i = 0; i < ROWS; i++) {
         const json_t *value = json_object_get(stored, table[i].name);
         const char *text = typed(value, room);

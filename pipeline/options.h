@@ -64,6 +64,8 @@ typedef struct snrq_options {
     double alpha_value; /* fixed: a; sampled: B */
     int64_t grid, permuted_groups, natural_order, scale_type;
     double damp;
+    double shrink, compensate; /* SNRQ_AUTO: auto */
+    bool paper;
     int64_t refine, regrid;
     int64_t sequences, length, seed, consecutive;
     int64_t sampling;     /* snrq_sampling_choice */

@@ -74,7 +74,7 @@ static double unit_bytes(int ranks, snrq_process_shape shape, const snrq_rule *r
     if (shape.rows == 0) snrq_process_grid_shape(unit->columns, ranks, &shape.rows, &shape.columns);
     double share = 1.0 / (shape.rows * shape.columns);
     double gram = 8.0 * tokens * n + n * n * 8.0 * (1.0 + shifted) * share +
-                  (double)snrq_gram_bytes(unit->columns, length, sequences);
+                  (double)snrq_gram_bytes(unit->columns, unit->columns, length, sequences);
     double target = rows * n * (9.0 + 8.0 * shifted) + (double)snrq_row_bytes(unit->columns);
     double search = rows * n * (25.0 + 4.0 * shifted);
     double groups = rule->group_size > 0 ? ceil(n / (double)rule->group_size) : 1.0;

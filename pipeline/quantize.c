@@ -78,8 +78,12 @@ static snrq_status gather(group *g, block_work *b, int unit, const snrq_rule *ru
     int in_step = unit - f->step[f->unit[unit].step].first;
     snrq_activations x = snrq_stream_activations(&g->quantized, in_step);
     snrq_activations xf = snrq_stream_activations(&g->full, in_step);
+    snrq_activations h = snrq_stream_residual(&g->quantized);
+    snrq_activations hf = snrq_stream_residual(&g->full);
+    bool writes = snrq_unit_writes_residual(f, unit);
     const snrq_unit_input input = {&x, &xf, g->job->windows.count, g->alphas,
-                                   g->job->windows.distinct};
+                                   g->job->windows.distinct,
+                                   writes ? &h : NULL, writes ? &hf : NULL};
     const snrq_process_shape shape = {g->job->options->factor_rows,
                                       g->job->options->factor_columns};
     char name[SNRQ_MODULES_NAME];

@@ -118,7 +118,7 @@ static snrq_status make_statistics(const snrq_context *context, const snrq_rule 
 {
     int64_t n = c->columns;
     double *diagonal = NULL;
-    *s = (snrq_statistics){.columns = n};
+    *s = (snrq_statistics){.columns = n, .strengths = snrq_strengths_choose(rule, n, 0)};
     snrq_status status = snrq_allocate((size_t)n, sizeof *diagonal, "diagonal", &diagonal);
     for (int64_t j = 0; status == SNRQ_OK && j < n; j++) diagonal[j] = (double)c->h[j * n + j];
     if (status == SNRQ_OK) status = snrq_statistics_order(rule, diagonal, s);

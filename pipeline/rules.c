@@ -18,7 +18,9 @@ snrq_rule snrq_options_rule(const snrq_options *o)
                        .beam = (int)o->beam,
                        .refine = (int)o->refine,
                        .regrid = (int)o->regrid,
-                       .damp = o->damp};
+                       .damp = o->damp,
+                       .shrink = o->shrink,
+                       .compensate = o->compensate};
 }
 
 snrq_status snrq_rules_create(const snrq_options *options, const snrq_family *family,
@@ -27,7 +29,13 @@ snrq_status snrq_rules_create(const snrq_options *options, const snrq_family *fa
     int64_t count = layers * family->modules;
     *out = (snrq_rules){.layers = layers, .modules = family->modules};
     SNRQ_TRY(snrq_allocate((size_t)count, sizeof *out->rule, "rules", &out->rule));
-    for (int64_t i = 0; i < count; i++) out->rule[i] = snrq_options_rule(options);
+    snrq_rule rule = snrq_options_rule(options);
+    for (int u = 0; u < family->units; u++) {
+        double columns = (double)layers * (double)family->unit[u].columns;
+        rule.inputs += columns;
+        if (snrq_unit_writes_residual(family, u)) rule.residual_inputs += columns;
+    }
+    for (int64_t i = 0; i < count; i++) out->rule[i] = rule;
     return SNRQ_OK;
 }
 

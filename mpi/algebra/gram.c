@@ -1,8 +1,8 @@
 /* Exact Gram sums; see gram.h.
  *
  * G is computed in the natural order of columns, in panels of columns; `order` only decides where
- * an element is stored. A panel is a table of 64-bit sums, [width, n - first_row] with the rows of
- * G contiguous. It is added up over ranks, in the background, while the next panel is computed.
+ * an element is stored. A panel is a table of 64-bit sums, [width, high - first_row] with the rows
+ * of G contiguous. It is added up over ranks, in the background, while the next panel is computed.
  *
  * The unit of arithmetic is a chunk of tokens of one sequence: its share of an element of G is one
  * fp32 sum (mpi/algebra/product.h), and the same bits on every rank and thread, since chunks begin
@@ -46,7 +46,7 @@ enum {
 
 static const double CONTRIBUTION_LIMIT = 2; /* of the bound; rounding stays far below */
 
-/* Columns [begin, begin + width) of G, rows [first_row, n): sums[j - begin][i - first_row]. */
+/* Columns [begin, begin + width) of G, rows [first_row, high): sums[j - begin][i - first_row]. */
 typedef struct panel {
     int64_t begin, width, first_row;
     int64_t *sums;
@@ -60,20 +60,21 @@ typedef struct chunk {
 typedef struct gram {
     const snrq_gram_request *request;
     snrq_matrix *out;
-    int64_t n;
-    int64_t longest; /* tokens of this rank's longest sequence */
-    int64_t chunks;  /* of this rank's sequences */
-    chunk *chunk;    /* [chunks] in order */
-    bool apart;      /* small: threads have tables of their own */
+    int64_t high, wide; /* rows and columns of G: columns of A and of B */
+    int64_t longest;    /* tokens of this rank's longest sequence */
+    int64_t chunks;     /* of this rank's sequences */
+    chunk *chunk;       /* [chunks] in order */
+    bool apart;         /* small: threads have tables of their own */
     int64_t tile, unit_columns, panel_width, batch;
-    float *a_units, *b_units;    /* [n] each: 2^-ea_i, 2^-eb_j; 0 if the norm is 0 */
-    double *a_values, *b_values; /* [n] each: 2^(ea_i - 31), 2^(eb_j - 30); 0 if the norm is 0 */
-    int64_t *sums[2];            /* two panels: one computed, one in flight */
+    float *a_units, *b_units; /* [high], [wide]: 2^-ea_i, 2^-eb_j; 0 if the norm is 0 */
+    double *a_values,
+        *b_values;    /* [high], [wide]: 2^(ea_i - 31), 2^(eb_j - 30); 0 if the norm is 0 */
+    int64_t *sums[2]; /* two panels: one computed, one in flight */
     float *a, *b; /* [batch of chunks][pieces][strips][tokens][width] packed rows, columns of G */
     int32_t *rows, *columns; /* [local rows, columns of out] the column of A, of B it stands for */
     MPI_Request *requests;
     int in_flight;
-    int64_t bad_column; /* of G, where a product was not finite; n: none */
+    int64_t bad_column; /* of G, where a product was not finite; wide: none */
     struct {
         const float *next;
         int64_t left; /* floats */
@@ -90,11 +91,16 @@ static int64_t padded(int64_t columns)
     return snrq_product_padded(columns, SLAB);
 }
 
-/* Tokens of a chunk, but for the last of a sequence. A function of n, but where all sequences are
- * shorter, which then are one chunk each. */
+static bool is_small(const gram *g)
+{
+    return g->high <= SMALL_N && g->wide <= SMALL_N;
+}
+
+/* Tokens of a chunk, but for the last of a sequence. A function of the shape, but where all
+ * sequences are shorter, which then are one chunk each. */
 static int64_t chunk_tokens(const gram *g)
 {
-    return least(g->longest, g->n <= SMALL_N ? SMALL_CHUNK : LARGE_CHUNK);
+    return least(g->longest, is_small(g) ? SMALL_CHUNK : LARGE_CHUNK);
 }
 
 /* Chunks of a sequence of so many tokens. */
@@ -103,30 +109,31 @@ static int64_t chunks_of(const gram *g, int64_t tokens)
     return tokens == 0 ? 0 : (tokens + chunk_tokens(g) - 1) / chunk_tokens(g);
 }
 
-/* Functions of n, but for the batch, which does not touch the arithmetic either. */
+/* Functions of the shape, but for the batch, which does not touch the arithmetic either. */
 static void choose_shapes(gram *g)
 {
-    bool small = g->n <= SMALL_N;
+    bool small = is_small(g);
     g->tile = small ? SMALL_TILE : LARGE_TILE;
     g->unit_columns = small ? SMALL_TILE / 2 : LARGE_TILE;
-    int64_t width = small ? g->n : least(PANEL_ITEMS / g->n, (g->n + PANELS - 1) / PANELS);
-    g->panel_width = least(width > g->tile ? snrq_product_padded(width, g->tile) : g->tile, g->n);
+    int64_t width = small ? g->wide : least(PANEL_ITEMS / g->high, (g->wide + PANELS - 1) / PANELS);
+    g->panel_width =
+        least(width > g->tile ? snrq_product_padded(width, g->tile) : g->tile, g->wide);
     g->apart = small;
-    int64_t items = chunk_tokens(g) * (padded(g->n) + padded(g->panel_width));
+    int64_t items = chunk_tokens(g) * (padded(g->high) + padded(g->panel_width));
     g->batch = items > 0 && BATCH_ITEMS / items > 1 ? BATCH_ITEMS / items : 1;
     g->batch = least(g->batch, g->chunks);
 }
 
-int64_t snrq_gram_bytes(int64_t columns, int64_t tokens, int64_t sequences)
+int64_t snrq_gram_bytes(int64_t rows, int64_t columns, int64_t tokens, int64_t sequences)
 {
-    gram g = {.n = columns, .longest = tokens};
+    gram g = {.high = rows, .wide = columns, .longest = tokens};
     g.chunks = sequences * chunks_of(&g, tokens);
     choose_shapes(&g);
-    int64_t table = g.panel_width * g.n * (int64_t)sizeof(int64_t);
-    int64_t packed =
-        g.batch * chunk_tokens(&g) * (padded(g.n) + padded(g.panel_width)) * (int64_t)sizeof(float);
+    int64_t table = g.panel_width * g.high * (int64_t)sizeof(int64_t);
+    int64_t packed = g.batch * chunk_tokens(&g) * (padded(g.high) + padded(g.panel_width)) *
+                     (int64_t)sizeof(float);
     if (g.apart) return table + omp_get_max_threads() * (table + packed);
-    return table * (g.panel_width < g.n ? 2 : 1) + packed;
+    return table * (g.panel_width < g.wide ? 2 : 1) + packed;
 }
 
 static snrq_status choose_units(int64_t n, const double *norms, int bits, float *units,
@@ -147,10 +154,10 @@ static snrq_status choose_units(int64_t n, const double *norms, int bits, float 
     return SNRQ_OK;
 }
 
-/* Do two sets of sequences have the same tokens? */
+/* Have two sets of sequences the same tokens? */
 static bool same_layout(const snrq_activations *a, const snrq_activations *b)
 {
-    bool same = a->columns == b->columns && a->sequences == b->sequences;
+    bool same = a->sequences == b->sequences;
     for (int64_t s = 0; same && s <= a->sequences; s++)
         same = snrq_activations_begin(a, s) == snrq_activations_begin(b, s);
     return same;
@@ -160,8 +167,8 @@ static snrq_status check_request(const snrq_gram_request *r, const snrq_matrix *
 {
     const snrq_activations *all[] = {r->a, r->b, r->a_minus, r->b_minus};
     for (int k = 0; k < 4; k++)
-        if (all[k] != NULL && (!same_layout(all[k], r->a) || all[k]->columns != out->rows ||
-                               all[k]->columns != out->columns))
+        if (all[k] != NULL && (!same_layout(all[k], r->a) ||
+                               all[k]->columns != (k % 2 == 0 ? out->rows : out->columns)))
             return snrq_fail(
                 SNRQ_INTERNAL,
                 "Gram: activations of %lld sequences, %lld tokens, %lld columns do not "
@@ -197,10 +204,15 @@ static snrq_status allocate_packed(gram *g)
 {
     size_t tokens = (size_t)(g->batch * chunk_tokens(g));
     g->a = g->b = NULL;
-    SNRQ_TRY(snrq_allocate_scratch(tokens * (size_t)padded(g->n), sizeof(float),
+    SNRQ_TRY(snrq_allocate_scratch(tokens * (size_t)padded(g->high), sizeof(float),
                                    "packed activations", &g->a));
     return snrq_allocate_scratch(tokens * (size_t)padded(g->panel_width), sizeof(float),
                                  "packed activations", &g->b);
+}
+
+static int32_t stands_for(const int32_t *order, int64_t position)
+{
+    return order == NULL ? (int32_t)position : order[position];
 }
 
 static snrq_status prepare(gram *g)
@@ -209,13 +221,14 @@ static snrq_status prepare(gram *g)
     SNRQ_TRY(check_request(r, g->out));
     SNRQ_TRY(cut_sequences(g));
     choose_shapes(g);
-    size_t n = (size_t)g->n, items = (size_t)(g->panel_width * g->n);
-    SNRQ_TRY(snrq_allocate(n, sizeof(float), "Gram units", &g->a_units));
-    SNRQ_TRY(snrq_allocate(n, sizeof(float), "Gram units", &g->b_units));
-    SNRQ_TRY(snrq_allocate(n, sizeof(double), "Gram units", &g->a_values));
-    SNRQ_TRY(snrq_allocate(n, sizeof(double), "Gram units", &g->b_values));
+    size_t high = (size_t)g->high, wide = (size_t)g->wide;
+    size_t items = (size_t)g->panel_width * high;
+    SNRQ_TRY(snrq_allocate(high, sizeof(float), "Gram units", &g->a_units));
+    SNRQ_TRY(snrq_allocate(wide, sizeof(float), "Gram units", &g->b_units));
+    SNRQ_TRY(snrq_allocate(high, sizeof(double), "Gram units", &g->a_values));
+    SNRQ_TRY(snrq_allocate(wide, sizeof(double), "Gram units", &g->b_values));
     SNRQ_TRY(snrq_allocate_scratch(items, sizeof(int64_t), "Gram panel", &g->sums[0]));
-    if (g->panel_width < g->n)
+    if (g->panel_width < g->wide)
         SNRQ_TRY(snrq_allocate_scratch(items, sizeof(int64_t), "Gram panel", &g->sums[1]));
     if (!g->apart) SNRQ_TRY(allocate_packed(g));
     SNRQ_TRY(snrq_allocate((size_t)g->out->local_rows, sizeof(int32_t), "Gram rows", &g->rows));
@@ -224,11 +237,11 @@ static snrq_status prepare(gram *g)
     SNRQ_TRY(snrq_allocate(items / REDUCE_ITEMS + 1, sizeof(MPI_Request), "Gram requests",
                            &g->requests));
     for (int64_t k = 0; k < g->out->local_rows; k++)
-        g->rows[k] = r->order[snrq_matrix_global_row(g->out, k)];
+        g->rows[k] = stands_for(r->row_order, snrq_matrix_global_row(g->out, k));
     for (int64_t l = 0; l < g->out->local_columns; l++)
-        g->columns[l] = r->order[snrq_matrix_global_column(g->out, l)];
-    SNRQ_TRY(choose_units(g->n, r->a_norms, ROW_BITS, g->a_units, g->a_values));
-    return choose_units(g->n, r->b_norms, UNIT_BITS - ROW_BITS, g->b_units, g->b_values);
+        g->columns[l] = stands_for(r->column_order, snrq_matrix_global_column(g->out, l));
+    SNRQ_TRY(choose_units(g->high, r->a_norms, ROW_BITS, g->a_units, g->a_values));
+    return choose_units(g->wide, r->b_norms, UNIT_BITS - ROW_BITS, g->b_units, g->b_values);
 }
 
 /* The piece of a chunk that begins `at` tokens into it: so much as stays in the near caches. */
@@ -240,7 +253,7 @@ static chunk piece_at(chunk c, int64_t at)
 /* Where the packed rows, or columns, of a piece begin, of chunk number `index` of a batch. */
 static float *packed_rows(const gram *g, int64_t index, int64_t at)
 {
-    return g->a + (index * chunk_tokens(g) + at) * padded(g->n);
+    return g->a + (index * chunk_tokens(g) + at) * padded(g->high);
 }
 
 static float *packed_columns(const gram *g, int64_t index, int64_t at)
@@ -313,7 +326,7 @@ static void pack(const snrq_activations *x, const snrq_activations *minus, const
 static void pack_batch(const gram *g, const panel *p, int64_t first, int64_t count)
 {
     const snrq_gram_request *r = g->request;
-    int64_t a_slabs = padded(g->n - p->first_row) / SLAB, b_slabs = padded(p->width) / SLAB;
+    int64_t a_slabs = padded(g->high - p->first_row) / SLAB, b_slabs = padded(p->width) / SLAB;
     bool together = r->symmetric && r->a_norms == r->b_norms;
     int64_t slabs = a_slabs + (together ? 0 : b_slabs);
 #pragma omp parallel for schedule(static)
@@ -355,7 +368,7 @@ static void add_strip(gram *g, const panel *p, const float *strip, int64_t row, 
     int64_t columns = least(SNRQ_PRODUCT_ROWS, p->begin + p->width - column);
     for (int64_t j = 0; j < columns; j++) {
         int64_t *sums =
-            p->sums + (column + j - p->begin) * (g->n - p->first_row) + row - p->first_row;
+            p->sums + (column + j - p->begin) * (g->high - p->first_row) + row - p->first_row;
         if (add_fixed(rows, strip + j * LARGE_TILE, limit, units, sums)) continue;
 #pragma omp critical(snrq_gram_bad_column)
         g->bad_column = least(g->bad_column, column + j);
@@ -365,7 +378,7 @@ static void add_strip(gram *g, const panel *p, const float *strip, int64_t row, 
 /* Fetches the sums of a strip of columns while its products are computed. */
 static void fetch_sums(const gram *g, const panel *p, int64_t row, int64_t rows, int64_t column)
 {
-    int64_t line = 64 / (int64_t)sizeof *p->sums, below = g->n - p->first_row;
+    int64_t line = 64 / (int64_t)sizeof *p->sums, below = g->high - p->first_row;
     int64_t columns = least(SNRQ_PRODUCT_ROWS, p->begin + p->width - column);
     for (int64_t j = column - p->begin; j < column - p->begin + columns; j++)
         for (int64_t i = row - p->first_row; i < row - p->first_row + rows; i += line)
@@ -397,8 +410,8 @@ static void look_ahead(gram *g, int64_t first, int64_t count)
         g->ahead[k].left = 0;
         if (!wanted) continue;
         chunk begin = g->chunk[first], last = g->chunk[first + count - 1];
-        g->ahead[k].next = all[k]->data + begin.token * g->n;
-        g->ahead[k].left = (last.token + last.tokens - begin.token) * g->n;
+        g->ahead[k].next = all[k]->data + begin.token * all[k]->columns;
+        g->ahead[k].left = (last.token + last.tokens - begin.token) * all[k]->columns;
     }
 }
 
@@ -469,7 +482,7 @@ static void add_chunk(gram *g, const panel *p, int64_t first, int64_t index, con
 /* Adds a batch of chunks to the panel. */
 static void add_batch(gram *g, const panel *p, int64_t first, int64_t count)
 {
-    int64_t row_tiles = (g->n - p->first_row + g->tile - 1) / g->tile;
+    int64_t row_tiles = (g->high - p->first_row + g->tile - 1) / g->tile;
     int64_t parts = (p->width + g->unit_columns - 1) / g->unit_columns;
     pack_batch(g, p, first, count);
 #pragma omp parallel for schedule(dynamic)
@@ -477,7 +490,7 @@ static void add_batch(gram *g, const panel *p, int64_t first, int64_t count)
         /* From the last row up: in a symmetric Gram that is from long to short. */
         int64_t row = p->first_row + (row_tiles - 1 - k / parts) * g->tile;
         int64_t begin = p->begin + k % parts * g->unit_columns;
-        unit u = {row, least(g->tile, g->n - row), begin,
+        unit u = {row, least(g->tile, g->high - row), begin,
                   least(begin + g->unit_columns, p->begin + p->width)};
         if (g->request->symmetric) u.end = least(u.end, u.row + u.rows);
         for (int64_t index = 0; u.begin < u.end && index < count; index++)
@@ -495,7 +508,7 @@ static snrq_status make_progress(gram *g)
 
 static int64_t panel_items(const gram *g, const panel *p)
 {
-    return p->width * (g->n - p->first_row);
+    return p->width * (g->high - p->first_row);
 }
 
 /* Chunks [first, end) of this rank. */
@@ -575,7 +588,7 @@ static snrq_status wait_reduction(gram *g)
 /* G_ij from its panel, for 0 <= i - first_row, 0 <= j - begin < width. */
 static double element(const gram *g, const panel *p, int64_t i, int64_t j)
 {
-    int64_t units = p->sums[(j - p->begin) * (g->n - p->first_row) + i - p->first_row];
+    int64_t units = p->sums[(j - p->begin) * (g->high - p->first_row) + i - p->first_row];
     return (double)units * g->a_values[i] * g->b_values[j] * g->request->factor;
 }
 
@@ -621,9 +634,9 @@ static snrq_status reduce_panels(gram *g)
 {
     panel last = {0};
     int turn = 0;
-    for (int64_t begin = 0; begin < g->n; begin += g->panel_width, turn = 1 - turn) {
+    for (int64_t begin = 0; begin < g->wide; begin += g->panel_width, turn = 1 - turn) {
         panel p = {.begin = begin,
-                   .width = least(g->panel_width, g->n - begin),
+                   .width = least(g->panel_width, g->wide - begin),
                    .first_row = g->request->symmetric ? begin : 0,
                    .sums = g->sums[turn]};
         SNRQ_TRY(compute_panel(g, &p));
@@ -639,7 +652,7 @@ static snrq_status reduce_panels(gram *g)
 
 static snrq_status check_finite(const gram *g)
 {
-    if (g->bad_column == g->n) return SNRQ_OK;
+    if (g->bad_column == g->wide) return SNRQ_OK;
     return snrq_fail(
         SNRQ_BAD_DATA,
         "the products of input column %lld with other columns are not finite, or larger "
@@ -653,8 +666,9 @@ snrq_status snrq_gram_reduce(const snrq_gram_request *request, snrq_matrix *out)
     const snrq_context *context = out->grid->context;
     gram g = {.request = request,
               .out = out,
-              .n = request->a->columns,
-              .bad_column = request->a->columns};
+              .high = request->a->columns,
+              .wide = request->b->columns,
+              .bad_column = request->b->columns};
     snrq_status status = snrq_agree(context, prepare(&g));
     if (status == SNRQ_OK) status = reduce_panels(&g);
     if (status == SNRQ_OK) status = snrq_agree(context, check_finite(&g));

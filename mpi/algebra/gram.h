@@ -1,6 +1,6 @@
 /* Gram matrices of activations, summed over sequences and ranks exactly.
  *
- * For sequences s with activations A_s [tokens_s, n] and B_s [tokens_s, n] this computes G = sum_s
+ * For sequences s with activations A_s [tokens_s, m] and B_s [tokens_s, n] this computes G = sum_s
  * A_s^T B_s, column panel by column panel. The contribution of a chunk of tokens of one sequence is
  * an fp32 product, summed in a fixed order, hence the same bits on any rank. It is turned into
  * 64-bit fixed point with a power-of-two unit per (row, column) that comes from agreed column norms
@@ -47,28 +47,29 @@ static inline int64_t snrq_activations_tokens(const snrq_activations *a)
 snrq_status snrq_gram_norms(const snrq_context *context, const snrq_activations *a,
                             const snrq_activations *minus, const double *scale, double *norms);
 
-/* One Gram of the form G = factor * sum_s scale_s * (A_s - M_s)^T (B_s - N_s), rows and columns
- * taken in the order `order` (G[k][l] belongs to columns order[k], order[l]). */
+/* One Gram [m, n] of the form G = factor * sum_s scale_s * (A_s - M_s)^T (B_s - N_s): G[k][l]
+ * belongs to column row_order[k] of A and column_order[l] of B. */
 typedef struct snrq_gram_request {
     const snrq_activations *a, *a_minus; /* a_minus may be NULL */
     const snrq_activations *b, *b_minus; /* b_minus may be NULL */
     const double *scale;                 /* [local sequences] or NULL: 1 */
-    const double *a_norms, *b_norms; /* [n] from snrq_gram_norms, with the scale applied to one of
-                                        them as |scale| <= 1 allows (an upper bound is enough) */
+    const double *a_norms, *b_norms; /* [m], [n] from snrq_gram_norms, with the scale applied to
+                                        one as |scale| <= 1 allows (an upper bound is enough) */
     double factor;                   /* 2 / N */
-    const int32_t *order;            /* [n] */
+    const int32_t *row_order;        /* [m]; NULL: as the columns of A are */
+    const int32_t *column_order;     /* [n]; NULL: as the columns of B are */
     bool symmetric;                  /* a == b: only rows >= column are computed, then mirrored */
 } snrq_gram_request;
 
-/* Computes the request into `out` [n, n] (block-cyclic). Collective. A product that is not finite,
+/* Computes the request into `out` [m, n] (block-cyclic). Collective. A product that is not finite,
  * or larger than the norms allow, is SNRQ_BAD_DATA and says which column. */
 snrq_status snrq_gram_reduce(const snrq_gram_request *request, snrq_matrix *out);
 
 /* Bytes that a request needs on a rank of so many sequences, besides its result: tables of sums and
  * packed activations. Not collective. */
-int64_t snrq_gram_bytes(int64_t columns, int64_t tokens, int64_t sequences);
+int64_t snrq_gram_bytes(int64_t rows, int64_t columns, int64_t tokens, int64_t sequences);
 
-/* Twin of snrq_gram_reduce on one rank: plain fp64 loops, out [n, n] column-major. For tests. */
+/* Twin of snrq_gram_reduce on one rank: plain fp64 loops, out [m, n] column-major. For tests. */
 void snrq_gram_reference(const snrq_gram_request *request, double *out);
 
 #endif

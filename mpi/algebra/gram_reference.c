@@ -11,18 +11,20 @@ static float reference_item(const snrq_activations *x, const snrq_activations *m
 
 void snrq_gram_reference(const snrq_gram_request *r, double *out)
 {
-    int64_t n = r->a->columns;
-    for (int64_t l = 0; l < n; l++)
-        for (int64_t k = 0; k < n; k++) {
+    int64_t rows = r->a->columns;
+    for (int64_t l = 0; l < r->b->columns; l++)
+        for (int64_t k = 0; k < rows; k++) {
+            int64_t i = r->row_order == NULL ? k : r->row_order[k];
+            int64_t j = r->column_order == NULL ? l : r->column_order[l];
             double sum = 0;
             for (int64_t s = 0; s < r->a->sequences; s++) {
                 double part = 0;
                 for (int64_t t = snrq_activations_begin(r->a, s);
                      t < snrq_activations_begin(r->a, s + 1); t++)
-                    part += (double)reference_item(r->a, r->a_minus, t, r->order[k]) *
-                            (double)reference_item(r->b, r->b_minus, t, r->order[l]);
+                    part += (double)reference_item(r->a, r->a_minus, t, i) *
+                            (double)reference_item(r->b, r->b_minus, t, j);
                 sum += (r->scale == NULL ? 1 : r->scale[s]) * part;
             }
-            out[l * n + k] = r->factor * sum;
+            out[l * rows + k] = r->factor * sum;
         }
 }

@@ -285,13 +285,29 @@ snrq_status snrq_matrix_broadcast_panel(const snrq_matrix *m, int64_t begin, int
     return status;
 }
 
+/* The diagonal element of local column j, and its place; NULL if this rank does not own it. */
+static double *own_diagonal(const snrq_matrix *m, int64_t j, int64_t *global)
+{
+    *global = snrq_matrix_global_column(m, j);
+    if (*global >= m->rows || *global / NB % m->grid->rows != m->grid->row) return NULL;
+    return &m->local[j * m->local_rows + local_begin(*global, m->grid->row, m->grid->rows)];
+}
+
 void snrq_matrix_add_diagonal(snrq_matrix *m, double value, const unsigned char *mask)
 {
+    int64_t global;
     for (int64_t j = 0; j < m->local_columns; j++) {
-        int64_t g = snrq_matrix_global_column(m, j);
-        if (g >= m->rows || (mask != NULL && mask[g] == 0)) continue;
-        if (g / NB % m->grid->rows != m->grid->row) continue;
-        m->local[j * m->local_rows + local_begin(g, m->grid->row, m->grid->rows)] += value;
+        double *element = own_diagonal(m, j, &global);
+        if (element != NULL && (mask == NULL || mask[global] != 0)) *element += value;
+    }
+}
+
+void snrq_matrix_scale_diagonal(snrq_matrix *m, double factor)
+{
+    int64_t global;
+    for (int64_t j = 0; j < m->local_columns; j++) {
+        double *element = own_diagonal(m, j, &global);
+        if (element != NULL) *element *= factor;
     }
 }
 
@@ -299,9 +315,9 @@ snrq_status snrq_matrix_diagonal(const snrq_matrix *m, double *diagonal)
 {
     memset(diagonal, 0, (size_t)m->columns * sizeof *diagonal);
     for (int64_t j = 0; j < m->local_columns; j++) {
-        int64_t g = snrq_matrix_global_column(m, j);
-        if (g >= m->rows || g / NB % m->grid->rows != m->grid->row) continue;
-        diagonal[g] = m->local[j * m->local_rows + local_begin(g, m->grid->row, m->grid->rows)];
+        int64_t global;
+        const double *element = own_diagonal(m, j, &global);
+        if (element != NULL) diagonal[global] = *element;
     }
     return snrq_collect(m->grid->context, diagonal, m->columns);
 }

@@ -66,6 +66,9 @@ snrq_status snrq_matrix_broadcast_panel(const snrq_matrix *matrix, int64_t begin
 /* diagonal [n] = the diagonal, on every rank. Collective over the context. */
 snrq_status snrq_matrix_diagonal(const snrq_matrix *matrix, double *diagonal);
 
+/* Multiplies the diagonal by a factor. Not collective. */
+void snrq_matrix_scale_diagonal(snrq_matrix *matrix, double factor);
+
 /* Adds value to every diagonal element i with mask == NULL or mask[i] != 0. Not collective. */
 void snrq_matrix_add_diagonal(snrq_matrix *matrix, double value, const unsigned char *mask);
 

@@ -127,6 +127,12 @@ void snrq_family_free(snrq_family *f)
     *f = (snrq_family){0};
 }
 
+bool snrq_unit_writes_residual(const snrq_family *f, int unit)
+{
+    snrq_step_kind kind = f->step[f->unit[unit].step].kind;
+    return kind == SNRQ_STEP_ATTENTION_OUT || kind == SNRQ_STEP_MLP_OUT;
+}
+
 void snrq_step_modules(const snrq_family *f, int step, int *first, int *end)
 {
     *first = f->unit[f->step[step].first].first;

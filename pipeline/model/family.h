@@ -72,6 +72,9 @@ typedef struct snrq_family {
 snrq_status snrq_family_create(const snrq_config *config, snrq_family *out);
 void snrq_family_free(snrq_family *family);
 
+/* Are a unit's outputs added to the residual stream? */
+bool snrq_unit_writes_residual(const snrq_family *family, int unit);
+
 /* Modules [*first, *end) of a step. */
 void snrq_step_modules(const snrq_family *family, int step, int *first, int *end);
 

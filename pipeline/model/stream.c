@@ -79,6 +79,11 @@ snrq_activations snrq_stream_activations(const snrq_stream *s, int unit)
                               in->first};
 }
 
+snrq_activations snrq_stream_residual(const snrq_stream *s)
+{
+    return (snrq_activations){s->range.end - s->range.begin, s->tokens, s->hidden, s->h, NULL};
+}
+
 /* Room for the inputs of `step`, whose units read all tokens; *count = 0 after the last step. */
 static snrq_status allocate_inputs(const snrq_stream *s, const snrq_family *f, int step, int *count,
                                    snrq_stream_input **out)

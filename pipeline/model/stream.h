@@ -47,6 +47,9 @@ void snrq_stream_free(snrq_stream *stream);
 /* Input of a unit, counted within the step, as the Gram computation wants it. Borrowed. */
 snrq_activations snrq_stream_activations(const snrq_stream *stream, int unit);
 
+/* The residual of all sequences of this rank, as the units of the next step add to it. Borrowed. */
+snrq_activations snrq_stream_residual(const snrq_stream *stream);
+
 /* Enters a block: makes the inputs of the first step. Not collective. */
 snrq_status snrq_stream_begin(snrq_stream *stream, const snrq_block *block);
 

@@ -45,7 +45,8 @@ static snrq_status choose_alpha(snrq_rounding *w, int module)
         return SNRQ_OK; /* gptaq's, too: it works in the recursion, not on the target */
     switch (rule->alpha_mode) {
     case SNRQ_ALPHA_FIXED:
-        *alpha = rule->alpha_value;
+    case SNRQ_ALPHA_AUTO:
+        *alpha = w->statistics->strengths.alpha;
         return SNRQ_OK;
     case SNRQ_ALPHA_SAMPLED:
         *alpha = 1.0; /* the strengths are inside D */
@@ -220,15 +221,14 @@ static row_figures measure_row(const snrq_rounding *w, int64_t r)
         double target = (double)w->rows.target[at];
         double code = target / (double)w->rows.scales[g] + (double)w->rows.zeros[g];
         f.clipped += code < -0.5 || code > (double)top + 0.5;
-        change += (q - weight) * (q - weight);
+        change += t->added[k] * (q - weight) * (q - weight);
         if (t->wd == NULL) continue;
         double wd = t->unit * (double)t->wd[at];
         cross += (q - target) * wd;
         f.next_above += (q - weight) * wd;
     }
-    /* Q - W = (Q - R) + a W D H^-1, and H (W D H^-1)^T = (W D)^T; lambda |Q - W|^2 is what damping
-     * added. */
-    f.error = w->rows.costs[r] + 2.0 * a * cross + a * a * squared - t->factor.damping * change;
+    /* Q - W = (Q - R) + a W D H^-1, and H (W D H^-1)^T = (W D)^T; change is what damping added. */
+    f.error = w->rows.costs[r] + 2.0 * a * cross + a * a * squared - change;
     f.next_below = squared;
     return f;
 }

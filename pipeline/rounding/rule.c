@@ -33,6 +33,12 @@ bool snrq_method_regrids(snrq_method method)
     return method == SNRQ_LDLQ || method == SNRQ_SNRQ || method == SNRQ_KSNRQ;
 }
 
+bool snrq_rule_compensates(const snrq_rule *r)
+{
+    bool known = r->alpha_mode == SNRQ_ALPHA_FIXED || r->alpha_mode == SNRQ_ALPHA_AUTO;
+    return snrq_rule_shifts_target(r) && known && r->compensate != 0.0;
+}
+
 int64_t snrq_rule_group_columns(const snrq_rule *r, int64_t columns)
 {
     return r->group_size > 0 && r->group_size < columns ? r->group_size : columns;
@@ -51,7 +57,9 @@ bool snrq_rule_equals(const snrq_rule *a, const snrq_rule *b)
            a->natural_order == b->natural_order && a->scale_type == b->scale_type &&
            a->grid == b->grid && a->alpha_mode == b->alpha_mode &&
            a->alpha_value == b->alpha_value && a->beam == b->beam && a->refine == b->refine &&
-           a->regrid == b->regrid && a->damp == b->damp;
+           a->regrid == b->regrid && a->damp == b->damp && a->shrink == b->shrink &&
+           a->compensate == b->compensate && a->inputs == b->inputs &&
+           a->residual_inputs == b->residual_inputs;
 }
 
 const char *snrq_method_name(snrq_method method)
@@ -87,6 +95,9 @@ void snrq_rule_alpha_text(const snrq_rule *r, char *out, size_t size)
         return;
     case SNRQ_ALPHA_CORR:
         snprintf(out, size, "corr");
+        return;
+    case SNRQ_ALPHA_AUTO:
+        snprintf(out, size, "auto");
         return;
     }
 }

@@ -31,7 +31,8 @@ typedef enum snrq_alpha_mode {
     SNRQ_ALPHA_FIXED,
     SNRQ_ALPHA_SAMPLED,
     SNRQ_ALPHA_CHAINED,
-    SNRQ_ALPHA_CORR
+    SNRQ_ALPHA_CORR,
+    SNRQ_ALPHA_AUTO /* by how much the tokens support (strengths.h) */
 } snrq_alpha_mode;
 
 /* How scales are chosen. */
@@ -57,12 +58,24 @@ typedef struct snrq_rule {
     int refine;         /* passes of coordinate descent, at most */
     int regrid;         /* rounds of least-squares scales and another search, at most */
     double damp;        /* lambda as a share of mean(diag H) */
+    double shrink;      /* delta: H + delta diag(H) is factorized; or SNRQ_AUTO */
+    double compensate;  /* b: how much of the residual stream's error a target takes along, where a
+                           unit writes to it; or SNRQ_AUTO */
+    double inputs;      /* columns of all units of the model, for what is chosen by itself */
+    double residual_inputs; /* of those that write to the residual stream */
 } snrq_rule;
+
+/* A shrinkage or compensation that follows what the tokens support (strengths.h). */
+#define SNRQ_AUTO (-1.0)
 
 /* Does the method shift its target? Does it need D (gptaq does, too)? Does it need E? */
 bool snrq_rule_shifts_target(const snrq_rule *rule);
 bool snrq_rule_needs_d(const snrq_rule *rule);
 bool snrq_rule_needs_e(const snrq_rule *rule);
+
+/* Does the target take the residual stream's error along, where the unit writes to it? Only with a
+ * strength that is known before D is. */
+bool snrq_rule_compensates(const snrq_rule *rule);
 
 /* Can its scales be fitted again after the search? Not those of rtn, which looks at no data, and of
  * the methods that fit their grids on the way. */

@@ -73,6 +73,28 @@ static snrq_status reduce_mismatch(const snrq_context *c, const snrq_rule *rule,
     return snrq_gram_reduce(&request, s->e);
 }
 
+/* C^T, for a unit that writes to the residual stream. */
+static snrq_status reduce_residual(const snrq_context *c, const snrq_rule *rule,
+                                   snrq_gram_request request, const snrq_unit_input *in,
+                                   snrq_statistics *s)
+{
+    double *norms = NULL;
+    if (!snrq_rule_compensates(rule) || in->h == NULL) return SNRQ_OK;
+    SNRQ_TRY(snrq_agree(
+        c, snrq_allocate((size_t)in->h->columns, sizeof *norms, "column norms", &norms)));
+    request.b = in->hf;
+    request.b_minus = in->h;
+    request.b_norms = norms;
+    request.column_order = NULL;
+    request.symmetric = false;
+    snrq_status status = snrq_gram_norms(c, in->hf, in->h, NULL, norms);
+    if (status == SNRQ_OK)
+        status = snrq_matrix_create(s->process_grid, s->columns, in->h->columns, &s->c);
+    if (status == SNRQ_OK) status = snrq_gram_reduce(&request, s->c);
+    free(norms);
+    return status;
+}
+
 static snrq_status gather(const snrq_context *c, const snrq_rule *rule, snrq_process_shape shape,
                           const snrq_unit_input *in, double *norms, double *mismatch_norms,
                           snrq_statistics *s)
@@ -88,11 +110,13 @@ static snrq_status gather(const snrq_context *c, const snrq_rule *rule, snrq_pro
                                  .a_norms = norms,
                                  .b_norms = norms,
                                  .factor = factor,
-                                 .order = s->order,
+                                 .row_order = s->order,
+                                 .column_order = s->order,
                                  .symmetric = true};
     SNRQ_TRY(snrq_gram_reduce(&request, s->h));
     snrq_matrix_add_diagonal(s->h, 1.0, s->dead);
     if (!snrq_rule_needs_d(rule)) return SNRQ_OK;
+    SNRQ_TRY(reduce_residual(c, rule, request, in, s));
     return reduce_mismatch(c, rule, request, in, mismatch_norms, s);
 }
 
@@ -108,6 +132,7 @@ snrq_status snrq_statistics_gather(const snrq_context *c, const snrq_rule *rule,
     snrq_status status = snrq_agree(c, snrq_allocate(2 * n, sizeof *norms, "column norms", &norms));
     if (status == SNRQ_OK) status = snrq_sum_int64(c, &s->tokens, 1);
     if (in->distinct_global > 0 && s->tokens > in->distinct_global) s->tokens = in->distinct_global;
+    s->strengths = snrq_strengths_choose(rule, s->columns, s->tokens);
     if (status == SNRQ_OK) status = gather(c, rule, shape, in, norms, norms + n, s);
     free(norms);
     if (status != SNRQ_OK) snrq_statistics_free(s);
@@ -119,6 +144,7 @@ void snrq_statistics_free(snrq_statistics *s)
     snrq_matrix_destroy(&s->h);
     snrq_matrix_destroy(&s->d);
     snrq_matrix_destroy(&s->e);
+    snrq_matrix_destroy(&s->c);
     snrq_process_grid_destroy(&s->process_grid);
     free(s->order);
     free(s->dead);

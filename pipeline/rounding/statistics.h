@@ -5,15 +5,17 @@
  *   dX = Xf - X, N             the mismatch; the number of sequences
  *   H = (2/N) sum X^T X        D = (2/N) sum dX^T X
  *   E = (2/N) sum dX^T dX      only for alpha corr
- * all [n, n], block-cyclic, rows and columns in decision order: p = indices of diag(H) ascending,
- * ties by index. Dead inputs (H_jj = 0) get H_jj = 1 and no share in D and E. Source:
+ *   h, hf [tokens, m], C       the residual stream that the outputs are added to; C = (2/N) sum
+ *                              (hf - h)^T X [m, n], only of units that write to it
+ * H, D, E are [n, n], block-cyclic, rows and columns in decision order: p = indices of diag(H)
+ * ascending, ties by index. Dead inputs (H_jj = 0) get H_jj = 1 and no share in D and E. Source:
  * docs/method.md.
  */
 #ifndef SNRQ_STATISTICS_H
 #define SNRQ_STATISTICS_H
 
 #include "mpi/algebra/gram.h"
-#include "pipeline/rounding/rule.h"
+#include "pipeline/rounding/strengths.h"
 
 typedef struct snrq_statistics {
     int64_t columns, dead_inputs;
@@ -23,6 +25,8 @@ typedef struct snrq_statistics {
     snrq_process_grid *process_grid; /* owned */
     snrq_matrix *h;                  /* owned */
     snrq_matrix *d, *e;              /* owned; NULL where they are not needed */
+    snrq_matrix *c;                  /* C^T [n, m], rows in decision order, or NULL; owned */
+    snrq_strengths strengths;
 } snrq_statistics;
 
 /* Shape of the process grid that factorizes; zeros: by the size of the matrix. */
@@ -36,6 +40,7 @@ typedef struct snrq_unit_input {
     int64_t sequences_global; /* N */
     const double *alphas;     /* [local sequences] of alpha sampled, else NULL */
     int64_t distinct_global;  /* positions of the text that the tokens are from; 0: all differ */
+    const snrq_activations *h, *hf; /* of a unit that writes to the residual stream, else NULL */
 } snrq_unit_input;
 
 /* Gathers the statistics that `rule` needs. Collective; agreed. */

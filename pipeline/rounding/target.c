@@ -28,28 +28,59 @@ static void scale(int64_t count, double *values, double factor)
     for (int64_t k = 0; k < count; k++) values[k] *= factor;
 }
 
-/* A power of 4 near mean(diag H). */
-static snrq_status choose_unit(const snrq_statistics *s, double *unit)
+/* A power of 4 near the mean of the diagonal of H. */
+static double choose_unit(int64_t n, const double *diagonal)
+{
+    double mean = 0.0;
+    int exponent = 0;
+    for (int64_t k = 0; k < n; k++) mean += diagonal[k] / (double)n;
+    if (isfinite(mean) && mean > 0.0) frexp(mean, &exponent);
+    return ldexp(1.0, exponent / 2 * 2);
+}
+
+/* Adds share C to this rank's rows of W D, both in units of `unit`. */
+static snrq_status add_residual(const snrq_statistics *s, double share, snrq_target_parts *t)
 {
     const snrq_context *context = s->process_grid->context;
-    double *diagonal = NULL, mean = 0.0;
-    int exponent = 0;
+    int64_t n = t->columns;
+    double *panel = NULL;
     snrq_status status = snrq_agree(
-        context, snrq_allocate((size_t)s->columns, sizeof *diagonal, "diagonal", &diagonal));
-    if (status == SNRQ_OK) status = snrq_matrix_diagonal(s->h, diagonal);
-    for (int64_t k = 0; status == SNRQ_OK && k < s->columns; k++)
-        mean += diagonal[k] / (double)s->columns;
-    free(diagonal);
-    if (isfinite(mean) && mean > 0.0) frexp(mean, &exponent);
-    *unit = ldexp(1.0, exponent / 2 * 2);
+        context, snrq_allocate((size_t)n * SNRQ_PANEL, sizeof *panel, "panel of C", &panel));
+    for (int64_t begin = 0; status == SNRQ_OK && begin < s->c->columns; begin += SNRQ_PANEL) {
+        int64_t left = s->c->columns - begin, width = left < SNRQ_PANEL ? left : SNRQ_PANEL;
+        status = snrq_matrix_broadcast_panel(s->c, begin, width, 0, panel);
+        for (int64_t r = begin; status == SNRQ_OK && r < begin + width; r++) {
+            if (r < t->range.begin || r >= t->range.end) continue;
+            float *wd = t->wd + (r - t->range.begin) * n;
+            const double *c = panel + (r - begin) * n;
+            for (int64_t k = 0; k < n; k++) wd[k] = (float)((double)wd[k] + share / t->unit * c[k]);
+        }
+    }
+    free(panel);
     return status;
 }
 
-/* W D, W D H^-1 and what of W D can be reached. */
+/* H <- the damped H, and its factor. added: what the diagonal was, then what was added to it. */
+static snrq_status factorize(const snrq_rule *rule, snrq_statistics *s, snrq_target_parts *t)
+{
+    double *after = NULL;
+    SNRQ_TRY(snrq_matrix_create(s->process_grid, t->columns, t->columns, &t->l));
+    SNRQ_TRY(snrq_agree(s->process_grid->context,
+                        snrq_allocate((size_t)t->columns, sizeof *after, "diagonal of H", &after)));
+    snrq_matrix_scale_diagonal(s->h, 1.0 + s->strengths.shrink);
+    snrq_status status = snrq_factor_cholesky(s->h, rule->damp, t->l, &t->factor);
+    if (status == SNRQ_OK) status = snrq_matrix_diagonal(s->h, after);
+    for (int64_t k = 0; k < t->columns; k++) t->added[k] = after[k] - t->added[k];
+    free(after);
+    return status;
+}
+
+/* W D (with C), W D H^-1 and what of W D can be reached. */
 static snrq_status shift_rows(const snrq_statistics *s, snrq_target_parts *t)
 {
     int64_t rows = t->range.end - t->range.begin;
     SNRQ_TRY(snrq_row_multiply(s->d, 1.0 / t->unit, rows, t->w, t->wd));
+    if (s->c != NULL) SNRQ_TRY(add_residual(s, s->strengths.compensation / s->strengths.alpha, t));
     memcpy(t->wdh, t->wd, (size_t)(rows * t->columns) * sizeof *t->wdh);
     SNRQ_TRY(snrq_row_solve(t->l, 1.0 / sqrt(t->unit), rows, t->wdh, t->reached));
     scale(rows, t->reached, t->unit);
@@ -59,15 +90,15 @@ static snrq_status shift_rows(const snrq_statistics *s, snrq_target_parts *t)
 static snrq_status compute(const snrq_rule *rule, snrq_statistics *s, snrq_target_parts *t)
 {
     int64_t rows = t->range.end - t->range.begin;
-    SNRQ_TRY(choose_unit(s, &t->unit));
+    SNRQ_TRY(snrq_matrix_diagonal(s->h, t->added));
+    t->unit = choose_unit(t->columns, t->added);
     SNRQ_TRY(snrq_row_forms(s->h, 1.0 / t->unit, rows, t->w, t->whw));
     scale(rows, t->whw, t->unit);
     if (s->e != NULL) {
         SNRQ_TRY(snrq_row_forms(s->e, 1.0 / t->unit, rows, t->w, t->wew));
         scale(rows, t->wew, t->unit);
     }
-    SNRQ_TRY(snrq_matrix_create(s->process_grid, t->columns, t->columns, &t->l));
-    SNRQ_TRY(snrq_factor_cholesky(s->h, rule->damp, t->l, &t->factor));
+    SNRQ_TRY(factorize(rule, s, t));
     return snrq_rule_shifts_target(rule) ? shift_rows(s, t) : SNRQ_OK;
 }
 
@@ -76,6 +107,7 @@ static snrq_status allocate(const snrq_rule *rule, const snrq_statistics *s, snr
     size_t rows = (size_t)(t->range.end - t->range.begin), cells = rows * (size_t)t->columns;
     SNRQ_TRY(snrq_allocate_scratch(cells, sizeof *t->w, "weights", &t->w));
     SNRQ_TRY(snrq_allocate(rows, sizeof *t->whw, "row figures", &t->whw));
+    SNRQ_TRY(snrq_allocate((size_t)t->columns, sizeof *t->added, "diagonal of H", &t->added));
     if (s->e != NULL) SNRQ_TRY(snrq_allocate(rows, sizeof *t->wew, "row figures", &t->wew));
     if (!snrq_rule_shifts_target(rule)) return SNRQ_OK;
     SNRQ_TRY(snrq_allocate(rows, sizeof *t->reached, "row figures", &t->reached));
@@ -111,6 +143,7 @@ void snrq_target_free(snrq_target_parts *t)
     free(t->reached);
     free(t->whw);
     free(t->wew);
+    free(t->added);
     memset(t, 0, sizeof *t);
 }
 

@@ -3,8 +3,11 @@
  * Symbols (decision order; m rows of all the modules, stacked, of which this rank has `rows`):
  *   W [m, n]         weights;  H, D, E, L as in statistics.h and search.h
  *   a                regularization strength of the row's module
- *   R = W (H + a D) H^-1 = W + a W D H^-1     the target
- * Source: arXiv 2602.05902 (target and closed forms of a), docs/method.md.
+ *   b, C             of a unit that writes to the residual stream: how much of the stream's error
+ *                    is taken along, and its sums with the inputs (statistics.h)
+ *   R = W + (a W D + b C) H^-1                the target; without C, W (H + a D) H^-1
+ * H is the damped matrix here: H + delta diag(H) + lambda I. Source: arXiv 2602.05902 (target and
+ * closed forms of a), docs/method.md.
  *
  * H is factorized in fp64; what is made of rows of W is fp32, row by row (row_products.h). Why that
  * is enough: docs/method.md, "Precision".
@@ -38,13 +41,15 @@ typedef struct snrq_stack {
 typedef struct snrq_target_parts {
     snrq_range range; /* of this rank's rows */
     int64_t columns;
-    double unit;     /* of W D below: a power of two near mean(diag H), so that it fits fp32 */
-    float *w;        /* W [rows, n], dead inputs zero; owned */
+    double unit; /* of W D below: a power of two near mean(diag H), so that it fits fp32 */
+    float *w;    /* W [rows, n], dead inputs zero; owned */
+    /* With C, the next three have W D + (b / a) C in place of W D. */
     float *wd;       /* W D / unit [rows, n], or NULL if the target is W; owned */
     float *wdh;      /* W D H^-1 [rows, n], or NULL; owned */
     double *reached; /* [rows] diagonal of W D H^-1 D^T W^T, or NULL; owned */
     double *whw;     /* [rows] diagonal of W H W^T, undamped; owned */
     double *wew;     /* [rows] diagonal of W E W^T, or NULL; owned */
+    double *added;   /* [n] to the diagonal of H: delta H_kk + lambda; owned */
     snrq_matrix *l;  /* Cholesky factor of the damped H; owned */
     snrq_factor_report factor;
 } snrq_target_parts;

@@ -181,7 +181,8 @@ static snrq_status run_gram(subject *s, bool a_mismatch, bool b_mismatch)
                                  .a_norms = a_mismatch ? s->mismatch_norms : s->norms,
                                  .b_norms = b_mismatch ? s->mismatch_norms : s->norms,
                                  .factor = 1.0,
-                                 .order = s->order,
+                                 .row_order = s->order,
+                                 .column_order = s->order,
                                  .symmetric = a_mismatch == b_mismatch};
     return snrq_gram_reduce(&request, s->gram);
 }

@@ -132,7 +132,8 @@ static void inputs_create(const snrq_context *context, const problem *p, snrq_ra
                                       .a_norms = in->a_norms,
                                       .b_norms = in->b_norms,
                                       .factor = 2.0 / 3,
-                                      .order = in->order,
+                                      .row_order = in->order,
+                                      .column_order = in->order,
                                       .symmetric = p->symmetric};
 }
 
