@@ -83,20 +83,27 @@ static void subtract(float change, const float *h, snrq_lanes *g)
         g[v] = snrq_lanes_madd(factor, snrq_lanes_load(h + v * SNRQ_LANES), g[v]);
 }
 
-/* What the codes [begin, end) have changed, times their rows of H. In words at first: nearly all
+/* Whether a word of codes differs. */
+static bool differs(const uint8_t *a, const uint8_t *b)
+{
+    uint64_t x, y;
+    memcpy(&x, a, sizeof x);
+    memcpy(&y, b, sizeof y);
+    return x != y;
+}
+
+/* What the codes [begin, end) have changed, times their rows of H. By words at first: nearly all
  * are the same. */
 static void update_panel(const snrq_rows *r, const float *scales, const uint8_t *codes,
                          const uint8_t *before, int64_t begin, int64_t end,
                          const snrq_gram_panel *panel, const int32_t *place, snrq_lanes *sum)
 {
     enum { WORD = sizeof(uint64_t) };
-    for (int64_t word = begin; word < end; word += WORD) {
-        int64_t stop = word + WORD < end ? word + WORD : end;
-        if (memcmp(codes + word, before + word, (size_t)(stop - word)) == 0) continue;
-        for (int64_t k = word; k < stop; k++)
-            if (codes[k] != before[k])
-                subtract(scales[r->groups->of_position[k]] * (float)(codes[k] - before[k]),
-                         panel->rows + (place == NULL ? k : place[k]) * WIDTH, sum);
+    for (int64_t k = begin; k < end; k++) {
+        while (k + WORD <= end && !differs(codes + k, before + k)) k += WORD;
+        if (k < end && codes[k] != before[k])
+            subtract(scales[r->groups->of_position[k]] * (float)(codes[k] - before[k]),
+                     panel->rows + (place == NULL ? k : place[k]) * WIDTH, sum);
     }
 }
 

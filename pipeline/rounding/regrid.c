@@ -36,7 +36,7 @@ typedef struct systems {
     snrq_gram_panel panel;
     uint8_t *codes;        /* [tiles][n][ROWS] columns group by group */
     uint8_t *zeros;        /* [tiles][groups][ROWS] */
-    double *a;             /* [tiles][snrq_system_cells()][ROWS] */
+    float *a;              /* [tiles][snrq_system_cells()][ROWS] */
     double *b;             /* [tiles][groups][ROWS] */
     tile_scratch *scratch; /* [threads] */
     void *solved;          /* [threads][cells + groups] snrq_system_lanes */
@@ -135,25 +135,22 @@ static void multiply_group(const systems *s, int64_t row, int64_t h, int64_t col
 }
 
 /* a [ROWS] += sum over columns of t z, [count][ROWS] each */
-static void add_products(int64_t count, const float *restrict t, const float *restrict z,
-                         double *restrict a)
+static void add_products(int64_t count, const float *t, const float *z, float *a)
 {
-    float sums[ROWS];
     for (int64_t l = 0; l < ROWS; l += SNRQ_LANES) {
-        snrq_lanes sum = {0};
+        snrq_lanes sum = snrq_lanes_load(a + l);
         for (int64_t c = 0; c < count; c++)
             sum = snrq_lanes_madd(snrq_lanes_load(t + c * ROWS + l),
                                   snrq_lanes_load(z + c * ROWS + l), sum);
-        snrq_lanes_store(sums + l, sum);
+        snrq_lanes_store(a + l, sum);
     }
-    for (int64_t l = 0; l < ROWS; l++) a[l] += (double)sums[l];
 }
 
 /* Adds a panel's share to the systems of a tile. */
 static void add_tile(const systems *s, int64_t row, tile_scratch *scratch)
 {
     int64_t groups = s->rows->groups->count, width = s->panel.width;
-    double *a = s->a + (row - s->begin) * snrq_system_cells(groups);
+    float *a = s->a + (row - s->begin) * snrq_system_cells(groups);
     begin_tile(s, row, scratch);
     for (int64_t h = 0, columns = width; h < groups; h++) {
         while (columns > 0 && group_of(s, columns - 1) < h) columns--;
@@ -172,11 +169,12 @@ static void solve_batch(const systems *s, snrq_dtype scale_type, int64_t row, in
                         snrq_system_lanes *a, float *scales)
 {
     int64_t groups = s->rows->groups->count, cells = snrq_system_cells(groups);
-    const double *from = s->a + (row - s->begin) * cells + lane;
+    const float *from = s->a + (row - s->begin) * cells + lane;
+    const double *right = s->b + (row - s->begin) * groups + lane;
     snrq_system_lanes *b = a + cells;
-    for (int64_t i = 0; i < cells; i++) memcpy(&a[i], from + i * ROWS, sizeof a[i]);
-    from = s->b + (row - s->begin) * groups + lane;
-    for (int64_t g = 0; g < groups; g++) memcpy(&b[g], from + g * ROWS, sizeof b[g]);
+    for (int64_t i = 0; i < cells; i++)
+        for (int l = 0; l < SNRQ_SYSTEM_ROWS; l++) a[i][l] = (double)from[i * ROWS + l];
+    for (int64_t g = 0; g < groups; g++) memcpy(&b[g], right + g * ROWS, sizeof b[g]);
     for (int64_t g = 0; g < groups; g++)
         for (int l = 0; l < SNRQ_SYSTEM_ROWS; l++)
             if (a[snrq_system_at(g, g)][l] == 0.0) { /* no value but zero: any scale will do */

@@ -7,10 +7,10 @@
  *
  * Work: Z_h = H t_h^T, panel by panel of H, is a product of small integers with H; A_gh is then the
  * sum of t_g Z_h over the columns of g. A is symmetric, so only columns of groups g >= h are
- * needed: m n^2 / 2 multiply-adds for m rows, and m n per group. Products and their sums within a
- * panel are in fp32, sums over panels and the solution in fp64. An element of A is then off by a
- * few 1e-7 of sqrt(A_gg A_hh). What this does to the step is relative to the step, not to the
- * scales, since the step is all that is solved for.
+ * needed: m n^2 / 2 multiply-adds for m rows, and m n per group. A is summed in fp32: an element is
+ * a sum over the columns of two groups, off by a few 1e-7 of sqrt(A_gg A_hh). What this does to the
+ * step is relative to the step, not to the scales, since the step is all that is solved for. b and
+ * the solution are in fp64.
  */
 #ifndef SNRQ_REGRID_H
 #define SNRQ_REGRID_H
@@ -21,7 +21,7 @@
  * their G. A function of n and the number of groups, since all ranks take part in each. */
 static inline int64_t snrq_regrid_parts(int64_t columns, int64_t groups)
 {
-    return (groups * (groups + 1) + columns - 1) / columns;
+    return (groups * (groups + 1) / 2 + columns - 1) / columns;
 }
 
 /* scales [rows, groups] <- the best scales for the codes in `rows`, rounded to scale_type; a row
