@@ -18,7 +18,7 @@ WORDS = "zero one two three four five six seven eight nine ten".split()
 FOREIGN = set("""--version --workflow --preset --build --install --prefix --target --nodes --ntasks-per-node --cpus-per-task --mem --mpi
                  --signal --bind-to --map-by --shm-size --print --help --all --only --seed --bytes --vocab --out --train
                  --valid --heldout --batch --lr --minutes --steps --resume --write --check --report --test-dir
-                 --output-on-failure""".split())
+                 --output-on-failure --engine --model""".split())
 
 Quote = namedtuple("Quote", "page said_there source defined_there said", defaults=[str])
 
