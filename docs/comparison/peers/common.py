@@ -1,0 +1,47 @@
+"""What the scripts of all peers share: their arguments, the calibration windows, and the dense result.
+
+A peer is started as `PEER.py MODEL IDS LENGTH BITS GROUP OUT`: IDS is a file of little-endian int32 token ids, cut into
+windows of LENGTH; OUT becomes a directory with the model's weights after rounding, in float32. So every peer is scored by
+the same program, and none by its own kernels.
+"""
+import argparse
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+
+def arguments():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model", type=Path)
+    parser.add_argument("ids", type=Path)
+    parser.add_argument("length", type=int)
+    parser.add_argument("bits", type=int)
+    parser.add_argument("group", type=int)
+    parser.add_argument("out", type=Path)
+    return parser.parse_args()
+
+
+def windows(args):
+    """The calibration windows, [windows, length]."""
+    return np.fromfile(args.ids, dtype="<i4").astype(np.int64).reshape(-1, args.length)
+
+
+def write_dense(args, tensors):
+    """Writes tensors, a dict of name to torch tensor, as a float32 checkpoint beside the model's other files."""
+    from safetensors.torch import save_file
+
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
+        if (args.model / name).exists():
+            shutil.copy(args.model / name, args.out)
+    save_file({name: tensor.detach().float().contiguous() for name, tensor in tensors.items()},
+              args.out / "model.safetensors")
+
+
+def names(args):
+    """The names of the tensors in the model's file."""
+    from safetensors import safe_open
+
+    with safe_open(args.model / "model.safetensors", "pt") as file:
+        return list(file.keys())
