@@ -6,6 +6,7 @@
 Every run is a process of its own, one at a time, on one thread and below normal priority. Its CPU seconds (user and
 system, loading included) and peak memory are the kernel's. `--cpu-limit` ends a run; the table then says how far it came.
 Results are kept in build/comparison/results.json: a run replaces its own row and no other, and `--table` prints them.
+Another model, text or number of windows needs another `--build`.
 Only Python's own modules are needed here.
 """
 import argparse
@@ -61,15 +62,14 @@ def measured(command, log, limit=0):
 
 def take_ids(args, text, windows, out):
     """The first windows of a text as a file of ids."""
-    if not out.exists():
-        every = out.with_suffix(".all")
-        subprocess.check_call([args.snrq, "tokenize", args.model, "--text", text, "-o", every],
-                              stdout=subprocess.DEVNULL, env=dict(os.environ, **ENVIRONMENT))
-        ids = array.array("i", every.read_bytes())
-        if len(ids) < windows * args.length:
-            sys.exit("%s has %d tokens, %d are needed" % (text, len(ids), windows * args.length))
-        out.write_bytes(ids[:windows * args.length].tobytes())
-        every.unlink()
+    every = out.with_suffix(".all")
+    subprocess.check_call([args.snrq, "tokenize", args.model, "--text", text, "-o", every], stdout=subprocess.DEVNULL,
+                          env=dict(os.environ, **ENVIRONMENT))
+    ids = array.array("i", every.read_bytes())
+    every.unlink()
+    if len(ids) < windows * args.length:
+        sys.exit("%s has %d tokens, %d are needed" % (text, len(ids), windows * args.length))
+    out.write_bytes(ids[:windows * args.length].tobytes())
     return out
 
 
@@ -77,7 +77,7 @@ def command_of(args, name, bits, ids, out):
     if name in OURS:
         return [args.snrq, "quantize", args.model, "--token-file", ids, "--windows", "consecutive", "--sequences",
                 args.sequences, "--length", args.length, "--bits", bits, "--group-size", args.group, "-o", out] + OURS[name]
-    return [python_of(args.build, PEERS[name]), HERE / "peers" / (PEERS[name] + ".py"), args.model, ids, args.length, bits,
+    return [python_of(args.build, PEERS[name]), HERE / "peers" / ("use_%s.py" % PEERS[name]), args.model, ids, args.length, bits,
             args.group, out]
 
 
@@ -91,7 +91,7 @@ def run(args, name, bits, calibration, heldout):
     code, seconds, memory = measured(command_of(args, name, bits, calibration, out), log, args.cpu_limit)
     row = {"name": name, "bits": bits, "cpu": round(seconds), "memory": memory}
     text = log.read_text(errors="replace")
-    blocks = re.findall(r"layers\.(\d+)", text)
+    blocks = re.findall(r"layers\.(\d+)\.", text)
     stored = re.search(r"bits per weight: ([\d.]+)", text)
     if stored:
         row["stored"] = float(stored.group(1))
@@ -104,7 +104,7 @@ def run(args, name, bits, calibration, heldout):
     if code != 0:
         row["failed"] = "not scored: " + scored.read_text(errors="replace")[-200:]
         return row
-    figures = json.loads(scored.read_text().splitlines()[0])
+    figures = json.loads(re.search(r"^\{.*\}$", scored.read_text(), re.MULTILINE).group())
     row.update({"perplexity": figures["perplexity"], "kl": figures["kl"], "top1": figures["top1_agreement"],
                 "tokens": figures["tokens"]})
     if not args.keep:

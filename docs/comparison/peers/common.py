@@ -1,10 +1,11 @@
 """What the scripts of all peers share: their arguments, the calibration windows, and the dense result.
 
-A peer is started as `PEER.py MODEL IDS LENGTH BITS GROUP OUT`: IDS is a file of little-endian int32 token ids, cut into
+A peer is started as `use_PEER.py MODEL IDS LENGTH BITS GROUP OUT`: IDS is a file of little-endian int32 token ids, cut into
 windows of LENGTH; OUT becomes a directory with the model's weights after rounding, in float32. So every peer is scored by
 the same program, and none by its own kernels.
 """
 import argparse
+import json
 import shutil
 from pathlib import Path
 
@@ -32,7 +33,10 @@ def write_dense(args, tensors):
     from safetensors.torch import save_file
 
     args.out.mkdir(parents=True, exist_ok=True)
-    for name in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
+    config = json.loads((args.model / "config.json").read_text())
+    config.pop("dtype", None)
+    (args.out / "config.json").write_text(json.dumps(dict(config, torch_dtype="float32"), indent=2) + "\n")
+    for name in ("generation_config.json", "tokenizer.json", "tokenizer_config.json"):
         if (args.model / name).exists():
             shutil.copy(args.model / name, args.out)
     save_file({name: tensor.detach().float().contiguous() for name, tensor in tensors.items()},

@@ -1,11 +1,8 @@
 """GPTQ of GPTQModel with its defaults but for bits, group and symmetry; its packed file is decoded here."""
 import json
 import os
-import sys
 from pathlib import Path
 
-# A library of the same name as this file: its folder must not come first.
-sys.path.append(sys.path.pop(0))
 os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")
 import common  # noqa: E402
 import numpy as np  # noqa: E402
