@@ -12,6 +12,10 @@ usage: ./bootstrap.sh COMMAND
 
   demo               build, quantize the bundled model on 2 ranks, print one table (under 3 minutes)
   test [ARGUMENTS]   build and run all tests; ARGUMENTS go to ctest, e.g.  test -L unit
+  test-engines [ARGUMENTS]
+                     read exports with transformers, GPTQModel, vLLM and llama.cpp, which are installed below
+                     build/engines (7 GB), and print a table; ARGUMENTS: --engine WORD, --model WORD, --help
+  test-slow          tests that take minutes: SmolLM2 from quantize to exports
   build              build the program: build/release/snrq
   help               this text
 
@@ -97,7 +101,6 @@ finds_slurm() {
     have munged && have slurmctld && have slurmd && have sbatch && links "${CC:-cc}" 'int main(void) { return 0; }' -lpmix
 }
 finds_python() {
-    local python
     for python in /usr/bin/python3 python3; do
         "$python" -c 'import numpy, h5py' >/dev/null 2>&1 && return
     done
@@ -252,8 +255,8 @@ main() {
     local command=${1:-}
     [ $# -eq 0 ] || shift
     case $command in
-    demo | build) [ $# -eq 0 ] || fail "$command takes no arguments; ./bootstrap.sh help shows what there is" ;;
-    test) ;;
+    demo | build | test-slow) [ $# -eq 0 ] || fail "$command takes no arguments; ./bootstrap.sh help shows what there is" ;;
+    test | test-engines) ;;
     help | -h | --help) usage && return ;;
     '') usage >&2 && exit 64 ;;
     *) fail "there is no command '$command'; ./bootstrap.sh help shows what there is" ;;
@@ -283,6 +286,21 @@ main() {
         build test
         say "Testing"
         ctest --preset test "$@"
+        ;;
+    test-slow)
+        provide "${build_needs[@]}" "${test_needs[@]}"
+        build test
+        say "Testing"
+        ctest --preset slow
+        ;;
+    test-engines)
+        local python
+        provide "${build_needs[@]}" "${test_needs[@]}"
+        finds_python || fail "python3 with numpy and h5py is needed"
+        build test
+        say "Reading exports with engines"
+        SNRQ=$PWD/build/test/snrq SNRQ_TOKEN_IDS=$PWD/build/test/tests/token_ids SNRQ_SHARED=${SNRQ_SHARED:-$PWD/../shared} \
+            "$python" tests/engines/test_engines.py "$@"
         ;;
     esac
 }

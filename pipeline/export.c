@@ -16,6 +16,7 @@
 #include "io/user_output.h"
 #include "mpi/collective.h"
 #include "mpi/log.h"
+#include "pipeline/export/engines.h"
 #include "pipeline/export/formats.h"
 #include "pipeline/export/gguf.h"
 #include "pipeline/export/verify.h"
@@ -191,6 +192,53 @@ int64_t snrq_export_better_group(const snrq_model *model, const snrq_export_fact
     return best;
 }
 
+/* Engines. */
+
+/* What a directory of quantized modules will hold; SNRQ_USAGE if that is impossible. */
+static snrq_status facts_written(const snrq_options *o, const snrq_model *model,
+                                 snrq_export_facts *out)
+{
+    SNRQ_TRY(snrq_export_facts_read(model, out));
+    if (!o->fold_zeros || out->symmetric) return SNRQ_OK;
+    const int bits = snrq_export_folded_bits(out->bits);
+    if (bits == 0)
+        return snrq_fail(SNRQ_USAGE,
+                         "%s: --zero-points folded: asymmetric codes of %d bits would become 9 "
+                         "bits long; quantize with fewer bits or without --asymmetric",
+                         model->path, out->bits);
+    out->bits = bits;
+    out->symmetric = true;
+    return SNRQ_OK;
+}
+
+static snrq_status refuse_for(const snrq_model *model, const snrq_engine_trouble *t)
+{
+    return snrq_fail(SNRQ_USAGE, "%s cannot be exported to %s for %s: %s: %s %s; %s", model->path,
+                     t->format, snrq_engine_name(t->engine), t->exports, t->versions, t->happens,
+                     t->instead);
+}
+
+/* Refuses what --for cannot load; tells of what other engines, or all, have trouble with. */
+static snrq_status check_engines(const snrq_options *o, const snrq_model *model)
+{
+    const snrq_export_format *format = &formats[o->format];
+    const snrq_engine_trouble *t;
+    snrq_export_facts facts;
+    int at = 0;
+    if (o->engine >= 0 && !snrq_engine_reads((snrq_engine)o->engine, format->name))
+        return snrq_fail(SNRQ_USAGE, "--for %s: it is given %s; it reads: %s",
+                         snrq_engine_name((snrq_engine)o->engine), format->name,
+                         snrq_engine_formats((snrq_engine)o->engine));
+    if (format->layout == NULL || format->layout->describe == NULL) return SNRQ_OK;
+    SNRQ_TRY(facts_written(o, model, &facts));
+    while ((t = snrq_engine_trouble_next(o->engine, format->name, &facts, &at)) != NULL) {
+        if (o->engine >= 0 && t->fatal) return refuse_for(model, t);
+        snrq_note_here("%s: %s: %s %s; %s", snrq_engine_name(t->engine), t->exports, t->versions,
+                       t->happens, t->instead);
+    }
+    return SNRQ_OK;
+}
+
 /* The directory, on rank 0. */
 
 /* The lock, and what those leave that were killed while they took it, but for snrq.lock.*.tmp,
@@ -248,11 +296,12 @@ static snrq_status export_model(const snrq_context *context, const snrq_options 
     const snrq_export_format *format = &formats[o->format];
     const snrq_export_settings settings = {.max_shard_bytes = o->max_shard_bytes,
                                            .float32 = o->export_float32 != 0,
-                                           .embedding_type =
-                                               (snrq_embedding_type)o->embedding_type};
+                                           .embedding_type = (snrq_embedding_type)o->embedding_type,
+                                           .fold_zeros = o->fold_zeros != 0};
     snrq_lock *lock = NULL;
     bool is_new = access(o->output, F_OK) != 0;
     snrq_status status = context->rank == 0 ? check_possible(format, model) : SNRQ_OK;
+    if (status == SNRQ_OK && context->rank == 0) status = check_engines(o, model);
     SNRQ_TRY(snrq_agree(context, status));
     if (context->rank == 0) status = claim_directory(o->output, &lock);
     status = snrq_agree(context, status);

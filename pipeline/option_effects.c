@@ -67,6 +67,12 @@ static bool writes_dense(const snrq_options *o)
     return o->format < 0 || o->format == SNRQ_FORMAT_SAFETENSORS;
 }
 
+static bool writes_codes(const snrq_options *o)
+{
+    return o->format < 0 || o->format == SNRQ_FORMAT_GPTQ ||
+           o->format == SNRQ_FORMAT_COMPRESSED_TENSORS;
+}
+
 static bool writes_gguf(const snrq_options *o)
 {
     return o->format < 0 || o->format == SNRQ_FORMAT_GGUF;
@@ -127,6 +133,10 @@ static const struct {
     {"plan-ranks", ANY, is_dry_run, {"plans for other ranks need --dry-run", "0"}},
     {"plan-nodes", ANY, is_dry_run, {"plans for other nodes need --dry-run", "0"}},
     {"weights", ANY, writes_dense, {"it belongs to --format safetensors", "model"}},
+    {"zero-points",
+     ANY,
+     writes_codes,
+     {"it belongs to --format gptq and compressed-tensors", "stored"}},
     {"embedding-type", ANY, writes_gguf, {"it belongs to --format gguf", "model"}},
     {"max-shard-size", ANY, writes_shards, {"a GGUF is one file", NULL}},
     {"tokenizer", ANY, has_export, {"of verify, it belongs to --export DIR", NULL}},

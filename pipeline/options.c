@@ -111,6 +111,14 @@ static const snrq_option_row table[] = {
      "process grid of the factorization; default: by matrix size"},
     {"format", 0, CHOICE, FIELD(format), NULL, 0, 0, "gptq|compressed-tensors|gguf|safetensors", X,
      false, "F", "what to export to; `snrq inspect OUT` tells what is possible"},
+    {"for", 0, CHOICE, FIELD(engine), NULL, 0, 0, "transformers|gptqmodel|vllm|vllm-cpu|llama.cpp",
+     X, false, "ENGINE",
+     "refuse, before the work, what this engine is known not to load, and name what it loads; "
+     "without this, notes tell of such engines (docs/exporting.md has the table)"},
+    {"zero-points", 0, CHOICE, FIELD(fold_zeros), "stored", 0, 0, "stored|folded", X, false, "Z",
+     "of an asymmetric model in gptq or compressed-tensors: stored beside the codes, or folded "
+     "into them: symmetric codes of 4 bits (of 2 and 3) or 8 (of 4 to 7) for the same weights, "
+     "which more engines load"},
     {"max-shard-size", 0, SIZE, FIELD(max_shard_bytes), "5GB", 1, 9e18, NULL, X, false, "BYTES",
      "largest weight file, if no single tensor is larger: a number with KB, MB, GB, KiB, MiB, GiB"},
     {"weights", 0, CHOICE, FIELD(export_float32), "model", 0, 0, "model|f32", X, false, "T",
@@ -624,6 +632,7 @@ static snrq_status set_defaults(snrq_options *o)
 {
     memset(o, 0, sizeof *o);
     o->format = -1;
+    o->engine = -1;
     for (int i = 0; i < ROWS; i++)
         if (table[i].fallback != NULL) SNRQ_TRY(snrq_option_set(&table[i], table[i].fallback, o));
     return SNRQ_OK;

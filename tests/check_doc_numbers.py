@@ -18,7 +18,7 @@ WORDS = "zero one two three four five six seven eight nine ten".split()
 FOREIGN = set("""--version --workflow --preset --build --install --prefix --target --nodes --ntasks-per-node --cpus-per-task --mem --mpi
                  --signal --bind-to --map-by --shm-size --print --help --all --only --seed --bytes --vocab --out --train
                  --valid --heldout --batch --lr --minutes --steps --resume --write --check --report --test-dir
-                 --output-on-failure""".split())
+                 --output-on-failure --engine --model""".split())
 
 Quote = namedtuple("Quote", "page said_there source defined_there said", defaults=[str])
 
@@ -218,6 +218,25 @@ def check_options(page, problems):
                         % (page, name, OPTIONS, Path(__file__).relative_to(ROOT)))
 
 
+def check_engines(problems):
+    """The table of engines in the page is that of the code, row by row."""
+    source = "pipeline/export/engines.c"
+    text = re.sub(r'"\s*"', "", (ROOT / source).read_text())
+    names = dict(re.findall(r'\[(SNRQ_ENGINE_\w+)\] = \{"([^"]+)"', text))
+    rows = re.findall(r'\{(SNRQ_ENGINE_\w+), "([^"]*)", \w+, "([^"]*)", "([^"]*)", "([^"]*)", "([^"]*)", (true|false)\}',
+                      re.sub(r"\s+", " ", text).replace("{ ", "{"))
+    if len(rows) != text.count("{SNRQ_ENGINE_"):
+        problems.append("%s: the rows of the table of troubles are spelled in a way that this test cannot read" % source)
+    expected = ["| %s | %s | %s |" % (names[row[0]], " | ".join(row[1:6]), "yes" if row[6] == "true" else "no")
+                for row in rows]
+    found = [line for line in (ROOT / EXPORTING).read_text().split("\n") if line.count("|") == 8][2:]
+    for line in sorted(set(expected) ^ set(found)):
+        problems.append("%s: %s the row %s: mend the page or %s"
+                        % (EXPORTING, "lacks" if line in expected else "has", line, source))
+    if not expected or sorted(set(found)) != sorted(found):
+        problems.append("%s: the table of engines is empty or has a row twice" % EXPORTING)
+
+
 def main():
     problems = []
     for quote in QUOTES:
@@ -225,6 +244,7 @@ def main():
     for page in PAGES:
         for check in (check_links, check_paths, check_options):
             check(page, problems)
+    check_engines(problems)
     print("\n".join(problems) or "%d numbers, and options, files and links of %d pages" % (len(QUOTES), len(PAGES)))
     sys.exit(1 if problems else 0)
 

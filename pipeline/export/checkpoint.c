@@ -33,7 +33,9 @@ typedef struct work {
     const snrq_context *context;
     const snrq_checkpoint_layout *layout;
     snrq_export_job job;
-    unit *units; /* [count] */
+    snrq_export_facts facts; /* of the model */
+    int folded_bits;         /* see snrq_export_module; 0: as they are */
+    unit *units;             /* [count] */
     int64_t count;
     size_t capacity;
     uint64_t *load; /* [ranks] bytes dealt out */
@@ -139,7 +141,12 @@ static snrq_status plan(work *w, const snrq_export_settings *settings)
 {
     char **names = NULL;
     int count = 0;
-    SNRQ_TRY(snrq_export_facts_read(w->job.model, &w->job.facts));
+    SNRQ_TRY(snrq_export_facts_read(w->job.model, &w->facts));
+    w->job.facts = w->facts;
+    if (settings->fold_zeros && !w->facts.symmetric) {
+        w->job.facts.bits = w->folded_bits = snrq_export_folded_bits(w->facts.bits);
+        w->job.facts.symmetric = true;
+    }
     SNRQ_TRY(w->layout->settle(&w->job, settings));
     SNRQ_TRY(snrq_shards_create(w->context, settings->max_shard_bytes, &w->job.shards));
     SNRQ_TRY(snrq_allocate((size_t)w->context->size, sizeof *w->load, "loads", &w->load));
@@ -201,9 +208,10 @@ static snrq_status write_rows(const work *w, const unit *u)
     snrq_export_module module;
     SNRQ_TRY(snrq_export_module_open(w->job.model, u->layer, u->module, &module));
     snrq_status status = SNRQ_OK;
-    if (!snrq_export_facts_hold(&w->job.facts, module.record))
+    if (!snrq_export_facts_hold(&w->facts, module.record))
         status = snrq_fail(SNRQ_BAD_DATA, "%s: %s is not what the manifest says",
                            w->job.model->path, module.record->name);
+    module.folded_bits = w->folded_bits;
     if (status == SNRQ_OK) status = w->layout->write(&w->job, &module, u->rows, u->first);
     snrq_export_module_close(&module);
     return status;

@@ -16,10 +16,10 @@
 /* A format's settings for one export; the same on all ranks. */
 typedef struct snrq_export_job {
     const snrq_model *model; /* borrowed */
-    snrq_export_facts facts;
-    snrq_dtype type;       /* of the scales, or of dequantized weights */
-    snrq_dtype model_type; /* what config.json will say: engines cast all floats to it */
-    snrq_shards *shards;   /* borrowed */
+    snrq_export_facts facts; /* as they are written: see folded_bits in source.h */
+    snrq_dtype type;         /* of the scales, or of dequantized weights */
+    snrq_dtype model_type;   /* what config.json will say: engines cast all floats to it */
+    snrq_shards *shards;     /* borrowed */
 } snrq_export_job;
 
 typedef struct snrq_checkpoint_layout {

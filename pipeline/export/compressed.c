@@ -105,10 +105,11 @@ static snrq_status write_codes(const struct target *t, const snrq_export_rows *r
 {
     const snrq_module_record *record = r->module->record;
     const int64_t count = r->range.end - r->range.begin;
-    const int64_t width = snrq_packed_words(record->columns, record->bits);
+    const int bits = t->job->facts.bits;
+    const int64_t width = snrq_packed_words(record->columns, bits);
     uint32_t *words = NULL;
     SNRQ_TRY(snrq_allocate((size_t)(count * width), sizeof *words, "packed codes", &words));
-    snrq_pack_rows(r->codes, count, record->columns, record->bits, words);
+    snrq_pack_rows(r->codes, count, record->columns, bits, words);
     snrq_status status = snrq_shards_write(t->job->shards, t->first,
                                            (uint64_t)(r->range.begin * width) * sizeof *words,
                                            words, (size_t)(count * width) * sizeof *words);
@@ -134,7 +135,7 @@ static snrq_status write_scales(const struct target *t, const snrq_export_rows *
 static snrq_status write_zeros(const struct target *t, const snrq_export_rows *r)
 {
     const int64_t groups = r->module->record->groups, count = r->range.end - r->range.begin;
-    const int bits = r->module->record->bits;
+    const int bits = t->job->facts.bits;
     const size_t words = (size_t)(snrq_packed_words(count, bits) * groups);
     const uint64_t begin = (uint64_t)(r->range.begin / PACK * bits * groups);
     uint8_t *turned = NULL; /* [groups, rows] */

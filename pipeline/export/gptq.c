@@ -133,9 +133,9 @@ static snrq_status write(const snrq_export_job *job, const snrq_export_module *m
     const snrq_module_record *r = module->record;
     struct module m = {.rows = r->rows,
                        .groups = r->groups,
-                       .bits = r->bits,
+                       .bits = job->facts.bits,
                        .offset = job->facts.symmetric ? 1 : 0};
-    size_t words = (size_t)(snrq_packed_words(r->columns, r->bits) * r->rows);
+    size_t words = (size_t)(snrq_packed_words(r->columns, m.bits) * r->rows);
     size_t groups = (size_t)(r->groups * r->rows);
     snrq_status status = snrq_allocate(words, sizeof *m.qweight, "packed codes", &m.qweight);
     if (status == SNRQ_OK) status = snrq_allocate(groups, 1, "zeros", &m.zeros);

@@ -87,6 +87,12 @@ snrq_export_facts snrq_export_facts_planned(const snrq_model *m, int bits, int64
     return f;
 }
 
+/* code - zero lies between -(2^bits - 1) and 2^bits - 1: one bit more would do. */
+int snrq_export_folded_bits(int bits)
+{
+    return bits < 4 ? 4 : bits < 8 ? 8 : 0;
+}
+
 bool snrq_export_facts_hold(const snrq_export_facts *f, const snrq_module_record *r)
 {
     const int64_t size = f->group_size > 0 ? f->group_size : r->columns;
@@ -197,6 +203,19 @@ static snrq_status check_symmetric(const snrq_module_record *r, snrq_range rows,
     return SNRQ_OK;
 }
 
+/* See snrq_export_module.folded_bits. */
+static void fold(const snrq_export_module *m, int64_t rows, uint8_t *codes, uint8_t *zeros)
+{
+    const int64_t columns = m->record->columns, groups = m->record->groups;
+    const int middle = 1 << (m->folded_bits - 1);
+    for (int64_t i = 0; i < rows; i++) {
+        uint8_t *code = codes + i * columns, *zero = zeros + i * groups;
+        for (int64_t c = 0; c < columns; c++)
+            code[c] = (uint8_t)(code[c] - zero[m->g_idx[c]] + middle);
+        memset(zero, middle, (size_t)groups);
+    }
+}
+
 snrq_status snrq_export_module_rows(const snrq_export_module *m, snrq_range range,
                                     snrq_export_each *each, void *user)
 {
@@ -207,6 +226,8 @@ snrq_status snrq_export_module_rows(const snrq_export_module *m, snrq_range rang
     while (status == SNRQ_OK && snrq_pieces_next(&p)) {
         status = snrq_block_file_read(m->file, m->index, p.piece, b.codes, b.scales, b.zeros, NULL);
         if (status == SNRQ_OK) status = check_symmetric(m->record, p.piece, b.zeros);
+        if (status == SNRQ_OK && m->folded_bits > 0)
+            fold(m, p.piece.end - p.piece.begin, b.codes, b.zeros);
         const snrq_export_rows rows = {m, p.piece, b.codes, b.scales, b.zeros};
         if (status == SNRQ_OK) status = each(user, &rows);
     }

@@ -31,6 +31,10 @@ void snrq_export_facts_set_group(snrq_export_facts *facts, const snrq_model *mod
 /* Does a module's own record say the same? */
 bool snrq_export_facts_hold(const snrq_export_facts *facts, const snrq_module_record *record);
 
+/* Bits of symmetric codes that contain the zeros of asymmetric ones: those that most readers take.
+ * 0: there are none of up to 8 bits. */
+int snrq_export_folded_bits(int bits);
+
 /* Can `type` hold every scale exactly? Looks at the scales, unless the stored type says so; of a
  * model that was only looked at, all files are checked first. Not collective. */
 snrq_status snrq_export_scales_fit(const snrq_model *model, const snrq_export_facts *facts,
@@ -55,6 +59,9 @@ typedef struct snrq_export_module {
     int index;             /* in its block */
     const snrq_module_record *record;
     int32_t *g_idx; /* [columns] owned */
+    /* 0, or: hand out symmetric codes of so many bits for the same weights, code - zero + 2^(bits
+     * - 1), and zeros of 2^(bits - 1). More bits than the stored ones. */
+    int folded_bits;
 } snrq_export_module;
 
 snrq_status snrq_export_module_open(const snrq_model *model, int64_t layer, int index,

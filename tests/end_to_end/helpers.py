@@ -146,17 +146,17 @@ def kill_ranks(process):
     process.wait(timeout=60)
 
 
-def kill_when(condition, *arguments, ranks):
-    """Starts a run and kills all its ranks as soon as `condition` holds."""
+def kill_when(condition, *arguments, ranks, seconds=60):
+    """Starts a run and kills all its ranks as soon as `condition` holds, which must come within `seconds`."""
     process = start(*arguments, ranks=ranks)
     try:
-        limit = time.monotonic() + 60
+        limit = time.monotonic() + seconds
         while not condition():
             if process.poll() is not None:
                 raise AssertionError("the run ended (exit code %d) before it was killed: %s" %
                                      (process.returncode, process.stderr.read().decode()))
             if time.monotonic() > limit:
-                raise AssertionError("what to wait for did not come within a minute")
+                raise AssertionError("what to wait for did not come within %d s" % seconds)
             time.sleep(0.002)
         kill_ranks(process)
     finally:

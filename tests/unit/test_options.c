@@ -602,6 +602,11 @@ static void export_reads_formats_and_sizes(void)
     CU_ASSERT_EQUAL(o.format, SNRQ_FORMAT_SAFETENSORS);
     CU_ASSERT_EQUAL(o.max_shard_bytes, 5000000000);
     CU_ASSERT_EQUAL(o.export_float32, 1);
+    CU_ASSERT_EQUAL(o.engine, -1);
+    CU_ASSERT_EQUAL(o.fold_zeros, 0);
+    accepts("export OUT -o DIR --format gptq --for vllm-cpu --zero-points folded", &o);
+    CU_ASSERT_EQUAL(o.engine, 3);
+    CU_ASSERT_EQUAL(o.fold_zeros, 1);
     accepts("verify OUT --export DIR", &o);
     CU_ASSERT_STRING_EQUAL(o.export_path, "DIR");
 }
@@ -613,6 +618,9 @@ static void export_refuses(void)
     refuses("export OUT -o DIR --format awq", "gptq|compressed-tensors");
     refuses("export OUT -o DIR --format gptq --weights f32", "--weights f32 has no effect");
     refuses("export OUT -o DIR --format gptq --embedding-type f16", "--format gguf");
+    refuses("export OUT -o DIR --format gptq --for tensorrt", "transformers|gptqmodel|vllm");
+    refuses("export OUT -o DIR --format gguf --zero-points folded",
+            "--zero-points folded has no effect");
     refuses("export OUT -o DIR --format gguf --max-shard-size 1GB", "a GGUF is one file");
     refuses("export OUT -o DIR --format gptq --max-shard-size 5XB", "5XB");
     refuses("export OUT -o DIR --format gptq --max-shard-size 0", "--max-shard-size");

