@@ -21,10 +21,10 @@ static const char *text_of(const json_t *object, const char *key)
 
 static void print_module(const snrq_module_record *m)
 {
-    printf("%-40s %6lld %6lld %4d %6lld  %-6s %6.3f %12.5g %8.3f %8.3f %7.3f %10.4g\n", m->name,
-           (long long)m->rows, (long long)m->columns, m->bits, (long long)m->group_size, m->method,
-           m->alpha, m->objective, 100 * m->output_error, 100 * m->model_error, 100 * m->clipped,
-           m->largest_activation);
+    printf("%-40s %6lld %6lld %4d %6lld  %-6s %6.3f %12.5g %8.3f %8.3f %8.3f %7.3f %10.4g\n",
+           m->name, (long long)m->rows, (long long)m->columns, m->bits, (long long)m->group_size,
+           m->method, m->alpha, m->objective, 100 * m->output_error, 100 * m->model_error,
+           100 * m->held_out_error, 100 * m->clipped, m->largest_activation);
 }
 
 /* All module records of the manifest as they stand there, in block order. New reference. */
@@ -57,8 +57,8 @@ static snrq_status print_output(const snrq_output_facts *output, const json_t *e
     printf("%s: quantized checkpoint, %s\noptions %s\n\n", output->directory,
            output->complete ? "complete" : "UNFINISHED (run the same command again)",
            options ? options : "");
-    printf("%-40s %6s %6s %4s %6s  %-6s %6s %12s %8s %8s %7s %10s\n", "module", "rows", "cols",
-           "bits", "group", "method", "alpha", "objective", "output%", "model%", "clip%",
+    printf("%-40s %6s %6s %4s %6s  %-6s %6s %12s %8s %8s %8s %7s %10s\n", "module", "rows", "cols",
+           "bits", "group", "method", "alpha", "objective", "output%", "model%", "held%", "clip%",
            "largest");
     for (int64_t i = 0; i < count; i++) print_module(&modules[i]);
     if (exports != NULL) print_exports(exports);

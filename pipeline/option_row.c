@@ -39,8 +39,8 @@ static snrq_status parse_number(const snrq_option_row *row, const char *value, d
     if (end == value || *end != '\0' || errno != 0 || !whole ||
         !(*out >= row->low && *out <= row->high))
         return snrq_fail(SNRQ_USAGE, "--%s: expected %s from %.15g to %.15g, found '%s'", row->name,
-                         row->kind == REAL || row->kind == SHARE ? "a number" : "a whole number", row->low, row->high,
-                         value);
+                         row->kind == REAL || row->kind == SHARE ? "a number" : "a whole number",
+                         row->low, row->high, value);
     return SNRQ_OK;
 }
 

@@ -86,6 +86,9 @@ static const snrq_option_row table[] = {
      "rounds of least-squares scales and another search, at most; the better is kept per row"},
     {"sequences", 0, INTEGER, FIELD(sequences), "0", 0, 1 << 24, NULL, Q | E, true, "N",
      "windows to use; 0: 128 for quantize, all for evaluate"},
+    {"held-out", 0, INTEGER, FIELD(held_out), "8", 0, 1 << 20, NULL, Q, true, "N",
+     "more windows that nothing is fitted to, to tell how far the errors hold for other text: at "
+     "most one for 16 of --sequences, and no more than the text has beside them"},
     {"length", 0, INTEGER, FIELD(length), "0", 0, 1 << 24, NULL, Q | E, true, "T",
      "tokens per window; 0: the model's context, at most 2048"},
     {"seed", 0, INTEGER, FIELD(seed), "0", 0, 9007199254740992.0, NULL, Q | E, true, "S",
@@ -753,7 +756,7 @@ static const char *typed(const json_t *value, char room[SNRQ_OPTION_VALUE])
 /* What was done before there were these options. */
 static const struct {
     const char *name, *value;
-} newer[] = {{"shrink", "0"}, {"compensate", "0"}};
+} newer[] = {{"shrink", "0"}, {"compensate", "0"}, {"held-out", "0"}};
 
 snrq_status snrq_options_restore(const json_t *stored, snrq_options *o)
 {

@@ -67,7 +67,7 @@ typedef struct snrq_options {
     double shrink, compensate; /* SNRQ_AUTO: auto */
     bool paper;
     int64_t refine, regrid;
-    int64_t sequences, length, seed, consecutive;
+    int64_t sequences, held_out, length, seed, consecutive;
     int64_t sampling;     /* snrq_sampling_choice */
     const char *protocol; /* evaluate: names with commas between them, or NULL */
     const char *samples;  /* evaluate: a file for the figures of each window and item, or NULL */

@@ -70,26 +70,43 @@ static void end_unit(group *g, snrq_unit_measures *measures)
     measures->peak_memory = snrq_peak_memory();
 }
 
+/* This rank's sequences but for those that are held out: the first ones. */
+static snrq_range fitted_range(const group *g)
+{
+    int64_t fitted = g->job->windows.count - g->job->windows.held_out;
+    snrq_range mine = g->quantized.range;
+    if (mine.end > fitted) mine.end = fitted;
+    if (mine.begin > fitted) mine.begin = fitted;
+    return mine;
+}
+
 /* H, D and E of a unit's input, in decision order, and its mismatch. */
 static snrq_status gather(group *g, block_work *b, int unit, const snrq_rule *rule,
                           snrq_statistics *statistics)
 {
     const snrq_family *f = &g->model->family;
     int in_step = unit - f->step[f->unit[unit].step].first;
+    int64_t fitted = g->job->windows.count - g->job->windows.held_out;
+    snrq_range mine = fitted_range(g);
     snrq_activations x = snrq_stream_activations(&g->quantized, in_step);
     snrq_activations xf = snrq_stream_activations(&g->full, in_step);
     snrq_activations h = snrq_stream_residual(&g->quantized);
     snrq_activations hf = snrq_stream_residual(&g->full);
     bool writes = snrq_unit_writes_residual(f, unit);
-    const snrq_unit_input input = {&x, &xf, g->job->windows.count, g->alphas,
+    x.sequences = xf.sequences = h.sequences = hf.sequences = mine.end - mine.begin;
+    const snrq_unit_input input = {&x,
+                                   &xf,
+                                   fitted,
+                                   g->alphas,
                                    g->job->windows.distinct,
-                                   writes ? &h : NULL, writes ? &hf : NULL};
+                                   writes ? &h : NULL,
+                                   writes ? &hf : NULL};
     const snrq_process_shape shape = {g->job->options->factor_rows,
                                       g->job->options->factor_columns};
     char name[SNRQ_MODULES_NAME];
     snrq_status status = snrq_statistics_gather(g->context, rule, shape, &input, statistics);
     if (status == SNRQ_OK)
-        return snrq_mismatch_measure(g->context, &x, &xf, g->quantized.range, g->job->windows.count,
+        return snrq_mismatch_measure(g->context, &x, &xf, mine, fitted,
                                      &b->measures[unit].mismatch);
     snrq_unit_name(f, b->layer, unit, name, sizeof name);
     return snrq_fail(status, "the input of %s: %s", name, snrq_error_message());
@@ -157,8 +174,8 @@ static snrq_status refuse_output(const group *g, const char *module, int64_t seq
                      rank);
 }
 
-/* Relative output error and largest activation of the modules [first, end) of a step, over all
- * sequences in order. */
+/* Relative output error of the modules [first, end) of a step, over fitted and over held-out
+ * sequences, and their largest activation; in the order of sequences. */
 static snrq_status record_measures(const group *g, block_work *b, int first, int end,
                                    double *measures)
 {
@@ -166,15 +183,17 @@ static snrq_status record_measures(const group *g, block_work *b, int first, int
     SNRQ_TRY(snrq_collect(g->context, measures, SNRQ_MEASURES * (end - first) * total));
     for (int m = first; m < end; m++) {
         const double *of = measures + SNRQ_MEASURES * (m - first) * total;
-        double difference = 0.0, norm = 0.0, largest = 0.0;
+        double difference[2] = {0.0}, norm[2] = {0.0}, largest = 0.0; /* fitted, held out */
         for (int64_t s = 0; s < total; s++) {
-            difference += of[SNRQ_MEASURE_DIFFERENCE * total + s];
-            norm += of[SNRQ_MEASURE_NORM * total + s];
+            int held = s >= total - g->job->windows.held_out;
+            difference[held] += of[SNRQ_MEASURE_DIFFERENCE * total + s];
+            norm[held] += of[SNRQ_MEASURE_NORM * total + s];
             largest = fmax(largest, of[SNRQ_MEASURE_LARGEST * total + s]);
-            if (!isfinite(difference) || !isfinite(norm))
-                return refuse_output(g, b->records[m].name, s, norm);
+            if (!isfinite(difference[held]) || !isfinite(norm[held]))
+                return refuse_output(g, b->records[m].name, s, norm[held]);
         }
-        b->records[m].model_error = norm > 0.0 ? sqrt(difference / norm) : 0.0;
+        b->records[m].model_error = norm[0] > 0.0 ? sqrt(difference[0] / norm[0]) : 0.0;
+        b->records[m].held_out_error = norm[1] > 0.0 ? sqrt(difference[1] / norm[1]) : 0.0;
         b->records[m].largest_activation = largest;
     }
     return SNRQ_OK;

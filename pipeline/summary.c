@@ -13,11 +13,14 @@
 
 enum { WORST = 5 };
 
+/* Held-out errors of so much more than those on the calibration text are worth a warning. */
+static const double MOST_HELD_OUT = 1.25;
+
 /* Figures of one kind of module ("mlp.down_proj") over all blocks. */
 typedef struct kind_row {
     const char *name; /* borrowed from the record */
     int count;
-    double output_sum, output_most, model_sum, model_most;
+    double output_sum, output_most, model_sum, model_most, held_out_sum;
 } kind_row;
 
 typedef struct summary {
@@ -50,6 +53,7 @@ static void add_kind(summary *s, const snrq_module_record *module)
     row->count++;
     row->output_sum += module->output_error;
     row->model_sum += module->model_error;
+    row->held_out_sum += module->held_out_error;
     row->output_most = fmax(row->output_most, module->output_error);
     row->model_most = fmax(row->model_most, module->model_error);
 }
@@ -82,14 +86,27 @@ static snrq_status read_modules(const char *directory, summary *s)
 
 static void print_summary(const summary *s)
 {
-    fprintf(stderr, "\n%-24s %7s  %21s  %21s\n", "kind of module", "modules",
-            "output error % mean/max", "model error % mean/max");
+    double fitted = 0.0, held_out = 0.0;
+    fprintf(stderr, "\n%-24s %7s  %21s  %21s  %10s\n", "kind of module", "modules",
+            "output error % mean/max", "model error % mean/max", "held out %");
     for (int k = 0; k < s->kinds; k++) {
         const kind_row *r = &s->kind[k];
-        fprintf(stderr, "%-24s %7d  %12.2f %10.2f  %11.2f %10.2f\n", r->name, r->count,
+        fprintf(stderr, "%-24s %7d  %12.2f %10.2f  %11.2f %10.2f  ", r->name, r->count,
                 100.0 * r->output_sum / r->count, 100.0 * r->output_most,
                 100.0 * r->model_sum / r->count, 100.0 * r->model_most);
+        if (r->held_out_sum > 0.0)
+            fprintf(stderr, "%10.2f\n", 100.0 * r->held_out_sum / r->count);
+        else
+            fprintf(stderr, "%10s\n", "-");
+        fitted += r->model_sum;
+        held_out += r->held_out_sum;
     }
+    if (held_out > MOST_HELD_OUT * fitted)
+        fprintf(
+            stderr,
+            "warning: on text that nothing was fitted to, model errors are %.2f %% in the mean, "
+            "%.2f %% on the calibration text: more --sequences would help\n",
+            100.0 * held_out / (double)s->count, 100.0 * fitted / (double)s->count);
     fputs("worst five ", stderr);
     for (int i = 0; i < s->worsts; i++)
         fprintf(stderr, "%s %s (%.2f %%)", i > 0 ? "," : "", s->worst[i]->name,
@@ -111,10 +128,11 @@ static json_t *summary_event(const summary *s, double megabytes, double minutes)
     for (int k = 0; k < s->kinds; k++) {
         const kind_row *r = &s->kind[k];
         json_object_set_new(kinds, r->name,
-                            json_pack("{s:i, s:f, s:f, s:f, s:f}", "modules", r->count,
+                            json_pack("{s:i, s:f, s:f, s:f, s:f, s:f}", "modules", r->count,
                                       "output_error_mean", r->output_sum / r->count,
                                       "output_error_max", r->output_most, "model_error_mean",
-                                      r->model_sum / r->count, "model_error_max", r->model_most));
+                                      r->model_sum / r->count, "model_error_max", r->model_most,
+                                      "held_out_error_mean", r->held_out_sum / r->count));
     }
     for (int i = 0; i < s->worsts; i++)
         json_array_append_new(worst, json_string(s->worst[i]->name));

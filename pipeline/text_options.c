@@ -23,6 +23,7 @@ snrq_window_order snrq_calibration_windows(const snrq_options *o)
                                .token_file = o->token_file,
                                .count = o->sequences > 0 || all ? o->sequences : DEFAULT_SEQUENCES,
                                .length = o->length,
+                               .held_out = o->held_out,
                                .seed = (uint64_t)o->seed};
 }
 

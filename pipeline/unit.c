@@ -131,6 +131,10 @@ snrq_module_record snrq_unit_record(const snrq_rounding *rounding, const snrq_fa
                                  .damp = rule->damp,
                                  .damping = rounding->target.factor.damping,
                                  .damping_attempts = rounding->target.factor.attempts,
+                                 .shrink = rounding->statistics->strengths.shrink,
+                                 .compensation = rounding->statistics->c != NULL
+                                                     ? rounding->statistics->strengths.compensation
+                                                     : 0.0,
                                  .dead_inputs = rounding->statistics->dead_inputs,
                                  .objective = m->objective,
                                  .output_error = m->output_error,

@@ -44,10 +44,13 @@ static const struct field {
     FIELD(REAL, damp, true),
     FIELD(REAL, damping, false),
     FIELD(INTEGER, damping_attempts, false),
+    FIELD(REAL, shrink, true),
+    FIELD(REAL, compensation, true),
     FIELD(INTEGER64, dead_inputs, false),
     FIELD(REAL, objective, false),
     FIELD(REAL, output_error, false),
     FIELD(REAL, model_error, false),
+    FIELD(REAL, held_out_error, true),
     FIELD(REAL, clipped, false),
     FIELD(REAL, largest_activation, true),
 #undef FIELD

@@ -33,11 +33,14 @@ typedef struct snrq_module_record {
     double damp;         /* damping asked for, as a share of mean(diag H); 0: unknown (0.1.0) */
     double damping;      /* lambda added to the diagonal of H */
     int damping_attempts;
+    double shrink;       /* delta: delta diag(H) was added, too; 0: none (or 0.1.0) */
+    double compensation; /* b: how much of the residual stream's error was taken along; 0: none */
     int64_t dead_inputs;
-    double objective;          /* tr((Q - R) H (Q - R)^T), damped H */
-    double output_error;       /* ||W X - Q X|| / ||W X|| */
-    double model_error;        /* ||W Xf - Q X|| / ||W Xf|| */
-    double clipped;            /* share of codes at either end that were clamped, 0..1 */
+    double objective;      /* tr((Q - R) H (Q - R)^T), damped H */
+    double output_error;   /* ||W X - Q X|| / ||W X|| */
+    double model_error;    /* ||W Xf - Q X|| / ||W Xf|| */
+    double held_out_error; /* the same over windows that nothing was fitted to; 0: there are none */
+    double clipped;        /* share of codes at either end that were clamped, 0..1 */
     double largest_activation; /* magnitude in X and Q X over the calibration; 0: unknown (0.1.0) */
 } snrq_module_record;
 

@@ -59,6 +59,12 @@ snrq_status snrq_windows_create(const char *source, int64_t total, int64_t count
                          "%" PRId64 " windows of %" PRId64 " tokens are more than can be held",
                          count, length);
     SNRQ_TRY(snrq_allocate((size_t)(count * length), sizeof *out->ids, "token windows", &out->ids));
+    snrq_status status =
+        snrq_allocate((size_t)count, sizeof *out->start, "starts of windows", &out->start);
+    if (status != SNRQ_OK) {
+        snrq_windows_free(out);
+        return status;
+    }
     out->count = count;
     out->length = length;
     out->total_tokens = total;
@@ -79,6 +85,7 @@ snrq_status snrq_windows_consecutive(const char *source, const int32_t *ids, int
     }
     SNRQ_TRY(snrq_windows_create(source, total, count == 0 ? whole : count, length, out));
     memcpy(out->ids, ids, (size_t)(out->count * length) * sizeof *ids);
+    for (int64_t i = 0; i < out->count; i++) out->start[i] = i * length;
     snrq_windows_finish(out);
     return SNRQ_OK;
 }
@@ -100,6 +107,66 @@ int64_t snrq_windows_distinct(int64_t *starts, int64_t count, int64_t length)
     return distinct;
 }
 
+/* Windows in the gaps between `starts` [count, sorted]: how many, and where number `which` is. */
+static int64_t find_free(const int64_t *starts, const snrq_windows *w, int64_t total, int64_t which,
+                         int64_t *start)
+{
+    int64_t found = 0, free_from = 0;
+    for (int64_t i = 0; i <= w->count; i++) {
+        int64_t end = i < w->count ? starts[i] : total;
+        int64_t fit = end > free_from ? (end - free_from) / w->length : 0;
+        if (which >= found && which < found + fit) *start = free_from + (which - found) * w->length;
+        found += fit;
+        if (i < w->count && starts[i] + w->length > free_from) free_from = starts[i] + w->length;
+    }
+    return found;
+}
+
+/* Room for so many windows. */
+static snrq_status grow(int64_t count, snrq_windows *w)
+{
+    int32_t *ids = NULL;
+    int64_t *start = NULL;
+    snrq_status status =
+        snrq_allocate((size_t)(count * w->length), sizeof *ids, "token windows", &ids);
+    if (status == SNRQ_OK)
+        status = snrq_allocate((size_t)count, sizeof *start, "starts of windows", &start);
+    if (status != SNRQ_OK) {
+        free(ids);
+        return status;
+    }
+    memcpy(ids, w->ids, (size_t)(w->count * w->length) * sizeof *ids);
+    memcpy(start, w->start, (size_t)w->count * sizeof *start);
+    free(w->ids);
+    free(w->start);
+    w->ids = ids;
+    w->start = start;
+    return SNRQ_OK;
+}
+
+snrq_status snrq_windows_hold_out(const int32_t *ids, int64_t total, int64_t wanted,
+                                  snrq_windows *w)
+{
+    int64_t *starts = NULL, start = 0, before = w->count;
+    if (wanted < 1 || w->start == NULL) return SNRQ_OK;
+    SNRQ_TRY(snrq_allocate((size_t)w->count, sizeof *starts, "starts of windows", &starts));
+    memcpy(starts, w->start, (size_t)w->count * sizeof *starts);
+    qsort(starts, (size_t)w->count, sizeof *starts, compare_starts);
+    int64_t room = find_free(starts, w, total, -1, &start), held = wanted < room ? wanted : room;
+    snrq_status status = held > 0 ? grow(w->count + held, w) : SNRQ_OK;
+    for (int64_t i = 0; status == SNRQ_OK && i < held; i++) {
+        find_free(starts, w, total, i * room / held, &start);
+        w->start[before + i] = start;
+        memcpy(w->ids + (before + i) * w->length, ids + start, (size_t)w->length * sizeof *ids);
+    }
+    free(starts);
+    if (status != SNRQ_OK || held == 0) return status;
+    w->count = before + held;
+    w->held_out = held;
+    snrq_windows_finish(w);
+    return SNRQ_OK;
+}
+
 snrq_status snrq_windows_random(const char *source, const int32_t *ids, int64_t total,
                                 int64_t count, int64_t length, uint64_t seed, snrq_windows *out)
 {
@@ -116,6 +183,7 @@ snrq_status snrq_windows_random(const char *source, const int32_t *ids, int64_t 
     }
     for (int64_t i = 0; i < count; i++) {
         starts[i] = (int64_t)uniform(seed, (uint64_t)i, (uint64_t)(total - length) + 1);
+        out->start[i] = starts[i];
         memcpy(out->ids + i * length, ids + starts[i], (size_t)length * sizeof *ids);
     }
     out->distinct = snrq_windows_distinct(starts, count, length);
@@ -127,6 +195,7 @@ snrq_status snrq_windows_random(const char *source, const int32_t *ids, int64_t 
 void snrq_windows_free(snrq_windows *windows)
 {
     free(windows->ids);
+    free(windows->start);
     free(windows->place);
     memset(windows, 0, sizeof *windows);
 }

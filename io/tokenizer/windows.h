@@ -18,10 +18,13 @@ typedef struct snrq_window_place {
 
 typedef struct snrq_windows {
     int64_t count, length;
+    int64_t held_out;     /* the last of the windows, which nothing is fitted to */
     int32_t *ids;         /* [count, length] owned */
     int64_t total_tokens; /* tokens of all texts or of the file; 0: not all were counted */
-    int64_t distinct;     /* positions among these that windows cover; in several: counted once */
+    int64_t distinct;     /* positions among these that windows cover, but for those held out; in
+                             several: counted once */
     char fingerprint[33]; /* hash of ids, count and length, in hex */
+    int64_t *start;       /* [count] where in the text; NULL: not one text. Owned */
     snrq_window_place *place; /* [count] of windows drawn from documents, else NULL; owned */
 } snrq_windows;
 
@@ -41,6 +44,11 @@ snrq_status snrq_windows_random(const char *source, const int32_t *ids, int64_t 
 snrq_status snrq_windows_create(const char *source, int64_t total, int64_t count, int64_t length,
                                 snrq_windows *out);
 void snrq_windows_finish(snrq_windows *windows);
+
+/* Adds windows that share no token with those there are, spread over the text: `wanted`, or as many
+ * as fit. ids [total] of the text that the windows were cut from. */
+snrq_status snrq_windows_hold_out(const int32_t *ids, int64_t total, int64_t wanted,
+                                  snrq_windows *windows);
 
 /* Positions that windows from `starts` [count] on cover. Sorts them. */
 int64_t snrq_windows_distinct(int64_t *starts, int64_t count, int64_t length);

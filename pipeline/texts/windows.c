@@ -62,6 +62,11 @@ static snrq_status from_tokens(const source *s, snrq_windows *out)
         status = snrq_windows_random(s->name, t.ids, t.count, o->count, s->length, o->seed, out);
     else if (status == SNRQ_OK)
         status = consecutive(s, t.ids, t.count, out);
+    if (status == SNRQ_OK && o->held_out > 0) {
+        int64_t most = (out->count - 1) / SNRQ_WINDOWS_PER_HELD_OUT + 1;
+        status =
+            snrq_windows_hold_out(t.ids, t.count, o->held_out < most ? o->held_out : most, out);
+    }
     snrq_tokens_free(&t);
     return status;
 }
@@ -160,6 +165,7 @@ static snrq_status share_windows(const snrq_context *c, snrq_windows *w)
         bool places = of_0.place != NULL;
         *w = of_0;
         w->ids = NULL;
+        w->start = NULL;
         w->place = NULL;
         status = snrq_allocate((size_t)(w->count * w->length), sizeof *w->ids, "windows", &w->ids);
         if (status == SNRQ_OK && places)

@@ -167,7 +167,8 @@ static snrq_status quantize_unit(subject *s, int unit)
     int in_step = unit - f->step[f->unit[unit].step].first;
     snrq_activations x = snrq_stream_activations(&s->x, in_step);
     snrq_activations xf = snrq_stream_activations(&s->xf, in_step);
-    const snrq_unit_input input = {&x, &xf, s->windows.count, s->alphas, s->windows.distinct};
+    const snrq_unit_input input = {&x,   &xf, s->windows.count, s->alphas, s->windows.distinct,
+                                   NULL, NULL};
     const snrq_process_shape shape = {s->b->options.factor_rows, s->b->options.factor_columns};
     const snrq_rule *rule = NULL;
     snrq_statistics statistics = {0};

@@ -65,8 +65,10 @@ class Options(helpers.Test):
         out = self.path("out")
         self.quantize(out, *"--method snrq --alpha fixed:0.5 --group-size channel --damp 0.01".split())
         before = helpers.weights(out)
-        for same in ("--alpha fixed:.5 --group-size channel", "--group-size 1000000", "--group-size 384 --beam 1",
-                     "--group-size channel --factor-grid 1x1", "--group-size channel --damp 1e-2 --windows random"):
+        for same in ("--alpha fixed:.5 --group-size channel", "--alpha fixed:0.5 --group-size 1000000",
+                     "--alpha fixed:5e-1 --group-size 384 --beam 1",
+                     "--alpha fixed:0.5 --group-size channel --factor-grid 1x1",
+                     "--alpha fixed:0.5 --group-size channel --damp 1e-2 --windows random --shrink auto"):
             said = self.quantize(out, "--method", "snrq", *same.split()).stderr
             self.assertIn("nothing to do", said, same)
         said = self.quantize(out, *"--method snrq --alpha fixed:0.6 --group-size 128".split(), code=helpers.USAGE).stderr

@@ -11,6 +11,7 @@ typedef struct problem {
     int64_t n, tokens, sequences;
     bool minus, scaled, symmetric, permuted;
     const int64_t *lengths; /* [sequences] tokens of each; NULL: all have `tokens` */
+    int64_t wide; /* columns of B and of the result; 0: n. Only the rows are permuted then */
 } problem;
 
 /* Around the tokens of one fp32 sum, 512 or 2048; with nothing before, between and behind. */
@@ -35,6 +36,9 @@ static const problem PROBLEMS[] = {
     {.n = 65, .lengths = SHORT_LENGTHS, .sequences = 8, .minus = true, .scaled = true},
     {.n = 515, .lengths = FEW_LENGTHS, .sequences = 3, .symmetric = true, .minus = true},
     {.n = 40, .lengths = NO_LENGTHS, .sequences = 3},
+    {.n = 33, .wide = 200, .tokens = 19, .sequences = 5, .minus = true, .permuted = true},
+    {.n = 520, .wide = 70, .tokens = 40, .sequences = 3, .scaled = true, .permuted = true},
+    {.n = 70, .wide = 700, .lengths = SHORT_LENGTHS, .sequences = 8, .permuted = true},
 };
 enum { PROBLEMS_COUNT = sizeof PROBLEMS / sizeof *PROBLEMS };
 
@@ -63,6 +67,11 @@ static int64_t tokens_of(const problem *p, int64_t sequence)
     return p->lengths != NULL ? p->lengths[sequence] : p->tokens;
 }
 
+static int64_t wide(const problem *p)
+{
+    return p->wide > 0 ? p->wide : p->n;
+}
+
 static int64_t longest(const problem *p)
 {
     int64_t most = 0;
@@ -88,16 +97,16 @@ static int64_t *starts(const problem *p, snrq_range own)
     return first;
 }
 
-static float *fill(const problem *p, snrq_range own, int64_t stream, const int64_t *first,
-                   snrq_activations *out)
+static float *fill(const problem *p, snrq_range own, int64_t stream, int64_t columns,
+                   const int64_t *first, snrq_activations *out)
 {
-    float *data = malloc((size_t)(tokens_in(p, own) * p->n + 1) * sizeof *data), *next = data;
+    float *data = malloc((size_t)(tokens_in(p, own) * columns + 1) * sizeof *data), *next = data;
     for (int64_t s = own.begin; s < own.end; s++)
         for (int64_t t = 0; t < tokens_of(p, s); t++)
-            for (int64_t j = 0; j < p->n; j++) *next++ = value(stream, s, t, j);
+            for (int64_t j = 0; j < columns; j++) *next++ = value(stream, s, t, j);
     *out = (snrq_activations){.sequences = own.end - own.begin,
                               .tokens = p->tokens,
-                              .columns = p->n,
+                              .columns = columns,
                               .data = data,
                               .first = first};
     return data;
@@ -107,9 +116,9 @@ static void inputs_create(const snrq_context *context, const problem *p, snrq_ra
 {
     int64_t n = p->n;
     in->first = starts(p, own);
-    in->a_data = fill(p, own, 1, in->first, &in->a);
-    in->m_data = fill(p, own, 2, in->first, &in->m);
-    in->b_data = p->symmetric ? NULL : fill(p, own, 3, in->first, &in->b);
+    in->a_data = fill(p, own, 1, n, in->first, &in->a);
+    in->m_data = fill(p, own, 2, n, in->first, &in->m);
+    in->b_data = p->symmetric ? NULL : fill(p, own, 3, wide(p), in->first, &in->b);
     in->scale = malloc((size_t)(own.end - own.begin + 1) * sizeof(double));
     for (int64_t s = own.begin; s < own.end; s++)
         in->scale[s - own.begin] = 0.75 + 0.25 * rank_test_number(4, s, 0);
@@ -117,7 +126,7 @@ static void inputs_create(const snrq_context *context, const problem *p, snrq_ra
     for (int64_t k = 0; k < n; k++)
         in->order[k] = (int32_t)(p->permuted && n > 1 ? (k * 57 + 11) % n : k);
     in->a_norms = malloc((size_t)n * sizeof(double));
-    in->b_norms = malloc((size_t)n * sizeof(double));
+    in->b_norms = malloc((size_t)wide(p) * sizeof(double));
     const snrq_activations *minus = p->minus ? &in->m : NULL;
     const double *scale = p->scaled ? in->scale : NULL;
     const snrq_activations *b = p->symmetric ? &in->a : &in->b;
@@ -133,7 +142,7 @@ static void inputs_create(const snrq_context *context, const problem *p, snrq_ra
                                       .b_norms = in->b_norms,
                                       .factor = 2.0 / 3,
                                       .row_order = in->order,
-                                      .column_order = in->order,
+                                      .column_order = p->wide > 0 ? NULL : in->order,
                                       .symmetric = p->symmetric};
 }
 
@@ -149,20 +158,20 @@ static void inputs_free(inputs *in)
     free(in->order);
 }
 
-/* The whole of a request's result on every rank of the context: [n, n] column-major; the caller
+/* The whole of a request's result on every rank of the context: [n, wide] column-major; the caller
  * frees it. */
 static double *whole_gram(const snrq_context *context, const snrq_gram_request *request,
                           snrq_status expected)
 {
-    int64_t n = request->a->columns;
+    int64_t n = request->a->columns, width = request->b->columns;
     int rows = context->size >= 4 ? 2 : 1, columns = context->size / rows;
-    double *full = calloc((size_t)(n * n), sizeof *full);
+    double *full = calloc((size_t)(n * width), sizeof *full);
     snrq_process_grid *grid = NULL;
     snrq_matrix *out = NULL;
     CU_ASSERT_EQUAL(snrq_process_grid_create(context, rows, columns, &grid), SNRQ_OK);
-    CU_ASSERT_EQUAL(snrq_matrix_create(grid, n, n, &out), SNRQ_OK);
+    CU_ASSERT_EQUAL(snrq_matrix_create(grid, n, width, &out), SNRQ_OK);
     CU_ASSERT_EQUAL(snrq_gram_reduce(request, out), expected);
-    CU_ASSERT_EQUAL(snrq_matrix_broadcast_panel(out, 0, n, 0, full), SNRQ_OK);
+    CU_ASSERT_EQUAL(snrq_matrix_broadcast_panel(out, 0, width, 0, full), SNRQ_OK);
     snrq_matrix_destroy(&out);
     snrq_process_grid_destroy(&grid);
     return full;
@@ -177,9 +186,9 @@ static double *solve(const snrq_context *context, const problem *p)
     return full;
 }
 
-static bool same_bits(int64_t n, const double *x, const double *y)
+static bool same_bits(const problem *p, const double *x, const double *y)
 {
-    return memcmp(x, y, (size_t)(n * n) * sizeof *x) == 0;
+    return memcmp(x, y, (size_t)(p->n * wide(p)) * sizeof *x) == 0;
 }
 
 static void expect_same_bits_for_any_number_of_ranks(const problem *p)
@@ -189,7 +198,7 @@ static void expect_same_bits_for_any_number_of_ranks(const problem *p)
     for (int ranks = 2; ranks <= rank_test_world->size; ranks++) {
         snrq_context *group = rank_test_group(ranks);
         double *found = solve(group, p);
-        CU_ASSERT_TRUE(same_bits(p->n, expected, found));
+        CU_ASSERT_TRUE(same_bits(p, expected, found));
         free(found);
         snrq_context_destroy(&group);
     }
@@ -205,7 +214,7 @@ static void expect_same_bits_for_any_number_of_threads(const problem *p)
     for (int threads = 2; threads <= 3; threads++) {
         omp_set_num_threads(threads);
         double *found = solve(rank_test_world, p);
-        CU_ASSERT_TRUE(same_bits(p->n, one, found));
+        CU_ASSERT_TRUE(same_bits(p, one, found));
         free(found);
     }
     free(one);
@@ -233,9 +242,11 @@ static void order_only_moves_elements(void)
         int64_t n = natural.n, wrong = 0;
         double *moved = solve(rank_test_world, &PROBLEMS[k]),
                *kept = solve(rank_test_world, &natural);
-        for (int64_t l = 0; l < n; l++)
+        for (int64_t l = 0; l < wide(&natural); l++) {
+            int64_t from = natural.wide > 0 ? l : (l * 57 + 11) % n;
             for (int64_t i = 0; i < n; i++)
-                wrong += moved[l * n + i] != kept[(l * 57 + 11) % n * n + (i * 57 + 11) % n];
+                wrong += moved[l * n + i] != kept[from * n + (i * 57 + 11) % n];
+        }
         CU_ASSERT_EQUAL(wrong, 0);
         free(moved);
         free(kept);
@@ -261,12 +272,13 @@ static void agrees_with_the_reference(void)
         }
         inputs in;
         inputs_create(alone, p, (snrq_range){0, p->sequences}, &in);
-        double *expected = malloc((size_t)(p->n * p->n) * sizeof *expected);
+        double *expected = malloc((size_t)(p->n * wide(p)) * sizeof *expected);
         snrq_gram_reference(&in.request, expected);
-        for (int64_t l = 0; l < p->n; l++)
+        for (int64_t l = 0; l < wide(p); l++)
             for (int64_t i = 0; i < p->n; i++) {
+                int64_t column = p->wide > 0 ? l : in.order[l];
                 double bound =
-                    in.request.factor * sqrt(in.a_norms[in.order[i]] * in.b_norms[in.order[l]]);
+                    in.request.factor * sqrt(in.a_norms[in.order[i]] * in.b_norms[column]);
                 double error = fabs(found[l * p->n + i] - expected[l * p->n + i]);
                 if (error > 0 && !(error / bound <= largest)) largest = error / bound;
             }
@@ -282,9 +294,9 @@ static void agrees_with_the_reference(void)
  * in which all sequences have the same length. */
 static void expect_sum_of_sequences(const snrq_context *alone, const problem *p)
 {
-    int64_t n = p->n;
-    double *found = solve(rank_test_world, p), *expected = calloc((size_t)(n * n), sizeof(double));
-    double *bounds = calloc((size_t)(n * 2), sizeof(double)), largest = 0;
+    int64_t n = p->n, cells = n * wide(p);
+    double *found = solve(rank_test_world, p), *expected = calloc((size_t)cells, sizeof(double));
+    double *bounds = calloc((size_t)(n + wide(p)), sizeof(double)), largest = 0;
     for (int64_t s = 0; s < p->sequences; s++) {
         problem single = *p;
         inputs in;
@@ -292,15 +304,14 @@ static void expect_sum_of_sequences(const snrq_context *alone, const problem *p)
         single.lengths = NULL;
         inputs_create(alone, &single, (snrq_range){s, s + 1}, &in);
         double *part = whole_gram(alone, &in.request, SNRQ_OK);
-        for (int64_t at = 0; at < n * n; at++) expected[at] += part[at];
-        for (int64_t i = 0; i < n; i++) {
-            bounds[i] += in.request.factor * in.a_norms[in.order[i]];
-            bounds[n + i] += in.request.factor * in.b_norms[in.order[i]];
-        }
+        for (int64_t at = 0; at < cells; at++) expected[at] += part[at];
+        for (int64_t i = 0; i < n; i++) bounds[i] += in.request.factor * in.a_norms[in.order[i]];
+        for (int64_t l = 0; l < wide(p); l++)
+            bounds[n + l] += in.request.factor * in.b_norms[p->wide > 0 ? l : in.order[l]];
         free(part);
         inputs_free(&in);
     }
-    for (int64_t at = 0; at < n * n; at++) {
+    for (int64_t at = 0; at < cells; at++) {
         double error = fabs(found[at] - expected[at]);
         double bound = sqrt(bounds[at % n] * bounds[n + at / n]);
         if (error > 0 && !(error / bound <= largest)) largest = error / bound;
@@ -339,7 +350,7 @@ static void equal_lengths_have_the_same_bits_as_one_length(void)
     each.tokens = -1; /* nothing looks at it */
     each.lengths = EQUAL_LENGTHS;
     double *expected = solve(rank_test_world, &one), *found = solve(rank_test_world, &each);
-    CU_ASSERT_TRUE(same_bits(77, expected, found));
+    CU_ASSERT_TRUE(same_bits(&one, expected, found));
     free(expected);
     free(found);
 }

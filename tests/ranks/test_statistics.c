@@ -14,7 +14,7 @@ typedef struct problem {
     snrq_rule rule;
 } problem;
 
-enum { MOST_SEQUENCES = 8, UNIT_COLUMN = 17 };
+enum { MOST_SEQUENCES = 8, UNIT_COLUMN = 17, OUTPUTS = 23 };
 
 static const uint64_t SEED = 7;
 
@@ -26,6 +26,11 @@ static const int64_t LENGTHS[MOST_SEQUENCES] = {0, 3, 1, 0, 7, 2, 5, 0};
         .method = (M), .alpha_mode = (MODE), .alpha_value = (VALUE)                                \
     }
 
+#define COMPENSATING                                                                               \
+    {                                                                                              \
+        .method = SNRQ_SNRQ, .alpha_value = 0.5, .compensate = 0.25                                \
+    }
+
 /* More than 512 columns take larger tiles. With two sequences, some ranks have none. */
 static const problem PROBLEMS[] = {
     {.n = 37, .sequences = 8, .tokens = 4, .rule = RULE(SNRQ_KSNRQ, SNRQ_ALPHA_CORR, 0)},
@@ -33,6 +38,8 @@ static const problem PROBLEMS[] = {
     {.n = 37, .sequences = 8, .rule = RULE(SNRQ_KSNRQ, SNRQ_ALPHA_SAMPLED, 5)},
     {.n = 130, .sequences = 2, .tokens = 5, .rule = RULE(SNRQ_GPTAQ, SNRQ_ALPHA_FIXED, 0.25)},
     {.n = 130, .sequences = 8, .rule = RULE(SNRQ_GPTAQ, SNRQ_ALPHA_SAMPLED, 2)},
+    {.n = 37, .sequences = 8, .rule = COMPENSATING},
+    {.n = 530, .sequences = 2, .tokens = 5, .rule = COMPENSATING},
     {.n = 530, .sequences = 8, .rule = RULE(SNRQ_SNRQ, SNRQ_ALPHA_CORR, 0)},
     {.n = 530, .sequences = 8, .rule = RULE(SNRQ_SNRQ, SNRQ_ALPHA_SAMPLED, 5)},
 };
@@ -93,30 +100,50 @@ static float xf_value(const problem *p, int64_t sequence, int64_t token, int64_t
     return (float)(x + 0.3 * (x + 0.1) * rank_test_number(sequence, token, column + 9000));
 }
 
+/* The residual streams that the outputs are added to. */
+static float h_value(int64_t sequence, int64_t token, int64_t output)
+{
+    return (float)rank_test_number(sequence, token, output + 20000);
+}
+
+static float hf_value(int64_t sequence, int64_t token, int64_t output)
+{
+    return h_value(sequence, token, output) +
+           (float)(0.1 * rank_test_number(sequence, token, output + 30000));
+}
+
 /* Both streams of some sequences of a problem. */
 typedef struct streams {
-    float *x_data, *xf_data;
+    float *x_data, *xf_data, *h_data, *hf_data;
     int64_t *first;
     double *alphas;
-    snrq_activations x, xf;
+    snrq_activations x, xf, h, hf;
     snrq_unit_input input;
 } streams;
 
 /* with_first: say where sequences begin even if all have the same length. */
 static void streams_create(const problem *p, snrq_range own, bool with_first, streams *out)
 {
-    int64_t count = own.end - own.begin, at = 0;
+    int64_t count = own.end - own.begin, at = 0, output = 0;
+    size_t outputs = (size_t)(count * longest(p) * OUTPUTS + 1);
     size_t cells = (size_t)(count * longest(p) * p->n + 1);
     *out = (streams){.x_data = malloc(cells * sizeof(float)),
                      .xf_data = malloc(cells * sizeof(float)),
+                     .h_data = malloc(outputs * sizeof(float)),
+                     .hf_data = malloc(outputs * sizeof(float)),
                      .first = calloc((size_t)count + 1, sizeof(int64_t)),
                      .alphas = calloc((size_t)count + 1, sizeof(double))};
     for (int64_t s = own.begin; s < own.end; s++) {
-        for (int64_t t = 0; t < tokens_of(p, s); t++)
+        for (int64_t t = 0; t < tokens_of(p, s); t++) {
             for (int64_t j = 0; j < p->n; j++, at++) {
                 out->x_data[at] = x_value(p, s, t, j);
                 out->xf_data[at] = xf_value(p, s, t, j);
             }
+            for (int64_t j = 0; j < OUTPUTS; j++, output++) {
+                out->h_data[output] = h_value(s, t, j);
+                out->hf_data[output] = hf_value(s, t, j);
+            }
+        }
         out->first[s - own.begin + 1] = at / p->n;
     }
     snrq_sampled_alphas(p->rule.alpha_value, SEED, own, out->alphas);
@@ -127,17 +154,25 @@ static void streams_create(const problem *p, snrq_range own, bool with_first, st
                                 .first = with_first || p->tokens == 0 ? out->first : NULL};
     out->xf = out->x;
     out->xf.data = out->xf_data;
+    out->h = out->hf = out->x;
+    out->h.columns = out->hf.columns = OUTPUTS;
+    out->h.data = out->h_data;
+    out->hf.data = out->hf_data;
     bool sampled = p->rule.alpha_mode == SNRQ_ALPHA_SAMPLED;
     out->input = (snrq_unit_input){.x = &out->x,
                                    .xf = &out->xf,
                                    .sequences_global = p->sequences,
-                                   .alphas = sampled ? out->alphas : NULL};
+                                   .alphas = sampled ? out->alphas : NULL,
+                                   .h = &out->h,
+                                   .hf = &out->hf};
 }
 
 static void streams_free(streams *s)
 {
     free(s->x_data);
     free(s->xf_data);
+    free(s->h_data);
+    free(s->hf_data);
     free(s->first);
     free(s->alphas);
 }
@@ -274,12 +309,39 @@ static void check_values(const problem *p, const snrq_statistics *s)
     twin_free(&expected);
 }
 
+/* C^T, rows in decision order; as many roundings as D. Only of rules that compensate. */
+static void check_residual(const problem *p, const snrq_statistics *s)
+{
+    double factor = 2.0 / (double)p->sequences;
+    int64_t wrong = 0, n = p->n;
+    CU_ASSERT_EQUAL(s->c != NULL, p->rule.compensate > 0.0);
+    if (s->c == NULL) return;
+    double *all = whole(s->c);
+    for (int64_t i = 0; i < OUTPUTS; i++)
+        for (int64_t k = 0; k < n; k++) {
+            double sum = 0.0, x_norm = 0.0, norm = 0.0;
+            for (int64_t q = 0; q < p->sequences; q++)
+                for (int64_t t = 0; t < tokens_of(p, q); t++) {
+                    double x = (double)x_value(p, q, t, s->order[k]);
+                    double e = (double)hf_value(q, t, i) - (double)h_value(q, t, i);
+                    sum += factor * e * x;
+                    norm += factor * e * e;
+                    x_norm += factor * x * x;
+                }
+            double bound = (double)(longest(p) + 2) * 0x1p-24 * sqrt(norm * x_norm);
+            wrong += !(fabs(all[i * n + k] - sum) <= bound);
+        }
+    CU_ASSERT_EQUAL(wrong, 0);
+    free(all);
+}
+
 static void grams_have_the_values_of_their_definitions(void)
 {
     for (int k = 0; k < PROBLEMS_COUNT; k++) {
         snrq_statistics s;
         gather_statistics(rank_test_world, &PROBLEMS[k], false, &s);
         check_values(&PROBLEMS[k], &s);
+        check_residual(&PROBLEMS[k], &s);
         snrq_statistics_free(&s);
     }
 }

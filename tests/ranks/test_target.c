@@ -93,6 +93,18 @@ static const problem PROBLEMS[] = {
       .damp = 0.01,
       STRENGTH(CORR, 0)},
      0},
+    {"snrq, shrunken H",
+     130,
+     100,
+     &FIVE,
+     {BASE(SNRQ_SNRQ, 3, 0.01), .group_size = 32, .shrink = 0.3, STRENGTH(FIXED, 0.5)},
+     0},
+    {"snrq, with the residual's error",
+     300,
+     320,
+     &ONE,
+     {BASE(SNRQ_SNRQ, 3, 0.01), .shrink = 0.1, .compensate = 0.75, STRENGTH(FIXED, 0.25)},
+     0},
     {"H not definite", 37, 20, &THREE, {BASE(SNRQ_SNRQ, 4, 0.001), STRENGTH(CORR, 0)}, 0.003},
 };
 enum { PROBLEMS_COUNT = sizeof PROBLEMS / sizeof *PROBLEMS };
@@ -102,6 +114,7 @@ enum { PROBLEMS_COUNT = sizeof PROBLEMS / sizeof *PROBLEMS };
 typedef struct dense {
     int64_t n, m;
     double *h, *d, *e; /* [n, n] undamped; dead inputs as the method page says */
+    double *c;         /* [m, n] */
     float *given;      /* [m, n] the weights */
     double *w;         /* [m, n] the same, those of dead inputs zero */
 } dense;
@@ -157,6 +170,7 @@ static void dense_create(const problem *p, dense *out)
                    .h = calloc(n * n, sizeof(double)),
                    .d = calloc(n * n, sizeof(double)),
                    .e = calloc(n * n, sizeof(double)),
+                   .c = calloc(m * n, sizeof(double)),
                    .given = calloc(m * n, sizeof(float)),
                    .w = calloc(m * n, sizeof(double))};
     make_grams(p, out);
@@ -167,6 +181,7 @@ static void dense_create(const problem *p, dense *out)
             float w = zero ? 0.0f : (float)(0.1 * rank_test_number(r, j, 4));
             out->given[r * p->n + j] = w;
             out->w[r * p->n + j] = is_dead(j) ? 0.0 : (double)w;
+            out->c[r * p->n + j] = is_dead(j) ? 0.0 : 0.2 * rank_test_number(r, j, 5);
         }
 }
 
@@ -175,6 +190,7 @@ static void dense_free(dense *a)
     free(a->h);
     free(a->d);
     free(a->e);
+    free(a->c);
     free(a->given);
     free(a->w);
 }
@@ -190,7 +206,7 @@ static void dense_row(const void *source, int64_t row, float *out)
 typedef struct twin {
     double damping;
     double *damped;    /* [n, n] H + damping I */
-    double *wd, *wdh;  /* [m, n] W D and W D H^-1 */
+    double *wd, *wdh;  /* [m, n] W D, or W D + (b / a) C, and that times H^-1 */
     double *whw, *wew; /* [m] diagonals of W H W^T, H undamped, and W E W^T */
     double alpha[MOST_MODULES];
     double *target; /* [m, n] R */
@@ -272,6 +288,7 @@ static double strength(const problem *p, int module, const twin *t)
         return 1.0;
     case SNRQ_ALPHA_CHAINED:
         return BEFORE[module];
+    case SNRQ_ALPHA_AUTO: /* of no problem */
     case SNRQ_ALPHA_CORR:
         break;
     }
@@ -287,12 +304,16 @@ static void twin_create(const problem *p, const dense *a, twin *t)
 {
     int64_t n = a->n, m = a->m;
     bool shifts = p->rule.method >= SNRQ_SNRQ;
-    t->damping = (p->shift > 0.0 ? 10.0 : 1.0) * p->rule.damp * mean_diagonal(n, a->h);
+    t->damping = (p->shift > 0.0 ? 10.0 : 1.0) * p->rule.damp * (1.0 + p->rule.shrink) *
+                 mean_diagonal(n, a->h);
     t->damped = calloc((size_t)(n * n), sizeof *t->damped);
     memcpy(t->damped, a->h, (size_t)(n * n) * sizeof *t->damped);
-    for (int64_t j = 0; j < n; j++) t->damped[j * n + j] += t->damping;
+    for (int64_t j = 0; j < n; j++)
+        t->damped[j * n + j] += p->rule.shrink * a->h[j * n + j] + t->damping;
     double *inverted = inverse(n, t->damped);
     t->wd = product(m, n, a->w, a->d);
+    for (int64_t at = 0; at < m * n && p->rule.compensate > 0.0; at++)
+        t->wd[at] += p->rule.compensate / p->rule.alpha_value * a->c[at];
     t->wdh = product(m, n, t->wd, inverted);
     t->whw = quadratic_forms(m, n, a->w, a->h);
     t->wew = quadratic_forms(m, n, a->w, a->e);
@@ -340,6 +361,20 @@ static snrq_matrix *distribute(const snrq_statistics *s, const double *values)
     return out;
 }
 
+/* C^T, rows in decision order. */
+static snrq_matrix *distribute_residual(const snrq_statistics *s, const dense *a)
+{
+    snrq_matrix *out = NULL;
+    double *column = calloc((size_t)a->n, sizeof *column);
+    CU_ASSERT_EQUAL(snrq_matrix_create(s->process_grid, a->n, a->m, &out), SNRQ_OK);
+    for (int64_t r = 0; r < a->m; r++) {
+        for (int64_t k = 0; k < a->n; k++) column[k] = a->c[r * a->n + s->order[k]];
+        snrq_matrix_set_panel(out, r, 1, 0, column);
+    }
+    free(column);
+    return out;
+}
+
 static void setup_create(const problem *p, setup *u)
 {
     static const char *const names[] = {"q", "k", "v", "gate", "up"};
@@ -356,6 +391,8 @@ static void setup_create(const problem *p, setup *u)
     u->statistics.h = distribute(&u->statistics, u->dense.h);
     if (snrq_rule_needs_d(&p->rule)) u->statistics.d = distribute(&u->statistics, u->dense.d);
     if (snrq_rule_needs_e(&p->rule)) u->statistics.e = distribute(&u->statistics, u->dense.e);
+    if (p->rule.compensate > 0.0) u->statistics.c = distribute_residual(&u->statistics, &u->dense);
+    u->statistics.strengths = snrq_strengths_choose(&p->rule, p->n, p->tokens);
     memcpy(u->names, names, sizeof names);
     u->stack = (snrq_stack){p->rows->modules, p->rows->first, u->names, "stack",
                             BEFORE,           dense_row,      &u->dense};

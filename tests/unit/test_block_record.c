@@ -14,8 +14,9 @@ static const char whole[] =
     "\"scale_type\":\"BF16\",\"method\":\"ksnrq\",\"grid\":\"hessian\",\"order\":\"natural\","
     "\"beam\":8,\"refine\":2,\"regrid\":3,\"alpha_rule\":\"fixed:0.5\",\"alpha\":0.5,"
     "\"alpha_next\":null,\"damp\":0.125,\"damping\":0.25,\"damping_attempts\":1,"
+    "\"shrink\":0.375,\"compensation\":0.625,"
     "\"dead_inputs\":4,\"objective\":1.75,\"output_error\":0.375,\"model_error\":0.625,"
-    "\"clipped\":0.0625,\"largest_activation\":96.5}";
+    "\"held_out_error\":0.75,\"clipped\":0.0625,\"largest_activation\":96.5}";
 
 static const snrq_module_record sample = {.name = "model.layers.3.mlp.up_proj",
                                           .rows = 6,
@@ -37,9 +38,12 @@ static const snrq_module_record sample = {.name = "model.layers.3.mlp.up_proj",
                                           .damp = 0.125,
                                           .damping = 0.25,
                                           .damping_attempts = 1,
+                                          .shrink = 0.375,
+                                          .compensation = 0.625,
                                           .dead_inputs = 4,
                                           .objective = 1.75,
                                           .output_error = 0.375,
+                                          .held_out_error = 0.75,
                                           .model_error = 0.625,
                                           .clipped = 0.0625,
                                           .largest_activation = 96.5};
@@ -74,6 +78,8 @@ static void check_equal(const snrq_module_record *a, const snrq_module_record *b
     CU_ASSERT_TRUE(a->scale_type == b->scale_type && a->dead_inputs == b->dead_inputs);
     CU_ASSERT_TRUE(a->beam == b->beam && a->refine == b->refine && a->regrid == b->regrid);
     CU_ASSERT_TRUE(a->alpha == b->alpha && a->damp == b->damp && a->damping == b->damping);
+    CU_ASSERT_TRUE(a->shrink == b->shrink && a->compensation == b->compensation);
+    CU_ASSERT_EQUAL(a->held_out_error, b->held_out_error);
     CU_ASSERT_TRUE(isnan(b->alpha_next) ? isnan(a->alpha_next) : a->alpha_next == b->alpha_next);
     CU_ASSERT_TRUE(a->damping_attempts == b->damping_attempts && a->objective == b->objective);
     CU_ASSERT_TRUE(a->output_error == b->output_error && a->model_error == b->model_error);
@@ -95,12 +101,13 @@ static void reading_gives_it_back(void)
 /* Files of version 0.1.0 do not have these fields. */
 static void newer_fields_may_be_absent(void)
 {
-    static const char *const newer[] = {"alpha_rule", "damp", "order"};
+    static const char *const newer[] = {"alpha_rule", "damp",         "order",
+                                        "shrink",     "compensation", "held_out_error"};
     snrq_module_record found, expected = sample;
     json_t *object = parse(whole);
     for (size_t i = 0; i < sizeof newer / sizeof *newer; i++) json_object_del(object, newer[i]);
     expected.alpha_rule[0] = expected.order[0] = '\0';
-    expected.damp = 0;
+    expected.damp = expected.shrink = expected.compensation = expected.held_out_error = 0;
     CU_ASSERT_EQUAL(snrq_module_record_from_json("here", object, &found), SNRQ_OK);
     check_equal(&found, &expected);
     json_decref(object);

@@ -85,8 +85,10 @@ static void defaults_are_those_of_the_table(void)
     accepts("quantize M -o OUT --calibration T", &o);
     CU_ASSERT_EQUAL(o.method, SNRQ_KSNRQ);
     CU_ASSERT_EQUAL(o.beam, 8);
-    CU_ASSERT_EQUAL(o.alpha_mode, SNRQ_ALPHA_FIXED);
-    CU_ASSERT_EQUAL(o.alpha_value, 0.5);
+    CU_ASSERT_EQUAL(o.alpha_mode, SNRQ_ALPHA_AUTO);
+    CU_ASSERT_EQUAL(o.shrink, SNRQ_AUTO);
+    CU_ASSERT_EQUAL(o.compensate, SNRQ_AUTO);
+    CU_ASSERT_EQUAL(o.held_out, 8);
     CU_ASSERT_EQUAL(o.scale_type, SNRQ_F16);
     CU_ASSERT_EQUAL(o.damp, 0.01);
     CU_ASSERT_EQUAL(o.grid, SNRQ_QUANT_GRID_HESSIAN);
@@ -209,7 +211,8 @@ static void stored_options_decide_the_result(void)
     CU_ASSERT_EQUAL(json_integer_value(json_object_get(stored, "bits")), 3);
     CU_ASSERT_STRING_EQUAL(json_string_value(json_object_get(stored, "group-size")), "channel");
     CU_ASSERT_STRING_EQUAL(json_string_value(json_object_get(stored, "method")), "ksnrq");
-    CU_ASSERT_STRING_EQUAL(json_string_value(json_object_get(stored, "alpha")), "fixed:0.5");
+    CU_ASSERT_STRING_EQUAL(json_string_value(json_object_get(stored, "alpha")), "auto");
+    CU_ASSERT_STRING_EQUAL(json_string_value(json_object_get(stored, "shrink")), "auto");
     CU_ASSERT_PTR_NULL(json_object_get(stored, "threads"));
     CU_ASSERT_PTR_NULL(json_object_get(stored, "output"));
     CU_ASSERT_PTR_NULL(json_object_get(stored, "calibration"));
@@ -217,12 +220,14 @@ static void stored_options_decide_the_result(void)
 }
 
 /* A run resumes whatever the value of an option that is not stored. So an option that decides the
- * result must be stored; one that does not is listed here. */
+ * result must be stored; one that does not is listed here, and one that only sets others which are.
+ */
 static void options_that_are_not_stored_are_known_to_decide_nothing(void)
 {
     static const char harmless[] =
         " output calibration text-key token-file symmetric threads json max-time watchdog strict "
-        "keep-activations force-unlock ignore-memory ignore-unused-layers plan-ranks plan-nodes "
+        "paper keep-activations force-unlock ignore-memory ignore-unused-layers plan-ranks "
+        "plan-nodes "
         "redo dry-run options print-options help ";
     snrq_options o;
     char *help = NULL, name[40], word[44];
@@ -435,7 +440,7 @@ static void options_of_older_runs_are_restored(void)
     CU_ASSERT_EQUAL(snrq_options_restore(old, &before), SNRQ_OK);
     accepts("quantize M -o OUT --calibration T --bits 3 --group-size 64 --asymmetric --method gptq "
             "--grid mse --groups permuted --order natural --scale-type bf16 --damp .02 --refine 1 "
-            "--seed 7",
+            "--seed 7 --held-out 0",
             &now);
     json_t *a = snrq_options_stored(&before), *b = snrq_options_stored(&now);
     CU_ASSERT_TRUE(json_equal(a, b));

@@ -177,6 +177,50 @@ static void positions_in_several_windows_count_once(void)
     snrq_windows_free(&windows);
 }
 
+/* Held-out windows: of the text, sharing no token with others nor with each other; fewer than
+ * wanted only if no other place is left. */
+static void check_held_out(const snrq_windows *w, int64_t fitted, int64_t total, int64_t wanted)
+{
+    enum { MOST = 1000 };
+    int used[MOST] = {0};
+    int64_t free_run = 0, room = 0;
+    CU_ASSERT_TRUE(w->count == fitted + w->held_out && w->held_out <= wanted);
+    for (int64_t i = 0; i < w->count; i++)
+        for (int64_t k = 0; k < w->length; k++) {
+            int64_t at = w->start[i] + k;
+            CU_ASSERT_EQUAL(w->ids[i * w->length + k], at);
+            if (i >= fitted) CU_ASSERT_EQUAL(used[at], 0);
+            used[at] = 1;
+        }
+    for (int64_t at = 0; at < total; at++) {
+        free_run = used[at] ? 0 : free_run + 1;
+        room += free_run == w->length;
+    }
+    CU_ASSERT_TRUE(w->held_out == wanted || room == 0);
+}
+
+static void held_out_windows_share_nothing_with_others(void)
+{
+    enum { TOTAL = 1000 };
+    static int32_t ids[TOTAL];
+    snrq_windows w;
+    fill(ids, TOTAL);
+    for (uint64_t seed = 0; seed < 20; seed++) {
+        int64_t length = 5 + (int64_t)seed * 3, wanted = 1 + (int64_t)seed % 4;
+        if (!assert_ok(snrq_windows_random("t", ids, TOTAL, 12, length, seed, &w))) return;
+        int64_t distinct = w.distinct;
+        if (!assert_ok(snrq_windows_hold_out(ids, TOTAL, wanted, &w))) return;
+        check_held_out(&w, 12, TOTAL, wanted);
+        CU_ASSERT_EQUAL(w.distinct, distinct);
+        snrq_windows_free(&w);
+    }
+    if (!assert_ok(snrq_windows_consecutive("t", ids, TOTAL, 7, 100, &w))) return;
+    if (!assert_ok(snrq_windows_hold_out(ids, TOTAL, 9, &w))) return;
+    CU_ASSERT_EQUAL(w.held_out, 3);
+    check_held_out(&w, 7, TOTAL, 9);
+    snrq_windows_free(&w);
+}
+
 int main(void)
 {
     const snrq_test tests[] = {
@@ -189,6 +233,7 @@ int main(void)
         SNRQ_TEST(random_starts_are_uniform),
         SNRQ_TEST(the_fingerprint_covers_ids_and_shape),
         SNRQ_TEST(positions_in_several_windows_count_once),
+        SNRQ_TEST(held_out_windows_share_nothing_with_others),
     };
     int result = snrq_run_tests("windows", tests, sizeof tests / sizeof tests[0], 1);
     scratch_remove();
