@@ -46,7 +46,7 @@ class Script(helpers.Test):
         sets = environments.read_versions()
         for name, requirements in sets.items():
             for requirement in requirements:
-                self.assertRegex(requirement, r"^[a-z-]+==[0-9.]+$", name)
+                self.assertRegex(requirement, r"^([a-z][a-z-]*==[0-9.]+|-[a-z]+)$", name)
             if any(requirement.startswith("torch==") for requirement in requirements):
                 self.assertTrue(requirements[0].startswith("torch=="), name)
         self.assertGreater(len(sets), 5)

@@ -192,10 +192,11 @@ class Source:
         if form is None:
             return self.directory
         out = self.export_path(form, options)
-        if not os.path.exists(out):
+        if not os.path.exists(out + ".notes"):
+            shutil.rmtree(out, ignore_errors=True)
             told = helpers.succeed("export", self.directory, "--format", form, "-o", out + ".new", *options, timeout=1800)
             helpers.succeed("verify", self.directory, "--export", out + ".new", timeout=1800)
+            os.rename(out + ".new", out)
             with open(out + ".notes", "w", encoding="utf-8") as f:
                 f.write(told.stdout + told.stderr)
-            os.rename(out + ".new", out)
         return os.path.join(out, "model.gguf") if form == "gguf" else out
