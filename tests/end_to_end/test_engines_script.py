@@ -3,6 +3,7 @@ what a reader says is judged. The engines themselves: ./bootstrap.sh test-engine
 import os
 import subprocess
 import sys
+import tempfile
 import unittest
 
 import numpy as np
@@ -103,6 +104,16 @@ class Judge(unittest.TestCase):
                 fault = faults.noted("transformers", {"compressed-tensors": installed}, [words % range_of_versions], {})
                 self.assertEqual(fault is not None, installed in concerned, (range_of_versions, installed))
         self.assertIsNone(faults.noted("vllm", {"compressed-tensors": "0.20.1"}, [words % "0.20.1"], {}))
+
+    def test_notes_of_exports(self):
+        """What the program tells of engines is what the script reads."""
+        with tempfile.TemporaryDirectory() as folder:
+            out = helpers.quantize(os.path.join(folder, "out"), "--method", "rtn", "--bits", 4, "--group-size", 64, "--asymmetric")
+            told = helpers.succeed("export", out, "--format", "compressed-tensors", "-o", os.path.join(folder, "export"))
+        notes = (told.stdout + told.stderr).splitlines()
+        for installed, known in (("0.17.1", False), ("0.20.1", True)):
+            fault = faults.noted("transformers", {"compressed-tensors": installed}, notes, {})
+            self.assertEqual(fault is not None, known, notes)
 
     def test_table(self):
         """Settings with the same result share a line."""
