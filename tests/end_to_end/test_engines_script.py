@@ -105,6 +105,14 @@ class Judge(unittest.TestCase):
                 self.assertEqual(fault is not None, installed in concerned, (range_of_versions, installed))
         self.assertIsNone(faults.noted("vllm", {"compressed-tensors": "0.20.1"}, [words % "0.20.1"], {}))
 
+    def test_faults_of_older_versions(self):
+        """They are of versions that the program's notes do not name."""
+        for installed, bits, kind, known in (("0.12.2", 4, "asymmetric", True), ("0.12.2", 4, "symmetric", False),
+                                             ("0.15.0.1", 2, "symmetric", True), ("0.15.0.1", 4, "asymmetric", False)):
+            packages = {"transformers": "5.24.0", "compressed-tensors": installed}
+            fault = faults.known("transformers", packages, "compressed-tensors", Setting(bits, 64, kind), [], {})
+            self.assertEqual(fault is not None, known, (installed, bits, kind))
+
     def test_notes_of_exports(self):
         """What the program tells of engines is what the script reads."""
         with tempfile.TemporaryDirectory() as folder:

@@ -150,6 +150,15 @@ def tokenizer_model(folder, name, vocabulary):
     return Model(folder, "tokenizer of " + name, directory, None)
 
 
+def wide_model(folder):
+    """Random, and wide enough for the K types of GGUF: rows of a multiple of 256."""
+    config = dict(small_models.MISTRAL_WITH_WINDOW, sliding_window=None, hidden_size=256, intermediate_size=512, head_dim=64)
+    directory = os.path.join(folder, "wide")
+    if not os.path.exists(directory):
+        small_models.write(directory, config)
+    return random_model(folder, "wide model", directory)
+
+
 class Source:
     """A model, or what `quantize` makes of it: by method rtn, for the exports are tested and not their quality."""
 

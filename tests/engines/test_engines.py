@@ -83,7 +83,8 @@ def rows_of(engine, name, versions, jobs, requests, answers):
         rows.append(judge.Row(engine.name, text, name if name == "families" else model.name, job.label(), job.source.setting,
                               result, distance, tolerance if "logprobs" in expected else None, why))
         if "log" in answer and result == judge.FAILS:
-            print("\n%s, %s, %s:\n%s" % (engine.name, model.name, job.label(), answer["log"]), flush=True)
+            print("\n%s, %s, %s:\n%s" % (engine.name, model.name, job.label(), "\n".join(answer["log"].splitlines()[-6:])),
+                  flush=True)
     return rows
 
 
