@@ -3,6 +3,7 @@ what a reader says is judged. The engines themselves: ./bootstrap.sh test-engine
 import os
 import subprocess
 import sys
+import tempfile
 import unittest
 
 import numpy as np
@@ -46,7 +47,7 @@ class Script(helpers.Test):
         sets = environments.read_versions()
         for name, requirements in sets.items():
             for requirement in requirements:
-                self.assertRegex(requirement, r"^[a-z-]+==[0-9.]+$", name)
+                self.assertRegex(requirement, r"^([a-z][a-z-]*==[0-9.]+|-[a-z]+)$", name)
             if any(requirement.startswith("torch==") for requirement in requirements):
                 self.assertTrue(requirements[0].startswith("torch=="), name)
         self.assertGreater(len(sets), 5)
@@ -103,6 +104,24 @@ class Judge(unittest.TestCase):
                 fault = faults.noted("transformers", {"compressed-tensors": installed}, [words % range_of_versions], {})
                 self.assertEqual(fault is not None, installed in concerned, (range_of_versions, installed))
         self.assertIsNone(faults.noted("vllm", {"compressed-tensors": "0.20.1"}, [words % "0.20.1"], {}))
+
+    def test_faults_of_older_versions(self):
+        """They are of versions that the program's notes do not name."""
+        for installed, bits, kind, known in (("0.12.2", 4, "asymmetric", True), ("0.12.2", 4, "symmetric", False),
+                                             ("0.15.0.1", 2, "symmetric", True), ("0.15.0.1", 4, "asymmetric", False)):
+            packages = {"transformers": "5.24.0", "compressed-tensors": installed}
+            fault = faults.known("transformers", packages, "compressed-tensors", Setting(bits, 64, kind), [], {})
+            self.assertEqual(fault is not None, known, (installed, bits, kind))
+
+    def test_notes_of_exports(self):
+        """What the program tells of engines is what the script reads."""
+        with tempfile.TemporaryDirectory() as folder:
+            out = helpers.quantize(os.path.join(folder, "out"), "--method", "rtn", "--bits", 4, "--group-size", 64, "--asymmetric")
+            told = helpers.succeed("export", out, "--format", "compressed-tensors", "-o", os.path.join(folder, "export"))
+        notes = (told.stdout + told.stderr).splitlines()
+        for installed, known in (("0.17.1", False), ("0.20.1", True)):
+            fault = faults.noted("transformers", {"compressed-tensors": installed}, notes, {})
+            self.assertEqual(fault is not None, known, notes)
 
     def test_table(self):
         """Settings with the same result share a line."""

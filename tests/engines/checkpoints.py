@@ -150,6 +150,15 @@ def tokenizer_model(folder, name, vocabulary):
     return Model(folder, "tokenizer of " + name, directory, None)
 
 
+def wide_model(folder):
+    """Random, and wide enough for the K types of GGUF: rows of a multiple of 256."""
+    config = dict(small_models.MISTRAL_WITH_WINDOW, sliding_window=None, hidden_size=256, intermediate_size=512, head_dim=64)
+    directory = os.path.join(folder, "wide")
+    if not os.path.exists(directory):
+        small_models.write(directory, config)
+    return random_model(folder, "wide model", directory)
+
+
 class Source:
     """A model, or what `quantize` makes of it: by method rtn, for the exports are tested and not their quality."""
 
@@ -192,10 +201,11 @@ class Source:
         if form is None:
             return self.directory
         out = self.export_path(form, options)
-        if not os.path.exists(out):
+        if not os.path.exists(out + ".notes"):
+            shutil.rmtree(out, ignore_errors=True)
             told = helpers.succeed("export", self.directory, "--format", form, "-o", out + ".new", *options, timeout=1800)
             helpers.succeed("verify", self.directory, "--export", out + ".new", timeout=1800)
+            os.rename(out + ".new", out)
             with open(out + ".notes", "w", encoding="utf-8") as f:
                 f.write(told.stdout + told.stderr)
-            os.rename(out + ".new", out)
         return os.path.join(out, "model.gguf") if form == "gguf" else out

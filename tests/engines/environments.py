@@ -70,6 +70,12 @@ def check_torch(pip, requirement):
                               requirement)
 
 
+def kept_and_removed(requirements):
+    """What is installed, and what is removed again: lines that begin with a minus."""
+    return ([line for line in requirements if not line.startswith("-")],
+            [line[1:] for line in requirements if line.startswith("-")])
+
+
 def make(folder, requirements):
     python = find_python()
     shutil.rmtree(folder, ignore_errors=True)
@@ -79,7 +85,10 @@ def make(folder, requirements):
     if requirements[0].startswith("torch=="):
         check_torch(pip, requirements[0])
         call([*pip, requirements[0]], 3600, "pip install " + requirements[0])
-    call([*pip, *requirements], 3600, "pip install " + " ".join(requirements[-2:]))
+    wanted, unwanted = kept_and_removed(requirements)
+    call([*pip, *wanted], 3600, "pip install " + " ".join(wanted[-2:]))
+    if unwanted:
+        call([os.path.join(folder, "bin", "pip"), "uninstall", "--quiet", "--yes", *unwanted], 600, "pip uninstall")
     with open(os.path.join(folder, "complete"), "w", encoding="utf-8") as f:
         f.write("\n".join(requirements) + "\n")
 
@@ -91,7 +100,7 @@ def provide(folder, name, requirements):
         print("installing %s: %s" % (name, " ".join(requirements)), flush=True)
         make(home, requirements)
     python = os.path.join(home, "bin", "python")
-    packages = [requirement.split("==")[0] for requirement in requirements]
+    packages = [requirement.split("==")[0] for requirement in kept_and_removed(requirements)[0]]
     modules = ", ".join(MODULES.get(package, package) for package in packages)
     call([python, "-c", "import " + modules], 600, "import " + modules)
     return python

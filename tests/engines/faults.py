@@ -40,10 +40,14 @@ def noted(engine, packages, notes, request):
 
 
 def older(packages, form, setting):
-    """compressed-tensors 0.12 unpacks no zero points, with any transformers that takes it."""
-    found = version(packages.get("compressed-tensors", "9"))
-    if form == "compressed-tensors" and setting and "asymmetric" in setting.kind.split() and found < (0, 15):
-        return "asymmetric: compressed-tensors does not unpack zero points yet"
+    """Of compressed-tensors before 0.16: 0.12 unpacks no zero points, and transformers 5 does not initialize 2 bits of 0.15."""
+    found, transformers = (version(packages.get(name, "9")) for name in ("compressed-tensors", "transformers"))
+    if form != "compressed-tensors" or setting is None:
+        return None
+    if "asymmetric" in setting.kind.split() and found < (0, 15):
+        return "asymmetric: compressed-tensors 0.12 does not unpack zero points"
+    if setting.bits == 2 and found < (0, 16) and transformers >= (5,):
+        return "2 bits: transformers 5 stops with compressed-tensors 0.15"
     return None
 
 

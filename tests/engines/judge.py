@@ -70,8 +70,8 @@ def listed(settings):
     if settings[0] is None:
         return "not quantized"
     by_bits = {}
-    for setting in settings:
-        bits, group = str(setting).split()
+    for setting in dict.fromkeys(map(str, settings)):
+        bits, group = setting.split()
         by_bits.setdefault(int(bits), []).append(group)
     by_groups = {}
     for bits, groups in sorted(by_bits.items()):

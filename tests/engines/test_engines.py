@@ -81,9 +81,10 @@ def rows_of(engine, name, versions, jobs, requests, answers):
         if result in judge.BAD:
             print("%s: %s, %s, %s, %s: %s" % (result, engine.name, model.name, job.label(), job.source.setting, why), flush=True)
         rows.append(judge.Row(engine.name, text, name if name == "families" else model.name, job.label(), job.source.setting,
-                              result, distance, tolerance, why))
+                              result, distance, tolerance if "logprobs" in expected else None, why))
         if "log" in answer and result == judge.FAILS:
-            print("\n%s, %s, %s:\n%s" % (engine.name, model.name, job.label(), answer["log"]), flush=True)
+            print("\n%s, %s, %s:\n%s" % (engine.name, model.name, job.label(), "\n".join(answer["log"].splitlines()[-6:])),
+                  flush=True)
     return rows
 
 
