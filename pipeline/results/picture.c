@@ -95,6 +95,11 @@ bool snrq_picture_is_empty(const snrq_picture *p)
     return true;
 }
 
+void snrq_picture_clear(snrq_picture *p)
+{
+    for (int s = 0; s < p->count; s++) p->series[s].points = 0;
+}
+
 /* ---- as a table ---- */
 
 static int compare_numbers(const void *a, const void *b)
@@ -215,7 +220,7 @@ static bool has_deviations(const snrq_picture_series *s)
 
 static void put_plot(const snrq_picture_series *s, int number, FILE *f)
 {
-    int look = number % LOOKS, dash = 1 + number % 5;
+    int look = number % LOOKS, dash = 1 + number % 5, point = (number + number / LOOKS) % LOOKS;
     bool deviations = has_deviations(s);
     fprintf(f, "$d%d using ", number);
     switch (s->style) {
@@ -227,12 +232,12 @@ static void put_plot(const snrq_picture_series *s, int number, FILE *f)
                 "1:2%s with %s linecolor rgb \"%s\" linewidth 1.5 dashtype %d pointtype %d "
                 "pointsize 0.7",
                 deviations ? ":3:4" : "", deviations ? "yerrorlines" : "linespoints", colours[look],
-                dash, points_of[look]);
+                dash, points_of[point]);
         break;
     case SNRQ_PICTURE_POINTS:
         fprintf(f, "1:2%s with %s linecolor rgb \"%s\" pointtype %d pointsize 1",
                 deviations ? ":3:4" : "", deviations ? "yerrorbars" : "points", colours[look],
-                points_of[look]);
+                points_of[point]);
         break;
     }
     fputs(" title ", f);

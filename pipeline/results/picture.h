@@ -53,6 +53,8 @@ void snrq_picture_spread(snrq_picture *picture, double x, const snrq_spread *y);
 void snrq_picture_bar(snrq_picture *picture, const char *place, double y);
 
 bool snrq_picture_is_empty(const snrq_picture *picture);
+/* Takes all points out again: it is not worth a picture. */
+void snrq_picture_clear(snrq_picture *picture);
 
 /* The numbers in it as a sheet of the same name: of lines, a column for each series. */
 void snrq_picture_sheet(const snrq_picture *picture, snrq_sheet *out);
