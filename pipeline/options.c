@@ -77,6 +77,9 @@ static const snrq_option_row table[] = {
      "coordinate-descent passes after the search, at most"},
     {"regrid", 0, INTEGER, FIELD(regrid), "3", 0, 100, NULL, Q | R, true, "N",
      "rounds of least-squares scales and another search, at most; the better is kept per row"},
+    {"baseline-grid", 0, FLAG, FIELD(baseline_grid), NULL, 1, 1, NULL, Q | R, false, NULL,
+     "for a comparison in which only the methods differ: scales, refinement and damping of every "
+     "method are those of the baselines, --grid minmax --refine 0 --regrid 0 --damp 0.01"},
     {"sequences", 0, INTEGER, FIELD(sequences), "0", 0, 1 << 24, NULL, Q | E, true, "N",
      "windows to use; 0: 128 for quantize, all for evaluate"},
     {"length", 0, INTEGER, FIELD(length), "0", 0, 1 << 24, NULL, Q | E, true, "T",
@@ -219,11 +222,33 @@ enum { COMMANDS = sizeof commands / sizeof commands[0] };
 enum { NOT_GIVEN = 0, COMMAND_LINE = -1 };
 typedef int given_rows[ROWS]; /* where a row was given: a line of the file, or one of these */
 
+/* --baseline-grid: what it stands for, unless something else was given, which is refused. */
+static snrq_status apply_baseline(const given_rows given, snrq_options *o)
+{
+    static const struct {
+        const char *name, *value;
+    } baseline[] = {{"grid", "minmax"}, {"refine", "0"}, {"regrid", "0"}, {"damp", "0.01"}};
+    char room[SNRQ_OPTION_VALUE];
+    for (size_t i = 0; i < sizeof baseline / sizeof *baseline && o->baseline_grid; i++)
+        for (int row = 0; row < ROWS; row++) {
+            if (strcmp(table[row].name, baseline[i].name) != 0) continue;
+            const char *value = snrq_option_value(&table[row], o, room);
+            if (given[row] != NOT_GIVEN && strcmp(value, baseline[i].value) != 0)
+                return snrq_fail(SNRQ_USAGE,
+                                 "--baseline-grid stands for --%s %s, found also --%s %s: leave "
+                                 "one of them out",
+                                 baseline[i].name, baseline[i].value, baseline[i].name, value);
+            SNRQ_TRY(snrq_option_set(&table[row], baseline[i].value, o));
+        }
+    return SNRQ_OK;
+}
+
 /* The baselines do what their papers do; scales from the range of the weights stay as they are.
  */
 static snrq_status apply_exceptions(const given_rows given, snrq_options *o)
 {
     bool baseline = o->method != SNRQ_SNRQ && o->method != SNRQ_KSNRQ;
+    if (o->baseline_grid) return apply_baseline(given, o);
     for (int i = 0; i < EXCEPTIONS; i++) {
         bool applies = baseline || (i == REGRID && o->grid != SNRQ_QUANT_GRID_HESSIAN);
         for (int row = 0; row < ROWS && applies; row++)

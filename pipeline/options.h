@@ -66,6 +66,7 @@ typedef struct snrq_options {
     int64_t grid, permuted_groups, natural_order, scale_type;
     double damp;
     int64_t refine, regrid;
+    bool baseline_grid; /* of grid, refine, regrid and damp, the values of the baselines */
     int64_t sequences, length, seed, consecutive;
     int64_t sampling;     /* snrq_sampling_choice */
     const char *protocol; /* evaluate: names with commas between them, or NULL */

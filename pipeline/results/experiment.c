@@ -113,7 +113,7 @@ static snrq_status check_evaluations(const char *where, const json_t *evaluation
 }
 
 static snrq_status read_figure(const char *where, const snrq_experiment *e, const json_t *object,
-                               snrq_figure *out)
+                               snrq_table_figure *out)
 {
     static const char *const known[] = {"name",   "evaluation", "value",    "scale",
                                         "digits", "better",     "optional", NULL};
@@ -150,9 +150,9 @@ static snrq_status read_figures(const char *where, snrq_experiment *e)
     size_t i;
     char place[256];
     SNRQ_TRY(snrq_json_array(where, e->file, "figures", &list));
-    if (json_array_size(list) > SNRQ_MOST_FIGURES)
+    if (json_array_size(list) > SNRQ_MOST_TABLE_FIGURES)
         return snrq_fail(SNRQ_BAD_DATA, "%s: figures: expected at most %d", where,
-                         SNRQ_MOST_FIGURES);
+                         SNRQ_MOST_TABLE_FIGURES);
     json_array_foreach(list, i, object)
     {
         snprintf(place, sizeof place, "%.120s: figures: %zu", where, i + 1);

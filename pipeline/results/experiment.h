@@ -13,7 +13,7 @@
 
 #include "mpi/status.h"
 
-enum { SNRQ_RUN_NAME = 200, SNRQ_MOST_RUNS = 10000, SNRQ_MOST_FIGURES = 16 };
+enum { SNRQ_RUN_NAME = 200, SNRQ_MOST_RUNS = 10000, SNRQ_MOST_TABLE_FIGURES = 16 };
 
 typedef struct snrq_experiment_run {
     char name[SNRQ_RUN_NAME]; /* of its folder: letters, digits and ._+- */
@@ -25,14 +25,14 @@ typedef struct snrq_experiment_run {
 } snrq_experiment_run;
 
 /* A column of the report: a number in the JSON answer of an evaluation. */
-typedef struct snrq_figure {
+typedef struct snrq_table_figure {
     const char *name, *evaluation; /* borrowed */
-    const char *value;             /* the key, or several with points: "tasks.average"; borrowed */
+    const char *value; /* the key, or several with points: "evaluations.0.perplexity"; borrowed */
     double scale;
     int digits;    /* after the point */
     bool more;     /* more is better */
     bool optional; /* not every evaluation has it */
-} snrq_figure;
+} snrq_table_figure;
 
 typedef struct snrq_experiment {
     json_t *file;            /* owned; what is borrowed lies in it */
@@ -41,7 +41,7 @@ typedef struct snrq_experiment {
     json_t *evaluations;     /* {"name": {options}}; borrowed */
     const json_t *published; /* array of objects, or NULL; borrowed */
     const char *source;      /* of what was published, or ""; borrowed */
-    snrq_figure figure[SNRQ_MOST_FIGURES];
+    snrq_table_figure figure[SNRQ_MOST_TABLE_FIGURES];
     int figures;
     snrq_experiment_run *run; /* [runs] owned */
     int runs;

@@ -59,14 +59,15 @@ static void read_quantization(const char *folder, snrq_run_outcome *o)
                     (long long)o->results.blocks);
 }
 
-/* The value at "tasks.average" of an answer; NaN if it is not there. */
+/* The value at "tasks.boolq.acc", or "evaluations.0.perplexity"; NaN if it is not there. */
 static double value_at(const json_t *answer, const char *keys)
 {
     char key[SNRQ_OPTION_TEXT];
     while (answer != NULL && *keys != '\0') {
         size_t length = strcspn(keys, ".");
         snprintf(key, sizeof key, "%.*s", (int)length, keys);
-        answer = json_object_get(answer, key);
+        answer = json_is_array(answer) ? json_array_get(answer, strtoul(key, NULL, 10))
+                                       : json_object_get(answer, key);
         keys += length + (keys[length] == '.');
     }
     return json_is_number(answer) ? json_number_value(answer) : NAN;
@@ -77,7 +78,7 @@ static void take_figures(const snrq_experiment *x, const char *evaluation, const
                          snrq_run_outcome *o)
 {
     for (int f = 0; f < x->figures; f++) {
-        const snrq_figure *figure = &x->figure[f];
+        const snrq_table_figure *figure = &x->figure[f];
         if (strcmp(figure->evaluation, evaluation) != 0) continue;
         o->figure[f] = figure->scale * value_at(answer, figure->value);
         if (isnan(o->figure[f]) && !figure->optional && !o->run->full)

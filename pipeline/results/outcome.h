@@ -12,12 +12,12 @@ enum { SNRQ_MISSING = 300, SNRQ_MOST_AXES = 32, SNRQ_LABEL = 256 };
 
 /* One run of the table. */
 typedef struct snrq_run_outcome {
-    const snrq_experiment_run *run;   /* borrowed */
-    char folder[1024];                /* ROOT/NAME/out, for the next */
-    snrq_run results;                 /* of the quantization; empty if there is none */
-    bool there;                       /* there is a quantization, finished or not */
-    double figure[SNRQ_MOST_FIGURES]; /* NaN: not there */
-    char missing[SNRQ_MISSING];       /* what is missing, for people; "": nothing */
+    const snrq_experiment_run *run;         /* borrowed */
+    char folder[1024];                      /* ROOT/NAME/out, for the next */
+    snrq_run results;                       /* of the quantization; empty if there is none */
+    bool there;                             /* there is a quantization, finished or not */
+    double figure[SNRQ_MOST_TABLE_FIGURES]; /* NaN: not there */
+    char missing[SNRQ_MISSING];             /* what is missing, for people; "": nothing */
 } snrq_run_outcome;
 
 /* The runs that differ in nothing but the seed. */
@@ -25,7 +25,7 @@ typedef struct snrq_row_outcome {
     const json_t *key; /* borrowed from its first run */
     int first, runs;   /* its first run; how many there are */
     int *run;          /* [runs] owned */
-    snrq_spread figure[SNRQ_MOST_FIGURES];
+    snrq_spread figure[SNRQ_MOST_TABLE_FIGURES];
     snrq_spread seconds, memory, bytes; /* quantization: time, peak per rank, size */
     const json_t *published;            /* the object with what was published, or NULL; borrowed */
 } snrq_row_outcome;

@@ -12,6 +12,7 @@
 typedef enum snrq_picture_style {
     SNRQ_PICTURE_LINES,  /* points joined in order */
     SNRQ_PICTURE_POINTS, /* each for itself */
+    SNRQ_PICTURE_JOIN,   /* a thin line without points of its own */
     SNRQ_PICTURE_BARS    /* one for each named place of the first axis: x = 0, 1, ... */
 } snrq_picture_style;
 
@@ -32,6 +33,7 @@ typedef struct snrq_picture {
     char *x, *y;                 /* what the axes show, with units; owned */
     bool log_x, log_y;           /* logarithmic axes */
     bool whole_x;                /* the first axis counts something: no fractions */
+    bool exact_x;                /* marks on the first axis only where points are */
     snrq_picture_series *series; /* [count] owned */
     int count;
     char **place; /* [places] names along the first axis, for bars; owned */

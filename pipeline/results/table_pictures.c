@@ -6,7 +6,15 @@
 
 #include "pipeline/results/table_report.h"
 
-enum { MOST_LINES = 14 }; /* of a picture by layer */
+enum {
+    MOST_LINES = 14, /* of a picture by layer */
+    WIDELY = 4       /* times */
+};
+
+static const char *model_of(const snrq_row_outcome *row)
+{
+    return json_string_value(json_object_get(row->key, "model"));
+}
 
 /* ---- quality against an option ---- */
 
@@ -59,15 +67,31 @@ static void sort_lines(snrq_picture *p)
               compare_points);
 }
 
+/* Do the rows of a model (NULL: of all) differ so much that small differences need a logarithm? */
+static bool spans_widely(const snrq_outcome *o, int figure, const char *model)
+{
+    double low = INFINITY, high = 0.0;
+    for (int r = 0; r < o->rows; r++) {
+        const snrq_spread *value = &o->row[r].figure[figure];
+        if (value->count == 0 || o->experiment->run[o->row[r].first].full) continue;
+        if (model != NULL && strcmp(model_of(&o->row[r]), model) != 0) continue;
+        low = fmin(low, value->mean);
+        high = fmax(high, value->mean);
+    }
+    return low > 0.0 && high > WIDELY * low;
+}
+
 static void draw_scale(const snrq_outcome *o, int figure, const scale *s, snrq_document *d)
 {
-    const snrq_figure *f = &o->experiment->figure[figure];
+    const snrq_table_figure *f = &o->experiment->figure[figure];
     char name[SNRQ_LABEL], title[SNRQ_LABEL], label[SNRQ_LABEL];
     snprintf(name, sizeof name, "%s-by-%s", f->name, s->name);
     snprintf(title, sizeof title, "%s against %s", f->name, s->axis);
     snrq_picture *p = snrq_document_picture(d, name, title, s->axis, f->name);
     if (p == NULL) return;
     p->log_x = s->log;
+    p->exact_x = true;
+    p->log_y = spans_widely(o, figure, NULL);
     for (int r = 0; r < o->rows; r++) {
         double x = number_on(s, &o->row[r]);
         if (isnan(x) || (s->log && x <= 0.0)) continue;
@@ -81,48 +105,75 @@ static void draw_scale(const snrq_outcome *o, int figure, const scale *s, snrq_d
 
 /* ---- quality against seconds ---- */
 
-static const char *model_of(const snrq_row_outcome *row)
-{
-    return json_string_value(json_object_get(row->key, "model"));
-}
-
-static bool is_better(const snrq_figure *f, double a, double b)
+static bool is_better(const snrq_table_figure *f, double a, double b)
 {
     return f->more ? a > b : a < b;
 }
 
-/* Rows of a model that no other one beats in both time and quality, joined. */
-static void draw_front(const snrq_outcome *o, int figure, const char *model, snrq_picture *p)
+/* Rows are compared that are of the same size. */
+static bool is_rival(const snrq_row_outcome *a, const snrq_row_outcome *b, int figure)
 {
-    const snrq_figure *f = &o->experiment->figure[figure];
-    snrq_picture_series_add(p, "Pareto front", SNRQ_PICTURE_LINES);
+    static const char *const same[] = {"model", "bits", "group-size"};
+    bool rival = b->seconds.count > 0 && b->figure[figure].count > 0;
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
+        char x[SNRQ_OPTION_TEXT], y[SNRQ_OPTION_TEXT];
+        rival &= strcmp(snrq_row_option(a, same[i], x), snrq_row_option(b, same[i], y)) == 0;
+    }
+    return rival;
+}
+
+/* Is another one as fast and better, or as good and faster? */
+static bool is_beaten(const snrq_outcome *o, const snrq_row_outcome *a, int figure)
+{
     for (int r = 0; r < o->rows; r++) {
-        const snrq_row_outcome *a = &o->row[r];
-        bool beaten = strcmp(model_of(a), model) != 0 || a->seconds.count == 0 ||
-                      a->figure[figure].count == 0;
-        for (int q = 0; q < o->rows && !beaten; q++) {
-            const snrq_row_outcome *b = &o->row[q];
-            if (q == r || strcmp(model_of(b), model) != 0 || b->seconds.count == 0 ||
-                b->figure[figure].count == 0)
-                continue;
-            double ours = a->figure[figure].mean, theirs = b->figure[figure].mean;
-            bool faster = b->seconds.mean <= a->seconds.mean;
-            beaten = faster && (is_better(f, theirs, ours) ||
-                                (theirs == ours && b->seconds.mean < a->seconds.mean));
-        }
-        if (!beaten) snrq_picture_value(p, a->seconds.mean, a->figure[figure].mean);
+        const snrq_row_outcome *b = &o->row[r];
+        if (b == a || !is_rival(a, b, figure)) continue;
+        double ours = a->figure[figure].mean, theirs = b->figure[figure].mean;
+        bool better = is_better(&o->experiment->figure[figure], theirs, ours);
+        if (b->seconds.mean <= a->seconds.mean && better) return true;
+        if (b->seconds.mean < a->seconds.mean && theirs == ours) return true;
+    }
+    return false;
+}
+
+static void name_front(const snrq_outcome *o, const snrq_row_outcome *row, char out[SNRQ_LABEL])
+{
+    size_t used = (size_t)snprintf(out, SNRQ_LABEL, "Pareto front");
+    for (int a = 0; a < o->axes; a++) {
+        const char *name = o->axis[a].name;
+        char text[SNRQ_OPTION_TEXT];
+        if (!o->axis[a].varies || (strcmp(name, "bits") != 0 && strcmp(name, "group-size") != 0))
+            continue;
+        used += (size_t)snprintf(out + used, SNRQ_LABEL - used, ", %s %s", name,
+                                 snrq_row_option(row, name, text));
+    }
+}
+
+/* Rows of a model and of one size that no other one beats in time and quality, joined. */
+static void draw_fronts(const snrq_outcome *o, int figure, const char *model, snrq_picture *p)
+{
+    char name[SNRQ_LABEL];
+    for (int r = 0; r < o->rows; r++) {
+        const snrq_row_outcome *row = &o->row[r];
+        if (strcmp(model_of(row), model) != 0 || row->seconds.count == 0 ||
+            row->figure[figure].count == 0 || is_beaten(o, row, figure))
+            continue;
+        name_front(o, row, name);
+        snrq_picture_series_add(p, name, SNRQ_PICTURE_JOIN);
+        snrq_picture_value(p, row->seconds.mean, row->figure[figure].mean);
     }
 }
 
 static void draw_seconds(const snrq_outcome *o, int figure, const char *model, bool only,
                          snrq_document *d)
 {
-    const snrq_figure *f = &o->experiment->figure[figure];
+    const snrq_table_figure *f = &o->experiment->figure[figure];
     char name[SNRQ_LABEL], title[SNRQ_LABEL], label[SNRQ_LABEL];
     snprintf(name, sizeof name, "%s-by-seconds%s%s", f->name, only ? "" : "-", only ? "" : model);
     snprintf(title, sizeof title, "%s against time to quantize, %s", f->name, model);
     snrq_picture *p = snrq_document_picture(d, name, title, "seconds to quantize", f->name);
     if (p == NULL) return;
+    p->log_y = spans_widely(o, figure, model);
     for (int r = 0; r < o->rows; r++) {
         const snrq_row_outcome *row = &o->row[r];
         if (strcmp(model_of(row), model) != 0 || row->seconds.count == 0) continue;
@@ -131,7 +182,7 @@ static void draw_seconds(const snrq_outcome *o, int figure, const char *model, b
         snrq_picture_spread(p, row->seconds.mean, &row->figure[figure]);
     }
     bool drawn = !snrq_picture_is_empty(p);
-    if (drawn) draw_front(o, figure, model, p);
+    if (drawn) draw_fronts(o, figure, model, p);
     sort_lines(p);
     if (!drawn) snrq_picture_clear(p);
 }

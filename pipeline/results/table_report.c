@@ -164,7 +164,7 @@ static bool add_figure_cells(const snrq_outcome *o, const snrq_row_outcome *row,
 {
     bool marked = false;
     for (int f = 0; f < o->experiment->figures; f++) {
-        const snrq_figure *figure = &o->experiment->figure[f];
+        const snrq_table_figure *figure = &o->experiment->figure[f];
         const snrq_spread theirs = snrq_row_published(row, figure->name);
         bool outside = is_outside(&row->figure[f], &theirs, figure->digits);
         snrq_sheet_spread(s, &row->figure[f], figure->digits, outside);
