@@ -179,15 +179,19 @@ static void add_value(snrq_spread *spread, double value)
     if (!isnan(value)) snrq_spread_add(spread, value);
 }
 
-static void add_to_row(const snrq_outcome *o, int run, snrq_row_outcome *row)
+static snrq_status add_to_row(const snrq_outcome *o, int run, snrq_row_outcome *row)
 {
     const snrq_run_outcome *r = &o->run[run];
+    int *more = realloc(row->run, ((size_t)row->runs + 1) * sizeof *more);
+    if (more == NULL) return snrq_fail(SNRQ_INTERNAL, "no memory for a row");
+    row->run = more;
     row->run[row->runs++] = run;
     for (int f = 0; f < o->experiment->figures; f++) add_value(&row->figure[f], r->figure[f]);
-    if (!r->there || !r->results.output.complete) return;
+    if (!r->there || !r->results.output.complete) return SNRQ_OK;
     add_value(&row->seconds, r->results.seconds);
     add_value(&row->memory, r->results.peak_memory / 1e6);
     add_value(&row->bytes, r->results.bytes / 1e6);
+    return SNRQ_OK;
 }
 
 static void close_row(const snrq_outcome *o, snrq_row_outcome *row)
@@ -209,10 +213,8 @@ static snrq_status make_rows(snrq_outcome *o)
         if (at == o->rows) {
             o->row[at] = (snrq_row_outcome){.key = x->run[r].key, .first = r};
             o->rows++;
-            SNRQ_TRY(snrq_allocate((size_t)x->runs, sizeof *o->row[at].run, "runs of a row",
-                                   &o->row[at].run));
         }
-        add_to_row(o, r, &o->row[at]);
+        SNRQ_TRY(add_to_row(o, r, &o->row[at]));
     }
     for (int i = 0; i < o->rows; i++) close_row(o, &o->row[i]);
     return SNRQ_OK;
