@@ -26,6 +26,7 @@
 #include "pipeline/quantize.h"
 #include "pipeline/results.h"
 #include "pipeline/round.h"
+#include "pipeline/runs.h"
 #include "pipeline/status.h"
 #include "pipeline/tokenize.h"
 
@@ -64,6 +65,8 @@ static snrq_status run_command(const snrq_context *context, const snrq_options *
         return snrq_job_status(options);
     case SNRQ_COMMAND_REPORT:
         return snrq_report(context, options);
+    case SNRQ_COMMAND_RUNS:
+        return snrq_runs(context, options);
     }
     return snrq_fail(SNRQ_INTERNAL, "no command");
 }
@@ -119,6 +122,7 @@ static bool needs_mpi(const snrq_options *options, bool runs_command)
     case SNRQ_COMMAND_EXPORT:
     case SNRQ_COMMAND_TOKENIZE:
     case SNRQ_COMMAND_REPORT:
+    case SNRQ_COMMAND_RUNS:
         return snrq_launcher_is_there();
     case SNRQ_COMMAND_STATUS:
         break;

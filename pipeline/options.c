@@ -24,14 +24,15 @@ enum {
     X = SNRQ_COMMAND_EXPORT,
     S = SNRQ_COMMAND_STATUS,
     P = SNRQ_COMMAND_REPORT,
-    ALL = Q | E | I | V | R | T | X | S | P
+    N = SNRQ_COMMAND_RUNS,
+    ALL = Q | E | I | V | R | T | X | S | P | N
 };
 #define FIELD(name) offsetof(snrq_options, name)
 
 static const snrq_option_row table[] = {
-    {"output", 'o', TEXT, FIELD(output), NULL, 0, 0, NULL, Q | R | T | X | P, false, "OUT",
+    {"output", 'o', TEXT, FIELD(output), NULL, 0, 0, NULL, Q | R | T | X | P | N, false, "OUT",
      "what to write: a directory (quantize resumes an unfinished one, export wants an empty one, "
-     "report replaces its own files); of round, a safetensors file; of tokenize, a file"},
+     "report and runs replace their own files); of round, a safetensors file; of tokenize, a file"},
     {"calibration", 0, TEXTS, FIELD(calibration), NULL, 0, 0, NULL, Q, false, "TEXT",
      "calibration text (UTF-8), or JSON lines with {\"text\": \"...\"}; either may be gzip; for "
      "several files give it several times, the order counts"},
@@ -84,6 +85,11 @@ static const snrq_option_row table[] = {
      "coordinate-descent passes after the search, at most"},
     {"regrid", 0, INTEGER, FIELD(regrid), "3", 0, 100, NULL, Q | R, true, "N",
      "rounds of least-squares scales and another search, at most; the better is kept per row"},
+    {"baseline-grid", 0, FLAG, FIELD(baseline_grid), NULL, 1, 1, NULL, Q | R, false, NULL,
+     "for a comparison in which only the methods differ: scales, refinement and damping of every "
+     "method are those of the baselines, --grid minmax --refine 0 --regrid 0 --damp 0.01 --shrink "
+     "0 "
+     "--compensate 0, and --alpha fixed:0.5 if no other is given"},
     {"sequences", 0, INTEGER, FIELD(sequences), "0", 0, 1 << 24, NULL, Q | E, true, "N",
      "windows to use; 0: 128 for quantize, all for evaluate"},
     {"held-out", 0, INTEGER, FIELD(held_out), "8", 0, 1 << 20, NULL, Q, true, "N",
@@ -162,6 +168,9 @@ static const snrq_option_row table[] = {
      "files "
      "of no block; `snrq verify OUT` names the one to give. A run that is interrupted goes on with "
      "the same command"},
+    {"data", 0, TEXT, FIELD(data), NULL, 0, 0, NULL, N, false, "DIR",
+     "where the models and texts are that TABLE names by relative paths; default: where TABLE "
+     "lies"},
     {"full", 0, FLAG, FIELD(full), NULL, 1, 1, NULL, S, false, NULL,
      "read all files to find changed ones, as verify does; otherwise their sizes are compared"},
     {"force-unlock", 0, FLAG, FIELD(force_unlock), NULL, 1, 1, NULL, Q, false, NULL,
@@ -230,8 +239,12 @@ static const command_row commands[] = {
     {"status", "OUT", SNRQ_COMMAND_STATUS,
      "what became of a run, or how far it is: state, rate, time left, last error, what to do",
      "snrq status OUT"},
-    {"report", "OUT", SNRQ_COMMAND_REPORT,
-     "tables and pictures of what a run measured, finished or not", "snrq report OUT -o DIR"},
+    {"report", "OUT|ROOT", SNRQ_COMMAND_REPORT,
+     "tables and pictures of a run, or of a table of runs, finished or not",
+     "snrq report ROOT -o DIR"},
+    {"runs", "TABLE", SNRQ_COMMAND_RUNS,
+     "lay out the runs of a table in ROOT, for slurm/reproduce, which starts them",
+     "snrq runs TABLE -o ROOT --data DIR"},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
@@ -247,11 +260,34 @@ static snrq_status set_unless_given(const given_rows given, const char *name, co
     return SNRQ_OK;
 }
 
+/* --baseline-grid: what it stands for, unless something else was given, which is refused. */
+static snrq_status apply_baseline(const given_rows given, snrq_options *o)
+{
+    static const struct {
+        const char *name, *value;
+    } baseline[] = {{"grid", "minmax"}, {"refine", "0"}, {"regrid", "0"},
+                    {"damp", "0.01"},   {"shrink", "0"}, {"compensate", "0"}};
+    char room[SNRQ_OPTION_VALUE];
+    for (size_t i = 0; i < sizeof baseline / sizeof *baseline && o->baseline_grid; i++)
+        for (int row = 0; row < ROWS; row++) {
+            if (strcmp(table[row].name, baseline[i].name) != 0) continue;
+            const char *value = snrq_option_value(&table[row], o, room);
+            if (given[row] != NOT_GIVEN && strcmp(value, baseline[i].value) != 0)
+                return snrq_fail(SNRQ_USAGE,
+                                 "--baseline-grid stands for --%s %s, found also --%s %s: leave "
+                                 "one of them out",
+                                 baseline[i].name, baseline[i].value, baseline[i].name, value);
+            SNRQ_TRY(snrq_option_set(&table[row], baseline[i].value, o));
+        }
+    return SNRQ_OK;
+}
+
 /* The baselines do what their papers do; scales from the range of the weights stay as they are.
  */
 static snrq_status apply_exceptions(const given_rows given, snrq_options *o)
 {
     bool baseline = o->method != SNRQ_SNRQ && o->method != SNRQ_KSNRQ;
+    if (o->baseline_grid) return apply_baseline(given, o);
     for (int i = 0; i < PAPER && o->paper; i++)
         SNRQ_TRY(set_unless_given(given, paper[i].name, paper[i].value, o));
     for (int i = 0; i < EXCEPTIONS; i++) {
@@ -265,7 +301,7 @@ static snrq_status apply_exceptions(const given_rows given, snrq_options *o)
 
 static snrq_status parse_alpha(snrq_options *o)
 {
-    bool is_fixed = o->command == SNRQ_COMMAND_ROUND || o->paper;
+    bool is_fixed = o->command == SNRQ_COMMAND_ROUND || o->paper || o->baseline_grid;
     if (o->alpha_text == NULL)
         o->alpha_text = o->method == SNRQ_GPTAQ ? "fixed:0.25" : is_fixed ? "fixed:0.5" : "auto";
     SNRQ_TRY(snrq_option_alpha(o->alpha_text, &o->alpha_mode, &o->alpha_value));
@@ -440,6 +476,8 @@ static snrq_status check_required(const command_row *command, const snrq_options
             return snrq_fail(SNRQ_USAGE,
                              "quantize: give either --calibration TEXT or --token-file FILE");
     }
+    if (o->command == SNRQ_COMMAND_RUNS && o->output == NULL)
+        return snrq_fail(SNRQ_USAGE, "runs: -o ROOT is missing; example: %s", command->example);
     if (o->command == SNRQ_COMMAND_EXPORT && (o->output == NULL || o->format < 0))
         return snrq_fail(SNRQ_USAGE, "export: %s is missing; example: %s",
                          o->output == NULL ? "-o DIR" : "--format F", command->example);
@@ -673,7 +711,7 @@ snrq_status snrq_options_parse(int argc, char **argv, snrq_options *o, char **te
     if (command == NULL)
         return snrq_fail(SNRQ_USAGE,
                          "unknown command '%s'; expected quantize, evaluate, inspect, verify, "
-                         "export, round, tokenize, status or report",
+                         "export, round, tokenize, status, report or runs",
                          argv[1]);
     o->command = command->command;
     parser p = {.command = command, .options = o};

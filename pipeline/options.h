@@ -18,7 +18,8 @@ typedef enum snrq_command {
     SNRQ_COMMAND_TOKENIZE = 32,
     SNRQ_COMMAND_EXPORT = 64,
     SNRQ_COMMAND_STATUS = 128,
-    SNRQ_COMMAND_REPORT = 256
+    SNRQ_COMMAND_REPORT = 256,
+    SNRQ_COMMAND_RUNS = 512
 } snrq_command;
 
 /* What --format can say, in the order of the option's choices in options.c; each has a row in the
@@ -67,6 +68,7 @@ typedef struct snrq_options {
     double shrink, compensate; /* SNRQ_AUTO: auto */
     bool paper;
     int64_t refine, regrid;
+    bool baseline_grid; /* of grid, refine, regrid and damp, the values of the baselines */
     int64_t sequences, held_out, length, seed, consecutive;
     int64_t sampling;     /* snrq_sampling_choice */
     const char *protocol; /* evaluate: names with commas between them, or NULL */
@@ -79,6 +81,7 @@ typedef struct snrq_options {
     int64_t fold_zeros;              /* export: zeros in the codes (see snrq_export_settings) */
     int64_t export_float32;  /* export: dequantized weights in F32 instead of the model's type */
     int64_t embedding_type;  /* export to gguf: snrq_embedding_type */
+    const char *data;        /* runs: where relative paths of a table are, or NULL */
     const char *tokenizer;   /* export, verify: directory of other side files, or NULL */
     const char *export_path; /* verify: the exported directory, or NULL */
     int64_t threads;

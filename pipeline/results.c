@@ -1,25 +1,48 @@
 /* report; see results.h. */
 #include "pipeline/results.h"
 
+#include <limits.h>
 #include <stdio.h>
 
+#include "io/directory.h"
+#include "io/file.h"
 #include "io/standard_streams.h"
 #include "mpi/collective.h"
 #include "mpi/log.h"
-#include "pipeline/results/document.h"
 #include "pipeline/results/run_report.h"
+#include "pipeline/results/table_report.h"
 
-static snrq_status make_document(const char *path, snrq_document *out)
+static snrq_status report_run(const char *path, snrq_document *out)
 {
     snrq_run run;
-    *out = (snrq_document){0};
-    if (!snrq_output_is(path))
-        return snrq_fail(SNRQ_NO_INPUT,
-                         "%s: expected the output of `snrq quantize` (it has no snrq.json)", path);
     snrq_status status = snrq_run_read(path, &run);
     if (status == SNRQ_OK) status = snrq_run_report(&run, out);
     snrq_run_free(&run);
     return status;
+}
+
+static snrq_status report_table(const char *root, snrq_document *out)
+{
+    char path[PATH_MAX];
+    snrq_experiment experiment = {0};
+    snrq_outcome outcome = {0};
+    SNRQ_TRY(snrq_path_join(root, "table.json", path, sizeof path));
+    snrq_status status = snrq_experiment_read(path, &experiment);
+    if (status == SNRQ_OK) status = snrq_outcome_read(root, &experiment, &outcome);
+    if (status == SNRQ_OK) status = snrq_table_report(&outcome, out);
+    snrq_outcome_free(&outcome);
+    snrq_experiment_free(&experiment);
+    return status;
+}
+
+static snrq_status make_document(const char *path, snrq_document *out)
+{
+    if (snrq_output_is(path)) return report_run(path, out);
+    if (snrq_is_plain_file(path, "table.json")) return report_table(path, out);
+    return snrq_fail(SNRQ_NO_INPUT,
+                     "%s: expected the output of `snrq quantize` (snrq.json) or of `snrq runs` "
+                     "(table.json)",
+                     path);
 }
 
 /* Files in the directory of a run belong to the run. */

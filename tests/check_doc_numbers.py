@@ -11,14 +11,14 @@ from collections import namedtuple
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ["README.md", "tests/data/README.md"] + sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/*.md"))
+PAGES = ["README.md", "tests/data/README.md"] + sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/**/*.md"))
 WORDS = "zero one two three four five six seven eight nine ten".split()
 
 # Options of other programs that the pages name.
 FOREIGN = set("""--version --workflow --preset --build --install --prefix --target --nodes --ntasks-per-node --cpus-per-task --mem --mpi
                  --signal --bind-to --map-by --shm-size --print --help --all --only --seed --bytes --vocab --out --train
                  --valid --heldout --batch --lr --minutes --steps --resume --write --check --report --test-dir
-                 --output-on-failure --engine --model""".split())
+                  --output-on-failure --engine --model --local --ranks""".split())
 
 Quote = namedtuple("Quote", "page said_there source defined_there said", defaults=[str])
 

@@ -95,6 +95,11 @@ bool snrq_picture_is_empty(const snrq_picture *p)
     return true;
 }
 
+void snrq_picture_clear(snrq_picture *p)
+{
+    for (int s = 0; s < p->count; s++) p->series[s].points = 0;
+}
+
 /* ---- as a table ---- */
 
 static int compare_numbers(const void *a, const void *b)
@@ -215,7 +220,7 @@ static bool has_deviations(const snrq_picture_series *s)
 
 static void put_plot(const snrq_picture_series *s, int number, FILE *f)
 {
-    int look = number % LOOKS, dash = 1 + number % 5;
+    int look = number % LOOKS, dash = 1 + number % 5, point = (number + number / LOOKS) % LOOKS;
     bool deviations = has_deviations(s);
     fprintf(f, "$d%d using ", number);
     switch (s->style) {
@@ -227,12 +232,15 @@ static void put_plot(const snrq_picture_series *s, int number, FILE *f)
                 "1:2%s with %s linecolor rgb \"%s\" linewidth 1.5 dashtype %d pointtype %d "
                 "pointsize 0.7",
                 deviations ? ":3:4" : "", deviations ? "yerrorlines" : "linespoints", colours[look],
-                dash, points_of[look]);
+                dash, points_of[point]);
+        break;
+    case SNRQ_PICTURE_JOIN:
+        fprintf(f, "1:2 with lines linecolor rgb \"#606060\" dashtype %d", dash);
         break;
     case SNRQ_PICTURE_POINTS:
         fprintf(f, "1:2%s with %s linecolor rgb \"%s\" pointtype %d pointsize 1",
                 deviations ? ":3:4" : "", deviations ? "yerrorbars" : "points", colours[look],
-                points_of[look]);
+                points_of[point]);
         break;
     }
     fputs(" title ", f);
@@ -249,6 +257,20 @@ static void put_places(const snrq_picture *p, FILE *f)
     }
     fprintf(f, ")\nset xrange [-0.6:%d.6]\nset yrange [0:*]\nset boxwidth 0.7\nset key off\n",
             p->places - 1);
+}
+
+enum { MOST_MARKS = 20 };
+
+static void put_marks(const snrq_picture *p, FILE *f)
+{
+    double *x = NULL;
+    int count = distinct_x(p, &x);
+    if (count > 0 && count <= MOST_MARKS) {
+        fputs("set xtics (", f);
+        for (int i = 0; i < count; i++) fprintf(f, "%s%.10g", i > 0 ? ", " : "", x[i]);
+        fputs(")\n", f);
+    }
+    free(x);
 }
 
 /* Room at both ends, and no axis without length. */
@@ -287,6 +309,7 @@ snrq_status snrq_picture_script(const snrq_picture *p, FILE *f)
     else
         put_x_range(p, f);
     if (p->log_x) fputs("set logscale x\nset format x '%g'\n", f);
+    if (p->exact_x) put_marks(p, f);
     if (p->log_y) fputs("set logscale y\n", f);
     for (int s = 0; s < p->count; s++) put_data(&p->series[s], s, f);
     fputs("plot ", f);

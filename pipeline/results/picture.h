@@ -12,6 +12,7 @@
 typedef enum snrq_picture_style {
     SNRQ_PICTURE_LINES,  /* points joined in order */
     SNRQ_PICTURE_POINTS, /* each for itself */
+    SNRQ_PICTURE_JOIN,   /* a thin line without points of its own */
     SNRQ_PICTURE_BARS    /* one for each named place of the first axis: x = 0, 1, ... */
 } snrq_picture_style;
 
@@ -32,6 +33,7 @@ typedef struct snrq_picture {
     char *x, *y;                 /* what the axes show, with units; owned */
     bool log_x, log_y;           /* logarithmic axes */
     bool whole_x;                /* the first axis counts something: no fractions */
+    bool exact_x;                /* marks on the first axis only where points are */
     snrq_picture_series *series; /* [count] owned */
     int count;
     char **place; /* [places] names along the first axis, for bars; owned */
@@ -53,6 +55,8 @@ void snrq_picture_spread(snrq_picture *picture, double x, const snrq_spread *y);
 void snrq_picture_bar(snrq_picture *picture, const char *place, double y);
 
 bool snrq_picture_is_empty(const snrq_picture *picture);
+/* Takes all points out again: it is not worth a picture. */
+void snrq_picture_clear(snrq_picture *picture);
 
 /* The numbers in it as a sheet of the same name: of lines, a column for each series. */
 void snrq_picture_sheet(const snrq_picture *picture, snrq_sheet *out);

@@ -25,21 +25,6 @@ const char *snrq_round_phase_name(snrq_round_phase phase)
     return names[phase];
 }
 
-const char *snrq_run_option(const json_t *value, char out[SNRQ_KIND])
-{
-    if (json_is_string(value))
-        snprintf(out, SNRQ_KIND, "%s", json_string_value(value));
-    else if (json_is_integer(value))
-        snprintf(out, SNRQ_KIND, "%lld", (long long)json_integer_value(value));
-    else if (json_is_real(value))
-        snprintf(out, SNRQ_KIND, "%g", json_real_value(value));
-    else if (json_is_boolean(value))
-        snprintf(out, SNRQ_KIND, "%s", json_is_true(value) ? "yes" : "no");
-    else
-        snprintf(out, SNRQ_KIND, "-");
-    return out;
-}
-
 /* "model.layers.3.mlp.experts.7.w1": layer 3, kind "mlp.experts.w1". */
 static void split_name(const char *name, int64_t *layer, char kind[SNRQ_KIND])
 {

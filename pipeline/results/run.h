@@ -61,8 +61,4 @@ typedef struct snrq_run {
 snrq_status snrq_run_read(const char *directory, snrq_run *out);
 void snrq_run_free(snrq_run *run);
 
-/* An option as it was stored, as a text in `out`: "fixed:0.5", "3", "channel", "yes"; "-" if it is
- * without effect or not there. Returns `out`. */
-const char *snrq_run_option(const json_t *value, char out[SNRQ_KIND]);
-
 #endif

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "io/json.h"
+#include "pipeline/results/option_text.h"
 
 enum { MOST_KINDS = 64 };
 
@@ -139,7 +140,7 @@ static double to_tenths(double value)
 static void report_settings(const snrq_run *run, snrq_document *d)
 {
     snrq_sheet *s = snrq_document_sheet(d, "settings", "Run and settings");
-    char text[SNRQ_KIND];
+    char text[SNRQ_OPTION_TEXT];
     const char *name;
     json_t *value, *c = run->output.configuration;
     if (s == NULL) return;
@@ -149,9 +150,9 @@ static void report_settings(const snrq_run *run, snrq_document *d)
     add_fact(s, "state", run->output.complete ? "complete" : "UNFINISHED");
     add_fact(s, "blocks", text);
     add_fact(s, "architecture",
-             snrq_run_option(json_object_get(json_object_get(c, "model"), "architecture"), text));
+             snrq_option_text(json_object_get(json_object_get(c, "model"), "architecture"), text));
     json_object_foreach(json_object_get(c, "options"), name, value)
-        add_fact(s, name, snrq_run_option(value, text));
+        add_fact(s, name, snrq_option_text(value, text));
     add_number_fact(s, "seconds of all steps", to_tenths(run->seconds), "s");
     add_number_fact(s, "starts", (double)run->starts, "");
     add_number_fact(s, "ranks", run->ranks, "");

@@ -230,20 +230,26 @@ class Slurm(helpers.Test):
         self.assertEqual(helpers.weights(out), self.expected)
 
     def test_a_table_of_runs(self):
-        table, root = self.path("table"), self.path("root")
+        """One run fails: the report has the others, and names it."""
+        table, root = self.path("table.json"), self.path("root")
         with open(table, "w") as f:
-            f.write("# model method bits seed options\n")
-            for bits in 2, 3:
-                f.write("%s rtn %d 1 --sequences 2 --length 32\n" % (helpers.MODEL, bits))
-        said = self.slurm("bash", os.path.join(SLURM, "reproduce"), table, root, helpers.CALIBRATION, helpers.HELDOUT,
+            json.dump({"title": "Two", "models": {"bundled": "model", "none": "no-such-model"},
+                       "options": {"calibration": "calibration.txt", "sequences": 2, "length": 32},
+                       "runs": [{"bits": [2, 3], "method": "rtn"}],
+                       "evaluations": {"held-out": {"text": "heldout.txt", "length": 64, "sequences": 4}},
+                       "figures": [{"name": "perplexity", "evaluation": "held-out", "value": "perplexity"}]}, f)
+        said = self.slurm("bash", os.path.join(SLURM, "reproduce"), table, root, "--data", helpers.DATA,
                           "--ntasks-per-node=1", "--output=%s/%%a.log" % root)
         job = said.rsplit("report job ", 1)[1].split()[0]
         self.wait(job, "no report", lambda: self.state(job) <= {"COMPLETED", "FAILED"})
-        with open(os.path.join(root, "report.txt")) as f:
-            rows = [line.split() for line in f][1:]
-        self.assertEqual([row[1:4] for row in rows], [["rtn", "2", "1"], ["rtn", "3", "1"]])
+        with open(os.path.join(root, "report", "quality.tsv")) as f:
+            rows = [line.rstrip("\n").split("\t") for line in f][1:]
+        self.assertEqual([row[:4] for row in rows], [["bundled", "2", "rtn", "1 of 1"], ["bundled", "3", "rtn", "1 of 1"],
+                                                     ["none", "2", "rtn", "0 of 1"], ["none", "3", "rtn", "0 of 1"]])
         self.assertGreater(float(rows[0][4]), float(rows[1][4]))  # fewer bits, more perplexity
         self.assertGreater(float(rows[1][4]), 1)
+        with open(os.path.join(root, "report", "missing.tsv")) as f:
+            self.assertIn("none_bits-2_rtn\tfailed: quantize, exit code 66; not started; no held-out\n", f.read())
 
     def test_what_submit_asks_for(self):
         def asked(**site):

@@ -114,6 +114,40 @@ static void baselines_do_what_their_papers_do(void)
     CU_ASSERT_EQUAL(o.regrid, 0);
 }
 
+static void baseline_grid_makes_methods_differ_in_nothing_else(void)
+{
+    static const char *const methods[] = {"rtn", "ldlq", "gptq", "gptaq", "snrq", "ksnrq"};
+    snrq_options o;
+    char line[128];
+    for (size_t m = 0; m < sizeof methods / sizeof *methods; m++) {
+        snprintf(line, sizeof line, "quantize M -o OUT --calibration T --baseline-grid --method %s",
+                 methods[m]);
+        accepts(line, &o);
+        CU_ASSERT_EQUAL(o.grid, SNRQ_QUANT_GRID_MINMAX);
+        CU_ASSERT_EQUAL(o.refine, 0);
+        CU_ASSERT_EQUAL(o.regrid, 0);
+        CU_ASSERT_EQUAL(o.damp, 0.01);
+    }
+    accepts("quantize M -o OUT --calibration T --baseline-grid --grid minmax --damp 0.01", &o);
+    refuses("quantize M -o OUT --calibration T --baseline-grid --grid hessian", "--grid hessian");
+    refuses("quantize M -o OUT --calibration T --refine 1 --baseline-grid", "--refine 1");
+    refuses("quantize M -o OUT --calibration T --damp 0.1 --baseline-grid", "--damp 0.1");
+    refuses("evaluate M --text T --baseline-grid", "does not belong");
+}
+
+/* A run begun with it is the same as one with what it stands for. */
+static void baseline_grid_is_stored_as_what_it_stands_for(void)
+{
+    snrq_options short_form, long_form;
+    accepts("quantize M -o OUT --calibration T --method snrq --baseline-grid", &short_form);
+    accepts("quantize M -o OUT --calibration T --method snrq --grid minmax --refine 0 --regrid 0",
+            &long_form);
+    json_t *a = snrq_options_stored(&short_form), *b = snrq_options_stored(&long_form);
+    CU_ASSERT_TRUE(json_equal(a, b));
+    json_decref(a);
+    json_decref(b);
+}
+
 static void scales_of_the_range_stay_unless_told(void)
 {
     snrq_options o;
@@ -226,9 +260,8 @@ static void options_that_are_not_stored_are_known_to_decide_nothing(void)
 {
     static const char harmless[] =
         " output calibration text-key token-file symmetric threads json max-time watchdog strict "
-        "paper keep-activations force-unlock ignore-memory ignore-unused-layers plan-ranks "
-        "plan-nodes "
-        "redo dry-run options print-options help ";
+        "keep-activations force-unlock ignore-memory ignore-unused-layers plan-ranks plan-nodes "
+        "redo dry-run options print-options help baseline-grid paper ";
     snrq_options o;
     char *help = NULL, name[40], word[44];
     int options = 0;
@@ -537,6 +570,8 @@ static void printed_options_are_read_back(void)
         "verify O",
         "status",
         "report OUT -o DIR",
+        "runs TABLE -o ROOT --data DIR",
+        "quantize M --method snrq --baseline-grid",
         "export --max-shard-size 1.5GiB --format safetensors",
         "export"};
     char line[600], command[16];
@@ -733,6 +768,8 @@ int main(void)
         SNRQ_TEST(quantize_reads_every_option),
         SNRQ_TEST(defaults_are_those_of_the_table),
         SNRQ_TEST(baselines_do_what_their_papers_do),
+        SNRQ_TEST(baseline_grid_makes_methods_differ_in_nothing_else),
+        SNRQ_TEST(baseline_grid_is_stored_as_what_it_stands_for),
         SNRQ_TEST(scales_of_the_range_stay_unless_told),
         SNRQ_TEST(wrong_values_are_refused_by_name),
         SNRQ_TEST(missing_parts_are_named),
