@@ -20,8 +20,15 @@
 #include "pipeline/model/stream.h"
 #include "pipeline/rounding/rounding.h"
 
-static double unit_work(const snrq_rule *r, const snrq_unit_shape *unit, double tokens)
+/* Does the unit's target take the residual stream's error along? */
+static bool compensates(const snrq_rule *r, const snrq_family *f, int unit)
 {
+    return snrq_rule_compensates(r) && snrq_unit_writes_residual(f, unit);
+}
+
+static double unit_work(const snrq_rule *r, const snrq_family *f, int u, double tokens)
+{
+    const snrq_unit_shape *unit = &f->unit[u];
     double m = (double)unit->rows, n = (double)unit->columns;
     double beams = r->beam > 1 ? 1.5 + 0.25 * (double)r->beam : 1.0;
     double grams = snrq_rule_needs_e(r) ? 2.0 : snrq_rule_needs_d(r) ? 1.5 : 0.5;
@@ -31,7 +38,8 @@ static double unit_work(const snrq_rule *r, const snrq_unit_shape *unit, double 
     /* A round searches the rows that the one before has improved, about half of them. */
     double rounds = r->regrid == 0 ? 1.0 : 3.0 - pow(0.5, (double)r->regrid - 1.0);
     double refine = r->refine > 0 || r->regrid > 0 ? 1.0 : 0.0, regrid = r->regrid > 0 ? 0.6 : 0.0;
-    return 2.0 * tokens * m * n + grams * tokens * n * n + factor + fit +
+    double residual = compensates(r, f, u) ? tokens * m * n : 0.0;
+    return 2.0 * tokens * m * n + grams * tokens * n * n + residual + factor + fit +
            (beams / 2.0 + refine + regrid) * m * n * n * rounds;
 }
 
@@ -40,7 +48,7 @@ double snrq_plan_step_work(const snrq_rules *rules, const snrq_family *f, int64_
 {
     double tokens = (double)w->count * (double)w->length, work = 0.0;
     for (int u = f->step[step].first; u < f->step[step].end; u++)
-        work += unit_work(snrq_rules_at(rules, layer, f->unit[u].first), &f->unit[u], tokens);
+        work += unit_work(snrq_rules_at(rules, layer, f->unit[u].first), f, u, tokens);
     return work;
 }
 
@@ -66,20 +74,27 @@ static const double process_bytes = 40e6;
 
 /* Most memory of a rank for a unit: its Grams, or its targets and search. */
 static double unit_bytes(int ranks, snrq_process_shape shape, const snrq_rule *rule,
-                         const snrq_unit_shape *unit, int64_t sequences, int64_t length)
+                         const snrq_family *f, int u, int64_t sequences, int64_t length)
 {
+    const snrq_unit_shape *unit = &f->unit[u];
     double n = (double)unit->columns, tokens = (double)(sequences * length);
     snrq_range mine = snrq_rounding_share(unit->rows, ranks, 0);
     double rows = (double)(mine.end - mine.begin), shifted = snrq_rule_needs_d(rule) ? 1.0 : 0.0;
     if (shape.rows == 0) snrq_process_grid_shape(unit->columns, ranks, &shape.rows, &shape.columns);
     double share = 1.0 / (shape.rows * shape.columns);
-    double gram = 8.0 * tokens * n + n * n * 8.0 * (1.0 + shifted) * share +
-                  (double)snrq_gram_bytes(unit->columns, unit->columns, length, sequences);
+    int64_t widest = unit->columns;
+    double residual = 0.0;
+    if (compensates(rule, f, u)) {
+        residual = 8.0 * n * (double)unit->rows * share;
+        widest = unit->rows > widest ? unit->rows : widest;
+    }
+    double gram = 8.0 * tokens * n + n * n * 8.0 * (1.0 + shifted) * share + residual +
+                  (double)snrq_gram_bytes(unit->columns, widest, length, sequences);
     double target = rows * n * (9.0 + 8.0 * shifted) + (double)snrq_row_bytes(unit->columns);
     double search = rows * n * (25.0 + 4.0 * shifted);
     double groups = rule->group_size > 0 ? ceil(n / (double)rule->group_size) : 1.0;
     if (rule->regrid > 0) search += rows * (fmin(2.0 * groups * (groups + 1.0), 4.0 * n) + 5.0 * n);
-    double rounding = 8.0 * tokens * n + n * n * 8.0 * (2.0 + shifted) * share +
+    double rounding = 8.0 * tokens * n + n * n * 8.0 * (2.0 + shifted) * share + residual +
                       (target > search ? target : search);
     return gram > rounding ? gram : rounding;
 }
@@ -113,8 +128,8 @@ static double rank_bytes(int ranks, const snrq_options *o, const snrq_rules *rul
         most = forward > most ? forward : most;
     }
     for (int u = 0; u < f->units; u++) {
-        double unit = unit_bytes(ranks, shape, snrq_rules_at(rules, 0, f->unit[u].first),
-                                 &f->unit[u], sequences, w->length);
+        double unit = unit_bytes(ranks, shape, snrq_rules_at(rules, 0, f->unit[u].first), f, u,
+                                 sequences, w->length);
         most = unit > most ? unit : most;
     }
     return process_bytes + hidden + most;
@@ -323,12 +338,16 @@ snrq_status snrq_plan_print(const snrq_context *c, const snrq_options *o, const 
               "intermediate %lld",
               m->path, k->architecture, (long long)k->layers, (long long)m->family.modules, steps,
               (long long)k->hidden, (long long)k->intermediate);
-    char distinct[64] = "";
-    if (w->distinct < w->count * w->length)
+    char distinct[64] = "", held_out[64] = "";
+    int64_t fitted = w->count - w->held_out;
+    if (w->distinct < fitted * w->length)
         snprintf(distinct, sizeof distinct, ", which cover %lld of the text",
                  (long long)w->distinct);
-    snrq_note(c, "calibration  %lld windows of %lld tokens%s", (long long)w->count,
-              (long long)w->length, distinct);
+    if (w->held_out > 0)
+        snprintf(held_out, sizeof held_out, "; %lld more, held out, only tell of errors",
+                 (long long)w->held_out);
+    snrq_note(c, "calibration  %lld windows of %lld tokens%s%s", (long long)fitted,
+              (long long)w->length, distinct, held_out);
     print_rule(c, snrq_rules_at(rules, 0, 0), m->family.max_columns);
     snrq_note(c,
               "memory       about %.0f MB per rank, and %.0f MB per node for weights: %.0f MB per "

@@ -18,7 +18,8 @@ WORDS = "zero one two three four five six seven eight nine ten".split()
 FOREIGN = set("""--version --workflow --preset --build --install --prefix --target --nodes --ntasks-per-node --cpus-per-task --mem --mpi
                  --signal --bind-to --map-by --shm-size --print --help --all --only --seed --bytes --vocab --out --train
                  --valid --heldout --batch --lr --minutes --steps --resume --write --check --report --test-dir
-                  --output-on-failure --engine --model --local --ranks""".split())
+                  --output-on-failure --engine --model --local --ranks
+                  --cpu-limit --table""".split())
 
 Quote = namedtuple("Quote", "page said_there source defined_there said", defaults=[str])
 
@@ -88,8 +89,8 @@ QUOTES = [Quote(*row) for row in [
     (METHOD, r"have the defaults `--grid (\w+)", OPTIONS, baseline("grid")),
     (METHOD, r"have the defaults .*?--refine (\d+)", OPTIONS, baseline("refine")),
     (METHOD, r"have the defaults .*?--regrid (\d+)", OPTIONS, r'\{"regrid", "(\d+)", "for these and other grids'),
-    (METHOD, r"V for every module; the default is ([\d.]+),", OPTIONS, r'"fixed:[\d.]+" : "fixed:([\d.]+)"'),
-    (METHOD, r"V for every module; .*? and ([\d.]+) for gptaq", OPTIONS, r'"fixed:([\d.]+)" : "fixed:'),
+    (METHOD, r"V for every module; the default of `round` and `--paper` is ([\d.]+),", OPTIONS, r'is_fixed \? "fixed:([\d.]+)"'),
+    (METHOD, r"V for every module; .*? and ([\d.]+) for gptaq", OPTIONS, r'"fixed:([\d.]+)" : is_fixed'),
     (METHOD, r"0 in the first block, ([\d.]+) \(per channel", "pipeline/job.c", r"grouped \? ([\d.]+) :"),
     (METHOD, r"0 in the first block, .*?per channel ([\d.]+)\)", "pipeline/job.c", r"grouped \? [\d.]+ : ([\d.]+)"),
     ("README.md", r"settings are `--grid (\w+)", OPTIONS, baseline("grid")),

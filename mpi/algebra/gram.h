@@ -53,12 +53,12 @@ typedef struct snrq_gram_request {
     const snrq_activations *a, *a_minus; /* a_minus may be NULL */
     const snrq_activations *b, *b_minus; /* b_minus may be NULL */
     const double *scale;                 /* [local sequences] or NULL: 1 */
-    const double *a_norms, *b_norms; /* [m], [n] from snrq_gram_norms, with the scale applied to
-                                        one as |scale| <= 1 allows (an upper bound is enough) */
-    double factor;                   /* 2 / N */
-    const int32_t *row_order;        /* [m]; NULL: as the columns of A are */
-    const int32_t *column_order;     /* [n]; NULL: as the columns of B are */
-    bool symmetric;                  /* a == b: only rows >= column are computed, then mirrored */
+    const double *a_norms, *b_norms;     /* [m], [n] from snrq_gram_norms, with the scale applied to
+                                            one as |scale| <= 1 allows (an upper bound is enough) */
+    double factor;                       /* 2 / N */
+    const int32_t *row_order;            /* [m]; NULL: as the columns of A are */
+    const int32_t *column_order;         /* [n]; NULL: as the columns of B are */
+    bool symmetric; /* a == b: only rows >= column are computed, then mirrored */
 } snrq_gram_request;
 
 /* Computes the request into `out` [m, n] (block-cyclic). Collective. A product that is not finite,

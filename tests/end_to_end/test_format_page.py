@@ -78,8 +78,10 @@ def check_block(block, scale_dtype, page):
                 for key in keys:
                     assert isinstance(attributes[key], kind), (name, key, type(attributes[key]))
                     assert f"`{key}`" in page, f"{key} is not on the page"
-            assert attributes["alpha_rule"] == b"fixed:0.5" and attributes["order"] == b"diagonal"
-            assert attributes["damp"] == 0.01
+            assert attributes["alpha_rule"] == b"auto" and attributes["order"] == b"diagonal"
+            assert attributes["damp"] == 0.01 and attributes["shrink"] > 0.1
+            writes = name.endswith(("o_proj", "down_proj"))
+            assert (attributes["compensation"] > 0) == writes, name
             rows, columns, groups = attributes["rows"], attributes["columns"], attributes["groups"]
             assert groups == -(-columns // attributes["group_size"])
             expected = {

@@ -7,12 +7,14 @@ METHODS = ("rtn", "ldlq", "snrq", "ksnrq")
 
 
 class Quality(helpers.Test):
+    """With the same H for every method, or their objectives cannot be compared."""
+
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
         folder = helpers.temporary_folder(cls)
         cls.outs = {(bits, method): helpers.quantize(os.path.join(folder, "%d-%s" % (bits, method)), "--bits", bits,
-                                                     "--method", method, "--group-size", 64, ranks=2,
+                                                     "--method", method, "--group-size", 64, "--shrink", 0, ranks=2,
                                                      sequences=16, length=128)
                     for bits in (3, 2) for method in METHODS}
 
