@@ -10,9 +10,11 @@ static const double RESIDUAL_HALVES = 0.5; /* of b: as 1 / (1 + its square) */
 snrq_strengths snrq_strengths_choose(const snrq_rule *rule, int64_t columns, int64_t tokens)
 {
     double per_token = tokens > 0 ? 1.0 / (double)tokens : 0.0;
-    snrq_strengths s = {rule->shrink, rule->alpha_value, rule->compensate};
-    if (rule->shrink == SNRQ_AUTO)
-        s.shrink = LEAST_SHRINK + SHRINK_PER_COLUMN * (double)columns * per_token;
+    snrq_strengths s = {rule->shrink, 0.0, rule->alpha_value, rule->compensate};
+    if (rule->shrink == SNRQ_AUTO) {
+        s.level = SHRINK_PER_COLUMN * (double)columns * per_token;
+        s.shrink = LEAST_SHRINK + s.level;
+    }
     if (rule->alpha_mode == SNRQ_ALPHA_AUTO)
         s.alpha = MOST_STRENGTH / (1.0 + INPUTS_HALVE * rule->inputs * per_token);
     if (rule->compensate == SNRQ_AUTO) {

@@ -13,6 +13,7 @@
 
 typedef struct snrq_strengths {
     double shrink;       /* delta of H + delta diag(H) */
+    double level;        /* more damping, as a share of mean(diag H); only with shrink auto */
     double alpha;        /* a; only of the rule's modes fixed and auto */
     double compensation; /* b */
 } snrq_strengths;

@@ -68,7 +68,8 @@ static snrq_status factorize(const snrq_rule *rule, snrq_statistics *s, snrq_tar
     SNRQ_TRY(snrq_agree(s->process_grid->context,
                         snrq_allocate((size_t)t->columns, sizeof *after, "diagonal of H", &after)));
     snrq_matrix_scale_diagonal(s->h, 1.0 + s->strengths.shrink);
-    snrq_status status = snrq_factor_cholesky(s->h, rule->damp, t->l, &t->factor);
+    snrq_status status =
+        snrq_factor_cholesky(s->h, rule->damp + s->strengths.level, t->l, &t->factor);
     if (status == SNRQ_OK) status = snrq_matrix_diagonal(s->h, after);
     for (int64_t k = 0; k < t->columns; k++) t->added[k] = after[k] - t->added[k];
     free(after);

@@ -150,7 +150,7 @@ class KeepActivations(helpers.Test):
 
     def test_plan_tells_the_size(self):
         for more, expected in (((), 0), (("--keep-activations",), WINDOWS * (2 * LENGTH * HIDDEN * 4 + 16))):
-            result = helpers.succeed(*arguments(self.path("out"), "--dry-run", "--json", *more))
+            result = helpers.succeed(*arguments(self.path("out"), "--dry-run", "--json", "--held-out", "0", *more))
             self.assertEqual(result.json()["activation_bytes"], expected)
             self.assertEqual("activations  0.3 MB" in result.stderr, expected > 0, result)
 

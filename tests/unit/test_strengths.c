@@ -24,6 +24,7 @@ static void given_values_are_taken(void)
     snrq_strengths s = snrq_strengths_choose(&rule, 4096, 100);
     CU_ASSERT_EQUAL(s.alpha, 0.25);
     CU_ASSERT_EQUAL(s.shrink, 0.125);
+    CU_ASSERT_EQUAL(s.level, 0.0);
     CU_ASSERT_EQUAL(s.compensation, 0.75);
 }
 
@@ -35,7 +36,7 @@ static void more_tokens_mean_more_trust(void)
     CU_ASSERT_TRUE(before.shrink > 1.0 && before.alpha < 0.01 && before.compensation < 0.01);
     for (int64_t tokens = 10; tokens <= INT64_C(1000000000); tokens *= 10) {
         snrq_strengths s = snrq_strengths_choose(&rule, 576, tokens);
-        CU_ASSERT_TRUE(s.shrink < before.shrink);
+        CU_ASSERT_TRUE(s.shrink < before.shrink && s.level < before.level);
         CU_ASSERT_TRUE(s.alpha > before.alpha && s.alpha <= 1.0);
         CU_ASSERT_TRUE(s.compensation > before.compensation && s.compensation <= 1.0);
         before = s;
