@@ -1,5 +1,6 @@
 """Whether what an engine says about an export is what the program says, and the table of it."""
 import os
+import re
 
 import numpy as np
 
@@ -62,7 +63,9 @@ def result_of(wrong, fault):
     """(result, why) of one export: `wrong` is what differs or None, `fault` a known fault of the engine or None."""
     if wrong is None:
         return (MENDED, "should fail, and does not: " + fault) if fault else (EQUAL, "")
-    return (KNOWN, fault) if fault else (FAILS, wrong)
+    # A package that is not there is no fault of the engine, and would hide that it has none.
+    missing = re.match(r"(ModuleNotFound|Import)Error", wrong)
+    return (KNOWN, fault) if fault and not missing else (FAILS, wrong)
 
 
 def listed(settings):
