@@ -87,6 +87,9 @@ class Judge(unittest.TestCase):
         self.assertIsNone(self.wrong({"generated": [5, 6, 7]}, expected))
         self.assertRegex(self.wrong({"generated": [5, 6, 8]}, expected), "after 2")
         self.assertRegex(self.wrong({"generated": []}, expected), "after 0")
+        # A near tie of the full model may turn; what follows is another text.
+        self.assertIsNone(self.wrong({"generated": [5, 6, 8]}, dict(expected, margins=[2, 2, judge.NEAR / 2])))
+        self.assertRegex(self.wrong({"generated": [5, 8, 7]}, dict(expected, margins=[2, 2, judge.NEAR / 2])), "after 1")
 
     def test_known_faults(self):
         """A fault that is expected and gone is not passed over."""
@@ -94,6 +97,7 @@ class Judge(unittest.TestCase):
         self.assertEqual(judge.result_of("differs", None), (judge.FAILS, "differs"))
         self.assertEqual(judge.result_of("differs", "fault")[0], judge.KNOWN)
         self.assertEqual(judge.result_of(None, "fault")[0], judge.MENDED)
+        self.assertEqual(judge.result_of("ModuleNotFoundError: No module named 'x'", "fault")[0], judge.FAILS)
         self.assertEqual({judge.FAILS, judge.MENDED}, set(judge.BAD))
 
     def test_versions_of_faults(self):
@@ -110,7 +114,7 @@ class Judge(unittest.TestCase):
         for installed, bits, kind, known in (("0.12.2", 4, "asymmetric", True), ("0.12.2", 4, "symmetric", False),
                                              ("0.15.0.1", 2, "symmetric", True), ("0.15.0.1", 4, "asymmetric", False)):
             packages = {"transformers": "5.24.0", "compressed-tensors": installed}
-            fault = faults.known("transformers", packages, "compressed-tensors", Setting(bits, 64, kind), [], {})
+            fault = faults.known("transformers", packages, "compressed-tensors", Setting(bits, 64, kind), (), [], {})
             self.assertEqual(fault is not None, known, (installed, bits, kind))
 
     def test_notes_of_exports(self):

@@ -39,18 +39,18 @@ def noted(engine, packages, notes, request):
     return None
 
 
-def older(packages, form, setting):
+def older(packages, form, setting, options):
     """Of compressed-tensors before 0.16: 0.12 unpacks no zero points, and transformers 5 does not initialize 2 bits of 0.15."""
     found, transformers = (version(packages.get(name, "9")) for name in ("compressed-tensors", "transformers"))
     if form != "compressed-tensors" or setting is None:
         return None
-    if "asymmetric" in setting.kind.split() and found < (0, 15):
+    if "asymmetric" in setting.kind.split() and "folded" not in options and found < (0, 15):
         return "asymmetric: compressed-tensors 0.12 does not unpack zero points"
     if setting.bits == 2 and found < (0, 16) and transformers >= (5,):
         return "2 bits: transformers 5 stops with compressed-tensors 0.15"
     return None
 
 
-def known(engine, packages, form, setting, notes, request):
-    """The fault of such an export in an engine, or None. `engine`: a name as `snrq export --for` takes it."""
-    return noted(engine, packages, notes, request) or older(packages, form, setting)
+def known(engine, packages, form, setting, options, notes, request):
+    """The fault of such an export in an engine, or None. `engine`: a name as `snrq export --for` takes it. `options`: of the export."""
+    return noted(engine, packages, notes, request) or older(packages, form, setting, options)

@@ -71,12 +71,12 @@ def rows_of(engine, name, versions, jobs, requests, answers):
     for job, request, answer in zip(jobs, requests, answers):
         model, expected, tolerance = job.source.model, job.expected(), engine.tolerance_of(job)
         if job.generate and job.source.setting is None:
-            generated[model.name] = answer.get("generated")
+            generated[model.name] = {key: answer[key] for key in ("generated", "margins") if key in answer}
         elif job.generate:
-            expected["generated"] = generated[model.name]
+            expected.update(generated[model.name])
         excuse = model.excuse if engine.reader == "llama_cpp" else lambda text: False
         distance, wrong = judge.problem(answer, expected, tolerance, request.get("texts", []), excuse)
-        fault = faults.known(engine.known_as, versions, job.form, job.source.setting, job.notes(), request)
+        fault = faults.known(engine.known_as, versions, job.form, job.source.setting, job.options, job.notes(), request)
         result, why = judge.result_of(wrong, fault)
         if result in judge.BAD:
             print("%s: %s, %s, %s, %s: %s" % (result, engine.name, model.name, job.label(), job.source.setting, why), flush=True)

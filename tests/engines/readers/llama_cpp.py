@@ -109,12 +109,16 @@ def log_probabilities(context, ids):
 
 
 def generate(context, prompt, count):
+    """The tokens, and how far the logit of each is above the next."""
     context.clear()
-    ids, asked = list(prompt), list(prompt)
+    ids, asked, margins = list(prompt), list(prompt), []
     while len(ids) < len(prompt) + count:
-        asked = [int(context.logits(asked, len(ids) - len(asked))[-1].argmax())]
+        logits = context.logits(asked, len(ids) - len(asked))[-1]
+        second, first = np.sort(logits)[-2:]
+        margins.append(float(first - second))
+        asked = [int(logits.argmax())]
         ids += asked
-    return ids[len(prompt):]
+    return ids[len(prompt):], margins
 
 
 def token_ids(model, text):
@@ -137,7 +141,7 @@ def answer(job):
         context = Context(model, max(longest, len(job.get("prompt", [])) + job.get("tokens", 0)))
         result["logprobs"] = [log_probabilities(context, ids) for ids in job["windows"]]
         if "prompt" in job:
-            result["generated"] = generate(context, job["prompt"], job["tokens"])
+            result["generated"], result["margins"] = generate(context, job["prompt"], job["tokens"])
         context_free(context.pointer)
     model_free(model)
     return result

@@ -5,7 +5,8 @@
 A job: "path" (the export), and what is asked about it:
 
     "windows": [[id, ...], ...]  ->  "logprobs": of every token of a window but the first [[x, ...], ...]
-    "prompt": [id, ...], "tokens": N  ->  "generated": the N likeliest next tokens, one after the other [id, ...]
+    "prompt": [id, ...], "tokens": N  ->  "generated": the N likeliest next tokens, one after the other [id, ...]; llama.cpp also
+                                           "margins": how far the logit of each is above the second
     "texts": [TEXT, ...]  ->  "ids": token ids of each text [[id, ...], ...]
 
 A line of the results is for the job of the same line. It has the answers, or "error" and "log": the engine did not read
