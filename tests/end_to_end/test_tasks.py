@@ -234,7 +234,7 @@ class Reference(helpers.Test):
         with open(os.path.join(folder, "results.json"), encoding="utf-8") as f:
             results = json.load(f)
         ties = {(t["task"], t["doc"], t["metric"]) for t in results.get("near_ties", []) if t["gap"] < 1e-3}
-        answer, found = self.run_tasks(",".join(results["tasks"]), rows, "--task-bos", bos, model=model, ranks=2, timeout=2400)
+        answer, found = self.run_tasks(",".join(results["tasks"]), rows, "--task-bos", bos, model=model, ranks=2, timeout=1200)
         for task, figures in results["tasks"].items():
             for line, expected in zip(found[task], read(os.path.join(folder, task + ".jsonl"))):
                 if (task, expected["doc"]) in without:
