@@ -153,8 +153,13 @@ static bool replace_no_numbers(char *line, size_t bytes)
     return replaced;
 }
 
-static snrq_status parse_line(const char *path, int64_t number, char *line, size_t bytes,
-                              json_t **object)
+bool snrq_json_line_is_blank(const char *line, size_t bytes)
+{
+    return skip_blanks(line, 0, bytes) == bytes;
+}
+
+snrq_status snrq_json_line_object(const char *path, int64_t number, char *line, size_t bytes,
+                                  json_t **object)
 {
     json_error_t error;
     char shown[SNRQ_SHOWN];
@@ -172,10 +177,14 @@ static snrq_status parse_line(const char *path, int64_t number, char *line, size
                          "as the file begins like JSON lines",
                          path, number, error.position, snrq_shown(error.text, shown));
     if (json_is_object(*object)) return SNRQ_OK;
-    return snrq_fail(SNRQ_BAD_DATA,
-                     "%s: line %" PRId64 ": expected a JSON object such as {\"text\": \"...\"}, "
-                     "found %s",
-                     path, number, snrq_json_kind(*object));
+    snrq_status status =
+        snrq_fail(SNRQ_BAD_DATA,
+                  "%s: line %" PRId64 ": expected a JSON object such as {\"text\": \"...\"}, "
+                  "found %s",
+                  path, number, snrq_json_kind(*object));
+    json_decref(*object);
+    *object = NULL;
+    return status;
 }
 
 /* What there is instead: "a", "b" and others. */
@@ -206,8 +215,8 @@ snrq_status snrq_json_line_text(const char *path, int64_t number, char *line, si
     *object = NULL;
     *text = NULL;
     *text_bytes = 0;
-    if (skip_blanks(line, 0, bytes) == bytes) return SNRQ_OK;
-    snrq_status status = parse_line(path, number, line, bytes, object);
+    if (snrq_json_line_is_blank(line, bytes)) return SNRQ_OK;
+    snrq_status status = snrq_json_line_object(path, number, line, bytes, object);
     const json_t *value = json_object_get(*object, key);
     if (status == SNRQ_OK && value == NULL) status = refuse_keys(path, number, key, *object);
     if (status == SNRQ_OK && !json_is_string(value))

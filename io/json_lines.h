@@ -20,6 +20,14 @@
 snrq_status snrq_json_lines_detect(const char *path, const char *head, size_t bytes, bool complete,
                                    bool *lines);
 
+/* The object of a line that is not empty; integers in it are real numbers. The caller releases it
+ * with json_decref(). Otherwise as below. */
+snrq_status snrq_json_line_object(const char *path, int64_t number, char *line, size_t bytes,
+                                  json_t **object);
+
+/* Is there nothing but white space in a line? */
+bool snrq_json_line_is_blank(const char *line, size_t bytes);
+
 /* The text of a line, a string under `key`. `number` is the line's, for messages. The line's bytes
  * may be changed. *object keeps the text alive: the caller releases it with json_decref(). A line
  * of white space has no object and no text (NULL). SNRQ_BAD_DATA names file and line: not JSON, no

@@ -13,6 +13,7 @@
 #include "mpi/log.h"
 #include "pipeline/evaluate/perplexity.h"
 #include "pipeline/evaluate/score.h"
+#include "pipeline/evaluate/task_run.h"
 #include "pipeline/model/findings.h"
 #include "pipeline/text_options.h"
 
@@ -24,6 +25,8 @@ typedef struct evaluation {
     int perplexities;
     snrq_perplexity_order order[SNRQ_MOST_PROTOCOLS];
     snrq_perplexity perplexity[SNRQ_MOST_PROTOCOLS];
+    int tasks;
+    snrq_task_run task[SNRQ_MOST_TASKS];
     int64_t questions;      /* of all ranks */
     snrq_passages passages; /* of this rank */
     snrq_answers answers;
@@ -33,12 +36,19 @@ typedef struct evaluation {
 
 /* ---- what is asked ---- */
 
-static snrq_status parse_protocols(evaluation *e)
+static snrq_status parse_names(evaluation *e)
 {
     const snrq_options *o = e->options;
     const snrq_window_order windows = snrq_evaluation_windows(o);
-    if (o->text == NULL && o->token_file == NULL) return SNRQ_OK;
-    return snrq_protocols_parse(o->protocol, &windows, e->order, &e->perplexities);
+    const snrq_task *tasks[SNRQ_MOST_TASKS];
+    if (o->tasks != NULL) SNRQ_TRY(snrq_tasks_parse(o->tasks, tasks, &e->tasks));
+    for (int i = 0; i < e->tasks; i++) e->task[i].task = tasks[i];
+    if (o->text != NULL || o->token_file != NULL)
+        SNRQ_TRY(snrq_protocols_parse(o->protocol, &windows, e->order, &e->perplexities));
+    if (o->logprobs == NULL || (e->perplexities == 1 && e->tasks == 0)) return SNRQ_OK;
+    return snrq_fail(SNRQ_USAGE,
+                     "--logprobs belongs to one protocol alone, found %d protocols and %d tasks",
+                     e->perplexities, e->tasks);
 }
 
 /* Rank 0 tries the files before anything is computed. */
@@ -101,6 +111,31 @@ static snrq_status ask_perplexities(evaluation *e)
     return SNRQ_OK;
 }
 
+static snrq_status ask_all_tasks(evaluation *e, const snrq_tokenizer *tokenizer)
+{
+    const snrq_options *o = e->options;
+    const snrq_request_rules rules = {tokenizer, &e->model->config, o->task_bos_off == 0};
+    int64_t *load = NULL;
+    SNRQ_TRY(snrq_agree(e->context,
+                        snrq_allocate((size_t)e->context->size, sizeof *load, "load", &load)));
+    snrq_status status = SNRQ_OK;
+    for (int i = 0; i < e->tasks && status == SNRQ_OK; i++)
+        status = snrq_task_ask(e->context, &rules, o->task_dir, o->limit, load, &e->passages,
+                               &e->questions, &e->task[i]);
+    free(load);
+    return status;
+}
+
+static snrq_status ask_tasks(evaluation *e)
+{
+    snrq_tokenizer *tokenizer = NULL;
+    if (e->tasks == 0) return SNRQ_OK;
+    snrq_status status = snrq_agree(e->context, snrq_tokenizer_read(e->model->path, &tokenizer));
+    if (status == SNRQ_OK) status = ask_all_tasks(e, tokenizer);
+    snrq_tokenizer_destroy(&tokenizer);
+    return status;
+}
+
 /* ---- what is answered ---- */
 
 /* What every rank needs, in the order in which it gets it. */
@@ -151,6 +186,8 @@ static snrq_status take_answers(evaluation *e)
         status = take_perplexity(e, question, &e->perplexity[i]);
         question += e->perplexity[i].windows.count;
     }
+    for (int i = 0; i < e->tasks && status == SNRQ_OK; i++)
+        status = snrq_task_answer(e->context, &e->answers, e->model->path, &e->task[i]);
     return snrq_agree(e->context, status);
 }
 
@@ -183,6 +220,7 @@ static snrq_status print_samples(const evaluation *e, FILE *out)
 {
     for (int i = 0; i < e->perplexities; i++)
         SNRQ_TRY(snrq_perplexity_samples(&e->perplexity[i], out));
+    for (int i = 0; i < e->tasks; i++) SNRQ_TRY(snrq_task_samples(&e->task[i], out));
     return SNRQ_OK;
 }
 
@@ -201,17 +239,21 @@ static snrq_status write_samples(const evaluation *e)
     return status;
 }
 
-/* One evaluation is the answer itself; of several there is a list. */
-static json_t *answer_json(const evaluation *e)
+/* One protocol is the answer itself; of several there is a list. Tasks are beside it. */
+static snrq_status answer_json(const evaluation *e, json_t **out)
 {
-    if (e->perplexities == 1) return snrq_perplexity_json(&e->perplexity[0]);
-    json_t *list = json_array();
+    json_t *object = NULL, *list = json_array();
     bool good = list != NULL;
     for (int i = 0; i < e->perplexities && good; i++)
         good = json_array_append_new(list, snrq_perplexity_json(&e->perplexity[i])) == 0;
-    json_t *object = good ? json_pack("{s:O}", "evaluations", list) : NULL;
+    if (good && e->perplexities == 1)
+        object = json_incref(json_array_get(list, 0));
+    else if (good)
+        object = e->perplexities > 1 ? json_pack("{s:O}", "evaluations", list) : json_object();
     json_decref(list);
-    return object;
+    *out = object;
+    if (object == NULL) return snrq_fail(SNRQ_INTERNAL, "no memory for the answer");
+    return e->tasks > 0 ? snrq_tasks_json(e->task, e->tasks, object) : SNRQ_OK;
 }
 
 static FILE *answers_of(const evaluation *e)
@@ -226,25 +268,31 @@ static snrq_status print_answer(const evaluation *e)
 {
     FILE *out = answers_of(e);
     if (e->context->rank != 0) return SNRQ_OK;
-    if (e->options->json) return snrq_json_write(out, answer_json(e));
+    if (e->options->json) {
+        json_t *answer;
+        snrq_status status = answer_json(e, &answer);
+        if (status == SNRQ_OK) return snrq_json_write(out, answer);
+        json_decref(answer);
+        return status;
+    }
     for (int i = 0; i < e->perplexities; i++) {
         if (e->perplexities > 1)
             fprintf(out, "%s%s: %s\n", i > 0 ? "\n" : "", e->order[i].protocol->name,
                     e->order[i].source);
         snrq_perplexity_print(&e->perplexity[i], out);
     }
+    if (e->tasks > 0 && e->perplexities > 0) fputc('\n', out);
+    if (e->tasks > 0) SNRQ_TRY(snrq_tasks_print(e->task, e->tasks, out));
     return snrq_print_end(out);
 }
 
 static snrq_status evaluate(evaluation *e)
 {
-    SNRQ_TRY(parse_protocols(e));
-    if (e->options->logprobs != NULL && e->perplexities != 1)
-        return snrq_fail(SNRQ_USAGE, "--logprobs belongs to one protocol, found %d",
-                         e->perplexities);
+    SNRQ_TRY(parse_names(e));
     SNRQ_TRY(open_outputs(e));
     SNRQ_TRY(open_models(e));
     SNRQ_TRY(ask_perplexities(e));
+    SNRQ_TRY(ask_tasks(e));
     SNRQ_TRY(score(e));
     SNRQ_TRY(take_answers(e));
     SNRQ_TRY(write_logprobs(e));
@@ -262,6 +310,7 @@ snrq_status snrq_evaluate(const snrq_context *context, const snrq_options *optio
     snrq_model_close(&e->model);
     snrq_model_close(&e->reference);
     for (int i = 0; i < SNRQ_MOST_PROTOCOLS; i++) snrq_perplexity_free(&e->perplexity[i]);
+    for (int i = 0; i < SNRQ_MOST_TASKS; i++) snrq_task_run_free(&e->task[i]);
     snrq_passages_free(&e->passages);
     snrq_answers_free(&e->answers);
     free(e->logprobs);

@@ -62,6 +62,16 @@ static bool draws(const snrq_options *o)
             o->alpha_mode == SNRQ_ALPHA_SAMPLED);
 }
 
+static bool has_tasks(const snrq_options *o)
+{
+    return o->tasks != NULL;
+}
+
+static bool has_windows(const snrq_options *o)
+{
+    return o->command != SNRQ_COMMAND_EVALUATE || o->text != NULL || o->token_file != NULL;
+}
+
 static bool writes_dense(const snrq_options *o)
 {
     return o->format < 0 || o->format == SNRQ_FORMAT_SAFETENSORS;
@@ -130,6 +140,12 @@ static const struct {
      ANY,
      draws,
      {"nothing is drawn: windows follow each other, and there is no --alpha sampled", NULL}},
+    {"sequences", ANY, has_windows, {"tasks have no windows; --limit counts their items", "0"}},
+    {"length", ANY, has_windows, {"tasks have no windows", "0"}},
+    {"reference", ANY, has_windows, {"tasks are compared with nothing", NULL}},
+    {"task-dir", ANY, has_tasks, {"it belongs to --tasks", NULL}},
+    {"limit", ANY, has_tasks, {"it belongs to --tasks", "0"}},
+    {"task-bos", ANY, has_tasks, {"it belongs to --tasks", "tokenizer"}},
     {"plan-ranks", ANY, is_dry_run, {"plans for other ranks need --dry-run", "0"}},
     {"plan-nodes", ANY, is_dry_run, {"plans for other nodes need --dry-run", "0"}},
     {"weights", ANY, writes_dense, {"it belongs to --format safetensors", "model"}},

@@ -110,8 +110,21 @@ static const snrq_option_row table[] = {
      "how texts become windows, to be compared with published perplexities: wikitext2, c4, "
      "c4-snrq, c4-new (see docs/evaluation.md); several, with commas between them, read one --text "
      "or each its own, and load the model once. Without this: consecutive windows"},
+    {"tasks", 0, TEXT, FIELD(tasks), NULL, 0, 0, NULL, E, false, "T,...",
+     "zero-shot tasks as lm-evaluation-harness scores them, with commas between them: arc_easy, "
+     "arc_challenge, boolq, hellaswag, piqa, winogrande (the six of the papers, with their "
+     "average), openbookqa, lambada_openai, wikitext"},
+    {"task-dir", 0, TEXT, FIELD(task_dir), NULL, 0, 0, NULL, E, false, "DIR",
+     "where the tasks are: a file TASK.jsonl or TASK.jsonl.gz for each, with the rows of its data "
+     "set (docs/evaluation.md says how to get them)"},
+    {"limit", 0, INTEGER, FIELD(limit), "0", 0, 1 << 30, NULL, E, false, "N",
+     "the first N items of each task; 0: all"},
+    {"task-bos", 0, CHOICE, FIELD(task_bos_off), "tokenizer", 0, 0, "tokenizer|off", E, false, "B",
+     "of tasks, whether texts begin with BOS: as the tokenizer says (lm-evaluation-harness since "
+     "0.4.9.2), or never (0.4.9.1 and the published figures of SNRQ)"},
     {"samples", 0, TEXT, FIELD(samples), NULL, 0, 0, NULL, E, false, "FILE.jsonl",
-     "write one JSON line for each window: its loss, and where it was drawn"},
+     "write one JSON line for each window and each item of a task: log-probabilities, choices, "
+     "where it was drawn"},
     {"reference", 0, TEXT, FIELD(reference), NULL, 0, 0, NULL, E, false, "MODEL",
      "full-precision model to compare with: KL divergence and top-1 agreement"},
     {"logprobs", 0, TEXT, FIELD(logprobs), NULL, 0, 0, NULL, E, false, "FILE.npy",
@@ -218,10 +231,11 @@ static const command_row commands[] = {
      "quantize a Hugging Face checkpoint into OUT; resumes by itself",
      "mpirun -n 2 snrq quantize MODEL --calibration text.txt -o OUT --bits 3 --group-size 64"},
     {"evaluate", "MODEL|OUT", SNRQ_COMMAND_EVALUATE,
-     "perplexity over non-overlapping windows; KL to a reference model",
+     "perplexity over windows, KL to a reference model, zero-shot tasks",
      "mpirun -n 2 snrq evaluate OUT --text held-out.txt --reference MODEL\n"
      "  mpirun -n 2 snrq evaluate OUT --protocol wikitext2,c4 --text wiki.test.raw --text "
-     "c4-validation.jsonl.gz"},
+     "c4-validation.jsonl.gz\n"
+     "  mpirun -n 2 snrq evaluate OUT --tasks arc_easy,piqa --task-dir DIR"},
     {"inspect", "MODEL|OUT", SNRQ_COMMAND_INSPECT, "what it is: shapes, sizes, quality per module",
      "snrq inspect OUT"},
     {"round", "CASE", SNRQ_COMMAND_ROUND,
@@ -456,6 +470,19 @@ static snrq_status print_options(const command_row *command, const snrq_options 
     return status;
 }
 
+static snrq_status check_evaluation(const snrq_options *o)
+{
+    if (o->text != NULL && o->token_file != NULL)
+        return snrq_fail(SNRQ_USAGE, "evaluate: give either --text TEXT or --token-file FILE");
+    if (o->text == NULL && o->token_file == NULL && o->tasks == NULL)
+        return snrq_fail(SNRQ_USAGE,
+                         "evaluate: give either --text TEXT or --token-file FILE, or --tasks");
+    if (o->tasks != NULL && o->task_dir == NULL)
+        return snrq_fail(SNRQ_USAGE,
+                         "evaluate: --tasks needs --task-dir DIR, where their files are");
+    return SNRQ_OK;
+}
+
 /* What the command cannot do without. */
 static snrq_status check_required(const command_row *command, const snrq_options *o)
 {
@@ -481,8 +508,7 @@ static snrq_status check_required(const command_row *command, const snrq_options
     if (o->command == SNRQ_COMMAND_EXPORT && (o->output == NULL || o->format < 0))
         return snrq_fail(SNRQ_USAGE, "export: %s is missing; example: %s",
                          o->output == NULL ? "-o DIR" : "--format F", command->example);
-    if (o->command == SNRQ_COMMAND_EVALUATE && (o->text == NULL) == (o->token_file == NULL))
-        return snrq_fail(SNRQ_USAGE, "evaluate: give either --text TEXT or --token-file FILE");
+    if (o->command == SNRQ_COMMAND_EVALUATE) SNRQ_TRY(check_evaluation(o));
     if (o->command == SNRQ_COMMAND_TOKENIZE) {
         if ((o->text == NULL) == (o->decode == NULL))
             return snrq_fail(SNRQ_USAGE, "tokenize: give either --text TEXT or --decode IDS");

@@ -73,6 +73,10 @@ typedef struct snrq_options {
     int64_t sampling;     /* snrq_sampling_choice */
     const char *protocol; /* evaluate: names with commas between them, or NULL */
     const char *samples;  /* evaluate: a file for the figures of each window and item, or NULL */
+    const char *tasks;    /* evaluate: names with commas between them, or NULL */
+    const char *task_dir; /* evaluate: where their files are, or NULL */
+    int64_t limit;        /* evaluate: items of each task; 0: all */
+    int64_t task_bos_off; /* evaluate: requests begin without BOS whatever the tokenizer says */
     const char *factor_grid_text;
     int factor_rows, factor_columns; /* 0: chosen by size */
     int64_t format;                  /* snrq_format_choice; -1: not given */

@@ -115,6 +115,8 @@ snrq_status snrq_vocabulary_read(const char *file, const json_t *root, snrq_voca
 void snrq_vocabulary_free(snrq_vocabulary *vocabulary);
 /* Id of a token of the model, or -1. */
 int32_t snrq_vocabulary_find(const snrq_vocabulary *vocabulary, const char *text, size_t bytes);
+/* Id of a token, added ones included, by its text, or -1. Looks at all of them. */
+int32_t snrq_vocabulary_named(const snrq_vocabulary *vocabulary, const char *text);
 /* Enters an added token: a new one, or one that the model has under the same id. */
 snrq_status snrq_vocabulary_add(const char *where, snrq_vocabulary *vocabulary, const char *text,
                                 int32_t id, bool special);
@@ -339,7 +341,8 @@ snrq_status snrq_decode(const snrq_tokenizer *tokenizer, const int32_t *ids, int
                         bool skip_special, snrq_buffer *out);
 
 struct snrq_tokenizer {
-    bool nul; /* U+FFFF in the text of a token stands for U+0000 */
+    bool nul;      /* U+FFFF in the text of a token stands for U+0000 */
+    int32_t start; /* -1: none */
     snrq_vocabulary vocabulary;
     snrq_added_set raw, normalized;
     snrq_normalizer normalizer;

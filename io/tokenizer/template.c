@@ -133,15 +133,9 @@ snrq_status snrq_template_read(const char *file, const json_t *root,
 static snrq_status side_overrule(snrq_flag flag, const char *text, const snrq_tokenizer *tokenizer,
                                  snrq_ids *out)
 {
-    int32_t id = -1;
     if (flag == SNRQ_OFF) out->used = 0;
     if (flag != SNRQ_ON || text == NULL) return SNRQ_OK;
-    for (int64_t i = 0; i < tokenizer->vocabulary.size && id < 0; i++) {
-        const snrq_token_text *token = &tokenizer->vocabulary.tokens[i];
-        if (token->present && token->bytes == strlen(text) &&
-            memcmp(tokenizer->vocabulary.texts.data + token->offset, text, token->bytes) == 0)
-            id = (int32_t)i;
-    }
+    int32_t id = snrq_vocabulary_named(&tokenizer->vocabulary, text);
     if (id < 0) return SNRQ_OK;
     out->used = 0;
     return snrq_ids_append(out, id);

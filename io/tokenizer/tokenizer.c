@@ -41,6 +41,7 @@ snrq_status snrq_tokenizer_parse(const char *path, const char *data, size_t byte
     SNRQ_TRY(snrq_tokenizer_json_parse(path, data, bytes, &root, &nul));
     snrq_status status = snrq_allocate(1, sizeof *tokenizer, "tokenizer", &tokenizer);
     if (status == SNRQ_OK) tokenizer->nul = nul;
+    if (status == SNRQ_OK) tokenizer->start = -1;
     if (status == SNRQ_OK) status = parts_read(path, root, tokenizer);
     json_decref(root);
     if (status != SNRQ_OK) snrq_tokenizer_destroy(&tokenizer);
@@ -60,6 +61,10 @@ snrq_status snrq_tokenizer_read(const char *directory, snrq_tokenizer **out)
     free(data);
     if (status == SNRQ_OK) status = snrq_tokenizer_settings_read(directory, &settings);
     if (status == SNRQ_OK) status = snrq_template_overrule(&settings, *out, &(*out)->post);
+    if (status == SNRQ_OK && settings.bos != NULL)
+        (*out)->start = snrq_vocabulary_named(&(*out)->vocabulary, settings.bos);
+    if (status == SNRQ_OK && (*out)->start < 0 && settings.eos != NULL)
+        (*out)->start = snrq_vocabulary_named(&(*out)->vocabulary, settings.eos);
     snrq_tokenizer_settings_free(&settings);
     if (status != SNRQ_OK) snrq_tokenizer_destroy(out);
     return status;
@@ -77,6 +82,11 @@ void snrq_tokenizer_destroy(snrq_tokenizer **tokenizer)
     snrq_token_decoder_free(&(*tokenizer)->decoder);
     free(*tokenizer);
     *tokenizer = NULL;
+}
+
+int32_t snrq_tokenizer_start(const snrq_tokenizer *tokenizer)
+{
+    return tokenizer->start;
 }
 
 int64_t snrq_tokenizer_size(const snrq_tokenizer *tokenizer)

@@ -44,6 +44,11 @@ snrq_status snrq_tokenizer_decode(const snrq_tokenizer *tokenizer, const int32_t
  * beginning and end: moves *ids and lowers *count. */
 void snrq_tokenizer_trim(const snrq_tokenizer *tokenizer, const int32_t **ids, int64_t *count);
 
+/* What stands for an empty text where a model must be given something: the token that
+ * tokenizer_config.json calls bos_token, or else eos_token. -1: it names none that the vocabulary
+ * has. */
+int32_t snrq_tokenizer_start(const snrq_tokenizer *tokenizer);
+
 /* Highest id + 1 over vocabulary and added tokens. */
 int64_t snrq_tokenizer_size(const snrq_tokenizer *tokenizer);
 

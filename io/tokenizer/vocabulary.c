@@ -285,6 +285,17 @@ snrq_status snrq_vocabulary_read(const char *file, const json_t *root, snrq_voca
     return read_merges(where, merges, out);
 }
 
+int32_t snrq_vocabulary_named(const snrq_vocabulary *vocabulary, const char *text)
+{
+    for (int64_t i = 0; i < vocabulary->size; i++) {
+        const snrq_token_text *token = &vocabulary->tokens[i];
+        if (token->present && token->bytes == strlen(text) &&
+            memcmp(vocabulary->texts.data + token->offset, text, token->bytes) == 0)
+            return (int32_t)i;
+    }
+    return -1;
+}
+
 snrq_status snrq_vocabulary_add(const char *where, snrq_vocabulary *vocabulary, const char *text,
                                 int32_t id, bool special)
 {

@@ -132,7 +132,7 @@ class Protocols(helpers.Test):
         for words, message in (
                 (["--protocol", "ptb", *text], "expected some of consecutive, wikitext2, c4, c4-snrq, c4-new"),
                 (["--protocol", "wikitext2,c4,c4-new", *text, *text], "names 3 protocols, and there are 2 texts"),
-                (["--protocol", "wikitext2,c4", *text, "--logprobs", self.path("l.npy")], "--logprobs belongs to one protocol"),
+                (["--protocol", "wikitext2,c4", *text, "--logprobs", self.path("l.npy")], "--logprobs belongs to one protocol alone"),
                 (["--protocol", "wikitext2", *text, "--seed", 1], "--seed 1 has no effect here"),
                 (["--protocol", "c4", *text, "--seed", 1, "--length", 100000], "the longest of its 1 documents"),
                 (["--samples", helpers.HELDOUT, *text], helpers.HELDOUT)):

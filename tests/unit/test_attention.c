@@ -109,9 +109,65 @@ static void bits_depend_on_neither_threads_nor_batch(void)
     omp_set_num_threads(threads);
 }
 
+/* Rows of a batch: 40 tokens that all texts begin with, then what three of them go on with; row[t]
+ * is where token t of a text lies. */
+enum { PREFIX = 40, BRANCHES = 3 };
+static const int64_t BRANCH_TOKENS[BRANCHES] = {1, 57, 30};
+
+static void gather(const inputs *in, const int64_t *row, int64_t tokens, size_t width, float *out)
+{
+    for (int64_t t = 0; t < tokens; t++)
+        memcpy(out + (size_t)t * width, in->qkv + (size_t)row[t] * width, width * sizeof *out);
+}
+
+/* Results of spans with a common beginning beside those of the whole texts. */
+static float compare_spans(const problem *p)
+{
+    inputs in, whole;
+    create(p, &whole);
+    size_t width = (size_t)((p->heads + 2 * p->kv_heads) * p->head_dim);
+    size_t out_width = (size_t)(p->heads * p->head_dim);
+    snrq_span span[BRANCHES + 1] = {{.first = 0, .tokens = PREFIX}};
+    int64_t rows = PREFIX, row[PREFIX + 64];
+    float worst = 0.0f;
+    for (int b = 0; b < BRANCHES; b++) {
+        span[b + 1] = (snrq_span){
+            .first = rows, .tokens = BRANCH_TOKENS[b], .prefix_first = 0, .prefix_tokens = PREFIX};
+        rows += BRANCH_TOKENS[b];
+    }
+    const snrq_layout layout = {rows, BRANCHES + 1, span};
+    for (int b = 0; b < BRANCHES; b++) {
+        int64_t tokens = PREFIX + BRANCH_TOKENS[b];
+        for (int64_t t = 0; t < tokens; t++)
+            row[t] = t < PREFIX ? t : span[b + 1].first + t - PREFIX;
+        create(p, &in);
+        gather(&in, row, tokens, width, whole.qkv);
+        CU_ASSERT_EQUAL(snrq_attention(&whole.settings, whole.qkv, 1, tokens, whole.expected),
+                        SNRQ_OK);
+        CU_ASSERT_EQUAL(snrq_attention_spans(&in.settings, in.qkv, &layout, in.out), SNRQ_OK);
+        for (int64_t t = 0; t < tokens; t++)
+            for (size_t i = 0; i < out_width; i++)
+                worst = fmaxf(worst, fabsf(in.out[(size_t)row[t] * out_width + i] -
+                                           whole.expected[(size_t)t * out_width + i]));
+        destroy(&in);
+    }
+    destroy(&whole);
+    return worst;
+}
+
+/* Without a window the bits are the same; with one, sums are cut elsewhere. */
+static void spans_with_a_common_beginning_are_as_whole_texts(void)
+{
+    CU_ASSERT_EQUAL(compare_spans(&(problem){6, 2, 32, 32, 1, 410, 0, false}), 0.0f);
+    CU_ASSERT_EQUAL(compare_spans(&(problem){4, 4, 24, 24, 1, 410, 0, true}), 0.0f);
+    CU_ASSERT(compare_spans(&(problem){6, 2, 16, 16, 1, 410, 33, true}) <= 1e-4f);
+    CU_ASSERT(compare_spans(&(problem){3, 1, 96, 96, 1, 410, 1, false}) <= 1e-4f);
+}
+
 int main(void)
 {
     static const snrq_test tests[] = {SNRQ_TEST(agrees_with_its_twin),
-                                      SNRQ_TEST(bits_depend_on_neither_threads_nor_batch)};
+                                      SNRQ_TEST(bits_depend_on_neither_threads_nor_batch),
+                                      SNRQ_TEST(spans_with_a_common_beginning_are_as_whole_texts)};
     return snrq_run_tests("attention", tests, sizeof tests / sizeof *tests, 1);
 }
