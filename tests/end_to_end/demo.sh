@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The demo: quantizes the bundled model at 3 and 2 bits with three methods and prints one table.
+# The demo: quantizes the bundled model at 3 and 2 bits with three methods and prints one table. The methods have the same
+# grid, so that only they differ; a last row has the defaults.
 # Started by ./bootstrap.sh demo, which builds the program first. By hand:
 #   SNRQ=build/demo/snrq tests/end_to_end/demo.sh
 # The checkpoints go to a temporary folder, or to SNRQ_DEMO_DIR (which must not exist yet) and stay there.
@@ -63,10 +64,10 @@ number() {
 
 bytes() { cat "$@" | wc -c; }
 
-# row BITS METHOD PERPLEXITY KL BYTES SECONDS: one line of the table; "-" stays as it is.
+# row BITS METHOD GRID PERPLEXITY KL BYTES SECONDS: one line of the table; "-" stays as it is.
 row() {
-    awk -v bits="$1" -v method="$2" -v perplexity="$3" -v kl="$4" -v bytes="$5" -v seconds="$6" 'BEGIN {
-        printf "%4s  %-6s  %10.3f  %7s  %5.2f MB  %7s\n", bits, method, perplexity,
+    awk -v bits="$1" -v method="$2" -v grid="$3" -v perplexity="$4" -v kl="$5" -v bytes="$6" -v seconds="$7" 'BEGIN {
+        printf "%4s  %-6s  %-7s  %10.3f  %7s  %5.2f MB  %7s\n", bits, method, grid, perplexity,
                kl == "-" ? "-" : sprintf("%.4f", kl), bytes / 1e6, seconds == "-" ? "-" : sprintf("%.1f", seconds)
     }' >>"$work/table"
 }
@@ -77,25 +78,31 @@ begin=$EPOCHREALTIME
 echo "evaluating the model itself" >&2
 evaluate "$model"
 perplexity=$(number perplexity)
-row 16 fp "$perplexity" - "$(bytes "$model"/*.safetensors)" -
+row 16 fp - "$perplexity" - "$(bytes "$model"/*.safetensors)" -
 
 for bits in 3 2; do
-    for method in rtn snrq ksnrq; do
+    for method in rtn snrq ksnrq defaults; do
         echo "quantizing to $bits bits with $method" >&2
         out=$work/$bits-bit-$method
+        grid=minmax
+        options=(--method "$method" --baseline-grid)
+        [ $method != defaults ] || { method=ksnrq grid=hessian options=(); }
         start=$EPOCHREALTIME
         run mpirun -n $ranks "$snrq" quantize "$model" --calibration "$data/calibration.txt" -o "$out" \
-            --bits $bits --group-size 64 --method $method --sequences 64 --length 256 --seed 0
+            --bits $bits --group-size 64 --sequences 64 --length 256 --seed 0 "${options[@]}"
         seconds=$(awk -v a="$start" -v b="$EPOCHREALTIME" 'BEGIN { print b - a }')
         evaluate "$out" --reference "$model"
         perplexity=$(number perplexity)
         kl=$(number kl)
-        row $bits $method "$perplexity" "$kl" "$(bytes "$out"/*.h5)" "$seconds"
+        row $bits $method $grid "$perplexity" "$kl" "$(bytes "$out"/*.h5)" "$seconds"
     done
 done
 
-printf '\n%4s  %-6s  %10s  %7s  %8s  %7s\n' bits method perplexity KL size seconds
+printf '\n%4s  %-6s  %-7s  %10s  %7s  %8s  %7s\n' bits method grid perplexity KL size seconds
 cat "$work/table"
+echo
+echo "Rows with grid minmax differ in the method alone (--baseline-grid: no refinement, the same damping)."
+echo "Rows with grid hessian are the defaults: ksnrq, with scales fitted to the data and refinement."
 awk -v a="$begin" -v b="$EPOCHREALTIME" 'BEGIN { printf "\nAll of it took %.0f s.\n", b - a }'
 if [ -n "${SNRQ_DEMO_DIR:-}" ]; then
     rm -f "$work/stdout" "$work/stderr" "$work/table"

@@ -21,7 +21,7 @@ FAKE
 # quantize leaves a file of BITS bytes; evaluate of the model says 10, of a checkpoint 10 + BITS.
 cat >"$work/bin/snrq" <<'FAKE'
 #!/bin/sh
-command=$1 model=$2
+command=$1 model=$2 words=$*
 while [ $# -gt 1 ]; do
     case $1 in
     -o) out=$2 ;;
@@ -37,7 +37,7 @@ quantize)
         echo "this did not work" >&2
         exit 65
     fi
-    mkdir "$out" && head -c "${bits}0000" /dev/zero >"$out/block-00000.h5" && echo "$bits" >"$out/bits"
+    mkdir "$out" && head -c "${bits}0000" /dev/zero >"$out/block-00000.h5" && echo "$bits" >"$out/bits" && echo "$words" >"$out/words"
     ;;
 evaluate)
     bits=$(cat "$model/bits" 2>/dev/null || echo 0)
@@ -57,12 +57,20 @@ expect() {
         exit 1
     }
 }
-expect '^bits +method +perplexity +KL +size +seconds$'
-expect '^ +16 +fp +10\.500 +- +0\.00 MB +-$'
-for method in rtn snrq ksnrq; do
-    expect "^ +3 +$method +13\.500 +0\.0300 +0\.03 MB +[0-9]+\.[0-9]$"
-    expect "^ +2 +$method +12\.500 +0\.0200 +0\.02 MB +[0-9]+\.[0-9]$"
+expect '^bits +method +grid +perplexity +KL +size +seconds$'
+expect '^ +16 +fp +- +10\.500 +- +0\.00 MB +-$'
+for row in "rtn +minmax" "snrq +minmax" "ksnrq +minmax" "ksnrq +hessian"; do
+    expect "^ +3 +$row +13\.500 +0\.0300 +0\.03 MB +[0-9]+\.[0-9]$"
+    expect "^ +2 +$row +12\.500 +0\.0200 +0\.02 MB +[0-9]+\.[0-9]$"
 done
+# Only the methods differ in rows with grid minmax; the other row has the defaults.
+for run in 3-bit-rtn 2-bit-snrq 3-bit-ksnrq; do
+    grep -q -- '--baseline-grid' "$work/kept here/$run/words"
+done
+if grep -Eq -- '--(baseline-grid|method|grid|refine|regrid)' "$work/kept here/2-bit-defaults/words"; then
+    echo 'the row of the defaults has other options'
+    exit 1
+fi
 [ -e "$work/kept here/2-bit-ksnrq/block-00000.h5" ]
 
 if FAIL_METHOD=snrq bash "$demo" >"$work/table" 2>"$work/progress"; then

@@ -179,6 +179,7 @@ class Tokenize(helpers.Test):
         found = at_once(lambda *source: helpers.succeed("evaluate", helpers.MODEL, *source, "--length", 32,
                                                         "--sequences", 4, "--json").json(),
                         [("--text", text), ("--token-file", text + ".i32")])
+        self.assertEqual([figures.pop("text") for figures in found], [text, text + ".i32"])
         self.assertEqual(found[0], found[1])
 
     def test_quantize_reads_the_ids(self):
