@@ -151,6 +151,15 @@ class Runner:
             for path in (session, shared):
                 shutil.rmtree(path, ignore_errors=True)
 
+    def run_again(self, arguments, ranks=1):
+        """As run(), once the run before is gone: on a busy machine a rank that mpirun killed may end after mpirun."""
+        end = time.monotonic() + LIMIT_SECONDS
+        while True:
+            again = self.run(arguments, ranks)
+            if "in use by process" not in again.stderr or time.monotonic() > end:
+                return again
+            time.sleep(0.5)
+
     @staticmethod
     def run_in(environment, report, arguments, ranks, fault, below):
         words = [os.environ["SNRQ"], *arguments]
@@ -358,7 +367,7 @@ class Quantize:
 
     def check_again(self, out, result, serial):
         ranks = 2 if self.ranks == 1 else 3 if serial % 8 == 0 else 1
-        again = self.bench.runner.run(self.bench.quantize_words(out), ranks)
+        again = self.bench.runner.run_again(self.bench.quantize_words(out), ranks)
         if again.code != 0:
             raise Problem("the resumed run failed\n%s" % again)
         if final_files(out) != self.bench.reference:
@@ -398,11 +407,11 @@ class Export:
     def check_again(self, out, result, serial):
         if final_files(out):
             # Killed while names were given, or complete: the message says to take another directory.
-            again = self.bench.runner.run(self.words(out))
+            again = self.bench.runner.run_again(self.words(out))
             if again.code != CANNOT_CREATE or "is not empty" not in again.stderr:
                 raise Problem("expected a refusal\n%s" % again)
             out = self.prepare()
-        again = self.bench.runner.run(self.words(out))
+        again = self.bench.runner.run_again(self.words(out))
         if again.code != 0 or final_files(out) != self.bench.exports[self.form]:
             raise Problem("the repeated export failed, or left other bytes\n%s" % again)
         shutil.rmtree(out)
