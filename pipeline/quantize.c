@@ -3,7 +3,7 @@
  *     for each block:
  *         for each step [q,k,v], [o], [gate,up], [down]:
  *             for each unit of the step, the modules that read one input:
- *                 gather H, D (E) of the input in both streams
+ *                 gather H, D (E) of the input in both streams, C where the output is added to h
  *                 factorize H, shift the targets, choose a
  *                 fit the quantization grids
  *                 search: round column by column, keep the K best roundings of each row

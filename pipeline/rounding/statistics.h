@@ -26,7 +26,7 @@ typedef struct snrq_statistics {
     snrq_matrix *h;                  /* owned */
     snrq_matrix *d, *e;              /* owned; NULL where they are not needed */
     snrq_matrix *c;                  /* C^T [n, m], rows in decision order, or NULL; owned */
-    snrq_strengths strengths;
+    snrq_strengths strengths;        /* by how many tokens there are */
 } snrq_statistics;
 
 /* Shape of the process grid that factorizes; zeros: by the size of the matrix. */
