@@ -130,7 +130,7 @@ static const snrq_option_row table[] = {
     {"logprobs", 0, TEXT, FIELD(logprobs), NULL, 0, 0, NULL, E, false, "FILE.npy",
      "write the log-probability of every scored token (float32)"},
     {"factor-grid", 0, TEXT, FIELD(factor_grid_text), NULL, 0, 0, NULL, Q | R, true, "RxC",
-     "process grid of the factorization; default: by matrix size"},
+     "process grid of the factorization, for speed alone; default: by matrix size"},
     {"format", 0, CHOICE, FIELD(format), NULL, 0, 0, "gptq|compressed-tensors|gguf|safetensors", X,
      false, "F", "what to export to; `snrq inspect OUT` tells what is possible"},
     {"for", 0, CHOICE, FIELD(engine), NULL, 0, 0, "transformers|gptqmodel|vllm|vllm-cpu|llama.cpp",

@@ -219,23 +219,6 @@ snrq_status snrq_plan_check(const snrq_context *c, const snrq_options *o, const 
     return SNRQ_OK;
 }
 
-/* Says so where the factorization's grid is smaller than the matrices ask for, because its bits
- * depend on it. */
-static void print_grid(const snrq_context *c, const snrq_options *o, const snrq_model *m, int ranks)
-{
-    int rows, columns, wanted_rows, wanted_columns;
-    int64_t n = m->family.max_columns;
-    snrq_process_grid_shape(n, ranks, &rows, &columns);
-    snrq_process_grid_shape(n, 1 << 20, &wanted_rows, &wanted_columns);
-    if (o->factor_rows > 0 || (rows == wanted_rows && columns == wanted_columns)) return;
-    snrq_note(c,
-              "factor grid  %dx%d for matrices of order %lld; on %d or more ranks it would be "
-              "%dx%d, and the last "
-              "bits would differ (--factor-grid %dx%d keeps them)",
-              rows, columns, (long long)n, wanted_rows * wanted_columns, wanted_rows,
-              wanted_columns, rows, columns);
-}
-
 /* What would become of the output directory. */
 static void print_output(const snrq_context *c, const snrq_options *o, const snrq_plan *p,
                          int64_t layers)
@@ -366,7 +349,6 @@ snrq_status snrq_plan_print(const snrq_context *c, const snrq_options *o, const 
         snrq_note(c, "time         about %s on %d ranks, by the speed of this machine", time,
                   p->ranks);
     }
-    print_grid(c, o, m, p->ranks);
     print_output(c, o, p, k->layers);
     json_t *exports = NULL;
     int64_t better = 0;

@@ -66,11 +66,8 @@ QUOTES = [Quote(*row) for row in [
     (METHOD, r"multiplies the damping by (\d+) ", FACTOR, r"fmax\((\d+) \* damp"),
     (METHOD, r"tries again, at most (\w+) times", FACTOR, r"ATTEMPTS = (\d+)", lambda n: word(int(n) - 1)),
     (METHOD, r"damping tenfold, at most (\w+) times", FACTOR, r"ATTEMPTS = (\d+)", lambda n: word(int(n) - 1)),
-    (METHOD, r"at least (\w+) blocks of", "mpi/algebra/matrix.c", r"most = blocks / (\d+) > 1", word),
-    (METHOD, r"blocks of (\d+) columns", "mpi/algebra/matrix.h", r"SNRQ_PANEL = (\d+)"),
-    (METHOD, r"n rounded up to a multiple of (\d+)", "mpi/algebra/matrix.h", r"SNRQ_PANEL = (\d+)"),
-    (METHOD, r"at most \(n / (\d+)\)\^2 ranks", "mpi/algebra/matrix.h", r"SNRQ_PANEL = (\d+)", lambda n: str(4 * int(n))),
-    (METHOD, r"one rank up to n = (\d+)", "mpi/algebra/matrix.h", r"SNRQ_PANEL = (\d+)", lambda n: str(7 * int(n))),
+    (METHOD, r"block by block of (\d+)", "mpi/algebra/matrix.h", r"SNRQ_PANEL = (\d+)"),
+    (METHOD, r"panels of (\d+) columns", "mpi/algebra/factor.c", r"WIDTH = (\d+) \* NB", lambda n: str(128 * int(n))),
     # Quantization grids
     (METHOD, r"try (\d+) ranges", GRIDS, r"SHRINK_STEPS = (\d+)"),
     (METHOD, r"factors 1, 0\.99, \.\.\. (\d\.\d+)", GRIDS, r"SHRINK_STEPS = (\d+)", lambda n: "%g" % (1 - 0.01 * (int(n) - 1))),

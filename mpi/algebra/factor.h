@@ -1,7 +1,8 @@
-/* Cholesky factorization of a damped Gram, and a solve with its factor (ScaLAPACK, fp64).
+/* Cholesky factorization of a damped Gram, and a solve with its factor (fp64).
  *
  * Symbols: H [n, n] the Gram (permuted, dead diagonal already 1), L its lower Cholesky factor after
- * damping.
+ * damping. All threads of a rank take part; the bits of L and of a solution depend neither on their
+ * number nor on the process grid.
  */
 #ifndef SNRQ_FACTOR_H
 #define SNRQ_FACTOR_H

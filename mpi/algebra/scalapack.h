@@ -19,15 +19,6 @@ void Cblacs_gridinit(int *context, const char *order, int rows, int columns);
 void Cblacs_gridinfo(int context, int *rows, int *columns, int *row, int *column);
 void Cblacs_gridexit(int context);
 
-/* Cholesky factorization A = L L^T in place, and solutions with a triangle. info > 0: the
- * leading minor of that order is not positive definite. */
-void pdpotrf_(const char *uplo, const int *n, double *a, const int *ia, const int *ja,
-              const int *desca, int *info, size_t uplo_length);
-void pdtrsm_(const char *side, const char *uplo, const char *trans, const char *diag, const int *m,
-             const int *n, const double *alpha, const double *a, const int *ia, const int *ja,
-             const int *desc_a, double *b, const int *ib, const int *jb, const int *desc_b,
-             size_t side_length, size_t uplo_length, size_t trans_length, size_t diag_length);
-
 /* C <- alpha op(A) op(B) + beta C. */
 void pdgemm_(const char *transa, const char *transb, const int *m, const int *n, const int *k,
              const double *alpha, const double *a, const int *ia, const int *ja, const int *desca,

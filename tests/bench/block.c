@@ -12,8 +12,9 @@
  * spin while they wait, not those that sleep).
  *
  * Shares of sgemm are of flops that cannot be avoided: 2 per weight and token of each stream, with
- * causal attention; n^2 per token for H (and E), 2 n^2 for D; n^3 / 3 for the factorization, with
- * 4 m n^2 for W D H^-1; m n^2 for each search, of which there are 1 + regrid. The grids have none.
+ * causal attention; n^2 per token for H (and E), 2 n^2 for D; n^3 / 3 for the factorization, twice
+ * because it is fp64, m n^2 for W H W^T and 4 m n^2 for W D H^-1; m n^2 for each search, of which
+ * there are 1 + regrid. The grids have none.
  */
 #include <mpi.h>
 #include <omp.h>
@@ -283,7 +284,7 @@ static double phase_flops(const subject *s, int step, int phase)
                 tokens * n * n *
                 (1.0 + (snrq_rule_needs_d(r) ? 2.0 : 0.0) + (snrq_rule_needs_e(r) ? 1.0 : 0.0));
         if (phase == SNRQ_PHASE_FACTOR)
-            flops += n * n * n / 3.0 + (snrq_rule_shifts_target(r) ? 4.0 * m * n * n : 0.0);
+            flops += 2.0 * n * n * n / 3.0 + (snrq_rule_shifts_target(r) ? 5.0 : 1.0) * m * n * n;
         if (phase == SNRQ_PHASE_SEARCH) flops += m * n * n * (1.0 + (double)r->regrid);
     }
     if (phase == SNRQ_PHASE_FORWARD && f->step[step].kind == SNRQ_STEP_ATTENTION)

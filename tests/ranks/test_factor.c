@@ -187,38 +187,75 @@ static void hopeless_grams_are_bad_data_everywhere(void)
     on_every_grid(hopeless_on);
 }
 
-/* A factor on the first rank's 1 x 1 grid of the context. The caller frees it. */
-static double *factor_on_one(const snrq_context *context, int64_t n)
+/* A factor, and what a solve with it makes of a matrix. The caller frees both. */
+typedef struct solved {
+    double *l, *x;
+} solved;
+
+static solved solve_on(const snrq_process_grid *grid, int64_t n)
 {
-    snrq_process_grid *grid = NULL;
     snrq_factor_report report;
-    double *h = gram_of(n, 8, 1);
-    CU_ASSERT_EQUAL(snrq_process_grid_create(context, 1, 1, &grid), SNRQ_OK);
-    snrq_matrix *dh = distribute(grid, n, n, h), *dl = distribute(grid, n, n, h);
+    double *h = gram_of(n, 8, 1), *right = gram_of(n, 3, 0);
+    snrq_matrix *dh = distribute(grid, n, n, h), *dx = distribute(grid, n, n, right), *dl = NULL;
+    CU_ASSERT_EQUAL(snrq_matrix_create(grid, n, n, &dl), SNRQ_OK);
     CU_ASSERT_EQUAL(snrq_factor_cholesky(dh, 0.01, dl, &report), SNRQ_OK);
-    double *found = gather(dl);
+    CU_ASSERT_EQUAL(snrq_factor_solve_right(dl, dx), SNRQ_OK);
+    solved found = {gather(dl), gather(dx)};
     snrq_matrix_destroy(&dh);
+    snrq_matrix_destroy(&dx);
     snrq_matrix_destroy(&dl);
-    snrq_process_grid_destroy(&grid);
+    free(right);
     free(h);
     return found;
 }
 
-static void a_given_grid_gives_the_same_bits_for_any_ranks_and_threads(void)
+/* ||X L^T - B|| / ||B||, by plain loops. */
+static double solve_error(int64_t n, const solved *s)
 {
-    const int64_t n = 700;
+    double *expected = gram_of(n, 3, 0), error = 0.0, norm = 0.0;
+    for (int64_t j = 0; j < n; j++)
+        for (int64_t i = 0; i < n; i++) {
+            double sum = 0.0;
+            for (int64_t k = 0; k <= j; k++) sum += s->x[k * n + i] * s->l[k * n + j];
+            error += pow(sum - expected[j * n + i], 2.0);
+            norm += pow(expected[j * n + i], 2.0);
+        }
+    free(expected);
+    return sqrt(error / norm);
+}
+
+static solved *alone_solved; /* of one rank and one thread */
+static const int64_t solved_order = 700;
+
+static void same_bits_on(const snrq_process_grid *grid)
+{
+    const size_t bytes = (size_t)(solved_order * solved_order) * sizeof(double);
+    for (int threads = 1; threads <= 3; threads += 2) {
+        omp_set_num_threads(threads);
+        solved found = solve_on(grid, solved_order);
+        CU_ASSERT_EQUAL(memcmp(found.l, alone_solved->l, bytes), 0);
+        CU_ASSERT_EQUAL(memcmp(found.x, alone_solved->x, bytes), 0);
+        CU_ASSERT_EQUAL(omp_get_max_threads(), threads);
+        free(found.l);
+        free(found.x);
+    }
+}
+
+static void any_grid_and_any_threads_give_the_same_bits(void)
+{
     int before = omp_get_max_threads();
     snrq_context *alone = rank_test_group(1);
-    double *expected = factor_on_one(alone, n);
-    for (int threads = 1; threads <= 3; threads++) {
-        omp_set_num_threads(threads);
-        double *found = factor_on_one(rank_test_world, n);
-        CU_ASSERT_EQUAL(memcmp(found, expected, (size_t)(n * n) * sizeof *found), 0);
-        CU_ASSERT_EQUAL(omp_get_max_threads(), threads);
-        free(found);
-    }
+    snrq_process_grid *grid = NULL;
+    omp_set_num_threads(1);
+    CU_ASSERT_EQUAL(snrq_process_grid_create(alone, 1, 1, &grid), SNRQ_OK);
+    solved expected = solve_on(grid, solved_order);
+    alone_solved = &expected;
+    CU_ASSERT_TRUE(solve_error(solved_order, &expected) < 1e-13);
+    on_every_grid(same_bits_on);
     omp_set_num_threads(before);
-    free(expected);
+    free(expected.l);
+    free(expected.x);
+    snrq_process_grid_destroy(&grid);
     snrq_context_destroy(&alone);
 }
 
@@ -242,7 +279,7 @@ int main(int argc, char **argv)
         SNRQ_TEST(cholesky_agrees_with_the_textbook),
         SNRQ_TEST(singular_grams_climb_the_ladder),
         SNRQ_TEST(hopeless_grams_are_bad_data_everywhere),
-        SNRQ_TEST(a_given_grid_gives_the_same_bits_for_any_ranks_and_threads),
+        SNRQ_TEST(any_grid_and_any_threads_give_the_same_bits),
         SNRQ_TEST(shapes_that_do_not_fit_are_refused),
     };
     return rank_test_main(argc, argv, "factor", tests, sizeof tests / sizeof *tests);
