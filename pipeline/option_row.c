@@ -194,10 +194,7 @@ const char *snrq_option_value(const snrq_option_row *row, const snrq_options *o,
     switch (row->kind) {
     case TEXT:
         if (row->field == offsetof(snrq_options, alpha_text)) return alpha_text(o, room);
-        if (row->field != offsetof(snrq_options, factor_grid_text))
-            return *(const char *const *)(const void *)field;
-        snprintf(room, SNRQ_OPTION_VALUE, "%dx%d", o->factor_rows, o->factor_columns);
-        return room;
+        __attribute__((fallthrough));
     case TEXTS:
         return *(const char *const *)(const void *)field;
     case FLAG:

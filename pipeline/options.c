@@ -129,7 +129,7 @@ static const snrq_option_row table[] = {
      "full-precision model to compare with: KL divergence and top-1 agreement"},
     {"logprobs", 0, TEXT, FIELD(logprobs), NULL, 0, 0, NULL, E, false, "FILE.npy",
      "write the log-probability of every scored token (float32)"},
-    {"factor-grid", 0, TEXT, FIELD(factor_grid_text), NULL, 0, 0, NULL, Q | R, true, "RxC",
+    {"factor-grid", 0, TEXT, FIELD(factor_grid_text), NULL, 0, 0, NULL, Q | R, false, "RxC",
      "process grid of the factorization, for speed alone; default: by matrix size"},
     {"format", 0, CHOICE, FIELD(format), NULL, 0, 0, "gptq|compressed-tensors|gguf|safetensors", X,
      false, "F", "what to export to; `snrq inspect OUT` tells what is possible"},
@@ -783,8 +783,6 @@ static json_t *stored_value(const snrq_option_row *row, const snrq_options *o)
     case INTEGER:
         return json_integer(*(const int64_t *)(const void *)field);
     case TEXT:
-        if (row->field == FIELD(factor_grid_text) && o->factor_rows == 0) return json_null();
-        __attribute__((fallthrough));
     case TEXTS:
     case CHOICE:
         return json_string(snrq_option_value(row, o, room));
@@ -840,7 +838,6 @@ snrq_status snrq_options_restore(const json_t *stored, snrq_options *o)
     }
     SNRQ_TRY(apply_exceptions(given, o));
     SNRQ_TRY(parse_alpha(o));
-    SNRQ_TRY(parse_factor_grid(o));
     SNRQ_TRY(parse_redo(o));
     return settle(o);
 }

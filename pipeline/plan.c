@@ -90,7 +90,9 @@ static double unit_bytes(int ranks, snrq_process_shape shape, const snrq_rule *r
     }
     double gram = 8.0 * tokens * n + n * n * 8.0 * (1.0 + shifted) * share + residual +
                   (double)snrq_gram_bytes(unit->columns, widest, length, sequences);
-    double target = rows * n * (9.0 + 8.0 * shifted) + (double)snrq_row_bytes(unit->columns);
+    double factor = (double)snrq_factor_bytes(unit->columns);
+    double target =
+        rows * n * (9.0 + 8.0 * shifted) + fmax(factor, (double)snrq_row_bytes(unit->columns));
     double search = rows * n * (25.0 + 4.0 * shifted);
     double groups = rule->group_size > 0 ? ceil(n / (double)rule->group_size) : 1.0;
     if (rule->regrid > 0) search += rows * (fmin(2.0 * groups * (groups + 1.0), 4.0 * n) + 5.0 * n);

@@ -4,24 +4,12 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "mpi/algebra/matrix.h"
 #include "pipeline/options.h"
-
-enum { MANY_RANKS = 1 << 20 };
 
 /* Is a row of every module one group? */
 static bool is_per_channel(const json_t *size, const snrq_family *f)
 {
     return json_is_integer(size) && json_integer_value(size) >= (json_int_t)f->max_columns;
-}
-
-/* Is this grid that of every module, on any number of ranks? */
-static bool is_chosen_grid(const char *text, const snrq_family *f)
-{
-    int rows = 0, columns = 0;
-    if (text == NULL || strcmp(text, "1x1") != 0) return false;
-    snrq_process_grid_shape(f->max_columns, MANY_RANKS, &rows, &columns);
-    return rows == 1 && columns == 1;
 }
 
 snrq_status snrq_settings_resolve(json_t *options, const json_t *calibration, const snrq_family *f)
@@ -34,8 +22,6 @@ snrq_status snrq_settings_resolve(json_t *options, const json_t *calibration, co
     }
     if (is_per_channel(json_object_get(options, "group-size"), f))
         failed |= json_object_set_new(options, "group-size", json_string("channel"));
-    if (is_chosen_grid(json_string_value(json_object_get(options, "factor-grid")), f))
-        failed |= json_object_set_new(options, "factor-grid", json_null());
     return failed == 0 ? SNRQ_OK : snrq_fail(SNRQ_INTERNAL, "no memory for the options");
 }
 
@@ -73,5 +59,8 @@ snrq_status snrq_settings_adopt(json_t *now, const json_t *before, const snrq_fa
                                   : json_object_del(options, name);
     }
     json_decref(old);
+    /* Was stored when results depended on it. */
+    value = json_object_get(json_object_get(before, "options"), "factor-grid");
+    if (value != NULL) failed |= json_object_set(options, "factor-grid", value);
     return failed == 0 ? SNRQ_OK : snrq_fail(SNRQ_INTERNAL, "no memory for the options");
 }

@@ -3,8 +3,8 @@
  * Both go through panels of WIDTH columns, from the left. A panel is brought to every rank, each
  * finishes it for itself, and subtracts what it contributes from the blocks it owns, one block at a
  * time, on all threads. Every call of BLAS has a shape that follows from the block's place in the
- * matrix: the bits depend neither on the grid nor on the number of threads, as those of ScaLAPACK's
- * pdpotrf and pdtrsm do, which also use one thread.
+ * matrix: the bits depend neither on the grid nor on the number of threads. (Those of ScaLAPACK's
+ * pdpotrf and pdtrsm depend on the grid, and they use one thread.)
  *
  * Decisions (is the factor good? which damping next?) are taken from numbers that every rank has in
  * full and alike, so that ranks inside and outside the grid always take the same path.
@@ -178,6 +178,11 @@ snrq_status snrq_factor_solve_right(const snrq_matrix *l, snrq_matrix *x)
     free(of_l.data);
     free(of_x.data);
     return status;
+}
+
+int64_t snrq_factor_bytes(int64_t n)
+{
+    return 3 * n * WIDTH * (int64_t)sizeof(double);
 }
 
 /* ---- the factorization ---- */

@@ -23,7 +23,11 @@ typedef struct snrq_factor_report {
 snrq_status snrq_factor_cholesky(snrq_matrix *h, double damp, snrq_matrix *l,
                                  snrq_factor_report *report);
 
-/* x <- x L^-T, x [n, n]. Collective. */
+/* x <- x L^-T, x [n, n]. Collective; agreed. */
 snrq_status snrq_factor_solve_right(const snrq_matrix *l, snrq_matrix *x);
+
+/* Bytes that these need on a rank besides their matrices, at most: two panels, and what brings one.
+ * Not collective. */
+int64_t snrq_factor_bytes(int64_t n);
 
 #endif

@@ -23,8 +23,7 @@ typedef struct snrq_process_grid {
 } snrq_process_grid;
 
 /* Shape of the grid for matrices of order n: near square, flat (rows <= columns), each rank at
- * least four blocks in a dimension, a function of n only as long as `ranks` is large enough. Not
- * collective. */
+ * least four blocks in a dimension. Not collective. */
 void snrq_process_grid_shape(int64_t n, int ranks, int *rows, int *columns);
 
 /* Makes a grid of the given shape. Collective over the context. SNRQ_USAGE if it needs more ranks

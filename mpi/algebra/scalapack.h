@@ -1,15 +1,13 @@
-/* Declarations of the BLACS, ScaLAPACK and PBLAS routines that mpi/ calls. The libraries ship no
+/* Declarations of the BLACS and PBLAS routines of ScaLAPACK that mpi/ calls. The library ships no
  * headers.
  *
  * Names that end in `_` follow the Fortran convention: everything by reference, indices from 1, a
- * descriptor of 9 integers per matrix. ScaLAPACK routines proper are Fortran and take the lengths
- * of their character arguments as trailing size_t; the PBLAS (pdgemm) is C and takes none.
+ * descriptor of 9 integers per matrix; no lengths of character arguments, since the PBLAS is C.
  */
 #ifndef SNRQ_SCALAPACK_H
 #define SNRQ_SCALAPACK_H
 
 #include <mpi.h>
-#include <stddef.h>
 
 /* BLACS: process grids. A handle that is not needed any more is given back, never Cblacs_exit(),
  * which would finalize MPI. */

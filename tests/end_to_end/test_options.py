@@ -58,7 +58,7 @@ class Options(helpers.Test):
         self.assertIn("per channel", plan)
         stored = self.stored(self.path("out"))
         self.assertEqual((stored["beam"], stored["regrid"], stored["alpha"]), (1, 0, None))
-        self.assertEqual((stored["group-size"], stored["factor-grid"]), ("channel", None))
+        self.assertEqual((stored["group-size"], "factor-grid" in stored), ("channel", False))
         self.assertEqual((stored["sequences"], stored["length"]), (2, 32))
 
     def test_values_count_on_resume(self):
@@ -67,7 +67,7 @@ class Options(helpers.Test):
         before = helpers.weights(out)
         for same in ("--alpha fixed:.5 --group-size channel", "--alpha fixed:0.5 --group-size 1000000",
                      "--alpha fixed:5e-1 --group-size 384 --beam 1",
-                     "--alpha fixed:0.5 --group-size channel --factor-grid 1x1",
+                     "--alpha fixed:0.5 --group-size channel --factor-grid 1x1", # it is about speed alone
                      "--alpha fixed:0.5 --group-size channel --damp 1e-2 --windows random --shrink auto"):
             said = self.quantize(out, "--method", "snrq", *same.split()).stderr
             self.assertIn("nothing to do", said, same)
@@ -89,12 +89,12 @@ class Options(helpers.Test):
             self.assertEqual(blocks[0], blocks[2])
 
     def test_a_run_of_version_0_1_0_goes_on(self):
-        """It stored what was typed, also what had no effect, and 0 for what it had measured."""
+        """It stored what was typed, also what has no effect now, and 0 for what it had measured."""
         new, old = self.path("new"), self.path("old")
         self.quantize(new, *"--method gptq --bits 3 --group-size 64".split())
         with open(os.path.join(new, "snrq.json")) as f:
             text = f.read()
-        for now, before in (('"alpha": null', '"alpha": "fixed:.5"'), ('"beam": 1', '"beam": 16'),
+        for now, before in (('"alpha": null', '"alpha": "fixed:.5"'), ('"beam": 1', '"beam": 16, "factor-grid": "2x4"'),
                             ('"regrid": 0', '"regrid": 3')):
             self.assertEqual(text.count(now), 1, now)
             text = text.replace(now, before)

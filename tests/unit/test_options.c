@@ -262,7 +262,7 @@ static void options_that_are_not_stored_are_known_to_decide_nothing(void)
     static const char harmless[] =
         " output calibration text-key token-file symmetric threads json max-time watchdog strict "
         "keep-activations force-unlock ignore-memory ignore-unused-layers plan-ranks plan-nodes "
-        "redo dry-run options print-options help baseline-grid paper ";
+        "redo dry-run options print-options help baseline-grid paper factor-grid ";
     snrq_options o;
     char *help = NULL, name[40], word[44];
     int options = 0;
@@ -446,7 +446,7 @@ static void stored_options_are_values(void)
     snrq_options o;
     stores_the_same("--calibration T --alpha fixed:.5", "--calibration T --alpha fixed:0.50");
     stores_the_same("--calibration T --alpha sampled:1e1", "--calibration T --alpha sampled:10");
-    stores_the_same("--calibration T --factor-grid 02x1", "--calibration T --factor-grid 2x1");
+    stores_the_same("--calibration T --factor-grid 2x1", "--calibration T");
     stores_the_same("--calibration T --damp 1e-2", "--calibration T");
     stores_the_same("--calibration T --method snrq --beam 1", "--calibration T --method snrq");
     accepts("quantize M -o OUT --token-file F --method gptq", &o);
