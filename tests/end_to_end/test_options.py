@@ -94,7 +94,8 @@ class Options(helpers.Test):
         self.quantize(new, *"--method gptq --bits 3 --group-size 64".split())
         with open(os.path.join(new, "snrq.json")) as f:
             text = f.read()
-        for now, before in (('"alpha": null', '"alpha": "fixed:.5"'), ('"beam": 1', '"beam": 16, "factor-grid": "2x4"'),
+        for now, before in (('"alpha": null', '"alpha": "fixed:.5"'), ('"beam": 1', '"beam": 16'),
+                            ('"grid": ', '"factor-grid": "2x4",\n    "grid": '),
                             ('"regrid": 0', '"regrid": 3')):
             self.assertEqual(text.count(now), 1, now)
             text = text.replace(now, before)
