@@ -55,7 +55,7 @@ void snrq_stop_begin(const char *halt_file, double seconds, snrq_stop *out)
 }
 
 /* Why a run stops; the largest number that any rank has wins, so a signal wins over the rest. */
-enum reason { NONE, TIME_IS_UP, HALT_FILE, SIGNALLED };
+enum reason { NONE, OTHERS, TIME_IS_UP, HALT_FILE, SIGNALLED };
 
 static int find_reason(const snrq_context *c, snrq_stop *s)
 {
@@ -66,7 +66,7 @@ static int find_reason(const snrq_context *c, snrq_stop *s)
     if (caught != 0) return SIGNALLED + caught;
     if (c->rank == 0 && s->halt_file != NULL && stat(s->halt_file, &facts) == 0) return HALT_FILE;
     if (s->seconds > 0 && now - s->started + s->longest >= s->seconds) return TIME_IS_UP;
-    return NONE;
+    return s->asked ? OTHERS : NONE;
 }
 
 snrq_status snrq_stop_check(const snrq_context *c, snrq_stop *s)
@@ -78,6 +78,9 @@ snrq_status snrq_stop_check(const snrq_context *c, snrq_stop *s)
     switch (reason) {
     case NONE:
         return SNRQ_OK;
+    case OTHERS:
+        s->for_others = true;
+        return snrq_fail(SNRQ_STOPPED, "another group of ranks has stopped");
     case TIME_IS_UP:
         return snrq_fail(SNRQ_STOPPED,
                          "the time is up: another step of %.2f s would not end within %.2f s",

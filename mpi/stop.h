@@ -1,11 +1,14 @@
 /* Requests to stop a run at a safe point, and how the ranks agree on one.
  *
  * A request is a signal (SIGUSR1, SIGUSR2, SIGTERM, or SIGHUP, unless it is ignored) to any rank, a
- * file that appears, or a time that is up. A signal handler only sets a flag; at each safe point
- * the ranks agree with one MAX reduction, so that all of them stop at the same one, or none does.
+ * file that appears, a time that is up, or another group of ranks that has stopped. A signal
+ * handler only sets a flag; at each safe point the ranks agree with one MAX reduction, so that all
+ * of them stop at the same one, or none does.
  */
 #ifndef SNRQ_STOP_H
 #define SNRQ_STOP_H
+
+#include <stdbool.h>
 
 #include "mpi/context.h"
 
@@ -14,6 +17,8 @@ typedef struct snrq_stop {
     double seconds;        /* stop before so much time has passed since `started`; 0: no limit */
     double started;
     double last, longest; /* the last safe point, and the longest time between two of them */
+    bool asked;           /* another group of ranks has stopped: set by whoever heard of it */
+    bool for_others;      /* that is why this group stopped: the same on all of its ranks */
 } snrq_stop;
 
 /* Catches the signals from now on. Call it first of all: until then, they end the process. Not

@@ -23,26 +23,72 @@ bool snrq_job_is_committed(const snrq_job *job, int64_t layer)
 
 double snrq_job_block_work(const snrq_job *job, int64_t layer)
 {
-    double work = 0.0;
-    for (int s = 0; s < job->model->family.steps; s++)
-        work += snrq_plan_step_work(&job->rules, &job->model->family, layer, s, &job->windows);
-    return work;
+    return snrq_plan_block_work(&job->rules, &job->model->family, layer, &job->windows);
 }
 
 void snrq_job_chained_alphas(const snrq_job *job, int64_t layer, double *alphas)
 {
     const snrq_family *f = &job->model->family;
+    /* The first block of a group knows nothing of the one before it. */
+    int64_t at = layer - job->groups.first[job->groups.mine];
     char name[32];
     snrq_block_file_name(layer - 1, name);
     const json_t *modules =
-        layer > 1 ? json_object_get(snrq_output_record(job->output, name), "modules") : NULL;
+        at > 1 ? json_object_get(snrq_output_record(job->output, name), "modules") : NULL;
     for (int m = 0; m < f->modules; m++) {
         const json_t *next = json_object_get(json_array_get(modules, (size_t)m), "alpha_next");
         bool grouped =
             snrq_rule_groups(snrq_rules_at(&job->rules, layer, m), f->module[m].columns) > 1;
-        double start = layer == 0 ? 0.0 : grouped ? 0.5 : 0.25;
+        double start = at == 0 ? 0.0 : grouped ? 0.5 : 0.25;
         alphas[m] = json_is_number(next) ? json_number_value(next) : start;
     }
+}
+
+/* ---- groups ---- */
+
+static void handle_letter(void *user, const snrq_letter *letter)
+{
+    snrq_job *job = user;
+    if (letter == NULL)
+        snrq_timers_enter(&job->timers, -1); /* waiting for the other groups is no hang */
+    else if (letter->kind == SNRQ_LETTER_EVENT)
+        snrq_progress_hear(&job->progress, job->output, letter->text);
+    else
+        job->stop.asked = true;
+}
+
+void snrq_job_attend(snrq_job *job)
+{
+    snrq_letter letter;
+    bool found = job->mail != NULL && job->groups.context->rank == 0;
+    while (found) {
+        if (snrq_mail_take(job->mail, &letter, &found) != SNRQ_OK) return;
+        if (!found) return;
+        handle_letter(job, &letter);
+        free(letter.text);
+    }
+}
+
+/* Rank 0 of a group that ends early asks the others to stop at their next safe point. */
+static void ask_others_to_stop(snrq_job *job)
+{
+    const snrq_context *c = job->context;
+    for (int k = 0; k < job->groups.count; k++)
+        if (k != job->groups.mine && job->groups.context->rank == 0)
+            (void)snrq_mail_send(job->mail, snrq_layer_groups_leader(&job->groups, c->size, k),
+                                 SNRQ_LETTER_STOP, "");
+}
+
+snrq_status snrq_job_join(snrq_job *job, snrq_status status)
+{
+    char message[1024];
+    if (job->mail == NULL) return status;
+    /* Whoever asked this group to stop says why. */
+    if (status == SNRQ_STOPPED && job->stop.for_others) status = SNRQ_OK;
+    snprintf(message, sizeof message, "%s", snrq_error_message());
+    if (status != SNRQ_OK) ask_others_to_stop(job);
+    SNRQ_TRY(snrq_mail_finish(job->mail, handle_letter, job));
+    return snrq_agree(job->context, status == SNRQ_OK ? SNRQ_OK : snrq_fail(status, "%s", message));
 }
 
 /* ---- files ---- */
@@ -129,9 +175,12 @@ static snrq_status make_configuration(const snrq_job *job, json_t **configuratio
                   (json_int_t)job->windows.held_out, "length", (json_int_t)job->windows.length,
                   "distinct_positions", (json_int_t)job->windows.distinct);
     if (*configuration == NULL) return snrq_fail(SNRQ_INTERNAL, "no memory for the configuration");
-    return snrq_settings_resolve(json_object_get(*configuration, "options"),
-                                 json_object_get(*configuration, "calibration"),
-                                 &job->model->family);
+    json_t *options = json_object_get(*configuration, "options");
+    SNRQ_TRY(snrq_settings_resolve(options, json_object_get(*configuration, "calibration"),
+                                   &job->model->family));
+    if (json_object_set_new(options, "layer-groups", json_integer(job->groups.count)) == 0)
+        return SNRQ_OK;
+    return snrq_fail(SNRQ_INTERNAL, "no memory for the configuration");
 }
 
 /* Adds the checksums of all tensors, but where there is nothing to compare them with or to store
@@ -191,8 +240,8 @@ static snrq_status open_output(snrq_job *job)
 static int64_t count_committed(const snrq_job *job)
 {
     int64_t committed = 0;
-    while (committed < job->model->config.layers && snrq_job_is_committed(job, committed))
-        committed++;
+    for (int64_t layer = 0; layer < job->model->config.layers; layer++)
+        committed += snrq_job_is_committed(job, layer);
     return committed;
 }
 
@@ -208,14 +257,57 @@ static snrq_status look_at_output(snrq_job *job, snrq_plan_output *found)
     return SNRQ_OK;
 }
 
-static snrq_status start_progress(snrq_job *job)
+/* The groups' ranks, what they tell each other by, and the clock. */
+static snrq_status start_groups(snrq_job *job)
 {
-    const int64_t layers = job->model->config.layers;
     double work = 0.0;
-    for (int64_t layer = 0; layer < layers; layer++) work += snrq_job_block_work(job, layer);
+    for (int64_t layer = 0; layer < job->model->config.layers; layer++)
+        work += snrq_job_block_work(job, layer);
+    SNRQ_TRY(snrq_layer_groups_split(job->context, &job->groups));
+    if (job->groups.count > 1) SNRQ_TRY(snrq_mail_create(job->context, &job->mail));
     return snrq_agree(job->context,
-                      snrq_progress_start(job->context, job->output, &job->model->family, layers,
-                                          count_committed(job), work, &job->progress));
+                      snrq_progress_start(job->context, job->output, &job->model->family,
+                                          &job->groups, job->mail, work, &job->progress));
+}
+
+/* --layer-groups auto of a run that was started before: what it has stored. 0: none was. */
+static int64_t stored_groups(const char *directory)
+{
+    snrq_output_facts before;
+    int64_t groups = 0;
+    if (directory == NULL || !snrq_output_is(directory)) return 0;
+    if (snrq_output_read(directory, &before) == SNRQ_OK)
+        groups = json_integer_value(
+            json_object_get(json_object_get(before.configuration, "options"), "layer-groups"));
+    snrq_output_facts_free(&before);
+    return groups;
+}
+
+static snrq_status choose_groups(snrq_job *job)
+{
+    const snrq_context *c = job->context;
+    const snrq_options *o = job->options;
+    const int ranks = o->dry_run && o->plan_ranks > 0 ? (int)o->plan_ranks : c->size;
+    int64_t groups = o->layer_groups;
+    if (groups == 0) {
+        if (c->rank == 0) groups = stored_groups(o->output);
+        SNRQ_TRY(snrq_broadcast(c, &groups, sizeof groups));
+    }
+    int best = (int)groups;
+    if (groups == 0)
+        SNRQ_TRY(snrq_agree(
+            c, snrq_plan_best_groups(&job->rules, job->model, &job->windows, ranks, &best)));
+    if (best > job->model->config.layers)
+        return snrq_fail(SNRQ_USAGE,
+                         "--layer-groups %d: the model has %lld blocks, a group needs one", best,
+                         (long long)job->model->config.layers);
+    if (best > ranks)
+        return snrq_fail(SNRQ_USAGE,
+                         "--layer-groups %d: a group needs a rank, there %s %d; run with at least "
+                         "%d ranks (mpirun -n %d)",
+                         best, ranks == 1 ? "is" : "are", ranks, best, best);
+    return snrq_agree(c,
+                      snrq_plan_groups(&job->rules, job->model, &job->windows, best, &job->groups));
 }
 
 /* What this start can be asked for, apart from memory. */
@@ -223,7 +315,7 @@ static snrq_status check_ranks(const snrq_job *job)
 {
     const snrq_context *c = job->context;
     const snrq_options *o = job->options;
-    if (c->size > job->windows.count)
+    if (c->size > job->windows.count * job->groups.count)
         snrq_note(c,
                   "note: %d ranks but only %lld sequences: some ranks have no forward pass to do",
                   c->size, (long long)job->windows.count);
@@ -248,6 +340,7 @@ static snrq_status read_inputs(snrq_job *job)
         c, snrq_rules_create(o, &job->model->family, job->model->config.layers, &job->rules)));
     const snrq_window_order windows = snrq_calibration_windows(o);
     SNRQ_TRY(snrq_windows_make(c, &windows, job->model, &job->windows));
+    SNRQ_TRY(choose_groups(job));
     return check_ranks(job);
 }
 
@@ -257,8 +350,8 @@ static snrq_status make_plan(snrq_job *job)
     const snrq_options *o = job->options;
     char refusal[2048];
     snrq_plan_output found = {.known = false};
-    SNRQ_TRY(
-        snrq_agree(c, snrq_plan_make(c, o, job->model, &job->rules, &job->windows, &job->plan)));
+    SNRQ_TRY(snrq_agree(
+        c, snrq_plan_make(c, o, job->model, &job->rules, &job->windows, &job->groups, &job->plan)));
     snrq_status looked = o->dry_run && o->output != NULL ? look_at_output(job, &found) : SNRQ_OK;
     snprintf(refusal, sizeof refusal, "%s", snrq_error_message());
     job->plan.output = found;
@@ -302,7 +395,7 @@ snrq_status snrq_job_open(const snrq_context *context, const snrq_options *optio
     if (options->force_unlock) SNRQ_TRY(snrq_output_force_unlock(context, options->output));
     SNRQ_TRY(open_output(job));
     job->works_in_output = !snrq_output_complete(job->output);
-    if (job->works_in_output) return start_progress(job);
+    if (job->works_in_output) return start_groups(job);
     snrq_note(context, "%s is complete already; nothing to do", options->output);
     snrq_output_close(&job->output);
     return SNRQ_OK;
@@ -334,6 +427,8 @@ void snrq_job_close(snrq_job *job)
     snrq_watchdog_stop(&job->watchdog);
     snrq_output_close(&job->output);
     snrq_progress_free(&job->progress);
+    snrq_mail_free(&job->mail);
+    snrq_layer_groups_free(&job->groups);
     snrq_windows_free(&job->windows);
     snrq_rules_free(&job->rules);
     snrq_model_close(&job->model);

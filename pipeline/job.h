@@ -6,8 +6,10 @@
 #ifndef SNRQ_JOB_H
 #define SNRQ_JOB_H
 
+#include "mpi/mail.h"
 #include "mpi/stop.h"
 #include "mpi/watchdog.h"
+#include "pipeline/layer_groups.h"
 #include "pipeline/phase.h"
 #include "pipeline/plan.h"
 #include "pipeline/report.h"
@@ -19,6 +21,8 @@ typedef struct snrq_job {
     snrq_model *model;
     snrq_windows windows;
     snrq_rules rules;
+    snrq_layer_groups groups;
+    snrq_mail *mail; /* between the groups; NULL: there is one */
     snrq_plan plan;
     snrq_output *output; /* NULL: there is nothing to do (a dry run, a run that was complete) */
     snrq_progress progress;
@@ -38,7 +42,7 @@ void snrq_job_close(snrq_job *job);
  * for next time. Returns the run's status. Collective. */
 snrq_status snrq_job_finish(snrq_job *job, snrq_status status);
 
-/* Was this block committed, by this run or an earlier one? */
+/* Was this block committed, by this run or an earlier one? Of other groups, by an earlier one. */
 bool snrq_job_is_committed(const snrq_job *job, int64_t layer);
 
 /* Multiply-adds of a block, for the ETA. */
@@ -52,6 +56,13 @@ void snrq_job_chained_alphas(const snrq_job *job, int64_t layer, double *alphas)
  * Collective over `context`, the ranks that share the block's rows; agreed. */
 snrq_status snrq_job_commit_block(snrq_job *job, const snrq_context *context, int64_t layer,
                                   const snrq_module_rows *modules);
+
+/* What other groups have sent since the last time. Called between steps. Not collective. */
+void snrq_job_attend(snrq_job *job);
+
+/* The end of a group's work, which came out as `status`: waits for the other groups. Where one
+ * failed or stopped, the others stop at their next safe point. Collective; agreed. */
+snrq_status snrq_job_join(snrq_job *job, snrq_status status);
 
 /* Writes and commits what is not quantized: embeddings, norms, head, and the model's side files.
  * Collective; agreed. */

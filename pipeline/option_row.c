@@ -133,6 +133,12 @@ snrq_status snrq_option_set(const snrq_option_row *row, const char *value, snrq_
             return SNRQ_OK;
         }
         __attribute__((fallthrough));
+    case COUNT:
+        if (row->kind == COUNT && strcmp(value, "auto") == 0) {
+            *(int64_t *)(void *)field = 0;
+            return SNRQ_OK;
+        }
+        __attribute__((fallthrough));
     case INTEGER:
         SNRQ_TRY(parse_number(row, value, &number));
         *(int64_t *)(void *)field = (int64_t)number;
@@ -212,6 +218,9 @@ const char *snrq_option_value(const snrq_option_row *row, const snrq_options *o,
         return room;
     case GROUP:
         if (*(const int64_t *)(const void *)field == 0) return "channel";
+        __attribute__((fallthrough));
+    case COUNT:
+        if (row->kind == COUNT && *(const int64_t *)(const void *)field == 0) return "auto";
         __attribute__((fallthrough));
     case SIZE:
     case INTEGER:

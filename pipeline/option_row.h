@@ -6,9 +6,9 @@
 #include "pipeline/options.h"
 
 /* Where the value goes: char *, char * and texts, int64_t, double, int64_t (index), bool, int64_t,
- * int64_t (bytes), double (seconds), double ("auto" is SNRQ_AUTO). TEXTS may be given several
- * times: the field has the first, and snrq_options.texts all of them. The names are short because
- * the table is full of them. */
+ * int64_t (bytes), double (seconds), double ("auto" is SNRQ_AUTO), int64_t ("auto" is 0). TEXTS may
+ * be given several times: the field has the first, and snrq_options.texts all of them. The names
+ * are short because the table is full of them. */
 typedef enum snrq_option_kind {
     TEXT,
     TEXTS,
@@ -19,7 +19,8 @@ typedef enum snrq_option_kind {
     GROUP,
     SIZE,
     TIME,
-    SHARE
+    SHARE,
+    COUNT
 } snrq_option_kind;
 
 typedef struct snrq_option_row {

@@ -129,6 +129,11 @@ static const snrq_option_row table[] = {
      "full-precision model to compare with: KL divergence and top-1 agreement"},
     {"logprobs", 0, TEXT, FIELD(logprobs), NULL, 0, 0, NULL, E, false, "FILE.npy",
      "write the log-probability of every scored token (float32)"},
+    {"layer-groups", 0, COUNT, FIELD(layer_groups), "1", 1, 4096, NULL, Q, true, "G|auto",
+     "divide ranks and blocks into G groups that work at the same time, for more ranks than "
+     "--sequences; the quantized stream starts anew in each, which costs some quality; auto: as "
+     "many "
+     "as the plan finds best"},
     {"factor-grid", 0, TEXT, FIELD(factor_grid_text), NULL, 0, 0, NULL, Q | R, false, "RxC",
      "process grid of the factorization, for speed alone; default: by matrix size"},
     {"format", 0, CHOICE, FIELD(format), NULL, 0, 0, "gptq|compressed-tensors|gguf|safetensors", X,
@@ -778,6 +783,9 @@ static json_t *stored_value(const snrq_option_row *row, const snrq_options *o)
         return json_real(*(const double *)(const void *)field);
     case GROUP:
         if (*(const int64_t *)(const void *)field == 0) return json_string("channel");
+        return json_integer(*(const int64_t *)(const void *)field);
+    case COUNT:
+        if (*(const int64_t *)(const void *)field == 0) return json_string("auto");
         __attribute__((fallthrough));
     case SIZE:
     case INTEGER:

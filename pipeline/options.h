@@ -77,6 +77,7 @@ typedef struct snrq_options {
     const char *task_dir; /* evaluate: where their files are, or NULL */
     int64_t limit;        /* evaluate: items of each task; 0: all */
     int64_t task_bos_off; /* evaluate: requests begin without BOS whatever the tokenizer says */
+    int64_t layer_groups; /* 0: auto */
     const char *factor_grid_text;
     int factor_rows, factor_columns; /* 0: chosen by size */
     int64_t format;                  /* snrq_format_choice; -1: not given */

@@ -26,21 +26,35 @@ static bool compensates(const snrq_rule *r, const snrq_family *f, int unit)
     return snrq_rule_compensates(r) && snrq_unit_writes_residual(f, unit);
 }
 
-static double unit_work(const snrq_rule *r, const snrq_family *f, int u, double tokens)
+/* Multiply-adds of a unit, by how ranks share them: tokens by sequences, rows by tiles of rows, the
+ * factorization by columns. */
+typedef struct unit_work {
+    double forward, gram, factor, rows; /* forward: of one stream */
+} unit_work;
+
+static unit_work work_of_unit(const snrq_rule *r, const snrq_family *f, int u, double tokens)
 {
     const snrq_unit_shape *unit = &f->unit[u];
     double m = (double)unit->rows, n = (double)unit->columns;
     double beams = r->beam > 1 ? 1.5 + 0.25 * (double)r->beam : 1.0;
     double grams = snrq_rule_needs_e(r) ? 2.0 : snrq_rule_needs_d(r) ? 1.5 : 0.5;
     /* fp64 work counts double. */
-    double factor = n * n * n / 3.0 + (snrq_rule_shifts_target(r) ? 2.5 : 0.5) * m * n * n;
+    double products = (snrq_rule_shifts_target(r) ? 2.5 : 0.5) * m * n * n;
     double fit = (r->grid == SNRQ_QUANT_GRID_MINMAX ? 2.0 : 1000.0) * m * n;
     /* A round searches the rows that the one before has improved, about half of them. */
     double rounds = r->regrid == 0 ? 1.0 : 3.0 - pow(0.5, (double)r->regrid - 1.0);
     double refine = r->refine > 0 || r->regrid > 0 ? 1.0 : 0.0, regrid = r->regrid > 0 ? 0.6 : 0.0;
     double residual = compensates(r, f, u) ? tokens * m * n : 0.0;
-    return 2.0 * tokens * m * n + grams * tokens * n * n + residual + factor + fit +
-           (beams / 2.0 + refine + regrid) * m * n * n * rounds;
+    return (unit_work){.forward = tokens * m * n,
+                       .gram = grams * tokens * n * n + residual,
+                       .factor = n * n * n / 3.0,
+                       .rows =
+                           products + fit + (beams / 2.0 + refine + regrid) * m * n * n * rounds};
+}
+
+static double sum_of(unit_work w)
+{
+    return 2.0 * w.forward + w.gram + w.factor + w.rows;
 }
 
 double snrq_plan_step_work(const snrq_rules *rules, const snrq_family *f, int64_t layer, int step,
@@ -48,8 +62,89 @@ double snrq_plan_step_work(const snrq_rules *rules, const snrq_family *f, int64_
 {
     double tokens = (double)w->count * (double)w->length, work = 0.0;
     for (int u = f->step[step].first; u < f->step[step].end; u++)
-        work += unit_work(snrq_rules_at(rules, layer, f->unit[u].first), f, u, tokens);
+        work += sum_of(work_of_unit(snrq_rules_at(rules, layer, f->unit[u].first), f, u, tokens));
     return work;
+}
+
+double snrq_plan_block_work(const snrq_rules *rules, const snrq_family *f, int64_t layer,
+                            const snrq_windows *w)
+{
+    double work = 0.0;
+    for (int s = 0; s < f->steps; s++) work += snrq_plan_step_work(rules, f, layer, s, w);
+    return work;
+}
+
+snrq_status snrq_plan_groups(const snrq_rules *rules, const snrq_model *m, const snrq_windows *w,
+                             int groups, snrq_layer_groups *out)
+{
+    double *work = NULL;
+    const int64_t layers = m->config.layers;
+    SNRQ_TRY(snrq_allocate((size_t)layers, sizeof *work, "work of blocks", &work));
+    for (int64_t layer = 0; layer < layers; layer++)
+        work[layer] = snrq_plan_block_work(rules, &m->family, layer, w);
+    snrq_status status = snrq_layer_groups_create(work, layers, groups, out);
+    free(work);
+    return status;
+}
+
+/* The largest part of `count` equal parts of the work that one of `ranks` ranks has. */
+static double largest_share(int64_t count, int ranks)
+{
+    return (double)((count + ranks - 1) / ranks) / (double)count;
+}
+
+/* Work of the slowest of the `ranks` ranks of a group for a block. */
+static double slowest_block(const snrq_rules *rules, const snrq_family *f, int64_t layer,
+                            const snrq_windows *w, int ranks)
+{
+    double tokens = (double)w->count * (double)w->length, work = 0.0;
+    for (int u = 0; u < f->units; u++) {
+        unit_work all = work_of_unit(snrq_rules_at(rules, layer, f->unit[u].first), f, u, tokens);
+        int64_t tiles = (f->unit[u].rows + SNRQ_TILE_ROWS - 1) / SNRQ_TILE_ROWS;
+        work += (2.0 * all.forward + all.gram) * largest_share(w->count, ranks) +
+                all.rows * largest_share(tiles, ranks) + all.factor / ranks;
+    }
+    return work;
+}
+
+/* Work of the slowest rank of a run in groups: the full-precision stream on its way to the first
+ * block of the last group, by all ranks, then the blocks of the slowest group. */
+static double slowest_rank(const snrq_rules *rules, const snrq_model *m, const snrq_windows *w,
+                           int ranks, const snrq_layer_groups *g)
+{
+    const snrq_family *f = &m->family;
+    double tokens = (double)w->count * (double)w->length, passed = 0.0, slowest = 0.0;
+    for (int64_t layer = 0; layer < g->first[g->count - 1]; layer++)
+        for (int u = 0; u < f->units; u++)
+            passed += tokens * (double)(f->unit[u].rows * f->unit[u].columns) *
+                      largest_share(w->count, ranks);
+    for (int k = 0; k < g->count; k++) {
+        double blocks = 0.0;
+        for (int64_t layer = g->first[k]; layer < g->first[k + 1]; layer++)
+            blocks += slowest_block(rules, f, layer, w, ranks / g->count);
+        slowest = fmax(slowest, blocks);
+    }
+    return passed + slowest;
+}
+
+/* More groups cost quality: they have to save this share of the time of fewer. */
+static const double least_gain = 0.1;
+
+snrq_status snrq_plan_best_groups(const snrq_rules *rules, const snrq_model *m,
+                                  const snrq_windows *w, int ranks, int *best)
+{
+    double least = 0.0;
+    *best = 1;
+    for (int count = 1; count <= ranks && count <= m->config.layers; count++) {
+        snrq_layer_groups g;
+        SNRQ_TRY(snrq_plan_groups(rules, m, w, count, &g));
+        double work = slowest_rank(rules, m, w, ranks, &g);
+        snrq_layer_groups_free(&g);
+        if (count > 1 && work > (1.0 - least_gain) * least) continue;
+        least = work;
+        *best = count;
+    }
+    return SNRQ_OK;
 }
 
 /* Bytes of the weights of a block: full precision, and as codes with scales and zeros in memory. */
@@ -159,33 +254,46 @@ static double measure_rate(void)
  */
 static const double efficiency = 0.4;
 
+/* How many groups of so many ranks each a node has ranks of, at most. */
+static int groups_of_node(const snrq_plan *p, int group_ranks)
+{
+    int node = p->ranks_per_node, most = node < p->groups ? node : p->groups;
+    bool straddles = node % group_ranks != 0 && group_ranks % node != 0;
+    int here = straddles ? node / group_ranks + 2 : (node + group_ranks - 1) / group_ranks;
+    return here < most ? here : most;
+}
+
 snrq_status snrq_plan_make(const snrq_context *c, const snrq_options *o, const snrq_model *m,
-                           const snrq_rules *rules, const snrq_windows *w, snrq_plan *out)
+                           const snrq_rules *rules, const snrq_windows *w,
+                           const snrq_layer_groups *groups, snrq_plan *out)
 {
     const snrq_config *k = &m->config;
     const char *source;
-    double full, codes, stored, work = 0, limit = snrq_memory_limit("", &source);
+    double full, codes, stored, limit = snrq_memory_limit("", &source);
     double table = (double)(k->vocabulary * k->hidden) * (double)snrq_dtype_size(k->dtype);
-    *out = (snrq_plan){.ranks = o->plan_ranks > 0 ? (int)o->plan_ranks : c->size,
+    *out = (snrq_plan){.groups = groups->count,
+                       .ranks = o->plan_ranks > 0 ? (int)o->plan_ranks : c->size,
                        .nodes = o->plan_nodes > 0 ? (int)o->plan_nodes : c->nodes};
     if (out->nodes > out->ranks) out->nodes = out->ranks;
     out->ranks_per_node = o->plan_ranks > 0 || o->plan_nodes > 0
                               ? (out->ranks + out->nodes - 1) / out->nodes
                               : c->node_size;
     block_bytes(rules, m, &full, &codes, &stored);
-    out->rank_bytes = rank_bytes(out->ranks, o, rules, m, w);
-    out->shared_bytes = full + codes > table ? full + codes : table;
+    const int group_ranks = out->ranks > groups->count ? out->ranks / groups->count : 1;
+    out->rank_bytes = rank_bytes(group_ranks, o, rules, m, w);
+    out->shared_bytes = (full + codes) * groups_of_node(out, group_ranks);
+    if (out->shared_bytes < table) out->shared_bytes = table;
     out->node_bytes = out->rank_bytes * out->ranks_per_node + out->shared_bytes;
     out->reads_ahead = limit == 0.0 || out->node_bytes + full <= limit;
     out->output_bytes = (double)k->layers * stored + table * (k->tied_embeddings ? 1.0 : 2.0);
     if (o->keep_activations)
-        out->activation_bytes = (double)snrq_activation_file_bytes(w->count, w->length, k->hidden);
-    for (int64_t layer = 0; layer < k->layers; layer++)
-        for (int s = 0; s < m->family.steps; s++)
-            work += snrq_plan_step_work(rules, &m->family, layer, s, w);
+        out->activation_bytes =
+            groups->count * (double)snrq_activation_file_bytes(w->count, w->length, k->hidden);
     double rate = o->dry_run ? measure_rate() : 0;
-    if (rate > 0) out->seconds = work / (rate * efficiency * out->ranks * omp_get_max_threads());
-    return SNRQ_OK;
+    if (rate > 0)
+        out->seconds = slowest_rank(rules, m, w, out->ranks, groups) /
+                       (rate * efficiency * omp_get_max_threads());
+    return snrq_plan_best_groups(rules, m, w, out->ranks, &out->best_groups);
 }
 
 snrq_status snrq_plan_check(const snrq_context *c, const snrq_options *o, const snrq_plan *p)
@@ -276,8 +384,9 @@ static void print_exports(const snrq_context *c, const json_t *rows, int64_t bet
 static snrq_status print_json(const snrq_plan *p, json_t *exports, int64_t better)
 {
     json_t *object = json_pack(
-        "{s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:o*, s:O, s:I}", "ranks", p->ranks, "nodes",
-        p->nodes, "ranks_per_node", p->ranks_per_node, "rank_bytes", p->rank_bytes, "shared_bytes",
+        "{s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:o*, s:O, s:I}", "ranks",
+        p->ranks, "nodes", p->nodes, "ranks_per_node", p->ranks_per_node, "layer_groups", p->groups,
+        "best_layer_groups", p->best_groups, "rank_bytes", p->rank_bytes, "shared_bytes",
         p->shared_bytes, "node_bytes", p->node_bytes, "output_bytes", p->output_bytes,
         "activation_bytes", p->activation_bytes, "seconds", p->seconds, "output",
         output_json(&p->output), "exports", exports, "better_group_size", (json_int_t)better);
@@ -334,6 +443,12 @@ snrq_status snrq_plan_print(const snrq_context *c, const snrq_options *o, const 
     snrq_note(c, "calibration  %lld windows of %lld tokens%s%s", (long long)fitted,
               (long long)w->length, distinct, held_out);
     print_rule(c, snrq_rules_at(rules, 0, 0), m->family.max_columns);
+    if (p->groups > 1 || p->best_groups > 1)
+        snrq_note(c, "groups       %d group%s of ranks, each with blocks of its own%s", p->groups,
+                  p->groups == 1 ? "" : "s",
+                  p->best_groups > p->groups
+                      ? "; more would be faster, and cost some quality (--layer-groups auto)"
+                      : "");
     snrq_note(c,
               "memory       about %.0f MB per rank, and %.0f MB per node for weights: %.0f MB per "
               "node of %d ranks",

@@ -5,6 +5,7 @@
 #include <jansson.h>
 
 #include "io/tokenizer/windows.h"
+#include "pipeline/layer_groups.h"
 #include "pipeline/model/model.h"
 #include "pipeline/rules.h"
 
@@ -12,6 +13,17 @@
  */
 double snrq_plan_step_work(const snrq_rules *rules, const snrq_family *family, int64_t layer,
                            int step, const snrq_windows *windows);
+double snrq_plan_block_work(const snrq_rules *rules, const snrq_family *family, int64_t layer,
+                            const snrq_windows *windows);
+
+/* The blocks of a model divided by work. Not collective. The caller frees *out. */
+snrq_status snrq_plan_groups(const snrq_rules *rules, const snrq_model *model,
+                             const snrq_windows *windows, int groups, snrq_layer_groups *out);
+
+/* The number of layer groups with which so many ranks are fastest: the least, unless more save a
+ * tenth of the time. Not collective. */
+snrq_status snrq_plan_best_groups(const snrq_rules *rules, const snrq_model *model,
+                                  const snrq_windows *windows, int ranks, int *best);
 
 /* What a run would find in its output directory. */
 typedef struct snrq_plan_output {
@@ -23,6 +35,7 @@ typedef struct snrq_plan_output {
 /* What a run needs. */
 typedef struct snrq_plan {
     int ranks, nodes, ranks_per_node; /* of this start, or as --plan-ranks and --plan-nodes say */
+    int groups, best_groups;          /* layer groups of the run, and the fastest number */
     double rank_bytes;                /* most memory of a rank */
     double shared_bytes;              /* weights that the ranks of a node share */
     double node_bytes;                /* both, for all ranks of a node */
@@ -36,7 +49,8 @@ typedef struct snrq_plan {
 /* Plans a run. Not collective. */
 snrq_status snrq_plan_make(const snrq_context *context, const snrq_options *options,
                            const snrq_model *model, const snrq_rules *rules,
-                           const snrq_windows *windows, snrq_plan *out);
+                           const snrq_windows *windows, const snrq_layer_groups *groups,
+                           snrq_plan *out);
 
 /* What the modules of a run with this rule can be exported to: rows as snrq_export_forecast() makes
  * them. The caller releases *rows. *better: a size of groups that makes more formats possible, or

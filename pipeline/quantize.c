@@ -14,8 +14,10 @@
  * the blocks that follow - the same arithmetic, hence the same activations - and goes on. Between
  * two steps a run can be stopped: what it did of that block is dropped.
  *
- * The ranks that share the rows and the sequences of a block are a group; for now there is one, of
- * all ranks. What exists once for all groups is the job's (job.h).
+ * The ranks that share the rows and the sequences of a block are a group. Where there are several
+ * (layer_groups.h), all ranks take the full-precision stream to the first block of each first; then
+ * each group does all of the above with its blocks. What exists once for all groups is the job's
+ * (job.h).
  */
 #include "pipeline/quantize.h"
 
@@ -24,6 +26,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "mpi/transfer.h"
 #include "pipeline/job.h"
 #include "pipeline/keeper.h"
 #include "pipeline/model/read_ahead.h"
@@ -35,6 +38,7 @@ typedef struct group {
     const snrq_context *context; /* its ranks; borrowed */
     const snrq_model *model;     /* borrowed */
     snrq_range blocks;           /* that it quantizes, in order */
+    int64_t next;                /* of these: the first that its streams have not passed */
     snrq_rope rope;
     snrq_stream quantized, full;
     snrq_keeper keeper;
@@ -54,6 +58,13 @@ typedef struct block_work {
 static void enter(group *g, int phase)
 {
     snrq_timers_enter(&g->job->timers, phase);
+}
+
+/* Where the group can stop. */
+static snrq_status safe_point(group *g)
+{
+    snrq_job_attend(g->job);
+    return snrq_stop_check(g->context, &g->job->stop);
 }
 
 /* Remembers what was measured before a unit, and takes the difference after it. */
@@ -171,7 +182,7 @@ static snrq_status refuse_output(const group *g, const char *module, int64_t seq
                      "%s: its %s output is not finite (NaN or Inf) in sequence %lld (rank %d): "
                      "weights or inputs are too large for F32",
                      module, isfinite(norm) ? "quantized" : "full-precision", (long long)sequence,
-                     rank);
+                     g->context->job_rank - g->context->rank + rank);
 }
 
 /* Relative output error of the modules [first, end) of a step, over fitted and over held-out
@@ -270,7 +281,7 @@ static snrq_status quantize_block(group *g, block_work *b)
     snrq_job_chained_alphas(g->job, b->layer, b->alpha_before);
     SNRQ_TRY(begin_block(g, &b->full.block));
     for (int s = 0; s < g->model->family.steps; s++) {
-        if (s > 0) SNRQ_TRY(snrq_stop_check(g->context, &g->job->stop));
+        if (s > 0) SNRQ_TRY(safe_point(g));
         SNRQ_TRY(quantize_step(g, b, s));
     }
     return commit_block(g, b);
@@ -285,7 +296,8 @@ static snrq_status replay_block(group *g, block_work *b)
     snrq_status status = snrq_stream_forward(&g->quantized, &b->quantized.block);
     if (status == SNRQ_OK) status = snrq_stream_forward(&g->full, &b->full.block);
     SNRQ_TRY(snrq_agree(g->context, status));
-    snrq_progress_replayed(&g->job->progress, b->layer, snrq_job_block_work(g->job, b->layer));
+    snrq_progress_replayed(&g->job->progress, g->job->output, b->layer,
+                           snrq_job_block_work(g->job, b->layer));
     return SNRQ_OK;
 }
 
@@ -324,7 +336,7 @@ static void read_ahead(group *g, int64_t layer)
 static snrq_status process_block(group *g, int64_t layer)
 {
     block_work b = {.layer = layer};
-    SNRQ_TRY(snrq_stop_check(g->context, &g->job->stop));
+    SNRQ_TRY(safe_point(g));
     enter(g, SNRQ_PHASE_READ);
     snrq_status status = snrq_model_load_block(g->context, g->model, layer, &g->rope, &b.full);
     read_ahead(g, layer + 1);
@@ -339,13 +351,12 @@ static snrq_status process_block(group *g, int64_t layer)
     return status;
 }
 
-/* Both streams start as the same embeddings. */
-static snrq_status embed(group *g)
+/* h = embeddings of the windows. Collective over the context. */
+static snrq_status embed(const snrq_context *context, const group *g, snrq_stream *stream)
 {
     snrq_table embedding;
-    SNRQ_TRY(snrq_model_load_embedding(g->context, g->model, &embedding));
-    snrq_stream_embed(&g->quantized, &embedding.weight, &g->job->windows);
-    snrq_stream_embed(&g->full, &embedding.weight, &g->job->windows);
+    SNRQ_TRY(snrq_model_load_embedding(context, g->model, &embedding));
+    snrq_stream_embed(stream, &embedding.weight, &g->job->windows);
     snrq_table_free(&embedding);
     return SNRQ_OK;
 }
@@ -361,45 +372,162 @@ static snrq_status sample_alphas(group *g, snrq_range mine)
     return SNRQ_OK;
 }
 
-/* Makes both streams, as they enter block *first. */
-static snrq_status start_streams(group *g, int64_t *first)
+/* First block that is not committed. */
+static int64_t first_open(const group *g)
+{
+    int64_t layer = g->blocks.begin;
+    while (layer < g->blocks.end && snrq_job_is_committed(g->job, layer)) layer++;
+    return layer;
+}
+
+/* Makes both streams. Where activations were kept, they are those of block g->next; else there is
+ * nothing in them yet. */
+static snrq_status create_streams(group *g)
 {
     const snrq_windows *w = &g->job->windows;
     const snrq_config *c = &g->model->config;
     snrq_range mine = snrq_stream_share(g->context, w);
+    double work = 0.0;
     enter(g, SNRQ_PHASE_READ);
     snrq_status status = snrq_stream_create(mine, w->length, c->hidden, &g->quantized);
     if (status == SNRQ_OK) status = snrq_stream_create(mine, w->length, c->hidden, &g->full);
-    if (status == SNRQ_OK) status = snrq_rope_create(c, w->length, &g->rope);
     if (status == SNRQ_OK) status = sample_alphas(g, mine);
     SNRQ_TRY(snrq_agree(g->context, status));
-    g->keeper = (snrq_keeper){g->context, g->job->output, g->blocks, w->count,
-                              g->job->options->keep_activations};
-    SNRQ_TRY(
-        snrq_keeper_read(&g->keeper, g->job->progress.committed, &g->quantized, &g->full, first));
-    if (*first == 0) return embed(g);
-    double work = 0.0;
-    for (int64_t layer = 0; layer < *first; layer++) work += snrq_job_block_work(g->job, layer);
-    snrq_progress_read(&g->job->progress, *first, work);
+    g->keeper = (snrq_keeper){.context = g->context,
+                              .output = g->job->output,
+                              .blocks = g->blocks,
+                              .windows = w->count,
+                              .on = g->job->options->keep_activations,
+                              .progress = &g->job->progress};
+    SNRQ_TRY(snrq_keeper_read(&g->keeper, first_open(g), &g->quantized, &g->full, &g->next));
+    if (g->next == g->blocks.begin) return SNRQ_OK;
+    for (int64_t layer = g->blocks.begin; layer < g->next; layer++)
+        work += snrq_job_block_work(g->job, layer);
+    snrq_progress_read(&g->job->progress, g->job->output, g->next, work);
     return SNRQ_OK;
 }
 
-/* The blocks of a group of ranks, in order. */
-static snrq_status quantize_blocks(snrq_job *job, const snrq_context *context, snrq_range blocks)
+/* The stream that all ranks share, at the first block of group k: its ranks get their sequences. */
+static snrq_status hand_over(group *g, const snrq_stream *all, int k)
 {
-    group g = {.job = job, .context = context, .model = job->model, .blocks = blocks};
-    int64_t first = blocks.begin;
+    const snrq_context *job = g->job->context;
+    const snrq_context *to = k == g->job->groups.mine ? g->context : NULL;
+    const size_t bytes = (size_t)(all->tokens * all->hidden) * sizeof(float);
+    snrq_transfer *transfer = NULL;
+    SNRQ_TRY(
+        snrq_transfer_create(job, job, to, "the stream", g->job->windows.count, bytes, &transfer));
+    snrq_status status = snrq_transfer_send(transfer, all->range.end - all->range.begin, all->h);
+    if (status == SNRQ_OK && to != NULL)
+        status =
+            snrq_transfer_receive(transfer, g->full.range.end - g->full.range.begin, g->full.h);
+    return snrq_transfer_end(&transfer, status);
+}
+
+static snrq_status pass_block(group *g, int64_t layer, snrq_stream *all)
+{
+    const snrq_context *job = g->job->context;
+    snrq_loaded_block block = {0};
+    SNRQ_TRY(snrq_stop_check(job, &g->job->stop));
+    enter(g, SNRQ_PHASE_READ);
+    SNRQ_TRY(snrq_model_load_block(job, g->model, layer, &g->rope, &block));
+    enter(g, SNRQ_PHASE_FORWARD);
+    snrq_status status = snrq_agree(job, snrq_stream_forward(all, &block.block));
+    snrq_loaded_block_free(&block);
+    return status;
+}
+
+/* Takes the full-precision stream, shared by all ranks, to the first block of every group that
+ * waits for it: waits [groups], not 0 if so. Collective over the job. */
+static snrq_status pass_stream(group *g, const int64_t *waits, snrq_stream *all)
+{
+    const snrq_layer_groups *groups = &g->job->groups;
+    int last = groups->count - 1;
+    while (last > 0 && !waits[last]) last--;
+    snrq_status status = embed(g->job->context, g, all);
+    for (int64_t layer = 0, k = 0; status == SNRQ_OK && k <= last; k++) {
+        for (; status == SNRQ_OK && layer < groups->first[k]; layer++)
+            status = pass_block(g, layer, all);
+        if (status == SNRQ_OK && waits[k]) status = hand_over(g, all, (int)k);
+    }
+    return status;
+}
+
+static snrq_status enter_groups(group *g, const int64_t *waits)
+{
+    const snrq_windows *w = &g->job->windows;
+    snrq_stream all = {0};
+    snrq_range mine = snrq_stream_share(g->job->context, w);
+    snrq_status status = snrq_agree(
+        g->job->context, snrq_stream_create(mine, w->length, g->model->config.hidden, &all));
+    if (status == SNRQ_OK) status = pass_stream(g, waits, &all);
+    snrq_stream_free(&all);
+    return status;
+}
+
+static void copy_full_stream(group *g)
+{
+    const snrq_stream *f = &g->full;
+    memcpy(g->quantized.h, f->h,
+           (size_t)((f->range.end - f->range.begin) * f->tokens * f->hidden) * sizeof *f->h);
+}
+
+/* Both streams as they enter block g->next. At the first block of a group they are the same.
+ * Collective over the job. */
+static snrq_status start_streams(group *g)
+{
+    const snrq_context *job = g->job->context;
+    const int groups = g->job->groups.count;
+    const bool works = first_open(g) < g->blocks.end;
+    int64_t *waits = NULL;
+    snrq_status status = snrq_rope_create(&g->model->config, g->job->windows.length, &g->rope);
+    if (status == SNRQ_OK)
+        status = snrq_allocate((size_t)groups, sizeof *waits, "layer groups", &waits);
+    status = snrq_agree(job, status);
+    if (status == SNRQ_OK) status = snrq_agree(job, works ? create_streams(g) : SNRQ_OK);
+    const bool starts = works && g->next == g->blocks.begin;
+    int64_t any = 0;
+    if (status == SNRQ_OK) {
+        waits[g->job->groups.mine] = starts && g->context->rank == 0;
+        status = snrq_sum_int64(job, waits, groups);
+    }
+    for (int k = 1; status == SNRQ_OK && k < groups; k++) any += waits[k];
+    if (status == SNRQ_OK && any > 0)
+        status = enter_groups(g, waits);
+    else if (status == SNRQ_OK && starts)
+        status = embed(g->context, g, &g->full);
+    if (status == SNRQ_OK && starts) copy_full_stream(g);
+    free(waits);
+    return status;
+}
+
+/* The blocks of this rank's group, in order. */
+static snrq_status quantize_blocks(group *g)
+{
+    snrq_status status = SNRQ_OK;
+    if (first_open(g) == g->blocks.end) return SNRQ_OK;
+    read_ahead(g, g->next);
+    for (int64_t layer = g->next; status == SNRQ_OK && layer < g->blocks.end; layer++)
+        status = process_block(g, layer);
+    snrq_read_ahead_stop(&g->ahead);
+    return status;
+}
+
+static snrq_status quantize_groups(snrq_job *job)
+{
+    const snrq_layer_groups *groups = &job->groups;
+    group g = {.job = job,
+               .context = groups->context,
+               .model = job->model,
+               .blocks = {groups->first[groups->mine], groups->first[groups->mine + 1]},
+               .next = groups->first[groups->mine]};
     if (job->progress.committed == job->progress.blocks) return SNRQ_OK;
-    snrq_status status = start_streams(&g, &first);
-    read_ahead(&g, first);
-    for (int64_t layer = first; status == SNRQ_OK && layer < blocks.end; layer++)
-        status = process_block(&g, layer);
-    snrq_read_ahead_stop(&g.ahead);
+    snrq_status status = start_streams(&g);
+    if (status == SNRQ_OK) status = quantize_blocks(&g);
     snrq_stream_free(&g.quantized);
     snrq_stream_free(&g.full);
     snrq_rope_free(&g.rope);
     free(g.alphas);
-    return status;
+    return snrq_job_join(job, status);
 }
 
 snrq_status snrq_quantize(const snrq_context *context, const snrq_options *options)
@@ -407,9 +535,8 @@ snrq_status snrq_quantize(const snrq_context *context, const snrq_options *optio
     snrq_job job;
     snrq_status status = snrq_job_open(context, options, &job);
     if (status == SNRQ_OK && job.output != NULL) {
-        const snrq_range all = {0, job.model->config.layers};
         status = snrq_job_commit_rest(&job);
-        if (status == SNRQ_OK) status = quantize_blocks(&job, context, all);
+        if (status == SNRQ_OK) status = quantize_groups(&job);
         if (status == SNRQ_OK) status = snrq_job_complete(&job);
         status = snrq_job_finish(&job, status);
     }

@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "io/checkpoint/block_file.h"
 #include "io/json.h"
 #include "mpi/algebra/blas.h"
 #include "mpi/algebra/kernels.h"
@@ -22,6 +23,24 @@ static double seconds_left(const snrq_progress *p)
     return here > 0 ? elapsed * (p->total - p->done) / here : 0;
 }
 
+/* What was heard of each group, for status.json. */
+static json_t *groups_json(const snrq_progress *p)
+{
+    json_t *list = json_array();
+    for (int k = 0; k < p->groups->count; k++) {
+        const snrq_group_progress *g = &p->group[k];
+        json_t *group =
+            json_pack("{s:I, s:I, s:I}", "first", (json_int_t)p->groups->first[k], "end",
+                      (json_int_t)p->groups->first[k + 1], "committed", (json_int_t)g->committed);
+        if (g->block >= 0) {
+            json_object_set_new(group, "block", json_integer((json_int_t)g->block));
+            json_object_set_new(group, "stage", json_string(g->stage));
+        }
+        json_array_append_new(list, group);
+    }
+    return list;
+}
+
 /* Replaces status.json; `more` is taken over. */
 static void put_status(const snrq_progress *p, snrq_output *output, const char *state, json_t *more)
 {
@@ -31,6 +50,8 @@ static void put_status(const snrq_progress *p, snrq_output *output, const char *
                                (json_int_t)p->blocks, "committed", (json_int_t)p->committed, "done",
                                p->done / p->total, "seconds", seconds, "seconds_left",
                                seconds_left(p), "blocks_per_hour", rate);
+    if (status != NULL && p->groups->count > 1)
+        json_object_set_new(status, "groups", groups_json(p));
     if (status != NULL && more != NULL) json_object_update(status, more);
     snrq_output_status(output, status);
     json_decref(status);
@@ -48,26 +69,44 @@ static void say_start(const snrq_progress *p)
                     (long long)p->committed, (long long)p->blocks);
 }
 
+/* The blocks that an earlier run committed, of each group and of all. */
+static void count_committed(snrq_progress *p, const snrq_output *output)
+{
+    char name[32];
+    for (int k = 0; k < p->groups->count; k++) p->group[k].block = -1;
+    for (int64_t block = 0; block < p->blocks; block++) {
+        snrq_block_file_name(block, name);
+        if (snrq_output_record(output, name) == NULL) continue;
+        p->committed++;
+        p->group[snrq_layer_groups_of_block(p->groups, block)].committed++;
+    }
+}
+
 snrq_status snrq_progress_start(const snrq_context *context, snrq_output *output,
-                                const snrq_family *family, int64_t blocks, int64_t committed,
-                                double total, snrq_progress *out)
+                                const snrq_family *family, const snrq_layer_groups *groups,
+                                snrq_mail *mail, double total, snrq_progress *out)
 {
     const char *job = getenv("SLURM_JOB_ID");
+    const int64_t blocks = groups->first[groups->count];
     double now = snrq_now();
     *out = (snrq_progress){.context = context,
+                           .groups = groups,
+                           .mail = mail,
                            .terminal = isatty(STDERR_FILENO) != 0,
                            .blocks = blocks,
-                           .committed = committed,
                            .total = total,
                            .started = now,
                            .step_started = now};
     SNRQ_TRY(snrq_allocate((size_t)family->units, sizeof *out->told_few_tokens, "units",
                            &out->told_few_tokens));
-    json_t *event = json_pack(
-        "{s:s, s:s, s:i, s:i, s:i, s:I, s:I, s:s, s:s, s:s*}", "event", "start", "version",
-        SNRQ_VERSION, "ranks", context->size, "nodes", context->nodes, "threads",
-        omp_get_max_threads(), "blocks", (json_int_t)blocks, "committed", (json_int_t)committed,
-        "instructions", snrq_kernels_name(), "blas_kernels", snrq_blas_kernels(), "job", job);
+    SNRQ_TRY(snrq_allocate((size_t)groups->count, sizeof *out->group, "layer groups", &out->group));
+    count_committed(out, output);
+    json_t *event =
+        json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:I, s:I, s:s, s:s, s:s*}", "event", "start",
+                  "version", SNRQ_VERSION, "ranks", context->size, "nodes", context->nodes,
+                  "threads", omp_get_max_threads(), "layer_groups", groups->count, "blocks",
+                  (json_int_t)blocks, "committed", (json_int_t)out->committed, "instructions",
+                  snrq_kernels_name(), "blas_kernels", snrq_blas_kernels(), "job", job);
     snrq_output_event(output, event);
     json_decref(event);
     put_status(out, output, "starting", NULL);
@@ -78,7 +117,147 @@ snrq_status snrq_progress_start(const snrq_context *context, snrq_output *output
 void snrq_progress_free(snrq_progress *p)
 {
     free(p->told_few_tokens);
+    free(p->group);
     p->told_few_tokens = NULL;
+    p->group = NULL;
+}
+
+/* ---- what groups tell ---- */
+
+/* Facts of an event that the log does not need are under this key. */
+static const char private_key[] = "private";
+
+static double number_in(const json_t *object, const char *key)
+{
+    return json_number_value(json_object_get(object, key));
+}
+
+static const char *text_in(const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+    return text != NULL ? text : "";
+}
+
+static void log_event(snrq_output *output, json_t *event)
+{
+    json_object_del(event, private_key);
+    snrq_output_event(output, event);
+}
+
+static void hear_step(snrq_progress *p, snrq_output *output, json_t *event)
+{
+    const json_t *modules = json_object_get(event, "modules"), *module;
+    int64_t layer = (int64_t)number_in(event, "block");
+    const char *stage = text_in(event, "stage");
+    snrq_group_progress *group = &p->group[snrq_layer_groups_of_block(p->groups, layer)];
+    double objective = 0.0, worst = 0.0;
+    char left[32], time[SNRQ_TIME_TEXT];
+    size_t i;
+    p->done += number_in(json_object_get(event, private_key), "work");
+    group->block = layer;
+    snprintf(group->stage, sizeof group->stage, "%s", stage);
+    json_array_foreach((json_t *)modules, i, module)
+    {
+        objective += number_in(module, "objective");
+        worst = fmax(worst, number_in(module, "output_error"));
+    }
+    snrq_clock_text(seconds_left(p), left, sizeof left);
+    snrq_time_text(time);
+    fprintf(stderr,
+            "%s%s block %lld/%lld  %-8s objective %-11.5g output error %5.2f %%  alpha %.3f  %.2f "
+            "s  left "
+            "%s%s",
+            p->terminal ? "\r" : "", time, (long long)layer + 1, (long long)p->blocks, stage,
+            objective, 100.0 * worst, number_in(json_array_get(modules, 0), "alpha"),
+            number_in(event, "seconds"), left, p->terminal ? "   " : "\n");
+    if (p->terminal && p->done >= p->total) fputc('\n', stderr);
+    json_object_set_new(event, "seconds_left", json_real(seconds_left(p)));
+    log_event(output, event);
+    put_status(p, output, "running",
+               json_pack("{s:I, s:s}", "block", (json_int_t)layer, "stage", stage));
+}
+
+static void hear_trouble(snrq_progress *p, snrq_output *output, json_t *event)
+{
+    char time[SNRQ_TIME_TEXT];
+    int unit = (int)number_in(json_object_get(event, private_key), "unit");
+    bool few = strcmp(text_in(event, "trouble"), snrq_trouble_name(SNRQ_FEW_TOKENS)) == 0;
+    log_event(output, event);
+    /* As many tokens are too few in every block. */
+    if (few && p->told_few_tokens[unit]) return;
+    p->told_few_tokens[unit] |= few;
+    snrq_time_text(time);
+    fprintf(stderr, "%s%s warning: %s%s\n", p->terminal ? "\n" : "", time,
+            text_in(event, "message"), few ? " (said for the first block)" : "");
+}
+
+static void hear_earlier_work(snrq_progress *p, const json_t *event, const char *what)
+{
+    p->done += number_in(event, "work");
+    p->replayed += number_in(event, "work");
+    snrq_note_timed(p->context, "block %.0f/%lld  committed earlier, %s",
+                    number_in(event, "block") + 1.0, (long long)p->blocks, what);
+}
+
+static void hear_commit(snrq_progress *p, snrq_output *output, int64_t layer)
+{
+    p->committed++;
+    p->group[snrq_layer_groups_of_block(p->groups, layer)].committed++;
+    put_status(p, output, "running", json_pack("{s:I}", "block", (json_int_t)layer));
+}
+
+static void hear(snrq_progress *p, snrq_output *output, json_t *event)
+{
+    const char *kind = text_in(event, "event");
+    if (strcmp(kind, "stage") == 0)
+        hear_step(p, output, event);
+    else if (strcmp(kind, "warning") == 0)
+        hear_trouble(p, output, event);
+    else if (strcmp(kind, "replayed") == 0)
+        hear_earlier_work(p, event, "replayed");
+    else if (strcmp(kind, "read") == 0)
+        hear_earlier_work(p, event, "activations read");
+    else if (strcmp(kind, "committed") == 0)
+        hear_commit(p, output, (int64_t)number_in(event, "block"));
+    else
+        log_event(output, event);
+}
+
+void snrq_progress_hear(snrq_progress *p, snrq_output *output, const char *text)
+{
+    json_t *event = NULL;
+    if (snrq_json_parse("a group's event", text, strlen(text), &event) == SNRQ_OK)
+        hear(p, output, event);
+    else
+        snrq_note(p->context, "warning: %s", snrq_error_message());
+    json_decref(event);
+}
+
+static bool leads(const snrq_progress *p)
+{
+    return p->groups->context->rank == 0;
+}
+
+/* `event` is taken over. */
+static void tell(snrq_progress *p, snrq_output *output, json_t *event)
+{
+    char *text = NULL;
+    snrq_status status = SNRQ_OK;
+    if (leads(p) && p->context->rank == 0) {
+        hear(p, output, event);
+    } else if (leads(p)) {
+        text = json_dumps(event, JSON_COMPACT);
+        status = text != NULL ? snrq_mail_send(p->mail, 0, SNRQ_LETTER_EVENT, text)
+                              : snrq_fail(SNRQ_INTERNAL, "no memory for an event");
+    }
+    if (status != SNRQ_OK) snrq_note_here("warning: %s", snrq_error_message());
+    free(text);
+    json_decref(event);
+}
+
+void snrq_progress_event(snrq_progress *p, snrq_output *output, json_t *event)
+{
+    tell(p, output, event);
 }
 
 /* Milliseconds by phase; a unit is no matter of the other phases. */
@@ -99,52 +278,24 @@ static json_t *unit_json(const snrq_family *f, int unit, const snrq_module_recor
                      "input_norm", measures->mismatch.input_norm);
 }
 
-static json_t *step_event(const snrq_family *f, int64_t layer, int step, double seconds,
-                          double left, const snrq_module_record *records,
-                          const snrq_unit_measures *measures)
+void snrq_progress_step(snrq_progress *p, snrq_output *output, const snrq_family *f, int64_t layer,
+                        int step, double work, const snrq_module_record *records,
+                        const snrq_unit_measures *measures)
 {
-    json_t *modules = json_array(), *units = json_array();
+    double now = snrq_now(), seconds = now - p->step_started;
     int first, end;
+    p->step_started = now;
+    if (!leads(p)) return;
+    json_t *modules = json_array(), *units = json_array();
     snrq_step_modules(f, step, &first, &end);
     for (int m = first; m < end; m++)
         json_array_append_new(modules, snrq_module_record_json(&records[m]));
     for (int u = f->step[step].first; u < f->step[step].end; u++)
         json_array_append_new(units, unit_json(f, u, records, &measures[u]));
-    return json_pack("{s:s, s:I, s:s, s:f, s:f, s:o, s:o}", "event", "stage", "block",
-                     (json_int_t)layer, "stage", f->step[step].name, "seconds", seconds,
-                     "seconds_left", left, "modules", modules, "units", units);
-}
-
-void snrq_progress_step(snrq_progress *p, snrq_output *output, const snrq_family *f, int64_t layer,
-                        int step, double work, const snrq_module_record *records,
-                        const snrq_unit_measures *measures)
-{
-    double now = snrq_now(), seconds = now - p->step_started, objective = 0.0, worst = 0.0;
-    char left[32], time[SNRQ_TIME_TEXT];
-    int first, end;
-    p->step_started = now;
-    p->done += work;
-    if (p->context->rank != 0) return;
-    snrq_step_modules(f, step, &first, &end);
-    for (int i = first; i < end; i++) {
-        objective += records[i].objective;
-        worst = records[i].output_error > worst ? records[i].output_error : worst;
-    }
-    snrq_clock_text(seconds_left(p), left, sizeof left);
-    snrq_time_text(time);
-    fprintf(stderr,
-            "%s%s block %lld/%lld  %-8s objective %-11.5g output error %5.2f %%  alpha %.3f  %.2f "
-            "s  left "
-            "%s%s",
-            p->terminal ? "\r" : "", time, (long long)layer + 1, (long long)p->blocks,
-            f->step[step].name, objective, 100.0 * worst, records[first].alpha, seconds, left,
-            p->terminal ? "   " : "\n");
-    if (p->terminal && p->done >= p->total) fputc('\n', stderr);
-    json_t *event = step_event(f, layer, step, seconds, seconds_left(p), records, measures);
-    snrq_output_event(output, event);
-    json_decref(event);
-    put_status(p, output, "running",
-               json_pack("{s:I, s:s}", "block", (json_int_t)layer, "stage", f->step[step].name));
+    tell(p, output,
+         json_pack("{s:s, s:I, s:s, s:f, s:o, s:o, s:{s:f}}", "event", "stage", "block",
+                   (json_int_t)layer, "stage", f->step[step].name, "seconds", seconds, "modules",
+                   modules, "units", units, private_key, "work", work));
 }
 
 static json_t *trouble_event(const snrq_family *f, int64_t layer, int unit, const snrq_trouble *t,
@@ -157,58 +308,43 @@ static json_t *trouble_event(const snrq_family *f, int64_t layer, int unit, cons
                          sizeof name);
         json_array_append_new(modules, json_string(name));
     }
-    return json_pack("{s:s, s:s, s:I, s:s, s:o, s:I, s:I, s:I, s:s}", "event", "warning", "trouble",
-                     snrq_trouble_name(t->kind), "block", (json_int_t)layer, "stage",
+    return json_pack("{s:s, s:s, s:I, s:s, s:o, s:I, s:I, s:I, s:s, s:{s:i}}", "event", "warning",
+                     "trouble", snrq_trouble_name(t->kind), "block", (json_int_t)layer, "stage",
                      f->step[f->unit[unit].step].name, "modules", modules, "count",
                      (json_int_t)t->count, "of", (json_int_t)t->of, "first", (json_int_t)t->first,
-                     "message", text);
+                     "message", text, private_key, "unit", unit);
 }
 
 void snrq_progress_troubles(snrq_progress *p, snrq_output *output, const snrq_family *f,
                             int64_t layer, int unit, snrq_dtype scale_type,
                             const snrq_trouble_list *list)
 {
-    char text[512], time[SNRQ_TIME_TEXT];
-    for (int i = 0; i < list->count && p->context->rank == 0; i++) {
-        const snrq_trouble *t = &list->trouble[i];
-        snrq_trouble_text(t, scale_type, text, sizeof text);
-        json_t *event = trouble_event(f, layer, unit, t, text);
-        snrq_output_event(output, event);
-        json_decref(event);
-        /* As many tokens are too few in every block. */
-        if (t->kind == SNRQ_FEW_TOKENS && p->told_few_tokens[unit]) continue;
-        p->told_few_tokens[unit] |= t->kind == SNRQ_FEW_TOKENS;
-        snrq_time_text(time);
-        fprintf(stderr, "%s%s warning: %s%s\n", p->terminal ? "\n" : "", time, text,
-                t->kind == SNRQ_FEW_TOKENS ? " (said for the first block)" : "");
+    char text[512];
+    for (int i = 0; i < list->count && leads(p); i++) {
+        snrq_trouble_text(&list->trouble[i], scale_type, text, sizeof text);
+        tell(p, output, trouble_event(f, layer, unit, &list->trouble[i], text));
     }
 }
 
 void snrq_progress_committed(snrq_progress *p, snrq_output *output, int64_t layer)
 {
-    p->committed++;
-    put_status(p, output, "running", json_pack("{s:I}", "block", (json_int_t)layer));
+    tell(p, output, json_pack("{s:s, s:I}", "event", "committed", "block", (json_int_t)layer));
 }
 
-static void count_earlier_work(snrq_progress *p, double work)
+void snrq_progress_read(snrq_progress *p, snrq_output *output, int64_t blocks, double work)
 {
-    p->done += work;
-    p->replayed += work;
     p->step_started = snrq_now();
+    tell(p, output,
+         json_pack("{s:s, s:I, s:f}", "event", "read", "block", (json_int_t)blocks - 1, "work",
+                   work));
 }
 
-void snrq_progress_read(snrq_progress *p, int64_t blocks, double work)
+void snrq_progress_replayed(snrq_progress *p, snrq_output *output, int64_t layer, double work)
 {
-    count_earlier_work(p, work);
-    snrq_note_timed(p->context, "block %lld/%lld  committed earlier, activations read",
-                    (long long)blocks, (long long)p->blocks);
-}
-
-void snrq_progress_replayed(snrq_progress *p, int64_t layer, double work)
-{
-    count_earlier_work(p, work);
-    snrq_note_timed(p->context, "block %lld/%lld  committed earlier, replayed",
-                    (long long)layer + 1, (long long)p->blocks);
+    p->step_started = snrq_now();
+    tell(p, output,
+         json_pack("{s:s, s:I, s:f}", "event", "replayed", "block", (json_int_t)layer, "work",
+                   work));
 }
 
 void snrq_progress_end(const snrq_progress *p, snrq_output *output, snrq_status status)

@@ -1,22 +1,38 @@
 /* What a run tells: one line per step, the record of every module, where the time went.
  *
- * People read standard error of rank 0; programs read OUT/run.jsonl, where the same facts go.
+ * People read standard error of rank 0; programs read OUT/run.jsonl, where the same facts go. Where
+ * layer groups work at the same time, rank 0 of each sends what it has to tell to rank 0 of the job
+ * by mail (mpi/mail.h), which prints and logs it as its own.
  */
 #ifndef SNRQ_REPORT_H
 #define SNRQ_REPORT_H
 
 #include "io/checkpoint/block_record.h"
 #include "io/checkpoint/output.h"
+#include "mpi/mail.h"
 #include "mpi/timers.h"
+#include "pipeline/layer_groups.h"
 #include "pipeline/mismatch.h"
 #include "pipeline/model/family.h"
 #include "pipeline/phase.h"
 #include "pipeline/rounding/trouble.h"
 
+/* The kinds of letters between groups: an event, and that a group has stopped. */
+enum { SNRQ_LETTER_EVENT, SNRQ_LETTER_STOP };
+
+/* What was last heard of a group. */
+typedef struct snrq_group_progress {
+    int64_t committed, block; /* block -1: nothing was heard */
+    char stage[32];
+} snrq_group_progress;
+
 /* Progress of a run in units of work (multiply-adds), for the ETA. */
 typedef struct snrq_progress {
-    const snrq_context *context; /* borrowed */
-    bool terminal;               /* standard error is a terminal: one line, rewritten */
+    const snrq_context *context;     /* of the job; borrowed */
+    const snrq_layer_groups *groups; /* borrowed */
+    snrq_mail *mail;                 /* of the job, borrowed; NULL: there is one group */
+    snrq_group_progress *group;      /* [groups] owned; of rank 0 */
+    bool terminal;                   /* standard error is a terminal: one line, rewritten */
     int64_t blocks, committed;
     double total, done, replayed;
     double started, step_started;
@@ -30,30 +46,37 @@ typedef struct snrq_unit_measures {
     snrq_mismatch mismatch;
 } snrq_unit_measures;
 
-/* Starts the clock; logs the start of a run that finds `committed` of its blocks done. Fails only
- * without memory. */
+/* Starts the clock; logs the start of a run of the blocks of `groups`, of which some may be
+ * committed. mail: NULL for one group. Fails only without memory. */
 snrq_status snrq_progress_start(const snrq_context *context, snrq_output *output,
-                                const snrq_family *family, int64_t blocks, int64_t committed,
-                                double total, snrq_progress *out);
+                                const snrq_family *family, const snrq_layer_groups *groups,
+                                snrq_mail *mail, double total, snrq_progress *out);
 void snrq_progress_free(snrq_progress *progress);
 
+/* Rank 0 of the job: prints and logs what another group sent. */
+void snrq_progress_hear(snrq_progress *progress, snrq_output *output, const char *text);
+
+/* Logs an event of this group; `event` is taken over. */
+void snrq_progress_event(snrq_progress *progress, snrq_output *output, json_t *event);
+
 /* Reports a finished step of the family: `records` of all modules of the block, `measures` of all
- * its units. Rank 0 prints and logs; the others return at once. */
+ * its units. Here and below, rank 0 of a group tells; its other ranks return at once. */
 void snrq_progress_step(snrq_progress *progress, snrq_output *output, const snrq_family *family,
                         int64_t layer, int step, double work, const snrq_module_record *records,
                         const snrq_unit_measures *measures);
 
-/* Tells of the trouble of a unit: a line and an event "warning" each. Rank 0 prints and logs. */
+/* Tells of the trouble of a unit: a line and an event "warning" each. */
 void snrq_progress_troubles(snrq_progress *progress, snrq_output *output, const snrq_family *family,
                             int64_t layer, int unit, snrq_dtype scale_type,
                             const snrq_trouble_list *troubles);
 
 /* Counts a block that this run committed, and one that an earlier run did. */
 void snrq_progress_committed(snrq_progress *progress, snrq_output *output, int64_t layer);
-void snrq_progress_replayed(snrq_progress *progress, int64_t layer, double work);
+void snrq_progress_replayed(snrq_progress *progress, snrq_output *output, int64_t layer,
+                            double work);
 
-/* Counts the first `blocks` blocks, whose activations were read. */
-void snrq_progress_read(snrq_progress *progress, int64_t blocks, double work);
+/* Counts the blocks before `blocks` of this group, whose activations were read. */
+void snrq_progress_read(snrq_progress *progress, snrq_output *output, int64_t blocks, double work);
 
 /* Says in status.json and run.jsonl how the run ended: complete, stopped, or failed with
  * snrq_error_message(). */

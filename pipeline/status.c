@@ -269,6 +269,18 @@ static void print_rate(const job_facts *f)
            number_of(f->status, "blocks_per_hour"), left, when);
 }
 
+/* A layer group: blocks are counted from 1, as in the other lines. */
+static void print_group(const job_facts *f, int index, const json_t *group)
+{
+    double first = number_of(group, "first"), end = number_of(group, "end");
+    printf("group %-5d blocks %.0f to %.0f: %.0f of %.0f committed", index + 1, first + 1, end,
+           number_of(group, "committed"), end - first);
+    if (f->state == RUNNING && json_object_get(group, "stage") != NULL)
+        printf(", now block %.0f after step %s", number_of(group, "block") + 1,
+               text_of(group, "stage"));
+    putchar('\n');
+}
+
 static void print_text(const job_facts *f)
 {
     size_t i;
@@ -284,6 +296,7 @@ static void print_text(const job_facts *f)
         printf(", now block %.0f after step %s", number_of(f->status, "block") + 1,
                text_of(f->status, "stage"));
     printf("\ndone        %.1f %%\n", 100.0 * f->done);
+    json_array_foreach(json_object_get(f->status, "groups"), i, item) print_group(f, (int)i, item);
     if (f->state == RUNNING) print_rate(f);
     if (f->last_event >= 0)
         printf("last heard  %.0f s ago in run.jsonl; started %lld time%s\n", f->last_event,

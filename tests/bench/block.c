@@ -410,11 +410,14 @@ static snrq_status check_memory(const snrq_context *context, const bench *b)
     snrq_windows windows;
     snrq_rules rules = {0};
     snrq_plan plan;
+    snrq_layer_groups groups = {0};
     SNRQ_TRY(make_windows(b, &windows));
     snrq_status status = snrq_family_create(&model.config, &model.family);
     if (status == SNRQ_OK) status = snrq_rules_create(&b->options, &model.family, 1, &rules);
+    if (status == SNRQ_OK) status = snrq_plan_groups(&rules, &model, &windows, 1, &groups);
     if (status == SNRQ_OK)
-        status = snrq_plan_make(context, &b->options, &model, &rules, &windows, &plan);
+        status = snrq_plan_make(context, &b->options, &model, &rules, &windows, &groups, &plan);
+    snrq_layer_groups_free(&groups);
     status = snrq_agree(context, status);
     bool check = !b->options.ignore_memory;
     if (status == SNRQ_OK && check) status = snrq_check_memory(context, plan.node_bytes);
