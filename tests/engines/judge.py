@@ -22,7 +22,7 @@ class Tolerance:
 
 EQUAL, KNOWN, SKIPPED, FAILS, MENDED = "equal", "known fault", "skipped", "FAILS", "MENDED"
 BAD = (FAILS, MENDED)
-NEAR = 0.2  # between the logits of the two likeliest tokens: activations of 8 bits turn such a tie
+NEAR = 0.2  # between the logits of the two likeliest tokens: weights or activations of 8 bits turn such a tie
 
 
 class Row:
@@ -50,7 +50,7 @@ def problem(answer, expected, tolerance, texts, excuse):
         distance = tolerance.distance(expected["logprobs"], found)
         if not distance <= tolerance.limit:
             return distance, "log-probabilities differ: mean %.4g, not %.4g" % (found.mean(), expected["logprobs"].mean())
-    if "ids" in expected:
+    if "ids" in expected and "ids" in answer:  # GPTQModel leaves tokenizers to others
         wrong = differing_ids(texts, expected["ids"], answer["ids"], excuse)
         if wrong or len(answer["ids"]) != len(texts):
             return distance, "%d texts have other ids, %s" % (len(wrong), ", ".join(map(repr, wrong[:8])))

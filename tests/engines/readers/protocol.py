@@ -5,7 +5,7 @@
 A job: "path" (the export), and what is asked about it:
 
     "windows": [[id, ...], ...]  ->  "logprobs": of every token of a window but the first [[x, ...], ...]
-    "prompt": [id, ...], "tokens": N  ->  "generated": the N likeliest next tokens, one after the other [id, ...]; llama.cpp also
+    "prompt": [id, ...], "tokens": N  ->  "generated": the N likeliest next tokens, one after the other [id, ...]; but for vLLM also
                                            "margins": how far the logit of each is above the second
     "texts": [TEXT, ...]  ->  "ids": token ids of each text [[id, ...], ...]
 

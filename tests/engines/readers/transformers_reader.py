@@ -31,13 +31,16 @@ def log_probabilities(model, windows):
 
 
 def generate(model, prompt, count):
-    """Token by token, without what generation_config.json says about ends and penalties."""
-    ids, asked, cache = list(prompt), list(prompt), None
+    """The tokens, one by one, without what generation_config.json says about ends and penalties, and how far the logit of
+    each is above the next."""
+    ids, asked, cache, margins = list(prompt), list(prompt), None, []
     while len(ids) < len(prompt) + count:
         output = model(torch.tensor([asked]), past_key_values=cache, use_cache=True)
+        first, second = output.logits[0, -1].topk(2).values.tolist()
+        margins.append(first - second)
         asked, cache = [int(output.logits[0, -1].argmax())], output.past_key_values
         ids += asked
-    return ids[len(prompt):]
+    return ids[len(prompt):], margins
 
 
 def ask(model, job):
@@ -45,7 +48,7 @@ def ask(model, job):
     if "windows" in job:
         result["logprobs"] = log_probabilities(model, job["windows"])
     if "prompt" in job:
-        result["generated"] = generate(model, job["prompt"], job["tokens"])
+        result["generated"], result["margins"] = generate(model, job["prompt"], job["tokens"])
     return result
 
 
