@@ -505,6 +505,7 @@ static snrq_status quantize_blocks(group *g)
 {
     snrq_status status = SNRQ_OK;
     if (first_open(g) == g->blocks.end) return SNRQ_OK;
+    g->job->progress.step_started = snrq_now(); /* passing the stream is no part of a step */
     read_ahead(g, g->next);
     for (int64_t layer = g->next; status == SNRQ_OK && layer < g->blocks.end; layer++)
         status = process_block(g, layer);
