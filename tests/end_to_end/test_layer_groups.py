@@ -74,6 +74,26 @@ class LayerGroups(helpers.Test):
     def test_killed_groups_go_on_from_kept_activations(self):
         self.check_goes_on("--keep-activations")
 
+    def test_a_failure_of_one_group_ends_all(self):
+        """A weight of the last group's last block is NaN: its message and exit code, and what others committed stays."""
+        model = helpers.copy_model(self.path("model"))
+        file = os.path.join(model, "model.safetensors")
+        tensors = helpers.read_safetensors(file)
+        name = "model.layers.%d.mlp.up_proj.weight" % (BLOCKS - 1)
+        kind, shape, data = tensors[name]
+        os.chmod(file, 0o644)
+        helpers.write_safetensors(file, {**tensors, name: (kind, shape, b"\xff" * 4 + data[4:])})
+        out = self.path("out")
+        words = arguments(out, 3)
+        words[words.index(helpers.MODEL)] = model
+        result = helpers.run(*words, ranks=4)
+        self.assertEqual(result.code, 65, result)
+        self.assertIn(name, result.stderr)
+        self.assertIn("not finite", result.stderr)
+        self.assertNotIn("another group of ranks", result.stderr)
+        self.assertIn(4, committed(out))
+        self.assertEqual([e["state"] for e in events(out) if e["event"] == "end"], ["failed"])
+
     def test_a_stop_of_one_group_stops_all(self):
         out = self.path("out")
         result = helpers.run(*arguments(out, 3, "--max-time", "0.01s"), ranks=3)
