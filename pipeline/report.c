@@ -125,7 +125,7 @@ void snrq_progress_free(snrq_progress *p)
 /* ---- what groups tell ---- */
 
 /* Facts of an event that the log does not need are under this key. */
-static const char private_key[] = "private";
+static const char unlogged_key[] = "unlogged";
 
 static double number_in(const json_t *object, const char *key)
 {
@@ -140,7 +140,7 @@ static const char *text_in(const json_t *object, const char *key)
 
 static void log_event(snrq_output *output, json_t *event)
 {
-    json_object_del(event, private_key);
+    json_object_del(event, unlogged_key);
     snrq_output_event(output, event);
 }
 
@@ -153,7 +153,7 @@ static void hear_step(snrq_progress *p, snrq_output *output, json_t *event)
     double objective = 0.0, worst = 0.0;
     char left[32], time[SNRQ_TIME_TEXT];
     size_t i;
-    p->done += number_in(json_object_get(event, private_key), "work");
+    p->done += number_in(json_object_get(event, unlogged_key), "work");
     group->block = layer;
     snprintf(group->stage, sizeof group->stage, "%s", stage);
     json_array_foreach((json_t *)modules, i, module)
@@ -180,7 +180,7 @@ static void hear_step(snrq_progress *p, snrq_output *output, json_t *event)
 static void hear_trouble(snrq_progress *p, snrq_output *output, json_t *event)
 {
     char time[SNRQ_TIME_TEXT];
-    int unit = (int)number_in(json_object_get(event, private_key), "unit");
+    int unit = (int)number_in(json_object_get(event, unlogged_key), "unit");
     bool few = strcmp(text_in(event, "trouble"), snrq_trouble_name(SNRQ_FEW_TOKENS)) == 0;
     log_event(output, event);
     /* As many tokens are too few in every block. */
@@ -295,7 +295,7 @@ void snrq_progress_step(snrq_progress *p, snrq_output *output, const snrq_family
     tell(p, output,
          json_pack("{s:s, s:I, s:s, s:f, s:o, s:o, s:{s:f}}", "event", "stage", "block",
                    (json_int_t)layer, "stage", f->step[step].name, "seconds", seconds, "modules",
-                   modules, "units", units, private_key, "work", work));
+                   modules, "units", units, unlogged_key, "work", work));
 }
 
 static json_t *trouble_event(const snrq_family *f, int64_t layer, int unit, const snrq_trouble *t,
@@ -312,7 +312,7 @@ static json_t *trouble_event(const snrq_family *f, int64_t layer, int unit, cons
                      "trouble", snrq_trouble_name(t->kind), "block", (json_int_t)layer, "stage",
                      f->step[f->unit[unit].step].name, "modules", modules, "count",
                      (json_int_t)t->count, "of", (json_int_t)t->of, "first", (json_int_t)t->first,
-                     "message", text, private_key, "unit", unit);
+                     "message", text, unlogged_key, "unit", unit);
 }
 
 void snrq_progress_troubles(snrq_progress *p, snrq_output *output, const snrq_family *f,
