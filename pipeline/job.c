@@ -319,10 +319,12 @@ static snrq_status check_ranks(const snrq_job *job)
         snrq_note(c,
                   "note: %d ranks but only %lld sequences: some ranks have no forward pass to do",
                   c->size, (long long)job->windows.count);
-    if (o->factor_rows > 0 && o->factor_columns > c->size / o->factor_rows)
-        return snrq_fail(SNRQ_USAGE, "--factor-grid %dx%d needs %lld ranks, there are %d",
+    const int group = c->size / job->groups.count; /* ranks of the smallest */
+    if (o->factor_rows > 0 && o->factor_columns > group / o->factor_rows)
+        return snrq_fail(SNRQ_USAGE, "--factor-grid %dx%d needs %lld ranks, there are %d%s",
                          o->factor_rows, o->factor_columns,
-                         (long long)o->factor_rows * o->factor_columns, c->size);
+                         (long long)o->factor_rows * o->factor_columns, group,
+                         job->groups.count > 1 ? " in a layer group" : "");
     return SNRQ_OK;
 }
 

@@ -26,11 +26,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "mpi/transfer.h"
 #include "pipeline/job.h"
 #include "pipeline/keeper.h"
 #include "pipeline/model/read_ahead.h"
 #include "pipeline/model/stream.h"
+#include "pipeline/pass_stream.h"
 #include "pipeline/unit.h"
 
 typedef struct group {
@@ -351,16 +351,6 @@ static snrq_status process_block(group *g, int64_t layer)
     return status;
 }
 
-/* h = embeddings of the windows. Collective over the context. */
-static snrq_status embed(const snrq_context *context, const group *g, snrq_stream *stream)
-{
-    snrq_table embedding;
-    SNRQ_TRY(snrq_model_load_embedding(context, g->model, &embedding));
-    snrq_stream_embed(stream, &embedding.weight, &g->job->windows);
-    snrq_table_free(&embedding);
-    return SNRQ_OK;
-}
-
 /* Strengths of alpha sampled, one per sequence: the same for every module. */
 static snrq_status sample_alphas(group *g, snrq_range mine)
 {
@@ -407,63 +397,6 @@ static snrq_status create_streams(group *g)
     return SNRQ_OK;
 }
 
-/* The stream that all ranks share, at the first block of group k: its ranks get their sequences. */
-static snrq_status hand_over(group *g, const snrq_stream *all, int k)
-{
-    const snrq_context *job = g->job->context;
-    const snrq_context *to = k == g->job->groups.mine ? g->context : NULL;
-    const size_t bytes = (size_t)(all->tokens * all->hidden) * sizeof(float);
-    snrq_transfer *transfer = NULL;
-    SNRQ_TRY(
-        snrq_transfer_create(job, job, to, "the stream", g->job->windows.count, bytes, &transfer));
-    snrq_status status = snrq_transfer_send(transfer, all->range.end - all->range.begin, all->h);
-    if (status == SNRQ_OK && to != NULL)
-        status =
-            snrq_transfer_receive(transfer, g->full.range.end - g->full.range.begin, g->full.h);
-    return snrq_transfer_end(&transfer, status);
-}
-
-static snrq_status pass_block(group *g, int64_t layer, snrq_stream *all)
-{
-    const snrq_context *job = g->job->context;
-    snrq_loaded_block block = {0};
-    SNRQ_TRY(snrq_stop_check(job, &g->job->stop));
-    enter(g, SNRQ_PHASE_READ);
-    SNRQ_TRY(snrq_model_load_block(job, g->model, layer, &g->rope, &block));
-    enter(g, SNRQ_PHASE_FORWARD);
-    snrq_status status = snrq_agree(job, snrq_stream_forward(all, &block.block));
-    snrq_loaded_block_free(&block);
-    return status;
-}
-
-/* Takes the full-precision stream, shared by all ranks, to the first block of every group that
- * waits for it: waits [groups], not 0 if so. Collective over the job. */
-static snrq_status pass_stream(group *g, const int64_t *waits, snrq_stream *all)
-{
-    const snrq_layer_groups *groups = &g->job->groups;
-    int last = groups->count - 1;
-    while (last > 0 && !waits[last]) last--;
-    snrq_status status = embed(g->job->context, g, all);
-    for (int64_t layer = 0, k = 0; status == SNRQ_OK && k <= last; k++) {
-        for (; status == SNRQ_OK && layer < groups->first[k]; layer++)
-            status = pass_block(g, layer, all);
-        if (status == SNRQ_OK && waits[k]) status = hand_over(g, all, (int)k);
-    }
-    return status;
-}
-
-static snrq_status enter_groups(group *g, const int64_t *waits)
-{
-    const snrq_windows *w = &g->job->windows;
-    snrq_stream all = {0};
-    snrq_range mine = snrq_stream_share(g->job->context, w);
-    snrq_status status = snrq_agree(
-        g->job->context, snrq_stream_create(mine, w->length, g->model->config.hidden, &all));
-    if (status == SNRQ_OK) status = pass_stream(g, waits, &all);
-    snrq_stream_free(&all);
-    return status;
-}
-
 static void copy_full_stream(group *g)
 {
     const snrq_stream *f = &g->full;
@@ -492,9 +425,9 @@ static snrq_status start_streams(group *g)
     }
     for (int k = 1; status == SNRQ_OK && k < groups; k++) any += waits[k];
     if (status == SNRQ_OK && any > 0)
-        status = enter_groups(g, waits);
+        status = snrq_pass_stream(g->job, &g->rope, waits, &g->full);
     else if (status == SNRQ_OK && starts)
-        status = embed(g->context, g, &g->full);
+        status = snrq_embed(g->context, g->job, &g->full);
     if (status == SNRQ_OK && starts) copy_full_stream(g);
     free(waits);
     return status;

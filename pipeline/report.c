@@ -238,8 +238,7 @@ static bool leads(const snrq_progress *p)
     return p->groups->context->rank == 0;
 }
 
-/* `event` is taken over. */
-static void tell(snrq_progress *p, snrq_output *output, json_t *event)
+void snrq_progress_event(snrq_progress *p, snrq_output *output, json_t *event)
 {
     char *text = NULL;
     snrq_status status = SNRQ_OK;
@@ -253,11 +252,6 @@ static void tell(snrq_progress *p, snrq_output *output, json_t *event)
     if (status != SNRQ_OK) snrq_note_here("warning: %s", snrq_error_message());
     free(text);
     json_decref(event);
-}
-
-void snrq_progress_event(snrq_progress *p, snrq_output *output, json_t *event)
-{
-    tell(p, output, event);
 }
 
 /* Milliseconds by phase; a unit is no matter of the other phases. */
@@ -292,10 +286,11 @@ void snrq_progress_step(snrq_progress *p, snrq_output *output, const snrq_family
         json_array_append_new(modules, snrq_module_record_json(&records[m]));
     for (int u = f->step[step].first; u < f->step[step].end; u++)
         json_array_append_new(units, unit_json(f, u, records, &measures[u]));
-    tell(p, output,
-         json_pack("{s:s, s:I, s:s, s:f, s:o, s:o, s:{s:f}}", "event", "stage", "block",
-                   (json_int_t)layer, "stage", f->step[step].name, "seconds", seconds, "modules",
-                   modules, "units", units, unlogged_key, "work", work));
+    snrq_progress_event(p, output,
+                        json_pack("{s:s, s:I, s:s, s:f, s:o, s:o, s:{s:f}}", "event", "stage",
+                                  "block", (json_int_t)layer, "stage", f->step[step].name,
+                                  "seconds", seconds, "modules", modules, "units", units,
+                                  unlogged_key, "work", work));
 }
 
 static json_t *trouble_event(const snrq_family *f, int64_t layer, int unit, const snrq_trouble *t,
@@ -322,29 +317,30 @@ void snrq_progress_troubles(snrq_progress *p, snrq_output *output, const snrq_fa
     char text[512];
     for (int i = 0; i < list->count && leads(p); i++) {
         snrq_trouble_text(&list->trouble[i], scale_type, text, sizeof text);
-        tell(p, output, trouble_event(f, layer, unit, &list->trouble[i], text));
+        snrq_progress_event(p, output, trouble_event(f, layer, unit, &list->trouble[i], text));
     }
 }
 
 void snrq_progress_committed(snrq_progress *p, snrq_output *output, int64_t layer)
 {
-    tell(p, output, json_pack("{s:s, s:I}", "event", "committed", "block", (json_int_t)layer));
+    snrq_progress_event(p, output,
+                        json_pack("{s:s, s:I}", "event", "committed", "block", (json_int_t)layer));
 }
 
 void snrq_progress_read(snrq_progress *p, snrq_output *output, int64_t blocks, double work)
 {
     p->step_started = snrq_now();
-    tell(p, output,
-         json_pack("{s:s, s:I, s:f}", "event", "read", "block", (json_int_t)blocks - 1, "work",
-                   work));
+    snrq_progress_event(p, output,
+                        json_pack("{s:s, s:I, s:f}", "event", "read", "block",
+                                  (json_int_t)blocks - 1, "work", work));
 }
 
 void snrq_progress_replayed(snrq_progress *p, snrq_output *output, int64_t layer, double work)
 {
     p->step_started = snrq_now();
-    tell(p, output,
-         json_pack("{s:s, s:I, s:f}", "event", "replayed", "block", (json_int_t)layer, "work",
-                   work));
+    snrq_progress_event(p, output,
+                        json_pack("{s:s, s:I, s:f}", "event", "replayed", "block",
+                                  (json_int_t)layer, "work", work));
 }
 
 void snrq_progress_end(const snrq_progress *p, snrq_output *output, snrq_status status)

@@ -114,6 +114,9 @@ class LayerGroups(helpers.Test):
             result = helpers.run(*arguments(self.path("out"), groups), ranks=ranks)
             self.assertEqual(result.code, 64, result)
             self.assertIn(expected, result.stderr)
+        result = helpers.run(*arguments(self.path("out"), 2, "--factor-grid", "2x2"), ranks=4)
+        self.assertEqual(result.code, 64, result)
+        self.assertIn("needs 4 ranks, there are 2 in a layer group", result.stderr)
         for value in ("0", "-1", "many", "1.5"):
             result = helpers.run(*arguments(self.path("out"), value))
             self.assertEqual(result.code, 64, result)

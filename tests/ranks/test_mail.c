@@ -69,6 +69,7 @@ static void sending_and_looking_wait_for_nobody(void)
     CU_ASSERT_EQUAL(snrq_mail_create(w, &mail), SNRQ_OK);
     CU_ASSERT_EQUAL(snrq_mail_take(mail, &letter, &found), SNRQ_OK);
     CU_ASSERT_FALSE(found);
+    CU_ASSERT_EQUAL(snrq_barrier(w), SNRQ_OK); /* all have looked, and nothing was sent */
     send_numbered(mail, (w->rank + 1) % w->size, 0);
     CU_ASSERT_EQUAL(snrq_barrier(w), SNRQ_OK); /* all are sent, and none was taken */
     CU_ASSERT_EQUAL(snrq_mail_finish(mail, handle, &box), SNRQ_OK);
