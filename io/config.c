@@ -3,66 +3,21 @@
 
 #include <inttypes.h>
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 
+#include "io/config_families.h"
 #include "io/config_rope.h"
 #include "io/file.h"
 #include "io/json.h"
 
-enum { MAX_CONFIG = 16 << 20, MAX_LAYERS = 100000 };
+enum { MAX_CONFIG = 16 << 20 };
 
 /* Every size fits the int of MPI, BLAS and LAPACK; every matrix has at most 2^59 numbers, so that
  * its bytes and the product with a small factor fit int64_t. */
 static const int64_t max_size = INT32_MAX;
 static const int64_t max_matrix = INT64_C(1) << 59;
-
-enum window_rule { NO_WINDOW, ALL_LAYERS, UPPER_LAYERS };
-
-/* The supported architectures: what their configuration classes assume where a key is absent, and
- * which switches they have. kv_heads and head_dim 0: as many as heads, hidden_size / heads. */
-static const struct architecture {
-    const char *name, *model_type;
-    bool fused, head_norms, attention_bias, mlp_bias, partial_rope, older_longrope;
-    enum window_rule windows;
-    int64_t window, kv_heads, head_dim, max_positions, original_positions;
-    double rms_norm_eps;
-} architectures[] = {
-    {.name = "LlamaForCausalLM",
-     .model_type = "llama",
-     .attention_bias = true,
-     .mlp_bias = true,
-     .max_positions = 2048,
-     .rms_norm_eps = 1e-6},
-    {.name = "MistralForCausalLM",
-     .model_type = "mistral",
-     .windows = ALL_LAYERS,
-     .window = 4096,
-     .kv_heads = 8,
-     .max_positions = 131072,
-     .rms_norm_eps = 1e-6},
-    {.name = "Qwen3ForCausalLM",
-     .model_type = "qwen3",
-     .head_norms = true,
-     .attention_bias = true,
-     .windows = UPPER_LAYERS,
-     .window = 4096,
-     .kv_heads = 32,
-     .head_dim = 128,
-     .max_positions = 32768,
-     .rms_norm_eps = 1e-6},
-    {.name = "Phi3ForCausalLM",
-     .model_type = "phi3",
-     .fused = true,
-     .partial_rope = true,
-     .older_longrope = true,
-     .windows = ALL_LAYERS,
-     .max_positions = 4096,
-     .original_positions = 4096,
-     .rms_norm_eps = 1e-5},
-};
-enum { ARCHITECTURES = sizeof architectures / sizeof architectures[0] };
 
 snrq_status snrq_config_refuse(const char *path, const char *key, const char *found,
                                const char *supported)
@@ -72,72 +27,18 @@ snrq_status snrq_config_refuse(const char *path, const char *key, const char *fo
                      snrq_shown(found, shown), supported);
 }
 
-/* The row of the table whose class, or model type, is `name`; refused with all of them in the
- * message. Older checkpoints spell classes in other case (LLaMAForCausalLM). */
-static snrq_status find_architecture(const char *path, bool by_class, const char *name,
-                                     const struct architecture **out)
-{
-    char all[256] = "";
-    for (size_t i = 0; i < ARCHITECTURES; i++) {
-        const char *own = by_class ? architectures[i].name : architectures[i].model_type;
-        size_t used = strlen(all);
-        *out = &architectures[i];
-        if (strcasecmp(name, own) == 0) return SNRQ_OK;
-        snprintf(all + used, sizeof all - used, "%s%s", i > 0 ? ", " : "", own);
-    }
-    return snrq_config_refuse(path, by_class ? "architecture" : "model_type", name, all);
-}
-
-/* The class decides; the model type must agree, and stands in for it where the class is not given.
- */
-static snrq_status read_architecture(const char *path, const json_t *root,
-                                     const struct architecture **out)
-{
-    const char *type, *name;
-    char shown[SNRQ_SHOWN];
-    SNRQ_TRY(snrq_json_string(path, root, "model_type", "", &type));
-    json_t *list = json_object_get(root, "architectures");
-    if (list != NULL && !json_is_null(list) && !json_is_array(list))
-        return snrq_fail(SNRQ_BAD_DATA, "%s: key \"architectures\": expected an array, found %s",
-                         path, snrq_json_kind(list));
-    if (json_array_size(list) == 0) {
-        if (type[0] != '\0') return find_architecture(path, false, type, out);
-        return snrq_fail(SNRQ_BAD_DATA,
-                         "%s: has neither \"architectures\" nor \"model_type\": is this a model's "
-                         "config.json?",
-                         path);
-    }
-    name = json_string_value(json_array_get(list, 0));
-    if (!snrq_json_is_text(json_array_get(list, 0)))
-        return snrq_fail(SNRQ_BAD_DATA, "%s: key \"architectures\": expected strings, found %s",
-                         path, snrq_json_kind(json_array_get(list, 0)));
-    SNRQ_TRY(find_architecture(path, true, name, out));
-    if (type[0] != '\0' && strcasecmp(type, (*out)->model_type) != 0)
-        return snrq_fail(SNRQ_BAD_DATA,
-                         "%s: model_type \"%s\" does not belong to architecture \"%s\"; expected "
-                         "\"%s\"",
-                         path, snrq_shown(type, shown), name, (*out)->model_type);
-    return SNRQ_OK;
-}
-
-/* What the configuration class assumes where the key is absent; a null stands for `otherwise`. */
-static int64_t assumed(const json_t *root, const char *key, int64_t by_class, int64_t otherwise)
-{
-    return by_class > 0 && json_object_get(root, key) == NULL ? by_class : otherwise;
-}
-
-static snrq_status read_heads(const char *path, const json_t *root, const struct architecture *a,
+static snrq_status read_heads(const char *path, const json_t *root, const snrq_architecture *a,
                               snrq_config *out)
 {
     static const char kv_key[] = "num_key_value_heads", head_key[] = "head_dim";
-    int64_t kv_heads = assumed(root, kv_key, a->kv_heads, out->heads), unknown = 0;
+    int64_t kv_heads = snrq_config_assumed(root, kv_key, a->kv_heads, out->heads), unknown = 0;
     SNRQ_TRY(snrq_json_integer(path, root, kv_key, 1, max_size, &kv_heads, &out->kv_heads));
     if (out->heads % out->kv_heads != 0)
         return snrq_fail(SNRQ_BAD_DATA,
                          "%s: num_attention_heads %" PRId64
                          " is not a multiple of num_key_value_heads %" PRId64,
                          path, out->heads, out->kv_heads);
-    int64_t head_dim = assumed(root, head_key, a->head_dim, unknown);
+    int64_t head_dim = snrq_config_assumed(root, head_key, a->head_dim, unknown);
     SNRQ_TRY(snrq_json_integer(path, root, head_key, 1, max_size, &head_dim, &out->head_dim));
     if (out->head_dim == unknown && out->hidden % out->heads != 0)
         return snrq_fail(SNRQ_BAD_DATA,
@@ -146,10 +47,36 @@ static snrq_status read_heads(const char *path, const json_t *root, const struct
                          ", and there is no head_dim",
                          path, out->hidden, out->heads);
     if (out->head_dim == unknown) out->head_dim = out->hidden / out->heads;
+    out->value_dim = out->head_dim;
     return SNRQ_OK;
 }
 
-static snrq_status read_sizes(const char *path, const json_t *root, const struct architecture *a,
+/* Heads of latent attention: each has its own key and value, made from one short vector. */
+static snrq_status read_latent_heads(const char *path, const json_t *root, snrq_config *c)
+{
+    const int64_t queries = 1536, keys = 512, turned = 64, unturned = 128, values = 128, none = 0;
+    snrq_latent_config *l = &c->latent;
+    SNRQ_TRY(snrq_json_integer(path, root, "q_lora_rank", 1, max_size,
+                               json_object_get(root, "q_lora_rank") == NULL ? &queries : &none,
+                               &l->queries));
+    SNRQ_TRY(snrq_json_integer(path, root, "kv_lora_rank", 1, max_size / 2, &keys, &l->keys));
+    SNRQ_TRY(
+        snrq_json_integer(path, root, "qk_rope_head_dim", 2, max_size / 4, &turned, &l->turned));
+    SNRQ_TRY(snrq_json_integer(path, root, "qk_nope_head_dim", 1, max_size / 4, &unturned,
+                               &l->unturned));
+    SNRQ_TRY(snrq_json_integer(path, root, "v_head_dim", 1, max_size / 4, &values, &c->value_dim));
+    SNRQ_TRY(snrq_json_boolean(path, root, "rope_interleave", true, &c->rope.pairs));
+    c->kv_heads = c->heads;
+    c->head_dim = l->turned + l->unturned;
+    if (l->turned % 2 != 0)
+        return snrq_fail(SNRQ_BAD_DATA,
+                         "%s: qk_rope_head_dim is %" PRId64
+                         ", expected an even number (RoPE turns pairs)",
+                         path, l->turned);
+    return SNRQ_OK;
+}
+
+static snrq_status read_sizes(const char *path, const json_t *root, const snrq_architecture *a,
                               snrq_config *out)
 {
     const struct {
@@ -164,26 +91,29 @@ static snrq_status read_sizes(const char *path, const json_t *root, const struct
     for (size_t i = 0; i < sizeof required / sizeof required[0]; i++)
         SNRQ_TRY(
             snrq_json_integer(path, root, required[i].key, 1, max_size, NULL, required[i].out));
-    SNRQ_TRY(snrq_json_integer(path, root, "num_hidden_layers", 1, MAX_LAYERS, NULL, &out->layers));
+    SNRQ_TRY(
+        snrq_json_integer(path, root, "num_hidden_layers", 1, SNRQ_MAX_LAYERS, NULL, &out->layers));
     SNRQ_TRY(snrq_json_integer(path, root, "max_position_embeddings", 1, max_size,
                                &a->max_positions, &out->max_positions));
-    return read_heads(path, root, a, out);
+    return a->experts == SNRQ_DEEPSEEK ? read_latent_heads(path, root, out)
+                                       : read_heads(path, root, a, out);
 }
 
 static snrq_status check_products(const char *path, const snrq_config *config)
 {
-    if (config->head_dim % 2 != 0)
+    int64_t wider = config->head_dim > config->value_dim ? config->head_dim : config->value_dim;
+    if (config->head_dim % 2 != 0 && config->latent.keys == 0)
         return snrq_fail(SNRQ_BAD_DATA,
                          "%s: head_dim is %" PRId64 ", expected an even number (RoPE turns pairs)",
                          path, config->head_dim);
     /* heads and kv_heads are at most max_size: their sum is no problem for int64_t. */
     int64_t qkv_heads = config->heads + 2 * config->kv_heads;
-    if (qkv_heads > max_size / config->head_dim)
+    if (qkv_heads > max_size / wider)
         return snrq_fail(SNRQ_BAD_DATA,
                          "%s: num_attention_heads %" PRId64
                          " and twice num_key_value_heads %" PRId64 " times head_dim %" PRId64
                          ": expected at most %" PRId64,
-                         path, config->heads, config->kv_heads, config->head_dim, max_size);
+                         path, config->heads, config->kv_heads, wider, max_size);
     if (config->intermediate > max_size / 2)
         return snrq_fail(SNRQ_BAD_DATA,
                          "%s: intermediate_size %" PRId64 ": expected at most %" PRId64, path,
@@ -194,7 +124,7 @@ static snrq_status check_products(const char *path, const snrq_config *config)
     } wide[] = {
         {"vocab_size", config->vocabulary},
         {"twice intermediate_size", 2 * config->intermediate},
-        {"query, key and value heads times head_dim", qkv_heads * config->head_dim},
+        {"query, key and value heads times head_dim", qkv_heads * wider},
         {"max_position_embeddings", config->max_positions},
         {"hidden_size", config->hidden},
     };
@@ -205,70 +135,6 @@ static snrq_status check_products(const char *path, const snrq_config *config)
                              ": expected at most 2^59 numbers in a matrix",
                              path, wide[i].name, wide[i].size, config->hidden);
     return SNRQ_OK;
-}
-
-/* The kinds of attention by layer, where they are given, must be what the other keys say. */
-static snrq_status check_layer_types(const char *path, const json_t *list, const snrq_config *c)
-{
-    char shown[SNRQ_SHOWN];
-    if (json_array_size(list) != (size_t)c->layers)
-        return snrq_fail(SNRQ_BAD_DATA,
-                         "%s: key \"layer_types\": expected num_hidden_layers %" PRId64
-                         " entries, found %zu",
-                         path, c->layers, json_array_size(list));
-    for (int64_t i = 0; i < c->layers; i++) {
-        const char *type = json_string_value(json_array_get(list, (size_t)i));
-        const char *expected =
-            snrq_config_window(c, i) > 0 ? "sliding_attention" : "full_attention";
-        if (type == NULL || strcmp(type, expected) != 0)
-            return snrq_fail(SNRQ_BAD_DATA,
-                             "%s: layer_types[%" PRId64 "] is \"%s\"; supported is \"%s\" there "
-                             "(full attention below a sliding window in the upper layers, as the "
-                             "other keys have it)",
-                             path, i, type != NULL ? snrq_shown(type, shown) : "no string",
-                             expected);
-    }
-    return SNRQ_OK;
-}
-
-/* The first layer that a list of layer types says has a window. */
-static int64_t first_sliding(const json_t *list, int64_t layers)
-{
-    for (int64_t i = 0; i < layers; i++) {
-        const char *type = json_string_value(json_array_get(list, (size_t)i));
-        if (type != NULL && strcmp(type, "sliding_attention") == 0) return i;
-    }
-    return layers;
-}
-
-/* The sliding window, and which layers have it. */
-static snrq_status read_window(const char *path, const json_t *root, const struct architecture *a,
-                               snrq_config *c)
-{
-    const int64_t otherwise = assumed(root, "sliding_window", a->window, 0), usual_layers = 28;
-    bool used = a->windows == ALL_LAYERS;
-    int64_t window = 0;
-    SNRQ_TRY(snrq_json_integer(path, root, "sliding_window", 1, max_size, &otherwise, &window));
-    if (a->windows == UPPER_LAYERS) {
-        SNRQ_TRY(snrq_json_boolean(path, root, "use_sliding_window", false, &used));
-        SNRQ_TRY(snrq_json_integer(path, root, "max_window_layers", 0, MAX_LAYERS, &usual_layers,
-                                   &c->first_windowed_layer));
-    }
-    if (a->windows == NO_WINDOW && window > 0)
-        return snrq_fail(SNRQ_BAD_DATA,
-                         "%s: sliding_window %" PRId64 " is not supported for %s (supported: null)",
-                         path, window, a->name);
-    c->window = used ? window : 0;
-    json_t *list = json_object_get(root, "layer_types");
-    if (list == NULL || json_is_null(list)) return SNRQ_OK;
-    SNRQ_TRY(snrq_json_array(path, root, "layer_types", &list));
-    if (a->windows == UPPER_LAYERS) c->first_windowed_layer = first_sliding(list, c->layers);
-    return check_layer_types(path, list, c);
-}
-
-int64_t snrq_config_window(const snrq_config *config, int64_t layer)
-{
-    return layer >= config->first_windowed_layer ? config->window : 0;
 }
 
 /* A token id: an integer, the first of a list, or none. -1 is how some writers say none. */
@@ -314,7 +180,7 @@ static snrq_status read_dtype(const char *path, const json_t *root, snrq_config 
 }
 
 static snrq_status read_bias(const char *path, const json_t *root, const char *key, bool possible,
-                             const struct architecture *a, bool *out)
+                             const snrq_architecture *a, bool *out)
 {
     SNRQ_TRY(snrq_json_boolean(path, root, key, false, out));
     if (*out && !possible)
@@ -323,58 +189,149 @@ static snrq_status read_bias(const char *path, const json_t *root, const char *k
     return SNRQ_OK;
 }
 
-/* What the forward pass would have to do and does not. */
-static snrq_status check_features(const char *path, const json_t *root)
+static snrq_status read_biases(const char *path, const json_t *root, const snrq_architecture *a,
+                               snrq_config *c)
 {
-    static const char *const experts[] = {"num_local_experts", "num_experts"};
-    const int64_t none = 0;
-    int64_t count;
-    const char *activation;
-    for (size_t i = 0; i < sizeof experts / sizeof experts[0]; i++) {
-        SNRQ_TRY(snrq_json_integer(path, root, experts[i], 0, max_size, &none, &count));
-        if (count > 0)
-            return snrq_fail(SNRQ_BAD_DATA,
-                             "%s: %s %" PRId64
-                             ": mixtures of experts are not supported (supported: "
-                             "dense models)",
-                             path, experts[i], count);
-    }
-    const json_t *quantized = json_object_get(root, "quantization_config");
-    if (quantized != NULL && !json_is_null(quantized))
-        return snrq_fail(SNRQ_BAD_DATA,
-                         "%s: has a quantization_config: quantized checkpoints cannot be read; "
-                         "expected the original one in F32, F16 or BF16",
-                         path);
-    SNRQ_TRY(snrq_json_string(path, root, "hidden_act", "silu", &activation));
-    if (strcmp(activation, "silu") != 0)
-        return snrq_config_refuse(path, "hidden_act", activation, "silu");
+    SNRQ_TRY(read_bias(path, root, "attention_bias", a->attention_bias, a, &c->output_bias));
+    SNRQ_TRY(read_bias(path, root, "mlp_bias", a->mlp_bias, a, &c->mlp_bias));
+    c->attention_bias = c->output_bias || a->qkv_bias;
     return SNRQ_OK;
+}
+
+static snrq_status read_activation(const char *path, const json_t *root, const snrq_architecture *a,
+                                   snrq_config *c)
+{
+    static const char tanh_name[] = "gelu_pytorch_tanh";
+    const char *name, *key = a->gemma ? "hidden_activation" : "hidden_act";
+    SNRQ_TRY(snrq_json_string(path, root, key, a->gemma ? tanh_name : "silu", &name));
+    if (strcmp(name, "silu") == 0)
+        c->activation = SNRQ_SILU;
+    else if (strcmp(name, tanh_name) == 0)
+        c->activation = SNRQ_GELU_TANH;
+    else
+        return snrq_config_refuse(path, key, name, "silu, gelu_pytorch_tanh");
+    return SNRQ_OK;
+}
+
+/* A soft cap; none where the value is null. */
+static snrq_status read_cap(const char *path, const json_t *root, const char *key, double by_class,
+                            double *out)
+{
+    const double none = 0.0, usual = json_object_get(root, key) == NULL ? by_class : none;
+    return snrq_json_number(path, root, key, 1e-3, 1e9, &usual, out);
+}
+
+static snrq_status read_gemma(const char *path, const json_t *root, const snrq_architecture *a,
+                              snrq_config *c)
+{
+    const double usual = 256.0;
+    double scalar;
+    c->embedding_scale = sqrt((double)c->hidden);
+    SNRQ_TRY(snrq_json_number(path, root, "query_pre_attn_scalar", 1e-6, 1e9, &usual, &scalar));
+    c->attention_scale = 1.0 / sqrt(scalar);
+    if (a->attention_cap >= 0.0)
+        SNRQ_TRY(
+            read_cap(path, root, "attn_logit_softcapping", a->attention_cap, &c->attention_cap));
+    return read_cap(path, root, "final_logit_softcapping", a->logit_cap, &c->logit_cap);
+}
+
+static snrq_status read_multipliers(const char *path, const json_t *root, snrq_config *c)
+{
+    const double one = 1.0;
+    const struct {
+        const char *key;
+        double *out;
+    } rows[] = {{"embedding_multiplier", &c->embedding_scale},
+                {"residual_multiplier", &c->residual_scale},
+                {"attention_multiplier", &c->attention_scale},
+                {"logits_scaling", &c->logit_scale}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        SNRQ_TRY(snrq_json_number(path, root, rows[i].key, 1e-9, 1e9, &one, rows[i].out));
+    c->logit_scale = 1.0 / c->logit_scale;
+    return SNRQ_OK;
+}
+
+/* What numbers are multiplied by, and where they end. */
+static snrq_status read_scales(const char *path, const json_t *root, const snrq_architecture *a,
+                               snrq_config *c)
+{
+    const double none = 0.0;
+    c->embedding_scale = c->residual_scale = c->logit_scale = 1.0;
+    c->attention_scale = 1.0 / sqrt((double)c->head_dim);
+    if (a->gemma) return read_gemma(path, root, a, c);
+    if (a->multipliers) return read_multipliers(path, root, c);
+    if (a->experts == SNRQ_OLMO_EXPERTS)
+        return snrq_json_number(path, root, "clip_qkv", 1e-6, 1e9, &none, &c->qkv_clip);
+    /* DeepSeek squares the factor that yarn has for all dimensions. */
+    if (a->experts == SNRQ_DEEPSEEK && c->rope.all_dimensions > 0.0 && c->rope.factor > 1.0) {
+        double stretch = 0.1 * c->rope.all_dimensions * log(c->rope.factor) + 1.0;
+        c->attention_scale *= stretch * stretch;
+    }
+    return SNRQ_OK;
+}
+
+/* Two sizes. */
+static snrq_status read_fp8(const char *path, const json_t *object, snrq_config *c)
+{
+    json_t *size = NULL;
+    SNRQ_TRY(snrq_json_array(path, object, "weight_block_size", &size));
+    c->fp8_rows = json_integer_value(json_array_get(size, 0));
+    c->fp8_columns = json_integer_value(json_array_get(size, 1));
+    if (json_array_size(size) == 2 && c->fp8_rows > 0 && c->fp8_rows <= max_size &&
+        c->fp8_columns > 0 && c->fp8_columns <= max_size)
+        return SNRQ_OK;
+    return snrq_fail(SNRQ_BAD_DATA,
+                     "%s: quantization_config: weight_block_size: expected two sizes, as in "
+                     "[128, 128]",
+                     path);
+}
+
+/* Matrices in FP8, a scale for each block; other quantized checkpoints cannot be read. */
+static snrq_status read_quantization(const char *path, const json_t *root, snrq_config *c)
+{
+    const json_t *object = json_object_get(root, "quantization_config");
+    if (object == NULL || json_is_null(object)) return SNRQ_OK;
+    const char *method = json_string_value(json_object_get(object, "quant_method"));
+    const char *format = json_string_value(json_object_get(object, "fmt"));
+    if (method != NULL && strcmp(method, "fp8") == 0 &&
+        (format == NULL || strcmp(format, "e4m3") == 0))
+        return read_fp8(path, object, c);
+    return snrq_fail(SNRQ_BAD_DATA,
+                     "%s: has a quantization_config: quantized checkpoints cannot be read; "
+                     "expected the original one in F32, F16 or BF16, or one in FP8 (e4m3) with a "
+                     "scale for each block",
+                     path);
 }
 
 static snrq_status read_all(const char *path, const json_t *root, snrq_config *out)
 {
-    const struct architecture *a = NULL;
+    const snrq_architecture *a = NULL;
     const int64_t none = 0;
-    SNRQ_TRY(read_architecture(path, root, &a));
-    const snrq_rope_rules rope = {a->name, a->partial_rope, a->older_longrope,
-                                  a->original_positions};
+    bool both_ways = false;
+    SNRQ_TRY(snrq_config_find_family(path, root, &a));
     snprintf(out->architecture, sizeof out->architecture, "%s", a->name);
     snprintf(out->model_type, sizeof out->model_type, "%s", a->model_type);
     out->fused = a->fused;
+    out->norms = a->norms;
     out->head_norms = a->head_norms;
-    SNRQ_TRY(check_features(path, root));
-    SNRQ_TRY(read_bias(path, root, "attention_bias", a->attention_bias, a, &out->attention_bias));
-    SNRQ_TRY(read_bias(path, root, "mlp_bias", a->mlp_bias, a, &out->mlp_bias));
+    out->norms_less_one = a->gemma;
+    SNRQ_TRY(read_quantization(path, root, out));
+    SNRQ_TRY(read_activation(path, root, a, out));
+    SNRQ_TRY(read_biases(path, root, a, out));
     SNRQ_TRY(read_sizes(path, root, a, out));
     SNRQ_TRY(check_products(path, out));
-    SNRQ_TRY(read_window(path, root, a, out));
-    SNRQ_TRY(snrq_config_read_rope(path, root, &rope, out));
+    SNRQ_TRY(snrq_config_read_experts(path, root, a, out));
+    SNRQ_TRY(snrq_config_read_layers(path, root, a, out));
+    SNRQ_TRY(snrq_config_read_rope(path, root, a, out));
+    SNRQ_TRY(read_scales(path, root, a, out));
+    SNRQ_TRY(snrq_json_boolean(path, root, "use_bidirectional_attention", false, &both_ways));
+    if (both_ways) return snrq_config_refuse(path, "use_bidirectional_attention", "true", "false");
     SNRQ_TRY(snrq_json_number(path, root, "rms_norm_eps", 0.0, 1.0, &a->rms_norm_eps,
                               &out->rms_norm_eps));
-    SNRQ_TRY(snrq_json_boolean(path, root, "tie_word_embeddings", false, &out->tied_embeddings));
+    SNRQ_TRY(snrq_json_boolean(path, root, "tie_word_embeddings", a->tied, &out->tied_embeddings));
     SNRQ_TRY(read_token_id(path, root, "bos_token_id", out->vocabulary, &out->bos_id));
     SNRQ_TRY(read_token_id(path, root, "eos_token_id", out->vocabulary, &out->eos_id));
-    SNRQ_TRY(snrq_json_integer(path, root, "num_nextn_predict_layers", 0, MAX_LAYERS, &none,
+    SNRQ_TRY(snrq_json_integer(path, root, "num_nextn_predict_layers", 0, SNRQ_MAX_LAYERS, &none,
                                &out->prediction_layers));
     return read_dtype(path, root, out);
 }

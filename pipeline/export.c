@@ -179,7 +179,7 @@ int64_t snrq_export_better_group(const snrq_model *model, const snrq_export_fact
     int most = count_fitting(model, planned);
     if (size == 0 || most == SNRQ_FORMATS) return 0;
     /* Smaller ones first where two are as near. */
-    for (int64_t distance = 1; distance < model->family.max_columns; distance++)
+    for (int64_t distance = 1; distance < snrq_model_max_columns(model); distance++)
         for (int side = -1; side <= 1; side += 2) {
             snrq_export_facts other = *planned;
             if (size + side * distance < 1) continue;

@@ -113,16 +113,17 @@ static snrq_status collect_facts(const char *path, model_facts *out)
 {
     *out = (model_facts){0};
     SNRQ_TRY(snrq_model_look(path, &out->model));
-    const snrq_family *f = &out->model->family;
     for (int64_t i = 0; i < snrq_safetensors_count(out->model->tensors); i++) {
         const snrq_tensor *tensor = snrq_safetensors_at(out->model->tensors, i);
         if (tensor->another) continue;
         out->tensors++;
         out->bytes += tensor->bytes;
     }
-    for (int i = 0; i < f->modules; i++)
-        out->quantizable += (double)out->model->config.layers * (double)f->module[i].rows *
-                            (double)f->module[i].columns;
+    for (int64_t layer = 0; layer < out->model->config.layers; layer++) {
+        const snrq_family *f = snrq_model_family(out->model, layer);
+        for (int i = 0; i < f->modules; i++)
+            out->quantizable += (double)f->module[i].rows * (double)f->module[i].columns;
+    }
     return find_strange(out->model, &out->findings);
 }
 
@@ -180,9 +181,12 @@ static snrq_status print_facts_json(const model_facts *m, json_t *exports)
     json_object_set_new(object, "sliding_window", window);
     json_object_set_new(object, "attention_bias", json_boolean(c->attention_bias));
     json_object_set_new(object, "mlp_bias", json_boolean(c->mlp_bias));
-    json_object_set_new(object, "head_norms", json_boolean(c->head_norms));
+    json_object_set_new(object, "head_norms", json_boolean(c->head_norms != SNRQ_NO_HEAD_NORM));
     json_object_set_new(object, "tied_embeddings", json_boolean(c->tied_embeddings));
-    json_object_set_new(object, "modules", modules_json(&m->model->family));
+    json_object_set_new(object, "experts", json_integer((json_int_t)c->experts.count));
+    json_object_set_new(object, "experts_of_a_token", json_integer((json_int_t)c->experts.chosen));
+    json_object_set_new(object, "modules",
+                        modules_json(snrq_model_family(m->model, c->layers - 1)));
     json_object_set_new(object, "unread_tensors", json_integer(count_unread(&m->findings)));
     json_object_set_new(object, "findings", findings_json(&m->findings));
     json_object_set(object, "exports", exports);
@@ -197,17 +201,43 @@ static void print_attention(const snrq_config *c)
                (long long)c->head_dim);
     if (c->rope.original_positions > 0)
         printf(", original context %lld", (long long)c->rope.original_positions);
-    if (c->window > 0 && c->first_windowed_layer < c->layers)
-        printf("; sliding window %lld from block %lld on", (long long)c->window,
-               (long long)c->first_windowed_layer);
+    const int64_t windowed = snrq_config_layers_with(c, SNRQ_LAYER_WINDOW);
+    const int64_t still = snrq_config_layers_with(c, SNRQ_LAYER_NO_ROPE);
+    if (windowed > 0)
+        printf("; sliding window %lld in %lld of the blocks", (long long)c->window,
+               (long long)windowed);
+    if (still > 0) printf("; no rope in %lld of the blocks", (long long)still);
+    if (c->latent.keys > 0)
+        printf("; latent vectors of %lld and %lld", (long long)c->latent.queries,
+               (long long)c->latent.keys);
     printf("%s%s%s\n", c->head_norms ? "; norms of query and key heads" : "",
            c->attention_bias ? "; attention biases" : "", c->mlp_bias ? "; mlp biases" : "");
+}
+
+static void print_experts(const snrq_config *c)
+{
+    const snrq_experts_config *e = &c->experts;
+    if (e->count == 0) return;
+    printf("%lld experts in %lld of the blocks, %lld for a token, intermediate %lld",
+           (long long)e->count, (long long)snrq_config_layers_with(c, SNRQ_LAYER_EXPERTS),
+           (long long)e->chosen, (long long)e->intermediate);
+    if (e->shared > 0) printf("; one for all tokens, intermediate %lld", (long long)e->shared);
+    printf("\n");
+}
+
+/* The modules of a block; of experts, those of the first one and of the one for all tokens. */
+static void print_modules(const snrq_family *f)
+{
+    for (int i = 0; i < f->modules; i++)
+        if (f->unit[f->module[i].unit].expert <= 0)
+            printf("  %-20s [%lld, %lld]  step %s\n", f->module[i].name,
+                   (long long)f->module[i].rows, (long long)f->module[i].columns, step_name(f, i));
 }
 
 static void print_facts(const model_facts *m)
 {
     const snrq_config *c = &m->model->config;
-    const snrq_family *f = &m->model->family;
+    const snrq_family *f = snrq_model_family(m->model, c->layers - 1);
     printf("%s: %s, %s embeddings\n", m->model->path, c->architecture,
            c->tied_embeddings ? "tied" : "untied");
     printf("%lld blocks, hidden %lld, intermediate %lld, heads %lld/%lld of %lld, vocabulary %lld, "
@@ -216,9 +246,8 @@ static void print_facts(const model_facts *m)
            (long long)c->heads, (long long)c->kv_heads, (long long)c->head_dim,
            (long long)c->vocabulary, (long long)c->max_positions);
     print_attention(c);
-    for (int i = 0; i < f->modules; i++)
-        printf("  %-20s [%lld, %lld]  step %s\n", f->module[i].name, (long long)f->module[i].rows,
-               (long long)f->module[i].columns, step_name(f, i));
+    print_experts(c);
+    print_modules(f);
     printf("%.3f M weights can be quantized; %lld tensors of %.1f MB in all\n",
            m->quantizable / 1e6, (long long)m->tensors, (double)m->bytes / 1e6);
     for (int k = 0; k < SNRQ_FINDINGS; k++)

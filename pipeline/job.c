@@ -23,12 +23,13 @@ bool snrq_job_is_committed(const snrq_job *job, int64_t layer)
 
 double snrq_job_block_work(const snrq_job *job, int64_t layer)
 {
-    return snrq_plan_block_work(&job->rules, &job->model->family, layer, &job->windows);
+    return snrq_plan_block_work(&job->rules, snrq_model_family(job->model, layer), layer,
+                                &job->windows);
 }
 
 void snrq_job_chained_alphas(const snrq_job *job, int64_t layer, double *alphas)
 {
-    const snrq_family *f = &job->model->family;
+    const snrq_family *f = snrq_model_family(job->model, layer);
     /* The first block of a group knows nothing of the one before it. */
     int64_t at = layer - job->groups.first[job->groups.mine];
     char name[32];
@@ -109,7 +110,7 @@ static snrq_status describe_block(int64_t layer, const snrq_module_rows *modules
 snrq_status snrq_job_commit_block(snrq_job *job, const snrq_context *context, int64_t layer,
                                   const snrq_module_rows *modules)
 {
-    int count = job->model->family.modules;
+    int count = snrq_model_family(job->model, layer)->modules;
     char name[32];
     json_t *details = NULL;
     snrq_block_file_name(layer, name);
@@ -177,7 +178,7 @@ static snrq_status make_configuration(const snrq_job *job, json_t **configuratio
     if (*configuration == NULL) return snrq_fail(SNRQ_INTERNAL, "no memory for the configuration");
     json_t *options = json_object_get(*configuration, "options");
     SNRQ_TRY(snrq_settings_resolve(options, json_object_get(*configuration, "calibration"),
-                                   &job->model->family));
+                                   snrq_model_max_columns(job->model)));
     if (json_object_set_new(options, "layer-groups", json_integer(job->groups.count)) == 0)
         return SNRQ_OK;
     return snrq_fail(SNRQ_INTERNAL, "no memory for the configuration");
@@ -213,7 +214,8 @@ static snrq_status adopt_form(const snrq_job *job, json_t *configuration)
     if (!snrq_output_is(directory)) return SNRQ_OK;
     snrq_status status = snrq_output_read(directory, &before);
     if (status == SNRQ_OK)
-        status = snrq_settings_adopt(configuration, before.configuration, &job->model->family);
+        status = snrq_settings_adopt(configuration, before.configuration,
+                                     snrq_model_max_columns(job->model));
     if (status == SNRQ_OK) adopt_checksums(configuration, before.configuration);
     snrq_output_facts_free(&before);
     return status == SNRQ_BAD_DATA ? SNRQ_OK : status;
@@ -265,9 +267,9 @@ static snrq_status start_groups(snrq_job *job)
         work += snrq_job_block_work(job, layer);
     SNRQ_TRY(snrq_layer_groups_split(job->context, &job->groups));
     if (job->groups.count > 1) SNRQ_TRY(snrq_mail_create(job->context, &job->mail));
-    return snrq_agree(job->context,
-                      snrq_progress_start(job->context, job->output, &job->model->family,
-                                          &job->groups, job->mail, work, &job->progress));
+    return snrq_agree(job->context, snrq_progress_start(
+                                        job->context, job->output, snrq_model_max_units(job->model),
+                                        &job->groups, job->mail, work, &job->progress));
 }
 
 /* --layer-groups auto of a run that was started before: what it has stored. 0: none was. */
@@ -338,8 +340,7 @@ static snrq_status read_inputs(snrq_job *job)
         return snrq_fail(SNRQ_USAGE, "%s is quantized already; give the original checkpoint",
                          o->path);
     SNRQ_TRY(snrq_model_check(c, job->model, o->ignore_unused_layers, o->strict));
-    SNRQ_TRY(snrq_agree(
-        c, snrq_rules_create(o, &job->model->family, job->model->config.layers, &job->rules)));
+    SNRQ_TRY(snrq_agree(c, snrq_rules_create(o, job->model, &job->rules)));
     const snrq_window_order windows = snrq_calibration_windows(o);
     SNRQ_TRY(snrq_windows_make(c, &windows, job->model, &job->windows));
     SNRQ_TRY(choose_groups(job));

@@ -78,6 +78,7 @@ typedef struct snrq_options {
     int64_t limit;        /* evaluate: items of each task; 0: all */
     int64_t task_bos_off; /* evaluate: requests begin without BOS whatever the tokenizer says */
     int64_t layer_groups; /* 0: auto */
+    int64_t expert_tokens, weighted_experts; /* 0: auto */
     const char *factor_grid_text;
     int factor_rows, factor_columns; /* 0: chosen by size */
     int64_t format;                  /* snrq_format_choice; -1: not given */

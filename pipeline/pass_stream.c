@@ -7,7 +7,7 @@ snrq_status snrq_embed(const snrq_context *context, const snrq_job *job, snrq_st
 {
     snrq_table embedding;
     SNRQ_TRY(snrq_model_load_embedding(context, job->model, &embedding));
-    snrq_stream_embed(stream, &embedding.weight, &job->windows);
+    snrq_stream_embed(stream, &embedding.weight, job->model->config.embedding_scale, &job->windows);
     snrq_table_free(&embedding);
     return SNRQ_OK;
 }
@@ -26,19 +26,20 @@ static snrq_status hand_over(const snrq_job *job, const snrq_stream *all, int k,
     return snrq_transfer_end(&transfer, status);
 }
 
-static snrq_status pass_block(snrq_job *job, const snrq_rope *rope, int64_t layer, snrq_stream *all)
+static snrq_status pass_block(snrq_job *job, const snrq_ropes *ropes, int64_t layer,
+                              snrq_stream *all)
 {
     snrq_loaded_block block = {0};
     SNRQ_TRY(snrq_stop_check(job->context, &job->stop));
     snrq_timers_enter(&job->timers, SNRQ_PHASE_READ);
-    SNRQ_TRY(snrq_model_load_block(job->context, job->model, layer, rope, &block));
+    SNRQ_TRY(snrq_model_load_block(job->context, job->model, layer, ropes, &block));
     snrq_timers_enter(&job->timers, SNRQ_PHASE_FORWARD);
     snrq_status status = snrq_agree(job->context, snrq_stream_forward(all, &block.block));
     snrq_loaded_block_free(&block);
     return status;
 }
 
-snrq_status snrq_pass_stream(snrq_job *job, const snrq_rope *rope, const int64_t *waits,
+snrq_status snrq_pass_stream(snrq_job *job, const snrq_ropes *ropes, const int64_t *waits,
                              snrq_stream *full)
 {
     const snrq_layer_groups *groups = &job->groups;
@@ -53,7 +54,7 @@ snrq_status snrq_pass_stream(snrq_job *job, const snrq_rope *rope, const int64_t
     int64_t layer = 0;
     for (int k = 0; status == SNRQ_OK && k <= last; k++) {
         for (; status == SNRQ_OK && layer < groups->first[k]; layer++)
-            status = pass_block(job, rope, layer, &all);
+            status = pass_block(job, ropes, layer, &all);
         if (status == SNRQ_OK && waits[k]) status = hand_over(job, &all, k, full);
     }
     snrq_stream_free(&all);

@@ -16,7 +16,7 @@ snrq_status snrq_embed(const snrq_context *context, const snrq_job *job, snrq_st
  * groups that wait for it: waits [groups], the same on all ranks, not 0 if so. There, `full` has
  * the group's share of sequences; elsewhere it is not looked at. Can be stopped between two blocks.
  * Collective over the job; agreed. */
-snrq_status snrq_pass_stream(snrq_job *job, const snrq_rope *rope, const int64_t *waits,
+snrq_status snrq_pass_stream(snrq_job *job, const snrq_ropes *ropes, const int64_t *waits,
                              snrq_stream *full);
 
 #endif

@@ -17,7 +17,7 @@
 #include "mpi/placement.h"
 #include "mpi/timers.h"
 #include "pipeline/export.h"
-#include "pipeline/model/stream.h"
+#include "pipeline/model/expert_stream.h"
 #include "pipeline/rounding/rounding.h"
 
 /* Does the unit's target take the residual stream's error along? */
@@ -32,9 +32,10 @@ typedef struct unit_work {
     double forward, gram, factor, rows; /* forward: of one stream */
 } unit_work;
 
-static unit_work work_of_unit(const snrq_rule *r, const snrq_family *f, int u, double tokens)
+static unit_work work_of_unit(const snrq_rule *r, const snrq_family *f, int u, double all_tokens)
 {
     const snrq_unit_shape *unit = &f->unit[u];
+    double tokens = all_tokens * unit->share;
     double m = (double)unit->rows, n = (double)unit->columns;
     double beams = r->beam > 1 ? 1.5 + 0.25 * (double)r->beam : 1.0;
     double grams = snrq_rule_needs_e(r) ? 2.0 : snrq_rule_needs_d(r) ? 1.5 : 0.5;
@@ -81,7 +82,7 @@ snrq_status snrq_plan_groups(const snrq_rules *rules, const snrq_model *m, const
     const int64_t layers = m->config.layers;
     SNRQ_TRY(snrq_allocate((size_t)layers, sizeof *work, "work of blocks", &work));
     for (int64_t layer = 0; layer < layers; layer++)
-        work[layer] = snrq_plan_block_work(rules, &m->family, layer, w);
+        work[layer] = snrq_plan_block_work(rules, snrq_model_family(m, layer), layer, w);
     snrq_status status = snrq_layer_groups_create(work, layers, groups, out);
     free(work);
     return status;
@@ -94,9 +95,10 @@ static double largest_share(int64_t count, int ranks)
 }
 
 /* Work of the slowest of the `ranks` ranks of a group for a block. */
-static double slowest_block(const snrq_rules *rules, const snrq_family *f, int64_t layer,
+static double slowest_block(const snrq_rules *rules, const snrq_model *m, int64_t layer,
                             const snrq_windows *w, int ranks)
 {
+    const snrq_family *f = snrq_model_family(m, layer);
     double tokens = (double)w->count * (double)w->length, work = 0.0;
     for (int u = 0; u < f->units; u++) {
         unit_work all = work_of_unit(snrq_rules_at(rules, layer, f->unit[u].first), f, u, tokens);
@@ -112,16 +114,17 @@ static double slowest_block(const snrq_rules *rules, const snrq_family *f, int64
 static double slowest_rank(const snrq_rules *rules, const snrq_model *m, const snrq_windows *w,
                            int ranks, const snrq_layer_groups *g)
 {
-    const snrq_family *f = &m->family;
     double tokens = (double)w->count * (double)w->length, passed = 0.0, slowest = 0.0;
-    for (int64_t layer = 0; layer < g->first[g->count - 1]; layer++)
+    for (int64_t layer = 0; layer < g->first[g->count - 1]; layer++) {
+        const snrq_family *f = snrq_model_family(m, layer);
         for (int u = 0; u < f->units; u++)
-            passed += tokens * (double)(f->unit[u].rows * f->unit[u].columns) *
+            passed += tokens * f->unit[u].share * (double)(f->unit[u].rows * f->unit[u].columns) *
                       largest_share(w->count, ranks);
+    }
     for (int k = 0; k < g->count; k++) {
         double blocks = 0.0;
         for (int64_t layer = g->first[k]; layer < g->first[k + 1]; layer++)
-            blocks += slowest_block(rules, f, layer, w, ranks / g->count);
+            blocks += slowest_block(rules, m, layer, w, ranks / g->count);
         slowest = fmax(slowest, blocks);
     }
     return passed + slowest;
@@ -147,20 +150,27 @@ snrq_status snrq_plan_best_groups(const snrq_rules *rules, const snrq_model *m,
     return SNRQ_OK;
 }
 
-/* Bytes of the weights of a block: full precision, and as codes with scales and zeros in memory. */
+/* Bytes of weights: of the largest block, in full precision and as codes with scales and zeros in
+ * memory; and of all blocks as they are stored. Matrices in FP8 are widened when they are read. */
 static void block_bytes(const snrq_rules *rules, const snrq_model *m, double *full, double *codes,
                         double *stored)
 {
+    const size_t size = m->config.fp8_rows > 0 ? sizeof(float) : snrq_dtype_size(m->config.dtype);
     *full = *codes = *stored = 0.0;
-    for (int i = 0; i < m->family.modules; i++) {
-        const snrq_rule *r = snrq_rules_at(rules, 0, i);
-        double rows = (double)m->family.module[i].rows,
-               columns = (double)m->family.module[i].columns;
-        double groups = r->group_size > 0 ? columns / (double)r->group_size : 1.0;
-        *full += rows * columns * (double)snrq_dtype_size(m->config.dtype);
-        *codes += rows * columns + rows * groups * 5.0;
-        *stored += rows * columns * (double)r->bits / 8.0 +
-                   rows * groups * (1.0 + (double)snrq_dtype_size(r->scale_type));
+    for (int64_t layer = 0; layer < m->config.layers; layer++) {
+        const snrq_family *f = snrq_model_family(m, layer);
+        double weights = 0.0, held = 0.0;
+        for (int i = 0; i < f->modules; i++) {
+            const snrq_rule *r = snrq_rules_at(rules, layer, i);
+            double rows = (double)f->module[i].rows, columns = (double)f->module[i].columns;
+            double groups = r->group_size > 0 ? columns / (double)r->group_size : 1.0;
+            weights += rows * columns;
+            held += rows * columns + rows * groups * 5.0;
+            *stored += rows * columns * (double)r->bits / 8.0 +
+                       rows * groups * (1.0 + (double)snrq_dtype_size(r->scale_type));
+        }
+        *full = fmax(*full, weights * (double)size);
+        *codes = fmax(*codes, held);
     }
 }
 
@@ -172,7 +182,7 @@ static double unit_bytes(int ranks, snrq_process_shape shape, const snrq_rule *r
                          const snrq_family *f, int u, int64_t sequences, int64_t length)
 {
     const snrq_unit_shape *unit = &f->unit[u];
-    double n = (double)unit->columns, tokens = (double)(sequences * length);
+    double n = (double)unit->columns, tokens = (double)(sequences * length) * unit->share;
     snrq_range mine = snrq_rounding_share(unit->rows, ranks, 0);
     double rows = (double)(mine.end - mine.begin), shifted = snrq_rule_needs_d(rule) ? 1.0 : 0.0;
     if (shape.rows == 0) snrq_process_grid_shape(unit->columns, ranks, &shape.rows, &shape.columns);
@@ -196,40 +206,61 @@ static double unit_bytes(int ranks, snrq_process_shape shape, const snrq_rule *r
     return gram > rounding ? gram : rounding;
 }
 
-/* Numbers per token of all inputs, or outputs, of a step; 0 beyond the last one. */
-static double step_width(const snrq_family *f, int step, bool inputs)
+/* Numbers per token of all inputs of a step, as both streams have them on average; 0 beyond the
+ * last one. Of experts, the full-precision stream has the tokens of both streams. */
+static double step_inputs(const snrq_family *f, int step)
 {
     double width = 0.0;
-    for (int u = 0; step < f->steps && u < f->units; u++)
-        if (f->unit[u].step == step)
-            width += (double)(inputs ? f->unit[u].columns : f->unit[u].rows);
+    if (step >= f->steps) return 0.0;
+    if (f->step[step].kind != SNRQ_STEP_EXPERTS_OUT)
+        return 2.0 * (double)snrq_step_width(f, step, true);
+    for (int u = f->step[step].first; u < f->step[step].end; u++)
+        width +=
+            (f->unit[u].expert >= 0 ? 3.0 : 2.0) * f->unit[u].share * (double)f->unit[u].columns;
     return width;
 }
 
-/* Largest step of a rank: both streams with a step's inputs, the next ones and a batch of outputs;
- * Grams; targets and search. */
-static double rank_bytes(int ranks, const snrq_options *o, const snrq_rules *rules,
-                         const snrq_model *m, const snrq_windows *w)
+/* Numbers that a batch needs on its way through a step. */
+static double batch_numbers(const snrq_family *f, int step, double batch)
 {
-    const snrq_family *f = &m->family;
+    if (snrq_step_is_routed(f, step))
+        return (double)SNRQ_EXPERT_BATCH *
+               (2.0 * (double)f->max_columns + 3.0 * (double)f->max_rows);
+    return batch *
+           ((double)snrq_step_width(f, step, true) + 2.0 * (double)snrq_step_width(f, step, false));
+}
+
+/* Largest step of a rank in a block: both streams with a step's inputs, the next ones and a batch
+ * of outputs; Grams; targets and search. */
+static double block_rank_bytes(int ranks, const snrq_options *o, const snrq_rules *rules,
+                               const snrq_model *m, const snrq_windows *w, int64_t layer)
+{
+    const snrq_family *f = snrq_model_family(m, layer);
     const snrq_process_shape shape = {o->factor_rows, o->factor_columns};
     snrq_range mine = snrq_share(w->count, 1, ranks, 0);
     int64_t sequences = mine.end - mine.begin;
     double tokens = (double)(sequences * w->length), most = 0.0;
     double batch = (double)(snrq_stream_batch(sequences, w->length) * w->length);
-    double hidden = 8.0 * tokens * (double)m->config.hidden;
-    for (int s = 0; s < f->steps; s++) {
-        double inputs = step_width(f, s, true), next = step_width(f, s + 1, true);
-        double forward =
-            8.0 * tokens * (inputs + next) + 4.0 * batch * (inputs + 2.0 * step_width(f, s, false));
-        most = forward > most ? forward : most;
+    for (int s = 0; s < f->steps; s++)
+        most = fmax(most, 4.0 * tokens * (step_inputs(f, s) + step_inputs(f, s + 1)) +
+                              4.0 * batch_numbers(f, s, batch));
+    for (int u = 0; u < f->units; u++)
+        most = fmax(most, unit_bytes(ranks, shape, snrq_rules_at(rules, layer, f->unit[u].first), f,
+                                     u, sequences, w->length));
+    return most + 8.0 * tokens * (double)m->config.hidden;
+}
+
+static double rank_bytes(int ranks, const snrq_options *o, const snrq_rules *rules,
+                         const snrq_model *m, const snrq_windows *w)
+{
+    double most = 0.0;
+    const snrq_family *before = NULL; /* blocks of a kind need the same */
+    for (int64_t layer = 0; layer < m->config.layers; layer++) {
+        if (snrq_model_family(m, layer) == before) continue;
+        before = snrq_model_family(m, layer);
+        most = fmax(most, block_rank_bytes(ranks, o, rules, m, w, layer));
     }
-    for (int u = 0; u < f->units; u++) {
-        double unit = unit_bytes(ranks, shape, snrq_rules_at(rules, 0, f->unit[u].first), f, u,
-                                 sequences, w->length);
-        most = unit > most ? unit : most;
-    }
-    return process_bytes + hidden + most;
+    return process_bytes + most;
 }
 
 /* Multiply-adds per second of one thread, in a product like those of the forward pass. */
@@ -285,7 +316,7 @@ snrq_status snrq_plan_make(const snrq_context *c, const snrq_options *o, const s
     if (out->shared_bytes < table) out->shared_bytes = table;
     out->node_bytes = out->rank_bytes * out->ranks_per_node + out->shared_bytes;
     out->reads_ahead = limit == 0.0 || out->node_bytes + full <= limit;
-    out->output_bytes = (double)k->layers * stored + table * (k->tied_embeddings ? 1.0 : 2.0);
+    out->output_bytes = stored + table * (k->tied_embeddings ? 1.0 : 2.0);
     if (o->keep_activations)
         out->activation_bytes =
             groups->count * (double)snrq_activation_file_bytes(w->count, w->length, k->hidden);
@@ -426,11 +457,12 @@ snrq_status snrq_plan_print(const snrq_context *c, const snrq_options *o, const 
 {
     const snrq_config *k = &m->config;
     char steps[128];
-    step_names(&m->family, steps, sizeof steps);
+    const snrq_family *last = snrq_model_family(m, k->layers - 1);
+    step_names(last, steps, sizeof steps);
     snrq_note(c,
               "model        %s: %s, %lld blocks of %lld modules %s, hidden %lld, "
               "intermediate %lld",
-              m->path, k->architecture, (long long)k->layers, (long long)m->family.modules, steps,
+              m->path, k->architecture, (long long)k->layers, (long long)last->modules, steps,
               (long long)k->hidden, (long long)k->intermediate);
     char distinct[64] = "", held_out[64] = "";
     int64_t fitted = w->count - w->held_out;
@@ -442,7 +474,7 @@ snrq_status snrq_plan_print(const snrq_context *c, const snrq_options *o, const 
                  (long long)w->held_out);
     snrq_note(c, "calibration  %lld windows of %lld tokens%s%s", (long long)fitted,
               (long long)w->length, distinct, held_out);
-    print_rule(c, snrq_rules_at(rules, 0, 0), m->family.max_columns);
+    print_rule(c, snrq_rules_at(rules, 0, 0), snrq_model_max_columns(m));
     if (p->groups > 1 || p->best_groups > 1)
         snrq_note(c, "groups       %d group%s of ranks, each with blocks of its own%s", p->groups,
                   p->groups == 1 ? "" : "s",

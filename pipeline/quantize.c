@@ -28,8 +28,8 @@
 
 #include "pipeline/job.h"
 #include "pipeline/keeper.h"
+#include "pipeline/model/expert_stream.h"
 #include "pipeline/model/read_ahead.h"
-#include "pipeline/model/stream.h"
 #include "pipeline/pass_stream.h"
 #include "pipeline/unit.h"
 
@@ -39,7 +39,7 @@ typedef struct group {
     const snrq_model *model;     /* borrowed */
     snrq_range blocks;           /* that it quantizes, in order */
     int64_t next;                /* of these: the first that its streams have not passed */
-    snrq_rope rope;
+    snrq_ropes ropes;
     snrq_stream quantized, full;
     snrq_keeper keeper;
     double *alphas;         /* [local sequences] of alpha sampled, or NULL */
@@ -49,6 +49,7 @@ typedef struct group {
 /* A block on its way. */
 typedef struct block_work {
     int64_t layer;
+    const snrq_family *family; /* of its parts; borrowed */
     snrq_loaded_block full, quantized;
     snrq_module_record *records;  /* [modules] */
     snrq_unit_measures *measures; /* [units] */
@@ -91,35 +92,44 @@ static snrq_range fitted_range(const group *g)
     return mine;
 }
 
-/* H, D and E of a unit's input, in decision order, and its mismatch. */
-static snrq_status gather(group *g, block_work *b, int unit, const snrq_rule *rule,
-                          snrq_statistics *statistics)
+/* H, D and E of what a unit reads, in decision order, and its mismatch. */
+static snrq_status gather_from(group *g, block_work *b, int unit, const snrq_rule *rule,
+                               snrq_unit_tokens *read, snrq_statistics *statistics)
 {
-    const snrq_family *f = &g->model->family;
-    int in_step = unit - f->step[f->unit[unit].step].first;
     int64_t fitted = g->job->windows.count - g->job->windows.held_out;
     snrq_range mine = fitted_range(g);
-    snrq_activations x = snrq_stream_activations(&g->quantized, in_step);
-    snrq_activations xf = snrq_stream_activations(&g->full, in_step);
     snrq_activations h = snrq_stream_residual(&g->quantized);
     snrq_activations hf = snrq_stream_residual(&g->full);
-    bool writes = snrq_unit_writes_residual(f, unit);
-    x.sequences = xf.sequences = h.sequences = hf.sequences = mine.end - mine.begin;
-    const snrq_unit_input input = {&x,
-                                   &xf,
+    bool writes = snrq_unit_writes_residual(b->family, unit);
+    read->x.sequences = read->xf.sequences = h.sequences = hf.sequences = mine.end - mine.begin;
+    const snrq_unit_input input = {&read->x,
+                                   &read->xf,
                                    fitted,
                                    g->alphas,
                                    g->job->windows.distinct,
                                    writes ? &h : NULL,
-                                   writes ? &hf : NULL};
+                                   writes ? &hf : NULL,
+                                   g->model->config.residual_scale};
     const snrq_process_shape shape = {g->job->options->factor_rows,
                                       g->job->options->factor_columns};
+    SNRQ_TRY(snrq_statistics_gather(g->context, rule, shape, &input, statistics));
+    return snrq_mismatch_measure(g->context, &read->x, &read->xf, mine, fitted,
+                                 &b->measures[unit].mismatch);
+}
+
+static snrq_status gather(group *g, block_work *b, int unit, const snrq_rule *rule,
+                          snrq_statistics *statistics)
+{
+    const int step = b->family->unit[unit].step, in_step = unit - b->family->step[step].first;
+    snrq_unit_tokens read = {0};
     char name[SNRQ_MODULES_NAME];
-    snrq_status status = snrq_statistics_gather(g->context, rule, shape, &input, statistics);
-    if (status == SNRQ_OK)
-        return snrq_mismatch_measure(g->context, &x, &xf, mine, fitted,
-                                     &b->measures[unit].mismatch);
-    snrq_unit_name(f, b->layer, unit, name, sizeof name);
+    snrq_status status =
+        snrq_agree(g->context, snrq_streams_tokens(&g->quantized, &g->full, b->family, step,
+                                                   in_step, rule->weighted_tokens, &read));
+    if (status == SNRQ_OK) status = gather_from(g, b, unit, rule, &read, statistics);
+    snrq_unit_tokens_free(&read);
+    if (status == SNRQ_OK) return SNRQ_OK;
+    snrq_unit_name(b->family, b->layer, unit, name, sizeof name);
     return snrq_fail(status, "the input of %s: %s", name, snrq_error_message());
 }
 
@@ -128,7 +138,7 @@ static snrq_status heed(group *g, const block_work *b, int unit, const snrq_roun
 {
     if (g->job->options->strict)
         SNRQ_TRY(snrq_trouble_refuse(&rounding->troubles, rounding->rule->scale_type));
-    snrq_progress_troubles(&g->job->progress, g->job->output, &g->model->family, b->layer, unit,
+    snrq_progress_troubles(&g->job->progress, g->job->output, b->family, b->layer, unit,
                            rounding->rule->scale_type, &rounding->troubles);
     return SNRQ_OK;
 }
@@ -136,7 +146,7 @@ static snrq_status heed(group *g, const block_work *b, int unit, const snrq_roun
 /* Rounds the modules of a unit, from their weights and statistics to codes on every node. */
 static snrq_status round_unit(group *g, block_work *b, int unit, snrq_rounding *rounding)
 {
-    const snrq_unit_shape *u = &g->model->family.unit[unit];
+    const snrq_unit_shape *u = &b->family->unit[unit];
     enter(g, SNRQ_PHASE_FACTOR);
     SNRQ_TRY(snrq_rounding_shift(rounding));
     enter(g, SNRQ_PHASE_GRID);
@@ -147,7 +157,7 @@ static snrq_status round_unit(group *g, block_work *b, int unit, snrq_rounding *
     SNRQ_TRY(snrq_rounding_measure(rounding));
     SNRQ_TRY(snrq_unit_publish(rounding, &b->quantized, unit));
     for (int m = u->first; m < u->end; m++)
-        b->records[m] = snrq_unit_record(rounding, &g->model->family, b->layer, m);
+        b->records[m] = snrq_unit_record(rounding, b->family, b->layer, m);
     return SNRQ_OK;
 }
 
@@ -157,7 +167,7 @@ static snrq_status quantize_unit(group *g, block_work *b, int unit)
     snrq_statistics statistics = {0};
     snrq_unit_stack rows = {0};
     snrq_rounding rounding = {0};
-    SNRQ_TRY(snrq_rules_of_unit(&g->job->rules, &g->model->family, b->layer, unit, &rule));
+    SNRQ_TRY(snrq_rules_of_unit(&g->job->rules, b->family, b->layer, unit, &rule));
     begin_unit(g, &b->measures[unit]);
     snrq_status status = gather(g, b, unit, rule, &statistics);
     if (status == SNRQ_OK)
@@ -216,7 +226,7 @@ static snrq_status advance(group *g, block_work *b, int step)
     int64_t total = g->job->windows.count;
     double *measures = NULL;
     int first, end;
-    snrq_step_modules(&g->model->family, step, &first, &end);
+    snrq_step_modules(b->family, step, &first, &end);
     enter(g, SNRQ_PHASE_FORWARD);
     snrq_status status = snrq_allocate(SNRQ_MEASURES * (size_t)(end - first) * (size_t)total,
                                        sizeof *measures, "measures of modules", &measures);
@@ -229,11 +239,27 @@ static snrq_status advance(group *g, block_work *b, int step)
     return status;
 }
 
+/* Which tokens each expert reads. */
+static snrq_status route(group *g, block_work *b, int step)
+{
+    const snrq_windows *w = &g->job->windows;
+    const int64_t asked = g->job->options->expert_tokens;
+    snrq_coverage coverage;
+    if (b->family->step[step].kind != SNRQ_STEP_EXPERTS_ACTIVATION) return SNRQ_OK;
+    enter(g, SNRQ_PHASE_FORWARD);
+    SNRQ_TRY(snrq_streams_route(
+        g->context, w->count - w->held_out,
+        asked == 0 ? b->family->unit[b->family->step[step].first].columns : asked, &g->quantized,
+        &b->quantized.block, &g->full, &b->full.block, &coverage));
+    snrq_progress_coverage(&g->job->progress, g->job->output, b->layer, &coverage);
+    return SNRQ_OK;
+}
+
 static snrq_status quantize_step(group *g, block_work *b, int step)
 {
-    const snrq_family *f = &g->model->family;
+    const snrq_family *f = b->family;
     const snrq_step *s = &f->step[step];
-    snrq_status status = SNRQ_OK;
+    snrq_status status = route(g, b, step);
     for (int u = s->first; status == SNRQ_OK && u < s->end; u++) status = quantize_unit(g, b, u);
     if (status == SNRQ_OK) status = advance(g, b, step);
     if (status != SNRQ_OK)
@@ -255,7 +281,7 @@ static snrq_status begin_block(group *g, const snrq_block *full)
 
 static snrq_status commit_block(group *g, const block_work *b)
 {
-    const snrq_family *f = &g->model->family;
+    const snrq_family *f = b->family;
     snrq_module_rows *modules = NULL;
     snrq_status status = snrq_agree(
         g->context, snrq_allocate((size_t)f->modules, sizeof *modules, "modules", &modules));
@@ -280,7 +306,7 @@ static snrq_status quantize_block(group *g, block_work *b)
 {
     snrq_job_chained_alphas(g->job, b->layer, b->alpha_before);
     SNRQ_TRY(begin_block(g, &b->full.block));
-    for (int s = 0; s < g->model->family.steps; s++) {
+    for (int s = 0; s < b->family->steps; s++) {
         if (s > 0) SNRQ_TRY(safe_point(g));
         SNRQ_TRY(quantize_step(g, b, s));
     }
@@ -304,7 +330,7 @@ static snrq_status replay_block(group *g, block_work *b)
 /* Room for the quantized block, with as many groups as its units' rules say. */
 static snrq_status create_quantized(group *g, block_work *b)
 {
-    const snrq_family *f = &g->model->family;
+    const snrq_family *f = b->family;
     int64_t *groups = NULL;
     snrq_status status = snrq_allocate((size_t)f->units, sizeof *groups, "groups", &groups);
     for (int u = 0; status == SNRQ_OK && u < f->units; u++)
@@ -319,7 +345,7 @@ static snrq_status create_quantized(group *g, block_work *b)
         status = snrq_allocate((size_t)f->units, sizeof *b->measures, "measures", &b->measures);
     status = snrq_agree(g->context, status);
     if (status == SNRQ_OK)
-        status = snrq_quantized_block_create(g->context, g->model, b->layer, groups, &g->rope,
+        status = snrq_quantized_block_create(g->context, g->model, b->layer, groups, &g->ropes,
                                              &b->quantized);
     free(groups);
     return status;
@@ -335,10 +361,10 @@ static void read_ahead(group *g, int64_t layer)
 
 static snrq_status process_block(group *g, int64_t layer)
 {
-    block_work b = {.layer = layer};
+    block_work b = {.layer = layer, .family = snrq_model_family(g->model, layer)};
     SNRQ_TRY(safe_point(g));
     enter(g, SNRQ_PHASE_READ);
-    snrq_status status = snrq_model_load_block(g->context, g->model, layer, &g->rope, &b.full);
+    snrq_status status = snrq_model_load_block(g->context, g->model, layer, &g->ropes, &b.full);
     read_ahead(g, layer + 1);
     if (status == SNRQ_OK) status = create_quantized(g, &b);
     if (status == SNRQ_OK)
@@ -412,7 +438,7 @@ static snrq_status start_streams(group *g)
     const int groups = g->job->groups.count;
     const bool works = first_open(g) < g->blocks.end;
     int64_t *waits = NULL;
-    snrq_status status = snrq_rope_create(&g->model->config, g->job->windows.length, &g->rope);
+    snrq_status status = snrq_ropes_create(&g->model->config, g->job->windows.length, &g->ropes);
     if (status == SNRQ_OK)
         status = snrq_allocate((size_t)groups, sizeof *waits, "layer groups", &waits);
     status = snrq_agree(job, status);
@@ -425,7 +451,7 @@ static snrq_status start_streams(group *g)
     }
     for (int k = 1; status == SNRQ_OK && k < groups; k++) any += waits[k];
     if (status == SNRQ_OK && any > 0)
-        status = snrq_pass_stream(g->job, &g->rope, waits, &g->full);
+        status = snrq_pass_stream(g->job, &g->ropes, waits, &g->full);
     else if (status == SNRQ_OK && starts)
         status = snrq_embed(g->context, g->job, &g->full);
     if (status == SNRQ_OK && starts) copy_full_stream(g);
@@ -459,7 +485,7 @@ static snrq_status quantize_groups(snrq_job *job)
     if (status == SNRQ_OK) status = quantize_blocks(&g);
     snrq_stream_free(&g.quantized);
     snrq_stream_free(&g.full);
-    snrq_rope_free(&g.rope);
+    snrq_ropes_free(&g.ropes);
     free(g.alphas);
     return snrq_job_join(job, status);
 }

@@ -82,9 +82,9 @@ static void count_committed(snrq_progress *p, const snrq_output *output)
     }
 }
 
-snrq_status snrq_progress_start(const snrq_context *context, snrq_output *output,
-                                const snrq_family *family, const snrq_layer_groups *groups,
-                                snrq_mail *mail, double total, snrq_progress *out)
+snrq_status snrq_progress_start(const snrq_context *context, snrq_output *output, int units,
+                                const snrq_layer_groups *groups, snrq_mail *mail, double total,
+                                snrq_progress *out)
 {
     const char *job = getenv("SLURM_JOB_ID");
     const int64_t blocks = groups->first[groups->count];
@@ -97,8 +97,8 @@ snrq_status snrq_progress_start(const snrq_context *context, snrq_output *output
                            .total = total,
                            .started = now,
                            .step_started = now};
-    SNRQ_TRY(snrq_allocate((size_t)family->units, sizeof *out->told_few_tokens, "units",
-                           &out->told_few_tokens));
+    SNRQ_TRY(
+        snrq_allocate((size_t)units, sizeof *out->told_few_tokens, "units", &out->told_few_tokens));
     SNRQ_TRY(snrq_allocate((size_t)groups->count, sizeof *out->group, "layer groups", &out->group));
     count_committed(out, output);
     json_t *event =
@@ -199,6 +199,20 @@ static void hear_earlier_work(snrq_progress *p, const json_t *event, const char 
                     number_in(event, "block") + 1.0, (long long)p->blocks, what);
 }
 
+static void hear_coverage(const snrq_progress *p, const json_t *event)
+{
+    double topped_up = number_in(event, "topped_up");
+    char more[128] = "";
+    if (topped_up > 0.0)
+        snprintf(more, sizeof more, "; %.0f topped up%s", topped_up,
+                 number_in(event, "short_of") > 0.0 ? ", with all tokens there are" : "");
+    snrq_note_timed(p->context,
+                    "block %.0f: an expert reads %.0f to %.0f of %.0f tokens, half of "
+                    "them %.0f or more%s",
+                    number_in(event, "block"), number_in(event, "least"), number_in(event, "most"),
+                    number_in(event, "tokens"), number_in(event, "median"), more);
+}
+
 static void hear_commit(snrq_progress *p, snrq_output *output, int64_t layer)
 {
     p->committed++;
@@ -209,7 +223,9 @@ static void hear_commit(snrq_progress *p, snrq_output *output, int64_t layer)
 static void hear(snrq_progress *p, snrq_output *output, json_t *event)
 {
     const char *kind = text_in(event, "event");
-    if (strcmp(kind, "stage") == 0)
+    if (strcmp(kind, "experts") == 0)
+        hear_coverage(p, event);
+    else if (strcmp(kind, "stage") == 0)
         hear_step(p, output, event);
     else if (strcmp(kind, "warning") == 0)
         hear_trouble(p, output, event);
@@ -270,6 +286,19 @@ static json_t *unit_json(const snrq_family *f, int unit, const snrq_module_recor
                      "peak_memory_bytes", measures->peak_memory, "mismatch_mean",
                      measures->mismatch.mean, "mismatch_norm", measures->mismatch.norm,
                      "input_norm", measures->mismatch.input_norm);
+}
+
+void snrq_progress_coverage(snrq_progress *p, snrq_output *output, int64_t layer,
+                            const snrq_coverage *c)
+{
+    if (!leads(p)) return;
+    snrq_progress_event(p, output,
+                        json_pack("{s:s, s:I, s:i, s:I, s:I, s:I, s:I, s:I, s:I}", "event",
+                                  "experts", "block", (json_int_t)layer, "experts", c->experts,
+                                  "tokens", (json_int_t)c->tokens, "least", (json_int_t)c->least,
+                                  "median", (json_int_t)c->median, "most", (json_int_t)c->most,
+                                  "topped_up", (json_int_t)c->topped_up, "short_of",
+                                  (json_int_t)c->short_of));
 }
 
 void snrq_progress_step(snrq_progress *p, snrq_output *output, const snrq_family *f, int64_t layer,

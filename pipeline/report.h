@@ -13,7 +13,7 @@
 #include "mpi/timers.h"
 #include "pipeline/layer_groups.h"
 #include "pipeline/mismatch.h"
-#include "pipeline/model/family.h"
+#include "pipeline/model/expert_stream.h"
 #include "pipeline/phase.h"
 #include "pipeline/rounding/trouble.h"
 
@@ -48,9 +48,9 @@ typedef struct snrq_unit_measures {
 
 /* Starts the clock; logs the start of a run of the blocks of `groups`, of which some may be
  * committed. mail: NULL for one group. Fails only without memory. */
-snrq_status snrq_progress_start(const snrq_context *context, snrq_output *output,
-                                const snrq_family *family, const snrq_layer_groups *groups,
-                                snrq_mail *mail, double total, snrq_progress *out);
+snrq_status snrq_progress_start(const snrq_context *context, snrq_output *output, int units,
+                                const snrq_layer_groups *groups, snrq_mail *mail, double total,
+                                snrq_progress *out);
 void snrq_progress_free(snrq_progress *progress);
 
 /* Rank 0 of the job: prints and logs what another group sent. */
@@ -58,6 +58,10 @@ void snrq_progress_hear(snrq_progress *progress, snrq_output *output, const char
 
 /* Logs an event of this group; `event` is taken over. */
 void snrq_progress_event(snrq_progress *progress, snrq_output *output, json_t *event);
+
+/* Reports how many tokens the experts of a block read. */
+void snrq_progress_coverage(snrq_progress *progress, snrq_output *output, int64_t layer,
+                            const snrq_coverage *coverage);
 
 /* Reports a finished step of the family: `records` of all modules of the block, `measures` of all
  * its units. Here and below, rank 0 of a group tells; its other ranks return at once. */

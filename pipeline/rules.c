@@ -19,22 +19,31 @@ snrq_rule snrq_options_rule(const snrq_options *o)
                        .refine = (int)o->refine,
                        .regrid = (int)o->regrid,
                        .damp = o->damp,
+                       .weighted_tokens = o->weighted_experts != 0,
                        .shrink = o->shrink,
                        .compensate = o->compensate};
 }
 
-snrq_status snrq_rules_create(const snrq_options *options, const snrq_family *family,
-                              int64_t layers, snrq_rules *out)
+/* Inputs of the model's units, as a token sees them: of experts, those that it is sent to. */
+static void count_inputs(const snrq_model *m, snrq_rule *rule)
 {
-    int64_t count = layers * family->modules;
-    *out = (snrq_rules){.layers = layers, .modules = family->modules};
+    for (int64_t layer = 0; layer < m->config.layers; layer++) {
+        const snrq_family *f = snrq_model_family(m, layer);
+        for (int u = 0; u < f->units; u++) {
+            rule->inputs += f->unit[u].share * (double)f->unit[u].columns;
+            if (snrq_unit_writes_residual(f, u))
+                rule->residual_inputs += (double)f->unit[u].columns;
+        }
+    }
+}
+
+snrq_status snrq_rules_create(const snrq_options *options, const snrq_model *model, snrq_rules *out)
+{
+    int64_t layers = model->config.layers, count = layers * snrq_model_max_modules(model);
+    *out = (snrq_rules){.layers = layers, .modules = snrq_model_max_modules(model)};
     SNRQ_TRY(snrq_allocate((size_t)count, sizeof *out->rule, "rules", &out->rule));
     snrq_rule rule = snrq_options_rule(options);
-    for (int u = 0; u < family->units; u++) {
-        double columns = (double)layers * (double)family->unit[u].columns;
-        rule.inputs += columns;
-        if (snrq_unit_writes_residual(family, u)) rule.residual_inputs += columns;
-    }
+    count_inputs(model, &rule);
     for (int64_t i = 0; i < count; i++) out->rule[i] = rule;
     return SNRQ_OK;
 }

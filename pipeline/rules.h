@@ -6,12 +6,12 @@
 #ifndef SNRQ_RULES_H
 #define SNRQ_RULES_H
 
-#include "pipeline/model/family.h"
+#include "pipeline/model/model.h"
 #include "pipeline/options.h"
 
 typedef struct snrq_rules {
     int64_t layers;
-    int modules;     /* of a block */
+    int modules;     /* of a block, at most */
     snrq_rule *rule; /* [layers, modules] owned */
 } snrq_rules;
 
@@ -20,8 +20,8 @@ typedef struct snrq_rules {
 snrq_rule snrq_options_rule(const snrq_options *options);
 
 /* Gives every module the options' rule. Not collective; fails only without memory. */
-snrq_status snrq_rules_create(const snrq_options *options, const snrq_family *family,
-                              int64_t layers, snrq_rules *out);
+snrq_status snrq_rules_create(const snrq_options *options, const snrq_model *model,
+                              snrq_rules *out);
 void snrq_rules_free(snrq_rules *rules);
 
 /* The rule of a module. Borrowed. */

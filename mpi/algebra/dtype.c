@@ -5,6 +5,7 @@
  */
 #include "mpi/algebra/dtype.h"
 
+#include <math.h>
 #include <string.h>
 
 /* Checkpoints, token files and this program's own files are little-endian and are read as they are.
@@ -87,6 +88,15 @@ uint16_t snrq_float_to_f16(float value)
         half += (rest > middle || (rest == middle && (half & 1u))) ? 1u : 0u;
     }
     return (uint16_t)(sign | half);
+}
+
+float snrq_e4m3_to_float(uint8_t bits)
+{
+    int exponent = bits >> 3 & 15, mantissa = bits & 7;
+    float value =
+        exponent == 0 ? ldexpf((float)mantissa, -9) : ldexpf((float)(8 + mantissa), exponent - 10);
+    if (exponent == 15 && mantissa == 7) value = NAN;
+    return bits & 0x80 ? -value : value;
 }
 
 float snrq_bf16_to_float(uint16_t bits)

@@ -23,6 +23,9 @@ bool snrq_dtype_find(const char *name, snrq_dtype *out);
 float snrq_f16_to_float(uint16_t bits);
 uint16_t snrq_float_to_f16(float value);
 float snrq_bf16_to_float(uint16_t bits);
+/* E4M3 (OCP 8-bit floating point): 4 bits of exponent, bias 7, 3 of mantissa; no infinities, NaN is
+ * all ones. */
+float snrq_e4m3_to_float(uint8_t bits);
 uint16_t snrq_float_to_bf16(float value);
 
 /* out[i] = source[i] as float, exactly. `source` need not be aligned. */

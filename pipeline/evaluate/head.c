@@ -55,6 +55,20 @@ double snrq_head_bytes(const snrq_config *c)
     return (double)sizeof(float) * SNRQ_HEAD_ROWS * (double)(2 * c->hidden + TILE);
 }
 
+/* Scales logits and caps them, where the model does. */
+static void scale_logits(const snrq_config *c, int64_t count, float *logits)
+{
+    const float scale = (float)c->logit_scale, cap = (float)c->logit_cap;
+    if (scale != 1.0f) {
+#pragma omp parallel for simd schedule(static)
+        for (int64_t i = 0; i < count; i++) logits[i] *= scale;
+    }
+    if (cap > 0.0f) {
+#pragma omp parallel for simd schedule(static)
+        for (int64_t i = 0; i < count; i++) logits[i] = cap * snrq_tanh(logits[i] / cap);
+    }
+}
+
 /* logits [rows, TILE] of the tile of tokens from `first` on. */
 static snrq_status tile_logits(snrq_head *h, int64_t rows, int64_t first, int64_t count)
 {
@@ -62,7 +76,9 @@ static snrq_status tile_logits(snrq_head *h, int64_t rows, int64_t first, int64_
     snrq_weight tile = *all;
     tile.rows = count;
     tile.dense += (size_t)(first * all->columns) * snrq_dtype_size(all->dtype);
-    return snrq_linear_apply(&tile, 1, h->normed, rows, h->logits, TILE);
+    SNRQ_TRY(snrq_linear_apply(&tile, 1, h->normed, rows, h->logits, TILE));
+    scale_logits(h->config, rows * TILE, h->logits);
+    return SNRQ_OK;
 }
 
 /* Takes a tile into account. */

@@ -9,6 +9,7 @@
 #include "mpi/log.h"
 #include "mpi/timers.h"
 #include "pipeline/evaluate/head.h"
+#include "pipeline/model/stream.h"
 
 enum {
     BATCH_TOKENS = 2048, /* go through a block at a time: enough to widen weights rarely */
@@ -23,7 +24,7 @@ typedef struct subject {
     const char *name; /* for people */
     float *h;         /* [tokens of the pass, hidden] */
     /* Angles of positions; the second for passages that are longer than where longrope changes. */
-    snrq_rope rope[2];
+    snrq_ropes ropes[2];
 } subject;
 
 /* Passages [first, end) of this rank, with all of their tokens in memory. */
@@ -144,7 +145,7 @@ static snrq_status make_ropes(const run *r, subject *s)
         *most = p->longest > *most ? p->longest : *most;
     }
     for (int k = 0; k < 2; k++)
-        if (longest[k] > 0) SNRQ_TRY(snrq_rope_create(c, longest[k], &s->rope[k]));
+        if (longest[k] > 0) SNRQ_TRY(snrq_ropes_create(c, longest[k], &s->ropes[k]));
     return SNRQ_OK;
 }
 
@@ -159,13 +160,14 @@ static snrq_status embed(const run *r, subject *s)
                                                "hidden states", &s->h);
     const int32_t *ids = r->now.tokens > 0 ? r->passages->ids + passage[r->now.first].id : NULL;
     for (int64_t i = 0; status == SNRQ_OK && i < r->now.tokens; i++)
-        snrq_weight_widen(&embedding.weight, ids[i], 1, s->h + i * hidden);
+        snrq_embed_token(&embedding.weight, s->model->config.embedding_scale, ids[i],
+                         s->h + i * hidden);
     status = snrq_agree(r->scorer->context, status);
     snrq_table_free(&embedding);
     return status;
 }
 
-static snrq_status forward_block(const run *r, subject *s, snrq_block block)
+static snrq_status forward_block(const run *r, subject *s, int64_t layer, snrq_block block)
 {
     const snrq_config *c = &s->model->config;
     const snrq_family *f = block.family;
@@ -186,7 +188,7 @@ static snrq_status forward_block(const run *r, subject *s, snrq_block block)
         snrq_layout layout;
         end = batch_end(r, c, first, &tokens);
         lay_out(r, first, end, span, &layout);
-        block.rope = &s->rope[is_long(c, &r->passages->passage[first])];
+        block.rope = snrq_ropes_of(&s->ropes[is_long(c, &r->passages->passage[first])], c, layer);
         status = snrq_block_forward(&block, &layout, s->h + at * c->hidden, &x, &y);
         at += tokens;
     }
@@ -222,8 +224,8 @@ static snrq_status forward(run *r, int which)
     SNRQ_TRY(embed(r, s));
     for (int64_t layer = 0; layer < s->model->config.layers; layer++) {
         snrq_loaded_block block = {0};
-        snrq_status status = snrq_model_load_block(c, s->model, layer, &s->rope[0], &block);
-        if (status == SNRQ_OK) status = snrq_agree(c, forward_block(r, s, block.block));
+        snrq_status status = snrq_model_load_block(c, s->model, layer, &s->ropes[0], &block);
+        if (status == SNRQ_OK) status = snrq_agree(c, forward_block(r, s, layer, block.block));
         snrq_loaded_block_free(&block);
         SNRQ_TRY(status);
         tell(r, which, layer + 1, s->model->config.layers);
@@ -372,6 +374,6 @@ snrq_status snrq_score(const snrq_scorer *s, const snrq_passages *passages, snrq
         status = run_pass(&r);
     }
     for (int k = 0; k < r.subjects; k++)
-        for (int i = 0; i < 2; i++) snrq_rope_free(&r.subject[k].rope[i]);
+        for (int i = 0; i < 2; i++) snrq_ropes_free(&r.subject[k].ropes[i]);
     return status;
 }

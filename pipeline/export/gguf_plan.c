@@ -167,8 +167,9 @@ static snrq_status add_modules(const snrq_model *m, const snrq_export_settings *
     snrq_block_file *file = NULL;
     snrq_status status = SNRQ_OK;
     if (m->quantized) SNRQ_TRY(snrq_model_open_block(m, layer, &file));
-    for (int i = 0; status == SNRQ_OK && i < m->family.modules; i++) {
-        const snrq_module_shape *s = &m->family.module[i];
+    const snrq_family *f = snrq_model_family(m, layer);
+    for (int i = 0; status == SNRQ_OK && i < f->modules; i++) {
+        const snrq_module_shape *s = &f->module[i];
         snrq_gguf_origin origin = m->quantized ? SNRQ_FROM_MODULE : SNRQ_FROM_TENSOR;
         snrq_gguf_part *p =
             add_in_block(m, origin, layer, s->name, ".weight", s->rows, s->columns, plan);
@@ -182,8 +183,9 @@ static snrq_status add_modules(const snrq_model *m, const snrq_export_settings *
 
 static void add_vectors(const snrq_model *m, int64_t layer, snrq_gguf_plan *plan)
 {
-    for (int v = 0; v < m->family.vectors; v++) {
-        const snrq_vector_shape *s = &m->family.vector[v];
+    const snrq_family *f = snrq_model_family(m, layer);
+    for (int v = 0; v < f->vectors; v++) {
+        const snrq_vector_shape *s = &f->vector[v];
         const char *end = v < SNRQ_BIAS ? ".weight" : ".bias";
         if (s->count > 0) add_in_block(m, SNRQ_FROM_TENSOR, layer, s->name, end, s->count, 0, plan);
     }
@@ -235,7 +237,11 @@ static snrq_gguf_type usual_type(const snrq_gguf_plan *plan)
 snrq_status snrq_gguf_plan_create(const snrq_model *m, const snrq_export_settings *settings,
                                   snrq_gguf_plan *out)
 {
-    size_t most = 5 + (size_t)m->config.layers * (size_t)(m->family.modules + m->family.vectors);
+    size_t most = 5;
+    for (int64_t layer = 0; layer < m->config.layers; layer++) {
+        const snrq_family *f = snrq_model_family(m, layer);
+        most += (size_t)(f->modules + f->vectors);
+    }
     *out = (snrq_gguf_plan){0};
     SNRQ_TRY(snrq_allocate(most, sizeof *out->parts, "tensors of a GGUF file", &out->parts));
     snrq_status status = add_all(m, settings, out);

@@ -87,8 +87,9 @@ static bool find_source(comparison *c)
         c->head = m->config.head_dim;
     c->layer = layer;
     snprintf(c->source, sizeof c->source, "model.layers.%lld.%s.%s", layer, below, end);
-    for (int i = 0; m->quantized && i < m->family.modules; i++)
-        if (strcmp(m->family.module[i].name, below) == 0 && strcmp(end, "weight") == 0) {
+    const snrq_family *f = snrq_model_family(m, layer);
+    for (int i = 0; m->quantized && i < f->modules; i++)
+        if (strcmp(f->module[i].name, below) == 0 && strcmp(end, "weight") == 0) {
             c->module = true;
             c->index = i;
         }
@@ -328,9 +329,13 @@ static snrq_status compare_metadata(const comparison *c)
 /* How many tensors of the model the file must have. */
 static int64_t expected_tensors(const snrq_model *m)
 {
-    int64_t in_block = m->family.modules;
-    for (int v = 0; v < m->family.vectors; v++) in_block += m->family.vector[v].count > 0;
-    return 2 + !m->config.tied_embeddings + m->config.layers * in_block + rope_tensors(&m->config);
+    int64_t in_blocks = 0;
+    for (int64_t layer = 0; layer < m->config.layers; layer++) {
+        const snrq_family *f = snrq_model_family(m, layer);
+        in_blocks += f->modules;
+        for (int v = 0; v < f->vectors; v++) in_blocks += f->vector[v].count > 0;
+    }
+    return 2 + !m->config.tied_embeddings + in_blocks + rope_tensors(&m->config);
 }
 
 static snrq_status compare_all(comparison *c)

@@ -31,14 +31,17 @@ void snrq_gptq_fits(const snrq_model *m, const snrq_export_facts *f, char *why, 
                  f->bits, f->bits < 7 ? 4 : 8);
         return;
     }
-    for (int i = 0; i < m->family.modules; i++) {
-        const snrq_module_shape *s = &m->family.module[i];
-        if (s->rows % PACK == 0 && s->columns % PACK == 0) continue;
-        snprintf(why, size,
-                 "%s has %lld outputs and %lld inputs, both must be multiples of %d; "
-                 "export to compressed-tensors or safetensors",
-                 s->name, (long long)s->rows, (long long)s->columns, PACK);
-        return;
+    for (int64_t layer = 0; layer < m->config.layers; layer++) {
+        const snrq_family *family = snrq_model_family(m, layer);
+        for (int i = 0; i < family->modules; i++) {
+            const snrq_module_shape *s = &family->module[i];
+            if (s->rows % PACK == 0 && s->columns % PACK == 0) continue;
+            snprintf(why, size,
+                     "%s has %lld outputs and %lld inputs, both must be multiples of %d; "
+                     "export to compressed-tensors or safetensors",
+                     s->name, (long long)s->rows, (long long)s->columns, PACK);
+            return;
+        }
     }
 }
 

@@ -34,11 +34,24 @@ static snrq_status add_settings(const char *path, const snrq_module_record *r, b
                      path, r->name);
 }
 
+/* Are the inputs of all modules so many whole groups? */
+static bool divides_inputs(const snrq_model *m, int64_t group_size)
+{
+    for (int64_t layer = 0; layer < m->config.layers; layer++) {
+        const snrq_family *f = snrq_model_family(m, layer);
+        for (int u = 0; u < f->units; u++)
+            if (f->unit[u].columns % group_size != 0) return false;
+    }
+    return true;
+}
+
 /* `modules` [count] of the whole model. */
 static snrq_status add_all_settings(const snrq_model *m, const snrq_module_record *modules,
                                     int64_t count, snrq_export_facts *out)
 {
-    const int64_t expected = m->config.layers * m->family.modules;
+    int64_t expected = 0;
+    for (int64_t layer = 0; layer < m->config.layers; layer++)
+        expected += snrq_model_family(m, layer)->modules;
     int64_t longest = 0; /* inputs of modules that have one group */
     for (int64_t i = 0; i < count; i++) {
         SNRQ_TRY(add_settings(m->path, &modules[i], i == 0, out));
@@ -52,8 +65,8 @@ static snrq_status add_all_settings(const snrq_model *m, const snrq_module_recor
                          "%s: modules with one group of %lld inputs beside groups of %lld; mixed "
                          "settings cannot be exported",
                          m->path, (long long)longest, (long long)out->group_size);
-    for (int i = 0; i < m->family.modules && out->group_size > 0; i++)
-        if (m->family.module[i].columns % out->group_size != 0) out->ragged = true;
+    out->ragged = out->group_size > 0 && !divides_inputs(m, out->group_size);
+    out->fused = m->config.fused;
     return SNRQ_OK;
 }
 
@@ -72,17 +85,18 @@ snrq_status snrq_export_facts_read(const snrq_model *m, snrq_export_facts *out)
 
 void snrq_export_facts_set_group(snrq_export_facts *f, const snrq_model *m, int64_t group_size)
 {
-    f->group_size = group_size < m->family.max_columns ? group_size : 0;
-    f->ragged = false;
-    for (int i = 0; i < m->family.modules && f->group_size > 0; i++)
-        if (m->family.module[i].columns % f->group_size != 0) f->ragged = true;
+    f->group_size = group_size < snrq_model_max_columns(m) ? group_size : 0;
+    f->ragged = f->group_size > 0 && !divides_inputs(m, f->group_size);
 }
 
 snrq_export_facts snrq_export_facts_planned(const snrq_model *m, int bits, int64_t group_size,
                                             bool symmetric, bool permuted, snrq_dtype scale_type)
 {
-    snrq_export_facts f = {
-        .bits = bits, .symmetric = symmetric, .permuted = permuted, .scale_type = scale_type};
+    snrq_export_facts f = {.bits = bits,
+                           .symmetric = symmetric,
+                           .permuted = permuted,
+                           .fused = m->config.fused,
+                           .scale_type = scale_type};
     snrq_export_facts_set_group(&f, m, group_size);
     return f;
 }
@@ -103,12 +117,8 @@ bool snrq_export_facts_hold(const snrq_export_facts *f, const snrq_module_record
 
 int64_t snrq_export_nearest_group(const snrq_model *m, int64_t unit, int64_t most)
 {
-    for (int64_t g = most / unit * unit; g > 0; g -= unit) {
-        bool fits = true;
-        for (int i = 0; i < m->family.modules; i++)
-            if (m->family.module[i].columns % g != 0) fits = false;
-        if (fits) return g;
-    }
+    for (int64_t g = most / unit * unit; g > 0; g -= unit)
+        if (divides_inputs(m, g)) return g;
     return 0;
 }
 
@@ -146,7 +156,8 @@ snrq_status snrq_export_scales_fit(const snrq_model *m, const snrq_export_facts 
         snrq_block_file *file = NULL;
         SNRQ_TRY(snrq_model_open_block(m, layer, &file));
         snrq_status status = SNRQ_OK;
-        for (int i = 0; i < m->family.modules && fit.fits && status == SNRQ_OK; i++)
+        for (int i = 0; i < snrq_model_family(m, layer)->modules && fit.fits && status == SNRQ_OK;
+             i++)
             status = look_at_scales(file, i, &fit);
         snrq_block_file_close(&file);
         SNRQ_TRY(status);

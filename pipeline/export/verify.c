@@ -66,7 +66,7 @@ static snrq_status compare_rows(void *user, const snrq_export_rows *r)
 static snrq_status compare_module(const snrq_model *m, const snrq_export_decoder *d, int64_t layer,
                                   int index, int64_t *tensors)
 {
-    const snrq_module_shape *s = &m->family.module[index];
+    const snrq_module_shape *s = &snrq_model_family(m, layer)->module[index];
     struct comparison c = {.round_to = SNRQ_F32};
     snrq_export_module module = {0};
     char name[256];
@@ -137,7 +137,7 @@ static snrq_status compare_share(const snrq_context *c, const snrq_model *m,
     int count = 0;
     int64_t next = 0;
     for (int64_t layer = 0; layer < m->config.layers; layer++)
-        for (int i = 0; i < m->family.modules; i++)
+        for (int i = 0; i < snrq_model_family(m, layer)->modules; i++)
             if (next++ % c->size == c->rank) SNRQ_TRY(compare_module(m, d, layer, i, tensors));
     SNRQ_TRY(snrq_model_rest_names(m, &names, &count));
     snrq_status status = SNRQ_OK;
@@ -302,7 +302,7 @@ static snrq_status compare_surroundings(const snrq_model *m, const char *directo
 {
     char name[256];
     snrq_decoded first;
-    const snrq_module_shape *s = &m->family.module[0];
+    const snrq_module_shape *s = &snrq_model_family(m, 0)->module[0];
     snrq_module_name(0, s->name, name, sizeof name);
     SNRQ_TRY(snrq_decoded_open(d, name, s->rows, s->columns, &first));
     snrq_dtype type = first.type;

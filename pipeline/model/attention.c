@@ -1,14 +1,14 @@
 /* Attention; see attention.h.
  *
- * Symbols: d head_dim; a group is the heads / kv_heads query heads of one key head. The rows of a
- * key head are its queries, token by token and head by head: row r is head r mod group of the group
- * at token r / group of a span. The keys of a span are those of its prefix, then its own; a token's
- * position is its key's number. A unit of work is a block of QUERIES rows of one key head of one
- * span:
+ * Symbols: d head_dim; dv value_dim; a group is the heads / kv_heads query heads of one key head.
+ * The rows of a key head are its queries, token by token and head by head: row r is head r mod
+ * group of the group at token r / group of a span. The keys of a span are those of its prefix, then
+ * its own; a token's position is its key's number. A unit of work is a block of QUERIES rows of one
+ * key head of one span:
  *
  *     scores [keys][QUERIES]      K Q^T, for the keys that any row of the block sees
  *     softmax over keys           down the columns, so that all rows take a step together
- *     results [QUERIES][d]        scores^T V, divided by the sums of the softmax
+ *     results [QUERIES][dv]       scores^T V, divided by the sums of the softmax
  *
  * V of all heads is packed for these products (mpi/algebra/product.h) before.
  */
@@ -30,9 +30,9 @@ enum { QUERIES = SNRQ_PRODUCT_SLAB, ROWS = SNRQ_PRODUCT_ROWS, COLUMNS = SNRQ_PRO
 typedef struct work {
     const snrq_attention_settings *settings;
     const snrq_layout *layout;
-    int64_t d, group, stride; /* of a token in qkv */
-    int64_t width;            /* d in whole strips */
-    int64_t most_keys;        /* of a span */
+    int64_t d, dv, group, stride; /* of a token in qkv */
+    int64_t width;                /* dv in whole strips */
+    int64_t most_keys;            /* of a span */
     const float *qkv;
     float *v;          /* of span s from v_begin[s] on:
                           [kv_heads][width / COLUMNS][keys in whole strips][COLUMNS] */
@@ -54,7 +54,7 @@ typedef struct unit {
 typedef struct scratch {
     float *scores;  /* [keys][QUERIES] */
     float *queries; /* [QUERIES / COLUMNS][d][COLUMNS], scaled */
-    float *results; /* [QUERIES][width] */
+    float *results; /* [QUERIES][width], and room for [QUERIES][d] */
 } scratch;
 
 static int64_t least(int64_t a, int64_t b)
@@ -62,16 +62,32 @@ static int64_t least(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* Normalizes and turns the query and key heads of one token. */
+int64_t snrq_attention_width(const snrq_config *c)
+{
+    return (c->heads + c->kv_heads) * c->head_dim + c->kv_heads * c->value_dim;
+}
+
+/* Normalizes `count` numbers of heads, all at once or head by head. */
+static void normalize(const snrq_config *c, const float *weight, int64_t count, float *heads)
+{
+    int64_t together = c->head_norms == SNRQ_NORM_OF_ALL_HEADS ? count : c->head_dim;
+    for (int64_t i = 0; weight != NULL && i < count; i += together)
+        snrq_rms_norm_row(heads + i, weight, c->rms_norm_eps, together, heads + i);
+}
+
+/* Normalizes, cuts off and turns the query and key heads of one token; values are cut off. */
 static void prepare_heads(const snrq_attention_settings *s, int64_t position, float *heads)
 {
     const snrq_config *c = s->config;
-    for (int64_t h = 0; h < c->heads + c->kv_heads; h++) {
-        float *head = heads + h * c->head_dim;
-        const float *norm = h < c->heads ? s->query_norm : s->key_norm;
-        if (norm != NULL) snrq_rms_norm_row(head, norm, c->rms_norm_eps, c->head_dim, head);
-        snrq_rope_turn(s->rope, position, head);
+    normalize(c, s->query_norm, c->heads * c->head_dim, heads);
+    normalize(c, s->key_norm, c->kv_heads * c->head_dim, heads + c->heads * c->head_dim);
+    if (c->qkv_clip > 0.0) {
+        float most = (float)c->qkv_clip;
+        for (int64_t i = 0; i < snrq_attention_width(c); i++)
+            heads[i] = fminf(fmaxf(heads[i], -most), most);
     }
+    for (int64_t h = 0; s->rope != NULL && h < c->heads + c->kv_heads; h++)
+        snrq_rope_turn(s->rope, position, heads + h * c->head_dim);
 }
 
 /* Keys of a span in whole strips. */
@@ -93,11 +109,11 @@ static void pack_values(const work *w, int64_t span, int64_t head)
     const snrq_config *c = w->settings->config;
     const snrq_span *s = &w->layout->span[span];
     int64_t keys = padded_keys(s), count = s->prefix_tokens + s->tokens;
-    const float *v = w->qkv + (c->heads + c->kv_heads + head) * w->d;
+    const float *v = w->qkv + (c->heads + c->kv_heads) * w->d + head * w->dv;
     float *to = w->v + w->v_begin[span] + head * keys * w->width;
     for (int64_t j = 0; j < w->width; j += COLUMNS)
         for (int64_t t = 0; t < keys; t++) {
-            int64_t there = t < count ? least(COLUMNS, w->d - j) : 0;
+            int64_t there = t < count ? least(COLUMNS, w->dv - j) : 0;
             float *row = to + j * keys + t * COLUMNS;
             if (there > 0)
                 memcpy(row, v + key_row(s, t) * w->stride + j, (size_t)there * sizeof *row);
@@ -105,10 +121,10 @@ static void pack_values(const work *w, int64_t span, int64_t head)
         }
 }
 
-/* Packs rows [row, row + count) of the queries of a key head, times d^-1/2. */
+/* Packs rows [row, row + count) of the queries of a key head, times the scale of scores. */
 static void pack_queries(const work *w, const float *q, int64_t row, int64_t count, scratch *s)
 {
-    float scale = (float)(1.0 / sqrt((double)w->d));
+    float scale = (float)w->settings->config->attention_scale;
     float *rows = s->results; /* free until the results come */
     memset(rows, 0, (size_t)(QUERIES * w->d) * sizeof *rows);
     for (int64_t r = 0; r < count; r++) {
@@ -117,6 +133,14 @@ static void pack_queries(const work *w, const float *q, int64_t row, int64_t cou
     }
     for (int64_t r = 0; r < QUERIES; r += COLUMNS)
         snrq_product_pack(rows + r * w->d, w->d, COLUMNS, w->d, COLUMNS, s->queries + r * w->d);
+}
+
+/* scores [count][QUERIES] <- cap tanh(scores / cap) */
+static void cap_scores(double cap, int64_t count, float *scores)
+{
+    float most = (float)cap, part = (float)(1.0 / cap);
+#pragma omp simd
+    for (int64_t i = 0; i < count * QUERIES; i++) scores[i] = most * snrq_tanh(part * scores[i]);
 }
 
 /* Removes what rows of the block do not see from the scores of key `key`. */
@@ -211,6 +235,7 @@ static void attend(const work *w, const unit *u, scratch *s)
     float sums[QUERIES];
     pack_queries(w, w->qkv + span->first * w->stride + u->head * w->group * w->d, u->row, count, s);
     score_keys(w, u, first, end, s);
+    if (c->attention_cap > 0.0) cap_scores(c->attention_cap, end - first, s->scores);
     for (int64_t key = first; key < end; key++)
         if (key > begin || (window > 0 && key + window < end))
             mask_key(w, u, key, s->scores + (key - first) * QUERIES);
@@ -219,8 +244,8 @@ static void attend(const work *w, const unit *u, scratch *s)
     for (int64_t r = 0; r < count; r++) {
         int64_t token = span->first + (u->row + r) / w->group;
         float *to =
-            w->out + (token * c->heads + u->head * w->group + (u->row + r) % w->group) * w->d;
-        for (int64_t i = 0; i < w->d; i++) to[i] = s->results[r * w->width + i] / sums[r];
+            w->out + (token * c->heads + u->head * w->group + (u->row + r) % w->group) * w->dv;
+        for (int64_t i = 0; i < w->dv; i++) to[i] = s->results[r * w->width + i] / sums[r];
     }
 }
 
@@ -290,13 +315,14 @@ snrq_status snrq_attention_spans(const snrq_attention_settings *settings, float 
               .layout = layout,
               .d = c->head_dim,
               .group = c->heads / c->kv_heads,
-              .stride = (c->heads + 2 * c->kv_heads) * c->head_dim,
-              .width = snrq_product_padded(c->head_dim, COLUMNS),
+              .dv = c->value_dim,
+              .stride = snrq_attention_width(c),
+              .width = snrq_product_padded(c->value_dim, COLUMNS),
               .qkv = qkv,
               .out = out};
     float *memory = NULL;
     snrq_status status = allocate_work(&w);
-    int64_t floats = (w.most_keys + 2 * w.width) * QUERIES;
+    int64_t floats = (w.most_keys + w.d + (w.d > w.width ? w.d : w.width)) * QUERIES;
     if (status == SNRQ_OK)
         status = snrq_allocate_scratch((size_t)(omp_get_max_threads() * floats), sizeof *memory,
                                        "attention scores", &memory);

@@ -6,8 +6,16 @@
  *     continue   y += biases, where there are any, then, by the kind of step,
  *                [q,k,v]     x = attention(y)        input of [o]
  *                [o]         h += y, x = RMSNorm(h)  input of [gate,up]
- *                [gate,up]   x = silu(gate) * up     input of [down]
+ *                [gate,up]   x = act(gate) * up      input of [down]
  *                [down]      h += y                  the block's end
+ *
+ * Where a family says so, y is normalized before it is added to h, RMSNorm(h) is h itself, and what
+ * is added is scaled. Latent attention has in place of [q,k,v]
+ *
+ *                [q_a,kv_a]  x = RMSNorm of both latent vectors; what turns of the keys is carried
+ *                [q_b,kv_b]  x = attention(heads made of y and what was carried)
+ *
+ * In a block with experts the last two steps are in experts.h.
  *
  * Statistics are gathered, and modules quantized, between `begin` or `continue` and `apply`.
  * Everything works on a batch of sequences, or of spans that share beginnings (attention.h);
@@ -25,7 +33,7 @@
 typedef struct snrq_block {
     const snrq_config *config;  /* borrowed */
     const snrq_family *family;  /* borrowed */
-    const snrq_rope *rope;      /* borrowed */
+    const snrq_rope *rope;      /* NULL: heads do not turn; borrowed */
     int64_t window;             /* of its attention; 0: none */
     const snrq_weight *module;  /* [modules] views; borrowed */
     const float *const *vector; /* [vectors] fp32, NULL where the family has none; borrowed */
@@ -37,6 +45,10 @@ typedef struct snrq_unit_arrays {
     float **of;  /* [units of the step] each [tokens, unit columns], or [tokens, unit rows] */
     float *data; /* of all of them; owned, as the list is */
 } snrq_unit_arrays;
+
+/* Numbers of a token that the units of a step read, or write, together; units that a router sends
+ * tokens to read one matrix, and write to room of their own. */
+int64_t snrq_step_width(const snrq_family *family, int step, bool inputs);
 
 /* Room for any of the steps [first, end) of a batch of so many tokens, laid out for `first`. Not
  * collective. */
@@ -55,11 +67,17 @@ snrq_status snrq_block_apply(const snrq_block *block, int unit, int64_t tokens, 
                              float *y);
 
 /* Uses up y [units of the step]; updates h; writes the inputs x [units of the next step] (nothing
- * after the last). */
+ * after the last). carried [tokens, family's carried] is written by the first step and used by the
+ * second, where the family has it. Not for steps that are routed. */
 snrq_status snrq_block_continue(const snrq_block *block, int step, const snrq_layout *layout,
-                                float *const *y, float *h, float *const *x);
+                                float *const *y, float *h, float *const *x, float *carried);
 
-/* The whole block for a batch; x and y have room for the inputs and outputs of all steps. */
+/* x [rows, width of the unit's module behind it] = act(gate) * up of y [rows, 2 width]. */
+void snrq_gated_activation(snrq_activation kind, int64_t rows, int64_t width, const float *y,
+                           float *x);
+
+/* The whole block for a batch; x and y have room for the inputs and outputs of all steps.
+ * SNRQ_INTERNAL without memory for what else it needs. */
 snrq_status snrq_block_forward(const snrq_block *block, const snrq_layout *layout, float *h,
                                snrq_unit_arrays *x, snrq_unit_arrays *y);
 

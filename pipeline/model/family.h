@@ -9,25 +9,34 @@
  * "One pass through a block"). A family is a table of names and shapes; the forward pass is the
  * same for all of them. Where a family fuses q, k, v or gate, up into one module, its rows are the
  * rows of those, one after the other, and the unit has one module.
+ *
+ * In a block with experts, each expert is two units of its own, {gate, up} and {down}, that read
+ * only the tokens which the router sends to it; an expert that all tokens see comes last. Latent
+ * attention has two steps in place of [q,k,v]: [q_a,kv_a], which makes short vectors, and
+ * [q_b,kv_b], two units that make heads of them.
  */
 #ifndef SNRQ_FAMILY_H
 #define SNRQ_FAMILY_H
 
 #include "io/config.h"
 
-enum { SNRQ_VECTOR_NAME = 64 };
+enum { SNRQ_VECTOR_NAME = 80, SNRQ_MODULE_NAME = 64 };
 
 /* What becomes of a step's outputs; formulas in block.h. */
 typedef enum snrq_step_kind {
-    SNRQ_STEP_ATTENTION,        /* of [q,k,v] */
-    SNRQ_STEP_ATTENTION_OUT,    /* of [o] */
-    SNRQ_STEP_GATED_ACTIVATION, /* of [gate,up] */
-    SNRQ_STEP_MLP_OUT           /* of [down] */
+    SNRQ_STEP_ATTENTION,          /* of [q,k,v] */
+    SNRQ_STEP_LATENTS,            /* of [q_a,kv_a] */
+    SNRQ_STEP_LATENT_ATTENTION,   /* of [q_b,kv_b] */
+    SNRQ_STEP_ATTENTION_OUT,      /* of [o] */
+    SNRQ_STEP_GATED_ACTIVATION,   /* of [gate,up] */
+    SNRQ_STEP_MLP_OUT,            /* of [down] */
+    SNRQ_STEP_EXPERTS_ACTIVATION, /* of the [gate,up] of experts */
+    SNRQ_STEP_EXPERTS_OUT         /* of their [down] */
 } snrq_step_kind;
 
 typedef struct snrq_module_shape {
-    const char *name;      /* below "model.layers.N.": "self_attn.q_proj" */
-    int64_t rows, columns; /* outputs, inputs */
+    char name[SNRQ_MODULE_NAME]; /* below "model.layers.N.": "self_attn.q_proj" */
+    int64_t rows, columns;       /* outputs, inputs */
     int unit;
     int64_t row; /* where its rows begin among those of its unit, stacked */
 } snrq_module_shape;
@@ -36,6 +45,8 @@ typedef struct snrq_unit_shape {
     int step;
     int first, end;        /* modules [first, end) */
     int64_t rows, columns; /* outputs of all its modules, stacked; their common input width */
+    int expert;            /* whose tokens it reads; -1: it reads all */
+    double share;          /* of the tokens that it reads, on average */
 } snrq_unit_shape;
 
 typedef struct snrq_step {
@@ -50,12 +61,19 @@ typedef enum snrq_vector {
     SNRQ_MLP_NORM,
     SNRQ_QUERY_NORM,
     SNRQ_KEY_NORM,
+    SNRQ_AFTER_ATTENTION_NORM, /* of what attention and MLP add to the residual stream */
+    SNRQ_AFTER_MLP_NORM,
+    SNRQ_QUERY_LATENT_NORM,
+    SNRQ_KEY_LATENT_NORM,
+    SNRQ_ROUTER, /* [experts, hidden] */
+    SNRQ_ROUTER_BIAS,
     SNRQ_BIAS
 } snrq_vector;
 
 typedef struct snrq_vector_shape {
     char name[SNRQ_VECTOR_NAME]; /* below "model.layers.N.": "self_attn.q_proj.bias" */
-    int64_t count;               /* 0: the family has no such vector */
+    int64_t count;               /* numbers; 0: the family has no such vector */
+    int64_t columns;             /* of a matrix; 0: it is a vector */
 } snrq_vector_shape;
 
 /* A block's parts in the order in which they work. All lists are owned. */
@@ -66,14 +84,22 @@ typedef struct snrq_family {
     snrq_step *step;
     snrq_vector_shape *vector;     /* [SNRQ_BIAS + modules] */
     int64_t max_rows, max_columns; /* over the units */
+    int64_t carried;               /* numbers of a token from the first step to the second */
+    int experts;                   /* that a router chooses from; 0: the block is dense */
+    bool everyone;                 /* an expert sees all tokens */
+    bool normed_outputs;           /* what is added to the residual stream is normalized before */
 } snrq_family;
 
-/* Fills in the family of a model. Not collective; fails only without memory. */
-snrq_status snrq_family_create(const snrq_config *config, snrq_family *out);
+/* Fills in the blocks of a model that have experts, or those that have none. Not collective; fails
+ * only without memory. */
+snrq_status snrq_family_create(const snrq_config *config, bool experts, snrq_family *out);
 void snrq_family_free(snrq_family *family);
 
-/* Are a unit's outputs added to the residual stream? */
+/* Are a unit's outputs, and nothing else, added to the residual stream as they are? */
 bool snrq_unit_writes_residual(const snrq_family *family, int unit);
+
+/* Do the units of the step read what a router sends them? */
+bool snrq_step_is_routed(const snrq_family *family, int step);
 
 /* Modules [*first, *end) of a step. */
 void snrq_step_modules(const snrq_family *family, int step, int *first, int *end);

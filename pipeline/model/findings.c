@@ -40,13 +40,16 @@ static const char *name_in_layer(const char *name, int64_t *layer)
     return at > first && *at == '.' ? at + 1 : NULL;
 }
 
-static bool is_read_in_block(const snrq_family *f, const char *name)
+/* scales: those of matrices in FP8 are. */
+static bool is_read_in_block(const snrq_family *f, bool scales, const char *name)
 {
     for (int v = 0; v < f->vectors; v++)
         if (f->vector[v].count > 0 && strcmp(name, f->vector[v].name) == 0) return true;
     for (int m = 0; m < f->modules; m++) {
         size_t length = strlen(f->module[m].name);
-        if (strncmp(name, f->module[m].name, length) == 0 && strcmp(name + length, ".weight") == 0)
+        if (strncmp(name, f->module[m].name, length) == 0 &&
+            (strcmp(name + length, ".weight") == 0 ||
+             (scales && strcmp(name + length, ".weight_scale_inv") == 0)))
             return true;
     }
     return false;
@@ -78,7 +81,8 @@ snrq_tensor_use snrq_model_tensor_use(const snrq_model *m, const snrq_tensor *te
         strcmp(tensor->name, snrq_final_norm_name) == 0)
         return SNRQ_TENSOR_READ;
     const char *below = name_in_layer(tensor->name, &layer);
-    if (below != NULL && layer < c->layers && is_read_in_block(&m->family, below))
+    if (below != NULL && layer < c->layers &&
+        is_read_in_block(snrq_model_family(m, layer), c->fp8_rows > 0, below))
         return SNRQ_TENSOR_READ;
     if (is_cached(tensor->name)) return SNRQ_TENSOR_CACHED;
     if (below == NULL) return SNRQ_TENSOR_OUTSIDE;

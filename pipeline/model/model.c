@@ -25,6 +25,43 @@ void snrq_module_name(int64_t layer, const char *name, char *out, size_t size)
     snprintf(out, size, "model.layers.%lld.%s", (long long)layer, name);
 }
 
+const snrq_family *snrq_model_family(const snrq_model *m, int64_t layer)
+{
+    return snrq_config_layer(&m->config, layer, SNRQ_LAYER_EXPERTS) ? &m->sparse : &m->dense;
+}
+
+int snrq_model_max_modules(const snrq_model *m)
+{
+    return m->sparse.modules > m->dense.modules ? m->sparse.modules : m->dense.modules;
+}
+
+int snrq_model_max_units(const snrq_model *m)
+{
+    return m->sparse.units > m->dense.units ? m->sparse.units : m->dense.units;
+}
+
+int64_t snrq_model_max_columns(const snrq_model *m)
+{
+    int64_t most = 0;
+    for (int64_t layer = 0; layer < m->config.layers; layer++) {
+        const snrq_family *f = snrq_model_family(m, layer);
+        most = f->max_columns > most ? f->max_columns : most;
+    }
+    return most;
+}
+
+snrq_status snrq_model_create_families(snrq_model *m)
+{
+    SNRQ_TRY(snrq_family_create(&m->config, false, &m->dense));
+    return m->config.experts.count > 0 ? snrq_family_create(&m->config, true, &m->sparse) : SNRQ_OK;
+}
+
+void snrq_model_free_families(snrq_model *m)
+{
+    snrq_family_free(&m->dense);
+    snrq_family_free(&m->sparse);
+}
+
 const snrq_tensor *snrq_model_tensor(const snrq_model *m, const char *name)
 {
     return m->quantized ? snrq_rest_file_find(m->rest, name)
@@ -89,6 +126,105 @@ snrq_status snrq_model_expect(const snrq_model *m, const char *name, int64_t row
     return SNRQ_OK;
 }
 
+/* ---- matrices in FP8 ---- */
+
+bool snrq_model_is_fp8(const snrq_tensor *tensor)
+{
+    return strcmp(tensor->dtype, "F8_E4M3") == 0;
+}
+
+static snrq_status find_scales(const snrq_model *m, const snrq_tensor *t, int64_t rows,
+                               int64_t columns, const snrq_tensor **out)
+{
+    const snrq_config *c = &m->config;
+    char name[300];
+    if (c->fp8_rows == 0)
+        return snrq_fail(SNRQ_BAD_DATA,
+                         "%s: tensor '%s' is of type %s, and config.json has no "
+                         "quantization_config of method fp8 with a weight_block_size",
+                         m->path, t->name, t->dtype);
+    int64_t high = (rows + c->fp8_rows - 1) / c->fp8_rows;
+    int64_t wide = (columns + c->fp8_columns - 1) / c->fp8_columns;
+    snrq_dtype dtype = SNRQ_F32;
+    snprintf(name, sizeof name, "%s_scale_inv", t->name);
+    return snrq_model_expect(m, name, high, wide, out, &dtype);
+}
+
+snrq_status snrq_model_expect_weight(const snrq_model *m, const char *name, int64_t rows,
+                                     int64_t columns, const snrq_tensor **tensor)
+{
+    const snrq_tensor *t = snrq_model_tensor(m, name), *scales;
+    snrq_dtype dtype = SNRQ_F32;
+    if (t == NULL || !snrq_model_is_fp8(t))
+        return snrq_model_expect(m, name, rows, columns, tensor, &dtype);
+    if (t->dimensions != 2 || t->shape[0] != rows || t->shape[1] != columns)
+        return snrq_fail(SNRQ_BAD_DATA,
+                         "%s: tensor '%s' has %d dimension(s), the last of %lld; config.json asks "
+                         "for [%lld, %lld]",
+                         m->path, name, t->dimensions,
+                         (long long)(t->dimensions > 0 ? t->shape[t->dimensions - 1] : 0),
+                         (long long)rows, (long long)columns);
+    *tensor = t;
+    return find_scales(m, t, rows, columns, &scales);
+}
+
+size_t snrq_model_weight_bytes(const snrq_tensor *tensor)
+{
+    return (size_t)tensor->bytes * (snrq_model_is_fp8(tensor) ? sizeof(float) : 1);
+}
+
+/* Rows of a matrix in FP8, as the numbers that they stand for. */
+static snrq_status load_fp8_rows(const snrq_model *m, const snrq_tensor *t, const float *scales,
+                                 snrq_range rows, int64_t columns, float *out)
+{
+    const snrq_config *c = &m->config;
+    int64_t wide = (columns + c->fp8_columns - 1) / c->fp8_columns;
+    size_t count = (size_t)((rows.end - rows.begin) * columns);
+    unsigned char *raw = NULL;
+    SNRQ_TRY(snrq_allocate_scratch(count, 1, t->name, &raw));
+    snrq_status status = snrq_model_read(m, t, (uint64_t)(rows.begin * columns), count, raw);
+    for (int64_t r = rows.begin; status == SNRQ_OK && r < rows.end; r++)
+        for (int64_t k = 0; k < columns; k++) {
+            int64_t at = (r - rows.begin) * columns + k;
+            out[at] =
+                snrq_e4m3_to_float(raw[at]) * scales[r / c->fp8_rows * wide + k / c->fp8_columns];
+            if (!isfinite(out[at]))
+                return free(raw),
+                       snrq_fail(SNRQ_BAD_DATA,
+                                 "%s: tensor '%s' is not finite at row %lld, column %lld: %g; is "
+                                 "the checkpoint damaged?",
+                                 m->path, t->name, (long long)r, (long long)k, (double)out[at]);
+        }
+    free(raw);
+    return status;
+}
+
+static snrq_status read_fp8_scales(const snrq_model *m, const snrq_tensor *t, int64_t rows,
+                                   int64_t columns, float **out)
+{
+    const snrq_tensor *scales = NULL;
+    SNRQ_TRY(find_scales(m, t, rows, columns, &scales));
+    int64_t wide = scales->shape[1], count = scales->shape[0] * wide;
+    SNRQ_TRY(snrq_allocate((size_t)count, sizeof **out, "scales", out));
+    return snrq_model_read_vector(m, scales->name, count, wide, *out);
+}
+
+static snrq_status load_fp8(const snrq_context *context, const snrq_model *m, const snrq_tensor *t,
+                            int64_t rows, int64_t columns, unsigned char *base, snrq_weight *out)
+{
+    float *scales = NULL, *to = (float *)(void *)base;
+    *out = (snrq_weight){.rows = rows, .columns = columns, .dtype = SNRQ_F32, .dense = base};
+    snrq_status status = read_fp8_scales(m, t, rows, columns, &scales);
+    snrq_range mine = snrq_share(rows, 1, context->node_size, context->node_rank);
+    int64_t piece = READ_BYTES / columns + 1;
+    for (int64_t row = mine.begin; status == SNRQ_OK && row < mine.end; row += piece) {
+        snrq_range part = {row, row + piece < mine.end ? row + piece : mine.end};
+        status = load_fp8_rows(m, t, scales, part, columns, to + row * columns);
+    }
+    free(scales);
+    return status;
+}
+
 snrq_status snrq_model_read(const snrq_model *m, const snrq_tensor *tensor, uint64_t begin,
                             uint64_t bytes, void *out)
 {
@@ -96,12 +232,14 @@ snrq_status snrq_model_read(const snrq_model *m, const snrq_tensor *tensor, uint
                         : snrq_safetensors_read(m->tensors, tensor, begin, bytes, out);
 }
 
-snrq_status snrq_model_read_vector(const snrq_model *m, const char *name, int64_t count, float *out)
+snrq_status snrq_model_read_vector(const snrq_model *m, const char *name, int64_t count,
+                                   int64_t columns, float *out)
 {
     const snrq_tensor *t = NULL;
     snrq_dtype dtype = SNRQ_F32;
     unsigned char *raw = NULL;
-    SNRQ_TRY(snrq_model_expect(m, name, count, 0, &t, &dtype));
+    SNRQ_TRY(
+        snrq_model_expect(m, name, columns > 0 ? count / columns : count, columns, &t, &dtype));
     SNRQ_TRY(snrq_allocate((size_t)count, snrq_dtype_size(dtype), name, &raw));
     snrq_status status = snrq_model_read(m, t, 0, t->bytes, raw);
     if (status == SNRQ_OK) snrq_widen(dtype, raw, (size_t)count, out);
@@ -125,18 +263,20 @@ static snrq_status check_tensors(const snrq_model *m)
     if (!c->tied_embeddings)
         SNRQ_TRY(snrq_model_expect(m, snrq_head_name, c->vocabulary, c->hidden, &t, &dtype));
     for (int64_t layer = 0; layer < c->layers; layer++) {
-        for (int v = 0; v < m->family.vectors; v++) {
-            const snrq_vector_shape *s = &m->family.vector[v];
+        const snrq_family *f = snrq_model_family(m, layer);
+        for (int v = 0; v < f->vectors; v++) {
+            const snrq_vector_shape *s = &f->vector[v];
             if (s->count == 0) continue;
             snrq_module_name(layer, s->name, name, sizeof name);
-            SNRQ_TRY(snrq_model_expect(m, name, s->count, 0, &t, &dtype));
+            SNRQ_TRY(snrq_model_expect(m, name, s->columns > 0 ? s->count / s->columns : s->count,
+                                       s->columns, &t, &dtype));
         }
-        for (int i = 0; i < m->family.modules && !m->quantized; i++) {
-            const snrq_module_shape *s = &m->family.module[i];
+        for (int i = 0; i < f->modules && !m->quantized; i++) {
+            const snrq_module_shape *s = &f->module[i];
             char module[200];
             snrq_module_name(layer, s->name, module, sizeof module);
             snprintf(name, sizeof name, "%s.weight", module);
-            SNRQ_TRY(snrq_model_expect(m, name, s->rows, s->columns, &t, &dtype));
+            SNRQ_TRY(snrq_model_expect_weight(m, name, s->rows, s->columns, &t));
         }
     }
     return SNRQ_OK;
@@ -185,7 +325,7 @@ static snrq_status open_local(const snrq_context *context, snrq_model *m)
                          "%s; expected a Hugging Face directory or an output of `snrq quantize`",
                          snrq_error_message());
     SNRQ_TRY(status);
-    SNRQ_TRY(snrq_family_create(&m->config, &m->family));
+    SNRQ_TRY(snrq_model_create_families(m));
     if (!m->quantized) {
         SNRQ_TRY(open_tensors(m));
         SNRQ_TRY(check_tensors(m));
@@ -250,7 +390,7 @@ snrq_status snrq_model_look(const char *path, snrq_model **out)
     *out = NULL;
     snrq_status status = create(path, out);
     if (status == SNRQ_OK) status = snrq_config_read((*out)->path, &(*out)->config);
-    if (status == SNRQ_OK) status = snrq_family_create(&(*out)->config, &(*out)->family);
+    if (status == SNRQ_OK) status = snrq_model_create_families(*out);
     if (status == SNRQ_OK) status = (*out)->quantized ? look_for_dtype(*out) : open_tensors(*out);
     if (status != SNRQ_OK) snrq_model_close(out);
     return status;
@@ -267,7 +407,7 @@ void snrq_model_close(snrq_model **model)
     if (m == NULL) return;
     snrq_safetensors_close(&m->tensors);
     snrq_rest_file_close(&m->rest);
-    snrq_family_free(&m->family);
+    snrq_model_free_families(m);
     free(m);
     *model = NULL;
 }
@@ -311,8 +451,11 @@ snrq_status snrq_model_rest_names(const snrq_model *m, char ***names, int *count
 {
     enum { NAME_BYTES = 128 };
     int64_t vectors = 0;
-    for (int v = 0; v < m->family.vectors; v++) vectors += m->family.vector[v].count > 0;
-    int total = (int)(2 + !m->config.tied_embeddings + vectors * m->config.layers);
+    for (int64_t layer = 0; layer < m->config.layers; layer++) {
+        const snrq_family *f = snrq_model_family(m, layer);
+        for (int v = 0; v < f->vectors; v++) vectors += f->vector[v].count > 0;
+    }
+    int total = (int)(2 + !m->config.tied_embeddings + vectors);
     char **list = NULL;
     SNRQ_TRY(snrq_allocate((size_t)total, sizeof *list + NAME_BYTES, "tensor names", &list));
     char *text = (char *)(list + total);
@@ -321,10 +464,12 @@ snrq_status snrq_model_rest_names(const snrq_model *m, char ***names, int *count
     snprintf(list[n++], NAME_BYTES, "%s", snrq_embedding_name);
     snprintf(list[n++], NAME_BYTES, "%s", snrq_final_norm_name);
     if (!m->config.tied_embeddings) snprintf(list[n++], NAME_BYTES, "%s", snrq_head_name);
-    for (int64_t layer = 0; layer < m->config.layers; layer++)
-        for (int v = 0; v < m->family.vectors; v++)
-            if (m->family.vector[v].count > 0)
-                snrq_module_name(layer, m->family.vector[v].name, list[n++], NAME_BYTES);
+    for (int64_t layer = 0; layer < m->config.layers; layer++) {
+        const snrq_family *f = snrq_model_family(m, layer);
+        for (int v = 0; v < f->vectors; v++)
+            if (f->vector[v].count > 0)
+                snrq_module_name(layer, f->vector[v].name, list[n++], NAME_BYTES);
+    }
     *names = list;
     *count = n;
     return SNRQ_OK;
@@ -357,7 +502,9 @@ snrq_status snrq_model_load_dense(const snrq_context *context, const snrq_model 
 {
     const snrq_tensor *t = NULL;
     snrq_dtype dtype = SNRQ_F32;
-    SNRQ_TRY(snrq_model_expect(m, name, rows, columns, &t, &dtype));
+    SNRQ_TRY(snrq_model_expect_weight(m, name, rows, columns, &t));
+    if (snrq_model_is_fp8(t)) return load_fp8(context, m, t, rows, columns, base, out);
+    (void)snrq_dtype_find(t->dtype, &dtype);
     snrq_range mine = snrq_share(rows, 1, context->node_size, context->node_rank);
     uint64_t row_bytes = (uint64_t)columns * snrq_dtype_size(dtype);
     *out = (snrq_weight){.rows = rows, .columns = columns, .dtype = dtype, .dense = base};
@@ -413,5 +560,7 @@ void snrq_table_free(snrq_table *table)
 snrq_status snrq_model_final_norm(const snrq_model *m, float **out)
 {
     SNRQ_TRY(snrq_allocate((size_t)m->config.hidden, sizeof **out, "final norm", out));
-    return snrq_model_read_vector(m, snrq_final_norm_name, m->config.hidden, *out);
+    SNRQ_TRY(snrq_model_read_vector(m, snrq_final_norm_name, m->config.hidden, 0, *out));
+    for (int64_t i = 0; m->config.norms_less_one && i < m->config.hidden; i++) (*out)[i] += 1.0f;
+    return SNRQ_OK;
 }

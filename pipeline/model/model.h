@@ -18,7 +18,8 @@ typedef struct snrq_model {
     const char *side_path; /* where its tokenizer and templates are, borrowed; NULL: `path` */
     bool quantized;        /* an OUT directory: blocks are codes, the rest is in rest.h5 */
     snrq_config config;
-    snrq_family family;
+    snrq_family dense,
+        sparse; /* blocks without and with experts; sparse: empty if there are none */
     snrq_safetensors *tensors; /* of a Hugging Face directory, else NULL */
     snrq_rest_file *rest;      /* of an OUT directory, else NULL */
 } snrq_model;
@@ -30,6 +31,16 @@ snrq_status snrq_model_open(const snrq_context *context, const char *path, snrq_
  * NULL; of a Hugging Face directory, it is not checked that the tensors are those that are asked
  * for. Not collective. */
 snrq_status snrq_model_look(const char *path, snrq_model **out);
+/* The parts of a block. Borrowed. */
+const snrq_family *snrq_model_family(const snrq_model *model, int64_t layer);
+/* The most that a block has of modules, of units and of inputs of a module. */
+int snrq_model_max_modules(const snrq_model *model);
+int snrq_model_max_units(const snrq_model *model);
+int64_t snrq_model_max_columns(const snrq_model *model);
+/* Fills in both kinds of blocks. SNRQ_INTERNAL without memory. */
+snrq_status snrq_model_create_families(snrq_model *model);
+void snrq_model_free_families(snrq_model *model);
+
 /* The directory of tokenizer and templates. Borrowed. */
 const char *snrq_model_side_path(const snrq_model *model);
 /* Not collective. */
@@ -69,9 +80,9 @@ typedef struct snrq_loaded_block {
     struct snrq_quantized_unit *unit; /* [units] of a quantized block, else NULL */
 } snrq_loaded_block;
 
-/* Loads block `layer` as stored: dense, or quantized. rope is borrowed. Collective; agreed. */
+/* Loads block `layer` as stored: dense, or quantized. ropes are borrowed. Collective; agreed. */
 snrq_status snrq_model_load_block(const snrq_context *context, const snrq_model *model,
-                                  int64_t layer, const snrq_rope *rope, snrq_loaded_block *out);
+                                  int64_t layer, const snrq_ropes *ropes, snrq_loaded_block *out);
 /* Collective over the node. */
 void snrq_loaded_block_free(snrq_loaded_block *block);
 
@@ -89,8 +100,8 @@ typedef struct snrq_quantized_unit {
 /* Allocates a quantized block with the norms and biases of `model`; groups [units] says how many
  * groups the rows of a unit have. out->unit becomes its units. Collective; agreed. */
 snrq_status snrq_quantized_block_create(const snrq_context *context, const snrq_model *model,
-                                        int64_t layer, const int64_t *groups, const snrq_rope *rope,
-                                        snrq_loaded_block *out);
+                                        int64_t layer, const int64_t *groups,
+                                        const snrq_ropes *ropes, snrq_loaded_block *out);
 
 /* Reads the committed file of block `layer` in an OUT directory into it. Collective; agreed. */
 snrq_status snrq_quantized_block_read(const snrq_context *context, const char *directory,

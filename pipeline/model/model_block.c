@@ -17,7 +17,7 @@ static size_t take(size_t *at, size_t bytes)
 /* Norms and biases. */
 static snrq_status read_vectors(const snrq_model *m, int64_t layer, snrq_loaded_block *out)
 {
-    const snrq_family *f = &m->family;
+    const snrq_family *f = snrq_model_family(m, layer);
     size_t count = 0;
     char name[256];
     for (int v = 0; v < f->vectors; v++) count += (size_t)f->vector[v].count;
@@ -27,23 +27,25 @@ static snrq_status read_vectors(const snrq_model *m, int64_t layer, snrq_loaded_
         const snrq_vector_shape *s = &f->vector[v];
         if (s->count == 0) continue;
         snrq_module_name(layer, s->name, name, sizeof name);
-        SNRQ_TRY(snrq_model_read_vector(m, name, s->count, next));
+        SNRQ_TRY(snrq_model_read_vector(m, name, s->count, s->columns, next));
+        if (m->config.norms_less_one && v < SNRQ_ROUTER)
+            for (int64_t i = 0; i < s->count; i++) next[i] += 1.0f;
         out->vector[v] = next;
         next += s->count;
     }
     return SNRQ_OK;
 }
 
-static snrq_status start_block(const snrq_model *m, int64_t layer, const snrq_rope *rope,
+static snrq_status start_block(const snrq_model *m, int64_t layer, const snrq_ropes *ropes,
                                snrq_loaded_block *out)
 {
-    const snrq_family *f = &m->family;
+    const snrq_family *f = snrq_model_family(m, layer);
     memset(out, 0, sizeof *out);
     SNRQ_TRY(snrq_allocate((size_t)f->modules, sizeof *out->module, "modules", &out->module));
     SNRQ_TRY(snrq_allocate((size_t)f->vectors, sizeof *out->vector, "vectors", &out->vector));
     out->block = (snrq_block){.config = &m->config,
                               .family = f,
-                              .rope = rope,
+                              .rope = snrq_ropes_of(ropes, &m->config, layer),
                               .window = snrq_config_window(&m->config, layer),
                               .module = out->module,
                               .vector = out->vector};
@@ -53,7 +55,7 @@ static snrq_status start_block(const snrq_model *m, int64_t layer, const snrq_ro
 static void weight_name(const snrq_model *m, int64_t layer, int module, char *out, size_t size)
 {
     char name[200];
-    snrq_module_name(layer, m->family.module[module].name, name, sizeof name);
+    snrq_module_name(layer, snrq_model_family(m, layer)->module[module].name, name, sizeof name);
     snprintf(out, size, "%s.weight", name);
 }
 
@@ -62,12 +64,14 @@ static void weight_name(const snrq_model *m, int64_t layer, int module, char *ou
 static snrq_status load_dense_modules(const snrq_context *c, const snrq_model *m, int64_t layer,
                                       snrq_loaded_block *out)
 {
+    const snrq_family *f = out->block.family;
     char name[256];
     size_t at = 0;
-    for (int i = 0; i < m->family.modules; i++) {
-        const snrq_module_shape *s = &m->family.module[i];
+    for (int i = 0; i < f->modules; i++) {
+        const snrq_module_shape *s = &f->module[i];
         weight_name(m, layer, i, name, sizeof name);
-        unsigned char *base = out->memory->data + take(&at, snrq_model_tensor(m, name)->bytes);
+        size_t bytes = snrq_model_weight_bytes(snrq_model_tensor(m, name));
+        unsigned char *base = out->memory->data + take(&at, bytes);
         SNRQ_TRY(snrq_model_load_dense(c, m, name, s->rows, s->columns, base, &out->module[i]));
     }
     return SNRQ_OK;
@@ -78,9 +82,9 @@ static snrq_status load_dense_block(const snrq_context *c, const snrq_model *m, 
 {
     size_t bytes = 0;
     char name[256];
-    for (int i = 0; i < m->family.modules; i++) {
+    for (int i = 0; i < out->block.family->modules; i++) {
         weight_name(m, layer, i, name, sizeof name);
-        take(&bytes, snrq_model_tensor(m, name)->bytes);
+        take(&bytes, snrq_model_weight_bytes(snrq_model_tensor(m, name)));
     }
     SNRQ_TRY(snrq_node_memory_create(c, bytes, &out->memory));
     SNRQ_TRY(snrq_agree(c, load_dense_modules(c, m, layer, out)));
@@ -108,23 +112,23 @@ static void point_unit(unsigned char *data, snrq_quantized_unit *unit)
 }
 
 static snrq_status start_quantized_block(const snrq_model *m, int64_t layer, const int64_t *groups,
-                                         const snrq_rope *rope, size_t *bytes,
+                                         const snrq_ropes *ropes, size_t *bytes,
                                          snrq_loaded_block *out)
 {
-    const snrq_family *f = &m->family;
-    SNRQ_TRY(start_block(m, layer, rope, out));
+    const snrq_family *f = snrq_model_family(m, layer);
+    SNRQ_TRY(start_block(m, layer, ropes, out));
     SNRQ_TRY(snrq_allocate((size_t)f->units, sizeof *out->unit, "units", &out->unit));
     for (int u = 0; u < f->units; u++) place_unit(&f->unit[u], groups[u], bytes, &out->unit[u]);
     return SNRQ_OK;
 }
 
 snrq_status snrq_quantized_block_create(const snrq_context *c, const snrq_model *m, int64_t layer,
-                                        const int64_t *groups, const snrq_rope *rope,
+                                        const int64_t *groups, const snrq_ropes *ropes,
                                         snrq_loaded_block *out)
 {
-    const snrq_family *f = &m->family;
+    const snrq_family *f = snrq_model_family(m, layer);
     size_t bytes = 0;
-    SNRQ_TRY(snrq_agree(c, start_quantized_block(m, layer, groups, rope, &bytes, out)));
+    SNRQ_TRY(snrq_agree(c, start_quantized_block(m, layer, groups, ropes, &bytes, out)));
     SNRQ_TRY(snrq_node_memory_create(c, bytes, &out->memory));
     for (int u = 0; u < f->units; u++) point_unit(out->memory->data, &out->unit[u]);
     for (int i = 0; i < f->modules; i++) {
@@ -160,7 +164,7 @@ static snrq_status open_block(const char *directory, int64_t layer, const snrq_f
 
 snrq_status snrq_model_open_block(const snrq_model *m, int64_t layer, snrq_block_file **out)
 {
-    return open_block(m->path, layer, &m->family, out);
+    return open_block(m->path, layer, snrq_model_family(m, layer), out);
 }
 
 /* Reads this node rank's share of the rows of one module of the file. */
@@ -205,31 +209,33 @@ static snrq_status stored_groups(const snrq_model *m, int64_t layer, int64_t *gr
 {
     snrq_block_file *file = NULL;
     SNRQ_TRY(snrq_model_open_block(m, layer, &file));
-    for (int u = 0; u < m->family.units; u++)
-        groups[u] = snrq_block_file_record(file, m->family.unit[u].first)->groups;
+    const snrq_family *f = snrq_model_family(m, layer);
+    for (int u = 0; u < f->units; u++)
+        groups[u] = snrq_block_file_record(file, f->unit[u].first)->groups;
     snrq_block_file_close(&file);
     return SNRQ_OK;
 }
 
 static snrq_status load_quantized_block(const snrq_context *c, const snrq_model *m, int64_t layer,
-                                        const snrq_rope *rope, snrq_loaded_block *out)
+                                        const snrq_ropes *ropes, snrq_loaded_block *out)
 {
     int64_t *groups = NULL;
-    snrq_status status = snrq_allocate((size_t)m->family.units, sizeof *groups, "groups", &groups);
+    size_t units = (size_t)snrq_model_family(m, layer)->units;
+    snrq_status status = snrq_allocate(units, sizeof *groups, "groups", &groups);
     if (status == SNRQ_OK) status = stored_groups(m, layer, groups);
     status = snrq_agree(c, status);
-    if (status == SNRQ_OK) status = snrq_quantized_block_create(c, m, layer, groups, rope, out);
+    if (status == SNRQ_OK) status = snrq_quantized_block_create(c, m, layer, groups, ropes, out);
     free(groups);
     SNRQ_TRY(status);
     return snrq_quantized_block_read(c, m->path, layer, out);
 }
 
 snrq_status snrq_model_load_block(const snrq_context *c, const snrq_model *m, int64_t layer,
-                                  const snrq_rope *rope, snrq_loaded_block *out)
+                                  const snrq_ropes *ropes, snrq_loaded_block *out)
 {
     memset(out, 0, sizeof *out);
-    if (m->quantized) return load_quantized_block(c, m, layer, rope, out);
-    SNRQ_TRY(snrq_agree(c, start_block(m, layer, rope, out)));
+    if (m->quantized) return load_quantized_block(c, m, layer, ropes, out);
+    SNRQ_TRY(snrq_agree(c, start_block(m, layer, ropes, out)));
     return load_dense_block(c, m, layer, out);
 }
 

@@ -36,8 +36,8 @@ static void expect_module(snrq_read_ahead *a, const snrq_module_shape *shape)
 static void *run(void *argument)
 {
     snrq_read_ahead *a = argument;
-    for (int m = 0; m < a->model->family.modules && !a->ending; m++)
-        expect_module(a, &a->model->family.module[m]);
+    const snrq_family *f = snrq_model_family(a->model, a->layer);
+    for (int m = 0; m < f->modules && !a->ending; m++) expect_module(a, &f->module[m]);
     return NULL;
 }
 

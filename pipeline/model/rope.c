@@ -14,6 +14,28 @@ static double llama3_frequency(const snrq_rope_config *r, double frequency)
     return (1.0 - kept) * frequency / r->factor + kept * frequency;
 }
 
+/* The dimension that turns so many times within the original context. */
+static double yarn_dimension(const snrq_rope_config *r, double turns)
+{
+    const double two_pi = 6.283185307179586;
+    return (double)r->dimensions * log((double)r->original_positions / (turns * two_pi)) /
+           (2.0 * log(r->theta));
+}
+
+static double yarn_frequency(const snrq_rope_config *r, int64_t i, double frequency)
+{
+    double low = yarn_dimension(r, r->beta_fast), high = yarn_dimension(r, r->beta_slow);
+    if (r->truncate) {
+        low = floor(low);
+        high = ceil(high);
+    }
+    low = fmax(low, 0.0);
+    high = fmin(high, (double)r->dimensions - 1.0);
+    if (low == high) high += 0.001;
+    double stretched = fmin(fmax(((double)i - low) / (high - low), 0.0), 1.0);
+    return frequency / r->factor * stretched + frequency * (1.0 - stretched);
+}
+
 static double frequency_of(const snrq_rope_config *r, int64_t i, int64_t tokens)
 {
     double frequency = pow(r->theta, -2.0 * (double)i / (double)r->dimensions);
@@ -26,15 +48,16 @@ static double frequency_of(const snrq_rope_config *r, int64_t i, int64_t tokens)
         return llama3_frequency(r, frequency);
     case SNRQ_ROPE_LONGROPE:
         return frequency / (tokens > r->original_positions ? r->long_factor : r->short_factor)[i];
+    case SNRQ_ROPE_YARN:
+        return yarn_frequency(r, i, frequency);
     }
     return frequency;
 }
 
-snrq_status snrq_rope_create(const snrq_config *c, int64_t tokens, snrq_rope *out)
+static snrq_status create(const snrq_rope_config *r, int64_t tokens, snrq_rope *out)
 {
-    const snrq_rope_config *r = &c->rope;
     int64_t half = r->dimensions / 2;
-    *out = (snrq_rope){.tokens = tokens, .half = half};
+    *out = (snrq_rope){.tokens = tokens, .half = half, .first = r->first, .pairs = r->pairs};
     SNRQ_TRY(snrq_allocate((size_t)(tokens * half), sizeof(float), "rope cosines", &out->cosine));
     SNRQ_TRY(snrq_allocate((size_t)(tokens * half), sizeof(float), "rope sines", &out->sine));
     for (int64_t i = 0; i < half; i++) {
@@ -48,9 +71,24 @@ snrq_status snrq_rope_create(const snrq_config *c, int64_t tokens, snrq_rope *ou
     return SNRQ_OK;
 }
 
-void snrq_rope_free(snrq_rope *rope)
+snrq_status snrq_ropes_create(const snrq_config *c, int64_t tokens, snrq_ropes *out)
 {
-    free(rope->cosine);
-    free(rope->sine);
-    *rope = (snrq_rope){0};
+    *out = (snrq_ropes){0};
+    SNRQ_TRY(create(&c->rope, tokens, &out->whole));
+    return c->local_rope.dimensions > 0 ? create(&c->local_rope, tokens, &out->local) : SNRQ_OK;
+}
+
+const snrq_rope *snrq_ropes_of(const snrq_ropes *ropes, const snrq_config *c, int64_t layer)
+{
+    if (snrq_config_layer(c, layer, SNRQ_LAYER_NO_ROPE)) return NULL;
+    return snrq_config_layer(c, layer, SNRQ_LAYER_LOCAL) ? &ropes->local : &ropes->whole;
+}
+
+void snrq_ropes_free(snrq_ropes *ropes)
+{
+    free(ropes->whole.cosine);
+    free(ropes->whole.sine);
+    free(ropes->local.cosine);
+    free(ropes->local.sine);
+    *ropes = (snrq_ropes){0};
 }

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pipeline/model/expert_stream.h"
+
 /* Sequences are taken through a block in batches of about this many tokens: large enough to widen
  * weights rarely. */
 enum { BATCH_TOKENS = 2048 };
@@ -36,25 +38,39 @@ snrq_status snrq_stream_create(snrq_range range, int64_t tokens, int64_t hidden,
                          "activations", &out->h);
 }
 
-void snrq_stream_embed(snrq_stream *s, const snrq_weight *embedding, const snrq_windows *windows)
+void snrq_embed_token(const snrq_weight *embedding, double scale, int32_t id, float *h)
+{
+    const float factor = (float)scale;
+    snrq_weight_widen(embedding, id, 1, h);
+    for (int64_t i = 0; factor != 1.0f && i < embedding->columns; i++) h[i] *= factor;
+}
+
+void snrq_stream_embed(snrq_stream *s, const snrq_weight *embedding, double scale,
+                       const snrq_windows *windows)
 {
     const int32_t *ids = windows->ids + s->range.begin * s->tokens;
     for (int64_t i = 0; i < (s->range.end - s->range.begin) * s->tokens; i++)
-        snrq_weight_widen(embedding, ids[i], 1, s->h + i * s->hidden);
+        snrq_embed_token(embedding, scale, ids[i], s->h + i * s->hidden);
 }
 
 static void free_inputs(int count, snrq_stream_input *inputs)
 {
-    for (int u = 0; u < count; u++) {
-        free(inputs[u].first);
-        free(inputs[u].x);
-    }
+    for (int u = 0; u < count; u++) free(inputs[u].x);
     free(inputs);
+}
+
+void snrq_stream_leave(snrq_stream *s)
+{
+    free_inputs(s->inputs, s->input);
+    s->inputs = 0;
+    s->input = NULL;
 }
 
 void snrq_stream_free(snrq_stream *s)
 {
     free_inputs(s->inputs, s->input);
+    snrq_stream_experts_free(&s->experts);
+    free(s->carried);
     free(s->h);
     free(s->span);
     memset(s, 0, sizeof *s);
@@ -66,17 +82,10 @@ static snrq_layout layout_of(const snrq_stream *s, int64_t sequences)
     return (snrq_layout){sequences * s->tokens, sequences, s->span};
 }
 
-/* Row of a unit's input where sequence s of this rank begins. */
-static int64_t input_begin(const snrq_stream *s, const snrq_stream_input *input, int64_t sequence)
-{
-    return input->first != NULL ? input->first[sequence] : sequence * s->tokens;
-}
-
 snrq_activations snrq_stream_activations(const snrq_stream *s, int unit)
 {
     const snrq_stream_input *in = &s->input[unit];
-    return (snrq_activations){s->range.end - s->range.begin, s->tokens, in->columns, in->x,
-                              in->first};
+    return (snrq_activations){s->range.end - s->range.begin, s->tokens, in->columns, in->x, NULL};
 }
 
 snrq_activations snrq_stream_residual(const snrq_stream *s)
@@ -84,7 +93,7 @@ snrq_activations snrq_stream_residual(const snrq_stream *s)
     return (snrq_activations){s->range.end - s->range.begin, s->tokens, s->hidden, s->h, NULL};
 }
 
-/* Room for the inputs of `step`, whose units read all tokens; *count = 0 after the last step. */
+/* Room for the inputs of `step`; experts read from one. *count = 0 after the last step. */
 static snrq_status allocate_inputs(const snrq_stream *s, const snrq_family *f, int step, int *count,
                                    snrq_stream_input **out)
 {
@@ -93,8 +102,9 @@ static snrq_status allocate_inputs(const snrq_stream *s, const snrq_family *f, i
     *out = NULL;
     if (step == f->steps) return SNRQ_OK;
     const snrq_step *next = &f->step[step];
-    SNRQ_TRY(snrq_allocate((size_t)(next->end - next->first), sizeof **out, "unit inputs", out));
-    for (int u = next->first; u < next->end; u++) {
+    const int units = snrq_step_is_routed(f, step) ? 1 : next->end - next->first;
+    SNRQ_TRY(snrq_allocate((size_t)units, sizeof **out, "unit inputs", out));
+    for (int u = next->first; u < next->first + units; u++) {
         snrq_stream_input *input = &(*out)[(*count)++];
         input->columns = f->unit[u].columns;
         SNRQ_TRY(snrq_allocate_scratch((size_t)(tokens * input->columns), sizeof(float),
@@ -107,14 +117,17 @@ static snrq_status allocate_inputs(const snrq_stream *s, const snrq_family *f, i
 static void batch_inputs(const snrq_stream *s, const snrq_stream_input *inputs, int count,
                          int64_t first, float **x)
 {
-    for (int u = 0; u < count; u++)
-        x[u] = inputs[u].x + input_begin(s, &inputs[u], first) * inputs[u].columns;
+    for (int u = 0; u < count; u++) x[u] = inputs[u].x + first * s->tokens * inputs[u].columns;
 }
 
 snrq_status snrq_stream_begin(snrq_stream *s, const snrq_block *block)
 {
     float **x = NULL;
+    size_t carried = (size_t)((s->range.end - s->range.begin) * s->tokens * block->family->carried);
     snrq_status status = allocate_inputs(s, block->family, 0, &s->inputs, &s->input);
+    if (status == SNRQ_OK && carried > 0)
+        status = snrq_allocate_scratch(carried, sizeof *s->carried, "parts of keys that turn",
+                                       &s->carried);
     if (status == SNRQ_OK) status = snrq_allocate((size_t)s->inputs, sizeof *x, "unit inputs", &x);
     if (status == SNRQ_OK) {
         batch_inputs(s, s->input, s->inputs, 0, x);
@@ -141,33 +154,30 @@ static float largest_of(const float *x, int64_t count)
     return largest;
 }
 
-/* The measures of each module of a unit, per sequence. x: the unit's input in the quantized stream,
- * y, y_full [tokens of the batch, unit rows] its outputs in both; tokens of sequence s of the batch
- * are rows [begin(s), begin(s + 1)) of them. `measures` begin with the unit's first module. */
-static void measure(const snrq_family *f, const snrq_unit_shape *unit, const snrq_stream *stream,
-                    const snrq_stream_input *input, int64_t first, int64_t count, const float *x,
-                    const float *y, const float *y_full, int64_t total, double *measures)
+void snrq_stream_measure(const snrq_family *f, int unit, const snrq_measured *of, int64_t total,
+                         double *measures)
 {
-    int64_t stride = unit->rows, start = input_begin(stream, input, first);
+    const snrq_unit_shape *shape = &f->unit[unit];
+    int64_t stride = shape->rows;
 #pragma omp parallel for schedule(static)
-    for (int64_t s = first; s < first + count; s++) {
-        int64_t begin = input_begin(stream, input, s) - start;
-        int64_t end = input_begin(stream, input, s + 1) - start;
-        float read = largest_of(x + begin * input->columns, (end - begin) * input->columns);
-        for (int m = 0; m < unit->end - unit->first; m++) {
-            int64_t column = f->module[unit->first + m].row, rows = f->module[unit->first + m].rows;
+    for (int64_t s = 0; s < of->sequences; s++) {
+        int64_t begin = of->first[s], end = of->first[s + 1];
+        float read = largest_of(of->x + begin * shape->columns, (end - begin) * shape->columns);
+        for (int m = 0; m < shape->end - shape->first; m++) {
+            const snrq_module_shape *module = &f->module[shape->first + m];
+            int64_t column = module->row, rows = module->rows;
             double difference = 0.0, norm = 0.0;
             float largest = read;
             for (int64_t t = begin; t < end; t++) {
-                largest = fmaxf(largest, largest_of(y + t * stride + column, rows));
+                largest = fmaxf(largest, largest_of(of->y + t * stride + column, rows));
 #pragma omp simd reduction(+ : difference, norm)
                 for (int64_t i = t * stride + column; i < t * stride + column + rows; i++) {
-                    double e = (double)y_full[i] - (double)y[i];
+                    double e = (double)of->y_full[i] - (double)of->y[i];
                     difference += e * e;
-                    norm += (double)y_full[i] * (double)y_full[i];
+                    norm += (double)of->y_full[i] * (double)of->y_full[i];
                 }
             }
-            double *out = measures + SNRQ_MEASURES * m * total + stream->range.begin + s;
+            double *out = measures + SNRQ_MEASURES * m * total + of->sequence + s;
             out[SNRQ_MEASURE_DIFFERENCE * total] = difference;
             out[SNRQ_MEASURE_NORM * total] = norm;
             out[SNRQ_MEASURE_LARGEST * total] = (double)largest;
@@ -210,11 +220,9 @@ static snrq_status cross_apply(const crossing *c, int64_t first, int64_t count)
 {
     const snrq_stream *s = c->stream;
     batch_inputs(s, s->input, s->inputs, first, c->x);
-    for (int u = 0; u < s->inputs; u++) {
-        const snrq_stream_input *in = &s->input[u];
-        int64_t tokens = input_begin(s, in, first + count) - input_begin(s, in, first);
-        SNRQ_TRY(snrq_block_apply(c->block, c->step->first + u, tokens, c->x[u], c->y.of[u]));
-    }
+    for (int u = 0; u < s->inputs; u++)
+        SNRQ_TRY(
+            snrq_block_apply(c->block, c->step->first + u, count * s->tokens, c->x[u], c->y.of[u]));
     return SNRQ_OK;
 }
 
@@ -222,21 +230,32 @@ static snrq_status cross_continue(const crossing *c, int step, int64_t first, in
 {
     const snrq_stream *s = c->stream;
     const snrq_layout layout = layout_of(s, count);
+    float *carried = s->carried;
     batch_inputs(s, c->made, c->next, first, c->next_x);
+    if (carried != NULL) carried += first * s->tokens * c->block->family->carried;
     return snrq_block_continue(c->block, step, &layout, c->y.of,
-                               s->h + first * s->tokens * s->hidden, c->next_x);
+                               s->h + first * s->tokens * s->hidden, c->next_x, carried);
 }
 
+/* starts [count + 1] */
 static void measure_step(const crossing *q, const crossing *f, int64_t first, int64_t count,
-                         int64_t total, double *measures)
+                         int64_t total, const int64_t *starts, double *measures)
 {
     const snrq_family *family = f->block->family;
     for (int u = 0; u < f->stream->inputs; u++) {
-        const snrq_unit_shape *unit = &family->unit[f->step->first + u];
-        int before = unit->first - family->unit[f->step->first].first; /* modules of the step */
-        measure(family, unit, f->stream, &f->stream->input[u], first, count, q->x[u], q->y.of[u],
-                f->y.of[u], total, measures + SNRQ_MEASURES * before * total);
+        int unit = f->step->first + u;
+        int before = family->unit[unit].first - family->unit[f->step->first].first;
+        const snrq_measured of = {
+            count, f->stream->range.begin + first, starts, q->x[u], q->y.of[u], f->y.of[u]};
+        snrq_stream_measure(family, unit, &of, total, measures + SNRQ_MEASURES * before * total);
     }
+}
+
+/* Nothing is carried beyond the second step. */
+static void drop_carried(snrq_stream *s)
+{
+    free(s->carried);
+    s->carried = NULL;
 }
 
 snrq_status snrq_streams_advance(snrq_stream *quantized, const snrq_block *quantized_block,
@@ -245,19 +264,31 @@ snrq_status snrq_streams_advance(snrq_stream *quantized, const snrq_block *quant
 {
     crossing q = {0}, f = {0};
     int64_t sequences = full->range.end - full->range.begin, batch = batch_sequences(full);
+    int64_t *starts = NULL;
+    if (snrq_step_is_routed(full_block->family, step))
+        return snrq_streams_advance_experts(quantized, quantized_block, full, full_block, step,
+                                            total, measures);
     snrq_status status = start_crossing(quantized, quantized_block, step, &q);
     if (status == SNRQ_OK) status = start_crossing(full, full_block, step, &f);
+    if (status == SNRQ_OK)
+        status = snrq_allocate((size_t)batch + 1, sizeof *starts, "sequences", &starts);
+    for (int64_t s = 0; status == SNRQ_OK && s <= batch; s++) starts[s] = s * full->tokens;
     for (int64_t first = 0; status == SNRQ_OK && first < sequences; first += batch) {
         int64_t count = sequences - first < batch ? sequences - first : batch;
         status = cross_apply(&q, first, count);
         if (status == SNRQ_OK) status = cross_apply(&f, first, count);
         if (status != SNRQ_OK) break;
-        measure_step(&q, &f, first, count, total, measures);
+        measure_step(&q, &f, first, count, total, starts, measures);
         status = cross_continue(&q, step, first, count);
         if (status == SNRQ_OK) status = cross_continue(&f, step, first, count);
     }
     if (q.stream != NULL) finish_crossing(&q);
     if (f.stream != NULL) finish_crossing(&f);
+    if (step > 0) {
+        drop_carried(quantized);
+        drop_carried(full);
+    }
+    free(starts);
     return status;
 }
 

@@ -14,9 +14,7 @@
 /* The input of a unit, of all sequences of this rank. */
 typedef struct snrq_stream_input {
     int64_t columns;
-    int64_t *first; /* [sequences + 1] where each sequence's tokens begin, for a unit that reads
-                       only some of them; NULL: it reads all. Owned */
-    float *x;       /* [tokens, columns] owned */
+    float *x; /* [tokens, columns] owned */
 } snrq_stream_input;
 
 typedef struct snrq_stream {
@@ -26,7 +24,9 @@ typedef struct snrq_stream {
     float *h;                 /* [sequences, tokens, hidden] owned */
     snrq_span *span;          /* [snrq_stream_batch()] of the sequences of a batch; owned */
     int inputs;               /* units of the next step; 0 between blocks */
-    snrq_stream_input *input; /* [inputs] owned */
+    snrq_stream_input *input; /* [inputs] owned; of experts, what all of them read from */
+    float *carried;           /* [tokens, family's carried] between the first two steps; owned */
+    struct snrq_stream_experts *experts; /* in a block with experts, between them; owned */
 } snrq_stream;
 
 /* Sequences of the windows that this rank owns. Not collective. */
@@ -38,13 +38,20 @@ int64_t snrq_stream_batch(int64_t sequences, int64_t tokens);
 /* Makes a stream of the sequences in `range`, with h = 0. Not collective. */
 snrq_status snrq_stream_create(snrq_range range, int64_t tokens, int64_t hidden, snrq_stream *out);
 
-/* h = embeddings of the windows. Not collective. */
-void snrq_stream_embed(snrq_stream *stream, const snrq_weight *embedding,
+/* h [hidden] = the embedding of a token, scaled. */
+void snrq_embed_token(const snrq_weight *embedding, double scale, int32_t id, float *h);
+
+/* h = embeddings of the windows, scaled. Not collective. */
+void snrq_stream_embed(snrq_stream *stream, const snrq_weight *embedding, double scale,
                        const snrq_windows *windows);
 
 void snrq_stream_free(snrq_stream *stream);
 
-/* Input of a unit, counted within the step, as the Gram computation wants it. Borrowed. */
+/* Drops the inputs of the next step: the stream is between blocks. */
+void snrq_stream_leave(snrq_stream *stream);
+
+/* Input of a unit, counted within the step, as the Gram computation wants it; not of experts
+ * (expert_stream.h). Borrowed. */
 snrq_activations snrq_stream_activations(const snrq_stream *stream, int unit);
 
 /* The residual of all sequences of this rank, as the units of the next step add to it. Borrowed. */

@@ -58,8 +58,8 @@ bool snrq_rule_equals(const snrq_rule *a, const snrq_rule *b)
            a->grid == b->grid && a->alpha_mode == b->alpha_mode &&
            a->alpha_value == b->alpha_value && a->beam == b->beam && a->refine == b->refine &&
            a->regrid == b->regrid && a->damp == b->damp && a->shrink == b->shrink &&
-           a->compensate == b->compensate && a->inputs == b->inputs &&
-           a->residual_inputs == b->residual_inputs;
+           a->compensate == b->compensate && a->weighted_tokens == b->weighted_tokens &&
+           a->inputs == b->inputs && a->residual_inputs == b->residual_inputs;
 }
 
 const char *snrq_method_name(snrq_method method)

@@ -61,7 +61,8 @@ typedef struct snrq_rule {
     double shrink;      /* delta: H + delta diag(H) is factorized; or SNRQ_AUTO */
     double compensate;  /* b: how much of the residual stream's error a target takes along, where a
                            unit writes to it; or SNRQ_AUTO */
-    double inputs;      /* columns of all units of the model, for what is chosen by itself */
+    bool weighted_tokens;   /* of an expert: each counts by the router's weight, squared */
+    double inputs;          /* columns of all units of the model, for what is chosen by itself */
     double residual_inputs; /* of those that write to the residual stream */
 } snrq_rule;
 

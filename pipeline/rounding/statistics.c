@@ -87,6 +87,7 @@ static snrq_status reduce_residual(const snrq_context *c, const snrq_rule *rule,
     request.b_norms = norms;
     request.column_order = NULL;
     request.symmetric = false;
+    request.factor /= in->residual_scale;
     snrq_status status = snrq_gram_norms(c, in->hf, in->h, NULL, norms);
     if (status == SNRQ_OK)
         status = snrq_matrix_create(s->process_grid, s->columns, in->h->columns, &s->c);

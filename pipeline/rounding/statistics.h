@@ -41,6 +41,7 @@ typedef struct snrq_unit_input {
     const double *alphas;     /* [local sequences] of alpha sampled, else NULL */
     int64_t distinct_global;  /* positions of the text that the tokens are from; 0: all differ */
     const snrq_activations *h, *hf; /* of a unit that writes to the residual stream, else NULL */
+    double residual_scale;          /* of what it writes there */
 } snrq_unit_input;
 
 /* Gathers the statistics that `rule` needs. Collective; agreed. */

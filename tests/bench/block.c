@@ -63,7 +63,7 @@ typedef struct subject {
     snrq_model *model;
     snrq_rules rules;
     snrq_windows windows;
-    snrq_rope rope;
+    snrq_ropes ropes;
     snrq_output *output;
     snrq_loaded_block full, quantized;
     snrq_stream x, xf;
@@ -134,7 +134,7 @@ static snrq_status start_streams(subject *s)
     int64_t length = s->windows.length, hidden = s->model->config.hidden;
     snrq_status status = snrq_stream_create(mine, length, hidden, &s->x);
     if (status == SNRQ_OK) status = snrq_stream_create(mine, length, hidden, &s->xf);
-    if (status == SNRQ_OK) status = snrq_rope_create(&s->model->config, length, &s->rope);
+    if (status == SNRQ_OK) status = snrq_ropes_create(&s->model->config, length, &s->ropes);
     SNRQ_TRY(snrq_agree(s->context, status));
     for (int64_t i = mine.begin; i < mine.end; i++) {
         int64_t at = (i - mine.begin) * length * hidden;
@@ -148,7 +148,7 @@ static snrq_status start_streams(subject *s)
 
 static snrq_status round_unit(subject *s, int unit, snrq_rounding *rounding)
 {
-    const snrq_family *f = &s->model->family;
+    const snrq_family *f = snrq_model_family(s->model, 0);
     enter(s, SNRQ_PHASE_FACTOR);
     SNRQ_TRY(snrq_rounding_shift(rounding));
     enter(s, SNRQ_PHASE_GRID);
@@ -164,12 +164,12 @@ static snrq_status round_unit(subject *s, int unit, snrq_rounding *rounding)
 
 static snrq_status quantize_unit(subject *s, int unit)
 {
-    const snrq_family *f = &s->model->family;
+    const snrq_family *f = snrq_model_family(s->model, 0);
     int in_step = unit - f->step[f->unit[unit].step].first;
     snrq_activations x = snrq_stream_activations(&s->x, in_step);
     snrq_activations xf = snrq_stream_activations(&s->xf, in_step);
     const snrq_unit_input input = {&x,   &xf, s->windows.count, s->alphas, s->windows.distinct,
-                                   NULL, NULL};
+                                   NULL, NULL, 1.0};
     const snrq_process_shape shape = {s->b->options.factor_rows, s->b->options.factor_columns};
     const snrq_rule *rule = NULL;
     snrq_statistics statistics = {0};
@@ -192,13 +192,13 @@ static snrq_status quantize_unit(subject *s, int unit)
 
 static bool is_rounded(const subject *s, int step)
 {
-    return s->b->step == NULL || strcmp(s->model->family.step[step].name, s->b->step) == 0;
+    return s->b->step == NULL || strcmp(snrq_model_family(s->model, 0)->step[step].name, s->b->step) == 0;
 }
 
 /* A step that is not rounded has its original weights in both streams. */
 static snrq_status run_step(subject *s, int step)
 {
-    const snrq_family *f = &s->model->family;
+    const snrq_family *f = snrq_model_family(s->model, 0);
     snrq_status status = SNRQ_OK;
     for (int u = f->step[step].first; is_rounded(s, step) && u < f->step[step].end; u++)
         SNRQ_TRY(quantize_unit(s, u));
@@ -211,7 +211,7 @@ static snrq_status run_step(subject *s, int step)
 
 static snrq_status read_block(subject *s)
 {
-    const snrq_family *f = &s->model->family;
+    const snrq_family *f = snrq_model_family(s->model, 0);
     int64_t groups[16];
     snrq_read_ahead *ahead = NULL;
     if (s->context->rank == 0) forget_block_model(s->folder);
@@ -219,19 +219,19 @@ static snrq_status read_block(subject *s)
     start_times(s);
     enter(s, SNRQ_PHASE_READ);
     snrq_read_ahead_start(s->context, s->model, 0, &ahead);
-    snrq_status status = snrq_model_load_block(s->context, s->model, 0, &s->rope, &s->full);
+    snrq_status status = snrq_model_load_block(s->context, s->model, 0, &s->ropes, &s->full);
     snrq_read_ahead_stop(&ahead);
     SNRQ_TRY(status);
     for (int u = 0; u < f->units; u++)
         groups[u] =
             snrq_rule_groups(snrq_rules_at(&s->rules, 0, f->unit[u].first), f->unit[u].columns);
-    SNRQ_TRY(snrq_quantized_block_create(s->context, s->model, 0, groups, &s->rope, &s->quantized));
+    SNRQ_TRY(snrq_quantized_block_create(s->context, s->model, 0, groups, &s->ropes, &s->quantized));
     return take_times(s, &s->times[MOST_STEPS - 1]);
 }
 
 static snrq_status write_block(subject *s)
 {
-    const snrq_family *f = &s->model->family;
+    const snrq_family *f = snrq_model_family(s->model, 0);
     snrq_module_rows modules[16];
     char name[32];
     snrq_block_file_name(0, name);
@@ -254,7 +254,7 @@ static snrq_status write_block(subject *s)
 
 static snrq_status run_block(subject *s)
 {
-    const snrq_family *f = &s->model->family;
+    const snrq_family *f = snrq_model_family(s->model, 0);
     SNRQ_TRY(read_block(s));
     enter(s, SNRQ_PHASE_FORWARD);
     snrq_status status = snrq_stream_begin(&s->x, &s->full.block);
@@ -271,7 +271,7 @@ static snrq_status run_block(subject *s)
 /* Flops of a phase in a step. */
 static double phase_flops(const subject *s, int step, int phase)
 {
-    const snrq_family *f = &s->model->family;
+    const snrq_family *f = snrq_model_family(s->model, 0);
     const snrq_config *c = &s->model->config;
     double tokens = (double)(s->windows.count * s->windows.length), flops = 0.0;
     for (int u = f->step[step].first; u < f->step[step].end; u++) {
@@ -298,7 +298,7 @@ static double disk_bytes(const subject *s, int phase)
     char path[4400], name[32];
     struct stat facts;
     double bytes = 0.0;
-    const snrq_family *f = &s->model->family;
+    const snrq_family *f = snrq_model_family(s->model, 0);
     for (int m = 0; phase == SNRQ_PHASE_READ && m < f->modules; m++)
         bytes += 2.0 * (double)(f->module[m].rows * f->module[m].columns);
     snrq_block_file_name(0, name);
@@ -317,7 +317,7 @@ typedef struct block_figures {
 static block_figures add_up(const subject *s)
 {
     block_figures sum = {0};
-    int steps = s->model->family.steps;
+    int steps = snrq_model_family(s->model, 0)->steps;
     double growth = full_tokens / (double)(s->windows.count * s->windows.length);
     for (int p = 0; p < PHASES; p++) {
         bool grows = p == SNRQ_PHASE_FORWARD || p == SNRQ_PHASE_GRAM;
@@ -333,7 +333,7 @@ static block_figures add_up(const subject *s)
 static void print_json(const subject *s, int ranks, int threads, const block_figures *sum)
 {
     const snrq_rule *r = s->rules.rule;
-    const snrq_family *f = &s->model->family;
+    const snrq_family *f = snrq_model_family(s->model, 0);
     printf("{\"shape\": \"%s\", \"ranks\": %d, \"threads\": %d, \"sequences\": %lld, "
            "\"length\": %lld, \"method\": \"%s\", \"beam\": %d, \"bits\": %d, "
            "\"group_size\": %lld, \"gemm_gflops\": %.1f, \"peak_rank_bytes\": %.0f, ",
@@ -366,7 +366,7 @@ static void print_json(const subject *s, int ranks, int threads, const block_fig
 static void print_text(const subject *s, int ranks, int threads, const block_figures *sum)
 {
     const snrq_rule *r = s->rules.rule;
-    const snrq_family *f = &s->model->family;
+    const snrq_family *f = snrq_model_family(s->model, 0);
     printf("%s, %lld x %lld tokens, %s, K = %d, %d bits, %d x %d: sgemm %.1f GF/s, peak of a rank "
            "%.0f MB\n%-8s %9s %9s %7s %9s",
            s->b->shape->name, (long long)s->windows.count, (long long)s->windows.length,
@@ -412,8 +412,8 @@ static snrq_status check_memory(const snrq_context *context, const bench *b)
     snrq_plan plan;
     snrq_layer_groups groups = {0};
     SNRQ_TRY(make_windows(b, &windows));
-    snrq_status status = snrq_family_create(&model.config, &model.family);
-    if (status == SNRQ_OK) status = snrq_rules_create(&b->options, &model.family, 1, &rules);
+    snrq_status status = snrq_model_create_families(&model);
+    if (status == SNRQ_OK) status = snrq_rules_create(&b->options, &model, &rules);
     if (status == SNRQ_OK) status = snrq_plan_groups(&rules, &model, &windows, 1, &groups);
     if (status == SNRQ_OK)
         status = snrq_plan_make(context, &b->options, &model, &rules, &windows, &groups, &plan);
@@ -426,7 +426,7 @@ static snrq_status check_memory(const snrq_context *context, const bench *b)
         fprintf(stderr, "bench_block: %s needs about %.1f GB on %d ranks\n", b->shape->name,
                 plan.node_bytes * 1e-9, context->size);
     snrq_rules_free(&rules);
-    snrq_family_free(&model.family);
+    snrq_model_free_families(&model);
     return status;
 }
 
@@ -441,7 +441,7 @@ static snrq_status make_folder(const snrq_context *context, const bench *b, char
         snprintf(folder, size, "%s/bench_block-XXXXXX", where == NULL ? "/tmp" : where);
         if (mkdtemp(folder) == NULL)
             status = snrq_fail(SNRQ_CANNOT_WRITE, "no folder can be made in %s", folder);
-        if (status == SNRQ_OK) status = snrq_family_create(&config, &family);
+        if (status == SNRQ_OK) status = snrq_family_create(&config, false, &family);
         if (status == SNRQ_OK) status = write_block_model(folder, b->shape, &family);
         snrq_family_free(&family);
     }
@@ -460,7 +460,7 @@ static snrq_status open_subject(subject *s)
     if (status == SNRQ_OK) status = snrq_output_open(s->context, out, configuration, &s->output);
     json_decref(configuration);
     SNRQ_TRY(status);
-    const snrq_family *f = &s->model->family;
+    const snrq_family *f = snrq_model_family(s->model, 0);
     status = make_windows(b, &s->windows);
     if (status == SNRQ_OK) status = snrq_rules_create(&b->options, f, 1, &s->rules);
     if (status == SNRQ_OK)
@@ -488,7 +488,7 @@ static void close_subject(subject *s)
     snrq_loaded_block_free(&s->full);
     snrq_stream_free(&s->x);
     snrq_stream_free(&s->xf);
-    snrq_rope_free(&s->rope);
+    snrq_ropes_free(&s->ropes);
     snrq_output_close(&s->output);
     snrq_rules_free(&s->rules);
     snrq_model_close(&s->model);

@@ -51,7 +51,7 @@ typedef struct subject {
     const snrq_context *context;
     snrq_config config;
     snrq_family family;
-    snrq_rope rope;
+    snrq_ropes ropes;
     snrq_block block;
     int64_t tokens, sequences;
     unsigned char *weights; /* bf16 */
@@ -104,17 +104,21 @@ static snrq_status create_block(const shape *p, subject *s)
         .kv_heads = p->kv_heads,
         .head_dim = p->head_dim,
         .rms_norm_eps = 1e-5,
+        .value_dim = p->head_dim,
+        .embedding_scale = 1.0,
+        .residual_scale = 1.0,
+        .attention_scale = 1.0 / sqrt((double)p->head_dim),
         .rope = {.theta = 500000.0, .dimensions = p->head_dim, .attention_factor = 1.0}};
-    SNRQ_TRY(snrq_family_create(&s->config, &s->family));
+    SNRQ_TRY(snrq_family_create(&s->config, false, &s->family));
     SNRQ_TRY(snrq_allocate((size_t)s->family.modules, sizeof *s->module, "modules", &s->module));
     SNRQ_TRY(snrq_allocate((size_t)s->family.vectors, sizeof *s->vector, "vectors", &s->vector));
-    SNRQ_TRY(snrq_rope_create(&s->config, s->tokens, &s->rope));
+    SNRQ_TRY(snrq_ropes_create(&s->config, s->tokens, &s->ropes));
     SNRQ_TRY(snrq_allocate((size_t)p->hidden, sizeof(float), "norms", &s->ones));
     for (int64_t i = 0; i < p->hidden; i++) s->ones[i] = 1.0f;
     s->vector[SNRQ_ATTENTION_NORM] = s->vector[SNRQ_MLP_NORM] = s->ones;
     s->block = (snrq_block){.config = &s->config,
                             .family = &s->family,
-                            .rope = &s->rope,
+                            .rope = &s->ropes.whole,
                             .module = s->module,
                             .vector = s->vector};
     SNRQ_TRY(fill_weights(s));
@@ -154,7 +158,7 @@ static void free_subject(subject *s)
     snrq_unit_arrays_free(&s->x);
     snrq_unit_arrays_free(&s->y);
     snrq_family_free(&s->family);
-    snrq_rope_free(&s->rope);
+    snrq_ropes_free(&s->ropes);
     snrq_matrix_destroy(&s->gram);
     snrq_process_grid_destroy(&s->grid);
 }

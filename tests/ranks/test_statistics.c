@@ -164,7 +164,8 @@ static void streams_create(const problem *p, snrq_range own, bool with_first, st
                                    .sequences_global = p->sequences,
                                    .alphas = sampled ? out->alphas : NULL,
                                    .h = &out->h,
-                                   .hf = &out->hf};
+                                   .hf = &out->hf,
+                                   .residual_scale = 1.0};
 }
 
 static void streams_free(streams *s)

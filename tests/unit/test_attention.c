@@ -10,6 +10,9 @@
 typedef struct problem {
     int64_t heads, kv_heads, head_dim, dimensions, sequences, tokens, window;
     bool norms;
+    int64_t value_dim; /* 0: as head_dim */
+    double cap, clip;
+    bool together, pairs; /* norms of all heads as one; neighbours turn together */
 } problem;
 
 /* Groups that do and do not divide a block of 96 queries, sizes around whole strips, windows. */
@@ -18,12 +21,14 @@ static const problem PROBLEMS[] = {
     {4, 4, 24, 24, 1, 97, 0, true},   {7, 1, 40, 20, 1, 50, 0, false},
     {8, 2, 64, 64, 1, 410, 0, false}, {6, 2, 16, 16, 2, 130, 33, true},
     {3, 1, 96, 96, 1, 65, 1, false},  {100, 1, 8, 8, 1, 14, 5, false},
+    {4, 4, 24, 8, 2, 70, 0, false, 40, 0.0, 0.0, false, true},
+    {4, 2, 24, 24, 1, 80, 9, true, 10, 2.0, 1.5, true, false},
 };
 enum { COUNT = sizeof PROBLEMS / sizeof *PROBLEMS };
 
 typedef struct inputs {
     snrq_config config;
-    snrq_rope rope;
+    snrq_ropes ropes;
     snrq_attention_settings settings;
     float norm[128];
     size_t in_floats, out_floats;
@@ -37,18 +42,27 @@ static void create(const problem *p, inputs *in)
         (snrq_config){.heads = p->heads,
                       .kv_heads = p->kv_heads,
                       .head_dim = p->head_dim,
+                      .value_dim = p->value_dim > 0 ? p->value_dim : p->head_dim,
+                      .attention_scale = 1.0 / sqrt((double)p->head_dim),
+                      .attention_cap = p->cap,
+                      .qkv_clip = p->clip,
+                      .head_norms = p->together ? SNRQ_NORM_OF_ALL_HEADS : SNRQ_NORM_OF_EACH_HEAD,
                       .rms_norm_eps = 1e-6,
-                      .rope = {.theta = 1e4, .dimensions = p->dimensions, .attention_factor = 1.0}};
-    CU_ASSERT_EQUAL_FATAL(snrq_rope_create(&in->config, p->tokens, &in->rope), SNRQ_OK);
+                      .rope = {.theta = 1e4,
+                               .first = p->pairs ? p->head_dim - p->dimensions : 0,
+                               .pairs = p->pairs,
+                               .dimensions = p->dimensions,
+                               .attention_factor = 1.0}};
+    CU_ASSERT_EQUAL_FATAL(snrq_ropes_create(&in->config, p->tokens, &in->ropes), SNRQ_OK);
     for (int i = 0; i < 128; i++) in->norm[i] = 1.0f + 0.01f * (float)i;
     in->settings = (snrq_attention_settings){.config = &in->config,
-                                             .rope = &in->rope,
+                                             .rope = &in->ropes.whole,
                                              .query_norm = p->norms ? in->norm : NULL,
                                              .key_norm = p->norms ? in->norm : NULL,
                                              .window = p->window};
     size_t tokens = (size_t)(p->sequences * p->tokens);
-    in->in_floats = tokens * (size_t)((p->heads + 2 * p->kv_heads) * p->head_dim);
-    in->out_floats = tokens * (size_t)(p->heads * p->head_dim);
+    in->in_floats = tokens * (size_t)snrq_attention_width(&in->config);
+    in->out_floats = tokens * (size_t)(p->heads * in->config.value_dim);
     in->qkv = malloc(in->in_floats * sizeof(float));
     in->out = malloc(in->out_floats * sizeof(float));
     in->expected = malloc(in->out_floats * sizeof(float));
@@ -58,7 +72,7 @@ static void create(const problem *p, inputs *in)
 
 static void destroy(inputs *in)
 {
-    snrq_rope_free(&in->rope);
+    snrq_rope_free(&in->ropes);
     free(in->qkv);
     free(in->out);
     free(in->expected);
