@@ -7,14 +7,14 @@
 #include "io/config.h"
 
 /* Which layers have the sliding window that sliding_window names. */
-typedef enum snrq_window_rule {
+typedef enum snrq_windowed_layers {
     SNRQ_NO_WINDOW,
     SNRQ_WINDOW_EVERYWHERE,
     SNRQ_WINDOW_IF_USED,       /* everywhere, with use_sliding_window */
     SNRQ_WINDOW_UPPER,         /* from max_window_layers on, with use_sliding_window */
     SNRQ_WINDOW_WITHOUT_ROPE,  /* where heads do not turn, with use_sliding_window */
     SNRQ_WINDOW_BUT_EVERY_NTH, /* all but every sliding_window_pattern-th */
-} snrq_window_rule;
+} snrq_windowed_layers;
 
 /* Where the settings of experts are. */
 typedef enum snrq_experts_rule {
@@ -38,7 +38,7 @@ typedef struct snrq_architecture {
     double logit_cap;
     snrq_norm_place norms;
     snrq_head_norm head_norms;
-    snrq_window_rule windows;
+    snrq_windowed_layers windows;
     int64_t window, window_period;
     snrq_experts_rule experts;
     int64_t kv_heads, head_dim, max_positions, original_positions;

@@ -26,6 +26,7 @@ typedef struct tensor {
     int64_t rows, columns;
     uint64_t offset; /* in the data */
     size_t row_bytes;
+    int64_t stacked; /* matrices; 0: it is one, or a vector */
 } tensor;
 
 struct snrq_gguf_writer {
@@ -162,14 +163,17 @@ void snrq_gguf_element_f32(snrq_gguf_writer *w, double value)
 }
 
 int64_t snrq_gguf_add_tensor(snrq_gguf_writer *w, const char *name, snrq_gguf_type type,
-                             int64_t rows, int64_t columns)
+                             int64_t rows, int64_t columns, int64_t stacked)
 {
     if (w->status == SNRQ_OK)
         keep(w, snrq_grow((size_t)w->count + 1, sizeof *w->tensors, "tensors of a GGUF file",
                           &w->tensors, &w->capacity));
     if (w->status != SNRQ_OK) return w->count;
     tensor *t = &w->tensors[w->count];
-    *t = (tensor){.type = type, .rows = rows, .columns = columns};
+    *t = (tensor){.type = type,
+                  .rows = stacked > 0 ? rows * stacked : rows,
+                  .columns = columns,
+                  .stacked = stacked};
     snprintf(t->name, sizeof t->name, "%s", name);
     t->row_bytes = snrq_gguf_row_bytes(type, columns > 0 ? columns : 1);
     if (w->count > 0) {
@@ -182,12 +186,15 @@ int64_t snrq_gguf_add_tensor(snrq_gguf_writer *w, const char *name, snrq_gguf_ty
 static snrq_status add_info(bytes *header, const tensor *t)
 {
     uint64_t length = strlen(t->name);
-    uint64_t sizes[2] = {(uint64_t)t->columns, (uint64_t)t->rows};
-    uint32_t dimensions = t->columns > 0 ? 2 : 1, type = (uint32_t)t->type;
+    const int64_t stacked = t->stacked > 0 ? t->stacked : 1;
+    const uint64_t sizes[3] = {(uint64_t)t->columns, (uint64_t)(t->rows / stacked),
+                               (uint64_t)stacked};
+    const uint64_t *first = t->columns > 0 ? sizes : sizes + 1;
+    uint32_t dimensions = t->columns == 0 ? 1 : t->stacked > 0 ? 3 : 2, type = (uint32_t)t->type;
     SNRQ_TRY(append(header, &length, sizeof length));
     SNRQ_TRY(append(header, t->name, length));
     SNRQ_TRY(append(header, &dimensions, sizeof dimensions));
-    SNRQ_TRY(append(header, sizes + 2 - dimensions, dimensions * sizeof sizes[0]));
+    SNRQ_TRY(append(header, first, dimensions * sizeof sizes[0]));
     SNRQ_TRY(append(header, &type, sizeof type));
     return append(header, &t->offset, sizeof t->offset);
 }

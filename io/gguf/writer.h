@@ -35,9 +35,10 @@ void snrq_gguf_element_i32(snrq_gguf_writer *writer, int64_t value);
 void snrq_gguf_element_f32(snrq_gguf_writer *writer, double value);
 
 /* Adds a matrix [rows, columns], or with columns = 0 a vector [rows], whose elements are its
- * rows. Returns its index. `name` is shorter than SNRQ_GGUF_NAME. Not collective. */
+ * rows; with `stacked` > 0 that many matrices, one after the other, whose rows are counted
+ * through. Returns its index. `name` is shorter than SNRQ_GGUF_NAME. Not collective. */
 int64_t snrq_gguf_add_tensor(snrq_gguf_writer *writer, const char *name, snrq_gguf_type type,
-                             int64_t rows, int64_t columns);
+                             int64_t rows, int64_t columns, int64_t stacked);
 
 /* Creates PATH.snrq.tmp at its full size with the header in it. SNRQ_CANNOT_WRITE if there is no
  * room. Collective; agreed. */

@@ -19,6 +19,7 @@
 #include "io/gguf/writer.h"
 #include "io/pieces.h"
 #include "mpi/log.h"
+#include "pipeline/export/gguf_family.h"
 #include "pipeline/export/gguf_plan.h"
 #include "pipeline/export/source.h"
 #include "pipeline/model/tensors.h"
@@ -52,9 +53,9 @@ snrq_status snrq_export_gguf_possible(const snrq_model *m, char *why, size_t siz
 void snrq_export_gguf_fits(const snrq_model *m, const snrq_export_facts *f, char *why, size_t size)
 {
     snrq_status status = snrq_gguf_check_config(&m->config);
-    const snrq_family *f_last = snrq_model_family(m, m->config.layers - 1);
-    for (int i = 0; status == SNRQ_OK && i < f_last->modules; i++) {
-        const snrq_module_shape *s = &f_last->module[i];
+    const snrq_family *last = snrq_model_family(m, m->config.layers - 1);
+    for (int i = 0; status == SNRQ_OK && i < last->modules; i++) {
+        const snrq_module_shape *s = &last->module[i];
         snrq_gguf_type type;
         snrq_module_record r = {.rows = s->rows,
                                 .columns = s->columns,
@@ -102,66 +103,14 @@ static int64_t file_type(snrq_gguf_type weights)
     return FILE_TYPE_UNKNOWN;
 }
 
-static void put_rope(snrq_gguf_writer *w, const snrq_config *c, const char *a)
-{
-    const snrq_rope_config *r = &c->rope;
-    char key[96];
-    snprintf(key, sizeof key, "%s.rope.freq_base", a);
-    snrq_gguf_put_f32(w, key, r->theta);
-    snprintf(key, sizeof key, "%s.rope.dimension_count", a);
-    snrq_gguf_put_u32(w, key, r->dimensions);
-    if (r->type == SNRQ_ROPE_LINEAR) {
-        snprintf(key, sizeof key, "%s.rope.scaling.type", a);
-        snrq_gguf_put_string(w, key, "linear");
-        snprintf(key, sizeof key, "%s.rope.scaling.factor", a);
-        snrq_gguf_put_f32(w, key, r->factor);
-    }
-    if (r->type == SNRQ_ROPE_LONGROPE) {
-        snprintf(key, sizeof key, "%s.rope.scaling.original_context_length", a);
-        snrq_gguf_put_u32(w, key, r->original_positions);
-        snprintf(key, sizeof key, "%s.rope.scaling.attn_factor", a);
-        snrq_gguf_put_f32(w, key, r->attention_factor);
-    }
-}
-
-/* Within a window all positions are seen, which is what llama.cpp computes for these
- * families: the file promises no longer context than that. */
-static int64_t context_length(const snrq_config *c)
-{
-    return c->window > 0 && c->window < c->max_positions ? c->window : c->max_positions;
-}
-
 static snrq_status put_metadata(snrq_gguf_writer *w, const snrq_model *m, snrq_gguf_type weights,
                                 snrq_gguf_tokenizer_facts *facts)
 {
     const snrq_config *c = &m->config;
-    const char *a = snrq_gguf_architecture(c);
-    const struct {
-        const char *key;
-        int64_t value;
-    } sizes[] = {
-        {"context_length", context_length(c)},
-        {"embedding_length", c->hidden},
-        {"block_count", c->layers},
-        {"feed_forward_length", c->intermediate},
-        {"attention.head_count", c->heads},
-        {"attention.head_count_kv", c->kv_heads},
-        {"attention.key_length", c->head_dim},
-        {"attention.value_length", c->head_dim},
-        {"vocab_size", c->vocabulary},
-    };
-    char key[96];
-    snrq_gguf_put_string(w, "general.architecture", a);
+    snrq_gguf_put_string(w, "general.architecture", snrq_gguf_architecture(c));
     snrq_gguf_put_u32(w, "general.file_type", file_type(weights));
     if (m->quantized) snrq_gguf_put_u32(w, "general.quantization_version", 2);
-    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
-        snprintf(key, sizeof key, "%s.%s", a, sizes[i].key);
-        snrq_gguf_put_u32(w, key, sizes[i].value);
-    }
-    snprintf(key, sizeof key, "%s.attention.layer_norm_rms_epsilon", a);
-    snrq_gguf_put_f32(w, key, c->rms_norm_eps);
-    if (strcmp(a, "phi3") == 0) snrq_gguf_put_u32(w, "phi3.attention.sliding_window", c->window);
-    put_rope(w, c, a);
+    snrq_gguf_put_config(w, c);
     return snrq_gguf_put_tokenizer(w, snrq_model_side_path(m), c, facts);
 }
 
@@ -244,6 +193,7 @@ static snrq_status read_floats(const job *j, const snrq_gguf_part *p, snrq_range
     snrq_status status =
         snrq_model_read(j->model, t, (uint64_t)(rows.begin * columns) * size, count * size, raw);
     if (status == SNRQ_OK) snrq_widen(dtype, raw, count, out);
+    for (size_t i = 0; p->less_one && i < count; i++) out[i] += 1.0f;
     free(raw);
     return status;
 }
@@ -281,7 +231,8 @@ static snrq_status put_rows(const job *j, int64_t index, snrq_range rows, const 
                      t->name, t->type, (unsigned long long)(at + same), j->model->path);
 }
 
-static snrq_status write_part(job *j, int64_t index, const snrq_gguf_part *p)
+/* `first`: of the part's rows in the file. */
+static snrq_status write_matrix(job *j, int64_t index, const snrq_gguf_part *p, int64_t first)
 {
     const snrq_context *context = j->context;
     int64_t columns = p->columns > 0 ? p->columns : 1, unit = p->head > 0 ? p->head : 1;
@@ -298,11 +249,28 @@ static snrq_status write_part(job *j, int64_t index, const snrq_gguf_part *p)
                                                : encode_floats(j, p, rows, out);
         if (status != SNRQ_OK)
             status = snrq_fail(status, "%s: %s, from row %lld on: %s", j->model->path, p->name,
-                               (long long)rows.begin, snrq_error_message());
+                               (long long)(first + rows.begin), snrq_error_message());
         else
-            status = put_rows(j, index, rows, out);
+            status = put_rows(j, index, (snrq_range){first + rows.begin, first + rows.end}, out);
     }
     free(out);
+    return status;
+}
+
+/* A part: one matrix, or those of all experts. */
+static snrq_status write_part(job *j, int64_t index, const snrq_gguf_part *p)
+{
+    snrq_status status = SNRQ_OK;
+    if (p->stacked == 0) return write_matrix(j, index, p, 0);
+    for (int64_t e = 0; status == SNRQ_OK && e < p->stacked; e++) {
+        snrq_gguf_part one = *p;
+        char name[200];
+        one.module = p->module + (int)e * p->stride;
+        snrq_module_name(p->layer, snrq_model_family(j->model, p->layer)->module[one.module].name,
+                         name, sizeof name);
+        snprintf(one.tensor, sizeof one.tensor, "%s.weight", name);
+        status = write_matrix(j, index, &one, e * p->rows);
+    }
     return status;
 }
 
@@ -327,7 +295,7 @@ static snrq_status describe(const snrq_context *context, const snrq_model *m,
     SNRQ_TRY(snrq_gguf_writer_create(writer));
     for (int64_t i = 0; i < plan->count; i++) {
         const snrq_gguf_part *p = &plan->parts[i];
-        snrq_gguf_add_tensor(*writer, p->name, p->type, p->rows, p->columns);
+        snrq_gguf_add_tensor(*writer, p->name, p->type, p->rows, p->columns, p->stacked);
     }
     return context->rank == 0 ? put_metadata(*writer, m, plan->weights, facts) : SNRQ_OK;
 }
@@ -356,10 +324,10 @@ static void report(const snrq_model *m, const snrq_gguf_plan *plan, const char *
     printf("%s: %" PRId64 " tensors, %.1f MB; blocks %s, embeddings %s\n", path, plan->count,
            (double)bytes / 1e6, snrq_gguf_type_name(plan->weights),
            snrq_gguf_type_name(plan->parts[0].type));
-    if (context_length(&m->config) < m->config.max_positions)
+    if (snrq_gguf_context(&m->config) < m->config.max_positions)
         printf("%s: the context is given as %" PRId64 " tokens, the window of the attention: "
                "llama.cpp lets every token see all before it\n",
-               path, context_length(&m->config));
+               path, snrq_gguf_context(&m->config));
     fflush(stdout);
 }
 

@@ -7,59 +7,8 @@
 #include <string.h>
 
 #include "io/gguf/blocks.h"
+#include "pipeline/export/gguf_family.h"
 #include "pipeline/model/tensors.h"
-
-typedef enum heads { NO_HEADS, QUERY_HEADS, KEY_HEADS } heads;
-
-/* Names below "model.layers.N." and "blk.N."; heads: rows that llama.cpp wants in another
- * order. */
-static const struct name_row {
-    const char *model, *file;
-    heads heads;
-} names[] = {
-    {"input_layernorm", "attn_norm", NO_HEADS},
-    {"post_attention_layernorm", "ffn_norm", NO_HEADS},
-    {"self_attn.q_norm", "attn_q_norm", NO_HEADS},
-    {"self_attn.k_norm", "attn_k_norm", NO_HEADS},
-    {"self_attn.q_proj", "attn_q", QUERY_HEADS},
-    {"self_attn.k_proj", "attn_k", KEY_HEADS},
-    {"self_attn.v_proj", "attn_v", NO_HEADS},
-    {"self_attn.qkv_proj", "attn_qkv", NO_HEADS},
-    {"self_attn.o_proj", "attn_output", NO_HEADS},
-    {"mlp.gate_proj", "ffn_gate", NO_HEADS},
-    {"mlp.up_proj", "ffn_up", NO_HEADS},
-    {"mlp.gate_up_proj", "ffn_up", NO_HEADS},
-    {"mlp.down_proj", "ffn_down", NO_HEADS},
-};
-enum { NAMES = sizeof names / sizeof names[0] };
-
-const char *snrq_gguf_architecture(const snrq_config *c)
-{
-    if (strcmp(c->model_type, "mistral") == 0) return "llama";
-    return c->model_type;
-}
-
-static bool is_llama(const snrq_config *c)
-{
-    return strcmp(snrq_gguf_architecture(c), "llama") == 0;
-}
-
-snrq_status snrq_gguf_check_config(const snrq_config *c)
-{
-    bool phi3 = strcmp(snrq_gguf_architecture(c), "phi3") == 0;
-    if ((c->attention_bias || c->mlp_bias) && !is_llama(c))
-        return snrq_fail(SNRQ_USAGE,
-                         "llama.cpp's %s has no biases, and this model has; it can be exported to "
-                         "safetensors",
-                         snrq_gguf_architecture(c));
-    if ((c->rope.type == SNRQ_ROPE_LONGROPE && !phi3) ||
-        (c->rope.type == SNRQ_ROPE_LLAMA3 && !is_llama(c)))
-        return snrq_fail(SNRQ_USAGE,
-                         "llama.cpp's %s does not read rope factors of type %s; the model can be "
-                         "exported to safetensors",
-                         snrq_gguf_architecture(c), snrq_rope_type_name(c->rope.type));
-    return SNRQ_OK;
-}
 
 snrq_status snrq_gguf_module_type(const snrq_module_record *r, snrq_gguf_type *out)
 {
@@ -146,19 +95,34 @@ static snrq_gguf_part *add_in_block(const snrq_model *m, snrq_gguf_origin origin
                                     const char *name, const char *end, int64_t rows,
                                     int64_t columns, snrq_gguf_plan *plan)
 {
-    const struct name_row *row = names;
     snrq_gguf_part *p = next_part(plan, origin, rows, columns);
-    size_t length = strlen(name) - (columns > 0 ? 0 : strlen(end));
-    char module[200];
-    while (row < names + NAMES - 1 &&
-           (strlen(row->model) != length || strncmp(row->model, name, length) != 0))
-        row++;
-    snprintf(p->name, sizeof p->name, "blk.%lld.%s%s", (long long)layer, row->file, end);
+    char module[200], part[SNRQ_GGUF_NAME];
+    snrq_gguf_part_name(&m->config, name, part);
+    snprintf(p->name, sizeof p->name, "blk.%d.%.40s%.10s", (int)layer, part, end);
     snrq_module_name(layer, name, module, sizeof module);
-    snprintf(p->tensor, sizeof p->tensor, "%s%s", module, columns > 0 ? end : "");
-    if (row->heads != NO_HEADS && is_llama(&m->config)) p->head = m->config.head_dim;
+    snprintf(p->tensor, sizeof p->tensor, "%s%s", module, end);
+    p->head = snrq_gguf_interleaved(&m->config, name);
     p->layer = layer;
     return p;
+}
+
+/* Module `index`; of an expert, all experts' modules like it. */
+static snrq_status add_module(const snrq_model *m, const snrq_export_settings *settings,
+                              const snrq_block_file *file, int64_t layer, int index,
+                              snrq_gguf_plan *plan)
+{
+    const snrq_family *f = snrq_model_family(m, layer);
+    const snrq_module_shape *s = &f->module[index];
+    const snrq_unit_shape *unit = &f->unit[s->unit];
+    snrq_gguf_origin origin = m->quantized ? SNRQ_FROM_MODULE : SNRQ_FROM_TENSOR;
+    if (unit->expert > 0) return SNRQ_OK; /* with the first one */
+    snrq_gguf_part *p =
+        add_in_block(m, origin, layer, s->name, ".weight", s->rows, s->columns, plan);
+    p->module = index;
+    p->stacked = unit->expert == 0 ? f->experts : 0;
+    p->stride = unit->end - unit->first;
+    return m->quantized ? snrq_gguf_module_type(snrq_block_file_record(file, index), &p->type)
+                        : float_type(m, settings, p->tensor, s->rows, s->columns, &p->type);
 }
 
 static snrq_status add_modules(const snrq_model *m, const snrq_export_settings *settings,
@@ -167,27 +131,29 @@ static snrq_status add_modules(const snrq_model *m, const snrq_export_settings *
     snrq_block_file *file = NULL;
     snrq_status status = SNRQ_OK;
     if (m->quantized) SNRQ_TRY(snrq_model_open_block(m, layer, &file));
-    const snrq_family *f = snrq_model_family(m, layer);
-    for (int i = 0; status == SNRQ_OK && i < f->modules; i++) {
-        const snrq_module_shape *s = &f->module[i];
-        snrq_gguf_origin origin = m->quantized ? SNRQ_FROM_MODULE : SNRQ_FROM_TENSOR;
-        snrq_gguf_part *p =
-            add_in_block(m, origin, layer, s->name, ".weight", s->rows, s->columns, plan);
-        p->module = i;
-        status = m->quantized ? snrq_gguf_module_type(snrq_block_file_record(file, i), &p->type)
-                              : float_type(m, settings, p->tensor, s->rows, s->columns, &p->type);
-    }
+    for (int i = 0; status == SNRQ_OK && i < snrq_model_family(m, layer)->modules; i++)
+        status = add_module(m, settings, file, layer, i, plan);
     snrq_block_file_close(&file);
     return status;
 }
 
 static void add_vectors(const snrq_model *m, int64_t layer, snrq_gguf_plan *plan)
 {
+    static const char choice[] = ".e_score_correction_bias";
     const snrq_family *f = snrq_model_family(m, layer);
     for (int v = 0; v < f->vectors; v++) {
         const snrq_vector_shape *s = &f->vector[v];
         const char *end = v < SNRQ_BIAS ? ".weight" : ".bias";
-        if (s->count > 0) add_in_block(m, SNRQ_FROM_TENSOR, layer, s->name, end, s->count, 0, plan);
+        char name[SNRQ_VECTOR_NAME];
+        if (s->count == 0) continue;
+        if (v == SNRQ_ROUTER_BIAS) end = choice;
+        snprintf(name, sizeof name, "%.*s", (int)(strlen(s->name) - strlen(end)), s->name);
+        int64_t height = s->columns > 0 ? s->count / s->columns : s->count;
+        snrq_gguf_part *p =
+            add_in_block(m, SNRQ_FROM_TENSOR, layer, name, end, height, s->columns, plan);
+        p->less_one = m->config.norms_less_one && v < SNRQ_ROUTER;
+        if (v == SNRQ_ROUTER_BIAS)
+            snprintf(p->name, sizeof p->name, "blk.%d.exp_probs_b.bias", (int)layer);
     }
 }
 
@@ -214,6 +180,7 @@ static snrq_status add_all(const snrq_model *m, const snrq_export_settings *sett
     }
     SNRQ_TRY(
         add_tensor(m, settings, "output_norm.weight", "model.norm.weight", c->hidden, 0, plan));
+    plan->parts[plan->count - 1].less_one = c->norms_less_one;
     if (!c->tied_embeddings)
         SNRQ_TRY(add_tensor(m, settings, "output.weight", "lm_head.weight", c->vocabulary,
                             c->hidden, plan));

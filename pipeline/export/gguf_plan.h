@@ -21,8 +21,11 @@ typedef struct snrq_gguf_part {
     int64_t rows, columns; /* columns 0: a vector of `rows` */
     int64_t head;          /* rows of a head, whose two halves are interleaved; 0: rows stay */
     snrq_gguf_origin origin;
-    int64_t layer; /* of a module */
-    int module;
+    int64_t layer;    /* of a module */
+    int module;       /* the first one, of experts */
+    int64_t stacked;  /* matrices of experts, each of `rows`; 0: it is one */
+    int stride;       /* from an expert's module to that of the next one */
+    bool less_one;    /* the checkpoint has it less 1 */
     char tensor[256]; /* of the checkpoint */
 } snrq_gguf_part;
 
@@ -31,13 +34,6 @@ typedef struct snrq_gguf_plan {
     int64_t count;
     snrq_gguf_type weights; /* what most modules are */
 } snrq_gguf_plan;
-
-/* "llama", "qwen3", "phi3": the architecture as llama.cpp calls it. Borrowed. */
-const char *snrq_gguf_architecture(const snrq_config *config);
-
-/* What llama.cpp's model of this family cannot do: SNRQ_USAGE with the reason. Not
- * collective. */
-snrq_status snrq_gguf_check_config(const snrq_config *config);
 
 /* The type of a quantized module; SNRQ_USAGE with the reason and the nearest setting that
  * works. Not collective. */

@@ -35,6 +35,11 @@ typedef struct comparison {
     int64_t layer;
     int index; /* of the module in its block */
     snrq_export_block block;
+    int64_t stacked; /* matrices of experts; 0: it is one */
+    int expert;      /* which of them is compared */
+    char below[80];  /* its name in the block */
+    char end[64];    /* ".weight", ".bias" or nothing */
+    bool less_one;   /* the model has it less 1 */
     int64_t rounded; /* tensors that may be rounded */
 } comparison;
 
@@ -43,21 +48,80 @@ static bool is_arch(const snrq_model *m, const char *type)
     return strcmp(m->config.model_type, type) == 0;
 }
 
-/* Name in a block of the model of what the file calls `part`, without .weight or .bias. */
+/* Name in a block of the model of what the file calls `part`, without .weight or .bias; a %d in it
+ * stands for the number of an expert. */
 static const char *part_of_block(const snrq_model *m, const char *part)
 {
     static const char *const pairs[][2] = {
-        {"attn_norm", "input_layernorm"},    {"ffn_norm", "post_attention_layernorm"},
-        {"attn_q_norm", "self_attn.q_norm"}, {"attn_k_norm", "self_attn.k_norm"},
-        {"attn_q", "self_attn.q_proj"},      {"attn_k", "self_attn.k_proj"},
-        {"attn_v", "self_attn.v_proj"},      {"attn_qkv", "self_attn.qkv_proj"},
-        {"attn_output", "self_attn.o_proj"}, {"ffn_gate", "mlp.gate_proj"},
+        {"attn_norm", "input_layernorm"},
+        {"attn_q_norm", "self_attn.q_norm"},
+        {"attn_k_norm", "self_attn.k_norm"},
+        {"attn_q_a_norm", "self_attn.q_a_layernorm"},
+        {"attn_kv_a_norm", "self_attn.kv_a_layernorm"},
+        {"attn_q", "self_attn.q_proj"},
+        {"attn_k", "self_attn.k_proj"},
+        {"attn_v", "self_attn.v_proj"},
+        {"attn_qkv", "self_attn.qkv_proj"},
+        {"attn_q_a", "self_attn.q_a_proj"},
+        {"attn_q_b", "self_attn.q_b_proj"},
+        {"attn_kv_a_mqa", "self_attn.kv_a_proj_with_mqa"},
+        {"attn_kv_b", "self_attn.kv_b_proj"},
+        {"attn_output", "self_attn.o_proj"},
+        {"ffn_gate", "mlp.gate_proj"},
         {"ffn_down", "mlp.down_proj"},
+        {"ffn_gate_shexp", "mlp.shared_experts.gate_proj"},
+        {"ffn_up_shexp", "mlp.shared_experts.up_proj"},
+        {"ffn_down_shexp", "mlp.shared_experts.down_proj"},
+        {"exp_probs_b", "mlp.gate.e_score_correction_bias"},
+        {"post_attention_norm", "post_attention_layernorm"},
+        {"post_ffw_norm", "post_feedforward_layernorm"},
     };
+    static const char *const mixtral[][2] = {
+        {"ffn_gate_inp", "block_sparse_moe.gate"},
+        {"ffn_gate_exps", "block_sparse_moe.experts.%d.w1"},
+        {"ffn_up_exps", "block_sparse_moe.experts.%d.w3"},
+        {"ffn_down_exps", "block_sparse_moe.experts.%d.w2"},
+    };
+    static const char *const experts[][2] = {
+        {"ffn_gate_inp", "mlp.gate"},
+        {"ffn_gate_exps", "mlp.experts.%d.gate_proj"},
+        {"ffn_up_exps", "mlp.experts.%d.up_proj"},
+        {"ffn_down_exps", "mlp.experts.%d.down_proj"},
+    };
+    bool gemma = is_arch(m, "gemma2") || is_arch(m, "gemma3_text");
     if (strcmp(part, "ffn_up") == 0) return is_arch(m, "phi3") ? "mlp.gate_up_proj" : "mlp.up_proj";
+    if (strcmp(part, "ffn_norm") == 0)
+        return gemma ? "pre_feedforward_layernorm" : "post_attention_layernorm";
     for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++)
         if (strcmp(part, pairs[i][0]) == 0) return pairs[i][1];
+    for (size_t i = 0; i < sizeof experts / sizeof experts[0]; i++)
+        if (strcmp(part, experts[i][0]) == 0)
+            return is_arch(m, "mixtral") ? mixtral[i][1] : experts[i][1];
     return NULL;
+}
+
+/* Fills in where the matrix of an expert comes from, or one of a tensor that has no experts; false
+ * if the model has no such thing. */
+static bool find_part(comparison *c, int expert)
+{
+    const snrq_model *m = c->model;
+    const snrq_family *f = snrq_model_family(m, c->layer);
+    char name[96];
+    const char *number = strstr(c->below, "%d");
+    c->expert = expert;
+    if (number != NULL)
+        snprintf(name, sizeof name, "%.*s%d%s", (int)(number - c->below), c->below, expert,
+                 number + 2);
+    else
+        snprintf(name, sizeof name, "%s", c->below);
+    snprintf(c->source, sizeof c->source, "model.layers.%lld.%s%s", (long long)c->layer, name,
+             c->end);
+    for (int i = 0; m->quantized && i < f->modules; i++)
+        if (strcmp(f->module[i].name, name) == 0 && strcmp(c->end, ".weight") == 0) {
+            c->module = true;
+            c->index = i;
+        }
+    return true;
 }
 
 /* Fills in where tensor c->tensor comes from; false if the model has no such thing. */
@@ -70,11 +134,12 @@ static bool find_source(comparison *c)
     const char *name = c->tensor->name;
     char part[64], end[64], rest;
     long long layer;
-    c->module = false;
-    c->head = 0;
+    c->module = c->less_one = false;
+    c->head = c->stacked = 0;
     for (int i = 0; i < 3; i++)
         if (strcmp(name, whole[i][0]) == 0) {
             snprintf(c->source, sizeof c->source, "%s", whole[i][1]);
+            c->less_one = i == 1 && m->config.norms_less_one;
             return i < 2 || !m->config.tied_embeddings;
         }
     if (sscanf(name, "blk.%9lld.%63[a-z_].%63[a-z]%c", &layer, part, end, &rest) != 3 ||
@@ -82,18 +147,17 @@ static bool find_source(comparison *c)
         return false;
     const char *below = part_of_block(m, part);
     if (below == NULL || (strcmp(end, "weight") != 0 && strcmp(end, "bias") != 0)) return false;
-    bool llama = is_arch(m, "llama") || is_arch(m, "mistral");
-    if (llama && (strcmp(part, "attn_q") == 0 || strcmp(part, "attn_k") == 0))
+    bool turns = is_arch(m, "llama") || is_arch(m, "mistral") || is_arch(m, "mixtral") ||
+                 is_arch(m, "granite") || is_arch(m, "smollm3");
+    if (turns && (strcmp(part, "attn_q") == 0 || strcmp(part, "attn_k") == 0))
         c->head = m->config.head_dim;
     c->layer = layer;
-    snprintf(c->source, sizeof c->source, "model.layers.%lld.%s.%s", layer, below, end);
-    const snrq_family *f = snrq_model_family(m, layer);
-    for (int i = 0; m->quantized && i < f->modules; i++)
-        if (strcmp(f->module[i].name, below) == 0 && strcmp(end, "weight") == 0) {
-            c->module = true;
-            c->index = i;
-        }
-    return true;
+    c->less_one = m->config.norms_less_one && strstr(part, "norm") != NULL;
+    if (strstr(below, "%d") != NULL) c->stacked = m->config.experts.count;
+    if (strcmp(part, "exp_probs_b") == 0) end[0] = '\0'; /* the name is whole */
+    snprintf(c->below, sizeof c->below, "%s", below);
+    snprintf(c->end, sizeof c->end, "%s%s", end[0] != '\0' ? "." : "", end);
+    return find_part(c, 0);
 }
 
 /* Half of the distance between neighbouring numbers of the file's type at `value`: how far
@@ -145,6 +209,12 @@ static snrq_status compare_row(const comparison *c, bool rounded, int64_t row,
     return SNRQ_OK;
 }
 
+/* Rows of one matrix of the tensor. */
+static int64_t matrix_rows(const comparison *c)
+{
+    return c->tensor->rows / (c->stacked > 0 ? c->stacked : 1);
+}
+
 /* Rows of a quantized module as floats, by the formula of the block file. */
 static snrq_status read_master_codes(comparison *c, snrq_range rows, float *out)
 {
@@ -152,9 +222,9 @@ static snrq_status read_master_codes(comparison *c, snrq_range rows, float *out)
     const snrq_module_record *r = snrq_block_file_record(c->block.file, c->index);
     const int64_t count = rows.end - rows.begin;
     snrq_module_codes m;
-    if (r == NULL || r->rows != c->tensor->rows || r->columns != c->tensor->columns)
+    if (r == NULL || r->rows != matrix_rows(c) || r->columns != c->tensor->columns)
         return snrq_fail(SNRQ_BAD_DATA, "%s: %s is [%lld, %lld], and not so in %s", c->path,
-                         c->tensor->name, (long long)c->tensor->rows, (long long)c->tensor->columns,
+                         c->tensor->name, (long long)matrix_rows(c), (long long)c->tensor->columns,
                          c->model->path);
     snrq_status status = snrq_module_codes_allocate(r, count, &m);
     if (status == SNRQ_OK)
@@ -178,13 +248,14 @@ static snrq_status read_master_floats(const comparison *c, snrq_range rows, snrq
     bool vector = t->dimensions == 1;
     const snrq_tensor *source;
     unsigned char *raw = NULL;
-    SNRQ_TRY(snrq_model_expect(c->model, c->source, vector ? t->columns : t->rows,
+    SNRQ_TRY(snrq_model_expect(c->model, c->source, vector ? t->columns : matrix_rows(c),
                                vector ? 0 : t->columns, &source, dtype));
     size_t count = (size_t)((rows.end - rows.begin) * t->columns), size = snrq_dtype_size(*dtype);
     SNRQ_TRY(snrq_allocate(count, size, c->source, &raw));
     snrq_status status = snrq_model_read(
         c->model, source, (uint64_t)(rows.begin * t->columns) * size, count * size, raw);
     if (status == SNRQ_OK) snrq_widen(*dtype, raw, count, out);
+    for (size_t i = 0; c->less_one && i < count; i++) out[i] += 1.0f;
     free(raw);
     return status;
 }
@@ -203,7 +274,8 @@ static snrq_status compare_rows(comparison *c, snrq_range rows, float *expected,
     const snrq_gguf_tensor *t = c->tensor;
     bool vector = t->dimensions == 1;
     snrq_dtype dtype = SNRQ_F16;
-    SNRQ_TRY(snrq_gguf_file_read(c->file, t, rows.begin, rows.end - rows.begin, found));
+    SNRQ_TRY(snrq_gguf_file_read(c->file, t, c->expert * matrix_rows(c) + rows.begin,
+                                 rows.end - rows.begin, found));
     SNRQ_TRY(c->module ? read_master_codes(c, rows, expected)
                        : read_master_floats(c, rows, &dtype, expected));
     bool rounded = !c->module && !vector && strcmp(t->type, snrq_dtype_name(dtype)) != 0 &&
@@ -211,7 +283,7 @@ static snrq_status compare_rows(comparison *c, snrq_range rows, float *expected,
     if (vector && strcmp(t->type, "F32") != 0)
         return snrq_fail(SNRQ_BAD_DATA, "%s: vector %s is %s, expected F32", c->path, t->name,
                          t->type);
-    if (rows.begin == 0) c->rounded += rounded;
+    if (rows.begin == 0 && c->expert == 0) c->rounded += rounded;
     if (vector && c->head > 0) {
         for (int64_t i = 0; i < t->columns; i++) {
             int64_t from = place_in_model(c->head, i);
@@ -227,16 +299,16 @@ static snrq_status compare_rows(comparison *c, snrq_range rows, float *expected,
     return SNRQ_OK;
 }
 
-/* This rank's rows of a tensor, whole heads at a time where their rows are reordered. */
-static snrq_status compare_tensor(comparison *c)
+/* This rank's rows of a matrix, whole heads at a time where their rows are reordered. */
+static snrq_status compare_matrix(comparison *c)
 {
     const snrq_gguf_tensor *t = c->tensor;
     const snrq_context *context = c->context;
     int64_t unit = c->head > 0 && t->dimensions > 1 ? c->head : 1;
-    snrq_range mine = snrq_share(t->rows, unit, context->size, context->rank);
+    snrq_range mine = snrq_share(matrix_rows(c), unit, context->size, context->rank);
     snrq_pieces p = snrq_pieces_of(mine, (size_t)t->columns, COMPARE_WEIGHTS, unit);
     float *expected = NULL, *found = NULL;
-    if (t->dimensions > 2 || t->rows % unit != 0)
+    if (t->dimensions > (c->stacked > 0 ? 3 : 2) || matrix_rows(c) % unit != 0)
         return snrq_fail(SNRQ_BAD_DATA, "%s: %s has %d dimensions and %lld rows", c->path, t->name,
                          t->dimensions, (long long)t->rows);
     size_t most = (size_t)p.most * (size_t)t->columns;
@@ -246,6 +318,24 @@ static snrq_status compare_tensor(comparison *c)
         status = compare_rows(c, p.piece, expected, found);
     free(expected);
     free(found);
+    return status;
+}
+
+/* A tensor: one matrix, or those of all experts. */
+static snrq_status compare_tensor(comparison *c)
+{
+    snrq_status status = SNRQ_OK;
+    c->expert = 0;
+    if (c->stacked == 0) return compare_matrix(c);
+    if (c->tensor->dimensions != 3 || c->tensor->rows % c->stacked != 0)
+        return snrq_fail(SNRQ_BAD_DATA,
+                         "%s: %s has %d dimensions and %lld rows, expected 3 for %lld experts",
+                         c->path, c->tensor->name, c->tensor->dimensions,
+                         (long long)c->tensor->rows, (long long)c->stacked);
+    for (int e = 0; status == SNRQ_OK && e < c->stacked; e++) {
+        find_part(c, e);
+        status = compare_matrix(c);
+    }
     return status;
 }
 
@@ -294,7 +384,14 @@ static snrq_status compare_number(const comparison *c, const char *architecture,
 static snrq_status compare_metadata(const comparison *c)
 {
     const snrq_config *m = &c->model->config;
-    const char *expected = is_arch(c->model, "mistral") ? "llama" : m->model_type;
+    static const char *const others[][2] = {{"mistral", "llama"},
+                                            {"mixtral", "llama"},
+                                            {"qwen3_moe", "qwen3moe"},
+                                            {"gemma3_text", "gemma3"},
+                                            {"deepseek_v3", "deepseek2"}};
+    const char *expected = m->model_type;
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        if (is_arch(c->model, others[i][0])) expected = others[i][1];
     const struct {
         const char *key;
         double value;
@@ -305,7 +402,7 @@ static snrq_status compare_metadata(const comparison *c)
         {"attention.head_count", (double)m->heads},
         {"attention.head_count_kv", (double)m->kv_heads},
         {"attention.key_length", (double)m->head_dim},
-        {"attention.value_length", (double)m->head_dim},
+        {"attention.value_length", (double)m->value_dim},
         {"rope.dimension_count", (double)m->rope.dimensions},
         {"rope.freq_base", m->rope.theta},
         {"attention.layer_norm_rms_epsilon", m->rms_norm_eps},
@@ -332,7 +429,7 @@ static int64_t expected_tensors(const snrq_model *m)
     int64_t in_blocks = 0;
     for (int64_t layer = 0; layer < m->config.layers; layer++) {
         const snrq_family *f = snrq_model_family(m, layer);
-        in_blocks += f->modules;
+        for (int i = 0; i < f->modules; i++) in_blocks += f->unit[f->module[i].unit].expert <= 0;
         for (int v = 0; v < f->vectors; v++) in_blocks += f->vector[v].count > 0;
     }
     return 2 + !m->config.tied_embeddings + in_blocks + rope_tensors(&m->config);

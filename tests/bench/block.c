@@ -168,8 +168,8 @@ static snrq_status quantize_unit(subject *s, int unit)
     int in_step = unit - f->step[f->unit[unit].step].first;
     snrq_activations x = snrq_stream_activations(&s->x, in_step);
     snrq_activations xf = snrq_stream_activations(&s->xf, in_step);
-    const snrq_unit_input input = {&x,   &xf, s->windows.count, s->alphas, s->windows.distinct,
-                                   NULL, NULL, 1.0};
+    const snrq_unit_input input = {
+        &x, &xf, s->windows.count, s->alphas, s->windows.distinct, NULL, NULL, 1.0};
     const snrq_process_shape shape = {s->b->options.factor_rows, s->b->options.factor_columns};
     const snrq_rule *rule = NULL;
     snrq_statistics statistics = {0};
@@ -192,7 +192,8 @@ static snrq_status quantize_unit(subject *s, int unit)
 
 static bool is_rounded(const subject *s, int step)
 {
-    return s->b->step == NULL || strcmp(snrq_model_family(s->model, 0)->step[step].name, s->b->step) == 0;
+    return s->b->step == NULL ||
+           strcmp(snrq_model_family(s->model, 0)->step[step].name, s->b->step) == 0;
 }
 
 /* A step that is not rounded has its original weights in both streams. */
@@ -225,7 +226,8 @@ static snrq_status read_block(subject *s)
     for (int u = 0; u < f->units; u++)
         groups[u] =
             snrq_rule_groups(snrq_rules_at(&s->rules, 0, f->unit[u].first), f->unit[u].columns);
-    SNRQ_TRY(snrq_quantized_block_create(s->context, s->model, 0, groups, &s->ropes, &s->quantized));
+    SNRQ_TRY(
+        snrq_quantized_block_create(s->context, s->model, 0, groups, &s->ropes, &s->quantized));
     return take_times(s, &s->times[MOST_STEPS - 1]);
 }
 
@@ -462,7 +464,7 @@ static snrq_status open_subject(subject *s)
     SNRQ_TRY(status);
     const snrq_family *f = snrq_model_family(s->model, 0);
     status = make_windows(b, &s->windows);
-    if (status == SNRQ_OK) status = snrq_rules_create(&b->options, f, 1, &s->rules);
+    if (status == SNRQ_OK) status = snrq_rules_create(&b->options, s->model, &s->rules);
     if (status == SNRQ_OK)
         status = snrq_allocate((size_t)f->modules, sizeof *s->records, "records", &s->records);
     if (status == SNRQ_OK)

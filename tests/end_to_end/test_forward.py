@@ -26,7 +26,7 @@ def longest_short_context(model):
 
 class Forward(helpers.Test):
     def score(self, model, number, windows):
-        file, logprobs = self.path("%d.i32" % number), self.path("%d.npy" % number)
+        file, logprobs = self.path("%s.i32" % number), self.path("%s.npy" % number)
         helpers.write_ids(file, windows)
         result = helpers.succeed("evaluate", model, "--token-file", file, "--length", windows.shape[1], "--logprobs",
                                  logprobs, "--json").json()
@@ -55,7 +55,8 @@ class Forward(helpers.Test):
                 self.assertLess(np.abs(got - expected).max(), TOLERANCE)
                 self.assertEqual(result["tokens"], expected.size)
                 self.assertLess(abs(result["mean_token_loss"] + expected.mean()), TOLERANCE)
-                self.assertAlmostEqual(result["perplexity"], np.exp(result["mean_token_loss"]), delta=1e-9)
+                perplexity = np.exp(result["mean_token_loss"])
+                self.assertAlmostEqual(result["perplexity"], perplexity, delta=1e-12 * perplexity + 1e-9)
         print("%s: largest difference of a log-probability %.1e" % (os.path.basename(model), worst))
 
     def check_fixture(self, name):
@@ -94,14 +95,47 @@ class Forward(helpers.Test):
     def test_phi3_fused_modules_longrope_and_sliding_window(self):
         self.check_fixture("tiny_phi3")
 
-    def check_small(self, config, *lengths, shards=1):
+    def test_biases_of_qwen2(self):
+        self.check_fixture("rand_qwen2")
+
+    def test_olmo2_norms_behind(self):
+        self.check_fixture("rand_olmo2")
+
+    def test_gemma2_caps_and_windows_by_turns(self):
+        self.check_fixture("rand_gemma2")
+
+    def test_gemma3_two_bases_of_rope(self):
+        self.check_fixture("rand_gemma3")
+
+    def test_granite_multipliers(self):
+        self.check_fixture("rand_granite")
+
+    def test_smollm3_layers_that_do_not_turn(self):
+        self.check_fixture("rand_smollm3")
+
+    def test_mixtral(self):
+        self.check_fixture("rand_mixtral")
+
+    def test_experts_of_qwen3(self):
+        self.check_fixture("rand_qwen3_moe")
+
+    def test_olmoe(self):
+        self.check_fixture("rand_olmoe")
+
+    def test_deepseek_latent_attention_and_groups_of_experts(self):
+        self.check_fixture("rand_deepseek_v3")
+
+    def test_deepseek_in_fp8(self):
+        self.check_fixture("rand_deepseek_v3_fp8")
+
+    def check_small(self, config, *lengths, shards=1, name="model"):
         """A model made for this test, next to numpy."""
-        model = small_models.write(self.path("model"), config, shards)
+        model = small_models.write(self.path(name), config, shards)
         reference = forward_reference.Model(model)
         for length in lengths:
             with self.subTest(length=length):
                 windows = small_models.windows(config, 2, length)
-                _, got = self.score(model, length, windows)
+                _, got = self.score(model, "%s%d" % (name, length), windows)
                 expected = [forward_reference.listed(reference.log_p(row), row) for row in windows]
                 self.assertLess(np.abs(got - expected).max(), TOLERANCE)
 
@@ -116,6 +150,12 @@ class Forward(helpers.Test):
 
     def test_phi3_turned_in_part_with_short_and_long_factors(self):
         self.check_small(small_models.PHI3_TURNED_IN_PART, 24, 25)
+
+    def test_small_models_of_other_families(self):
+        for name in ("QWEN2_WITH_YARN", "OLMO2", "GEMMA2", "GEMMA3", "GRANITE", "SMOLLM3", "MIXTRAL", "QWEN3_MOE", "OLMOE",
+                     "DEEPSEEK_V3", "DEEPSEEK_V3_HALF"):
+            with self.subTest(model=name):
+                self.check_small(getattr(small_models, name), 21, name=name)
 
 
 if __name__ == "__main__":

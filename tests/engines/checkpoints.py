@@ -125,7 +125,7 @@ def random_model(folder, name, directory):
     """Windows of random ids, which stay within the sliding window: llama.cpp ignores it."""
     with open(os.path.join(directory, "config.json"), encoding="utf-8") as f:
         config = json.load(f)
-    length = min(config.get("sliding_window") or 96, 96)
+    length = min(config.get("sliding_window") or 96, 96) if not config["model_type"].startswith("gemma") else 96
     ids = np.random.default_rng(5).integers(3, config["vocab_size"] - 3, (4, length)).astype(np.int32)
     return Model(folder, name, directory, ids)
 

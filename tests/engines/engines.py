@@ -1,8 +1,10 @@
 """The engines, and what each of them is to read."""
 import functools
 import os
+import shutil
 
 import checkpoints
+import small_models
 from checkpoints import COMMON, RARE, Setting, Source, helpers
 from judge import Tolerance
 
@@ -108,11 +110,26 @@ class Models:
             directory = checkpoints.edited_copy(directory, os.path.join(self.folder, label.replace(" ", "-")), **changed)
         return checkpoints.random_model(self.folder, label or name, directory)
 
+    def small(self, name, **changed):
+        config = dict(getattr(small_models, name), hidden_size=64, intermediate_size=96, **changed)
+        directory = os.path.join(self.folder, "small-" + name.lower())
+        if not os.path.exists(directory):
+            small_models.write(directory, config)
+            shutil.copy(os.path.join(helpers.MODEL, "tokenizer.json"), directory)
+        return checkpoints.random_model(self.folder, "small " + name.lower(), directory)
+
     def families(self):
         plain = [functools.partial(self.family, name)
                  for name in ("tiny_llama2", "strong_llama3", "strong_mistral", "strong_qwen3")]
+        others = [functools.partial(self.family, "rand_" + name) for name in
+                  ("qwen2", "olmo2", "gemma2", "gemma3", "granite", "smollm3", "mixtral", "qwen3_moe", "olmoe", "deepseek_v3")]
+        # As llama.cpp has them: it scales scores by the width of a head, and has fixed patterns of windows.
+        small = [functools.partial(self.small, name, **changed) for name, changed in
+                 (("GEMMA2", {"query_pre_attn_scalar": 32, "head_dim": 32}),
+                  ("GEMMA3", {"query_pre_attn_scalar": 32, "head_dim": 32, "sliding_window_pattern": 6, "num_hidden_layers": 7,
+                              "rope_local_base_freq": 10000.0}))]
         # llama.cpp takes the long factors of rope where its context, of 256 tokens at least, is longer than the original.
-        return plain + [functools.partial(self.family, "tiny_phi3", "tiny_phi3 long", sliding_window=None),
+        return plain + others + small + [functools.partial(self.family, "tiny_phi3", "tiny_phi3 long", sliding_window=None),
                         functools.partial(self.family, "tiny_phi3", "tiny_phi3 short", sliding_window=None,
                                           original_max_position_embeddings=256)]
 
@@ -151,7 +168,7 @@ def jobs_of_text_model(engine, model, settings):
 
 
 def jobs_of_family(engine, model):
-    jobs = [full_model(model, engine.forms[0], ids=True)]
+    jobs = [full_model(model, engine.forms[0], ids=not model.name.startswith("small"))]
     for form in engine.forms:
         options = ("--weights", "f32") if form == "safetensors" else ()
         jobs.append(Job(Source(model, Setting(4, 32)), form, options))

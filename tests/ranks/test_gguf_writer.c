@@ -17,8 +17,8 @@ static snrq_gguf_writer *describe(const snrq_context *context)
 {
     snrq_gguf_writer *w = NULL;
     assert_ok(snrq_gguf_writer_create(&w));
-    CU_ASSERT_EQUAL(snrq_gguf_add_tensor(w, "matrix", SNRQ_GGUF_F32, ROWS, COLUMNS), 0);
-    CU_ASSERT_EQUAL(snrq_gguf_add_tensor(w, "vector", SNRQ_GGUF_F32, ELEMENTS, 0), 1);
+    CU_ASSERT_EQUAL(snrq_gguf_add_tensor(w, "matrix", SNRQ_GGUF_F32, ROWS, COLUMNS, 0), 0);
+    CU_ASSERT_EQUAL(snrq_gguf_add_tensor(w, "vector", SNRQ_GGUF_F32, ELEMENTS, 0, 0), 1);
     if (context->rank > 0) return w;
     snrq_gguf_put_string(w, "name", "test");
     snrq_gguf_put_array(w, "scores", SNRQ_GGUF_F32_VALUE, 2);

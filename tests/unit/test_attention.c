@@ -17,12 +17,59 @@ typedef struct problem {
 
 /* Groups that do and do not divide a block of 96 queries, sizes around whole strips, windows. */
 static const problem PROBLEMS[] = {
-    {1, 1, 2, 2, 1, 1, 0, false},     {6, 2, 32, 32, 2, 70, 0, false},
-    {4, 4, 24, 24, 1, 97, 0, true},   {7, 1, 40, 20, 1, 50, 0, false},
-    {8, 2, 64, 64, 1, 410, 0, false}, {6, 2, 16, 16, 2, 130, 33, true},
-    {3, 1, 96, 96, 1, 65, 1, false},  {100, 1, 8, 8, 1, 14, 5, false},
-    {4, 4, 24, 8, 2, 70, 0, false, 40, 0.0, 0.0, false, true},
-    {4, 2, 24, 24, 1, 80, 9, true, 10, 2.0, 1.5, true, false},
+    {.heads = 1, .kv_heads = 1, .head_dim = 2, .dimensions = 2, .sequences = 1, .tokens = 1},
+    {.heads = 6, .kv_heads = 2, .head_dim = 32, .dimensions = 32, .sequences = 2, .tokens = 70},
+    {.heads = 4,
+     .kv_heads = 4,
+     .head_dim = 24,
+     .dimensions = 24,
+     .sequences = 1,
+     .tokens = 97,
+     .norms = true},
+    {.heads = 7, .kv_heads = 1, .head_dim = 40, .dimensions = 20, .sequences = 1, .tokens = 50},
+    {.heads = 8, .kv_heads = 2, .head_dim = 64, .dimensions = 64, .sequences = 1, .tokens = 410},
+    {.heads = 6,
+     .kv_heads = 2,
+     .head_dim = 16,
+     .dimensions = 16,
+     .sequences = 2,
+     .tokens = 130,
+     .window = 33,
+     .norms = true},
+    {.heads = 3,
+     .kv_heads = 1,
+     .head_dim = 96,
+     .dimensions = 96,
+     .sequences = 1,
+     .tokens = 65,
+     .window = 1},
+    {.heads = 100,
+     .kv_heads = 1,
+     .head_dim = 8,
+     .dimensions = 8,
+     .sequences = 1,
+     .tokens = 14,
+     .window = 5},
+    {.heads = 4,
+     .kv_heads = 4,
+     .head_dim = 24,
+     .dimensions = 8,
+     .sequences = 2,
+     .tokens = 70,
+     .value_dim = 40,
+     .pairs = true},
+    {.heads = 4,
+     .kv_heads = 2,
+     .head_dim = 24,
+     .dimensions = 24,
+     .sequences = 1,
+     .tokens = 80,
+     .window = 9,
+     .norms = true,
+     .value_dim = 10,
+     .cap = 2.0,
+     .clip = 1.5,
+     .together = true},
 };
 enum { COUNT = sizeof PROBLEMS / sizeof *PROBLEMS };
 
@@ -72,7 +119,7 @@ static void create(const problem *p, inputs *in)
 
 static void destroy(inputs *in)
 {
-    snrq_rope_free(&in->ropes);
+    snrq_ropes_free(&in->ropes);
     free(in->qkv);
     free(in->out);
     free(in->expected);
@@ -172,10 +219,36 @@ static float compare_spans(const problem *p)
 /* Without a window the bits are the same; with one, sums are cut elsewhere. */
 static void spans_with_a_common_beginning_are_as_whole_texts(void)
 {
-    CU_ASSERT_EQUAL(compare_spans(&(problem){6, 2, 32, 32, 1, 410, 0, false}), 0.0f);
-    CU_ASSERT_EQUAL(compare_spans(&(problem){4, 4, 24, 24, 1, 410, 0, true}), 0.0f);
-    CU_ASSERT(compare_spans(&(problem){6, 2, 16, 16, 1, 410, 33, true}) <= 1e-4f);
-    CU_ASSERT(compare_spans(&(problem){3, 1, 96, 96, 1, 410, 1, false}) <= 1e-4f);
+    CU_ASSERT_EQUAL(compare_spans(&(problem){.heads = 6,
+                                             .kv_heads = 2,
+                                             .head_dim = 32,
+                                             .dimensions = 32,
+                                             .sequences = 1,
+                                             .tokens = 410}),
+                    0.0f);
+    CU_ASSERT_EQUAL(compare_spans(&(problem){.heads = 4,
+                                             .kv_heads = 4,
+                                             .head_dim = 24,
+                                             .dimensions = 24,
+                                             .sequences = 1,
+                                             .tokens = 410,
+                                             .norms = true}),
+                    0.0f);
+    CU_ASSERT(compare_spans(&(problem){.heads = 6,
+                                       .kv_heads = 2,
+                                       .head_dim = 16,
+                                       .dimensions = 16,
+                                       .sequences = 1,
+                                       .tokens = 410,
+                                       .window = 33,
+                                       .norms = true}) <= 1e-4f);
+    CU_ASSERT(compare_spans(&(problem){.heads = 3,
+                                       .kv_heads = 1,
+                                       .head_dim = 96,
+                                       .dimensions = 96,
+                                       .sequences = 1,
+                                       .tokens = 410,
+                                       .window = 1}) <= 1e-4f);
 }
 
 int main(void)

@@ -38,6 +38,8 @@ static void refused(const char *changes, const char *fragment)
     CU_ASSERT_PTR_NOT_NULL(strstr(snrq_error_message(), "config.json"));
 }
 
+#define FAMILY(name, type) "\"architectures\":[\"" name "\"],\"model_type\":\"" type "\""
+
 static void absent_keys_get_their_defaults(void)
 {
     snrq_config c;
@@ -128,10 +130,15 @@ static void another_architecture_is_refused(void)
 {
     refused("{\"architectures\":[\"GPT2LMHeadModel\"],\"model_type\":\"gpt2\"}",
             "architecture \"GPT2LMHeadModel\" is not supported (supported: LlamaForCausalLM, "
-            "MistralForCausalLM, Qwen3ForCausalLM, Phi3ForCausalLM)");
-    refused("{\"architectures\":[\"Qwen3MoeForCausalLM\"]}", "\"Qwen3MoeForCausalLM\"");
+            "MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, Phi3ForCausalLM, "
+            "Olmo2ForCausalLM, Gemma2ForCausalLM, Gemma3ForCausalLM, GraniteForCausalLM, "
+            "SmolLM3ForCausalLM, MixtralForCausalLM, Qwen3MoeForCausalLM, OlmoeForCausalLM, "
+            "DeepseekV3ForCausalLM)");
+    refused("{\"architectures\":[\"Qwen2MoeForCausalLM\"]}", "\"Qwen2MoeForCausalLM\"");
     refused("{\"architectures\":{\"absent\":0},\"model_type\":\"gemma\"}",
-            "model_type \"gemma\" is not supported (supported: llama, mistral, qwen3, phi3)");
+            "model_type \"gemma\" is not supported (supported: llama, mistral, qwen2, qwen3, phi3, "
+            "olmo2, gemma2, gemma3_text, granite, smollm3, mixtral, qwen3_moe, olmoe, "
+            "deepseek_v3)");
     refused("{\"model_type\":\"mistral\"}",
             "model_type \"mistral\" does not belong to architecture \"LlamaForCausalLM\"");
     refused("{\"architectures\":{\"absent\":0},\"model_type\":{\"absent\":0}}",
@@ -203,7 +210,7 @@ static void a_qwen_window_is_for_the_upper_layers(void)
 
 static void other_patterns_of_layers_are_refused(void)
 {
-    refused("{" QWEN3 HEADS ",\"use_sliding_window\":true,\"layer_types\":[\"sliding_attention\","
+    refused("{" MISTRAL ",\"num_key_value_heads\":null,\"layer_types\":[\"sliding_attention\","
             "\"full_attention\",\"sliding_attention\",\"sliding_attention\"]}",
             "layer_types[1] is \"full_attention\"; supported is \"sliding_attention\" there");
     refused("{" QWEN3 HEADS ",\"layer_types\":[\"full_attention\",\"full_attention\","
@@ -279,12 +286,136 @@ static void a_part_of_a_head_may_turn_in_phi3(void)
             "partial_rotary_factor 0.5 is not supported for LlamaForCausalLM (supported: 1)");
 }
 
+/* What config.json does not say: by the classes of transformers. */
+static void families_have_switches_of_their_own(void)
+{
+    snrq_config c;
+    if (assert_ok(read_changed(
+            "{" FAMILY("Qwen2ForCausalLM", "qwen2") ",\"num_key_value_heads\":2}", &c)))
+        CU_ASSERT_TRUE(c.attention_bias && !c.output_bias && c.window == 0);
+    if (assert_ok(read_changed("{" FAMILY("Olmo2ForCausalLM", "olmo2") "}", &c))) {
+        CU_ASSERT_EQUAL(c.norms, SNRQ_NORMS_AFTER);
+        CU_ASSERT_EQUAL(c.head_norms, SNRQ_NORM_OF_ALL_HEADS);
+        CU_ASSERT_EQUAL(c.rms_norm_eps, 1e-5);
+    }
+    if (assert_ok(
+            read_changed("{" FAMILY("Gemma2ForCausalLM",
+                                    "gemma2") ",\"num_key_value_heads\":2,\"sliding_window\":8}",
+                         &c))) {
+        CU_ASSERT_EQUAL(c.attention_cap, 50.0);
+        CU_ASSERT_EQUAL(c.logit_cap, 30.0);
+        CU_ASSERT_EQUAL(c.attention_scale, 1.0 / 16.0);
+        CU_ASSERT_EQUAL(c.head_dim, 256);
+        CU_ASSERT_TRUE(c.tied_embeddings && c.norms_less_one);
+        CU_ASSERT_EQUAL(snrq_config_window(&c, 0), 8);
+        CU_ASSERT_EQUAL(snrq_config_window(&c, 1), 0);
+    }
+    if (assert_ok(read_changed(
+            "{" FAMILY("Gemma3ForCausalLM",
+                       "gemma3_text") ",\"num_key_value_heads\":2,\"attn_logit_softcapping\":9,"
+                                      "\"sliding_window_pattern\":3}",
+            &c))) {
+        CU_ASSERT_EQUAL(c.attention_cap, 0.0);
+        CU_ASSERT_EQUAL(c.rope.theta, 1e6);
+        CU_ASSERT_EQUAL(c.local_rope.theta, 1e4);
+        CU_ASSERT_EQUAL(snrq_config_layers_with(&c, SNRQ_LAYER_LOCAL), 3);
+        CU_ASSERT_EQUAL(snrq_config_window(&c, 2), 0);
+    }
+    if (assert_ok(
+            read_changed("{" FAMILY("GraniteForCausalLM",
+                                    "granite") ",\"logits_scaling\":8,\"residual_multiplier\":0.5}",
+                         &c))) {
+        CU_ASSERT_EQUAL(c.logit_scale, 0.125);
+        CU_ASSERT_EQUAL(c.residual_scale, 0.5);
+        CU_ASSERT_EQUAL(c.attention_scale, 1.0);
+    }
+    if (assert_ok(read_changed(
+            "{" FAMILY("SmolLM3ForCausalLM", "smollm3") ",\"num_key_value_heads\":2}", &c))) {
+        CU_ASSERT_EQUAL(c.rope.theta, 2e6);
+        CU_ASSERT_TRUE(snrq_config_layer(&c, 3, SNRQ_LAYER_NO_ROPE));
+        CU_ASSERT_EQUAL(snrq_config_layers_with(&c, SNRQ_LAYER_NO_ROPE), 1);
+    }
+}
+
+static void experts_are_read(void)
+{
+    snrq_config c;
+    if (assert_ok(read_changed(
+            "{" FAMILY("MixtralForCausalLM", "mixtral") ",\"num_key_value_heads\":2}", &c))) {
+        CU_ASSERT_EQUAL(c.experts.count, 8);
+        CU_ASSERT_EQUAL(c.experts.chosen, 2);
+        CU_ASSERT_EQUAL(c.experts.intermediate, 256);
+        CU_ASSERT_TRUE(c.experts.normalized && c.experts.mixtral_names);
+        CU_ASSERT_EQUAL(c.rope.theta, 1e6);
+    }
+    if (assert_ok(read_changed(
+            "{" FAMILY("Qwen3MoeForCausalLM",
+                       "qwen3_moe") ",\"num_key_value_heads\":2,\"num_experts\":16,"
+                                    "\"decoder_sparse_step\":2,\"mlp_only_layers\":[3]}",
+            &c))) {
+        CU_ASSERT_EQUAL(c.experts.intermediate, 768);
+        CU_ASSERT_FALSE(c.experts.normalized);
+        CU_ASSERT_EQUAL(snrq_config_layers_with(&c, SNRQ_LAYER_EXPERTS), 1);
+        CU_ASSERT_TRUE(snrq_config_layer(&c, 1, SNRQ_LAYER_EXPERTS));
+    }
+    if (assert_ok(read_changed(
+            "{" FAMILY("DeepseekV3ForCausalLM",
+                       "deepseek_v3") ",\"n_routed_experts\":16,\"n_shared_experts\":2,"
+                                      "\"first_k_dense_replace\":1,\"q_lora_rank\":null}",
+            &c))) {
+        CU_ASSERT_EQUAL(c.experts.shared, 4096);
+        CU_ASSERT_EQUAL(snrq_config_layers_with(&c, SNRQ_LAYER_EXPERTS), 3);
+        CU_ASSERT_EQUAL(c.latent.queries, 0);
+        CU_ASSERT_EQUAL(c.head_dim, 192);
+        CU_ASSERT_EQUAL(c.value_dim, 128);
+        CU_ASSERT_EQUAL(c.rope.first, 128);
+        CU_ASSERT_TRUE(c.rope.pairs);
+    }
+    refused("{" FAMILY("MixtralForCausalLM", "mixtral") ",\"num_key_value_heads\":2,"
+                                                        "\"num_experts_per_tok\":9}",
+            "\"num_experts_per_tok\": expected an integer from 1 to 8");
+    refused("{" FAMILY("DeepseekV3ForCausalLM", "deepseek_v3") ",\"n_routed_experts\":20}",
+            "expected groups of the same size");
+    refused("{" FAMILY("DeepseekV3ForCausalLM", "deepseek_v3") ",\"scoring_func\":\"softmax\"}",
+            "(supported: sigmoid with noaux_tc)");
+    refused("{" FAMILY("Qwen3MoeForCausalLM",
+                       "qwen3_moe") ",\"num_key_value_heads\":2,\"num_experts\":2000}",
+            "2000 experts: expected at most 1024");
+}
+
+static void a_source_in_fp8_is_read(void)
+{
+    snrq_config c;
+    if (assert_ok(read_changed("{\"quantization_config\":{\"quant_method\":\"fp8\","
+                               "\"weight_block_size\":[128,64]}}",
+                               &c))) {
+        CU_ASSERT_EQUAL(c.fp8_rows, 128);
+        CU_ASSERT_EQUAL(c.fp8_columns, 64);
+    }
+    refused("{\"quantization_config\":{\"quant_method\":\"fp8\",\"weight_block_size\":[0,64]}}",
+            "expected two sizes");
+    refused("{\"quantization_config\":{\"quant_method\":\"fp8\",\"fmt\":\"e5m2\"}}",
+            "has a quantization_config");
+}
+
+static void yarn_is_read(void)
+{
+    snrq_config c;
+    if (!assert_ok(read_changed("{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4.0,"
+                                "\"original_max_position_embeddings\":512}}",
+                                &c)))
+        return;
+    CU_ASSERT_EQUAL(c.rope.type, SNRQ_ROPE_YARN);
+    CU_ASSERT_EQUAL(c.rope.original_positions, 512);
+    CU_ASSERT_DOUBLE_EQUAL(c.rope.attention_factor, 1.1386294361119891, 1e-15);
+    CU_ASSERT_EQUAL(c.rope.beta_fast, 32.0);
+}
+
 static void other_rope_settings_are_refused(void)
 {
     refused("{\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2.0}}",
             "rope type \"dynamic\" is not supported (supported: default, linear, llama3, "
-            "longrope)");
-    refused("{\"rope_parameters\":{\"rope_type\":\"yarn\"}}", "rope type \"yarn\"");
+            "longrope, yarn)");
     refused("{\"rope_parameters\":{\"full_attention\":{\"rope_theta\":1e6}}}",
             "\"full_attention\"");
     refused("{\"rope_scaling\":8}",
@@ -343,9 +474,9 @@ static void biases_are_read_where_the_architecture_has_them(void)
 
 static void what_the_forward_pass_does_not_do_is_refused(void)
 {
-    refused("{\"hidden_act\":\"gelu\"}", "hidden_act \"gelu\" is not supported (supported: silu)");
-    refused("{\"num_local_experts\":8}",
-            "num_local_experts 8: mixtures of experts are not supported");
+    refused("{\"hidden_act\":\"gelu\"}",
+            "hidden_act \"gelu\" is not supported (supported: silu, gelu_pytorch_tanh)");
+    refused("{\"num_local_experts\":8}", "num_local_experts 8: LlamaForCausalLM has no experts");
     refused("{\"num_experts\":128}", "num_experts 128");
     refused("{\"quantization_config\":{\"quant_method\":\"gptq\"}}", "has a quantization_config");
 }
@@ -518,6 +649,10 @@ int main(void)
         SNRQ_TEST(another_architecture_is_refused),
         SNRQ_TEST(the_model_type_stands_in_for_the_architecture),
         SNRQ_TEST(absent_keys_mean_what_the_architecture_assumes),
+        SNRQ_TEST(families_have_switches_of_their_own),
+        SNRQ_TEST(experts_are_read),
+        SNRQ_TEST(a_source_in_fp8_is_read),
+        SNRQ_TEST(yarn_is_read),
         SNRQ_TEST(a_qwen_window_is_for_the_upper_layers),
         SNRQ_TEST(other_patterns_of_layers_are_refused),
         SNRQ_TEST(windows_that_are_none_are_refused),
