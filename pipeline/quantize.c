@@ -54,6 +54,7 @@ typedef struct block_work {
     snrq_module_record *records;  /* [modules] */
     snrq_unit_measures *measures; /* [units] */
     double *alpha_before;         /* [modules] of alpha chained */
+    snrq_coverage coverage;       /* of its experts */
 } block_work;
 
 static void enter(group *g, int phase)
@@ -156,8 +157,10 @@ static snrq_status round_unit(group *g, block_work *b, int unit, snrq_rounding *
     SNRQ_TRY(snrq_rounding_search(rounding));
     SNRQ_TRY(snrq_rounding_measure(rounding));
     SNRQ_TRY(snrq_unit_publish(rounding, &b->quantized, unit));
-    for (int m = u->first; m < u->end; m++)
+    for (int m = u->first; m < u->end; m++) {
         b->records[m] = snrq_unit_record(rounding, b->family, b->layer, m);
+        if (u->expert >= 0) b->records[m].tokens_sent = b->coverage.sent[u->expert];
+    }
     return SNRQ_OK;
 }
 
@@ -244,14 +247,13 @@ static snrq_status route(group *g, block_work *b, int step)
 {
     const snrq_windows *w = &g->job->windows;
     const int64_t asked = g->job->options->expert_tokens;
-    snrq_coverage coverage;
     if (b->family->step[step].kind != SNRQ_STEP_EXPERTS_ACTIVATION) return SNRQ_OK;
     enter(g, SNRQ_PHASE_FORWARD);
     SNRQ_TRY(snrq_streams_route(
         g->context, w->count - w->held_out,
         asked == 0 ? b->family->unit[b->family->step[step].first].columns : asked, &g->quantized,
-        &b->quantized.block, &g->full, &b->full.block, &coverage));
-    snrq_progress_coverage(&g->job->progress, g->job->output, b->layer, &coverage);
+        &b->quantized.block, &g->full, &b->full.block, &b->coverage));
+    snrq_progress_coverage(&g->job->progress, g->job->output, b->layer, &b->coverage);
     return SNRQ_OK;
 }
 
@@ -374,6 +376,7 @@ static snrq_status process_block(group *g, int64_t layer)
     free(b.records);
     free(b.measures);
     free(b.alpha_before);
+    snrq_coverage_free(&b.coverage);
     return status;
 }
 

@@ -199,18 +199,20 @@ static void hear_earlier_work(snrq_progress *p, const json_t *event, const char 
                     number_in(event, "block") + 1.0, (long long)p->blocks, what);
 }
 
-static void hear_coverage(const snrq_progress *p, const json_t *event)
+static void hear_coverage(const snrq_progress *p, snrq_output *output, json_t *event)
 {
-    double topped_up = number_in(event, "topped_up");
-    char more[128] = "";
+    const double topped_up = number_in(event, "topped_up");
+    char more[96] = "";
     if (topped_up > 0.0)
         snprintf(more, sizeof more, "; %.0f topped up%s", topped_up,
-                 number_in(event, "short_of") > 0.0 ? ", with all tokens there are" : "");
+                 number_in(event, "short_of") > 0.0 ? ", with all there are" : "");
     snrq_note_timed(p->context,
-                    "block %.0f: an expert reads %.0f to %.0f of %.0f tokens, half of "
-                    "them %.0f or more%s",
-                    number_in(event, "block"), number_in(event, "least"), number_in(event, "most"),
-                    number_in(event, "tokens"), number_in(event, "median"), more);
+                    "block %.0f/%lld  experts are sent %.0f to %.0f of %.0f tokens, half of them "
+                    "%.0f or more%s",
+                    number_in(event, "block") + 1.0, (long long)p->blocks,
+                    number_in(event, "least"), number_in(event, "most"), number_in(event, "tokens"),
+                    number_in(event, "median"), more);
+    log_event(output, event);
 }
 
 static void hear_commit(snrq_progress *p, snrq_output *output, int64_t layer)
@@ -224,7 +226,7 @@ static void hear(snrq_progress *p, snrq_output *output, json_t *event)
 {
     const char *kind = text_in(event, "event");
     if (strcmp(kind, "experts") == 0)
-        hear_coverage(p, event);
+        hear_coverage(p, output, event);
     else if (strcmp(kind, "stage") == 0)
         hear_step(p, output, event);
     else if (strcmp(kind, "warning") == 0)

@@ -18,7 +18,7 @@ static const double MOST_HELD_OUT = 1.25;
 
 /* Figures of one kind of module ("mlp.down_proj") over all blocks. */
 typedef struct kind_row {
-    const char *name; /* borrowed from the record */
+    char name[sizeof((snrq_module_record *)NULL)->name];
     int count;
     double output_sum, output_most, model_sum, model_most, held_out_sum;
 } kind_row;
@@ -34,21 +34,30 @@ typedef struct summary {
     json_t *troubles; /* {"dead_inputs": modules, ...}; owned */
 } summary;
 
-/* "mlp.down_proj" of "model.layers.3.mlp.down_proj". */
-static const char *kind_of(const snrq_module_record *module)
+/* "mlp.down_proj" of "model.layers.3.mlp.down_proj"; "mlp.experts.*.down_proj" of all experts. */
+static void kind_of(const snrq_module_record *module, char *out, size_t size)
 {
+    static const char experts[] = "experts.";
+    const char *below = module->name;
     int dots = 0;
-    for (const char *at = module->name; *at != '\0'; at++)
-        if (*at == '.' && ++dots == 3) return at + 1;
-    return module->name;
+    for (const char *at = module->name; dots < 3 && *at != '\0'; at++)
+        if (*at == '.' && ++dots == 3) below = at + 1;
+    const char *number = strstr(below, experts);
+    if (number != NULL) number += sizeof experts - 1;
+    if (number != NULL && *number >= '0' && *number <= '9')
+        snprintf(out, size, "%.*s*%s", (int)(number - below), below,
+                 number + strspn(number, "0123456789"));
+    else
+        snprintf(out, size, "%s", below);
 }
 
 static void add_kind(summary *s, const snrq_module_record *module)
 {
-    const char *name = kind_of(module);
+    char name[sizeof s->kind->name];
     int k = 0;
+    kind_of(module, name, sizeof name);
     while (k < s->kinds && strcmp(s->kind[k].name, name) != 0) k++;
-    if (k == s->kinds) s->kind[s->kinds++] = (kind_row){.name = name};
+    if (k == s->kinds) memcpy(s->kind[s->kinds++].name, name, sizeof name);
     kind_row *row = &s->kind[k];
     row->count++;
     row->output_sum += module->output_error;
@@ -84,14 +93,34 @@ static snrq_status read_modules(const char *directory, summary *s)
     return SNRQ_OK;
 }
 
+/* How the calibration tokens were spread over the experts, of all blocks together. */
+static void print_experts(const summary *s)
+{
+    int64_t experts = 0, least = INT64_MAX, most = 0, topped_up = 0;
+    for (int64_t i = 0; i < s->count; i++) {
+        const snrq_module_record *m = &s->modules[i];
+        if (strstr(m->name, ".experts.") == NULL) continue;
+        experts++;
+        least = m->tokens_sent < least ? m->tokens_sent : least;
+        most = m->tokens_sent > most ? m->tokens_sent : most;
+        topped_up += m->tokens > m->tokens_sent;
+    }
+    if (experts == 0) return;
+    fprintf(stderr, "experts    were sent %lld to %lld tokens", (long long)least, (long long)most);
+    if (topped_up > 0)
+        fprintf(stderr, "; %lld of %lld modules were topped up, more --sequences would help",
+                (long long)topped_up, (long long)experts);
+    fputc('\n', stderr);
+}
+
 static void print_summary(const summary *s)
 {
     double fitted = 0.0, held_out = 0.0;
-    fprintf(stderr, "\n%-24s %7s  %21s  %21s  %10s\n", "kind of module", "modules",
+    fprintf(stderr, "\n%-30s %7s  %21s  %21s  %10s\n", "kind of module", "modules",
             "output error % mean/max", "model error % mean/max", "held out %");
     for (int k = 0; k < s->kinds; k++) {
         const kind_row *r = &s->kind[k];
-        fprintf(stderr, "%-24s %7d  %12.2f %10.2f  %11.2f %10.2f  ", r->name, r->count,
+        fprintf(stderr, "%-30s %7d  %12.2f %10.2f  %11.2f %10.2f  ", r->name, r->count,
                 100.0 * r->output_sum / r->count, 100.0 * r->output_most,
                 100.0 * r->model_sum / r->count, 100.0 * r->model_most);
         if (r->held_out_sum > 0.0)
@@ -107,6 +136,7 @@ static void print_summary(const summary *s)
             "warning: on text that nothing was fitted to, model errors are %.2f %% in the mean, "
             "%.2f %% on the calibration text: more --sequences would help\n",
             100.0 * held_out / (double)s->count, 100.0 * fitted / (double)s->count);
+    print_experts(s);
     fputs("worst five ", stderr);
     for (int i = 0; i < s->worsts; i++)
         fprintf(stderr, "%s %s (%.2f %%)", i > 0 ? "," : "", s->worst[i]->name,

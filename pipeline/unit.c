@@ -135,6 +135,7 @@ snrq_module_record snrq_unit_record(const snrq_rounding *rounding, const snrq_fa
                                  .compensation = rounding->statistics->c != NULL
                                                      ? rounding->statistics->strengths.compensation
                                                      : 0.0,
+                                 .tokens = rounding->statistics->tokens,
                                  .dead_inputs = rounding->statistics->dead_inputs,
                                  .objective = m->objective,
                                  .output_error = m->output_error,

@@ -46,6 +46,8 @@ static const struct field {
     FIELD(INTEGER, damping_attempts, false),
     FIELD(REAL, shrink, true),
     FIELD(REAL, compensation, true),
+    FIELD(INTEGER64, tokens, true),
+    FIELD(INTEGER64, tokens_sent, true),
     FIELD(INTEGER64, dead_inputs, false),
     FIELD(REAL, objective, false),
     FIELD(REAL, output_error, false),

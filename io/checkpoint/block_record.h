@@ -35,6 +35,8 @@ typedef struct snrq_module_record {
     int damping_attempts;
     double shrink;       /* delta: delta diag(H) was added, too; 0: none (or 0.1.0) */
     double compensation; /* b: how much of the residual stream's error was taken along; 0: none */
+    int64_t tokens;      /* different ones that it was calibrated on; 0: unknown (0.1.0) */
+    int64_t tokens_sent; /* of an expert: calibration tokens that its router sent to it */
     int64_t dead_inputs;
     double objective;      /* tr((Q - R) H (Q - R)^T), damped H */
     double output_error;   /* ||W X - Q X|| / ||W X|| */

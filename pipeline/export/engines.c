@@ -71,6 +71,11 @@ static bool whole_rows_4(const snrq_export_facts *f)
     return f->bits == 4 && (f->group_size == 0 || f->group_size > 256);
 }
 
+static bool experts(const snrq_export_facts *f)
+{
+    return f->experts;
+}
+
 static bool gate_and_up(const snrq_export_facts *f)
 {
     return f->fused;
@@ -83,6 +88,11 @@ static bool not_4_bits(const snrq_export_facts *f)
 
 /* Rows of an engine and a format stand in the order in which they should be told. */
 static const snrq_engine_trouble troubles[] = {
+    {SNRQ_ENGINE_TRANSFORMERS, "compressed-tensors", experts, "experts",
+     "transformers 4.57.6 to 5.24.0", "does not load their weights",
+     "take vLLM, or export to safetensors", true},
+    {SNRQ_ENGINE_TRANSFORMERS, "gptq", experts, "experts", "transformers 4.57.6 to 5.24.0",
+     "does not load their weights", "take vLLM, or export to safetensors", true},
     {SNRQ_ENGINE_TRANSFORMERS, "compressed-tensors", permuted, "permuted groups",
      "compressed-tensors 0.19.0 and later", "refuses them",
      "quantize with --groups original; compressed-tensors 0.15.0.1 to 0.18.0 reads them", true},

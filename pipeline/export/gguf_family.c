@@ -111,6 +111,8 @@ static snrq_status check_experts(const snrq_config *c)
         return refuse(c, "divides the weights of a token's experts by their sum");
     if (is(c, "olmoe") && e->normalized)
         return refuse(c, "does not divide the weights of a token's experts by their sum");
+    if (is(c, "olmoe") && c->kv_heads != c->heads)
+        return refuse(c, "has a key head for every query head");
     if (dense > 0 && !is(c, "deepseek2")) return refuse(c, "has experts in all layers");
     if (is(c, "deepseek2") && c->latent.queries == 0)
         return refuse(c, "wants a latent vector of queries (q_lora_rank)");

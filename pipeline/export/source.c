@@ -67,6 +67,7 @@ static snrq_status add_all_settings(const snrq_model *m, const snrq_module_recor
                          m->path, (long long)longest, (long long)out->group_size);
     out->ragged = out->group_size > 0 && !divides_inputs(m, out->group_size);
     out->fused = m->config.fused;
+    out->experts = m->config.experts.count > 0;
     return SNRQ_OK;
 }
 
@@ -96,6 +97,7 @@ snrq_export_facts snrq_export_facts_planned(const snrq_model *m, int bits, int64
                            .symmetric = symmetric,
                            .permuted = permuted,
                            .fused = m->config.fused,
+                           .experts = m->config.experts.count > 0,
                            .scale_type = scale_type};
     snrq_export_facts_set_group(&f, m, group_size);
     return f;

@@ -12,8 +12,9 @@ typedef struct snrq_export_facts {
     int bits;
     int64_t group_size; /* 0: one group per row, in every module */
     bool symmetric, permuted;
-    bool fused;  /* gate and up are one module */
-    bool ragged; /* some module's last group is shorter than the others */
+    bool fused;   /* gate and up are one module */
+    bool experts; /* there are some */
+    bool ragged;  /* some module's last group is shorter than the others */
     snrq_dtype scale_type;
     double largest_activation; /* seen in the calibration; 0: unknown */
 } snrq_export_facts;

@@ -154,13 +154,27 @@ static int ascending(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* Sorts `count`. */
-static void describe(int64_t *count, int experts, int64_t least, int64_t tokens, snrq_coverage *out)
+void snrq_coverage_free(snrq_coverage *coverage)
 {
-    qsort(count, (size_t)experts, sizeof *count, ascending);
-    *out = (snrq_coverage){experts, tokens, count[0], count[experts / 2], count[experts - 1], 0, 0};
-    for (int e = 0; e < experts; e++) out->topped_up += count[e] < least;
-    if (tokens < least) out->short_of = out->topped_up;
+    free(coverage->sent);
+    *coverage = (snrq_coverage){0};
+}
+
+/* Fills in the rest from coverage->sent. */
+static snrq_status describe(int64_t least, int64_t tokens, snrq_coverage *c)
+{
+    size_t experts = (size_t)c->experts;
+    int64_t *sorted = NULL;
+    SNRQ_TRY(snrq_allocate(experts, sizeof *sorted, "experts", &sorted));
+    memcpy(sorted, c->sent, experts * sizeof *sorted);
+    qsort(sorted, experts, sizeof *sorted, ascending);
+    c->tokens = tokens;
+    c->least = sorted[0];
+    c->median = sorted[experts / 2];
+    c->most = sorted[experts - 1];
+    for (size_t e = 0; e < experts; e++) c->topped_up += sorted[e] < least;
+    free(sorted);
+    return SNRQ_OK;
 }
 
 /* Tops up the experts of the quantized stream; *tokens becomes longer. */
@@ -169,10 +183,13 @@ static snrq_status top_up(const snrq_context *context, const snrq_stream *s,
                           int64_t least, snrq_expert_tokens *tokens, snrq_coverage *coverage)
 {
     const int experts = tokens->experts;
+    const int64_t asked = least;
     int64_t *count = NULL, starved = 0;
     candidates *c = NULL;
     snrq_expert_tokens extra = {0}, joined = {0};
+    *coverage = (snrq_coverage){.experts = experts};
     snrq_status status = snrq_allocate((size_t)experts, sizeof *count, "experts", &count);
+    coverage->sent = count;
     if (status == SNRQ_OK) status = snrq_allocate((size_t)experts, sizeof *c, "experts", &c);
     status = snrq_agree(context, status);
     if (status == SNRQ_OK) status = count_tokens(context, tokens, fitted_tokens, count);
@@ -193,7 +210,8 @@ static snrq_status top_up(const snrq_context *context, const snrq_stream *s,
             status = snrq_agree(context, status);
         }
     }
-    if (status == SNRQ_OK) describe(count, experts, least, all_tokens, coverage);
+    if (status == SNRQ_OK) status = snrq_agree(context, describe(least, all_tokens, coverage));
+    if (all_tokens < asked) coverage->short_of = coverage->topped_up;
     if (status == SNRQ_OK && starved > 0) {
         snrq_expert_tokens_free(tokens);
         *tokens = joined;
@@ -201,7 +219,6 @@ static snrq_status top_up(const snrq_context *context, const snrq_stream *s,
     for (int e = 0; c != NULL && e < experts; e++) free(c[e].rank);
     snrq_expert_tokens_free(&extra);
     free(c);
-    free(count);
     return status;
 }
 

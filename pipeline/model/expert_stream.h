@@ -35,7 +35,10 @@ typedef struct snrq_coverage {
     int64_t least, median, most; /* of an expert, before it was topped up */
     int64_t topped_up;           /* experts that got more */
     int64_t short_of;            /* of these, experts that have too few even so */
+    int64_t *sent;               /* [experts] tokens of each, before; owned */
 } snrq_coverage;
+
+void snrq_coverage_free(snrq_coverage *coverage);
 
 /* Which tokens each expert reads; the streams have crossed the step before. `fitted`: sequences,
  * of all ranks, that count; `least`: tokens that an expert should have. Collective; agreed. */

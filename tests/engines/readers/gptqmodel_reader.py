@@ -14,7 +14,7 @@ import transformers_reader
 
 def load(job):
     if "backend" not in job:
-        return transformers.AutoModelForCausalLM.from_pretrained(job["path"], dtype=torch.float32).eval()
+        return transformers.AutoModelForCausalLM.from_pretrained(job["path"], dtype=torch.float32, attn_implementation="eager").eval()
     settings = {"dtype": getattr(torch, job["dtype"])} if "dtype" in job else {}
     loaded = gptqmodel.GPTQModel.load(job["path"], device="cpu", backend=getattr(gptqmodel.BACKEND, job["backend"]), **settings)
     return loaded.model.eval()

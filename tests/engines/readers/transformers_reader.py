@@ -61,7 +61,8 @@ def token_ids(path, texts):
 def answer(job):
     result = {}
     if "windows" in job or "prompt" in job:
-        model = transformers.AutoModelForCausalLM.from_pretrained(job["path"], dtype=getattr(torch, job.get("dtype", "float32")))
+        model = transformers.AutoModelForCausalLM.from_pretrained(job["path"], dtype=getattr(torch, job.get("dtype", "float32")),
+                                                                  attn_implementation="eager")  # others cap no scores
         result = ask(model.eval(), job)
     if "texts" in job:
         result["ids"] = token_ids(job["path"], job["texts"])
