@@ -42,10 +42,27 @@ static snrq_status give(void *memory, size_t count, size_t size, const char *wha
     return memory == NULL ? cannot_allocate(count, size, what) : SNRQ_OK;
 }
 
+/* Asks for huge pages where there are any. Touching 4 KiB pages for the first time, one fault each,
+ * takes longer than what is computed in them. */
+static void enlarge_pages(void *memory, size_t bytes)
+{
+#ifdef MADV_HUGEPAGE
+    const uintptr_t huge = (uintptr_t)1 << 21;
+    uintptr_t begin = ((uintptr_t)memory + huge - 1) / huge * huge;
+    uintptr_t end = ((uintptr_t)memory + bytes) / huge * huge;
+    if (memory != NULL && begin < end) /* a wish: that it fails does not matter */
+        madvise((unsigned char *)memory + (begin - (uintptr_t)memory), end - begin, MADV_HUGEPAGE);
+#else
+    (void)memory;
+    (void)bytes;
+#endif
+}
+
 snrq_status snrq_allocate(size_t count, size_t size, const char *what, void *out)
 {
     void *memory = NULL;
     if (size == 0 || count <= SIZE_MAX / size) memory = calloc(count ? count : 1, size ? size : 1);
+    if (count * size >= HUGE_BYTES) enlarge_pages(memory, count * size);
     return give(memory, count, size, what, out);
 }
 
@@ -71,22 +88,6 @@ snrq_status snrq_copy_text(const char *text, const char *what, char **out)
     SNRQ_TRY(snrq_allocate(bytes, 1, what, out));
     memcpy(*out, text, bytes);
     return SNRQ_OK;
-}
-
-/* Asks for huge pages where there are any. Touching 4 KiB pages for the first time, one fault each,
- * takes longer than what is computed in them. */
-static void enlarge_pages(void *memory, size_t bytes)
-{
-#ifdef MADV_HUGEPAGE
-    const uintptr_t huge = (uintptr_t)1 << 21;
-    uintptr_t begin = ((uintptr_t)memory + huge - 1) / huge * huge;
-    uintptr_t end = ((uintptr_t)memory + bytes) / huge * huge;
-    if (memory != NULL && begin < end) /* a wish: that it fails does not matter */
-        madvise((unsigned char *)memory + (begin - (uintptr_t)memory), end - begin, MADV_HUGEPAGE);
-#else
-    (void)memory;
-    (void)bytes;
-#endif
 }
 
 snrq_status snrq_allocate_scratch(size_t count, size_t size, const char *what, void *out)

@@ -137,7 +137,7 @@ static const snrq_option_row table[] = {
     {"expert-tokens", 0, COUNT, FIELD(expert_tokens), "auto", 1, 1 << 30, NULL, Q, true, "N|auto",
      "of mixtures of experts: an expert that is sent fewer tokens is calibrated on those with the "
      "next best scores as well; auto: as many as it has inputs"},
-    {"expert-weights", 0, CHOICE, FIELD(weighted_experts), "none", 0, 0, "none|router", Q, true,
+    {"expert-weights", 0, CHOICE, FIELD(weighted_experts), "router", 0, 0, "none|router", Q, true,
      "W", "of mixtures of experts: tokens of an expert count the same, or by the router's weight"},
     {"factor-grid", 0, TEXT, FIELD(factor_grid_text), NULL, 0, 0, NULL, Q | R, false, "RxC",
      "process grid of the factorization, for speed alone; default: by matrix size"},

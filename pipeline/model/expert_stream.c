@@ -52,6 +52,12 @@ static int descending(const void *a, const void *b)
     return x < y ? 1 : x > y ? -1 : 0;
 }
 
+static int ascending(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
 /* What an expert may be topped up with on this rank, the best first. */
 typedef struct candidates {
     int64_t count, wanted; /* wanted: of all ranks */
@@ -113,26 +119,25 @@ static snrq_status agree_on_least(const snrq_context *context, int experts, cand
 }
 
 /* The tokens that are taken, as a list of their own. */
-static snrq_status list_extra(const snrq_stream *s, int experts, const candidates *c,
+static snrq_status list_extra(const snrq_stream *s, const snrq_routes *routes, const candidates *c,
                               snrq_expert_tokens *out)
 {
+    const int experts = (int)routes->experts;
     int64_t total = 0, at = 0;
     for (int e = 0; e < experts; e++) total += c[e].wanted > 0 ? count_from(&c[e], c[e].least) : 0;
     *out = (snrq_expert_tokens){.experts = experts};
     SNRQ_TRY(snrq_allocate((size_t)experts + 1, sizeof *out->first, "experts", &out->first));
     SNRQ_TRY(snrq_allocate((size_t)total, sizeof *out->token, "experts", &out->token));
     SNRQ_TRY(snrq_allocate((size_t)total, sizeof *out->weight, "experts", &out->weight));
+    SNRQ_TRY(snrq_allocate((size_t)total, sizeof *out->counted, "experts", &out->counted));
     for (int e = 0; e < experts; e++) {
         int64_t taken = c[e].wanted > 0 ? count_from(&c[e], c[e].least) : 0;
         for (int64_t i = 0; i < taken; i++)
             out->token[at + i] =
                 (int64_t)(UINT32_MAX - (c[e].rank[i] & UINT32_MAX)) - s->range.begin * s->tokens;
-        for (int64_t i = 1; i < taken; i++) { /* ascending: short lists, nearly sorted by chance */
-            int64_t token = out->token[at + i], k = i;
-            for (; k > 0 && out->token[at + k - 1] > token; k--)
-                out->token[at + k] = out->token[at + k - 1];
-            out->token[at + k] = token;
-        }
+        qsort(out->token + at, (size_t)taken, sizeof *out->token, ascending);
+        for (int64_t i = at; i < at + taken; i++)
+            out->counted[i] = routes->weight[out->token[i] * routes->experts + e];
         at += taken;
         out->first[e + 1] = at;
     }
@@ -146,12 +151,6 @@ static snrq_status count_tokens(const snrq_context *context, const snrq_expert_t
     for (int e = 0; e < t->experts; e++)
         count[e] = position(t->token, t->first[e], t->first[e + 1], fitted_tokens) - t->first[e];
     return snrq_sum_int64(context, count, t->experts);
-}
-
-static int ascending(const void *a, const void *b)
-{
-    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-    return x < y ? -1 : x > y;
 }
 
 void snrq_coverage_free(snrq_coverage *coverage)
@@ -205,7 +204,7 @@ static snrq_status top_up(const snrq_context *context, const snrq_stream *s,
         status = snrq_agree(context, status);
         if (status == SNRQ_OK) status = agree_on_least(context, experts, c);
         if (status == SNRQ_OK) {
-            status = list_extra(s, experts, c, &extra);
+            status = list_extra(s, routes, c, &extra);
             if (status == SNRQ_OK) status = snrq_expert_tokens_join(tokens, &extra, &joined);
             status = snrq_agree(context, status);
         }
@@ -300,8 +299,8 @@ static snrq_status expert_tokens(const snrq_stream *q, const snrq_stream *f, int
         snrq_gather_rows(f->input[0].x, width, t->token + begin, count, out->xf_data);
     }
     if (weighted) {
-        weigh(t->weight + begin, count, width, out->x_data);
-        weigh(t->weight + begin, count, width, out->xf_data);
+        weigh(t->counted + begin, count, width, out->x_data);
+        weigh(t->counted + begin, count, width, out->xf_data);
     }
     out->x = (snrq_activations){sequences, q->tokens, width, out->x_data, out->first};
     out->xf = (snrq_activations){sequences, q->tokens, width, out->xf_data, out->first};

@@ -68,9 +68,8 @@ void snrq_choose_experts(const snrq_experts_config *e, const float *logits, cons
     } else if (e->sigmoid)
         sum = 1.0;
     for (int64_t i = 0; i < e->count; i++) {
-        if (!marked[i]) continue;
-        expert[taken] = (int32_t)i;
-        weight[taken++] = (float)(value[i] / sum * e->scale);
+        weight[i] = (float)(value[i] / sum * e->scale);
+        if (marked[i]) expert[taken++] = (int32_t)i;
     }
 }
 
@@ -87,7 +86,7 @@ snrq_status snrq_routes_create(const snrq_config *c, const float *router, const 
     *out = (snrq_routes){.tokens = tokens, .chosen = e->chosen, .experts = e->count};
     snrq_status status = snrq_allocate(chosen, sizeof *out->expert, "routes", &out->expert);
     if (status == SNRQ_OK)
-        status = snrq_allocate(chosen, sizeof *out->weight, "routes", &out->weight);
+        status = snrq_allocate_scratch(all, sizeof *out->weight, "routes", &out->weight);
     if (status == SNRQ_OK)
         status = snrq_allocate_scratch(all, sizeof *out->score, "routes", &out->score);
     if (status == SNRQ_OK) status = snrq_allocate_scratch(all, sizeof *logits, "router", &logits);
@@ -96,7 +95,7 @@ snrq_status snrq_routes_create(const snrq_config *c, const float *router, const 
     for (int64_t t = 0; t < tokens; t++)
         if (status == SNRQ_OK)
             snrq_choose_experts(e, logits + t * e->count, bias, out->expert + t * e->chosen,
-                                out->weight + t * e->chosen, out->score + t * e->count);
+                                out->weight + t * e->count, out->score + t * e->count);
     free(logits);
     if (status != SNRQ_OK) snrq_routes_free(out);
     return status;
@@ -120,6 +119,9 @@ static snrq_status allocate_tokens(int experts, int64_t most, snrq_expert_tokens
     if (status == SNRQ_OK)
         status =
             snrq_allocate((size_t)most, sizeof *out->weight, "tokens of experts", &out->weight);
+    if (status == SNRQ_OK)
+        status =
+            snrq_allocate((size_t)most, sizeof *out->counted, "tokens of experts", &out->counted);
     if (status != SNRQ_OK) snrq_expert_tokens_free(out);
     return status;
 }
@@ -134,7 +136,7 @@ snrq_status snrq_expert_tokens_create(const snrq_routes *r, snrq_expert_tokens *
     for (int64_t i = 0; i < count; i++) {
         int64_t at = out->first[r->expert[i]]++;
         out->token[at] = i / r->chosen;
-        out->weight[at] = r->weight[i];
+        out->weight[at] = out->counted[at] = r->weight[i / r->chosen * r->experts + r->expert[i]];
     }
     for (int e = out->experts; e > 0; e--) out->first[e] = out->first[e - 1];
     out->first[0] = 0;
@@ -153,6 +155,7 @@ snrq_status snrq_expert_tokens_join(const snrq_expert_tokens *a, const snrq_expe
                 j == b->first[e + 1] || (i < a->first[e + 1] && a->token[i] <= b->token[j]);
             if (from_a && j < b->first[e + 1] && a->token[i] == b->token[j]) j++;
             out->weight[at] = from_a ? a->weight[i] : 0.0f;
+            out->counted[at] = from_a ? a->counted[i] : b->counted[j];
             out->token[at++] = from_a ? a->token[i++] : b->token[j++];
         }
         out->first[e + 1] = at;
@@ -165,5 +168,6 @@ void snrq_expert_tokens_free(snrq_expert_tokens *t)
     free(t->first);
     free(t->token);
     free(t->weight);
+    free(t->counted);
     *t = (snrq_expert_tokens){0};
 }

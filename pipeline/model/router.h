@@ -16,9 +16,9 @@
 
 #include "io/config.h"
 
-/* Of `count` experts: expert [chosen] in ascending order, and weight [chosen]; score [count]: what
- * they are ranked by, so that who is not chosen can be asked next. `bias` [count] or NULL. Not
- * collective. */
+/* Of `count` experts: expert [chosen] in ascending order; weight [count], of those that are not
+ * chosen what it would be; score [count]: what they are ranked by, so that who is not chosen can be
+ * asked next. `bias` [count] or NULL. Not collective. */
 void snrq_choose_experts(const snrq_experts_config *experts, const float *logits, const float *bias,
                          int32_t *expert, float *weight, float *score);
 
@@ -26,7 +26,7 @@ void snrq_choose_experts(const snrq_experts_config *experts, const float *logits
 typedef struct snrq_routes {
     int64_t tokens, chosen, experts;
     int32_t *expert; /* [tokens, chosen] owned */
-    float *weight;   /* [tokens, chosen] owned */
+    float *weight;   /* [tokens, experts] owned */
     float *score;    /* [tokens, experts] owned */
 } snrq_routes;
 
@@ -40,7 +40,8 @@ typedef struct snrq_expert_tokens {
     int experts;
     int64_t *first; /* [experts + 1] owned */
     int64_t *token; /* [first[experts]] owned */
-    float *weight;  /* the same; 0: the token is read, but not sent there. Owned */
+    float *weight;  /* the same: of the expert's output; 0: the token is not sent there. Owned */
+    float *counted; /* the same: the router's weight, also of those that are not sent. Owned */
 } snrq_expert_tokens;
 
 /* The tokens that are sent to each expert. SNRQ_INTERNAL without memory. */

@@ -90,7 +90,7 @@ class Commands(helpers.Test):
         keys = ("sliding_window", "attention_bias", "mlp_bias", "head_norms", "tied_embeddings")
         self.assertEqual([found[key] for key in keys], [7, True, False, True, True])
         text = helpers.succeed("inspect", model).stdout
-        for words in ("sliding window 7 from block 1 on", "norms of query and key heads", "attention biases"):
+        for words in ("sliding window 7 in 2 of the blocks", "norms of query and key heads", "attention biases"):
             self.assertIn(words, text)
 
     def test_inspect_checkpoint(self):

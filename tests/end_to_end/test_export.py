@@ -460,6 +460,17 @@ class Families(ExportTest):
 
     def test_head_norms_and_the_newer_spelling(self):
         self.check_random(small_models.QWEN3_WITH_WINDOW)
+        with open(self.path("out-safetensors", "config.json")) as f:
+            config = json.load(f)
+        self.assertEqual(config["rope_theta"], config["rope_parameters"]["rope_theta"])
+        self.assertNotIn("rope_scaling", config)
+
+    def test_scaled_rope_in_both_spellings(self):
+        rope = {"rope_type": "linear", "factor": 2.0, "rope_theta": 1000.0}
+        self.check_random(dict(small_models.QWEN3_WITH_WINDOW, rope_parameters=rope))
+        with open(self.path("out-safetensors", "config.json")) as f:
+            config = json.load(f)
+        self.assertEqual((config["rope_scaling"], config["rope_theta"]), (rope, 1000.0))
 
     def test_sizes_that_gptq_cannot_hold(self):
         config = small_models.QWEN3_WITH_WINDOW

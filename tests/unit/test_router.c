@@ -63,7 +63,7 @@ static void check_token(const snrq_experts_config *e, const float *logits, const
         if (!is_chosen(e, score, i)) continue;
         double expected = value[i] / (e->normalized ? sum : 1.0) * e->scale;
         CU_ASSERT_EQUAL(expert[at], i);
-        CU_ASSERT_DOUBLE_EQUAL(weight[at], expected, 1e-6);
+        CU_ASSERT_DOUBLE_EQUAL(weight[i], expected, 1e-6);
         at++;
     }
     CU_ASSERT_EQUAL(at, e->chosen);
@@ -106,19 +106,26 @@ static void experts_are_chosen_as_defined(void)
         }
 }
 
+/* Weight of an expert that a token is not sent to. */
+static float would_be(int token, int expert)
+{
+    return 0.001f * (float)(token + TOKENS * expert + 1);
+}
+
 /* Tokens and weights of random routes. */
 static void make_tokens(snrq_expert_tokens *out, float *sent)
 {
     int32_t expert[TOKENS * 2];
-    float weight[TOKENS * 2];
+    float weight[TOKENS * EXPERTS];
     memset(sent, 0, TOKENS * EXPERTS * sizeof *sent);
     for (int t = 0; t < TOKENS; t++) {
         int first = (int)(state >> 8) % (EXPERTS / 2);
         float p = 0.5f + 0.25f * next_number();
         expert[2 * t] = first;
         expert[2 * t + 1] = EXPERTS / 2 + (int)(state >> 8) % (EXPERTS / 2);
-        weight[2 * t] = sent[t * EXPERTS + expert[2 * t]] = p;
-        weight[2 * t + 1] = sent[t * EXPERTS + expert[2 * t + 1]] = 1.0f - p;
+        for (int e = 0; e < EXPERTS; e++) weight[t * EXPERTS + e] = would_be(t, e);
+        sent[t * EXPERTS + expert[2 * t]] = weight[t * EXPERTS + expert[2 * t]] = p;
+        sent[t * EXPERTS + expert[2 * t + 1]] = weight[t * EXPERTS + expert[2 * t + 1]] = 1.0f - p;
     }
     const snrq_routes routes = {TOKENS, 2, EXPERTS, expert, weight, NULL};
     CU_ASSERT_EQUAL(snrq_expert_tokens_create(&routes, out), SNRQ_OK);
@@ -135,6 +142,7 @@ static void check_tokens(const snrq_expert_tokens *t, const float *sent, const f
             CU_ASSERT_FATAL(at < t->first[e + 1]);
             CU_ASSERT_EQUAL(t->token[at], i);
             CU_ASSERT_EQUAL(t->weight[at], mine);
+            CU_ASSERT_EQUAL(t->counted[at], mine > 0.0f ? mine : theirs);
             at++;
         }
         CU_ASSERT_EQUAL(at, t->first[e + 1]);
