@@ -330,3 +330,12 @@ snrq_status snrq_file_hash(const char *path, char out[33], uint64_t *bytes)
     close(fd);
     return status;
 }
+
+void snrq_file_forget(int fd)
+{
+#ifdef POSIX_FADV_DONTNEED
+    posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+#else
+    (void)fd;
+#endif
+}

@@ -41,6 +41,9 @@ snrq_status snrq_file_read(const char *path, size_t limit, char **data, size_t *
  * SNRQ_IO_ERROR if writing fails; the caller then removes what is there. */
 snrq_status snrq_file_write(const char *path, const void *data, size_t bytes);
 
+/* Lets the system drop what it holds of an open file in memory, where it can. */
+void snrq_file_forget(int fd);
+
 /* Replaces `path` atomically: PATH.tmp, write, fsync, rename, fsync of the directory. On failure
  * the old file is untouched and the temporary one removed. For files in a directory of the
  * program's own; user_output.h is for those that a user names. */

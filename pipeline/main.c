@@ -22,6 +22,7 @@
 #include "pipeline/evaluate.h"
 #include "pipeline/export.h"
 #include "pipeline/inspect.h"
+#include "pipeline/machine.h"
 #include "pipeline/options.h"
 #include "pipeline/quantize.h"
 #include "pipeline/results.h"
@@ -67,6 +68,8 @@ static snrq_status run_command(const snrq_context *context, const snrq_options *
         return snrq_report(context, options);
     case SNRQ_COMMAND_RUNS:
         return snrq_runs(context, options);
+    case SNRQ_COMMAND_BENCH:
+        return snrq_bench(context, options);
     }
     return snrq_fail(SNRQ_INTERNAL, "no command");
 }
@@ -116,6 +119,7 @@ static bool needs_mpi(const snrq_options *options, bool runs_command)
     case SNRQ_COMMAND_QUANTIZE:
     case SNRQ_COMMAND_EVALUATE:
     case SNRQ_COMMAND_ROUND:
+    case SNRQ_COMMAND_BENCH:
         return true;
     case SNRQ_COMMAND_INSPECT:
     case SNRQ_COMMAND_VERIFY:

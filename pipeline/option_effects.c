@@ -147,6 +147,8 @@ static const struct {
     {"limit", ANY, has_tasks, {"it belongs to --tasks", "0"}},
     {"task-bos", ANY, has_tasks, {"it belongs to --tasks", "tokenizer"}},
     {"plan-ranks", ANY, is_dry_run, {"plans for other ranks need --dry-run", "0"}},
+    {"network", ANY, is_dry_run, {"only a plan needs a network: --dry-run", NULL}},
+    {"machine", ANY, is_dry_run, {"only a plan needs a machine: --dry-run", NULL}},
     {"plan-nodes", ANY, is_dry_run, {"plans for other nodes need --dry-run", "0"}},
     {"weights", ANY, writes_dense, {"it belongs to --format safetensors", "model"}},
     {"zero-points",

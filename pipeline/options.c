@@ -25,12 +25,13 @@ enum {
     S = SNRQ_COMMAND_STATUS,
     P = SNRQ_COMMAND_REPORT,
     N = SNRQ_COMMAND_RUNS,
-    ALL = Q | E | I | V | R | T | X | S | P | N
+    B = SNRQ_COMMAND_BENCH,
+    ALL = Q | E | I | V | R | T | X | S | P | N | B
 };
 #define FIELD(name) offsetof(snrq_options, name)
 
 static const snrq_option_row table[] = {
-    {"output", 'o', TEXT, FIELD(output), NULL, 0, 0, NULL, Q | R | T | X | P | N, false, "OUT",
+    {"output", 'o', TEXT, FIELD(output), NULL, 0, 0, NULL, Q | R | T | X | P | N | B, false, "OUT",
      "what to write: a directory (quantize resumes an unfinished one, export wants an empty one, "
      "report and runs replace their own files); of round, a safetensors file; of tokenize, a file"},
     {"calibration", 0, TEXTS, FIELD(calibration), NULL, 0, 0, NULL, Q, false, "TEXT",
@@ -164,9 +165,9 @@ static const snrq_option_row table[] = {
      "the export was made so"},
     {"export", 0, TEXT, FIELD(export_path), NULL, 0, 0, NULL, V, false, "DIR",
      "compare this export of OUT with OUT, number by number"},
-    {"threads", 0, INTEGER, FIELD(threads), "0", 0, 4096, NULL, Q | E | R, false, "N",
+    {"threads", 0, INTEGER, FIELD(threads), "0", 0, 4096, NULL, Q | E | R | B, false, "N",
      "threads per rank; 0: OMP_NUM_THREADS, or the node's cores shared evenly"},
-    {"json", 0, FLAG, FIELD(json), NULL, 1, 1, NULL, Q | E | I | V | R | T | S, false, NULL,
+    {"json", 0, FLAG, FIELD(json), NULL, 1, 1, NULL, Q | E | I | V | R | T | S | B, false, NULL,
      "one JSON object on standard output; of quantize, the plan"},
     {"max-time", 0, TIME, FIELD(max_time), NULL, 0, 1e9, NULL, Q, false, "TIME",
      "stop at a safe point before so much time has passed, such as 90s, 45m, 11.5h or 11:30:00; "
@@ -204,6 +205,12 @@ static const snrq_option_row table[] = {
      "with --dry-run: plan for so many ranks; 0: as many as were started"},
     {"plan-nodes", 0, INTEGER, FIELD(plan_nodes), "0", 0, 1 << 20, NULL, Q, false, "N",
      "with --dry-run: on so many nodes"},
+    {"network", 0, TEXT, FIELD(network), NULL, 0, 0, NULL, Q, false, "SECONDS,BYTES",
+     "with --dry-run and plan: latency and bytes per second of messages of a rank, such as "
+     "2e-6,12.5e9"},
+    {"machine", 0, TEXT, FIELD(machine), NULL, 0, 0, NULL, Q, false, "FILE",
+     "with --dry-run and plan: the speed of the machine that `snrq bench machine -o FILE` measured "
+     "on the nodes that will be used; otherwise of those that the plan is made on"},
     {"dry-run", 0, FLAG, FIELD(dry_run), NULL, 1, 1, NULL, Q, false, NULL,
      "check everything, print the plan, say what would become of OUT, write nothing"},
     {"options", 0, TEXT, FIELD(options_file), NULL, 0, 0, NULL, ALL, false, "FILE",
@@ -240,6 +247,9 @@ static const command_row commands[] = {
     {"quantize", "MODEL", SNRQ_COMMAND_QUANTIZE,
      "quantize a Hugging Face checkpoint into OUT; resumes by itself",
      "mpirun -n 2 snrq quantize MODEL --calibration text.txt -o OUT --bits 3 --group-size 64"},
+    {"plan", "MODEL", SNRQ_COMMAND_QUANTIZE,
+     "what quantize would cost: time and messages by phase, memory, the best ranks and threads",
+     "snrq plan MODEL --calibration text.txt --plan-ranks 64 --plan-nodes 8 --machine FILE"},
     {"evaluate", "MODEL|OUT", SNRQ_COMMAND_EVALUATE,
      "perplexity over windows, KL to a reference model, zero-shot tasks",
      "mpirun -n 2 snrq evaluate OUT --text held-out.txt --reference MODEL\n"
@@ -266,6 +276,9 @@ static const command_row commands[] = {
     {"report", "OUT|ROOT", SNRQ_COMMAND_REPORT,
      "tables and pictures of a run, or of a table of runs, finished or not",
      "snrq report ROOT -o DIR"},
+    {"bench", "machine", SNRQ_COMMAND_BENCH,
+     "measure products, memory, messages and files of the ranks it runs on, for plan --machine",
+     "mpirun -n 64 snrq bench machine -o machine.json"},
     {"runs", "TABLE", SNRQ_COMMAND_RUNS,
      "lay out the runs of a table in ROOT, for slurm/reproduce, which starts them",
      "snrq runs TABLE -o ROOT --data DIR"},
@@ -721,6 +734,7 @@ static snrq_status parse_command(parser *p, int argc, char **argv, char **text)
     SNRQ_TRY(parse_arguments(p, argc - 1, argv + 1));
     if (p->help) return make_help(p->command, text);
     SNRQ_TRY(parse_file(p));
+    if (strcmp(p->command->name, "plan") == 0) o->plan = o->dry_run = true;
     SNRQ_TRY(apply_exceptions(p->given, o));
     SNRQ_TRY(parse_alpha(o));
     SNRQ_TRY(parse_factor_grid(o));
@@ -746,8 +760,8 @@ snrq_status snrq_options_parse(int argc, char **argv, snrq_options *o, char **te
     const command_row *command = find_command(argv[1]);
     if (command == NULL)
         return snrq_fail(SNRQ_USAGE,
-                         "unknown command '%s'; expected quantize, evaluate, inspect, verify, "
-                         "export, round, tokenize, status, report or runs",
+                         "unknown command '%s'; expected quantize, plan, evaluate, inspect, "
+                         "verify, export, round, tokenize, status, report, runs or bench",
                          argv[1]);
     o->command = command->command;
     parser p = {.command = command, .options = o};
@@ -756,7 +770,8 @@ snrq_status snrq_options_parse(int argc, char **argv, snrq_options *o, char **te
 
 int snrq_options_inputs(const snrq_options *o, const char *paths[SNRQ_MOST_INPUTS])
 {
-    const char *const others[] = {o->path, o->reference, o->token_file, o->decode, o->options_file};
+    const char *const others[] = {o->path,   o->reference,    o->token_file,
+                                  o->decode, o->options_file, o->machine};
     int count = 0;
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) paths[count++] = others[i];
     for (int i = 0; i < o->texts.count; i++) paths[count++] = o->texts.path[i];

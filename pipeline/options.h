@@ -19,7 +19,8 @@ typedef enum snrq_command {
     SNRQ_COMMAND_EXPORT = 64,
     SNRQ_COMMAND_STATUS = 128,
     SNRQ_COMMAND_REPORT = 256,
-    SNRQ_COMMAND_RUNS = 512
+    SNRQ_COMMAND_RUNS = 512,
+    SNRQ_COMMAND_BENCH = 1024
 } snrq_command;
 
 /* What --format can say, in the order of the option's choices in options.c; each has a row in the
@@ -92,6 +93,8 @@ typedef struct snrq_options {
     const char *export_path; /* verify: the exported directory, or NULL */
     int64_t threads;
     int64_t plan_ranks, plan_nodes; /* 0: as started */
+    const char *network, *machine;  /* of plans; or NULL */
+    bool plan;                      /* the command is plan: a dry run that tells more */
     double max_time, watchdog;      /* seconds; 0: no limit */
     const char *redo_text;
     int64_t redo; /* the block to make again, with those after it; -1: none */
@@ -116,7 +119,7 @@ void snrq_options_free(snrq_options *options);
 
 /* Every path that the command reads, the options' file among them, NULL where there is none.
  * Borrowed. Returns their number. */
-enum { SNRQ_MOST_INPUTS = SNRQ_MOST_TEXTS + 5 };
+enum { SNRQ_MOST_INPUTS = SNRQ_MOST_TEXTS + 6 };
 int snrq_options_inputs(const snrq_options *options, const char *paths[SNRQ_MOST_INPUTS]);
 
 /* The options that decide the result, as a JSON object {"bits": 3, ...}, for the stored

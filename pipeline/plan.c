@@ -263,28 +263,6 @@ static double rank_bytes(int ranks, const snrq_options *o, const snrq_rules *rul
     return process_bytes + most;
 }
 
-/* Multiply-adds per second of one thread, in a product like those of the forward pass. */
-static double measure_rate(void)
-{
-    enum { N = 512, RUNS = 8 };
-    float *data = NULL;
-    if (snrq_allocate(3 * N * N, sizeof *data, "product", &data) != SNRQ_OK) return 0;
-    for (int i = 0; i < 2 * N * N; i++) data[i] = 1.0f + (float)(i % 7);
-    double started = 0;
-    for (int i = 0; i <= RUNS; i++) {
-        if (i == 1) started = snrq_now(); /* the first one warms up */
-        snrq_sgemm(false, true, N, N, N, 1.0f, data, N, data + N * N, N, 0.0f, data + 2 * N * N, N);
-    }
-    double seconds = snrq_now() - started;
-    free(data);
-    return seconds > 0 ? (double)RUNS * N * N * N / seconds : 0;
-}
-
-/* Share of the rate of products that a run is taken to reach over all its phases: on the safe side
- * of what bench_forward finds for its main ones, 0.45 for small models to 0.85 and more for large.
- */
-static const double efficiency = 0.4;
-
 /* How many groups of so many ranks each a node has ranks of, at most. */
 static int groups_of_node(const snrq_plan *p, int group_ranks)
 {
@@ -294,14 +272,77 @@ static int groups_of_node(const snrq_plan *p, int group_ranks)
     return here < most ? here : most;
 }
 
+/* Memory of a run that is laid out so. */
+static void lay_out(const snrq_options *o, const snrq_model *m, const snrq_rules *rules,
+                    const snrq_windows *w, snrq_plan *out)
+{
+    const snrq_config *k = &m->config;
+    const int group_ranks = out->ranks > out->groups ? out->ranks / out->groups : 1;
+    double full, codes, stored;
+    double table = (double)(k->vocabulary * k->hidden) * (double)snrq_dtype_size(k->dtype);
+    block_bytes(rules, m, &full, &codes, &stored);
+    out->rank_bytes = rank_bytes(group_ranks, o, rules, m, w);
+    out->shared_bytes = fmax((full + codes) * groups_of_node(out, group_ranks), table);
+    out->node_bytes = out->rank_bytes * out->ranks_per_node + out->shared_bytes;
+    out->output_bytes = stored + table * (k->tied_embeddings ? 1.0 : 2.0);
+    out->block_bytes = full;
+}
+
+/* Tries the layouts of as many nodes: ranks of a node that divide its cores, and layer groups. */
+static snrq_status find_best(const snrq_options *o, const snrq_model *m, const snrq_rules *rules,
+                             const snrq_windows *w, double limit, snrq_plan *p)
+{
+    const int cores = p->ranks_per_node * p->cost_threads;
+    for (int here = 1; here <= cores; here++) {
+        int ranks = here * p->nodes, groups = 1;
+        if (cores % here != 0) continue;
+        if (o->layer_groups == 0) SNRQ_TRY(snrq_plan_best_groups(rules, m, w, ranks, &groups));
+        if (o->layer_groups > 0) groups = (int)o->layer_groups;
+        if (groups > ranks) continue;
+        const snrq_layout_of_run layout = {ranks, p->nodes, cores / here, groups};
+        snrq_plan memory = {
+            .ranks = ranks, .nodes = p->nodes, .ranks_per_node = here, .groups = groups};
+        snrq_cost cost;
+        lay_out(o, m, rules, w, &memory);
+        if (limit > 0.0 && memory.node_bytes > limit) continue;
+        SNRQ_TRY(snrq_cost_make(&p->machine, rules, m, w, &layout, &cost));
+        /* Fewer ranks where it makes no difference. */
+        if (p->best.ranks > 0 && cost.total > 0.98 * p->best_seconds) continue;
+        p->best = layout;
+        p->best_seconds = cost.total;
+        p->best_node_bytes = memory.node_bytes;
+    }
+    return SNRQ_OK;
+}
+
+/* Seconds and traffic, by a machine that was measured before, or by this one. */
+static snrq_status find_cost(const snrq_context *c, const snrq_options *o, const snrq_model *m,
+                             const snrq_rules *rules, const snrq_windows *w, double limit,
+                             snrq_plan *p)
+{
+    const int threads = omp_get_max_threads();
+    if (o->machine != NULL)
+        SNRQ_TRY(snrq_agree(c, snrq_machine_read(o->machine, &p->machine)));
+    else
+        SNRQ_TRY(snrq_machine_measure(c, snrq_rules_at(rules, 0, 0), snrq_model_max_columns(m),
+                                      &p->machine));
+    if (o->network != NULL) SNRQ_TRY(snrq_machine_network(o->network, &p->machine));
+    p->cost_threads = threads;
+    const snrq_layout_of_run layout = {p->ranks, p->nodes, threads, p->groups};
+    const snrq_layout_of_run alone = {1, 1, threads, 1};
+    SNRQ_TRY(snrq_cost_make(&p->machine, rules, m, w, &layout, &p->cost));
+    SNRQ_TRY(snrq_cost_make(&p->machine, rules, m, w, &alone, &p->alone));
+    p->costed = true;
+    p->seconds = p->cost.total;
+    return o->plan ? find_best(o, m, rules, w, limit, p) : SNRQ_OK;
+}
+
 snrq_status snrq_plan_make(const snrq_context *c, const snrq_options *o, const snrq_model *m,
                            const snrq_rules *rules, const snrq_windows *w,
                            const snrq_layer_groups *groups, snrq_plan *out)
 {
-    const snrq_config *k = &m->config;
     const char *source;
-    double full, codes, stored, limit = snrq_memory_limit("", &source);
-    double table = (double)(k->vocabulary * k->hidden) * (double)snrq_dtype_size(k->dtype);
+    double limit = snrq_memory_limit("", &source);
     *out = (snrq_plan){.groups = groups->count,
                        .ranks = o->plan_ranks > 0 ? (int)o->plan_ranks : c->size,
                        .nodes = o->plan_nodes > 0 ? (int)o->plan_nodes : c->nodes};
@@ -309,21 +350,12 @@ snrq_status snrq_plan_make(const snrq_context *c, const snrq_options *o, const s
     out->ranks_per_node = o->plan_ranks > 0 || o->plan_nodes > 0
                               ? (out->ranks + out->nodes - 1) / out->nodes
                               : c->node_size;
-    block_bytes(rules, m, &full, &codes, &stored);
-    const int group_ranks = out->ranks > groups->count ? out->ranks / groups->count : 1;
-    out->rank_bytes = rank_bytes(group_ranks, o, rules, m, w);
-    out->shared_bytes = (full + codes) * groups_of_node(out, group_ranks);
-    if (out->shared_bytes < table) out->shared_bytes = table;
-    out->node_bytes = out->rank_bytes * out->ranks_per_node + out->shared_bytes;
-    out->reads_ahead = limit == 0.0 || out->node_bytes + full <= limit;
-    out->output_bytes = stored + table * (k->tied_embeddings ? 1.0 : 2.0);
+    lay_out(o, m, rules, w, out);
+    out->reads_ahead = limit == 0.0 || out->node_bytes + out->block_bytes <= limit;
     if (o->keep_activations)
-        out->activation_bytes =
-            groups->count * (double)snrq_activation_file_bytes(w->count, w->length, k->hidden);
-    double rate = o->dry_run ? measure_rate() : 0;
-    if (rate > 0)
-        out->seconds = slowest_rank(rules, m, w, out->ranks, groups) /
-                       (rate * efficiency * omp_get_max_threads());
+        out->activation_bytes = groups->count * (double)snrq_activation_file_bytes(
+                                                    w->count, w->length, m->config.hidden);
+    if (o->dry_run) SNRQ_TRY(find_cost(c, o, m, rules, w, limit, out));
     return snrq_plan_best_groups(rules, m, w, out->ranks, &out->best_groups);
 }
 
@@ -412,15 +444,82 @@ static void print_exports(const snrq_context *c, const json_t *rows, int64_t bet
                   (long long)better);
 }
 
-static snrq_status print_json(const snrq_plan *p, json_t *exports, int64_t better)
+/* Share of P times as fast that P ranks are. */
+static double efficiency_of(const snrq_plan *p)
 {
-    json_t *object = json_pack(
-        "{s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:o*, s:O, s:I}", "ranks",
-        p->ranks, "nodes", p->nodes, "ranks_per_node", p->ranks_per_node, "layer_groups", p->groups,
-        "best_layer_groups", p->best_groups, "rank_bytes", p->rank_bytes, "shared_bytes",
-        p->shared_bytes, "node_bytes", p->node_bytes, "output_bytes", p->output_bytes,
-        "activation_bytes", p->activation_bytes, "seconds", p->seconds, "output",
-        output_json(&p->output), "exports", exports, "better_group_size", (json_int_t)better);
+    return p->alone.total / (p->cost.total * p->ranks);
+}
+
+static void print_cost(const snrq_context *c, const snrq_options *o, const snrq_plan *p,
+                       const snrq_windows *w)
+{
+    const snrq_layout_of_run layout = {p->ranks, p->nodes, p->cost_threads, p->groups};
+    char time[32], best[32], limit[160];
+    snrq_clock_text(p->seconds, time, sizeof time);
+    snrq_note(c, "time         about %s on %d ranks, by the speed of %s", time, p->ranks,
+              o->machine != NULL ? o->machine : "this machine");
+    if (!o->plan) return;
+    snrq_note(c, "\n%-10s %10s %7s %14s %10s", "phase", "seconds", "share", "MB per rank",
+              "messages");
+    for (int k = 0; k < SNRQ_PHASES; k++)
+        snrq_note(c, "%-10s %10.1f %5.1f %% %14.1f %10.0f", snrq_phase_name(k), p->cost.seconds[k],
+                  100.0 * p->cost.seconds[k] / p->cost.total, 1e-6 * p->cost.bytes[k],
+                  p->cost.messages[k]);
+    snrq_cost_limit(&p->cost, w, &layout, limit, sizeof limit);
+    snrq_note(c, "\nefficiency   %.0f %% of %d times one rank's speed", 100.0 * efficiency_of(p),
+              p->ranks);
+    snrq_note(c, "limit        %s", limit);
+    snrq_note(c, "network      %.1f us, %.2f GB/s%s", 1e6 * p->machine.latency,
+              1e-9 * p->machine.bandwidth,
+              p->machine.network_measured ? ""
+                                          : ", not measured between nodes (--network, --machine)");
+    if (p->best.ranks == 0) {
+        snrq_note(c, "best         no layout of %d node%s fits into the memory of this one",
+                  p->nodes, p->nodes == 1 ? "" : "s");
+        return;
+    }
+    snrq_clock_text(p->best_seconds, best, sizeof best);
+    snrq_note(c,
+              "best         %d rank%s of %d thread%s per node, %d layer group%s: %s, %.0f MB per "
+              "node",
+              p->best.ranks / p->nodes, p->best.ranks == p->nodes ? "" : "s", p->best.threads,
+              p->best.threads == 1 ? "" : "s", p->best.groups, p->best.groups == 1 ? "" : "s", best,
+              p->best_node_bytes / 1e6);
+}
+
+static json_t *cost_json(const snrq_plan *p, const snrq_windows *w)
+{
+    const snrq_layout_of_run layout = {p->ranks, p->nodes, p->cost_threads, p->groups};
+    char limit[160];
+    json_t *phases = json_object();
+    if (!p->costed) return NULL;
+    for (int k = 0; k < SNRQ_PHASES; k++)
+        json_object_set_new(phases, snrq_phase_name(k),
+                            json_pack("{s:f, s:f, s:f}", "seconds", p->cost.seconds[k],
+                                      "bytes_per_rank", p->cost.bytes[k], "messages",
+                                      p->cost.messages[k]));
+    snrq_cost_limit(&p->cost, w, &layout, limit, sizeof limit);
+    json_t *best =
+        p->best.ranks > 0
+            ? json_pack("{s:i, s:i, s:i, s:f, s:f}", "ranks_per_node", p->best.ranks / p->nodes,
+                        "threads", p->best.threads, "layer_groups", p->best.groups, "seconds",
+                        p->best_seconds, "node_bytes", p->best_node_bytes)
+            : NULL;
+    return json_pack("{s:o, s:f, s:s, s:o*, s:o}", "phases", phases, "efficiency", efficiency_of(p),
+                     "limit", limit, "best", best, "machine", snrq_machine_json(&p->machine));
+}
+
+static snrq_status print_json(const snrq_plan *p, const snrq_windows *w, json_t *exports,
+                              int64_t better)
+{
+    json_t *object =
+        json_pack("{s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:o*, s:o*, s:O, s:I}",
+                  "ranks", p->ranks, "nodes", p->nodes, "ranks_per_node", p->ranks_per_node,
+                  "layer_groups", p->groups, "best_layer_groups", p->best_groups, "rank_bytes",
+                  p->rank_bytes, "shared_bytes", p->shared_bytes, "node_bytes", p->node_bytes,
+                  "output_bytes", p->output_bytes, "activation_bytes", p->activation_bytes,
+                  "seconds", p->seconds, "cost", cost_json(p, w), "output", output_json(&p->output),
+                  "exports", exports, "better_group_size", (json_int_t)better);
     return snrq_json_print(object);
 }
 
@@ -492,18 +591,13 @@ snrq_status snrq_plan_print(const snrq_context *c, const snrq_options *o, const 
                   "activations  %.1f MB are kept until the run is complete, twice that while a "
                   "block's are written",
                   p->activation_bytes / 1e6);
-    if (p->seconds > 0) {
-        char time[32];
-        snrq_clock_text(p->seconds, time, sizeof time);
-        snrq_note(c, "time         about %s on %d ranks, by the speed of this machine", time,
-                  p->ranks);
-    }
+    if (p->costed) print_cost(c, o, p, w);
     print_output(c, o, p, k->layers);
     json_t *exports = NULL;
     int64_t better = 0;
     snrq_status status = snrq_plan_exports(m, snrq_rules_at(rules, 0, 0), &exports, &better);
     if (status == SNRQ_OK) print_exports(c, exports, better);
-    if (status == SNRQ_OK && o->json && c->rank == 0) status = print_json(p, exports, better);
+    if (status == SNRQ_OK && o->json && c->rank == 0) status = print_json(p, w, exports, better);
     json_decref(exports);
     return snrq_agree(c, status);
 }

@@ -5,6 +5,7 @@
 #include <jansson.h>
 
 #include "io/tokenizer/windows.h"
+#include "pipeline/cost.h"
 #include "pipeline/layer_groups.h"
 #include "pipeline/model/model.h"
 #include "pipeline/rules.h"
@@ -39,14 +40,22 @@ typedef struct snrq_plan {
     double rank_bytes;                /* most memory of a rank */
     double shared_bytes;              /* weights that the ranks of a node share */
     double node_bytes;                /* both, for all ranks of a node */
+    double block_bytes;               /* of the weights of the largest block */
+    int cost_threads;                 /* of a rank */
     bool reads_ahead;                 /* memory for another block's weights is left: this rank */
     double output_bytes;
     double activation_bytes; /* of the file that --keep-activations keeps; 0 without */
-    double seconds;          /* estimated from this rank's speed; 0 unless --dry-run */
+    bool costed;             /* the next ones are known: of --dry-run */
+    snrq_cost cost;
+    snrq_cost alone;         /* of one rank, with as many threads */
+    snrq_machine machine;    /* that they follow from */
+    snrq_layout_of_run best; /* the fastest on as many nodes that fits into memory */
+    double best_seconds, best_node_bytes;
+    double seconds;          /* of the cost; 0 if it is not known */
     snrq_plan_output output; /* of --dry-run; set by the caller */
 } snrq_plan;
 
-/* Plans a run. Not collective. */
+/* Plans a run. Collective; agreed. */
 snrq_status snrq_plan_make(const snrq_context *context, const snrq_options *options,
                            const snrq_model *model, const snrq_rules *rules,
                            const snrq_windows *windows, const snrq_layer_groups *groups,

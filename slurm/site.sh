@@ -24,3 +24,6 @@
 
 # One file system driver of Open MPI needs this on parallel file systems; binding is Slurm's and the launcher's.
 export OMPI_MCA_fs_ufs_lock_algorithm=3
+
+# The speed of the compute nodes, for plans: srun snrq bench machine -o FILE measures it once. Empty: that of this host.
+: "${SNRQ_MACHINE:=}"

@@ -71,9 +71,19 @@ static bool whole_rows_4(const snrq_export_facts *f)
     return f->bits == 4 && (f->group_size == 0 || f->group_size > 256);
 }
 
-static bool experts(const snrq_export_facts *f)
+static bool softmax_experts(const snrq_export_facts *f)
 {
-    return f->experts;
+    return f->experts == SNRQ_MIXTRAL_EXPERTS || f->experts == SNRQ_OTHER_EXPERTS;
+}
+
+static bool deepseek_experts(const snrq_export_facts *f)
+{
+    return f->experts == SNRQ_DEEPSEEK_EXPERTS;
+}
+
+static bool mixtral_experts(const snrq_export_facts *f)
+{
+    return f->experts == SNRQ_MIXTRAL_EXPERTS;
 }
 
 static bool gate_and_up(const snrq_export_facts *f)
@@ -88,11 +98,15 @@ static bool not_4_bits(const snrq_export_facts *f)
 
 /* Rows of an engine and a format stand in the order in which they should be told. */
 static const snrq_engine_trouble troubles[] = {
-    {SNRQ_ENGINE_TRANSFORMERS, "compressed-tensors", experts, "experts",
+    {SNRQ_ENGINE_TRANSFORMERS, "compressed-tensors", softmax_experts, "experts, but DeepSeek's",
      "transformers 4.57.6 to 5.24.0", "does not load their weights",
      "take vLLM, or export to safetensors", true},
-    {SNRQ_ENGINE_TRANSFORMERS, "gptq", experts, "experts", "transformers 4.57.6 to 5.24.0",
-     "does not load their weights", "take vLLM, or export to safetensors", true},
+    {SNRQ_ENGINE_TRANSFORMERS, "compressed-tensors", deepseek_experts, "experts of DeepSeek",
+     "transformers 5.24.0", "does not load their weights",
+     "take vLLM or transformers 4.57.6, or export to safetensors", true},
+    {SNRQ_ENGINE_TRANSFORMERS, "gptq", softmax_experts, "experts, but DeepSeek's",
+     "transformers 4.57.6 to 5.24.0", "does not load their weights",
+     "take vLLM, or export to safetensors", true},
     {SNRQ_ENGINE_TRANSFORMERS, "compressed-tensors", permuted, "permuted groups",
      "compressed-tensors 0.19.0 and later", "refuses them",
      "quantize with --groups original; compressed-tensors 0.15.0.1 to 0.18.0 reads them", true},
@@ -109,6 +123,8 @@ static const snrq_engine_trouble troubles[] = {
     {SNRQ_ENGINE_TRANSFORMERS, "gptq", whole_rows_4, "4 bits, one scale for more than 256 columns",
      "GPTQModel 7.6.0", "has no kernel on a CPU when optimum chooses it",
      "load it with GPTQModel itself, or quantize with --group-size 128", false},
+    {SNRQ_ENGINE_GPTQMODEL, "gptq", mixtral_experts, "experts of Mixtral", "GPTQModel 7.6.0",
+     "looks for them under other names, and stops", "take vLLM, or export to safetensors", true},
     {SNRQ_ENGINE_GPTQMODEL, "gptq", gate_and_up, "modules that hold gate and up together",
      "GPTQModel 7.6.0", "looks for gate_proj and up_proj, and stops",
      "load it with transformers and optimum", true},

@@ -34,6 +34,13 @@ static snrq_status add_settings(const char *path, const snrq_module_record *r, b
                      path, r->name);
 }
 
+static snrq_expert_kind kind_of_experts(const snrq_config *c)
+{
+    if (c->experts.count == 0) return SNRQ_NO_EXPERTS;
+    if (c->latent.keys > 0) return SNRQ_DEEPSEEK_EXPERTS;
+    return c->experts.mixtral_names ? SNRQ_MIXTRAL_EXPERTS : SNRQ_OTHER_EXPERTS;
+}
+
 /* Are the inputs of all modules so many whole groups? */
 static bool divides_inputs(const snrq_model *m, int64_t group_size)
 {
@@ -67,7 +74,7 @@ static snrq_status add_all_settings(const snrq_model *m, const snrq_module_recor
                          m->path, (long long)longest, (long long)out->group_size);
     out->ragged = out->group_size > 0 && !divides_inputs(m, out->group_size);
     out->fused = m->config.fused;
-    out->experts = m->config.experts.count > 0;
+    out->experts = kind_of_experts(&m->config);
     return SNRQ_OK;
 }
 
@@ -97,7 +104,7 @@ snrq_export_facts snrq_export_facts_planned(const snrq_model *m, int bits, int64
                            .symmetric = symmetric,
                            .permuted = permuted,
                            .fused = m->config.fused,
-                           .experts = m->config.experts.count > 0,
+                           .experts = kind_of_experts(&m->config),
                            .scale_type = scale_type};
     snrq_export_facts_set_group(&f, m, group_size);
     return f;

@@ -8,13 +8,21 @@
 #include "pipeline/model/model.h"
 
 /* What all quantized modules have in common. */
+/* Engines do not treat all experts alike. */
+typedef enum snrq_expert_kind {
+    SNRQ_NO_EXPERTS,
+    SNRQ_MIXTRAL_EXPERTS,
+    SNRQ_DEEPSEEK_EXPERTS,
+    SNRQ_OTHER_EXPERTS
+} snrq_expert_kind;
+
 typedef struct snrq_export_facts {
     int bits;
     int64_t group_size; /* 0: one group per row, in every module */
     bool symmetric, permuted;
-    bool fused;   /* gate and up are one module */
-    bool experts; /* there are some */
-    bool ragged;  /* some module's last group is shorter than the others */
+    bool fused; /* gate and up are one module */
+    snrq_expert_kind experts;
+    bool ragged; /* some module's last group is shorter than the others */
     snrq_dtype scale_type;
     double largest_activation; /* seen in the calibration; 0: unknown */
 } snrq_export_facts;

@@ -1,0 +1,228 @@
+/* The cost model; see cost.h. */
+#include "pipeline/cost.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "pipeline/plan.h"
+#include "pipeline/rounding/rounding.h"
+
+/* A machine whose files were not measured. */
+static const double assumed_file_rate = 500e6;
+/* Of numbers in a panel of a matrix that goes to all ranks, and of sums. */
+static const double panel_bytes = 8.0, sum_bytes = 8.0;
+/* Tokens of a sequence that are one fp32 sum (mpi/algebra/gram.c). */
+static const double piece_tokens = 2048.0;
+
+/* What one group of ranks works with. */
+typedef struct group {
+    const snrq_machine *machine;
+    const snrq_rules *rules;
+    const snrq_model *model;
+    const snrq_windows *windows;
+    int ranks;
+    double scale;             /* seconds of a rate, for the threads that a rank has */
+    double tokens, sequences; /* of the slowest rank */
+} group;
+
+static double rows_of_rank(int64_t rows, int ranks)
+{
+    snrq_range mine = snrq_rounding_share(rows, ranks, 0);
+    return (double)(mine.end - mine.begin);
+}
+
+static void send(const group *g, int phase, double bytes, double messages, snrq_cost *c)
+{
+    if (g->ranks == 1) return;
+    c->bytes[phase] += bytes;
+    c->messages[phase] += messages;
+    c->seconds[phase] += bytes / g->machine->bandwidth + messages * g->machine->latency;
+}
+
+static void reduce(const group *g, int phase, double bytes, snrq_cost *c)
+{
+    double p = (double)g->ranks;
+    send(g, phase, 2.0 * (p - 1.0) / p * bytes, 2.0 * ceil(log2(p)), c);
+}
+
+static void broadcast(const group *g, int phase, double bytes, snrq_cost *c)
+{
+    double p = (double)g->ranks;
+    send(g, phase, (p - 1.0) / p * bytes, ceil(log2(p)), c);
+}
+
+static void compute(const group *g, int phase, snrq_rate rate, double amount, snrq_cost *c)
+{
+    c->seconds[phase] += g->scale * g->machine->seconds[rate] * amount;
+}
+
+static void gram_of_unit(const group *g, const snrq_rule *r, const snrq_unit_shape *unit,
+                         bool writes, snrq_cost *c)
+{
+    const double n = (double)unit->columns, m = (double)unit->rows;
+    const double passes = snrq_rule_needs_e(r) ? 2.0 : snrq_rule_needs_d(r) ? 1.5 : 0.5;
+    const double length = (double)g->windows->length * unit->share;
+    const double pieces = g->sequences * ceil(length / piece_tokens);
+    double numbers = passes * n * n;
+    if (writes && snrq_rule_compensates(r)) numbers += m * n;
+    compute(g, SNRQ_PHASE_GRAM, SNRQ_RATE_GRAM_TOKENS, g->tokens * unit->share * numbers, c);
+    compute(g, SNRQ_PHASE_GRAM, SNRQ_RATE_GRAM_PIECES, pieces * numbers, c);
+    reduce(g, SNRQ_PHASE_GRAM, sum_bytes * numbers, c);
+}
+
+static void round_unit(const group *g, const snrq_rule *r, const snrq_unit_shape *unit,
+                       snrq_cost *c)
+{
+    const double n = (double)unit->columns, mine = rows_of_rank(unit->rows, g->ranks);
+    const double shifted = snrq_rule_needs_d(r) ? 1.0 : 0.0, square = n * n;
+    compute(g, SNRQ_PHASE_FACTOR, SNRQ_RATE_FACTOR_CUBE, n * square / g->ranks, c);
+    compute(g, SNRQ_PHASE_FACTOR, SNRQ_RATE_FACTOR_ROWS, mine * square, c);
+    compute(g, SNRQ_PHASE_GRID, SNRQ_RATE_GRID, mine * n, c);
+    compute(g, SNRQ_PHASE_SEARCH, SNRQ_RATE_SEARCH_ROWS, mine * square, c);
+    compute(g, SNRQ_PHASE_SEARCH, SNRQ_RATE_SEARCH_CELLS, mine * n, c);
+    /* L, twice for a solve, and D; then L, and H for the scales. */
+    broadcast(g, SNRQ_PHASE_FACTOR, panel_bytes * (1.5 + shifted) * square, c);
+    broadcast(g, SNRQ_PHASE_SEARCH, panel_bytes * (r->regrid > 0 ? 1.5 : 0.5) * square, c);
+}
+
+/* Products of both streams, or of the full-precision one alone. */
+static void forward_unit(const group *g, const snrq_unit_shape *unit, bool both, double tokens,
+                         snrq_cost *c)
+{
+    double products = tokens * unit->share * (double)unit->rows * (double)unit->columns;
+    compute(g, SNRQ_PHASE_FORWARD, SNRQ_RATE_FORWARD_DENSE, products, c);
+    if (both) compute(g, SNRQ_PHASE_FORWARD, SNRQ_RATE_FORWARD_CODES, products, c);
+}
+
+static void attend(const group *g, bool both, double tokens, snrq_cost *c)
+{
+    const snrq_config *k = &g->model->config;
+    double seen = 0.5 * (double)g->windows->length, streams = both ? 2.0 : 1.0;
+    compute(g, SNRQ_PHASE_FORWARD, SNRQ_RATE_ATTENTION,
+            streams * tokens * seen * (double)k->heads * (double)(k->head_dim + k->value_dim), c);
+}
+
+static void cost_of_block(const group *g, int64_t layer, snrq_cost *c)
+{
+    const snrq_family *f = snrq_model_family(g->model, layer);
+    for (int u = 0; u < f->units; u++) {
+        const snrq_rule *r = snrq_rules_at(g->rules, layer, f->unit[u].first);
+        gram_of_unit(g, r, &f->unit[u], snrq_unit_writes_residual(f, u), c);
+        round_unit(g, r, &f->unit[u], c);
+        forward_unit(g, &f->unit[u], true, g->tokens, c);
+    }
+    attend(g, true, g->tokens, c);
+}
+
+static void add(snrq_cost *sum, const snrq_cost *part, double times)
+{
+    for (int p = 0; p < SNRQ_PHASES; p++) {
+        sum->seconds[p] += times * part->seconds[p];
+        sum->bytes[p] += times * part->bytes[p];
+        sum->messages[p] += times * part->messages[p];
+    }
+    sum->total = 0.0;
+    for (int p = 0; p < SNRQ_PHASES; p++) sum->total += sum->seconds[p];
+}
+
+/* Weights of blocks [begin, end), and what is stored of them. */
+static void files_of_blocks(const group *g, snrq_range blocks, int nodes, snrq_cost *c)
+{
+    const double read = g->machine->read > 0.0 ? g->machine->read : assumed_file_rate;
+    const double write = g->machine->write > 0.0 ? g->machine->write : assumed_file_rate;
+    const double size = (double)snrq_dtype_size(g->model->config.dtype);
+    for (int64_t layer = blocks.begin; layer < blocks.end; layer++) {
+        const snrq_family *f = snrq_model_family(g->model, layer);
+        double weights = 0.0, stored = 0.0;
+        for (int i = 0; i < f->modules; i++) {
+            const snrq_rule *r = snrq_rules_at(g->rules, layer, i);
+            double count = (double)f->module[i].rows * (double)f->module[i].columns;
+            weights += count;
+            stored += count * (double)r->bits / 8.0;
+        }
+        /* Read ahead while the block before is worked on. */
+        c->seconds[SNRQ_PHASE_READ] += (layer == blocks.begin ? 1.0 : 0.1) * weights * size / read;
+        c->seconds[SNRQ_PHASE_WRITE] += 2.0 * stored / write / nodes + 0.05;
+    }
+}
+
+static double share_of(double whole, int ranks, int64_t sequences)
+{
+    return whole * ceil((double)sequences / ranks) / (double)sequences;
+}
+
+/* Blocks [begin, end) of a layer group. Blocks of a kind cost the same. */
+static void cost_of_group(const group *g, snrq_range blocks, int nodes, snrq_cost *out)
+{
+    snrq_cost kinds[2] = {{.total = 0.0}, {.total = 0.0}};
+    bool known[2] = {false, false};
+    *out = (snrq_cost){.total = 0.0};
+    for (int64_t layer = blocks.begin; layer < blocks.end; layer++) {
+        int kind = snrq_model_family(g->model, layer) == &g->model->sparse;
+        if (!known[kind]) cost_of_block(g, layer, &kinds[kind]);
+        known[kind] = true;
+        add(out, &kinds[kind], 1.0);
+    }
+    snrq_cost files = {.total = 0.0};
+    files_of_blocks(g, blocks, nodes, &files);
+    add(out, &files, 1.0);
+}
+
+/* The full-precision stream on its way to the last group, by all ranks. */
+static void pass_stream(const group *g, int64_t blocks, double tokens, snrq_cost *c)
+{
+    for (int64_t layer = 0; layer < blocks; layer++) {
+        const snrq_family *f = snrq_model_family(g->model, layer);
+        for (int u = 0; u < f->units; u++) forward_unit(g, &f->unit[u], false, tokens, c);
+        attend(g, false, tokens, c);
+    }
+}
+
+snrq_status snrq_cost_make(const snrq_machine *machine, const snrq_rules *rules,
+                           const snrq_model *model, const snrq_windows *w,
+                           const snrq_layout_of_run *l, snrq_cost *out)
+{
+    const double all = (double)w->count * (double)w->length;
+    const int ranks = l->ranks > l->groups ? l->ranks / l->groups : 1;
+    const int nodes = l->nodes > l->groups ? l->nodes / l->groups : 1;
+    group g = {machine,
+               rules,
+               model,
+               w,
+               ranks,
+               (double)machine->threads / l->threads,
+               share_of(all, ranks, w->count),
+               ceil((double)w->count / ranks)};
+    snrq_layer_groups groups;
+    *out = (snrq_cost){.total = 0.0};
+    SNRQ_TRY(snrq_plan_groups(rules, model, w, l->groups, &groups));
+    for (int k = 0; k < groups.count; k++) {
+        snrq_cost one;
+        cost_of_group(&g, (snrq_range){groups.first[k], groups.first[k + 1]}, nodes, &one);
+        if (one.total > out->total) *out = one;
+    }
+    snrq_cost passed = {.total = 0.0};
+    pass_stream(&g, groups.first[groups.count - 1], share_of(all, l->ranks, w->count), &passed);
+    add(out, &passed, 1.0);
+    snrq_layer_groups_free(&groups);
+    return SNRQ_OK;
+}
+
+void snrq_cost_limit(const snrq_cost *cost, const snrq_windows *windows,
+                     const snrq_layout_of_run *l, char *out, size_t size)
+{
+    double sent = 0.0;
+    int most = 0;
+    for (int p = 0; p < SNRQ_PHASES; p++) {
+        sent += cost->bytes[p];
+        if (cost->seconds[p] > cost->seconds[most]) most = p;
+    }
+    const char *why = "";
+    if (l->ranks / l->groups > windows->count)
+        why = "; a group has more ranks than sequences: some have no forward work";
+    else if (sent == 0.0)
+        why = "; more ranks share it";
+    snprintf(out, size, "%s has %.0f %% of the time%s", snrq_phase_name(most),
+             100.0 * cost->seconds[most] / cost->total, why);
+}
