@@ -46,6 +46,7 @@ static bool divides_inputs(const snrq_model *m, int64_t group_size)
 {
     for (int64_t layer = 0; layer < m->config.layers; layer++) {
         const snrq_family *f = snrq_model_family(m, layer);
+        if (layer > 0 && f == snrq_model_family(m, layer - 1)) continue;
         for (int u = 0; u < f->units; u++)
             if (f->unit[u].columns % group_size != 0) return false;
     }

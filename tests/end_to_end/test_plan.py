@@ -1,0 +1,102 @@
+"""snrq plan and snrq bench machine: what they say, and whether runs and plans have the same phases."""
+import json
+import os
+
+import helpers
+
+
+class Plan(helpers.Test):
+    def plan(self, *more, ranks=1):
+        return helpers.succeed("plan", helpers.MODEL, "--calibration", helpers.CALIBRATION, "--sequences", 4, "--length", 64,
+                               "--json", *more, ranks=ranks).json()
+
+    def machine(self, **changed):
+        """A machine of round numbers: a billion multiply-adds a second, everything else a thousand times as fast."""
+        rates = ("forward_dense forward_codes attention gram_tokens gram_pieces factor_cube factor_rows grid search_rows "
+                 "search_cells").split()
+        machine = {"format": "snrq machine 1", "seconds": dict(dict.fromkeys(rates, 0.0), forward_dense=1e-9, forward_codes=1e-9),
+                   "ranks": 1, "nodes": 1, "threads": 1, "cores": 2, "latency": 0.0, "bandwidth": 1e18, "read": 1e18,
+                   "write": 1e18}
+        machine.update(changed)
+        path = self.path("machine.json")
+        with open(path, "w") as f:
+            json.dump(machine, f)
+        return path
+
+    def test_a_run_and_its_plan_have_the_same_phases(self):
+        out = helpers.quantize(self.path("out"), "--bits", 3, ranks=2)
+        with open(os.path.join(out, "run.jsonl")) as f:
+            timers, = (event for event in map(json.loads, f) if event["event"] == "timers")
+        phases = self.plan("--plan-ranks", 2)["cost"]["phases"]
+        self.assertEqual(set(phases), set(timers["phases"]) - {"rest"})
+        for name, cost in phases.items():
+            self.assertGreater(cost["seconds"], 0.0, name)
+
+    def test_products_of_the_forward_pass_are_counted(self):
+        """6 blocks of 128 x (128 + 2 x 64 + 128 + 3 x 384) weights, 4 + held-out windows of 64 tokens, two streams."""
+        machine = self.machine()
+        plan = self.plan("--machine", machine, "--threads", 1, "--held-out", 0, "--network", "0,1e18")
+        weights = 6 * 128 * (128 + 2 * 64 + 128 + 3 * 384)
+        self.assertAlmostEqual(plan["cost"]["phases"]["forward"]["seconds"], 2 * 4 * 64 * weights * 1e-9, places=9)
+        self.assertEqual(plan["cost"]["phases"]["gram"]["seconds"], 0.0)
+        halves = self.plan("--machine", machine, "--threads", 1, "--held-out", 0, "--plan-ranks", 2)
+        self.assertAlmostEqual(halves["cost"]["phases"]["forward"]["seconds"], 4 * 64 * weights * 1e-9, places=9)
+
+    def test_messages_are_counted(self):
+        """H and D of a unit are added up as 64-bit integers: half a matrix and a whole one, and C where it is needed; each of
+        two ranks sends as many bytes as there are."""
+        plan = self.plan("--machine", self.machine(), "--plan-ranks", 2, "--alpha", "fixed:0.5", "--compensate", 0)
+        expected = 6 * 8 * 1.5 * (3 * 128 ** 2 + 384 ** 2)
+        self.assertAlmostEqual(plan["cost"]["phases"]["gram"]["bytes_per_rank"], expected, places=3)
+        alone = self.plan("--machine", self.machine(), "--plan-ranks", 1)
+        self.assertEqual(sum(cost["bytes_per_rank"] for cost in alone["cost"]["phases"].values()), 0.0)
+
+    def test_a_slower_network_takes_longer(self):
+        machine = self.machine()
+        fast, slow = (self.plan("--machine", machine, "--plan-ranks", 2, "--network", network)["seconds"]
+                      for network in ("1e-6,1e9", "1e-3,1e6"))
+        self.assertGreater(slow, 10 * fast)
+
+    def test_best_layout_is_told(self):
+        best = self.plan("--plan-ranks", 4, "--plan-nodes", 2)["cost"]["best"]
+        self.assertGreaterEqual(best["ranks_per_node"], 1)
+        self.assertGreater(best["seconds"], 0.0)
+        text = helpers.succeed("plan", helpers.MODEL, "--calibration", helpers.CALIBRATION, "--sequences", 4, "--length", 64).stderr
+        for words in ("MB per rank", "efficiency", "limit", "best "):
+            self.assertIn(words, text)
+
+    def test_a_machine_is_measured_once_and_used_again(self):
+        path = self.path("measured.json")
+        result = helpers.run("bench", "machine", "-o", path, ranks=2, timeout=300)
+        self.assertIn(result.code, (0, 65), result.stderr)  # 65: other programs slow one of the ranks down
+        self.assertIn("VALID" if result.code == 0 else "the machine is not even", result.stderr)
+        with open(path) as f:
+            machine = json.load(f)
+        self.assertEqual((machine["ranks"], machine["nodes"]), (2, 1))
+        self.assertTrue(all(seconds > 0 for seconds in machine["seconds"].values()))
+        first, second = (self.plan("--machine", path, "--plan-ranks", 2)["cost"] for _ in range(2))
+        self.assertEqual(first, second)
+
+    def test_bad_input(self):
+        cases = ((["--network", "fast"], 64, "expected seconds and bytes per second"),
+                 (["--network", "1e-6"], 64, "expected seconds and bytes per second"),
+                 (["--machine", self.path("absent.json")], 66, "absent.json"),
+                 (["--machine", self.machine(format="another")], 65, "is not a file of `snrq bench machine"),)
+        for words, code, message in cases:
+            result = helpers.run("plan", helpers.MODEL, "--calibration", helpers.CALIBRATION, *words)
+            self.assertEqual(result.code, code, result)
+            self.assertIn(message, result.stderr)
+        for changed, message in (({"bandwidth": 0.0}, '"bandwidth"'), ({"seconds": {}}, '"forward_dense"'), ({"ranks": "2"}, '"ranks"')):
+            result = helpers.run("plan", helpers.MODEL, "--calibration", helpers.CALIBRATION, "--machine", self.machine(**changed))
+            self.assertEqual(result.code, 65, result)
+            self.assertIn(message, result.stderr)
+        result = helpers.run("bench", "engine")
+        self.assertEqual(result.code, 64)
+        self.assertIn("expected machine, found 'engine'", result.stderr)
+        result = helpers.run("quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", self.path("out"), "--network", "0,1")
+        self.assertEqual(result.code, 64)
+        self.assertIn("only a plan needs a network", result.stderr)
+
+
+if __name__ == "__main__":
+    helpers.main()
