@@ -179,8 +179,10 @@ static snrq_status make_configuration(const snrq_job *job, json_t **configuratio
     json_t *options = json_object_get(*configuration, "options");
     SNRQ_TRY(snrq_settings_resolve(options, json_object_get(*configuration, "calibration"),
                                    snrq_model_max_columns(job->model)));
-    if (json_object_set_new(options, "layer-groups", json_integer(job->groups.count)) == 0)
-        return SNRQ_OK;
+    int failed = json_object_set_new(options, "layer-groups", json_integer(job->groups.count));
+    if (job->rules.recipe != NULL)
+        failed |= json_object_set(*configuration, "recipe", job->rules.recipe);
+    if (failed == 0) return SNRQ_OK;
     return snrq_fail(SNRQ_INTERNAL, "no memory for the configuration");
 }
 

@@ -140,6 +140,10 @@ static const snrq_option_row table[] = {
      "next best scores as well; auto: as many as it has inputs"},
     {"expert-weights", 0, CHOICE, FIELD(weighted_experts), "router", 0, 0, "none|router", Q, true,
      "W", "of mixtures of experts: tokens of an expert count the same, or by the router's weight"},
+    {"recipe", 0, TEXT, FIELD(recipe), NULL, 0, 0, NULL, Q, false, "FILE",
+     "other bits, groups, methods for some modules: JSON rules such as "
+     "{\"modules\": \"*.down_proj\", \"blocks\": \"0-3\", \"bits\": 4}; the first that matches "
+     "counts (docs/operations.md)"},
     {"factor-grid", 0, TEXT, FIELD(factor_grid_text), NULL, 0, 0, NULL, Q | R, false, "RxC",
      "process grid of the factorization, for speed alone; default: by matrix size"},
     {"format", 0, CHOICE, FIELD(format), NULL, 0, 0, "gptq|compressed-tensors|gguf|safetensors", X,
@@ -770,8 +774,8 @@ snrq_status snrq_options_parse(int argc, char **argv, snrq_options *o, char **te
 
 int snrq_options_inputs(const snrq_options *o, const char *paths[SNRQ_MOST_INPUTS])
 {
-    const char *const others[] = {o->path,   o->reference,    o->token_file,
-                                  o->decode, o->options_file, o->machine};
+    const char *const others[] = {o->path,         o->reference, o->token_file, o->decode,
+                                  o->options_file, o->machine,   o->recipe};
     int count = 0;
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) paths[count++] = others[i];
     for (int i = 0; i < o->texts.count; i++) paths[count++] = o->texts.path[i];

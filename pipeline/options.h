@@ -79,6 +79,7 @@ typedef struct snrq_options {
     int64_t limit;        /* evaluate: items of each task; 0: all */
     int64_t task_bos_off; /* evaluate: requests begin without BOS whatever the tokenizer says */
     int64_t layer_groups; /* 0: auto */
+    const char *recipe;   /* a file of rules for some modules, or NULL */
     int64_t expert_tokens, weighted_experts; /* 0: auto */
     const char *factor_grid_text;
     int factor_rows, factor_columns; /* 0: chosen by size */
@@ -119,7 +120,7 @@ void snrq_options_free(snrq_options *options);
 
 /* Every path that the command reads, the options' file among them, NULL where there is none.
  * Borrowed. Returns their number. */
-enum { SNRQ_MOST_INPUTS = SNRQ_MOST_TEXTS + 6 };
+enum { SNRQ_MOST_INPUTS = SNRQ_MOST_TEXTS + 7 };
 int snrq_options_inputs(const snrq_options *options, const char *paths[SNRQ_MOST_INPUTS]);
 
 /* The options that decide the result, as a JSON object {"bits": 3, ...}, for the stored

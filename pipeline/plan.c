@@ -272,6 +272,17 @@ static int groups_of_node(const snrq_plan *p, int group_ranks)
     return here < most ? here : most;
 }
 
+static double weights_of(const snrq_model *m)
+{
+    double weights = 0.0;
+    for (int64_t layer = 0; layer < m->config.layers; layer++) {
+        const snrq_family *f = snrq_model_family(m, layer);
+        for (int i = 0; i < f->modules; i++)
+            weights += (double)f->module[i].rows * (double)f->module[i].columns;
+    }
+    return weights;
+}
+
 /* Memory of a run that is laid out so. */
 static void lay_out(const snrq_options *o, const snrq_model *m, const snrq_rules *rules,
                     const snrq_windows *w, snrq_plan *out)
@@ -286,6 +297,7 @@ static void lay_out(const snrq_options *o, const snrq_model *m, const snrq_rules
     out->node_bytes = out->rank_bytes * out->ranks_per_node + out->shared_bytes;
     out->output_bytes = stored + table * (k->tied_embeddings ? 1.0 : 2.0);
     out->block_bytes = full;
+    out->bits_per_weight = 8.0 * stored / weights_of(m);
 }
 
 /* Tries the layouts of as many nodes: ranks of a node that divide its cores, and layer groups. */
@@ -418,12 +430,13 @@ static json_t *output_json(const snrq_plan_output *out)
     return json_pack("{s:s, s:I}", "state", state, "committed", (json_int_t)out->committed);
 }
 
-snrq_status snrq_plan_exports(const snrq_model *m, const snrq_rule *r, json_t **rows,
+snrq_status snrq_plan_exports(const snrq_model *m, const snrq_rule *r, bool mixed, json_t **rows,
                               int64_t *better)
 {
-    const snrq_export_facts planned = snrq_export_facts_planned(
-        m, r->bits, r->group_size, r->symmetric, r->permuted_groups, r->scale_type);
-    *better = snrq_export_better_group(m, &planned);
+    snrq_export_facts planned = snrq_export_facts_planned(m, r->bits, r->group_size, r->symmetric,
+                                                          r->permuted_groups, r->scale_type);
+    planned.mixed = mixed;
+    *better = mixed ? 0 : snrq_export_better_group(m, &planned);
     return snrq_export_forecast(m, &planned, rows);
 }
 
@@ -512,14 +525,14 @@ static json_t *cost_json(const snrq_plan *p, const snrq_windows *w)
 static snrq_status print_json(const snrq_plan *p, const snrq_windows *w, json_t *exports,
                               int64_t better)
 {
-    json_t *object =
-        json_pack("{s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:o*, s:o*, s:O, s:I}",
-                  "ranks", p->ranks, "nodes", p->nodes, "ranks_per_node", p->ranks_per_node,
-                  "layer_groups", p->groups, "best_layer_groups", p->best_groups, "rank_bytes",
-                  p->rank_bytes, "shared_bytes", p->shared_bytes, "node_bytes", p->node_bytes,
-                  "output_bytes", p->output_bytes, "activation_bytes", p->activation_bytes,
-                  "seconds", p->seconds, "cost", cost_json(p, w), "output", output_json(&p->output),
-                  "exports", exports, "better_group_size", (json_int_t)better);
+    json_t *object = json_pack(
+        "{s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o*, s:o*, s:O, s:I}",
+        "ranks", p->ranks, "nodes", p->nodes, "ranks_per_node", p->ranks_per_node, "layer_groups",
+        p->groups, "best_layer_groups", p->best_groups, "rank_bytes", p->rank_bytes, "shared_bytes",
+        p->shared_bytes, "node_bytes", p->node_bytes, "output_bytes", p->output_bytes,
+        "activation_bytes", p->activation_bytes, "seconds", p->seconds, "bits_per_weight",
+        p->bits_per_weight, "cost", cost_json(p, w), "output", output_json(&p->output), "exports",
+        exports, "better_group_size", (json_int_t)better);
     return snrq_json_print(object);
 }
 
@@ -574,6 +587,11 @@ snrq_status snrq_plan_print(const snrq_context *c, const snrq_options *o, const 
     snrq_note(c, "calibration  %lld windows of %lld tokens%s%s", (long long)fitted,
               (long long)w->length, distinct, held_out);
     print_rule(c, snrq_rules_at(rules, 0, 0), snrq_model_max_columns(m));
+    if (rules->recipe != NULL)
+        snrq_note(c,
+                  "recipe       %s: the first module's rule is above; %.3f bits per weight in "
+                  "all, scales and zeros counted",
+                  o->recipe, p->bits_per_weight);
     if (p->groups > 1 || p->best_groups > 1)
         snrq_note(c, "groups       %d group%s of ranks, each with blocks of its own%s", p->groups,
                   p->groups == 1 ? "" : "s",
@@ -595,7 +613,8 @@ snrq_status snrq_plan_print(const snrq_context *c, const snrq_options *o, const 
     print_output(c, o, p, k->layers);
     json_t *exports = NULL;
     int64_t better = 0;
-    snrq_status status = snrq_plan_exports(m, snrq_rules_at(rules, 0, 0), &exports, &better);
+    snrq_status status = snrq_plan_exports(m, snrq_rules_at(rules, 0, 0),
+                                           snrq_rules_differ(rules, m), &exports, &better);
     if (status == SNRQ_OK) print_exports(c, exports, better);
     if (status == SNRQ_OK && o->json && c->rank == 0) status = print_json(p, w, exports, better);
     json_decref(exports);

@@ -44,6 +44,7 @@ typedef struct snrq_plan {
     int cost_threads;                 /* of a rank */
     bool reads_ahead;                 /* memory for another block's weights is left: this rank */
     double output_bytes;
+    double bits_per_weight;  /* of quantized modules, with scales and zeros */
     double activation_bytes; /* of the file that --keep-activations keeps; 0 without */
     bool costed;             /* the next ones are known: of --dry-run */
     snrq_cost cost;
@@ -61,11 +62,11 @@ snrq_status snrq_plan_make(const snrq_context *context, const snrq_options *opti
                            const snrq_windows *windows, const snrq_layer_groups *groups,
                            snrq_plan *out);
 
-/* What the modules of a run with this rule can be exported to: rows as snrq_export_forecast() makes
- * them. The caller releases *rows. *better: a size of groups that makes more formats possible, or
- * 0. Not collective. */
-snrq_status snrq_plan_exports(const snrq_model *model, const snrq_rule *rule, json_t **rows,
-                              int64_t *better);
+/* What the modules of a run with this rule, or with several (mixed), can be exported to: rows as
+ * snrq_export_forecast() makes them. The caller releases *rows. *better: a size of groups that
+ * makes more formats possible, or 0. Not collective. */
+snrq_status snrq_plan_exports(const snrq_model *model, const snrq_rule *rule, bool mixed,
+                              json_t **rows, int64_t *better);
 
 /* Prints the plan on rank 0: model, calibration, method, memory, output size, exports; as JSON on
  * standard output with --json. Collective; agreed. */

@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+#include "pipeline/recipe.h"
+
 snrq_rule snrq_options_rule(const snrq_options *o)
 {
     return (snrq_rule){.method = (snrq_method)o->method,
@@ -45,13 +47,25 @@ snrq_status snrq_rules_create(const snrq_options *options, const snrq_model *mod
     snrq_rule rule = snrq_options_rule(options);
     count_inputs(model, &rule);
     for (int64_t i = 0; i < count; i++) out->rule[i] = rule;
-    return SNRQ_OK;
+    if (options->recipe == NULL) return SNRQ_OK;
+    SNRQ_TRY(snrq_recipe_read(options->recipe, &out->recipe));
+    return snrq_recipe_apply(options->recipe, out->recipe, options, model, out);
 }
 
 void snrq_rules_free(snrq_rules *rules)
 {
     free(rules->rule);
+    json_decref(rules->recipe);
     *rules = (snrq_rules){0};
+}
+
+bool snrq_rules_differ(const snrq_rules *rules, const snrq_model *model)
+{
+    for (int64_t layer = 0; layer < rules->layers; layer++)
+        for (int m = 0; m < snrq_model_family(model, layer)->modules; m++)
+            if (!snrq_rule_equals(snrq_rules_at(rules, layer, m), snrq_rules_at(rules, 0, 0)))
+                return true;
+    return false;
 }
 
 const snrq_rule *snrq_rules_at(const snrq_rules *rules, int64_t layer, int module)

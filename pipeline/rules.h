@@ -6,6 +6,8 @@
 #ifndef SNRQ_RULES_H
 #define SNRQ_RULES_H
 
+#include <jansson.h>
+
 #include "pipeline/model/model.h"
 #include "pipeline/options.h"
 
@@ -13,16 +15,21 @@ typedef struct snrq_rules {
     int64_t layers;
     int modules;     /* of a block, at most */
     snrq_rule *rule; /* [layers, modules] owned */
+    json_t *recipe;  /* that some of them are from, or NULL; owned */
 } snrq_rules;
 
 /* The rule that the options ask for. They hold what is done where a method does not use one: one
  * beam, no passes. */
 snrq_rule snrq_options_rule(const snrq_options *options);
 
-/* Gives every module the options' rule. Not collective; fails only without memory. */
+/* Gives every module the options' rule, but for what --recipe says. SNRQ_BAD_DATA or SNRQ_USAGE
+ * for a bad recipe. Not collective. */
 snrq_status snrq_rules_create(const snrq_options *options, const snrq_model *model,
                               snrq_rules *out);
 void snrq_rules_free(snrq_rules *rules);
+
+/* Do modules have different rules? */
+bool snrq_rules_differ(const snrq_rules *rules, const snrq_model *model);
 
 /* The rule of a module. Borrowed. */
 const snrq_rule *snrq_rules_at(const snrq_rules *rules, int64_t layer, int module);

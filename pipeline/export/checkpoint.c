@@ -209,7 +209,7 @@ static snrq_status write_rows(const work *w, const unit *u)
     snrq_export_module module;
     SNRQ_TRY(snrq_export_module_open(w->job.model, u->layer, u->module, &module));
     snrq_status status = SNRQ_OK;
-    if (!snrq_export_facts_hold(&w->facts, module.record))
+    if (!w->facts.mixed && !snrq_export_facts_hold(&w->facts, module.record))
         status = snrq_fail(SNRQ_BAD_DATA, "%s: %s is not what the manifest says",
                            w->job.model->path, module.record->name);
     module.folded_bits = w->folded_bits;

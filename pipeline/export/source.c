@@ -15,8 +15,7 @@
 enum { ROWS_UNIT = 32, READ_BYTES = 16 << 20 };
 
 /* Adds a module to what is known of those before it. */
-static snrq_status add_settings(const char *path, const snrq_module_record *r, bool first,
-                                snrq_export_facts *f)
+static void add_settings(const snrq_module_record *r, bool first, snrq_export_facts *f)
 {
     if (first)
         *f = (snrq_export_facts){.bits = r->bits,
@@ -25,13 +24,9 @@ static snrq_status add_settings(const char *path, const snrq_module_record *r, b
                                  .scale_type = r->scale_type};
     if (r->groups > 1 && f->group_size == 0) f->group_size = r->group_size;
     f->largest_activation = fmax(f->largest_activation, r->largest_activation);
-    if (r->bits == f->bits && r->symmetric == f->symmetric && r->permuted_groups == f->permuted &&
-        r->scale_type == f->scale_type && (r->groups == 1 || r->group_size == f->group_size))
-        return SNRQ_OK;
-    return snrq_fail(SNRQ_BAD_DATA,
-                     "%s: %s has other bits, groups or type of scales than the modules before it; "
-                     "mixed settings cannot be exported",
-                     path, r->name);
+    if (r->bits != f->bits || r->symmetric != f->symmetric || r->permuted_groups != f->permuted ||
+        r->scale_type != f->scale_type || (r->groups > 1 && r->group_size != f->group_size))
+        f->mixed = true;
 }
 
 static snrq_expert_kind kind_of_experts(const snrq_config *c)
@@ -62,17 +57,13 @@ static snrq_status add_all_settings(const snrq_model *m, const snrq_module_recor
         expected += snrq_model_family(m, layer)->modules;
     int64_t longest = 0; /* inputs of modules that have one group */
     for (int64_t i = 0; i < count; i++) {
-        SNRQ_TRY(add_settings(m->path, &modules[i], i == 0, out));
+        add_settings(&modules[i], i == 0, out);
         if (modules[i].groups == 1 && modules[i].columns > longest) longest = modules[i].columns;
     }
     if (count != expected)
         return snrq_fail(SNRQ_BAD_DATA, "%s/manifest.jsonl: %lld modules, expected %lld", m->path,
                          (long long)count, (long long)expected);
-    if (out->group_size > 0 && longest > out->group_size)
-        return snrq_fail(SNRQ_BAD_DATA,
-                         "%s: modules with one group of %lld inputs beside groups of %lld; mixed "
-                         "settings cannot be exported",
-                         m->path, (long long)longest, (long long)out->group_size);
+    if (out->group_size > 0 && longest > out->group_size) out->mixed = true;
     out->ragged = out->group_size > 0 && !divides_inputs(m, out->group_size);
     out->fused = m->config.fused;
     out->experts = kind_of_experts(&m->config);
@@ -112,6 +103,13 @@ snrq_export_facts snrq_export_facts_planned(const snrq_model *m, int bits, int64
 }
 
 /* code - zero lies between -(2^bits - 1) and 2^bits - 1: one bit more would do. */
+const char *snrq_export_why_not_mixed(const snrq_export_facts *f)
+{
+    return f->mixed ? "modules have different bits, groups or types of scales; export to gguf or "
+                      "safetensors"
+                    : NULL;
+}
+
 int snrq_export_folded_bits(int bits)
 {
     return bits < 4 ? 4 : bits < 8 ? 8 : 0;

@@ -20,6 +20,7 @@ typedef struct snrq_export_facts {
     int bits;
     int64_t group_size; /* 0: one group per row, in every module */
     bool symmetric, permuted;
+    bool mixed; /* modules differ in this or in what is above or in scale_type: those are of one */
     bool fused; /* gate and up are one module */
     snrq_expert_kind experts;
     bool ragged; /* some module's last group is shorter than the others */
@@ -30,6 +31,9 @@ typedef struct snrq_export_facts {
 /* Reads them from the manifest's records of all modules, which must agree. SNRQ_BAD_DATA names what
  * does not fit. `model` may be one that was only looked at. Not collective. */
 snrq_status snrq_export_facts_read(const snrq_model *model, snrq_export_facts *out);
+
+/* Why formats that have one setting for all modules do not hold these; NULL: they do. Borrowed. */
+const char *snrq_export_why_not_mixed(const snrq_export_facts *facts);
 
 /* What they will be of a model that is not quantized yet. group_size 0: one group per row. */
 snrq_export_facts snrq_export_facts_planned(const snrq_model *model, int bits, int64_t group_size,

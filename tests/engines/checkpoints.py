@@ -216,6 +216,7 @@ class Source:
         out = self.export_path(form, options)
         if not os.path.exists(out + ".notes"):
             shutil.rmtree(out, ignore_errors=True)
+            shutil.rmtree(out + ".new", ignore_errors=True)
             told = helpers.succeed("export", self.directory, "--format", form, "-o", out + ".new", *options, timeout=1800)
             helpers.succeed("verify", self.directory, "--export", out + ".new", timeout=1800)
             os.rename(out + ".new", out)

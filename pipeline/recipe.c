@@ -1,0 +1,234 @@
+/* Recipes; see recipe.h. */
+#include "pipeline/recipe.h"
+
+#include <fnmatch.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/json.h"
+
+enum { MOST_BYTES = 1 << 20, MOST_ENTRIES = 10000 };
+
+/* What a rule is made of. */
+static const char *const keys[] = {"bits",       "group-size", "asymmetric", "method",
+                                   "beam",       "alpha",      "grid",       "groups",
+                                   "order",      "scale-type", "damp",       "shrink",
+                                   "compensate", "refine",     "regrid",     "expert-weights"};
+
+static bool is_rule_key(const char *key)
+{
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (strcmp(keys[i], key) == 0) return true;
+    return false;
+}
+
+static snrq_status bad_entry(const char *path, size_t index, const char *what, const char *found)
+{
+    char shown[SNRQ_SHOWN];
+    return snrq_fail(SNRQ_BAD_DATA, "%s: rule %zu: %s, found \"%s\"", path, index + 1, what,
+                     snrq_shown(found, shown));
+}
+
+/* ---- form ---- */
+
+/* The blocks of "0-3,7": is `block` one of them? False in *good if it is no such text. */
+static bool is_in_blocks(const char *text, int64_t block, bool *good)
+{
+    bool found = false;
+    *good = true;
+    for (const char *at = text; *good; at++) {
+        long long first = -1, last = -1;
+        int length = 0;
+        if (sscanf(at, "%7lld-%7lld%n", &first, &last, &length) != 2 || length == 0) {
+            *good = sscanf(at, "%7lld%n", &first, &length) == 1 && length > 0;
+            last = first;
+        }
+        *good = *good && first >= 0 && first <= last && at[0] >= '0' && at[0] <= '9';
+        if (!*good) break;
+        found = found || (block >= first && block <= last);
+        at += length;
+        if (*at == '\0') break;
+        *good = *at == ',';
+    }
+    return found;
+}
+
+static snrq_status check_patterns(const char *path, size_t index, const json_t *patterns)
+{
+    size_t i;
+    const json_t *pattern;
+    if (json_is_string(patterns)) return SNRQ_OK;
+    if (!json_is_array(patterns) || json_array_size(patterns) == 0)
+        return bad_entry(path, index, "expected \"modules\", a pattern or a list of them",
+                         patterns == NULL ? "none" : snrq_json_kind(patterns));
+    json_array_foreach(patterns, i, pattern) if (!json_is_string(pattern)) return bad_entry(
+        path, index, "expected patterns in \"modules\"", snrq_json_kind(pattern));
+    return SNRQ_OK;
+}
+
+static snrq_status check_entry(const char *path, size_t index, const json_t *entry)
+{
+    const char *key;
+    json_t *value;
+    bool good = true;
+    if (!json_is_object(entry))
+        return bad_entry(path, index, "expected an object", snrq_json_kind(entry));
+    SNRQ_TRY(check_patterns(path, index, json_object_get(entry, "modules")));
+    value = json_object_get(entry, "blocks");
+    if (value != NULL && json_is_string(value))
+        (void)is_in_blocks(json_string_value(value), 0, &good);
+    if (value != NULL && (!json_is_string(value) || !good))
+        return bad_entry(path, index, "expected \"blocks\" as in \"0-3,7\"",
+                         json_is_string(value) ? json_string_value(value) : snrq_json_kind(value));
+    json_object_foreach((json_t *)entry, key, value)
+    {
+        if (strcmp(key, "modules") == 0 || strcmp(key, "blocks") == 0) continue;
+        if (!is_rule_key(key))
+            return bad_entry(
+                path, index,
+                "expected modules, blocks, bits, group-size, asymmetric, method, beam, "
+                "alpha, grid, groups, order, scale-type, damp, shrink, compensate, "
+                "refine, regrid or expert-weights",
+                key);
+        if (!json_is_string(value) && !json_is_number(value) && !json_is_boolean(value))
+            return bad_entry(path, index, "expected a text, a number, true or false",
+                             snrq_json_kind(value));
+    }
+    return SNRQ_OK;
+}
+
+snrq_status snrq_recipe_read(const char *path, json_t **out)
+{
+    size_t i;
+    const json_t *entry;
+    json_t *file = NULL, *recipe = NULL;
+    *out = NULL;
+    SNRQ_TRY(snrq_json_read(path, MOST_BYTES, &file));
+    snrq_status status = snrq_json_array(path, file, "rules", &recipe);
+    if (status == SNRQ_OK && json_object_size(file) != 1)
+        status = snrq_fail(SNRQ_BAD_DATA, "%s: expected the key \"rules\" alone", path);
+    if (status == SNRQ_OK &&
+        (json_array_size(recipe) == 0 || json_array_size(recipe) > MOST_ENTRIES))
+        status = snrq_fail(SNRQ_BAD_DATA, "%s: expected 1 to %d rules, found %zu", path,
+                           (int)MOST_ENTRIES, json_array_size(recipe));
+    json_array_foreach(recipe, i, entry) if (status == SNRQ_OK) status =
+        check_entry(path, i, entry);
+    if (status == SNRQ_OK) *out = json_incref(recipe);
+    json_decref(file);
+    return status;
+}
+
+/* ---- rules ---- */
+
+static bool fits(const char *pattern, const char *full, const char *below)
+{
+    return fnmatch(pattern, full, 0) == 0 || fnmatch(pattern, below, 0) == 0;
+}
+
+static bool matches(const json_t *entry, int64_t layer, const char *below)
+{
+    const json_t *patterns = json_object_get(entry, "modules"), *pattern;
+    const char *blocks = json_string_value(json_object_get(entry, "blocks"));
+    char full[200];
+    size_t i;
+    bool good;
+    if (blocks != NULL && !is_in_blocks(blocks, layer, &good)) return false;
+    snrq_module_name(layer, below, full, sizeof full);
+    if (json_is_string(patterns)) return fits(json_string_value(patterns), full, below);
+    json_array_foreach(patterns, i,
+                       pattern) if (fits(json_string_value(pattern), full, below)) return true;
+    return false;
+}
+
+/* The rule of an entry: the options, but for what it names. */
+static snrq_status rule_of(const char *path, size_t index, const json_t *entry,
+                           const snrq_options *options, snrq_rule *out)
+{
+    snrq_options changed;
+    const char *key;
+    json_t *value, *stored = snrq_options_stored(options);
+    snrq_status status = stored != NULL ? SNRQ_OK : snrq_fail(SNRQ_INTERNAL, "no memory");
+    json_object_foreach((json_t *)entry, key, value)
+    {
+        if (is_rule_key(key) && json_object_set(stored, key, value) != 0)
+            status = snrq_fail(SNRQ_INTERNAL, "no memory");
+        /* What was fixed to one is free again where the method has beams. */
+        if (strcmp(key, "method") == 0 && json_object_get(entry, "beam") == NULL)
+            json_object_del(stored, "beam");
+    }
+    if (status == SNRQ_OK) status = snrq_options_restore(stored, &changed);
+    if (status == SNRQ_OK)
+        *out = snrq_options_rule(&changed);
+    else
+        status = snrq_fail(status, "%s: rule %zu: %s", path, index + 1, snrq_error_message());
+    json_decref(stored);
+    return status;
+}
+
+/* Which entry a module gets: the first that matches, or -1. */
+static int64_t entry_of(const json_t *recipe, int64_t layer, const char *below)
+{
+    size_t i;
+    const json_t *entry;
+    json_array_foreach((json_t *)recipe, i,
+                       entry) if (matches(entry, layer, below)) return (int64_t)i;
+    return -1;
+}
+
+static bool matches_any(const json_t *entry, const snrq_model *model)
+{
+    for (int64_t layer = 0; layer < model->config.layers; layer++) {
+        const snrq_family *f = snrq_model_family(model, layer);
+        for (int m = 0; m < f->modules; m++)
+            if (matches(entry, layer, f->module[m].name)) return true;
+    }
+    return false;
+}
+
+/* What reads the same input is rounded together. */
+static snrq_status check_units(const char *path, const snrq_model *model, const snrq_rules *rules)
+{
+    for (int64_t layer = 0; layer < model->config.layers; layer++) {
+        const snrq_family *f = snrq_model_family(model, layer);
+        for (int u = 0; u < f->units; u++) {
+            const snrq_rule *first = snrq_rules_at(rules, layer, f->unit[u].first);
+            for (int m = f->unit[u].first + 1; m < f->unit[u].end; m++)
+                if (!snrq_rule_equals(first, snrq_rules_at(rules, layer, m)))
+                    return snrq_fail(
+                        SNRQ_USAGE,
+                        "%s: block %lld: %s and %s read the same input and are rounded "
+                        "together; give them the same entry",
+                        path, (long long)layer, f->module[f->unit[u].first].name,
+                        f->module[m].name);
+        }
+    }
+    return SNRQ_OK;
+}
+
+snrq_status snrq_recipe_apply(const char *path, const json_t *recipe, const snrq_options *options,
+                              const snrq_model *model, snrq_rules *rules)
+{
+    const size_t count = json_array_size(recipe);
+    snrq_rule *rule = NULL;
+    snrq_status status = snrq_allocate(count, sizeof *rule, "rules of a recipe", &rule);
+    for (size_t i = 0; status == SNRQ_OK && i < count; i++) {
+        const json_t *entry = json_array_get(recipe, i);
+        status = rule_of(path, i, entry, options, &rule[i]);
+        rule[i].inputs = rules->rule[0].inputs;
+        rule[i].residual_inputs = rules->rule[0].residual_inputs;
+        if (status == SNRQ_OK && !matches_any(entry, model))
+            status = snrq_fail(SNRQ_USAGE,
+                               "%s: rule %zu matches no module; `snrq inspect MODEL` lists them",
+                               path, i + 1);
+    }
+    for (int64_t layer = 0; status == SNRQ_OK && layer < rules->layers; layer++) {
+        const snrq_family *f = snrq_model_family(model, layer);
+        for (int m = 0; m < f->modules; m++) {
+            int64_t entry = entry_of(recipe, layer, f->module[m].name);
+            if (entry >= 0) rules->rule[layer * rules->modules + m] = rule[entry];
+        }
+    }
+    free(rule);
+    return status == SNRQ_OK ? check_units(path, model, rules) : status;
+}

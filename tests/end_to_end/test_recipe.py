@@ -1,0 +1,115 @@
+"""--recipe: rules for some modules, on any number of ranks, after a kill, in exports; and what is refused."""
+import json
+import os
+
+import helpers
+
+RULES = [{"modules": "*.down_proj", "blocks": "0-1", "bits": 8, "group-size": 32},
+         {"modules": ["self_attn.q_proj", "self_attn.[kv]_proj"], "blocks": "3,5", "bits": 4, "alpha": "fixed:0.25"},
+         {"modules": "model.layers.5.mlp.*", "bits": 2, "method": "gptq", "group-size": "channel"}]
+
+
+class Recipe(helpers.Test):
+    def recipe(self, rules=RULES, name="recipe.json"):
+        with open(self.path(name), "w") as f:
+            json.dump({"rules": rules} if isinstance(rules, list) else rules, f)
+        return self.path(name)
+
+    def arguments(self, out, *more):
+        return helpers.with_options(["quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", out, "--bits", 3,
+                                     "--group-size", 64, "--beam", 2, "--sequences", 4, "--length", 64], *more)
+
+    def quantize(self, name, *more, ranks=1):
+        helpers.succeed(*self.arguments(self.path(name), *more), ranks=ranks)
+        return self.path(name)
+
+    def test_the_first_rule_that_matches_counts(self):
+        out = self.quantize("out", "--recipe", self.recipe())
+        seen = {}
+        for record in helpers.manifest(out):
+            for module in record.get("modules", []):
+                seen[module["name"][len("model.layers."):]] = module
+        self.assertEqual(len(seen), 42)
+        for name, module in seen.items():
+            block, below = int(name.split(".")[0]), name.split(".", 1)[1]
+            bits, size, method, alpha = 3, 64, "ksnrq", "auto"
+            if below == "mlp.down_proj" and block < 2:
+                bits, size = 8, 32
+            elif below in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj") and block in (3, 5):
+                bits, alpha = 4, "fixed:0.25"
+            elif below.startswith("mlp") and block == 5:
+                bits, size, method = 2, module["columns"], "gptq"
+            found = module["bits"], module["group_size"], module["method"]
+            self.assertEqual(found, (bits, size, method), name)
+            if method == "ksnrq":
+                self.assertEqual(module["alpha_rule"], alpha, name)
+        with open(os.path.join(out, "snrq.json")) as f:
+            self.assertEqual(json.load(f)["recipe"], RULES)
+
+    def test_bytes_do_not_depend_on_ranks_and_kills(self):
+        recipe = self.recipe()
+        expected = helpers.weights(self.quantize("one", "--recipe", recipe))
+        out = self.path("killed")
+        helpers.kill_when(lambda: os.path.exists(os.path.join(out, "block-00001.h5")), *self.arguments(out, "--recipe", recipe),
+                          ranks=2)
+        helpers.succeed(*self.arguments(out, "--recipe", recipe), ranks=3)
+        self.assertEqual(helpers.weights(out), expected)
+
+    def test_rules_for_everything_are_as_options(self):
+        options = helpers.weights(self.quantize("options", "--bits", 4, "--group-size", 32))
+        recipe = self.recipe([{"modules": "*", "bits": 4, "group-size": 32}])
+        self.assertEqual(helpers.weights(self.quantize("rules", "--recipe", recipe)), options)
+
+    def test_another_recipe_does_not_resume(self):
+        out = self.quantize("out", "--recipe", self.recipe())
+        same = helpers.run(*self.arguments(out, "--recipe", self.recipe(RULES, "copy.json")))
+        self.assertEqual(same.code, 0, same)
+        for more in (["--recipe", self.recipe(RULES[:2], "other.json")], []):
+            result = helpers.run(*self.arguments(out, *more))
+            self.assertEqual(result.code, 64, result)
+            self.assertIn("recipe", result.stderr)
+
+    def test_exports_hold_it_or_say_why_not(self):
+        out = self.quantize("out", "--recipe", self.recipe())
+        for form in ("gguf", "safetensors"):
+            helpers.succeed("export", out, "--format", form, "-o", self.path(form))
+            self.assertIn("all equal", helpers.succeed("verify", out, "--export", self.path(form)).stdout)
+        for form in ("gptq", "compressed-tensors"):
+            result = helpers.run("export", out, "--format", form, "-o", self.path(form))
+            self.assertEqual(result.code, 64)
+            self.assertIn("modules have different bits, groups or types of scales; export to gguf or safetensors", result.stderr)
+
+    def test_the_plan_counts_its_bits(self):
+        plan = helpers.succeed("plan", helpers.MODEL, "--calibration", helpers.CALIBRATION, "--length", 64, "--sequences", 4, "--bits",
+                               3, "--group-size", 64, "--recipe", self.recipe([{"modules": "*.down_proj", "bits": 8}]), "--json").json()
+        down, rest = 128 * 384, 128 * 128 * 2 + 2 * 64 * 128 + 2 * 128 * 384
+        each = 24 / 64  # a scale of 16 bits and a zero of 8 for 64 weights
+        self.assertAlmostEqual(plan["bits_per_weight"], (8 * down + 3 * rest) / (down + rest) + each, places=9)
+
+    def test_bad_recipes(self):
+        cases = (([], 65, "expected 1 to 10000 rules, found 0"), ({"rule": []}, 65, 'key "rules" is missing'),
+                 ({"rules": [{"modules": "*"}], "more": 1}, 65, 'expected the key "rules" alone'),
+                 ([7], 65, "rule 1: expected an object"), ([{"bits": 3}], 65, 'rule 1: expected "modules"'),
+                 ([{"modules": []}], 65, 'rule 1: expected "modules"'), ([{"modules": [3]}], 65, "rule 1: expected patterns"),
+                 ([{"modules": "*", "blocks": "3-"}], 65, 'expected "blocks" as in "0-3,7"'),
+                 ([{"modules": "*", "blocks": "5-3"}], 65, 'expected "blocks" as in "0-3,7"'),
+                 ([{"modules": "*", "blocks": 3}], 65, 'expected "blocks" as in "0-3,7"'),
+                 ([{"modules": "*", "sequences": 3}], 65, 'found "sequences"'),
+                 ([{"modules": "*", "bits": [3]}], 65, "expected a text, a number, true or false"),
+                 ([{"modules": "*"}, {"modules": "*.router"}], 64, "rule 2 matches no module"),
+                 ([{"modules": "*", "blocks": "6-9"}], 64, "rule 1 matches no module"),
+                 ([{"modules": "*", "bits": 9}], 64, "rule 1: --bits"), ([{"modules": "*", "method": "best"}], 64, "rule 1: --method"),
+                 ([{"modules": "*.q_proj", "bits": 4}], 64, "read the same input and are rounded together"),
+                 ([{"modules": "*.up_proj", "bits": 4}], 64, "mlp.gate_proj and mlp.up_proj read the same input"))
+        for rules, code, message in cases:
+            with self.subTest(message=message):
+                result = helpers.run(*self.arguments(self.path("none"), "--recipe", self.recipe(rules)))
+                self.assertEqual(result.code, code, result)
+                self.assertIn(message, result.stderr)
+                self.assertFalse(os.path.exists(self.path("none")))
+        result = helpers.run(*self.arguments(self.path("none"), "--recipe", self.path("absent.json")))
+        self.assertEqual(result.code, 66, result)
+
+
+if __name__ == "__main__":
+    helpers.main()
