@@ -2,6 +2,7 @@
 #include "mpi/context.h"
 
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -166,4 +167,12 @@ void snrq_context_destroy(snrq_context **context)
     free(c->node_of_rank);
     free(c);
     *context = NULL;
+}
+
+void snrq_mpi_library(char *out, size_t size)
+{
+    char text[MPI_MAX_LIBRARY_VERSION_STRING] = "unknown";
+    int length = 0;
+    if (MPI_Get_library_version(text, &length) != MPI_SUCCESS) strcpy(text, "unknown");
+    snprintf(out, size, "%.*s", (int)strcspn(text, ",\n"), text);
 }

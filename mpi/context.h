@@ -70,4 +70,8 @@ snrq_status snrq_agree_at(snrq_site site, const snrq_context *context, snrq_stat
  * one of this rank alone (lone_failure.h). Not collective. */
 snrq_status snrq_mpi_check(int code, const char *call);
 
+/* What the MPI library calls itself, in short: "Open MPI v4.1.4". Before a context is there, too.
+ * Not collective. */
+void snrq_mpi_library(char *out, size_t size);
+
 #endif

@@ -48,7 +48,8 @@ def bits_per_weight(weights):
 
 METHOD, OPERATIONS, EXPORTING = "docs/method.md", "docs/operations.md", "docs/exporting.md"
 GGUF, FORMAT, DATA = "docs/gguf.md", "docs/format.md", "tests/data/README.md"
-OPTIONS, GRAM, FACTOR, GRIDS = "pipeline/options.c", "mpi/algebra/gram.c", "mpi/algebra/factor.c", "pipeline/rounding/quant_grid.c"
+OPTIONS, GIVEN = "pipeline/option_table.c", "pipeline/options.c"
+GRAM, FACTOR, GRIDS = "mpi/algebra/gram.c", "mpi/algebra/factor.c", "pipeline/rounding/quant_grid.c"
 LAYOUT, CONFIG = "io/gguf/layout.h", "tests/data/model/config.json"
 
 QUOTES = [Quote(*row) for row in [
@@ -86,8 +87,8 @@ QUOTES = [Quote(*row) for row in [
     (METHOD, r"have the defaults `--grid (\w+)", OPTIONS, baseline("grid")),
     (METHOD, r"have the defaults .*?--refine (\d+)", OPTIONS, baseline("refine")),
     (METHOD, r"have the defaults .*?--regrid (\d+)", OPTIONS, r'\{"regrid", "(\d+)", "for these and other grids'),
-    (METHOD, r"V for every module; the default of `round` and `--paper` is ([\d.]+),", OPTIONS, r'is_fixed \? "fixed:([\d.]+)"'),
-    (METHOD, r"V for every module; .*? and ([\d.]+) for gptaq", OPTIONS, r'"fixed:([\d.]+)" : is_fixed'),
+    (METHOD, r"V for every module; the default of `round` and `--paper` is ([\d.]+),", GIVEN, r'is_fixed \? "fixed:([\d.]+)"'),
+    (METHOD, r"V for every module; .*? and ([\d.]+) for gptaq", GIVEN, r'"fixed:([\d.]+)" : is_fixed'),
     (METHOD, r"0 in the first block, ([\d.]+) \(per channel", "pipeline/job.c", r"grouped \? ([\d.]+) :"),
     (METHOD, r"0 in the first block, .*?per channel ([\d.]+)\)", "pipeline/job.c", r"grouped \? [\d.]+ : ([\d.]+)"),
     ("README.md", r"settings are `--grid (\w+)", OPTIONS, baseline("grid")),

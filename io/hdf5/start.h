@@ -2,6 +2,8 @@
 #ifndef SNRQ_HDF5_START_H
 #define SNRQ_HDF5_START_H
 
+#include <stddef.h>
+
 #include "mpi/status.h"
 
 /* Starts HDF5 such that it does nothing when MPI or the program ends: every file is closed before.
@@ -9,5 +11,9 @@
  * it before MPI_Init(), to whose end HDF5 ties its own if it starts later. Needs no MPI, and
  * neither does reading a file afterwards; writing one does. Not collective. */
 snrq_status snrq_hdf5_start(void);
+
+/* The version of the library this was built with (it accepts no other): "1.10.8". Asking the
+ * library itself would start it, before snrq_hdf5_start can. */
+void snrq_hdf5_version(char *out, size_t size);
 
 #endif

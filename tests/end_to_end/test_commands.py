@@ -37,7 +37,8 @@ class Commands(helpers.Test):
         self.assertEqual(helpers.succeed("evaluate", "--help", ranks=2).stdout.count("usage:"), 1)
 
     def test_version(self):
-        self.assertRegex(helpers.succeed("--version").stdout, r"^snrq \d+\.\d+\.\d+\n\S+ instructions \(.*\n$")
+        self.assertRegex(helpers.succeed("--version").stdout,
+                         r"^snrq \d+\.\d+\.\d+\n\S+ instructions \(.*\nMPI: .+ v?\d.*\nHDF5: \d+\.\d+\.\d+\ncompiler: .+\n$")
 
     def test_dry_run_writes_nothing(self):
         out = self.path("out")

@@ -23,6 +23,9 @@ grep -q quantize "$work/help"
 library=$(find "$prefix" -name libsnrq.a)
 [ -s "$library" ]
 [ -s "$prefix/share/doc/snrq/LICENSE" ]
+grep -q -- "calibration" "$prefix/share/man/man1/snrq-quantize.1"
+bash -c '. "$1" && complete -p snrq' bash "$prefix/share/bash-completion/completions/snrq" >/dev/null
+[ -s "$prefix/share/zsh/site-functions/_snrq" ]
 for script in submit quantize.sbatch; do
     [ -x "$prefix/share/snrq/slurm/$script" ]
 done
