@@ -30,6 +30,12 @@ static snrq_status bad_entry(const char *path, size_t index, const char *what, c
                      snrq_shown(found, shown));
 }
 
+static snrq_status bad_kind(const char *path, size_t index, const char *what, const json_t *value)
+{
+    return snrq_fail(SNRQ_BAD_DATA, "%s: rule %zu: %s, found %s", path, index + 1, what,
+                     snrq_json_kind(value));
+}
+
 /* ---- form ---- */
 
 /* The blocks of "0-3,7": is `block` one of them? False in *good if it is no such text. */
@@ -58,12 +64,14 @@ static snrq_status check_patterns(const char *path, size_t index, const json_t *
 {
     size_t i;
     const json_t *pattern;
-    if (json_is_string(patterns)) return SNRQ_OK;
+    if (snrq_json_is_text(patterns)) return SNRQ_OK;
     if (!json_is_array(patterns) || json_array_size(patterns) == 0)
-        return bad_entry(path, index, "expected \"modules\", a pattern or a list of them",
-                         patterns == NULL ? "none" : snrq_json_kind(patterns));
-    json_array_foreach(patterns, i, pattern) if (!json_is_string(pattern)) return bad_entry(
-        path, index, "expected patterns in \"modules\"", snrq_json_kind(pattern));
+        return bad_kind(path, index, "expected \"modules\", a pattern or a list of them", patterns);
+    json_array_foreach(patterns, i, pattern)
+    {
+        if (!snrq_json_is_text(pattern))
+            return bad_kind(path, index, "expected patterns in \"modules\"", pattern);
+    }
     return SNRQ_OK;
 }
 
@@ -72,15 +80,15 @@ static snrq_status check_entry(const char *path, size_t index, const json_t *ent
     const char *key;
     json_t *value;
     bool good = true;
-    if (!json_is_object(entry))
-        return bad_entry(path, index, "expected an object", snrq_json_kind(entry));
+    if (!json_is_object(entry)) return bad_kind(path, index, "expected an object", entry);
     SNRQ_TRY(check_patterns(path, index, json_object_get(entry, "modules")));
     value = json_object_get(entry, "blocks");
-    if (value != NULL && json_is_string(value))
-        (void)is_in_blocks(json_string_value(value), 0, &good);
-    if (value != NULL && (!json_is_string(value) || !good))
+    if (value != NULL && !snrq_json_is_text(value))
+        return bad_kind(path, index, "expected \"blocks\" as in \"0-3,7\"", value);
+    if (value != NULL) (void)is_in_blocks(json_string_value(value), 0, &good);
+    if (!good)
         return bad_entry(path, index, "expected \"blocks\" as in \"0-3,7\"",
-                         json_is_string(value) ? json_string_value(value) : snrq_json_kind(value));
+                         json_string_value(value));
     json_object_foreach((json_t *)entry, key, value)
     {
         if (strcmp(key, "modules") == 0 || strcmp(key, "blocks") == 0) continue;
@@ -91,9 +99,8 @@ static snrq_status check_entry(const char *path, size_t index, const json_t *ent
                 "alpha, grid, groups, order, scale-type, damp, shrink, compensate, "
                 "refine, regrid or expert-weights",
                 key);
-        if (!json_is_string(value) && !json_is_number(value) && !json_is_boolean(value))
-            return bad_entry(path, index, "expected a text, a number, true or false",
-                             snrq_json_kind(value));
+        if (!snrq_json_is_text(value) && !json_is_number(value) && !json_is_boolean(value))
+            return bad_kind(path, index, "expected a text, a number, true or false", value);
     }
     return SNRQ_OK;
 }
@@ -198,7 +205,7 @@ static snrq_status check_units(const char *path, const snrq_model *model, const 
                     return snrq_fail(
                         SNRQ_USAGE,
                         "%s: block %lld: %s and %s read the same input and are rounded "
-                        "together; give them the same entry",
+                        "together; give them the same settings",
                         path, (long long)layer, f->module[f->unit[u].first].name,
                         f->module[m].name);
         }

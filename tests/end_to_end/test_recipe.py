@@ -12,7 +12,7 @@ RULES = [{"modules": "*.down_proj", "blocks": "0-1", "bits": 8, "group-size": 32
 class Recipe(helpers.Test):
     def recipe(self, rules=RULES, name="recipe.json"):
         with open(self.path(name), "w") as f:
-            json.dump({"rules": rules} if isinstance(rules, list) else rules, f)
+            f.write(rules if isinstance(rules, str) else json.dumps({"rules": rules} if isinstance(rules, list) else rules))
         return self.path(name)
 
     def arguments(self, out, *more):
@@ -94,6 +94,9 @@ class Recipe(helpers.Test):
                  ([{"modules": "*", "blocks": "3-"}], 65, 'expected "blocks" as in "0-3,7"'),
                  ([{"modules": "*", "blocks": "5-3"}], 65, 'expected "blocks" as in "0-3,7"'),
                  ([{"modules": "*", "blocks": 3}], 65, 'expected "blocks" as in "0-3,7"'),
+                 ([{"bits": 3}], 65, 'a pattern or a list of them, found nothing'),
+                 ('{"rules": [{"modules": "*", "bits": 3, "bits": 4}]}', 65, "found several values: the key is given twice"),
+                 ('{"rules": [{"modules": "*", "alpha": 1e999}]}', 65, "found a number beyond a double"),
                  ([{"modules": "*", "sequences": 3}], 65, 'found "sequences"'),
                  ([{"modules": "*", "bits": [3]}], 65, "expected a text, a number, true or false"),
                  ([{"modules": "*"}, {"modules": "*.router"}], 64, "rule 2 matches no module"),
