@@ -154,6 +154,27 @@ static float largest_of(const float *x, int64_t count)
     return largest;
 }
 
+/* Adds |full - rounded|^2 and |full|^2. The sums have lanes of their own, for a compiler chooses as
+ * many as it likes, differently for each set of instructions. */
+static void add_squares(const float *restrict full, const float *restrict rounded, int64_t n,
+                        double *difference, double *norm)
+{
+    enum { LANES = 8 };
+    double differences[LANES] = {0.0}, norms[LANES] = {0.0};
+    for (int64_t i = 0; i < n; i += LANES) {
+        int lanes = n - i < LANES ? (int)(n - i) : LANES;
+        for (int k = 0; k < lanes; k++) {
+            double e = (double)full[i + k] - (double)rounded[i + k];
+            differences[k] += e * e;
+            norms[k] += (double)full[i + k] * (double)full[i + k];
+        }
+    }
+    for (int k = 0; k < LANES; k++) {
+        *difference += differences[k];
+        *norm += norms[k];
+    }
+}
+
 void snrq_stream_measure(const snrq_family *f, int unit, const snrq_measured *of, int64_t total,
                          double *measures)
 {
@@ -170,12 +191,8 @@ void snrq_stream_measure(const snrq_family *f, int unit, const snrq_measured *of
             float largest = read;
             for (int64_t t = begin; t < end; t++) {
                 largest = fmaxf(largest, largest_of(of->y + t * stride + column, rows));
-#pragma omp simd reduction(+ : difference, norm)
-                for (int64_t i = t * stride + column; i < t * stride + column + rows; i++) {
-                    double e = (double)of->y_full[i] - (double)of->y[i];
-                    difference += e * e;
-                    norm += (double)of->y_full[i] * (double)of->y_full[i];
-                }
+                int64_t i = t * stride + column;
+                add_squares(of->y_full + i, of->y + i, rows, &difference, &norm);
             }
             double *out = measures + SNRQ_MEASURES * m * total + of->sequence + s;
             out[SNRQ_MEASURE_DIFFERENCE * total] = difference;

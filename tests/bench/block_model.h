@@ -4,6 +4,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -35,6 +36,9 @@ static inline snrq_config block_config(const block_shape *p)
         .heads = p->heads,
         .kv_heads = p->kv_heads,
         .head_dim = p->head_dim,
+        .value_dim = p->head_dim,
+        .residual_scale = 1.0,
+        .attention_scale = 1.0 / sqrt((double)p->head_dim),
         .max_positions = 2048,
         .tied_embeddings = true,
         .rms_norm_eps = 1e-5,

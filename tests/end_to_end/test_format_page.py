@@ -12,7 +12,8 @@ import h5py
 import numpy as np
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "format.md"
-INTEGERS = "index rows columns bits group_size groups beam refine regrid damping_attempts dead_inputs".split()
+INTEGERS = "index rows columns bits group_size groups beam refine regrid damping_attempts dead_inputs"
+INTEGERS = (INTEGERS + " tokens tokens_sent").split()
 REALS = "alpha alpha_next damp damping shrink compensation objective output_error model_error held_out_error clipped largest_activation".split()
 FLAGS = "symmetric permuted_groups".split()
 TEXTS = "scale_type method grid order alpha_rule".split()

@@ -73,7 +73,11 @@ class Plan(helpers.Test):
         with open(path) as f:
             machine = json.load(f)
         self.assertEqual((machine["ranks"], machine["nodes"]), (2, 1))
-        self.assertTrue(all(seconds > 0 for seconds in machine["seconds"].values()))
+        for name, seconds in machine["seconds"].items():
+            if name == "search_cells":  # what is left of another rate, may be nothing
+                self.assertGreaterEqual(seconds, 0, name)
+            else:
+                self.assertGreater(seconds, 0, name)
         first, second = (self.plan("--machine", path, "--plan-ranks", 2)["cost"] for _ in range(2))
         self.assertEqual(first, second)
 
