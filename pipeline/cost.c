@@ -115,12 +115,12 @@ static void cost_of_block(const group *g, int64_t layer, snrq_cost *c)
     attend(g, true, g->tokens, c);
 }
 
-static void add(snrq_cost *sum, const snrq_cost *part, double times)
+static void add(snrq_cost *sum, const snrq_cost *part)
 {
     for (int p = 0; p < SNRQ_PHASES; p++) {
-        sum->seconds[p] += times * part->seconds[p];
-        sum->bytes[p] += times * part->bytes[p];
-        sum->messages[p] += times * part->messages[p];
+        sum->seconds[p] += part->seconds[p];
+        sum->bytes[p] += part->bytes[p];
+        sum->messages[p] += part->messages[p];
     }
     sum->total = 0.0;
     for (int p = 0; p < SNRQ_PHASES; p++) sum->total += sum->seconds[p];
@@ -152,21 +152,14 @@ static double share_of(double whole, int ranks, int64_t sequences)
     return whole * ceil((double)sequences / ranks) / (double)sequences;
 }
 
-/* Blocks [begin, end) of a layer group. Blocks of a kind cost the same. */
+/* Blocks [begin, end) of a layer group. */
 static void cost_of_group(const group *g, snrq_range blocks, int nodes, snrq_cost *out)
 {
-    snrq_cost kinds[2] = {{.total = 0.0}, {.total = 0.0}};
-    bool known[2] = {false, false};
     *out = (snrq_cost){.total = 0.0};
-    for (int64_t layer = blocks.begin; layer < blocks.end; layer++) {
-        int kind = snrq_model_family(g->model, layer) == &g->model->sparse;
-        if (!known[kind]) cost_of_block(g, layer, &kinds[kind]);
-        known[kind] = true;
-        add(out, &kinds[kind], 1.0);
-    }
+    for (int64_t layer = blocks.begin; layer < blocks.end; layer++) cost_of_block(g, layer, out);
     snrq_cost files = {.total = 0.0};
     files_of_blocks(g, blocks, nodes, &files);
-    add(out, &files, 1.0);
+    add(out, &files);
 }
 
 /* The full-precision stream on its way to the last group, by all ranks. */
@@ -204,7 +197,7 @@ snrq_status snrq_cost_make(const snrq_machine *machine, const snrq_rules *rules,
     }
     snrq_cost passed = {.total = 0.0};
     pass_stream(&g, groups.first[groups.count - 1], share_of(all, l->ranks, w->count), &passed);
-    add(out, &passed, 1.0);
+    add(out, &passed);
     snrq_layer_groups_free(&groups);
     return SNRQ_OK;
 }

@@ -416,6 +416,23 @@ static snrq_status parse_command(parser *p, int argc, char **argv, char **text)
     return o->print_options ? print_options(p->command, o, text) : SNRQ_OK;
 }
 
+static snrq_status unknown_command(const char *name)
+{
+    char shown[SNRQ_SHOWN];
+    return snrq_fail(SNRQ_USAGE,
+                     "unknown command '%s'; expected quantize, plan, evaluate, inspect, "
+                     "verify, export, round, tokenize, status, report, runs or bench",
+                     snrq_shown(name, shown));
+}
+
+/* What `make` says of a command, or of all where `name` is NULL. */
+static snrq_status
+about_command(const char *name, snrq_status (*make)(const snrq_command_row *, char **), char **text)
+{
+    const snrq_command_row *command = name != NULL ? snrq_command_find(name) : NULL;
+    return name != NULL && command == NULL ? unknown_command(name) : make(command, text);
+}
+
 snrq_status snrq_options_parse(int argc, char **argv, snrq_options *o, char **text)
 {
     *text = NULL;
@@ -426,18 +443,13 @@ snrq_status snrq_options_parse(int argc, char **argv, snrq_options *o, char **te
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
         strcmp(argv[1], "help") == 0)
-        return snrq_help_make(argc > 2 ? snrq_command_find(argv[2]) : NULL, text);
+        return about_command(argv[2], snrq_help_make, text);
     if (strcmp(argv[1], "--version") == 0) return snrq_version_make(text);
-    if (strcmp(argv[1], "--manual") == 0)
-        return snrq_manual_make(argc > 2 ? snrq_command_find(argv[2]) : NULL, text);
-    if (strcmp(argv[1], "--completion") == 0 && argc > 2)
-        return snrq_completion_make(argv[2], text);
+    if (strcmp(argv[1], "--manual") == 0) return about_command(argv[2], snrq_manual_make, text);
+    if (strcmp(argv[1], "--completion") == 0)
+        return snrq_completion_make(argc > 2 ? argv[2] : "nothing", text);
     const snrq_command_row *command = snrq_command_find(argv[1]);
-    if (command == NULL)
-        return snrq_fail(SNRQ_USAGE,
-                         "unknown command '%s'; expected quantize, plan, evaluate, inspect, "
-                         "verify, export, round, tokenize, status, report, runs or bench",
-                         argv[1]);
+    if (command == NULL) return unknown_command(argv[1]);
     o->command = command->command;
     parser p = {.command = command, .options = o};
     return parse_command(&p, argc, argv, text);

@@ -2,7 +2,8 @@
  *
  *     for each block:
  *         for each step [q,k,v], [o], [gate,up], [down]:
- *             for each unit of the step, the modules that read one input:
+ *             before [gate,up] of a mixture: route, which tells what tokens each expert reads
+ *             for each unit of the step, the modules that read one input (an expert's are a unit):
  *                 gather H, D (E) of the input in both streams, C where the output is added to h
  *                 factorize H, shift the targets, choose a
  *                 fit the quantization grids

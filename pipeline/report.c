@@ -183,12 +183,12 @@ static void hear_trouble(snrq_progress *p, snrq_output *output, json_t *event)
     int unit = (int)number_in(json_object_get(event, unlogged_key), "unit");
     bool few = strcmp(text_in(event, "trouble"), snrq_trouble_name(SNRQ_FEW_TOKENS)) == 0;
     log_event(output, event);
-    /* As many tokens are too few in every block. */
+    /* As many tokens are too few in every block, and not many more for another expert. */
     if (few && p->told_few_tokens[unit]) return;
     p->told_few_tokens[unit] |= few;
     snrq_time_text(time);
     fprintf(stderr, "%s%s warning: %s%s\n", p->terminal ? "\n" : "", time,
-            text_in(event, "message"), few ? " (said for the first block)" : "");
+            text_in(event, "message"), few ? " (said once, not for every block or expert)" : "");
 }
 
 static void hear_earlier_work(snrq_progress *p, const json_t *event, const char *what)
@@ -327,6 +327,8 @@ void snrq_progress_step(snrq_progress *p, snrq_output *output, const snrq_family
 static json_t *trouble_event(const snrq_family *f, int64_t layer, int unit, const snrq_trouble *t,
                              const char *text)
 {
+    const snrq_step *step = &f->step[f->unit[unit].step];
+    const int told_as = f->unit[unit].expert >= 0 ? step->first : unit;
     json_t *modules = json_array();
     for (int m = 0; m < t->modules; m++) {
         char name[SNRQ_MODULES_NAME];
@@ -336,9 +338,9 @@ static json_t *trouble_event(const snrq_family *f, int64_t layer, int unit, cons
     }
     return json_pack("{s:s, s:s, s:I, s:s, s:o, s:I, s:I, s:I, s:s, s:{s:i}}", "event", "warning",
                      "trouble", snrq_trouble_name(t->kind), "block", (json_int_t)layer, "stage",
-                     f->step[f->unit[unit].step].name, "modules", modules, "count",
-                     (json_int_t)t->count, "of", (json_int_t)t->of, "first", (json_int_t)t->first,
-                     "message", text, unlogged_key, "unit", unit);
+                     step->name, "modules", modules, "count", (json_int_t)t->count, "of",
+                     (json_int_t)t->of, "first", (json_int_t)t->first, "message", text,
+                     unlogged_key, "unit", told_as);
 }
 
 void snrq_progress_troubles(snrq_progress *p, snrq_output *output, const snrq_family *f,

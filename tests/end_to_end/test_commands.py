@@ -40,6 +40,13 @@ class Commands(helpers.Test):
         self.assertRegex(helpers.succeed("--version").stdout,
                          r"^snrq \d+\.\d+\.\d+\n\S+ instructions \(.*\nMPI: .+ v?\d.*\nHDF5: \d+\.\d+\.\d+\ncompiler: .+\n$")
 
+    def test_a_command_that_is_none_has_no_help_and_no_manual(self):
+        for words in (("--help", "nothing"), ("help", "nothing"), ("--manual", "nothing"), ("nothing",)):
+            result = helpers.run(*words)
+            self.assertEqual((result.code, result.stdout), (64, ""))
+            self.assertIn("unknown command 'nothing'; expected quantize, plan,", result.stderr)
+        self.assertEqual(helpers.run("--completion").code, 64)
+
     def test_dry_run_writes_nothing(self):
         out = self.path("out")
         result = helpers.succeed("quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", out,

@@ -56,6 +56,14 @@ class Experts(helpers.Test):
         expected = helpers.weights(self.quantize(model, "--layer-groups", 3, ranks=3))
         self.assertEqual(helpers.weights(self.quantize(model, "--layer-groups", 3, ranks=5)), expected)
 
+    def test_few_tokens_of_experts_are_told_once_for_a_step(self):
+        arguments = self.arguments(self.model("MIXTRAL"), self.path("few"), "--sequences", 1, "--held-out", 0)
+        lines = [line for line in helpers.succeed(*arguments).stderr.splitlines() if "H has not full rank" in line]
+        self.assertEqual([".experts.0." in line for line in lines if ".experts." in line], [True, True])
+        with open(os.path.join(self.path("few"), "run.jsonl")) as f:
+            logged = [event for event in map(json.loads, f) if event.get("trouble") == "few_tokens"]
+        self.assertGreater(len(logged), 2 * len(lines))
+
     def test_a_killed_run_goes_on(self):
         model, out = self.model("QWEN3_MOE"), self.path("killed")
         expected = helpers.weights(self.quantize(model))
