@@ -47,8 +47,11 @@ typedef struct snrq_machine {
     double read, write; /* bytes per second of a node; 0: not measured */
 } snrq_machine;
 
-/* Runs the trials, for rules like this one, with matrices of up to `columns`. Collective; agreed.
- */
+/* The widest matrices of a trial. */
+enum { SNRQ_MACHINE_COLUMNS = 2048 };
+
+/* Runs the trials (machine_trial.c), for rules like this one, with matrices of up to `columns`.
+ * Collective; agreed. */
 snrq_status snrq_machine_measure(const snrq_context *context, const snrq_rule *rule,
                                  int64_t columns, snrq_machine *out);
 

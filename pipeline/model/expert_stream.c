@@ -4,8 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "mpi/collective.h"
-
 void snrq_stream_experts_free(snrq_stream_experts **experts)
 {
     snrq_stream_experts *e = *experts;
@@ -20,205 +18,6 @@ void snrq_stream_experts_free(snrq_stream_experts **experts)
 static int64_t tokens_of(const snrq_stream *s)
 {
     return (s->range.end - s->range.begin) * s->tokens;
-}
-
-/* First of the tokens [begin, end) of a list that is `token` or later. */
-static int64_t position(const int64_t *list, int64_t begin, int64_t end, int64_t token)
-{
-    while (begin < end) {
-        int64_t middle = begin + (end - begin) / 2;
-        if (list[middle] < token)
-            begin = middle + 1;
-        else
-            end = middle;
-    }
-    return begin;
-}
-
-/* ---- topping up ---- */
-
-/* Scores and tokens as one number: higher scores first, then lower tokens. */
-static uint64_t rank_of(float score, int64_t token)
-{
-    uint32_t bits;
-    memcpy(&bits, &score, sizeof bits);
-    bits = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-    return (uint64_t)bits << 32 | (UINT32_MAX - (uint64_t)token % UINT32_MAX);
-}
-
-static int descending(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return x < y ? 1 : x > y ? -1 : 0;
-}
-
-static int ascending(const void *a, const void *b)
-{
-    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-    return x < y ? -1 : x > y;
-}
-
-/* What an expert may be topped up with on this rank, the best first. */
-typedef struct candidates {
-    int64_t count, wanted; /* wanted: of all ranks */
-    uint64_t *rank;        /* [count] owned */
-    uint64_t least;        /* those from this rank on are taken */
-} candidates;
-
-/* Tokens of fitted sequences that are not sent to the expert. */
-static snrq_status list_candidates(const snrq_stream *s, const snrq_routes *r,
-                                   const snrq_expert_tokens *t, int expert, int64_t fitted_tokens,
-                                   candidates *out)
-{
-    int64_t at = t->first[expert];
-    out->count = 0;
-    SNRQ_TRY(snrq_allocate((size_t)fitted_tokens, sizeof *out->rank, "router scores", &out->rank));
-    for (int64_t i = 0; i < fitted_tokens; i++) {
-        if (at < t->first[expert + 1] && t->token[at] == i)
-            at++;
-        else
-            out->rank[out->count++] =
-                rank_of(r->score[i * r->experts + expert], s->range.begin * s->tokens + i);
-    }
-    qsort(out->rank, (size_t)out->count, sizeof *out->rank, descending);
-    if (out->count > out->wanted) out->count = out->wanted;
-    return SNRQ_OK;
-}
-
-/* How many candidates have this rank or a higher one. */
-static int64_t count_from(const candidates *c, uint64_t rank)
-{
-    int64_t begin = 0, end = c->count;
-    while (begin < end) {
-        int64_t middle = begin + (end - begin) / 2;
-        if (c->rank[middle] >= rank)
-            begin = middle + 1;
-        else
-            end = middle;
-    }
-    return begin;
-}
-
-/* Finds, bit by bit, the highest rank from which on there are `wanted` candidates on all ranks. */
-static snrq_status agree_on_least(const snrq_context *context, int experts, candidates *c)
-{
-    int64_t *count = NULL;
-    SNRQ_TRY(snrq_agree(context,
-                        snrq_allocate((size_t)experts, sizeof *count, "router scores", &count)));
-    snrq_status status = SNRQ_OK;
-    for (int e = 0; e < experts; e++) c[e].least = 0;
-    for (int bit = 63; status == SNRQ_OK && bit >= 0; bit--) {
-        for (int e = 0; e < experts; e++)
-            count[e] = count_from(&c[e], c[e].least | UINT64_C(1) << bit);
-        status = snrq_sum_int64(context, count, experts);
-        for (int e = 0; e < experts; e++)
-            if (count[e] >= c[e].wanted) c[e].least |= UINT64_C(1) << bit;
-    }
-    free(count);
-    return status;
-}
-
-/* The tokens that are taken, as a list of their own. */
-static snrq_status list_extra(const snrq_stream *s, const snrq_routes *routes, const candidates *c,
-                              snrq_expert_tokens *out)
-{
-    const int experts = (int)routes->experts;
-    int64_t total = 0, at = 0;
-    for (int e = 0; e < experts; e++) total += c[e].wanted > 0 ? count_from(&c[e], c[e].least) : 0;
-    *out = (snrq_expert_tokens){.experts = experts};
-    SNRQ_TRY(snrq_allocate((size_t)experts + 1, sizeof *out->first, "experts", &out->first));
-    SNRQ_TRY(snrq_allocate((size_t)total, sizeof *out->token, "experts", &out->token));
-    SNRQ_TRY(snrq_allocate((size_t)total, sizeof *out->weight, "experts", &out->weight));
-    SNRQ_TRY(snrq_allocate((size_t)total, sizeof *out->counted, "experts", &out->counted));
-    for (int e = 0; e < experts; e++) {
-        int64_t taken = c[e].wanted > 0 ? count_from(&c[e], c[e].least) : 0;
-        for (int64_t i = 0; i < taken; i++)
-            out->token[at + i] =
-                (int64_t)(UINT32_MAX - (c[e].rank[i] & UINT32_MAX)) - s->range.begin * s->tokens;
-        qsort(out->token + at, (size_t)taken, sizeof *out->token, ascending);
-        for (int64_t i = at; i < at + taken; i++)
-            out->counted[i] = routes->weight[out->token[i] * routes->experts + e];
-        at += taken;
-        out->first[e + 1] = at;
-    }
-    return SNRQ_OK;
-}
-
-/* Tokens of each expert in fitted sequences, over all ranks. */
-static snrq_status count_tokens(const snrq_context *context, const snrq_expert_tokens *t,
-                                int64_t fitted_tokens, int64_t *count)
-{
-    for (int e = 0; e < t->experts; e++)
-        count[e] = position(t->token, t->first[e], t->first[e + 1], fitted_tokens) - t->first[e];
-    return snrq_sum_int64(context, count, t->experts);
-}
-
-void snrq_coverage_free(snrq_coverage *coverage)
-{
-    free(coverage->sent);
-    *coverage = (snrq_coverage){0};
-}
-
-/* Fills in the rest from coverage->sent. */
-static snrq_status describe(int64_t least, int64_t tokens, snrq_coverage *c)
-{
-    size_t experts = (size_t)c->experts;
-    int64_t *sorted = NULL;
-    SNRQ_TRY(snrq_allocate(experts, sizeof *sorted, "experts", &sorted));
-    memcpy(sorted, c->sent, experts * sizeof *sorted);
-    qsort(sorted, experts, sizeof *sorted, ascending);
-    c->tokens = tokens;
-    c->least = sorted[0];
-    c->median = sorted[experts / 2];
-    c->most = sorted[experts - 1];
-    for (size_t e = 0; e < experts; e++) c->topped_up += sorted[e] < least;
-    free(sorted);
-    return SNRQ_OK;
-}
-
-/* Tops up the experts of the quantized stream; *tokens becomes longer. */
-static snrq_status top_up(const snrq_context *context, const snrq_stream *s,
-                          const snrq_routes *routes, int64_t fitted_tokens, int64_t all_tokens,
-                          int64_t least, snrq_expert_tokens *tokens, snrq_coverage *coverage)
-{
-    const int experts = tokens->experts;
-    const int64_t asked = least;
-    int64_t *count = NULL, starved = 0;
-    candidates *c = NULL;
-    snrq_expert_tokens extra = {0}, joined = {0};
-    *coverage = (snrq_coverage){.experts = experts};
-    snrq_status status = snrq_allocate((size_t)experts, sizeof *count, "experts", &count);
-    coverage->sent = count;
-    if (status == SNRQ_OK) status = snrq_allocate((size_t)experts, sizeof *c, "experts", &c);
-    status = snrq_agree(context, status);
-    if (status == SNRQ_OK) status = count_tokens(context, tokens, fitted_tokens, count);
-    if (least > all_tokens) least = all_tokens;
-    for (int e = 0; status == SNRQ_OK && e < experts; e++) {
-        c[e].wanted = count[e] < least ? least - count[e] : 0;
-        starved += c[e].wanted > 0;
-    }
-    if (status == SNRQ_OK && starved > 0) {
-        for (int e = 0; status == SNRQ_OK && e < experts; e++)
-            if (c[e].wanted > 0)
-                status = list_candidates(s, routes, tokens, e, fitted_tokens, &c[e]);
-        status = snrq_agree(context, status);
-        if (status == SNRQ_OK) status = agree_on_least(context, experts, c);
-        if (status == SNRQ_OK) {
-            status = list_extra(s, routes, c, &extra);
-            if (status == SNRQ_OK) status = snrq_expert_tokens_join(tokens, &extra, &joined);
-            status = snrq_agree(context, status);
-        }
-    }
-    if (status == SNRQ_OK) status = snrq_agree(context, describe(least, all_tokens, coverage));
-    if (all_tokens < asked) coverage->short_of = coverage->topped_up;
-    if (status == SNRQ_OK && starved > 0) {
-        snrq_expert_tokens_free(tokens);
-        *tokens = joined;
-    }
-    for (int e = 0; c != NULL && e < experts; e++) free(c[e].rank);
-    snrq_expert_tokens_free(&extra);
-    free(c);
-    return status;
 }
 
 /* ---- routing ---- */
@@ -241,8 +40,8 @@ snrq_status snrq_streams_route(const snrq_context *context, int64_t fitted, int6
     if (status == SNRQ_OK) status = route_one(f, f_block, &full_routes);
     status = snrq_agree(context, status);
     if (status == SNRQ_OK)
-        status = top_up(context, q, &routes, fitted_tokens, fitted * q->tokens, least,
-                        &q->experts->tokens, coverage);
+        status = snrq_experts_top_up(context, &routes, q->range.begin * q->tokens, fitted_tokens,
+                                     fitted * q->tokens, least, &q->experts->tokens, coverage);
     if (status == SNRQ_OK) {
         snrq_expert_tokens both = {0};
         status = snrq_expert_tokens_join(&f->experts->tokens, &q->experts->tokens, &both);
@@ -287,7 +86,8 @@ static snrq_status expert_tokens(const snrq_stream *q, const snrq_stream *f, int
     SNRQ_TRY(snrq_allocate_scratch(numbers, sizeof(float), "tokens of an expert", &out->x_data));
     SNRQ_TRY(snrq_allocate_scratch(numbers, sizeof(float), "tokens of an expert", &out->xf_data));
     for (int64_t s = 0; s <= sequences; s++)
-        out->first[s] = position(t->token, begin, t->first[expert + 1], s * q->tokens) - begin;
+        out->first[s] =
+            snrq_token_position(t->token, begin, t->first[expert + 1], s * q->tokens) - begin;
     if (middle) {
         SNRQ_TRY(snrq_allocate((size_t)count, sizeof *row, "tokens of an expert", &row));
         match(t, begin, begin + count, tf, tf->first[expert], row);
@@ -391,8 +191,8 @@ static void rows_of(const passage *p, const snrq_stream *s, int64_t first, int64
     *end = (first + count) * s->tokens;
     if (p->expert < 0) return;
     int64_t from = t->first[p->expert], to = t->first[p->expert + 1];
-    *begin = position(t->token, from, to, *begin);
-    *end = position(t->token, *begin, to, *end);
+    *begin = snrq_token_position(t->token, from, to, *begin);
+    *end = snrq_token_position(t->token, *begin, to, *end);
 }
 
 /* x [end - begin, columns] and y of these rows of a stream. */
@@ -437,9 +237,10 @@ static snrq_status pass_batch(passage *p, int64_t first, int64_t count, int64_t 
     SNRQ_TRY(apply(p, p->q, p->q_block, begin, end, p->x, &x, p->y));
     SNRQ_TRY(apply(p, p->f, p->f_block, f_begin, f_end, p->xf, &xf, p->yf));
     for (int64_t s = 0; s <= count; s++)
-        p->first[s] = p->expert < 0
-                          ? s * p->q->tokens
-                          : position(t->token, begin, end, (first + s) * p->q->tokens) - begin;
+        p->first[s] =
+            p->expert < 0
+                ? s * p->q->tokens
+                : snrq_token_position(t->token, begin, end, (first + s) * p->q->tokens) - begin;
     if (p->expert >= 0) {
         match(t, begin, end, &p->f->experts->tokens, f_begin, p->row);
         for (int64_t i = 0; i < end - begin; i++) p->row[i] -= f_begin;

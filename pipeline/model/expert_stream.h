@@ -5,14 +5,12 @@
  * sent to it there. The full-precision stream itself follows its own router. So there the experts
  * read the tokens of both.
  *
- * An expert with too few tokens is topped up with those whose score for it comes next: it is
- * calibrated on them, but they do not get its output.
- *
  * Source: docs/method.md, "Experts".
  */
 #ifndef SNRQ_EXPERT_STREAM_H
 #define SNRQ_EXPERT_STREAM_H
 
+#include "pipeline/model/coverage.h"
 #include "pipeline/model/experts.h"
 #include "pipeline/model/stream.h"
 
@@ -27,18 +25,6 @@ typedef struct snrq_stream_experts {
 } snrq_stream_experts;
 
 void snrq_stream_experts_free(snrq_stream_experts **experts);
-
-/* How the tokens of the fitted sequences are spread over the experts of a block. */
-typedef struct snrq_coverage {
-    int experts;
-    int64_t tokens;              /* of all fitted sequences, each sent to several experts */
-    int64_t least, median, most; /* of an expert, before it was topped up */
-    int64_t topped_up;           /* experts that got more */
-    int64_t short_of;            /* of these, experts that have too few even so */
-    int64_t *sent;               /* [experts] tokens of each, before; owned */
-} snrq_coverage;
-
-void snrq_coverage_free(snrq_coverage *coverage);
 
 /* Which tokens each expert reads; the streams have crossed the step before. `fitted`: sequences,
  * of all ranks, that count; `least`: tokens that an expert should have. Collective; agreed. */

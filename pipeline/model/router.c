@@ -171,3 +171,15 @@ void snrq_expert_tokens_free(snrq_expert_tokens *t)
     free(t->counted);
     *t = (snrq_expert_tokens){0};
 }
+
+int64_t snrq_token_position(const int64_t *list, int64_t begin, int64_t end, int64_t token)
+{
+    while (begin < end) {
+        int64_t middle = begin + (end - begin) / 2;
+        if (list[middle] < token)
+            begin = middle + 1;
+        else
+            end = middle;
+    }
+    return begin;
+}

@@ -51,4 +51,7 @@ snrq_status snrq_expert_tokens_join(const snrq_expert_tokens *a, const snrq_expe
                                     snrq_expert_tokens *out);
 void snrq_expert_tokens_free(snrq_expert_tokens *tokens);
 
+/* First place in [begin, end) of an ascending list of tokens with `token` or a later one. */
+int64_t snrq_token_position(const int64_t *list, int64_t begin, int64_t end, int64_t token);
+
 #endif
