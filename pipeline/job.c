@@ -165,16 +165,17 @@ static snrq_status make_configuration(const snrq_job *job, json_t **configuratio
     char fingerprint[33];
     const snrq_config *c = &job->model->config;
     SNRQ_TRY(snrq_model_fingerprint(job->model, fingerprint));
-    *configuration =
-        json_pack("{s:i, s:s, s:o, s:{s:s, s:s, s:I, s:I, s:I, s:I}, s:{s:s, s:I, s:I, s:I, s:I}}",
-                  "format", 1, "version", SNRQ_VERSION, "options",
-                  snrq_options_stored(job->options), "model", "architecture", c->architecture,
-                  "fingerprint", fingerprint, "layers", (json_int_t)c->layers, "hidden",
-                  (json_int_t)c->hidden, "intermediate", (json_int_t)c->intermediate, "vocabulary",
-                  (json_int_t)c->vocabulary, "calibration", "fingerprint", job->windows.fingerprint,
-                  "sequences", (json_int_t)(job->windows.count - job->windows.held_out), "held_out",
-                  (json_int_t)job->windows.held_out, "length", (json_int_t)job->windows.length,
-                  "distinct_positions", (json_int_t)job->windows.distinct);
+    *configuration = json_pack(
+        "{s:i, s:s, s:o, s:{s:s, s:s, s:I, s:I, s:I, s:I}, s:{s:s, s:I, s:I, s:I, s:I, s:I}}",
+        "format", 1, "version", SNRQ_VERSION, "options", snrq_options_stored(job->options), "model",
+        "architecture", c->architecture, "fingerprint", fingerprint, "layers",
+        (json_int_t)c->layers, "hidden", (json_int_t)c->hidden, "intermediate",
+        (json_int_t)c->intermediate, "vocabulary", (json_int_t)c->vocabulary, "calibration",
+        "fingerprint", job->windows.fingerprint, "sequences",
+        (json_int_t)(job->windows.count - job->windows.held_out - job->windows.first_tokens),
+        "first_tokens", (json_int_t)job->windows.first_tokens, "held_out",
+        (json_int_t)job->windows.held_out, "length", (json_int_t)job->windows.length,
+        "distinct_positions", (json_int_t)job->windows.distinct);
     if (*configuration == NULL) return snrq_fail(SNRQ_INTERNAL, "no memory for the configuration");
     json_t *options = json_object_get(*configuration, "options");
     SNRQ_TRY(snrq_settings_resolve(options, json_object_get(*configuration, "calibration"),

@@ -27,7 +27,7 @@ static const struct topic {
      " method beam grid alpha refine regrid order damp shrink compensate paper baseline-grid "
      "expert-tokens expert-weights "},
     {"texts and windows",
-     " sequences length seed windows sampling held-out text-key limit task-bos beyond-context "},
+     " sequences length seed windows sampling held-out first-tokens text-key limit task-bos beyond-context "},
     {"ranks and time",
      " threads layer-groups factor-grid max-time watchdog keep-activations redo force-unlock "
      "ignore-memory "},

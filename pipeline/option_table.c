@@ -73,7 +73,7 @@ const snrq_option_row snrq_option_table[] = {
      "tokens support"},
     {"paper", 0, FLAG, FIELD(paper), NULL, 1, 1, NULL, Q | R, false, NULL,
      "the papers' method: --alpha fixed:0.5 --grid minmax --groups permuted --refine 0 --regrid 0 "
-     "--shrink 0 --compensate 0, but for those that are given"},
+     "--shrink 0 --compensate 0 --first-tokens 0, but for those that are given"},
     {"refine", 0, INTEGER, FIELD(refine), "2", 0, 1000, NULL, Q | R, true, "N",
      "coordinate-descent passes after the search, at most"},
     {"regrid", 0, INTEGER, FIELD(regrid), "3", 0, 100, NULL, Q | R, true, "N",
@@ -82,12 +82,15 @@ const snrq_option_row snrq_option_table[] = {
      "for a comparison in which only the methods differ: scales, refinement and damping of every "
      "method are those of the baselines, --grid minmax --refine 0 --regrid 0 --damp 0.01 --shrink "
      "0 "
-     "--compensate 0, and --alpha fixed:0.5 if no other is given"},
+     "--compensate 0 --first-tokens 0, and --alpha fixed:0.5 if no other is given"},
     {"sequences", 0, INTEGER, FIELD(sequences), "0", 0, 1 << 24, NULL, Q | E, true, "N",
      "windows to use; 0: 128 for quantize, all for evaluate"},
     {"held-out", 0, INTEGER, FIELD(held_out), "8", 0, 1 << 20, NULL, Q, true, "N",
      "more windows that nothing is fitted to, to tell how far the errors hold for other text: at "
      "most one for 16 of --sequences, and no more than the text has beside them"},
+    {"first-tokens", 0, INTEGER, FIELD(first_tokens), "1", 0, 1 << 20, NULL, Q, true, "N",
+     "more windows of tokens that each stand alone, as the first of a text does, which all later "
+     "tokens attend to: at most one for 16 of --sequences, none for fewer"},
     {"length", 0, INTEGER, FIELD(length), "0", 0, 1 << 24, NULL, Q | E, true, "T",
      "tokens per window; 0: the model's context, at most 2048"},
     {"seed", 0, INTEGER, FIELD(seed), "0", 0, 9007199254740992.0, NULL, Q | E, true, "S",
@@ -223,6 +226,7 @@ _Static_assert(sizeof snrq_option_table / sizeof snrq_option_table[0] <= SNRQ_MO
 const snrq_option_exception snrq_option_exceptions[] = {
     {"grid", "minmax", "for rtn, ldlq, gptq, gptaq"},
     {"refine", "0", "for rtn, ldlq, gptq, gptaq"},
+    {"first-tokens", "0", "for rtn, ldlq, gptq, gptaq"},
     {"regrid", "0", "for these and other grids than hessian"},
     {"shrink", "0", "for these, and of round"}};
 _Static_assert(sizeof snrq_option_exceptions / sizeof snrq_option_exceptions[0] ==

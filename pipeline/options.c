@@ -20,8 +20,8 @@ static const snrq_option_row *const table = snrq_option_table;
 /* What --paper means, but for what is given. */
 static const struct {
     const char *name, *value;
-} paper[] = {{"grid", "minmax"}, {"groups", "permuted"}, {"refine", "0"},
-             {"regrid", "0"},    {"shrink", "0"},        {"compensate", "0"}};
+} paper[] = {{"grid", "minmax"}, {"groups", "permuted"}, {"refine", "0"},      {"regrid", "0"},
+             {"shrink", "0"},    {"compensate", "0"},    {"first-tokens", "0"}};
 enum { PAPER = sizeof paper / sizeof *paper };
 
 enum { NOT_GIVEN = 0, COMMAND_LINE = -1 };
@@ -42,8 +42,8 @@ static snrq_status apply_baseline(const given_rows given, snrq_options *o)
 {
     static const struct {
         const char *name, *value;
-    } baseline[] = {{"grid", "minmax"}, {"refine", "0"}, {"regrid", "0"},
-                    {"damp", "0.01"},   {"shrink", "0"}, {"compensate", "0"}};
+    } baseline[] = {{"grid", "minmax"}, {"refine", "0"},     {"regrid", "0"},      {"damp", "0.01"},
+                    {"shrink", "0"},    {"compensate", "0"}, {"first-tokens", "0"}};
     char room[SNRQ_OPTION_VALUE];
     for (size_t i = 0; i < sizeof baseline / sizeof *baseline && o->baseline_grid; i++)
         for (int row = 0; row < snrq_option_rows; row++) {
@@ -533,7 +533,7 @@ static const char *typed(const json_t *value, char room[SNRQ_OPTION_VALUE])
 /* What was done before there were these options. */
 static const struct {
     const char *name, *value;
-} newer[] = {{"shrink", "0"}, {"compensate", "0"}, {"held-out", "0"}};
+} newer[] = {{"shrink", "0"}, {"compensate", "0"}, {"held-out", "0"}, {"first-tokens", "0"}};
 
 snrq_status snrq_options_restore(const json_t *stored, snrq_options *o)
 {

@@ -70,7 +70,7 @@ typedef struct snrq_options {
     bool paper;
     int64_t refine, regrid;
     bool baseline_grid; /* of grid, refine, regrid and damp, the values of the baselines */
-    int64_t sequences, held_out, length, seed, consecutive;
+    int64_t sequences, held_out, first_tokens, length, seed, consecutive;
     int64_t sampling;     /* snrq_sampling_choice */
     const char *protocol; /* evaluate: names with commas between them, or NULL */
     const char *samples;  /* evaluate: a file for the figures of each window and item, or NULL */

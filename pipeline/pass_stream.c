@@ -47,9 +47,8 @@ snrq_status snrq_pass_stream(snrq_job *job, const snrq_ropes *ropes, const int64
     int last = groups->count - 1;
     snrq_stream all = {0};
     while (last > 0 && !waits[last]) last--;
-    snrq_status status =
-        snrq_agree(job->context,
-                   snrq_stream_create(mine, job->windows.length, job->model->config.hidden, &all));
+    snrq_status status = snrq_agree(
+        job->context, snrq_stream_create(mine, &job->windows, job->model->config.hidden, &all));
     if (status == SNRQ_OK) status = snrq_embed(job->context, job, &all);
     int64_t layer = 0;
     for (int k = 0; status == SNRQ_OK && k <= last; k++) {

@@ -220,12 +220,15 @@ static double step_inputs(const snrq_family *f, int step)
     return width;
 }
 
-/* Numbers that a batch needs on its way through a step. */
-static double batch_numbers(const snrq_family *f, int step, double batch)
+/* Numbers that a batch needs on its way through a step: so many tokens, or as many of experts'. */
+static double batch_numbers(const snrq_family *f, int step, double batch, double expert_batch)
 {
-    if (snrq_step_is_routed(f, step))
-        return (double)SNRQ_EXPERT_BATCH *
-               (2.0 * (double)f->max_columns + 3.0 * (double)f->max_rows);
+    double most = 0.0;
+    if (snrq_step_is_routed(f, step)) {
+        for (int u = f->step[step].first; u < f->step[step].end; u++)
+            most = fmax(most, 2.0 * (double)f->unit[u].columns + 3.0 * (double)f->unit[u].rows);
+        return expert_batch * most;
+    }
     return batch *
            ((double)snrq_step_width(f, step, true) + 2.0 * (double)snrq_step_width(f, step, false));
 }
@@ -241,9 +244,10 @@ static double block_rank_bytes(int ranks, const snrq_options *o, const snrq_rule
     int64_t sequences = mine.end - mine.begin;
     double tokens = (double)(sequences * w->length), most = 0.0;
     double batch = (double)(snrq_stream_batch(sequences, w->length) * w->length);
+    double expert_batch = fmin(tokens, fmax(SNRQ_EXPERT_BATCH, (double)w->length));
     for (int s = 0; s < f->steps; s++)
         most = fmax(most, 4.0 * tokens * (step_inputs(f, s) + step_inputs(f, s + 1)) +
-                              4.0 * batch_numbers(f, s, batch));
+                              4.0 * batch_numbers(f, s, batch, expert_batch));
     for (int u = 0; u < f->units; u++)
         most = fmax(most, unit_bytes(ranks, shape, snrq_rules_at(rules, layer, f->unit[u].first), f,
                                      u, sequences, w->length));
@@ -576,16 +580,19 @@ snrq_status snrq_plan_print(const snrq_context *c, const snrq_options *o, const 
               "intermediate %lld",
               m->path, k->architecture, (long long)k->layers, (long long)last->modules, steps,
               (long long)k->hidden, (long long)k->intermediate);
-    char distinct[64] = "", held_out[64] = "";
-    int64_t fitted = w->count - w->held_out;
+    char distinct[64] = "", first[64] = "", held_out[64] = "";
+    int64_t fitted = w->count - w->held_out - w->first_tokens;
     if (w->distinct < fitted * w->length)
         snprintf(distinct, sizeof distinct, ", which cover %lld of the text",
                  (long long)w->distinct);
     if (w->held_out > 0)
         snprintf(held_out, sizeof held_out, "; %lld more, held out, only tell of errors",
                  (long long)w->held_out);
-    snrq_note(c, "calibration  %lld windows of %lld tokens%s%s", (long long)fitted,
-              (long long)w->length, distinct, held_out);
+    if (w->first_tokens > 0)
+        snprintf(first, sizeof first, "; %lld tokens more, each the first of a text",
+                 (long long)(w->first_tokens * w->length));
+    snrq_note(c, "calibration  %lld windows of %lld tokens%s%s%s", (long long)fitted,
+              (long long)w->length, distinct, first, held_out);
     print_rule(c, snrq_rules_at(rules, 0, 0), snrq_model_max_columns(m));
     if (rules->recipe != NULL)
         snrq_note(c,

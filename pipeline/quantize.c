@@ -199,6 +199,19 @@ static snrq_status refuse_output(const group *g, const char *module, int64_t seq
                      g->context->job_rank - g->context->rank + rank);
 }
 
+static double ratio(double difference, double norm)
+{
+    return norm > 0.0 ? sqrt(difference / norm) : 0.0;
+}
+
+/* What a sequence is among those of all ranks. */
+enum { FITTED, HELD_OUT, ALONE, SORTS };
+static int sort_of(const snrq_windows *w, int64_t sequence)
+{
+    int64_t fitted = w->count - w->held_out;
+    return sequence >= fitted ? HELD_OUT : sequence >= fitted - w->first_tokens ? ALONE : FITTED;
+}
+
 /* Relative output error of the modules [first, end) of a step, over fitted and over held-out
  * sequences, and their largest activation; in the order of sequences. */
 static snrq_status record_measures(const group *g, block_work *b, int first, int end,
@@ -208,17 +221,17 @@ static snrq_status record_measures(const group *g, block_work *b, int first, int
     SNRQ_TRY(snrq_collect(g->context, measures, SNRQ_MEASURES * (end - first) * total));
     for (int m = first; m < end; m++) {
         const double *of = measures + SNRQ_MEASURES * (m - first) * total;
-        double difference[2] = {0.0}, norm[2] = {0.0}, largest = 0.0; /* fitted, held out */
+        double difference[SORTS] = {0.0}, norm[SORTS] = {0.0}, largest = 0.0;
         for (int64_t s = 0; s < total; s++) {
-            int held = s >= total - g->job->windows.held_out;
-            difference[held] += of[SNRQ_MEASURE_DIFFERENCE * total + s];
-            norm[held] += of[SNRQ_MEASURE_NORM * total + s];
+            int sort = sort_of(&g->job->windows, s);
+            difference[sort] += of[SNRQ_MEASURE_DIFFERENCE * total + s];
+            norm[sort] += of[SNRQ_MEASURE_NORM * total + s];
             largest = fmax(largest, of[SNRQ_MEASURE_LARGEST * total + s]);
-            if (!isfinite(difference[held]) || !isfinite(norm[held]))
-                return refuse_output(g, b->records[m].name, s, norm[held]);
+            if (!isfinite(difference[sort]) || !isfinite(norm[sort]))
+                return refuse_output(g, b->records[m].name, s, norm[sort]);
         }
-        b->records[m].model_error = norm[0] > 0.0 ? sqrt(difference[0] / norm[0]) : 0.0;
-        b->records[m].held_out_error = norm[1] > 0.0 ? sqrt(difference[1] / norm[1]) : 0.0;
+        b->records[m].model_error = ratio(difference[FITTED], norm[FITTED]);
+        b->records[m].held_out_error = ratio(difference[HELD_OUT], norm[HELD_OUT]);
         b->records[m].largest_activation = largest;
     }
     return SNRQ_OK;
@@ -409,8 +422,8 @@ static snrq_status create_streams(group *g)
     snrq_range mine = snrq_stream_share(g->context, w);
     double work = 0.0;
     enter(g, SNRQ_PHASE_READ);
-    snrq_status status = snrq_stream_create(mine, w->length, c->hidden, &g->quantized);
-    if (status == SNRQ_OK) status = snrq_stream_create(mine, w->length, c->hidden, &g->full);
+    snrq_status status = snrq_stream_create(mine, w, c->hidden, &g->quantized);
+    if (status == SNRQ_OK) status = snrq_stream_create(mine, w, c->hidden, &g->full);
     if (status == SNRQ_OK) status = sample_alphas(g, mine);
     SNRQ_TRY(snrq_agree(g->context, status));
     g->keeper = (snrq_keeper){.context = g->context,

@@ -24,6 +24,7 @@ snrq_window_order snrq_calibration_windows(const snrq_options *o)
                                .count = o->sequences > 0 || all ? o->sequences : DEFAULT_SEQUENCES,
                                .length = o->length,
                                .held_out = o->held_out,
+                               .first_tokens = o->first_tokens,
                                .seed = (uint64_t)o->seed};
 }
 

@@ -122,26 +122,26 @@ static int64_t find_free(const int64_t *starts, const snrq_windows *w, int64_t t
     return found;
 }
 
+/* Room for so many items of a list that has `used` of them, or is NULL and stays so. */
+static snrq_status grow_list(int64_t used, int64_t count, size_t size, const char *what, void *list)
+{
+    void *old, *wider = NULL;
+    memcpy(&old, list, sizeof old);
+    if (old == NULL) return SNRQ_OK;
+    SNRQ_TRY(snrq_allocate((size_t)count, size, what, &wider));
+    memcpy(wider, old, (size_t)used * size);
+    free(old);
+    memcpy(list, &wider, sizeof wider);
+    return SNRQ_OK;
+}
+
 /* Room for so many windows. */
 static snrq_status grow(int64_t count, snrq_windows *w)
 {
-    int32_t *ids = NULL;
-    int64_t *start = NULL;
-    snrq_status status =
-        snrq_allocate((size_t)(count * w->length), sizeof *ids, "token windows", &ids);
-    if (status == SNRQ_OK)
-        status = snrq_allocate((size_t)count, sizeof *start, "starts of windows", &start);
-    if (status != SNRQ_OK) {
-        free(ids);
-        return status;
-    }
-    memcpy(ids, w->ids, (size_t)(w->count * w->length) * sizeof *ids);
-    memcpy(start, w->start, (size_t)w->count * sizeof *start);
-    free(w->ids);
-    free(w->start);
-    w->ids = ids;
-    w->start = start;
-    return SNRQ_OK;
+    SNRQ_TRY(
+        grow_list(w->count, count, (size_t)w->length * sizeof *w->ids, "token windows", &w->ids));
+    SNRQ_TRY(grow_list(w->count, count, sizeof *w->start, "starts of windows", &w->start));
+    return grow_list(w->count, count, sizeof *w->place, "places of windows", &w->place);
 }
 
 snrq_status snrq_windows_hold_out(const int32_t *ids, int64_t total, int64_t wanted,
@@ -163,6 +163,28 @@ snrq_status snrq_windows_hold_out(const int32_t *ids, int64_t total, int64_t wan
     if (status != SNRQ_OK || held == 0) return status;
     w->count = before + held;
     w->held_out = held;
+    snrq_windows_finish(w);
+    return SNRQ_OK;
+}
+
+snrq_status snrq_windows_add_first_tokens(int64_t count, uint64_t seed, snrq_windows *w)
+{
+    int64_t fitted = w->count - w->held_out, pool = fitted * w->length;
+    if (count < 1 || pool < 1) return SNRQ_OK;
+    SNRQ_TRY(grow(w->count + count, w));
+    int32_t *ids = w->ids + pool;
+    memmove(ids + count * w->length, ids, (size_t)(w->held_out * w->length) * sizeof *ids);
+    for (int64_t i = 0; i < count * w->length; i++)
+        ids[i] = w->ids[uniform(~seed, (uint64_t)i, (uint64_t)pool)];
+    if (w->start != NULL)
+        memmove(w->start + fitted + count, w->start + fitted,
+                (size_t)w->held_out * sizeof *w->start);
+    for (int64_t i = fitted; i < fitted + count; i++) {
+        if (w->start != NULL) w->start[i] = 0;
+        if (w->place != NULL) w->place[i] = (snrq_window_place){0};
+    }
+    w->count += count;
+    w->first_tokens = count;
     snrq_windows_finish(w);
     return SNRQ_OK;
 }

@@ -19,6 +19,8 @@ typedef struct snrq_window_place {
 typedef struct snrq_windows {
     int64_t count, length;
     int64_t held_out;     /* the last of the windows, which nothing is fitted to */
+    int64_t first_tokens; /* windows before these in which every token stands alone, as the first of
+                             a text */
     int32_t *ids;         /* [count, length] owned */
     int64_t total_tokens; /* tokens of all texts or of the file; 0: not all were counted */
     int64_t distinct;     /* positions among these that windows cover, but for those held out; in
@@ -49,6 +51,11 @@ void snrq_windows_finish(snrq_windows *windows);
  * as fit. ids [total] of the text that the windows were cut from. */
 snrq_status snrq_windows_hold_out(const int32_t *ids, int64_t total, int64_t wanted,
                                   snrq_windows *windows);
+
+/* Adds `count` windows of tokens that each stand alone, drawn at random from those of the windows
+ * there are, but for those held out, and put before the latter. A token that nothing comes before
+ * is what all later ones attend to, and `count` texts show only `count` of them. */
+snrq_status snrq_windows_add_first_tokens(int64_t count, uint64_t seed, snrq_windows *windows);
 
 /* Positions that windows from `starts` [count] on cover. Sorts them. */
 int64_t snrq_windows_distinct(int64_t *starts, int64_t count, int64_t length);

@@ -264,6 +264,7 @@ snrq_status snrq_streams_advance_experts(snrq_stream *q, const snrq_block *q_blo
     passage p = {q, f, q_block, f_block, .step = step};
     p.middle = s->kind == SNRQ_STEP_EXPERTS_OUT;
     p.batch = SNRQ_EXPERT_BATCH / f->tokens > 0 ? SNRQ_EXPERT_BATCH / f->tokens : 1;
+    if (p.batch > sequences) p.batch = sequences > 0 ? sequences : 1;
     snrq_status status = make_room(&p, p.batch * f->tokens);
     if (status == SNRQ_OK && !p.middle) status = make_middle(q, family, step);
     if (status == SNRQ_OK && !p.middle) status = make_middle(f, family, step);

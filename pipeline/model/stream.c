@@ -28,12 +28,16 @@ snrq_range snrq_stream_share(const snrq_context *c, const snrq_windows *windows)
     return snrq_share(windows->count, 1, c->size, c->rank);
 }
 
-snrq_status snrq_stream_create(snrq_range range, int64_t tokens, int64_t hidden, snrq_stream *out)
+snrq_status snrq_stream_create(snrq_range range, const snrq_windows *windows, int64_t hidden,
+                               snrq_stream *out)
 {
-    *out = (snrq_stream){.range = range, .tokens = tokens, .hidden = hidden};
-    int64_t batch = batch_sequences(out);
-    SNRQ_TRY(snrq_allocate((size_t)batch, sizeof *out->span, "spans", &out->span));
-    snrq_spans_fill(batch, tokens, out->span);
+    int64_t fitted = windows->count - windows->held_out, tokens = windows->length;
+    *out = (snrq_stream){.range = range,
+                         .alone = {fitted - windows->first_tokens, fitted},
+                         .tokens = tokens,
+                         .hidden = hidden};
+    SNRQ_TRY(snrq_allocate((size_t)(batch_sequences(out) * tokens), sizeof *out->span, "spans",
+                           &out->span));
     return snrq_allocate((size_t)((range.end - range.begin) * tokens * hidden), sizeof(float),
                          "activations", &out->h);
 }
@@ -76,10 +80,19 @@ void snrq_stream_free(snrq_stream *s)
     memset(s, 0, sizeof *s);
 }
 
-/* A batch of `sequences` sequences. */
-static snrq_layout layout_of(const snrq_stream *s, int64_t sequences)
+/* A batch of `sequences` sequences from local number `first` on: a span each, or one for each token
+ * that stands alone. */
+static snrq_layout layout_of(const snrq_stream *s, int64_t first, int64_t sequences)
 {
-    return (snrq_layout){sequences * s->tokens, sequences, s->span};
+    int64_t spans = 0;
+    for (int64_t i = 0; i < sequences; i++) {
+        int64_t of = s->range.begin + first + i;
+        bool alone = of >= s->alone.begin && of < s->alone.end;
+        int64_t step = alone ? 1 : s->tokens;
+        for (int64_t at = 0; at < s->tokens; at += step)
+            s->span[spans++] = (snrq_span){.first = i * s->tokens + at, .tokens = step};
+    }
+    return (snrq_layout){sequences * s->tokens, spans, s->span};
 }
 
 snrq_activations snrq_stream_activations(const snrq_stream *s, int unit)
@@ -246,7 +259,7 @@ static snrq_status cross_apply(const crossing *c, int64_t first, int64_t count)
 static snrq_status cross_continue(const crossing *c, int step, int64_t first, int64_t count)
 {
     const snrq_stream *s = c->stream;
-    const snrq_layout layout = layout_of(s, count);
+    const snrq_layout layout = layout_of(s, first, count);
     float *carried = s->carried;
     batch_inputs(s, c->made, c->next, first, c->next_x);
     if (carried != NULL) carried += first * s->tokens * c->block->family->carried;
@@ -319,7 +332,7 @@ snrq_status snrq_stream_forward(snrq_stream *s, const snrq_block *b)
         status = snrq_unit_arrays_create(f, 0, f->steps, batch * s->tokens, false, &y);
     for (int64_t first = 0; status == SNRQ_OK && first < sequences; first += batch) {
         int64_t count = sequences - first < batch ? sequences - first : batch;
-        const snrq_layout layout = layout_of(s, count);
+        const snrq_layout layout = layout_of(s, first, count);
         status = snrq_block_forward(b, &layout, s->h + first * s->tokens * s->hidden, &x, &y);
     }
     snrq_unit_arrays_free(&y);

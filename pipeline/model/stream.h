@@ -19,10 +19,11 @@ typedef struct snrq_stream_input {
 
 typedef struct snrq_stream {
     snrq_range range;         /* of the sequences this rank owns */
+    snrq_range alone;         /* sequences whose tokens stand alone, each the first of a text */
     int64_t tokens;           /* per sequence */
     int64_t hidden;           /* numbers per token */
     float *h;                 /* [sequences, tokens, hidden] owned */
-    snrq_span *span;          /* [snrq_stream_batch()] of the sequences of a batch; owned */
+    snrq_span *span;          /* [batch * tokens] room for the spans of a batch; owned */
     int inputs;               /* units of the next step; 0 between blocks */
     snrq_stream_input *input; /* [inputs] owned; of experts, what all of them read from */
     float *carried;           /* [tokens, family's carried] between the first two steps; owned */
@@ -35,8 +36,9 @@ snrq_range snrq_stream_share(const snrq_context *context, const snrq_windows *wi
 /* Of so many sequences of so many tokens each, how many are taken through a block at a time. */
 int64_t snrq_stream_batch(int64_t sequences, int64_t tokens);
 
-/* Makes a stream of the sequences in `range`, with h = 0. Not collective. */
-snrq_status snrq_stream_create(snrq_range range, int64_t tokens, int64_t hidden, snrq_stream *out);
+/* Makes a stream of the windows in `range`, with h = 0. Not collective. */
+snrq_status snrq_stream_create(snrq_range range, const snrq_windows *windows, int64_t hidden,
+                               snrq_stream *out);
 
 /* h [hidden] = the embedding of a token, scaled. */
 void snrq_embed_token(const snrq_weight *embedding, double scale, int32_t id, float *h);

@@ -63,7 +63,7 @@ static snrq_status from_tokens(const source *s, snrq_windows *out)
     else if (status == SNRQ_OK)
         status = consecutive(s, t.ids, t.count, out);
     if (status == SNRQ_OK && o->held_out > 0) {
-        int64_t most = (out->count - 1) / SNRQ_WINDOWS_PER_HELD_OUT + 1;
+        int64_t most = (out->count - 1) / SNRQ_WINDOWS_PER_ADDED + 1;
         status =
             snrq_windows_hold_out(t.ids, t.count, o->held_out < most ? o->held_out : most, out);
     }
@@ -185,6 +185,10 @@ snrq_status snrq_windows_make(const snrq_context *context, const snrq_window_ord
     SNRQ_TRY(window_length(context, order, &model->config, &length));
     snrq_status status =
         context->rank == 0 ? read_windows(context, order, model, length, out) : SNRQ_OK;
+    int64_t most = (out->count - out->held_out) / SNRQ_WINDOWS_PER_ADDED;
+    if (status == SNRQ_OK && context->rank == 0)
+        status = snrq_windows_add_first_tokens(
+            order->first_tokens < most ? order->first_tokens : most, order->seed, out);
     status = snrq_agree(context, status);
     if (status == SNRQ_OK) status = share_windows(context, out);
     if (status != SNRQ_OK) snrq_windows_free(out);

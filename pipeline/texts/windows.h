@@ -19,7 +19,7 @@ typedef enum snrq_window_rule {
     SNRQ_WINDOWS_C4_NEW /* the first 1100 documents joined by blanks; one after the other */
 } snrq_window_rule;
 
-enum { SNRQ_WINDOWS_PER_HELD_OUT = 16 };
+enum { SNRQ_WINDOWS_PER_ADDED = 16 };
 
 /* What windows are wanted. All borrowed. */
 typedef struct snrq_window_order {
@@ -30,9 +30,12 @@ typedef struct snrq_window_order {
     int64_t most;           /* with count 0: at most so many; 0: no limit */
     int64_t length;         /* 0: the model's context, at most 2048 */
     uint64_t seed;
-    int64_t held_out;    /* at most so many more that share no token with these, and at most one for
-                            each SNRQ_WINDOWS_PER_HELD_OUT; of rules that draw no documents */
-    bool beyond_context; /* windows may be longer than the context that the model names */
+    int64_t held_out; /* at most so many more that share no token with these, and at most one for
+                         each SNRQ_WINDOWS_PER_ADDED or part of it; of rules that draw no
+documents */
+    int64_t first_tokens; /* at most so many more of tokens that each stand alone, and at most one
+                             for each SNRQ_WINDOWS_PER_ADDED */
+    bool beyond_context;  /* windows may be longer than the context that the model names */
 } snrq_window_order;
 
 /* Rank 0 reads the files; every rank gets the windows. Collective; agreed. Free with

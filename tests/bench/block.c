@@ -132,8 +132,8 @@ static snrq_status start_streams(subject *s)
 {
     snrq_range mine = snrq_stream_share(s->context, &s->windows);
     int64_t length = s->windows.length, hidden = s->model->config.hidden;
-    snrq_status status = snrq_stream_create(mine, length, hidden, &s->x);
-    if (status == SNRQ_OK) status = snrq_stream_create(mine, length, hidden, &s->xf);
+    snrq_status status = snrq_stream_create(mine, &s->windows, hidden, &s->x);
+    if (status == SNRQ_OK) status = snrq_stream_create(mine, &s->windows, hidden, &s->xf);
     if (status == SNRQ_OK) status = snrq_ropes_create(&s->model->config, length, &s->ropes);
     SNRQ_TRY(snrq_agree(s->context, status));
     for (int64_t i = mine.begin; i < mine.end; i++) {

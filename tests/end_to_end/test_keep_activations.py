@@ -3,8 +3,15 @@ import json
 import os
 import re
 import shutil
+import sys
+
+import h5py
+import numpy as np
 
 import helpers
+
+sys.path.insert(0, helpers.DATA)
+import forward_reference
 
 OPTIONS = "--bits 3 --group-size 64 --beam 8 --grid minmax --refine 0 --sequences 5 --length 64"
 WINDOWS, LENGTH, HIDDEN, BLOCKS = 5, 64, 128, 6
@@ -76,6 +83,24 @@ class KeepActivations(helpers.Test):
         self.assertIn(committed(self.unfinished) - kept(self.unfinished)[0], (1, 2))
         files = [f["file"] for f in helpers.succeed("verify", self.unfinished, "--json").json()["files"]]
         self.assertIn("activations-%05d.h5" % kept(self.unfinished)[0], files)
+
+    def test_first_tokens_stand_alone(self):
+        """Each row of the window behind the sixteen is what the reference makes of one token alone."""
+        out = self.path("out")
+        helpers.kill_when(lambda: kept(out), *arguments(out, "--keep-activations", "--sequences", "16"), ranks=2)
+        block = max(kept(out))
+        with h5py.File(os.path.join(out, "activations-%05d.h5" % block), "r") as file:
+            full = file["full"][:]
+        self.assertEqual(full.shape, (16 + 2, LENGTH, HIDDEN))  # sixteen, first tokens, held out
+        model = forward_reference.Model(helpers.MODEL)
+        alone = model.w["model.embed_tokens.weight"]
+        for layer in range(block + 1):
+            alone = np.concatenate([model.block(alone[t:t + 1], layer) for t in range(len(alone))])
+        nearest = np.array([[np.abs(alone - row).max(axis=1).min() for row in window] for window in full])
+        self.assertLess(nearest[16].max(), 1e-3)
+        for window in (*range(16), 17):
+            self.assertLess(nearest[window, 0], 1e-3)
+            self.assertGreater(np.median(nearest[window, 1:]), 1e-2)
 
     def test_resumed_on_three_ranks(self):
         self.check_resumes(self.copy_of_unfinished(), 3, "--keep-activations")

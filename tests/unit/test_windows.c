@@ -221,6 +221,42 @@ static void held_out_windows_share_nothing_with_others(void)
     snrq_windows_free(&w);
 }
 
+static void first_tokens_are_drawn_from_fitted_windows(void)
+{
+    enum { TOTAL = 4000, LENGTH = 200, FITTED = 10, HELD = 2, FIRST = 5 };
+    static int32_t ids[TOTAL], before[(FITTED + HELD) * LENGTH];
+    snrq_windows w;
+    for (int i = 0; i < TOTAL; i++) ids[i] = i >= FITTED * LENGTH; /* 0 is fitted, 1 is not */
+    if (!assert_ok(snrq_windows_consecutive("t", ids, TOTAL, FITTED, LENGTH, &w))) return;
+    if (!assert_ok(snrq_windows_hold_out(ids, TOTAL, HELD, &w))) return;
+    for (int64_t i = 0; i < FITTED * LENGTH; i++) w.ids[i] = i % 2 ? 0 : 2;
+    memcpy(before, w.ids, sizeof before);
+    int64_t distinct = w.distinct;
+    if (!assert_ok(snrq_windows_add_first_tokens(FIRST, 1, &w))) return;
+    CU_ASSERT_EQUAL(w.count, FITTED + FIRST + HELD);
+    CU_ASSERT_EQUAL(w.first_tokens, FIRST);
+    CU_ASSERT_EQUAL(w.held_out, HELD);
+    CU_ASSERT_EQUAL(w.distinct, distinct);
+    CU_ASSERT_EQUAL(memcmp(w.ids, before, FITTED * LENGTH * sizeof *ids), 0);
+    CU_ASSERT_EQUAL(memcmp(w.ids + (FITTED + FIRST) * LENGTH, before + FITTED * LENGTH,
+                           HELD * LENGTH * sizeof *ids),
+                    0);
+    int zeros = 0;
+    for (int k = 0; k < FIRST; k++) {
+        const int32_t *window = w.ids + (FITTED + k) * LENGTH;
+        int here = 0;
+        for (int t = 0; t < LENGTH; t++) {
+            CU_ASSERT_TRUE(window[t] == 0 || window[t] == 2);
+            here += window[t] == 0;
+        }
+        CU_ASSERT_TRUE(here > 50 && here < 150); /* 100 with a standard deviation of 7 */
+        CU_ASSERT_NOT_EQUAL(memcmp(window, w.ids, LENGTH * sizeof *ids), 0);
+        zeros += here;
+    }
+    CU_ASSERT_TRUE(zeros > 400 && zeros < 600);
+    snrq_windows_free(&w);
+}
+
 int main(void)
 {
     const snrq_test tests[] = {
@@ -234,6 +270,7 @@ int main(void)
         SNRQ_TEST(the_fingerprint_covers_ids_and_shape),
         SNRQ_TEST(positions_in_several_windows_count_once),
         SNRQ_TEST(held_out_windows_share_nothing_with_others),
+        SNRQ_TEST(first_tokens_are_drawn_from_fitted_windows),
     };
     int result = snrq_run_tests("windows", tests, sizeof tests / sizeof tests[0], 1);
     scratch_remove();
