@@ -26,8 +26,8 @@ static const struct topic {
     {"how it is rounded",
      " method beam grid alpha refine regrid order damp shrink compensate paper baseline-grid "
      "expert-tokens expert-weights "},
-    {"texts and windows",
-     " sequences length seed windows sampling held-out first-tokens text-key limit task-bos beyond-context "},
+    {"texts and windows", " sequences length seed windows sampling held-out first-tokens text-key "
+                          "limit task-bos beyond-context "},
     {"ranks and time",
      " threads layer-groups factor-grid max-time watchdog keep-activations redo force-unlock "
      "ignore-memory "},

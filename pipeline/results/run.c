@@ -113,12 +113,41 @@ static snrq_run_unit read_unit(const json_t *object)
     return u;
 }
 
+static snrq_status read_groups(snrq_run *run)
+{
+    json_t *state = NULL;
+    const json_t *item;
+    size_t i;
+    SNRQ_TRY(snrq_output_read_status(run->output.directory, &state));
+    const json_t *groups = json_object_get(state, "groups");
+    snrq_status status =
+        snrq_allocate(json_array_size(groups), sizeof *run->group, "layer groups", &run->group);
+    json_array_foreach(groups, i, item)
+    {
+        if (status != SNRQ_OK) break;
+        run->group[run->groups++] = (snrq_run_group){
+            .first = (int64_t)json_integer_value(json_object_get(item, "first")),
+            .end = (int64_t)json_integer_value(json_object_get(item, "end")),
+            .committed = (int64_t)json_integer_value(json_object_get(item, "committed"))};
+    }
+    json_decref(state);
+    return status;
+}
+
+static void add_group_seconds(snrq_run *run, double block, double seconds)
+{
+    for (int64_t g = 0; g < run->groups && !isnan(seconds); g++)
+        if (block >= (double)run->group[g].first && block < (double)run->group[g].end)
+            run->group[g].seconds += seconds;
+}
+
 static snrq_status add_step(snrq_run *run, const json_t *event)
 {
     const json_t *units = json_object_get(event, "units"), *unit;
     size_t i, count = json_array_size(units);
     double seconds = number_of(event, "seconds");
     if (!isnan(seconds)) run->seconds = isnan(run->seconds) ? seconds : run->seconds + seconds;
+    add_group_seconds(run, number_of(event, "block"), seconds);
     if (count == 0) return SNRQ_OK;
     snrq_run_unit *more = realloc(run->unit, ((size_t)run->units + count) * sizeof *more);
     if (more == NULL) return snrq_fail(SNRQ_INTERNAL, "no memory for the units of the log");
@@ -213,6 +242,7 @@ snrq_status snrq_run_read(const char *directory, snrq_run *run)
     SNRQ_TRY(snrq_output_read(directory, &run->output));
     read_manifest(run);
     SNRQ_TRY(read_modules(run));
+    SNRQ_TRY(read_groups(run));
     return read_log(run);
 }
 
@@ -221,5 +251,6 @@ void snrq_run_free(snrq_run *run)
     snrq_output_facts_free(&run->output);
     free(run->module);
     free(run->unit);
+    free(run->group);
     *run = (snrq_run){0};
 }

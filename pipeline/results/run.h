@@ -40,12 +40,20 @@ typedef struct snrq_run_phase {
     double min, mean, max; /* seconds of a rank, over ranks */
 } snrq_run_phase;
 
+/* Ranks that quantized a run of blocks by themselves (--layer-groups). */
+typedef struct snrq_run_group {
+    int64_t first, end, committed; /* blocks [first, end), and how many of them are finished */
+    double seconds;                /* of the steps that count */
+} snrq_run_group;
+
 typedef struct snrq_run {
     snrq_output_facts output;
     snrq_run_module *module; /* [modules] owned */
     int64_t modules;
     snrq_run_unit *unit; /* [units] owned */
     int64_t units;
+    snrq_run_group *group; /* [groups] owned; 0: status.json tells of none, there was one */
+    int64_t groups;
     snrq_run_phase phase[SNRQ_RUN_PHASES]; /* in the order of the log */
     int phases;
     int64_t blocks, committed; /* of the model; finished */

@@ -296,6 +296,46 @@ static void report_phases(const snrq_run *run, snrq_document *d)
                         (long long)run->starts, (long long)run->timed);
 }
 
+/* Mean and largest model error of the modules in blocks [first, end). */
+static void add_model_errors(snrq_sheet *s, const snrq_run *run, int64_t first, int64_t end)
+{
+    double sum = 0.0, most = NAN;
+    int64_t count = 0;
+    for (int64_t m = 0; m < run->modules; m++) {
+        if (run->module[m].layer < first || run->module[m].layer >= end) continue;
+        sum += model_error_of(&run->module[m].record);
+        most = fmax(most, model_error_of(&run->module[m].record));
+        count++;
+    }
+    snrq_sheet_number(s, count > 0 ? sum / (double)count : NAN, 2);
+    snrq_sheet_number(s, most, 2);
+}
+
+static void report_groups(const snrq_run *run, snrq_document *d)
+{
+    static const char *const numbers[] = {"first block", "last block",    "committed",
+                                          "seconds",     "model error %", "largest model %"};
+    if (run->groups < 2) return;
+    snrq_sheet *s = snrq_document_sheet(d, "layer-groups", "Layer groups");
+    if (s == NULL) return;
+    snrq_sheet_column_add(s, "group", SNRQ_SHEET_NUMBER);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        snrq_sheet_column_add(s, numbers[i], SNRQ_SHEET_NUMBER);
+    for (int64_t g = 0; g < run->groups; g++) {
+        const snrq_run_group *group = &run->group[g];
+        snrq_sheet_number(s, (double)g + 1.0, 0);
+        snrq_sheet_number(s, (double)group->first + 1.0, 0);
+        snrq_sheet_number(s, (double)group->end, 0);
+        snrq_sheet_number(s, (double)group->committed, 0);
+        snrq_sheet_number(s, group->seconds, 1);
+        add_model_errors(s, run, group->first, group->end);
+    }
+    snrq_sheet_note(s, "Groups and blocks are counted from 1. Groups work at the same time, each "
+                       "on blocks of its own; seconds are those "
+                       "of its steps. Both streams are alike at a group's first block, so its "
+                       "model errors leave out those of the groups before.");
+}
+
 /* ---- by layer ---- */
 
 /* The mean of what several modules of one kind have in a layer: the experts. */
@@ -373,6 +413,7 @@ snrq_status snrq_run_report(const snrq_run *run, snrq_document *d)
     report_kinds(run, d);
     report_units(run, d);
     report_phases(run, d);
+    report_groups(run, d);
     for (int m = 0; m < MEASURES; m++) report_measure(run, &measures[m], d);
     report_modules(run, d);
     snrq_document_close(d);

@@ -88,6 +88,25 @@ class Report(helpers.Test):
         for row in rows:
             self.assertAlmostEqual(float(row["rounding ms"]), sum(float(row[p + " ms"]) for p in ("factor", "grid", "search")), places=5)
 
+    def test_layer_groups(self):
+        """A row for each group: its blocks, its share of the time, the errors of its modules."""
+        out, report = self.path("groups"), self.path("report")
+        helpers.quantize(out, *"--bits 3 --group-size 64 --method snrq --layer-groups 2".split(), ranks=2)
+        helpers.succeed("report", out, "-o", report)
+        rows = table(report, "layer-groups")
+        with open(os.path.join(out, "run.jsonl")) as f:
+            steps = [e for e in map(json.loads, f) if e["event"] == "stage"]
+        modules = [m for record in helpers.manifest(out) for m in record.get("modules", [])]
+        self.assertEqual([(row["first block"], row["last block"], row["committed"]) for row in rows],
+                         [("1", "3", "3"), ("4", "6", "3")])
+        for row in rows:
+            blocks = range(int(row["first block"]) - 1, int(row["last block"]))
+            errors = [100 * m["model_error"] for m in modules if int(m["name"].split(".")[2]) in blocks]
+            self.assertAlmostEqual(float(row["seconds"]), sum(e["seconds"] for e in steps if e["block"] in blocks), delta=0.06)
+            self.assertAlmostEqual(float(row["model error %"]), statistics.mean(errors), delta=0.006)
+            self.assertAlmostEqual(float(row["largest model %"]), max(errors), delta=0.006)
+        self.assertFalse(os.path.exists(os.path.join(self.report, "layer-groups.tsv")))
+
     def test_every_module_is_listed(self):
         self.assertEqual([row["module"] for row in table(self.report, "modules")], [m["name"] for m in self.modules])
         self.assertNotIn("model.layers.3.mlp.up_proj", self.printed)  # long tables are not printed
