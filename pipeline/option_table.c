@@ -226,7 +226,7 @@ _Static_assert(sizeof snrq_option_table / sizeof snrq_option_table[0] <= SNRQ_MO
 const snrq_option_exception snrq_option_exceptions[] = {
     {"grid", "minmax", "for rtn, ldlq, gptq, gptaq"},
     {"refine", "0", "for rtn, ldlq, gptq, gptaq"},
-    {"first-tokens", "0", "for rtn, ldlq, gptq, gptaq"},
+    {"first-tokens", "0", "for these, and above 2 bits"},
     {"regrid", "0", "for these and other grids than hessian"},
     {"shrink", "0", "for these, and of round"}};
 _Static_assert(sizeof snrq_option_exceptions / sizeof snrq_option_exceptions[0] ==

@@ -68,7 +68,7 @@ static snrq_status apply_exceptions(const given_rows given, snrq_options *o)
     for (int i = 0; i < PAPER && o->paper; i++)
         SNRQ_TRY(set_unless_given(given, paper[i].name, paper[i].value, o));
     for (int i = 0; i < SNRQ_OPTION_EXCEPTIONS; i++) {
-        bool applies = baseline ||
+        bool applies = baseline || (i == SNRQ_EXCEPTION_FIRST_TOKENS && o->bits > 2) ||
                        (i == SNRQ_EXCEPTION_REGRID && o->grid != SNRQ_QUANT_GRID_HESSIAN) ||
                        (i == SNRQ_EXCEPTION_SHRINK && o->command == SNRQ_COMMAND_ROUND);
         if (applies)

@@ -87,7 +87,7 @@ class KeepActivations(helpers.Test):
     def test_first_tokens_stand_alone(self):
         """Each row of the window behind the sixteen is what the reference makes of one token alone."""
         out = self.path("out")
-        helpers.kill_when(lambda: kept(out), *arguments(out, "--keep-activations", "--sequences", "16"), ranks=2)
+        helpers.kill_when(lambda: kept(out), *arguments(out, "--keep-activations", "--sequences", "16", "--first-tokens", "1"), ranks=2)
         block = max(kept(out))
         with h5py.File(os.path.join(out, "activations-%05d.h5" % block), "r") as file:
             full = file["full"][:]

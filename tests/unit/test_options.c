@@ -149,6 +149,21 @@ static void baseline_grid_is_stored_as_what_it_stands_for(void)
     json_decref(b);
 }
 
+static void first_tokens_are_for_two_bits(void)
+{
+    snrq_options o;
+    accepts("quantize M -o OUT --calibration T --bits 2", &o);
+    CU_ASSERT_EQUAL(o.first_tokens, 1);
+    accepts("quantize M -o OUT --calibration T --bits 3", &o);
+    CU_ASSERT_EQUAL(o.first_tokens, 0);
+    accepts("quantize M -o OUT --calibration T --bits 2 --method gptq", &o);
+    CU_ASSERT_EQUAL(o.first_tokens, 0);
+    accepts("quantize M -o OUT --calibration T --bits 2 --paper", &o);
+    CU_ASSERT_EQUAL(o.first_tokens, 0);
+    accepts("quantize M -o OUT --calibration T --bits 3 --first-tokens 2", &o);
+    CU_ASSERT_EQUAL(o.first_tokens, 2);
+}
+
 static void scales_of_the_range_stay_unless_told(void)
 {
     snrq_options o;
@@ -776,6 +791,7 @@ int main(void)
         SNRQ_TEST(baselines_do_what_their_papers_do),
         SNRQ_TEST(baseline_grid_makes_methods_differ_in_nothing_else),
         SNRQ_TEST(baseline_grid_is_stored_as_what_it_stands_for),
+        SNRQ_TEST(first_tokens_are_for_two_bits),
         SNRQ_TEST(scales_of_the_range_stay_unless_told),
         SNRQ_TEST(wrong_values_are_refused_by_name),
         SNRQ_TEST(missing_parts_are_named),
