@@ -19,7 +19,7 @@ FOREIGN = set("""--version --workflow --preset --build --install --prefix --targ
                  --signal --bind-to --map-by --shm-size --print --help --all --only --seed --bytes --vocab --out --train
                  --valid --heldout --batch --lr --minutes --steps --resume --write --check --report --test-dir
                   --output-on-failure --engine --model --local --ranks
-                  --cpu-limit --table --completion --manual""".split())
+                  --cpu-limit --table --completion --manual --local-dir --port""".split())
 
 Quote = namedtuple("Quote", "page said_there source defined_there said", defaults=[str])
 
