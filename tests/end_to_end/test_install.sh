@@ -23,11 +23,28 @@ grep -q quantize "$work/help"
 library=$(find "$prefix" -name libsnrq.a)
 [ -s "$library" ]
 [ -s "$prefix/share/doc/snrq/LICENSE" ]
+# The two README.md are different pages, and one links to the other.
+grep -q 'docs/README.md' "$prefix/share/doc/snrq/README.md"
+[ -s "$prefix/share/doc/snrq/docs/README.md" ]
 grep -q -- "calibration" "$prefix/share/man/man1/snrq-quantize.1"
 bash -c '. "$1" && complete -p snrq' bash "$prefix/share/bash-completion/completions/snrq" >/dev/null
 [ -s "$prefix/share/zsh/site-functions/_snrq" ]
 for script in submit quantize.sbatch; do
     [ -x "$prefix/share/snrq/slurm/$script" ]
+done
+
+# The module puts this installation into the paths, wherever it was moved: through Lmod, where that is there. (Lmod itself
+# reads no modules in paths with spaces.)
+ln -s "$prefix" "$work/plain"
+for lmod in "${LMOD_CMD:-}" /usr/share/lmod/lmod/libexec/lmod; do
+    [ -x "$lmod" ] || continue
+    found=$(MODULEPATH="$work/plain/share/snrq/modulefiles" "$lmod" bash load snrq 2>"$work/log") || true
+    [ "$(eval "$found" >/dev/null && command -v snrq)" -ef "$prefix/bin/snrq" ] || {
+        cat "$work/log"
+        echo "the module does not lead to $prefix/bin/snrq: $found"
+        exit 1
+    }
+    break
 done
 
 cd "$prefix/include/snrq"
@@ -67,7 +84,7 @@ C
 cat >CMakeLists.txt <<'CMAKE'
 cmake_minimum_required(VERSION 3.25)
 project(count LANGUAGES C)
-find_package(snrq 0.1 REQUIRED)
+find_package(snrq 0.2 REQUIRED)
 add_executable(count count.c)
 target_link_libraries(count PRIVATE snrq::snrq)
 CMAKE
