@@ -6,7 +6,6 @@ set(CPACK_PACKAGE_VENDOR "The snrq authors")
 set(CPACK_PACKAGE_CONTACT "The snrq authors <snrq@example.org>") # -DCPACK_PACKAGE_CONTACT=... names who answers for it
 set(CPACK_RESOURCE_FILE_LICENSE ${PROJECT_SOURCE_DIR}/LICENSE)
 set(CPACK_PACKAGE_DIRECTORY ${PROJECT_BINARY_DIR}/packages)
-set(CPACK_PACKAGING_INSTALL_PREFIX /usr)
 set(CPACK_STRIP_FILES ON)
 set(CPACK_INSTALL_DEFAULT_DIRECTORY_PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE
     WORLD_READ WORLD_EXECUTE)
@@ -22,12 +21,12 @@ set(CPACK_SNRQ_CHANGES ${PROJECT_SOURCE_DIR}/CHANGELOG.md)
 set(CPACK_SNRQ_STRIP ${CMAKE_STRIP})
 
 # Libraries and their versions come from the programs themselves (dpkg-shlibdeps). mpirun is no library. The reference
-# BLAS would do, many times slower.
+# BLAS would do for them, but it is many times slower, and its LAPACK gives other last bits.
 set(CPACK_DEBIAN_PROGRAM_PACKAGE_NAME snrq)
 set(CPACK_DEBIAN_PROGRAM_PACKAGE_SECTION science)
 set(CPACK_DEBIAN_PROGRAM_PACKAGE_SHLIBDEPS ON)
-set(CPACK_DEBIAN_PROGRAM_PACKAGE_DEPENDS openmpi-bin)
-set(CPACK_DEBIAN_PROGRAM_PACKAGE_RECOMMENDS "libopenblas0-pthread | libopenblas0, gnuplot-nox | gnuplot")
+set(CPACK_DEBIAN_PROGRAM_PACKAGE_DEPENDS "openmpi-bin, libopenblas0-pthread | libopenblas0")
+set(CPACK_DEBIAN_PROGRAM_PACKAGE_RECOMMENDS "gnuplot-nox | gnuplot")
 set(CPACK_DEBIAN_PROGRAM_PACKAGE_SUGGESTS slurm-client)
 set(CPACK_DEBIAN_PROGRAM_DESCRIPTION
 "snrq stores the weights of the linear layers of a language model in 2 to 8
