@@ -19,7 +19,8 @@ FOREIGN = set("""--version --workflow --preset --build --install --prefix --targ
                  --signal --bind-to --map-by --shm-size --print --help --all --only --seed --bytes --vocab --out --train
                  --valid --heldout --batch --lr --minutes --steps --resume --write --check --report --test-dir
                   --output-on-failure --engine --model --local --ranks
-                  --cpu-limit --table --completion --manual --local-dir --port""".split())
+                  --cpu-limit --table --completion --manual --local-dir --port --robot --sourcepath --check-style --validate
+                  --config --bind --env --contain --setvar --dry-run --libs --time --max-model-len""".split())
 
 Quote = namedtuple("Quote", "page said_there source defined_there said", defaults=[str])
 
@@ -156,6 +157,17 @@ QUOTES = [Quote(*row) for row in [
     (DATA, r"key/value heads of (\d+)", CONFIG, r'"head_dim": (\d+)'),
     (DATA, r"rope theta (\d+)", CONFIG, r'"rope_theta": (\d+)'),
     (DATA, r"bf16 as stored \| ([\d.]+)", "tests/end_to_end/test_quality.py", r"length=256\), ([\d.]+)"),
+    # The version of the release
+    ("tests/end_to_end/test_install.sh", r"find_package\(snrq (\d+\.\d+) REQUIRED", "CMakeLists.txt",
+     r"project\(snrq VERSION (\d+\.\d+)"),
+    *[(page, pattern, "CMakeLists.txt", r"project\(snrq VERSION ([\d.]+)") for page, pattern in [
+        ("CHANGELOG.md", r"# Changelog (?:## Unreleased .*?)?## ([\d.]+)"),
+        ("CITATION.cff", r" version: ([\d.]+)"),
+        ("docs/tutorial.md", r"\$ snrq --version snrq ([\d.]+)"),
+        ("docs/packaging/debian/changelog", r"^snrq \(([\d.]+)-1\)"),
+        ("docs/packaging/spack/package.py", r' version\("([\d.]+)"\) variant'),
+        ("docs/packaging/easybuild/snrq-0.2.0-foss-2024a.eb", r"name = 'snrq' version = '([\d.]+)'"),
+        ("docs/packaging/apptainer/snrq.def", r"image\.version ([\d.]+)")]],
 ]]
 
 
