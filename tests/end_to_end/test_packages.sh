@@ -3,7 +3,7 @@
 # of the source from which it could be built again.
 set -euo pipefail
 
-for tool in dpkg-deb dpkg-shlibdeps cpack; do
+for tool in dpkg-deb dpkg-shlibdeps file cpack; do
     command -v "$tool" >/dev/null || {
         echo "there is no $tool"
         exit 77
