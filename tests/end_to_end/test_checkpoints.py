@@ -408,8 +408,8 @@ class Changed(Checkpoint):
         self.flip(model, "score.weight")
         self.quantize(model, out)
 
-    def test_a_run_of_version_0_1_0_goes_on(self):
-        """It stored the fingerprint alone; what both have is compared."""
+    def test_a_run_without_checksums_goes_on(self):
+        """With the fingerprint alone; what both have is compared."""
         model, out = self.unfinished()
         with open(os.path.join(out, "snrq.json")) as f:
             text = f.read()

@@ -88,14 +88,14 @@ class Options(helpers.Test):
             self.assertEqual(blocks[0], blocks[1])
             self.assertEqual(blocks[0], blocks[2])
 
-    def test_a_run_of_version_0_1_0_goes_on(self):
-        """It stored what was typed, also what has no effect now, and 0 for what it had measured."""
+    def test_a_run_with_options_in_an_older_form_goes_on(self):
+        """What was typed, also what has no effect now, and 0 for what was measured."""
         new, old = self.path("new"), self.path("old")
         self.quantize(new, *"--method gptq --bits 3 --group-size 64".split())
         with open(os.path.join(new, "snrq.json")) as f:
             text = f.read()
         for now, before in (('"alpha": null', '"alpha": "fixed:.5"'), ('"beam": 1', '"beam": 16'),
-                            ('"grid": ', '"factor-grid": "2x4",\n    "grid": '),
+                            ('"first-tokens": ', '"factor-grid": "2x4",\n    "first-tokens": '),  # keys are sorted
                             ('"regrid": 0', '"regrid": 3')):
             self.assertEqual(text.count(now), 1, now)
             text = text.replace(now, before)
