@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "mpi/algebra/panel_part.h"
 #include "mpi/algebra/scalapack.h"
 
 enum { NB = SNRQ_PANEL, OUTSIDE = -1, CHUNK_ITEMS = 1 << 23 };
@@ -168,23 +169,15 @@ void snrq_matrix_destroy(snrq_matrix **matrix)
     *matrix = NULL;
 }
 
-/* The block-cyclic part of a panel that process (row, column) of the grid owns: local rows
- * [row_begin, row_end) and local columns [column_begin, column_end). */
-typedef struct part {
-    int row, column;
-    int64_t row_begin, row_end, column_begin, column_end;
-} part;
-
-static part panel_part(const snrq_matrix *m, int row, int column, int64_t begin, int64_t width,
-                       int64_t first_row)
+snrq_panel_part snrq_panel_part_of(const snrq_matrix *m, int row, int column, snrq_panel_place at)
 {
     const snrq_process_grid *g = m->grid;
-    return (part){.row = row,
-                  .column = column,
-                  .row_begin = local_begin(first_row, row, g->rows),
-                  .row_end = local_count(m->rows, row, g->rows),
-                  .column_begin = local_begin(begin, column, g->columns),
-                  .column_end = local_begin(begin + width, column, g->columns)};
+    return (snrq_panel_part){.row = row,
+                             .column = column,
+                             .row_begin = local_begin(at.first_row, row, g->rows),
+                             .row_end = local_count(m->rows, row, g->rows),
+                             .column_begin = local_begin(at.begin, column, g->columns),
+                             .column_end = local_begin(at.begin + at.width, column, g->columns)};
 }
 
 /* Items up to the end of the block that local index `local` is in, or up to `end`. */
@@ -194,19 +187,33 @@ static int64_t run_length(int64_t local, int64_t end)
     return (block_end < end ? block_end : end) - local;
 }
 
-/* Puts the elements of `p` into the panel. from: its columns, `stride` apart. */
-static void unpack(const snrq_matrix *m, const part *p, int64_t begin, int64_t first_row,
-                   const double *from, int64_t stride, double *panel)
+/* to <- numbers of the size there. */
+static void copy_numbers(const void *from, size_t from_size, int64_t count, void *to, size_t size)
 {
+    const double *numbers = from;
+    float *floats = to;
+    if (from_size == size)
+        memcpy(to, from, (size_t)count * size);
+    else
+        for (int64_t i = 0; i < count; i++) floats[i] = (float)numbers[i];
+}
+
+void snrq_panel_part_unpack(const snrq_matrix *m, const snrq_panel_part *p, snrq_panel_place at,
+                            const void *from, size_t from_size, int64_t stride, void *panel,
+                            size_t size)
+{
+    const int64_t leading = m->rows - at.first_row;
 #pragma omp parallel for schedule(static)
     for (int64_t j = p->column_begin; j < p->column_end; j++) {
-        const double *column = from + (j - p->column_begin) * stride;
-        double *to =
-            panel + (to_global(j, p->column, m->grid->columns) - begin) * (m->rows - first_row);
-        for (int64_t i = p->row_begin, run; i < p->row_end; i += run, column += run) {
+        const char *column =
+            (const char *)from + (size_t)((j - p->column_begin) * stride) * from_size;
+        int64_t to =
+            (to_global(j, p->column, m->grid->columns) - at.begin) * leading - at.first_row;
+        for (int64_t i = p->row_begin, run; i < p->row_end; i += run) {
             run = run_length(i, p->row_end);
-            memcpy(to + to_global(i, p->row, m->grid->rows) - first_row, column,
-                   (size_t)run * sizeof *column);
+            copy_numbers(column + (size_t)(i - p->row_begin) * from_size, from_size, run,
+                         (char *)panel + (size_t)(to + to_global(i, p->row, m->grid->rows)) * size,
+                         size);
         }
     }
 }
@@ -215,7 +222,8 @@ void snrq_matrix_set_panel(snrq_matrix *m, int64_t begin, int64_t width, int64_t
                            const double *panel)
 {
     if (m->grid->blacs == OUTSIDE) return;
-    part p = panel_part(m, m->grid->row, m->grid->column, begin, width, first_row);
+    snrq_panel_place at = {begin, width, first_row};
+    snrq_panel_part p = snrq_panel_part_of(m, m->grid->row, m->grid->column, at);
     for (int64_t j = p.column_begin; j < p.column_end; j++) {
         const double *from =
             panel + (snrq_matrix_global_column(m, j) - begin) * (m->rows - first_row);
@@ -228,14 +236,8 @@ void snrq_matrix_set_panel(snrq_matrix *m, int64_t begin, int64_t width, int64_t
     }
 }
 
-/* Where this process has its own part of a panel, columns local_rows apart. */
-static const double *own_part(const snrq_matrix *m, const part *p)
-{
-    return m->local + p->column_begin * m->local_rows + p->row_begin;
-}
-
 /* Sends one process's part of the panel to everyone. */
-static snrq_status broadcast_part(const snrq_matrix *m, const part *p, double *packed)
+static snrq_status broadcast_part(const snrq_matrix *m, const snrq_panel_part *p, double *packed)
 {
     const snrq_context *c = m->grid->context;
     int owner = p->row * m->grid->columns + p->column;
@@ -244,7 +246,7 @@ static snrq_status broadcast_part(const snrq_matrix *m, const part *p, double *p
                              (long long)(rows * columns), owner));
     if (c->rank == owner)
         for (int64_t j = 0; j < columns; j++)
-            memcpy(packed + j * rows, own_part(m, p) + j * m->local_rows,
+            memcpy(packed + j * rows, snrq_panel_part_own(m, p) + j * m->local_rows,
                    (size_t)rows * sizeof *packed);
     for (int64_t at = 0; at < rows * columns; at += CHUNK_ITEMS) {
         int64_t left = rows * columns - at;
@@ -260,10 +262,12 @@ snrq_status snrq_matrix_broadcast_panel(const snrq_matrix *m, int64_t begin, int
                                         int64_t first_row, double *panel)
 {
     const snrq_process_grid *g = m->grid;
+    const snrq_panel_place at = {begin, width, first_row};
     double *packed = NULL;
     if (g->context->size == 1) {
-        part all = panel_part(m, 0, 0, begin, width, first_row);
-        unpack(m, &all, begin, first_row, own_part(m, &all), m->local_rows, panel);
+        snrq_panel_part all = snrq_panel_part_of(m, 0, 0, at);
+        snrq_panel_part_unpack(m, &all, at, snrq_panel_part_own(m, &all), sizeof *panel,
+                               m->local_rows, panel, sizeof *panel);
         return SNRQ_OK;
     }
     /* The first process of a row or column holds no less than any other, give or take one block. */
@@ -276,10 +280,11 @@ snrq_status snrq_matrix_broadcast_panel(const snrq_matrix *m, int64_t begin, int
                                                      sizeof *packed, "panel buffer", &packed));
     for (int row = 0; row < g->rows; row++)
         for (int column = 0; column < g->columns && status == SNRQ_OK; column++) {
-            part p = panel_part(m, row, column, begin, width, first_row);
+            snrq_panel_part p = snrq_panel_part_of(m, row, column, at);
             status = broadcast_part(m, &p, packed);
             if (status == SNRQ_OK)
-                unpack(m, &p, begin, first_row, packed, p.row_end - p.row_begin, panel);
+                snrq_panel_part_unpack(m, &p, at, packed, sizeof *packed, p.row_end - p.row_begin,
+                                       panel, sizeof *panel);
         }
     free(packed);
     return status;

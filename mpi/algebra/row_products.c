@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "mpi/algebra/blas.h"
+#include "mpi/algebra/panel_feed.h"
 #include "mpi/algebra/product.h"
 
 enum {
@@ -32,10 +33,10 @@ void dtrtri_(const char *uplo, const char *diag, const int *n, double *a, const 
              size_t uplo_length, size_t diag_length);
 
 typedef struct panel {
-    const snrq_matrix *matrix;
-    double factor; /* what the matrix is multiplied by */
+    snrq_panel_feed *feed; /* of the matrix */
+    double factor;         /* what the matrix is multiplied by */
     int64_t n, begin, width;
-    double *columns; /* [SNRQ_PANEL][n] as broadcast */
+    double *columns; /* [SNRQ_PANEL][n] as they came */
     double *square;  /* [width][width] of a factor: its square on the diagonal, or the inverse */
     float *packed;   /* [n][WIDTH] */
     float *inverse;  /* [WIDTH][WIDTH] packed */
@@ -163,14 +164,28 @@ static snrq_status invert_square(panel *p)
 
 typedef enum panel_use { MULTIPLY, FORMS, FORWARD, BACKWARD } panel_use;
 
-/* Brings columns [begin, begin + WIDTH) to this rank, packed for their use. */
-static snrq_status load(panel *p, int64_t begin, panel_use use)
+/* Puts the columns of the panel at `begin` on their way, SNRQ_PANEL of them from column `from` on.
+ */
+static snrq_status start(const panel *p, int64_t begin, int64_t from, panel_use use)
+{
+    int64_t width = least(SNRQ_PANEL, least(WIDTH, p->n - begin) - from);
+    return snrq_panel_feed_start(p->feed, begin + from, width, use == MULTIPLY ? 0 : begin);
+}
+
+/* Brings columns [begin, begin + WIDTH) to this rank, packed for their use, and puts the panel at
+ * `next` on its way, if that is not negative. */
+static snrq_status load(panel *p, int64_t begin, int64_t next, panel_use use)
 {
     p->begin = begin;
     p->width = least(WIDTH, p->n - begin);
+    if (!snrq_panel_feed_expects(p->feed, begin)) SNRQ_TRY(start(p, begin, 0, use));
     for (int64_t from = 0; from < p->width; from += SNRQ_PANEL) {
         int64_t width = least(SNRQ_PANEL, p->width - from), above = use == MULTIPLY ? 0 : begin;
-        SNRQ_TRY(snrq_matrix_broadcast_panel(p->matrix, begin + from, width, above, p->columns));
+        SNRQ_TRY(snrq_panel_feed_take(p->feed, p->columns));
+        if (from + width < p->width)
+            SNRQ_TRY(start(p, begin, from + width, use));
+        else if (next >= 0)
+            SNRQ_TRY(start(p, next, 0, use));
         if (use == FORMS) halve(p, from, width);
         if (use == MULTIPLY || use == FORMS)
             put_down(p, from, width, above, above, 1.0);
@@ -193,6 +208,7 @@ static snrq_status load(panel *p, int64_t begin, panel_use use)
 
 static void panel_free(panel *p)
 {
+    snrq_panel_feed_destroy(&p->feed);
     free(p->columns);
     free(p->square);
     free(p->packed);
@@ -202,7 +218,8 @@ static void panel_free(panel *p)
 static snrq_status panel_create(const snrq_matrix *matrix, double factor, panel *p)
 {
     size_t n = (size_t)snrq_product_padded(matrix->rows, STRIP);
-    *p = (panel){.matrix = matrix, .factor = factor, .n = matrix->rows};
+    *p = (panel){.factor = factor, .n = matrix->rows};
+    SNRQ_TRY(snrq_panel_feed_create(matrix, SNRQ_PANEL, sizeof *p->columns, &p->feed));
     SNRQ_TRY(snrq_allocate_scratch(n * SNRQ_PANEL, sizeof(double), "panel", &p->columns));
     SNRQ_TRY(snrq_allocate_scratch(WIDTH * WIDTH, sizeof(double), "panel", &p->square));
     SNRQ_TRY(snrq_allocate_scratch(n * WIDTH, sizeof(float), "packed panel", &p->packed));
@@ -293,9 +310,11 @@ static void run_tile(const panel *p, panel_use use, const work *w, int64_t row, 
 static void run_panel(const panel *p, panel_use use, const work *w)
 {
 #pragma omp parallel for schedule(dynamic)
-    for (int64_t row = 0; row < w->rows; row += w->tile)
+    for (int64_t row = 0; row < w->rows; row += w->tile) {
         run_tile(p, use, w, row, least(w->tile, w->rows - row),
                  w->scratch + (int64_t)omp_get_thread_num() * TILE * WIDTH);
+        if (omp_get_thread_num() == 0) snrq_panel_feed_progress(p->feed);
+    }
 }
 
 /* ---- all panels ---- */
@@ -304,8 +323,9 @@ static snrq_status run_panels(panel *p, panel_use use, const work *w)
 {
     int64_t panels = (p->n + WIDTH - 1) / WIDTH;
     for (int64_t k = 0; k < panels; k++) {
-        int64_t number = use == BACKWARD ? panels - 1 - k : k;
-        SNRQ_TRY(load(p, number * WIDTH, use));
+        int64_t step = use == BACKWARD ? -WIDTH : WIDTH;
+        int64_t begin = use == BACKWARD ? (panels - 1 - k) * WIDTH : k * WIDTH;
+        SNRQ_TRY(load(p, begin, k + 1 < panels ? begin + step : -1, use));
         run_panel(p, use, w);
     }
     return SNRQ_OK;

@@ -4,22 +4,23 @@
 #ifndef SNRQ_GRAM_PANEL_H
 #define SNRQ_GRAM_PANEL_H
 
-#include "mpi/algebra/matrix.h"
+#include "mpi/algebra/panel_feed.h"
 #include "mpi/algebra/product.h"
 
 enum { SNRQ_GRAM_PANEL = SNRQ_PRODUCT_SLAB };
 
 /* Columns [begin, begin + width) of H [n, n]; columns from `width` on are zero. */
 typedef struct snrq_gram_panel {
-    int64_t begin, width;
-    float *rows;    /* [n][SNRQ_GRAM_PANEL] */
-    float *strips;  /* the same as [SNRQ_GRAM_PANEL / SNRQ_PRODUCT_ROWS][n][SNRQ_PRODUCT_ROWS] */
-    double *buffer; /* [SNRQ_GRAM_PANEL][n] as broadcast */
+    int64_t n, begin, width;
+    snrq_panel_feed *feed;
+    float *rows;   /* [n][SNRQ_GRAM_PANEL] */
+    float *strips; /* the same as [SNRQ_GRAM_PANEL / SNRQ_PRODUCT_ROWS][n][SNRQ_PRODUCT_ROWS] */
+    float *buffer; /* [SNRQ_GRAM_PANEL][n] as it came */
 } snrq_gram_panel;
 
-/* For matrices of order n. A panel that could not be had is released by free, too. Not collective.
- */
-snrq_status snrq_gram_panel_create(int64_t n, snrq_gram_panel *out);
+/* For panels of h, which outlives them and stays as it is. A panel that could not be had is
+ * released by free, too. Not collective. */
+snrq_status snrq_gram_panel_create(const snrq_matrix *h, snrq_gram_panel *out);
 void snrq_gram_panel_free(snrq_gram_panel *panel);
 
 /* How many panels n columns are. */
@@ -34,10 +35,15 @@ static inline int64_t snrq_gram_panel_begin(int64_t end)
     return (end - 1) / SNRQ_GRAM_PANEL * SNRQ_GRAM_PANEL;
 }
 
-/* Brings the panel that begins at column `begin` to this rank. Row i of H becomes row row_place[i]
- * of the panel, column c of the panel its column column_place[c]; NULL: as they are. Collective
- * over h's context. */
-snrq_status snrq_gram_panel_load(const snrq_matrix *h, int64_t begin, const int32_t *row_place,
-                                 const int32_t *column_place, snrq_gram_panel *panel);
+/* Brings the panel that begins at column `begin` to this rank, and puts the one before it on its
+ * way: panels are used from the last to the first. Row i of H becomes row row_place[i] of the
+ * panel, column c of the panel its column column_place[c]; NULL: as they are. Collective over h's
+ * context.
+ */
+snrq_status snrq_gram_panel_load(snrq_gram_panel *panel, int64_t begin, const int32_t *row_place,
+                                 const int32_t *column_place);
+
+/* To be called by the threads that use a panel, now and then: the next one gets on. */
+void snrq_gram_panel_progress(const snrq_gram_panel *panel);
 
 #endif

@@ -197,12 +197,14 @@ static snrq_status run_pass(const snrq_matrix *h, bool descends, refinement *s, 
 {
     int64_t count = 0;
     for (int64_t end = h->rows; end > 0; end = s->panel.begin) {
-        SNRQ_TRY(snrq_gram_panel_load(h, snrq_gram_panel_begin(end), NULL, NULL, &s->panel));
+        SNRQ_TRY(snrq_gram_panel_load(&s->panel, snrq_gram_panel_begin(end), NULL, NULL));
         for (int64_t c = 0; c < s->panel.width; c++)
             s->diagonal[c] = s->panel.rows[(s->panel.begin + c) * WIDTH + c];
 #pragma omp parallel for schedule(dynamic) reduction(+ : count)
-        for (int64_t row = 0; row < s->rows->rows; row += ROWS)
+        for (int64_t row = 0; row < s->rows->rows; row += ROWS) {
             count += refine_tile(s, descends, row);
+            snrq_gram_panel_progress(&s->panel);
+        }
     }
     *changed = count;
     return snrq_sum_int64(h->grid->context, changed, 1);
@@ -212,7 +214,7 @@ static snrq_status prepare(const snrq_matrix *h, refinement *s)
 {
     const snrq_rows *r = s->rows;
     size_t cells = (size_t)(r->rows * r->columns);
-    SNRQ_TRY(snrq_gram_panel_create(h->rows, &s->panel));
+    SNRQ_TRY(snrq_gram_panel_create(h, &s->panel));
     SNRQ_TRY(snrq_allocate_scratch(cells, sizeof(float), "gradient", &s->gradient->g));
     SNRQ_TRY(snrq_allocate_scratch(cells, 1, "codes", &s->gradient->before));
     SNRQ_TRY(snrq_allocate((size_t)(r->rows * snrq_gram_panels(r->columns)), 1, "changes",

@@ -48,10 +48,10 @@ static int64_t group_of(const systems *s, int64_t c)
 }
 
 /* Brings the panel that begins at column `begin` to this rank. */
-static snrq_status load_panel(const snrq_matrix *h, int64_t begin, systems *s)
+static snrq_status load_panel(int64_t begin, systems *s)
 {
     const snrq_groups *groups = s->rows->groups;
-    int64_t n = h->rows, width = n - begin < WIDTH ? n - begin : WIDTH, count = 0;
+    int64_t n = s->panel.n, width = n - begin < WIDTH ? n - begin : WIDTH, count = 0;
     int32_t column_place[WIDTH];
     for (int64_t c = 0; c < width; c++) { /* sorted by insertion: groups of neighbours are alike */
         int64_t at = count++;
@@ -60,7 +60,7 @@ static snrq_status load_panel(const snrq_matrix *h, int64_t begin, systems *s)
         s->column[at] = (int32_t)(begin + c);
     }
     for (int64_t c = 0; c < width; c++) column_place[s->column[c] - begin] = (int32_t)c;
-    return snrq_gram_panel_load(h, begin, s->place, column_place, &s->panel);
+    return snrq_gram_panel_load(&s->panel, begin, s->place, column_place);
 }
 
 /* Codes and zeros of a tile, its rows side by side. */
@@ -195,19 +195,20 @@ static void solve_batch(const systems *s, snrq_dtype scale_type, int64_t row, in
 }
 
 /* Rows [begin, end), which the systems have room for. */
-static snrq_status regrid_rows(const snrq_matrix *h, snrq_dtype scale_type, systems *s,
-                               float *scales)
+static snrq_status regrid_rows(snrq_dtype scale_type, systems *s, float *scales)
 {
     int64_t groups = s->rows->groups->count, cells = snrq_system_cells(groups);
     memset(s->a, 0, (size_t)((s->end - s->begin) * cells) * sizeof *s->a);
     memset(s->b, 0, (size_t)((s->end - s->begin) * groups) * sizeof *s->b);
 #pragma omp parallel for schedule(static)
     for (int64_t row = s->begin; row < s->end; row += ROWS) turn_tile(s, row);
-    for (int64_t end = h->rows; end > 0; end = s->panel.begin) {
-        SNRQ_TRY(load_panel(h, snrq_gram_panel_begin(end), s));
+    for (int64_t end = s->panel.n; end > 0; end = s->panel.begin) {
+        SNRQ_TRY(load_panel(snrq_gram_panel_begin(end), s));
 #pragma omp parallel for schedule(dynamic)
-        for (int64_t row = s->begin; row < s->end; row += ROWS)
+        for (int64_t row = s->begin; row < s->end; row += ROWS) {
             add_tile(s, row, s->scratch + omp_get_thread_num());
+            snrq_gram_panel_progress(&s->panel);
+        }
     }
 #pragma omp parallel for schedule(static)
     for (int64_t batch = s->begin / SNRQ_SYSTEM_ROWS; batch < s->end / SNRQ_SYSTEM_ROWS; batch++) {
@@ -218,13 +219,13 @@ static snrq_status regrid_rows(const snrq_matrix *h, snrq_dtype scale_type, syst
     return SNRQ_OK;
 }
 
-static snrq_status allocate(int64_t rows, systems *s)
+static snrq_status allocate(const snrq_matrix *h, int64_t rows, systems *s)
 {
     const snrq_groups *groups = s->rows->groups;
     size_t m = (size_t)rows, n = (size_t)groups->columns, g = (size_t)groups->count;
     size_t cells = (size_t)snrq_system_cells(groups->count),
            threads = (size_t)omp_get_max_threads();
-    SNRQ_TRY(snrq_gram_panel_create(groups->columns, &s->panel));
+    SNRQ_TRY(snrq_gram_panel_create(h, &s->panel));
     SNRQ_TRY(snrq_allocate(n, sizeof *s->place, "scale systems", &s->place));
     SNRQ_TRY(snrq_allocate_scratch(m * n, 1, "scale systems", &s->codes));
     SNRQ_TRY(snrq_allocate_scratch(m * g, 1, "scale systems", &s->zeros));
@@ -253,13 +254,13 @@ snrq_status snrq_regrid(const snrq_matrix *h, snrq_dtype scale_type, const snrq_
     int64_t parts = snrq_regrid_parts(rows->columns, rows->groups->count);
     int64_t tiles = rows->rows / ROWS, most = (tiles + parts - 1) / parts;
     systems s = {.rows = rows, .gradient = gradient};
-    snrq_status status = snrq_agree(h->grid->context, allocate(most * ROWS, &s));
+    snrq_status status = snrq_agree(h->grid->context, allocate(h, most * ROWS, &s));
     for (int64_t i = 0; status == SNRQ_OK && i < rows->columns; i++)
         s.place[rows->groups->members[i]] = (int32_t)i;
     for (int64_t part = 0; status == SNRQ_OK && part < parts; part++) {
         s.begin = tiles * part / parts * ROWS;
         s.end = tiles * (part + 1) / parts * ROWS;
-        status = regrid_rows(h, scale_type, &s, scales);
+        status = regrid_rows(scale_type, &s, scales);
     }
     release(&s);
     return status;

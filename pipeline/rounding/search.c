@@ -2,9 +2,11 @@
  * greedy.c and beam.c, their products in search_tile.c. See search.h and search_tile.h. */
 #include "pipeline/rounding/search.h"
 
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "mpi/algebra/panel_feed.h"
 #include "pipeline/rounding/beam.h"
 #include "pipeline/rounding/search_tile.h"
 
@@ -55,18 +57,28 @@ static void cut_strips(const snrq_panel *p, const double *panel, int64_t stride,
         }
 }
 
-/* Where columns [begin, begin + width) of a matrix can be read from row `begin` on: where they are
- * if this rank has all of it, else in `buffer`. *stride: numbers from a column to the next. */
-static snrq_status bring_panel(const snrq_matrix *m, int64_t begin, int64_t width, double *buffer,
-                               const double **panel, int64_t *stride)
+/* Columns [begin, begin + width) of L, and where the panel begins that is wanted after it and ends
+ * where it begins; negative: not known yet. */
+typedef struct wanted {
+    int64_t begin, width, next;
+} wanted;
+
+/* Where columns of a matrix can be read from row `begin` on: where they are if this rank has all of
+ * it, else in `buffer`. *stride: numbers from a column to the next. */
+static snrq_status bring_panel(const snrq_matrix *m, snrq_panel_feed *feed, wanted w,
+                               double *buffer, const double **panel, int64_t *stride)
 {
-    *stride = m->rows - begin;
+    *stride = m->rows - w.begin;
     *panel = buffer;
-    if (m->grid->context->size > 1)
-        return snrq_matrix_broadcast_panel(m, begin, width, begin, buffer);
-    *stride = m->local_rows;
-    *panel = m->local + begin * m->local_rows + begin;
-    return SNRQ_OK;
+    if (m->grid->context->size == 1) {
+        *stride = m->local_rows;
+        *panel = m->local + w.begin * m->local_rows + w.begin;
+        return SNRQ_OK;
+    }
+    if (!snrq_panel_feed_expects(feed, w.begin))
+        SNRQ_TRY(snrq_panel_feed_start(feed, w.begin, w.width, w.begin));
+    SNRQ_TRY(snrq_panel_feed_take(feed, buffer));
+    return w.next < 0 ? SNRQ_OK : snrq_panel_feed_start(feed, w.next, w.begin - w.next, w.next);
 }
 
 /* Where the kept panel begins that begins with column `begin`: after wider ones. */
@@ -77,22 +89,30 @@ static int64_t kept_at(int64_t columns, int64_t begin)
            (before * (columns + SNRQ_STRIP) - SNRQ_PANEL * (before * (before - 1) / 2));
 }
 
-/* Brings panel [begin, begin + width) of L to this rank and divides by the diagonal. */
-static snrq_status load_panel(const snrq_matrix *l, snrq_kept_panels *kept, const snrq_gptq *gptq,
-                              int64_t begin, int64_t width, double *buffer, snrq_panel *panel)
+/* Panels of L, and of A, on their way, and where they are put. */
+typedef struct sources {
+    const snrq_matrix *l;
+    snrq_panel_feed *feed, *feed_a;
+    double *buffer;
+} sources;
+
+/* Brings a panel of L to this rank and divides by the diagonal. */
+static snrq_status load_panel(sources *from, snrq_kept_panels *kept, const snrq_gptq *gptq,
+                              wanted w, snrq_panel *panel)
 {
+    const int64_t columns = from->l->columns, begin = w.begin, width = w.width;
     const double *source = NULL;
     double inverse[SNRQ_PANEL];
     int64_t stride = 0;
     panel->begin = begin;
     panel->width = width;
-    panel->below = l->columns - begin;
-    if (kept != NULL) panel->u = kept->u + kept_at(l->columns, begin);
+    panel->below = columns - begin;
+    if (kept != NULL) panel->u = kept->u + kept_at(columns, begin);
     if (kept != NULL && kept->filled) {
         memcpy(panel->d2, kept->d2 + begin, (size_t)width * sizeof *panel->d2);
         return SNRQ_OK;
     }
-    SNRQ_TRY(bring_panel(l, begin, width, buffer, &source, &stride));
+    SNRQ_TRY(bring_panel(from->l, from->feed, w, from->buffer, &source, &stride));
     for (int64_t c = 0; c < width; c++) {
         double diagonal = source[c * stride + c];
         panel->d2[c] = diagonal * diagonal;
@@ -101,7 +121,7 @@ static snrq_status load_panel(const snrq_matrix *l, snrq_kept_panels *kept, cons
     if (kept != NULL) memcpy(kept->d2 + begin, panel->d2, (size_t)width * sizeof *panel->d2);
     cut_strips(panel, source, stride, inverse, panel->u);
     if (panel->a_over_l == NULL) return SNRQ_OK;
-    SNRQ_TRY(bring_panel(gptq->a, begin, width, buffer, &source, &stride));
+    SNRQ_TRY(bring_panel(gptq->a, from->feed_a, w, from->buffer, &source, &stride));
     for (int64_t c = 0; c < width; c++) inverse[c] *= gptq->alpha;
     cut_strips(panel, source, stride, inverse, panel->a_over_l);
     return SNRQ_OK;
@@ -136,7 +156,8 @@ typedef struct search_state {
     float *values;         /* as errors: the values that were rounded (gptaq), or NULL */
     float *scales, *zeros; /* [tiles][groups][SNRQ_TILE_ROWS] */
     float *errors; /* [rows / SNRQ_LANES][columns][SNRQ_LANES] R - Q of decided columns, else 0 */
-    snrq_beams *beams; /* or NULL */
+    snrq_beams *beams;     /* or NULL */
+    snrq_panel_feed *feed; /* borrowed: of the panels of L */
 } search_state;
 
 /* What one thread needs for a tile. */
@@ -181,8 +202,10 @@ static snrq_status search_panel(const snrq_rows *r, const snrq_panel *p, search_
         if (status == SNRQ_OK && s->beams != NULL)
             status = snrq_beam_scratch_create(s->beams, &scratch->beam);
 #pragma omp for schedule(dynamic)
-        for (int64_t row = 0; row < r->rows; row += SNRQ_TILE_ROWS)
+        for (int64_t row = 0; row < r->rows; row += SNRQ_TILE_ROWS) {
             if (status == SNRQ_OK) status = search_tile(r, row, p, s, scratch);
+            if (omp_get_thread_num() == 0) snrq_panel_feed_progress(s->feed);
+        }
 #pragma omp critical
         if (status != SNRQ_OK) worst = status;
         if (scratch != NULL) snrq_beam_scratch_free(&scratch->beam);
@@ -293,14 +316,18 @@ static void free_state(search_state *s)
 /* *strips: of L, for the caller to free; NULL where panels are kept. */
 static snrq_status allocate_panel(const snrq_matrix *l, const snrq_kept_panels *kept,
                                   const snrq_gptq *gptq, snrq_panel *p, float **strips,
-                                  double **buffer)
+                                  sources *from)
 {
+    from->l = l;
+    SNRQ_TRY(snrq_panel_feed_create(l, SNRQ_PANEL, sizeof *from->buffer, &from->feed));
+    if (gptq != NULL && gptq->a != NULL)
+        SNRQ_TRY(snrq_panel_feed_create(gptq->a, SNRQ_PANEL, sizeof *from->buffer, &from->feed_a));
     size_t cells = (size_t)l->columns * SNRQ_PANEL, padded = cells + SNRQ_STRIP * SNRQ_PANEL;
     if (kept == NULL) SNRQ_TRY(snrq_allocate(padded, sizeof **strips, "panel of L", strips));
     p->u = *strips;
     if (gptq != NULL && gptq->a != NULL)
         SNRQ_TRY(snrq_allocate(padded, sizeof *p->a_over_l, "panel of A / L", &p->a_over_l));
-    return snrq_allocate(cells, sizeof **buffer, "panel of L", buffer);
+    return snrq_allocate(cells, sizeof *from->buffer, "panel of L", &from->buffer);
 }
 
 /* First column of the panel that ends before `end`: panels are blocks of columns; where grids are
@@ -315,10 +342,10 @@ static int64_t panel_begin(const snrq_rows *rows, const search_state *s, int64_t
 
 /* Fits the grids of the group that ends before `end` to the values to round there, panel by panel.
  */
-static snrq_status refit_group(const snrq_matrix *l, int64_t end, double *buffer, snrq_panel *p,
-                               search_state *s, snrq_rows *rows)
+static snrq_status refit_group(sources *from, int64_t end, snrq_panel *p, search_state *s,
+                               snrq_rows *rows)
 {
-    const snrq_context *context = l->grid->context;
+    const snrq_context *context = from->l->grid->context;
     int64_t g = rows->groups->of_position[end - 1], first = rows->groups->first[g],
             count = end - first;
     float *values = NULL;
@@ -329,7 +356,8 @@ static snrq_status refit_group(const snrq_matrix *l, int64_t end, double *buffer
     status = snrq_agree(context, status);
     for (int64_t stop = end; status == SNRQ_OK && stop > first;) {
         int64_t begin = panel_begin(rows, s, stop);
-        status = load_panel(l, NULL, s->gptq, begin, stop - begin, buffer, p);
+        const wanted w = {begin, stop - begin, -1};
+        status = load_panel(from, NULL, s->gptq, w, p);
         if (status == SNRQ_OK)
             status = snrq_agree(context, group_values(rows, p, s, first, count, values));
         for (int64_t c = begin; status == SNRQ_OK && c < stop; c++)
@@ -351,12 +379,14 @@ static snrq_status search(const snrq_matrix *l, snrq_kept_panels *kept, snrq_sea
     search_state state = {0};
     snrq_panel panel = {0};
     float *strips = NULL;
-    double *buffer = NULL, last = 1.0;
+    sources from = {0};
+    double last = 1.0;
     if (kept == NULL || !kept->filled)
         SNRQ_TRY(snrq_matrix_broadcast_panel(l, l->columns - 1, 1, l->columns - 1, &last));
     double first_d2 = kept != NULL && kept->filled ? kept->d2[l->columns - 1] : last * last;
     snrq_status status = create_state(rows, kind, beam, gptq, first_d2, &state);
-    if (status == SNRQ_OK) status = allocate_panel(l, kept, gptq, &panel, &strips, &buffer);
+    if (status == SNRQ_OK) status = allocate_panel(l, kept, gptq, &panel, &strips, &from);
+    state.feed = from.feed;
     status = snrq_agree(context, status);
 
     memset(rows->costs, 0, (size_t)rows->rows * sizeof *rows->costs);
@@ -364,15 +394,20 @@ static snrq_status search(const snrq_matrix *l, snrq_kept_panels *kept, snrq_sea
         int64_t begin = panel_begin(rows, &state, end);
         bool starts_group = end == l->columns ||
                             rows->groups->of_position[end] != rows->groups->of_position[end - 1];
-        if (refits && starts_group) status = refit_group(l, end, buffer, &panel, &state, rows);
-        if (status == SNRQ_OK)
-            status = load_panel(l, kept, gptq, begin, end - begin, buffer, &panel);
+        if (refits && starts_group) status = refit_group(&from, end, &panel, &state, rows);
+        /* Where grids are refitted, panels are read twice: what comes next is not put on its way.
+         */
+        int64_t next = begin > 0 && !refits ? panel_begin(rows, &state, begin) : -1;
+        const wanted w = {begin, end - begin, next};
+        if (status == SNRQ_OK) status = load_panel(&from, kept, gptq, w, &panel);
         if (status == SNRQ_OK) status = snrq_agree(context, search_panel(rows, &panel, &state));
         end = begin;
     }
     if (status == SNRQ_OK && state.beams != NULL) snrq_beams_finish(state.beams, rows);
     if (status == SNRQ_OK && kept != NULL) kept->filled = true;
-    free(buffer);
+    snrq_panel_feed_destroy(&from.feed_a);
+    snrq_panel_feed_destroy(&from.feed);
+    free(from.buffer);
     free(panel.a_over_l);
     free(strips);
     free_state(&state);

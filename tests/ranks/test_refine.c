@@ -134,11 +134,10 @@ static void gradient_is_that_of_the_codes(void)
         snrq_gram_panel panel;
         make_problem(&p);
         CU_ASSERT_EQUAL(snrq_refine(p.gram, passes, &p.rows, &gradient), SNRQ_OK);
-        CU_ASSERT_EQUAL(snrq_gram_panel_create(N, &panel), SNRQ_OK);
+        CU_ASSERT_EQUAL(snrq_gram_panel_create(p.gram, &panel), SNRQ_OK);
         for (int64_t end = N; end > 0; end = panel.begin) {
-            CU_ASSERT_EQUAL(
-                snrq_gram_panel_load(p.gram, snrq_gram_panel_begin(end), NULL, NULL, &panel),
-                SNRQ_OK);
+            CU_ASSERT_EQUAL(snrq_gram_panel_load(&panel, snrq_gram_panel_begin(end), NULL, NULL),
+                            SNRQ_OK);
             for (int64_t r = 0; r < ROWS; r += 5) {
                 float g[SNRQ_GRAM_PANEL] = {0};
                 memcpy(g, gradient.g + r * N + panel.begin, (size_t)panel.width * sizeof *g);
