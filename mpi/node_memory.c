@@ -79,8 +79,12 @@ snrq_status snrq_node_memory_sync(const snrq_context *c, snrq_node_memory *m)
 static snrq_status exchange_rows(const snrq_context *c, unsigned char *table, int64_t rows,
                                  int64_t unit, size_t row_bytes)
 {
-    for (int rank = 0; rank < c->size; rank++) {
+    for (int rank = 0, next; rank < c->size; rank = next) {
         snrq_range r = snrq_share(rows, unit, c->size, rank);
+        /* Neighbours on one node are sent together: messages grow with the nodes, not the ranks. */
+        for (next = rank + 1; next < c->size && c->node_of_rank[next] == c->node_of_rank[rank];
+             next++)
+            r.end = snrq_share(rows, unit, c->size, next).end;
         unsigned char *at = table + (size_t)r.begin * row_bytes;
         for (size_t left = (size_t)(r.end - r.begin) * row_bytes; left > 0;) {
             int bytes = left < CHUNK_BYTES ? (int)left : CHUNK_BYTES;
