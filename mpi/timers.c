@@ -20,8 +20,17 @@ void snrq_timers_reset(snrq_timers *t, int phases)
     t->created = snrq_now();
 }
 
+/* Does nothing where no tool looks at MPI calls. */
+static void tell_tools(int phase)
+{
+    int started = 0;
+    MPI_Initialized(&started); /* not by every command */
+    if (started) MPI_Pcontrol(SNRQ_PHASE_LEVEL + 1 + phase);
+}
+
 void snrq_timers_enter(snrq_timers *t, int phase)
 {
+    tell_tools(phase);
     double now = snrq_now();
     if (t->running >= 0) t->seconds[t->running] += now - t->started;
     t->running = phase;

@@ -8,7 +8,11 @@
 
 #include "mpi/context.h"
 
-enum { SNRQ_MAX_PHASES = 16 };
+enum {
+    SNRQ_MAX_PHASES = 16,
+    /* Phases are told to tools that look at MPI calls, by MPI_Pcontrol(this + 1 + phase). */
+    SNRQ_PHASE_LEVEL = 100
+};
 
 typedef struct snrq_timers {
     int phases;

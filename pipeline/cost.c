@@ -7,11 +7,12 @@
 
 #include "pipeline/plan.h"
 #include "pipeline/rounding/rounding.h"
+#include "pipeline/traffic.h"
 
 /* A machine whose files were not measured. */
 static const double assumed_file_rate = 500e6;
-/* Of numbers in a panel of a matrix that goes to all ranks, and of sums. */
-static const double panel_bytes = 8.0, sum_bytes = 8.0;
+/* What an agreement sends. */
+static const double agreement_bytes = 8.0;
 /* Tokens of a sequence that are one fp32 sum (mpi/algebra/gram.c). */
 static const double piece_tokens = 2048.0;
 
@@ -21,7 +22,7 @@ typedef struct group {
     const snrq_rules *rules;
     const snrq_model *model;
     const snrq_windows *windows;
-    int ranks;
+    int ranks, nodes;
     double scale;             /* seconds of a rate, for the threads that a rank has */
     double tokens, sequences; /* of the slowest rank */
 } group;
@@ -32,24 +33,28 @@ static double rows_of_rank(int64_t rows, int ranks)
     return (double)(mine.end - mine.begin);
 }
 
-static void send(const group *g, int phase, double bytes, double messages, snrq_cost *c)
+static void take(const group *g, int phase, double bytes, double messages, double seconds,
+                 snrq_cost *c)
 {
-    if (g->ranks == 1) return;
     c->bytes[phase] += bytes;
     c->messages[phase] += messages;
-    c->seconds[phase] += bytes / g->machine->bandwidth + messages * g->machine->latency;
+    c->seconds[phase] += seconds + messages * g->machine->latency;
 }
 
-static void reduce(const group *g, int phase, double bytes, snrq_cost *c)
+/* What is sent costs its bytes over the bandwidth, though a part of it is on its way while ranks
+ * compute. A broadcast takes as long as its bytes need to reach a rank, whoever sends them. */
+static void send(const group *g, int phase, const snrq_traffic *t, snrq_cost *c)
 {
-    double p = (double)g->ranks;
-    send(g, phase, 2.0 * (p - 1.0) / p * bytes, 2.0 * ceil(log2(p)), c);
-}
-
-static void broadcast(const group *g, int phase, double bytes, snrq_cost *c)
-{
-    double p = (double)g->ranks;
-    send(g, phase, (p - 1.0) / p * bytes, ceil(log2(p)), c);
+    const double p = g->ranks, nodes = g->nodes, b = g->machine->bandwidth;
+    const double steps = ceil(log2(p)), share = (p - 1.0) / p;
+    const double hops = ceil(log2(nodes)), others = (nodes - 1.0) / nodes;
+    if (g->ranks == 1) return;
+    take(g, phase, 2.0 * share * t->summed, 2.0 * steps * t->sums, 2.0 * share * t->summed / b, c);
+    take(g, phase, share * agreement_bytes * t->agreements, steps * t->agreements, 0.0, c);
+    take(g, phase, share * t->sent, steps * t->broadcasts, t->sent / b, c);
+    /* By one rank of a node: the mean is told. */
+    take(g, phase, others * t->exchanged * nodes / p, hops * t->exchanges,
+         others * t->exchanged / b, c);
 }
 
 static void compute(const group *g, int phase, snrq_rate rate, double amount, snrq_cost *c)
@@ -58,32 +63,27 @@ static void compute(const group *g, int phase, snrq_rate rate, double amount, sn
 }
 
 static void gram_of_unit(const group *g, const snrq_rule *r, const snrq_unit_shape *unit,
-                         bool writes, snrq_cost *c)
+                         bool makes_up, snrq_cost *c)
 {
     const double n = (double)unit->columns, m = (double)unit->rows;
     const double passes = snrq_rule_needs_e(r) ? 2.0 : snrq_rule_needs_d(r) ? 1.5 : 0.5;
     const double length = (double)g->windows->length * unit->share;
     const double pieces = g->sequences * ceil(length / piece_tokens);
     double numbers = passes * n * n;
-    if (writes && snrq_rule_compensates(r)) numbers += m * n;
+    if (makes_up) numbers += m * n;
     compute(g, SNRQ_PHASE_GRAM, SNRQ_RATE_GRAM_TOKENS, g->tokens * unit->share * numbers, c);
     compute(g, SNRQ_PHASE_GRAM, SNRQ_RATE_GRAM_PIECES, pieces * numbers, c);
-    reduce(g, SNRQ_PHASE_GRAM, sum_bytes * numbers, c);
 }
 
-static void round_unit(const group *g, const snrq_rule *r, const snrq_unit_shape *unit,
-                       snrq_cost *c)
+static void round_unit(const group *g, const snrq_unit_shape *unit, snrq_cost *c)
 {
     const double n = (double)unit->columns, mine = rows_of_rank(unit->rows, g->ranks);
-    const double shifted = snrq_rule_needs_d(r) ? 1.0 : 0.0, square = n * n;
+    const double square = n * n;
     compute(g, SNRQ_PHASE_FACTOR, SNRQ_RATE_FACTOR_CUBE, n * square / g->ranks, c);
     compute(g, SNRQ_PHASE_FACTOR, SNRQ_RATE_FACTOR_ROWS, mine * square, c);
     compute(g, SNRQ_PHASE_GRID, SNRQ_RATE_GRID, mine * n, c);
     compute(g, SNRQ_PHASE_SEARCH, SNRQ_RATE_SEARCH_ROWS, mine * square, c);
     compute(g, SNRQ_PHASE_SEARCH, SNRQ_RATE_SEARCH_CELLS, mine * n, c);
-    /* L, twice for a solve, and D; then L, and H for the scales. */
-    broadcast(g, SNRQ_PHASE_FACTOR, panel_bytes * (1.5 + shifted) * square, c);
-    broadcast(g, SNRQ_PHASE_SEARCH, panel_bytes * (r->regrid > 0 ? 1.5 : 0.5) * square, c);
 }
 
 /* Products of both streams, or of the full-precision one alone. */
@@ -106,13 +106,19 @@ static void attend(const group *g, bool both, double tokens, snrq_cost *c)
 static void cost_of_block(const group *g, int64_t layer, snrq_cost *c)
 {
     const snrq_family *f = snrq_model_family(g->model, layer);
+    snrq_traffic traffic[SNRQ_PHASES];
+    memset(traffic, 0, sizeof traffic);
     for (int u = 0; u < f->units; u++) {
         const snrq_rule *r = snrq_rules_at(g->rules, layer, f->unit[u].first);
-        gram_of_unit(g, r, &f->unit[u], snrq_unit_writes_residual(f, u), c);
-        round_unit(g, r, &f->unit[u], c);
+        bool makes_up = snrq_unit_writes_residual(f, u) && snrq_rule_compensates(r);
+        gram_of_unit(g, r, &f->unit[u], makes_up, c);
+        round_unit(g, &f->unit[u], c);
         forward_unit(g, &f->unit[u], true, g->tokens, c);
+        snrq_traffic_of_unit(r, &f->unit[u], makes_up ? f->unit[u].rows : 0, g->ranks, traffic);
     }
     attend(g, true, g->tokens, c);
+    snrq_traffic_of_block(traffic);
+    for (int phase = 0; phase < SNRQ_PHASES; phase++) send(g, phase, &traffic[phase], c);
 }
 
 static void add(snrq_cost *sum, const snrq_cost *part)
@@ -163,13 +169,16 @@ static void cost_of_group(const group *g, snrq_range blocks, int nodes, snrq_cos
 }
 
 /* The full-precision stream on its way to the last group, by all ranks. */
-static void pass_stream(const group *g, int64_t blocks, double tokens, snrq_cost *c)
+static void pass_stream(const group *g, int64_t blocks, int groups, double tokens, snrq_cost *c)
 {
     for (int64_t layer = 0; layer < blocks; layer++) {
         const snrq_family *f = snrq_model_family(g->model, layer);
         for (int u = 0; u < f->units; u++) forward_unit(g, &f->unit[u], false, tokens, c);
         attend(g, false, tokens, c);
     }
+    /* Each group gets all of it. */
+    double bytes = groups * tokens * (double)g->model->config.hidden * sizeof(float);
+    if (groups > 1) take(g, SNRQ_PHASE_FORWARD, bytes, groups, bytes / g->machine->bandwidth, c);
 }
 
 snrq_status snrq_cost_make(const snrq_machine *machine, const snrq_rules *rules,
@@ -184,6 +193,7 @@ snrq_status snrq_cost_make(const snrq_machine *machine, const snrq_rules *rules,
                model,
                w,
                ranks,
+               nodes,
                (double)machine->threads / l->threads,
                share_of(all, ranks, w->count),
                ceil((double)w->count / ranks)};
@@ -196,7 +206,8 @@ snrq_status snrq_cost_make(const snrq_machine *machine, const snrq_rules *rules,
         if (one.total > out->total) *out = one;
     }
     snrq_cost passed = {.total = 0.0};
-    pass_stream(&g, groups.first[groups.count - 1], share_of(all, l->ranks, w->count), &passed);
+    pass_stream(&g, groups.first[groups.count - 1], groups.count, share_of(all, l->ranks, w->count),
+                &passed);
     add(out, &passed);
     snrq_layer_groups_free(&groups);
     return SNRQ_OK;

@@ -6,15 +6,16 @@
  *
  *     read      weights of a block, over the nodes' speed; the later ones are read ahead
  *     forward   t/P m n twice, by weights and by codes; attention
- *     gram      (H and D) t/P n^2 + s p n^2; C: m n in place of n^2. All-reduced
- *     factor    n^3 / P; m' n^2. Panels of H, D and L go to all ranks
+ *     gram      (H and D) t/P n^2 + s p n^2; C: m n in place of n^2
+ *     factor    n^3 / P; m' n^2
  *     grid      m' n
  *     search    m' n^2, m' n
  *     write     what is stored
  *
- * An all-reduction of b bytes sends 2 (P - 1) / P b bytes of each rank, in about 2 log2 P messages;
- * a broadcast b (P - 1) / P. Where layer groups wait for the stream of those before them, all ranks
- * take it there first.
+ * What is sent is counted by pipeline/traffic.h. An all-reduction of b bytes sends 2 (P - 1) / P b
+ * bytes of each rank, in about 2 log2 P messages; a broadcast b (P - 1) / P on the average, and
+ * takes the time of b. Where layer groups wait for the stream of those before them, all ranks take
+ * it there first.
  */
 #ifndef SNRQ_COST_H
 #define SNRQ_COST_H

@@ -136,6 +136,16 @@ int64_t snrq_gram_bytes(int64_t rows, int64_t columns, int64_t tokens, int64_t s
     return table * (g.panel_width < g.wide ? 2 : 1) + packed;
 }
 
+int64_t snrq_gram_sums(int64_t rows, int64_t columns, bool symmetric)
+{
+    gram g = {.high = rows, .wide = columns};
+    int64_t sums = 0;
+    choose_shapes(&g);
+    for (int64_t begin = 0; begin < columns; begin += g.panel_width)
+        sums += least(g.panel_width, columns - begin) * (rows - (symmetric ? begin : 0));
+    return sums;
+}
+
 static snrq_status choose_units(int64_t n, const double *norms, int bits, float *units,
                                 double *values)
 {

@@ -69,6 +69,9 @@ snrq_status snrq_gram_reduce(const snrq_gram_request *request, snrq_matrix *out)
  * packed activations. Not collective. */
 int64_t snrq_gram_bytes(int64_t rows, int64_t columns, int64_t tokens, int64_t sequences);
 
+/* How many 64-bit sums of a request are added up over the ranks. Not collective. */
+int64_t snrq_gram_sums(int64_t rows, int64_t columns, bool symmetric);
+
 /* Twin of snrq_gram_reduce on one rank: plain fp64 loops, out [m, n] column-major. For tests. */
 void snrq_gram_reference(const snrq_gram_request *request, double *out);
 

@@ -43,11 +43,13 @@ class Plan(helpers.Test):
         self.assertAlmostEqual(halves["cost"]["phases"]["forward"]["seconds"], 4 * 64 * weights * 1e-9, places=9)
 
     def test_messages_are_counted(self):
-        """H and D of a unit are added up as 64-bit integers: half a matrix and a whole one, and C where it is needed; each of
-        two ranks sends as many bytes as there are."""
+        """H and D of a unit are added up as 64-bit integers, both as whole matrices where they are narrow; norms and agreements
+        are less than a hundredth. Each of two ranks sends as many bytes as there are."""
         plan = self.plan("--machine", self.machine(), "--plan-ranks", 2, "--alpha", "fixed:0.5", "--compensate", 0)
-        expected = 6 * 8 * 1.5 * (3 * 128 ** 2 + 384 ** 2)
-        self.assertAlmostEqual(plan["cost"]["phases"]["gram"]["bytes_per_rank"], expected, places=3)
+        expected = 6 * 8 * 2 * (3 * 128 ** 2 + 384 ** 2)
+        found = plan["cost"]["phases"]["gram"]["bytes_per_rank"]
+        self.assertGreater(found, expected)
+        self.assertLess(found, 1.01 * expected)
         alone = self.plan("--machine", self.machine(), "--plan-ranks", 1)
         self.assertEqual(sum(cost["bytes_per_rank"] for cost in alone["cost"]["phases"].values()), 0.0)
 
