@@ -109,7 +109,7 @@ def write_model(directory, c):
 
 def plan(args, model, ids, nodes, ranks_per_node, threads):
     command = [args.snrq, "plan", model, "--token-file", ids, "--sequences", SEQUENCES, "--length", LENGTH, "--held-out", 0,
-               "--bits", 3, "--group-size", 128, "--first-tokens", 0, "--layer-groups", "auto", "--plan-ranks", nodes * ranks_per_node,
+               "--bits", 3, "--group-size", 128, "--layer-groups", "auto", "--plan-ranks", nodes * ranks_per_node,
                "--plan-nodes", nodes, "--threads", threads, "--machine", args.machine, "--network", args.network, "--json",
                "--ignore-memory"]
     done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
