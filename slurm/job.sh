@@ -43,6 +43,9 @@ prepare() {
 # Starts the program on all ranks, hands signals on, and sets `code` to how it ended.
 run_ranks() {
     local pid
+    # Two mpiruns of a user on a node must not share the folder of their sessions: the first that ends removes it.
+    local sessions=${TMPDIR:-/tmp}/snrq.${SLURM_JOB_ID:-$$}
+    export OMPI_MCA_orte_tmpdir_base=$sessions PRTE_MCA_prte_tmpdir_base=$sessions # Open MPI 4 and 5; they make it
     "${launch[@]}" "$SNRQ" "$@" &
     pid=$!
     trap 'say "asked to stop: the ranks end at the next safe point"; kill -USR1 $pid 2>/dev/null' USR1 USR2
@@ -58,6 +61,7 @@ run_ranks() {
     done
     trap 'asked=yes' USR1 USR2
     trap 'asked=yes cancelled=yes' TERM
+    rmdir "$sessions" 2>/dev/null || :
     say "exit code $code"
 }
 
