@@ -473,8 +473,8 @@ static void print_cost(const snrq_context *c, const snrq_options *o, const snrq_
     const snrq_layout_of_run layout = {p->ranks, p->nodes, p->cost_threads, p->groups};
     char time[32], best[32], limit[160];
     snrq_clock_text(p->seconds, time, sizeof time);
-    snrq_note(c, "time         about %s on %d ranks, by the speed of %s", time, p->ranks,
-              o->machine != NULL ? o->machine : "this machine");
+    snrq_note(c, "time         about %s on %d rank%s, by the speed of %s", time, p->ranks,
+              p->ranks == 1 ? "" : "s", o->machine != NULL ? o->machine : "this machine");
     if (!o->plan) return;
     snrq_note(c, "\n%-10s %10s %7s %14s %10s", "phase", "seconds", "share", "MB per rank",
               "messages");
@@ -607,8 +607,9 @@ snrq_status snrq_plan_print(const snrq_context *c, const snrq_options *o, const 
                       : "");
     snrq_note(c,
               "memory       about %.0f MB per rank, and %.0f MB per node for weights: %.0f MB per "
-              "node of %d ranks",
-              p->rank_bytes / 1e6, p->shared_bytes / 1e6, p->node_bytes / 1e6, p->ranks_per_node);
+              "node of %d rank%s",
+              p->rank_bytes / 1e6, p->shared_bytes / 1e6, p->node_bytes / 1e6, p->ranks_per_node,
+              p->ranks_per_node == 1 ? "" : "s");
     snrq_note(c, "output       %.1f MB in %lld files", p->output_bytes / 1e6,
               (long long)k->layers + 1);
     if (p->activation_bytes > 0)
