@@ -7,6 +7,13 @@ $curve << END
 64  1.3583 0.3614 0.0833
 128 1.3166 0.3515 0.0798
 END
+$smollm2 << END
+4   12.884 0.6926 0.2248
+8   12.161 0.6036 0.1835
+16  8.533  0.5178 0.1512
+32  3.974  0.4432 0.1281
+64  1.698  0.3979 0.1062
+END
 set terminal svg size 680,380 font "sans-serif,13" background "white"
 set output "docs/pictures/learning-curve.svg"
 set logscale xy
@@ -21,3 +28,12 @@ set key outside right center
 plot $curve using 1:2 with linespoints lw 2 pt 5 lc rgb "black" title "2 bits", \
      $curve using 1:3 with linespoints lw 2 dt 2 pt 7 lc rgb "gray30" title "3 bits", \
      $curve using 1:4 with linespoints lw 2 dt 4 pt 9 lc rgb "gray50" title "4 bits"
+
+set output "docs/pictures/learning-curve-smollm2.svg"
+set xrange [3.4:90]
+set yrange [0.09:16]
+set ytics (0.1, 0.2, 0.5, 1, 2, 5, 10)
+set xlabel "calibration sequences of 128 tokens"
+plot $smollm2 using 1:2 with linespoints lw 2 pt 5 lc rgb "black" title "2 bits", \
+     $smollm2 using 1:3 with linespoints lw 2 dt 2 pt 7 lc rgb "gray30" title "3 bits", \
+     $smollm2 using 1:4 with linespoints lw 2 dt 4 pt 9 lc rgb "gray50" title "4 bits"
