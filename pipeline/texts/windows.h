@@ -32,7 +32,7 @@ typedef struct snrq_window_order {
     uint64_t seed;
     int64_t held_out; /* at most so many more that share no token with these, and at most one for
                          each SNRQ_WINDOWS_PER_ADDED or part of it; of rules that draw no
-documents */
+                         documents */
     int64_t first_tokens; /* at most so many more of tokens that each stand alone, and at most one
                              for each SNRQ_WINDOWS_PER_ADDED */
     bool beyond_context;  /* windows may be longer than the context that the model names */

@@ -16,6 +16,7 @@
 #include <mpi.h>
 
 #include "mpi/algebra/blas.h"
+#include "mpi/algebra/matrix.h"
 #include "mpi/context.h"
 #include "tests/snrq_test.h"
 
@@ -46,6 +47,21 @@ static inline snrq_context *rank_test_group(int ranks)
     CU_ASSERT_EQUAL(snrq_context_create(comm, &group), SNRQ_OK);
     MPI_Comm_free(&comm);
     return group;
+}
+
+/* Calls test(grid) for every grid that these ranks allow. */
+static inline void rank_test_on_every_grid(void (*test)(const snrq_process_grid *grid))
+{
+    int size = rank_test_world->size;
+    for (int rows = 1; rows <= size; rows++)
+        for (int columns = 1; rows * columns <= size; columns++) {
+            snrq_process_grid *grid = NULL;
+            CU_ASSERT_EQUAL(snrq_process_grid_create(rank_test_world, rows, columns, &grid),
+                            SNRQ_OK);
+            test(grid);
+            snrq_process_grid_destroy(&grid);
+            CU_ASSERT_PTR_NULL(grid);
+        }
 }
 
 /* A number in [-1, 1) that depends on (a, b, c) alone. */

@@ -71,20 +71,6 @@ static double *gather(const snrq_matrix *m)
     return all;
 }
 
-/* Calls test(grid) for every grid that these ranks allow. */
-static void on_every_grid(void (*test)(const snrq_process_grid *grid))
-{
-    int size = rank_test_world->size;
-    for (int rows = 1; rows <= size; rows++)
-        for (int columns = 1; rows * columns <= size; columns++) {
-            snrq_process_grid *grid = NULL;
-            CU_ASSERT_EQUAL(snrq_process_grid_create(rank_test_world, rows, columns, &grid),
-                            SNRQ_OK);
-            test(grid);
-            snrq_process_grid_destroy(&grid);
-        }
-}
-
 static void check_cholesky(const snrq_process_grid *grid, int64_t n)
 {
     double *h = gram_of(n, n / 2 + 1, 0), lambda = 0.01 * mean_diagonal(n, h);
@@ -119,7 +105,7 @@ static void cholesky_on(const snrq_process_grid *grid)
 
 static void cholesky_agrees_with_the_textbook(void)
 {
-    on_every_grid(cholesky_on);
+    rank_test_on_every_grid(cholesky_on);
 }
 
 /* Factorizes h with damp; returns the status and what every rank must agree on. */
@@ -163,7 +149,7 @@ static void ladder_on(const snrq_process_grid *grid)
 
 static void singular_grams_climb_the_ladder(void)
 {
-    on_every_grid(ladder_on);
+    rank_test_on_every_grid(ladder_on);
 }
 
 static void hopeless_on(const snrq_process_grid *grid)
@@ -184,7 +170,7 @@ static void hopeless_on(const snrq_process_grid *grid)
 
 static void hopeless_grams_are_bad_data_everywhere(void)
 {
-    on_every_grid(hopeless_on);
+    rank_test_on_every_grid(hopeless_on);
 }
 
 /* A factor, and what a solve with it makes of a matrix. The caller frees both. */
@@ -251,7 +237,7 @@ static void any_grid_and_any_threads_give_the_same_bits(void)
     solved expected = solve_on(grid, solved_order);
     alone_solved = &expected;
     CU_ASSERT_TRUE(solve_error(solved_order, &expected) < 1e-13);
-    on_every_grid(same_bits_on);
+    rank_test_on_every_grid(same_bits_on);
     omp_set_num_threads(before);
     free(expected.l);
     free(expected.x);

@@ -63,21 +63,17 @@ static void round_trip(const snrq_process_grid *grid, int64_t rows, int64_t colu
     CU_ASSERT_PTR_NULL(m);
 }
 
+static void round_trips(const snrq_process_grid *grid)
+{
+    for (int k = 0; k < SIZES_COUNT; k++) {
+        round_trip(grid, SIZES[k], SIZES[k]);
+        round_trip(grid, SIZES[k], SIZES[SIZES_COUNT - 1 - k]);
+    }
+}
+
 static void every_rank_reads_what_was_stored(void)
 {
-    int size = rank_test_world->size;
-    for (int rows = 1; rows <= size; rows++)
-        for (int columns = 1; rows * columns <= size; columns++) {
-            snrq_process_grid *grid = NULL;
-            CU_ASSERT_EQUAL(snrq_process_grid_create(rank_test_world, rows, columns, &grid),
-                            SNRQ_OK);
-            for (int k = 0; k < SIZES_COUNT; k++) {
-                round_trip(grid, SIZES[k], SIZES[k]);
-                round_trip(grid, SIZES[k], SIZES[SIZES_COUNT - 1 - k]);
-            }
-            snrq_process_grid_destroy(&grid);
-            CU_ASSERT_PTR_NULL(grid);
-        }
+    rank_test_on_every_grid(round_trips);
 }
 
 static void panels_below_a_row_leave_the_rest_alone(void)
