@@ -33,15 +33,16 @@ static snrq_status reduce(const snrq_context *c, void *data, int64_t count, MPI_
     return SNRQ_OK;
 }
 
-snrq_status snrq_broadcast_at(snrq_site site, const snrq_context *c, void *data, size_t bytes)
+snrq_status snrq_broadcast_from_at(snrq_site site, const snrq_context *c, int root, void *data,
+                                   size_t bytes)
 {
     if (c->size == 1) return SNRQ_OK;
-    SNRQ_TRY(snrq_call_check(c, site, "broadcasts %zu bytes", bytes));
+    SNRQ_TRY(snrq_call_check(c, site, "broadcasts %zu bytes of rank %d", bytes, root));
     for (size_t at = 0; at < bytes; at += CHUNK_ITEMS) {
         size_t left = bytes - at;
         int items = left < CHUNK_ITEMS ? (int)left : CHUNK_ITEMS;
-        SNRQ_TRY(
-            snrq_mpi_check(MPI_Bcast((char *)data + at, items, MPI_BYTE, 0, c->comm), "MPI_Bcast"));
+        SNRQ_TRY(snrq_mpi_check(MPI_Bcast((char *)data + at, items, MPI_BYTE, root, c->comm),
+                                "MPI_Bcast"));
     }
     return SNRQ_OK;
 }

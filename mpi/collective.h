@@ -17,10 +17,13 @@ typedef struct snrq_range {
  * order, as even as whole units allow; the last unit may be short. Not collective. */
 snrq_range snrq_share(int64_t total, int64_t unit, int size, int rank);
 
-/* Copies `bytes` bytes from rank 0 to all ranks, in chunks. */
-#define snrq_broadcast(context, data, bytes) snrq_broadcast_at(SNRQ_HERE, context, data, bytes)
-snrq_status snrq_broadcast_at(snrq_site site, const snrq_context *context, void *data,
-                              size_t bytes);
+/* Copies `bytes` bytes from rank 0, or from rank `root`, to all ranks, in chunks. */
+#define snrq_broadcast(context, data, bytes)                                                       \
+    snrq_broadcast_from_at(SNRQ_HERE, context, 0, data, bytes)
+#define snrq_broadcast_from(context, root, data, bytes)                                            \
+    snrq_broadcast_from_at(SNRQ_HERE, context, root, data, bytes)
+snrq_status snrq_broadcast_from_at(snrq_site site, const snrq_context *context, int root,
+                                   void *data, size_t bytes);
 
 /* data[i] <- the value of the one rank that owns item i; every other rank passes zero there. Exact:
  * a sum in which one term is not zero. Used for per-sequence and per-row figures, which are then

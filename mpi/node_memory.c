@@ -75,16 +75,16 @@ snrq_status snrq_node_memory_sync(const snrq_context *c, snrq_node_memory *m)
     return snrq_mpi_check(MPI_Win_sync(m->window), "MPI_Win_sync");
 }
 
-/* Every node's leader gives the rows that its ranks wrote to the other leaders. */
-static snrq_status exchange_rows(const snrq_context *c, unsigned char *table, int64_t rows,
-                                 int64_t unit, size_t row_bytes)
+/* Every node's leader gives the rows that its ranks of the team wrote to the other leaders. */
+static snrq_status exchange_rows(const snrq_context *c, const snrq_team *team, unsigned char *table,
+                                 int64_t rows, int64_t unit, size_t row_bytes)
 {
-    for (int rank = 0, next; rank < c->size; rank = next) {
-        snrq_range r = snrq_share(rows, unit, c->size, rank);
+    const int first = team->first, end = team->first + team->size;
+    for (int rank = first, next; rank < end; rank = next) {
+        snrq_range r = snrq_share(rows, unit, team->size, rank - first);
         /* Neighbours on one node are sent together: messages grow with the nodes, not the ranks. */
-        for (next = rank + 1; next < c->size && c->node_of_rank[next] == c->node_of_rank[rank];
-             next++)
-            r.end = snrq_share(rows, unit, c->size, next).end;
+        for (next = rank + 1; next < end && c->node_of_rank[next] == c->node_of_rank[rank]; next++)
+            r.end = snrq_share(rows, unit, team->size, next - first).end;
         unsigned char *at = table + (size_t)r.begin * row_bytes;
         for (size_t left = (size_t)(r.end - r.begin) * row_bytes; left > 0;) {
             int bytes = left < CHUNK_BYTES ? (int)left : CHUNK_BYTES;
@@ -100,13 +100,21 @@ static snrq_status exchange_rows(const snrq_context *c, unsigned char *table, in
 snrq_status snrq_node_memory_share_rows(const snrq_context *c, snrq_node_memory *m, size_t offset,
                                         int64_t rows, int64_t unit, size_t row_bytes)
 {
+    const snrq_team all = snrq_team_of_all(c);
+    return snrq_node_memory_share_team_rows(c, &all, m, offset, rows, unit, row_bytes);
+}
+
+snrq_status snrq_node_memory_share_team_rows(const snrq_context *c, const snrq_team *team,
+                                             snrq_node_memory *m, size_t offset, int64_t rows,
+                                             int64_t unit, size_t row_bytes)
+{
     SNRQ_TRY(snrq_call_check(c, SNRQ_HERE, "shares %lld rows of %zu bytes from byte %zu",
                              (long long)rows, row_bytes, offset));
     SNRQ_TRY(snrq_node_memory_sync(c, m));
     if (c->nodes == 1) return SNRQ_OK;
     snrq_status status = SNRQ_OK;
     if (c->leaders != MPI_COMM_NULL)
-        status = exchange_rows(c, m->data + offset, rows, unit, row_bytes);
+        status = exchange_rows(c, team, m->data + offset, rows, unit, row_bytes);
     SNRQ_TRY(snrq_agree(c, status));
     return snrq_node_memory_sync(c, m);
 }

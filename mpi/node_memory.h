@@ -8,7 +8,7 @@
 
 #include <stdbool.h>
 
-#include "mpi/context.h"
+#include "mpi/team.h"
 
 typedef struct snrq_node_memory {
     unsigned char *data; /* [bytes], the same memory on all ranks of the node; zeroed at creation */
@@ -35,5 +35,11 @@ snrq_status snrq_node_memory_sync(const snrq_context *context, snrq_node_memory 
 snrq_status snrq_node_memory_share_rows(const snrq_context *context, snrq_node_memory *memory,
                                         size_t offset, int64_t rows, int64_t unit,
                                         size_t row_bytes);
+
+/* The same for rows that the ranks of a team wrote: its rank r those of snrq_share(rows, unit, size
+ * of the team, r). Collective over the context. */
+snrq_status snrq_node_memory_share_team_rows(const snrq_context *context, const snrq_team *team,
+                                             snrq_node_memory *memory, size_t offset, int64_t rows,
+                                             int64_t unit, size_t row_bytes);
 
 #endif

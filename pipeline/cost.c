@@ -8,6 +8,7 @@
 #include "pipeline/plan.h"
 #include "pipeline/rounding/rounding.h"
 #include "pipeline/traffic.h"
+#include "pipeline/unit.h"
 
 /* A machine whose files were not measured. */
 static const double assumed_file_rate = 500e6;
@@ -103,31 +104,55 @@ static void attend(const group *g, bool both, double tokens, snrq_cost *c)
             streams * tokens * seen * (double)k->heads * (double)(k->head_dim + k->value_dim), c);
 }
 
+static void send_all(const group *g, const snrq_traffic *traffic, snrq_cost *c)
+{
+    for (int phase = 0; phase < SNRQ_PHASES; phase++) send(g, phase, &traffic[phase], c);
+}
+
+/* cost += a share of the part. */
+static void add_share(snrq_cost *sum, const snrq_cost *part, double share)
+{
+    for (int p = 0; p < SNRQ_PHASES; p++) {
+        sum->seconds[p] += share * part->seconds[p];
+        sum->bytes[p] += share * part->bytes[p];
+        sum->messages[p] += share * part->messages[p];
+    }
+}
+
+/* A rank works on one of as many units as there are teams. */
+static void cost_of_unit(const group *g, const snrq_family *f, int64_t layer, int u, snrq_cost *c)
+{
+    const snrq_unit_shape *unit = &f->unit[u];
+    const snrq_rule *r = snrq_rules_at(g->rules, layer, unit->first);
+    const bool makes_up = snrq_unit_writes_residual(f, u) && snrq_rule_compensates(r);
+    const int teams = snrq_unit_teams(f, u, g->ranks);
+    snrq_traffic all[SNRQ_PHASES] = {{0}}, within[SNRQ_PHASES] = {{0}};
+    snrq_cost of_team = {.total = 0.0};
+    group team = *g;
+    team.ranks = g->ranks / teams;
+    team.nodes = g->nodes > teams ? g->nodes / teams : 1;
+    gram_of_unit(g, r, unit, makes_up, c);
+    forward_unit(g, unit, true, g->tokens, c);
+    snrq_traffic_of_unit(r, unit, makes_up ? unit->rows : 0, g->ranks, teams, all, within);
+    send_all(g, all, c);
+    round_unit(&team, unit, &of_team);
+    send_all(&team, within, &of_team);
+    add_share(c, &of_team, 1.0 / teams);
+}
+
 static void cost_of_block(const group *g, int64_t layer, snrq_cost *c)
 {
     const snrq_family *f = snrq_model_family(g->model, layer);
-    snrq_traffic traffic[SNRQ_PHASES];
-    memset(traffic, 0, sizeof traffic);
-    for (int u = 0; u < f->units; u++) {
-        const snrq_rule *r = snrq_rules_at(g->rules, layer, f->unit[u].first);
-        bool makes_up = snrq_unit_writes_residual(f, u) && snrq_rule_compensates(r);
-        gram_of_unit(g, r, &f->unit[u], makes_up, c);
-        round_unit(g, &f->unit[u], c);
-        forward_unit(g, &f->unit[u], true, g->tokens, c);
-        snrq_traffic_of_unit(r, &f->unit[u], makes_up ? f->unit[u].rows : 0, g->ranks, traffic);
-    }
+    snrq_traffic traffic[SNRQ_PHASES] = {{0}};
+    for (int u = 0; u < f->units; u++) cost_of_unit(g, f, layer, u, c);
     attend(g, true, g->tokens, c);
     snrq_traffic_of_block(traffic);
-    for (int phase = 0; phase < SNRQ_PHASES; phase++) send(g, phase, &traffic[phase], c);
+    send_all(g, traffic, c);
 }
 
 static void add(snrq_cost *sum, const snrq_cost *part)
 {
-    for (int p = 0; p < SNRQ_PHASES; p++) {
-        sum->seconds[p] += part->seconds[p];
-        sum->bytes[p] += part->bytes[p];
-        sum->messages[p] += part->messages[p];
-    }
+    add_share(sum, part, 1.0);
     sum->total = 0.0;
     for (int p = 0; p < SNRQ_PHASES; p++) sum->total += sum->seconds[p];
 }

@@ -19,6 +19,7 @@
 #include "pipeline/export.h"
 #include "pipeline/model/expert_stream.h"
 #include "pipeline/rounding/rounding.h"
+#include "pipeline/unit.h"
 
 /* Does the unit's target take the residual stream's error along? */
 static bool compensates(const snrq_rule *r, const snrq_family *f, int unit)
@@ -103,8 +104,9 @@ static double slowest_block(const snrq_rules *rules, const snrq_model *m, int64_
     for (int u = 0; u < f->units; u++) {
         unit_work all = work_of_unit(snrq_rules_at(rules, layer, f->unit[u].first), f, u, tokens);
         int64_t tiles = (f->unit[u].rows + SNRQ_TILE_ROWS - 1) / SNRQ_TILE_ROWS;
+        int teams = snrq_unit_teams(f, u, ranks);
         work += (2.0 * all.forward + all.gram) * largest_share(w->count, ranks) +
-                all.rows * largest_share(tiles, ranks) + all.factor / ranks;
+                all.rows * largest_share(tiles, ranks / teams) / teams + all.factor / ranks;
     }
     return work;
 }
@@ -177,15 +179,17 @@ static void block_bytes(const snrq_rules *rules, const snrq_model *m, double *fu
 /* A process with its libraries, before it has any data (measured). */
 static const double process_bytes = 40e6;
 
-/* Most memory of a rank for a unit: its Grams, or its targets and search. */
-static double unit_bytes(int ranks, snrq_process_shape shape, const snrq_rule *rule,
+/* Most memory of a rank for a unit: its Grams, or its targets and search, which its team shares. */
+static double unit_bytes(int all_ranks, snrq_process_shape shape, const snrq_rule *rule,
                          const snrq_family *f, int u, int64_t sequences, int64_t length)
 {
+    const int teams = snrq_unit_teams(f, u, all_ranks), ranks = all_ranks / teams;
     const snrq_unit_shape *unit = &f->unit[u];
     double n = (double)unit->columns, tokens = (double)(sequences * length) * unit->share;
     snrq_range mine = snrq_rounding_share(unit->rows, ranks, 0);
     double rows = (double)(mine.end - mine.begin), shifted = snrq_rule_needs_d(rule) ? 1.0 : 0.0;
-    if (shape.rows == 0) snrq_process_grid_shape(unit->columns, ranks, &shape.rows, &shape.columns);
+    if (shape.rows == 0 || teams > 1)
+        snrq_process_grid_shape(unit->columns, ranks, &shape.rows, &shape.columns);
     double share = 1.0 / (shape.rows * shape.columns);
     int64_t widest = unit->columns;
     double residual = 0.0;

@@ -3,7 +3,8 @@
  *     for each block:
  *         for each step [q,k,v], [o], [gate,up], [down]:
  *             before [gate,up] of a mixture: route, which tells what tokens each expert reads
- *             for each unit of the step, the modules that read one input (an expert's are a unit):
+ *             for each unit of the step, the modules that read one input (an expert's are a unit;
+ *             teams of ranks work on experts at the same time, each on one):
  *                 gather H, D (E) of the input in both streams, C where the output is added to h
  *                 factorize H, shift the targets, choose a
  *                 fit the quantization grids
@@ -45,6 +46,7 @@ typedef struct group {
     snrq_keeper keeper;
     double *alphas;         /* [local sequences] of alpha sampled, or NULL */
     snrq_read_ahead *ahead; /* the next block, on its way from the disk, or NULL */
+    snrq_teams teams;       /* of its ranks, for experts */
 } group;
 
 /* A block on its way. */
@@ -63,6 +65,16 @@ static void enter(group *g, int phase)
     snrq_timers_enter(&g->job->timers, phase);
 }
 
+/* A unit on its way. What is rounded is only on the ranks of its team. */
+typedef struct unit_work {
+    int unit;
+    snrq_team team;
+    const snrq_rule *rule;
+    snrq_statistics statistics;
+    snrq_unit_stack rows;
+    snrq_rounding rounding;
+} unit_work;
+
 /* Where the group can stop. */
 static snrq_status safe_point(group *g)
 {
@@ -70,14 +82,14 @@ static snrq_status safe_point(group *g)
     return snrq_stop_check(g->context, &g->job->stop);
 }
 
-/* Remembers what was measured before a unit, and takes the difference after it. */
-static void begin_unit(group *g, snrq_unit_measures *measures)
+/* Adds what is measured between the two calls to a unit's measures. */
+static void begin_measures(group *g, snrq_unit_measures *measures)
 {
     enter(g, SNRQ_PHASE_GRAM);
-    for (int p = 0; p < SNRQ_PHASES; p++) measures->seconds[p] = -g->job->timers.seconds[p];
+    for (int p = 0; p < SNRQ_PHASES; p++) measures->seconds[p] -= g->job->timers.seconds[p];
 }
 
-static void end_unit(group *g, snrq_unit_measures *measures)
+static void end_measures(group *g, snrq_unit_measures *measures)
 {
     enter(g, SNRQ_PHASE_FORWARD);
     for (int p = 0; p < SNRQ_PHASES; p++) measures->seconds[p] += g->job->timers.seconds[p];
@@ -95,14 +107,13 @@ static snrq_range fitted_range(const group *g)
 }
 
 /* H, D and E of what a unit reads, in decision order, and its mismatch. */
-static snrq_status gather_from(group *g, block_work *b, int unit, const snrq_rule *rule,
-                               snrq_unit_tokens *read, snrq_statistics *statistics)
+static snrq_status gather_from(group *g, block_work *b, unit_work *w, snrq_unit_tokens *read)
 {
     int64_t fitted = g->job->windows.count - g->job->windows.held_out;
     snrq_range mine = fitted_range(g);
     snrq_activations h = snrq_stream_residual(&g->quantized);
     snrq_activations hf = snrq_stream_residual(&g->full);
-    bool writes = snrq_unit_writes_residual(b->family, unit);
+    bool writes = snrq_unit_writes_residual(b->family, w->unit);
     read->x.sequences = read->xf.sequences = h.sequences = hf.sequences = mine.end - mine.begin;
     const snrq_unit_input input = {&read->x,
                                    &read->xf,
@@ -114,76 +125,110 @@ static snrq_status gather_from(group *g, block_work *b, int unit, const snrq_rul
                                    g->model->config.residual_scale};
     const snrq_process_shape shape = {g->job->options->factor_rows,
                                       g->job->options->factor_columns};
-    SNRQ_TRY(snrq_statistics_gather(g->context, rule, shape, &input, statistics));
+    SNRQ_TRY(snrq_statistics_gather(g->context, &w->team, w->rule, shape, &input, &w->statistics));
     return snrq_mismatch_measure(g->context, &read->x, &read->xf, mine, fitted,
-                                 &b->measures[unit].mismatch);
+                                 &b->measures[w->unit].mismatch);
 }
 
-static snrq_status gather(group *g, block_work *b, int unit, const snrq_rule *rule,
-                          snrq_statistics *statistics)
+static snrq_status gather(group *g, block_work *b, unit_work *w)
 {
-    const int step = b->family->unit[unit].step, in_step = unit - b->family->step[step].first;
+    const int step = b->family->unit[w->unit].step;
     snrq_unit_tokens read = {0};
     char name[SNRQ_MODULES_NAME];
     snrq_status status =
         snrq_agree(g->context, snrq_streams_tokens(&g->quantized, &g->full, b->family, step,
-                                                   in_step, rule->weighted_tokens, &read));
-    if (status == SNRQ_OK) status = gather_from(g, b, unit, rule, &read, statistics);
+                                                   w->unit - b->family->step[step].first,
+                                                   w->rule->weighted_tokens, &read));
+    if (status == SNRQ_OK) status = gather_from(g, b, w, &read);
     snrq_unit_tokens_free(&read);
     if (status == SNRQ_OK) return SNRQ_OK;
-    snrq_unit_name(b->family, b->layer, unit, name, sizeof name);
+    snrq_unit_name(b->family, b->layer, w->unit, name, sizeof name);
     return snrq_fail(status, "the input of %s: %s", name, snrq_error_message());
 }
 
-/* Tells of numerical trouble, or stops because of it. */
-static snrq_status heed(group *g, const block_work *b, int unit, const snrq_rounding *rounding)
+/* Rounds the modules of a unit, from their weights and statistics to codes. Collective over its
+ * team. */
+static snrq_status round_unit(group *g, unit_work *w)
 {
-    if (g->job->options->strict)
-        SNRQ_TRY(snrq_trouble_refuse(&rounding->troubles, rounding->rule->scale_type));
-    snrq_progress_troubles(&g->job->progress, g->job->output, b->family, b->layer, unit,
-                           rounding->rule->scale_type, &rounding->troubles);
-    return SNRQ_OK;
-}
-
-/* Rounds the modules of a unit, from their weights and statistics to codes on every node. */
-static snrq_status round_unit(group *g, block_work *b, int unit, snrq_rounding *rounding)
-{
-    const snrq_unit_shape *u = &b->family->unit[unit];
+    snrq_rounding *rounding = &w->rounding;
     enter(g, SNRQ_PHASE_FACTOR);
     SNRQ_TRY(snrq_rounding_shift(rounding));
     enter(g, SNRQ_PHASE_GRID);
     SNRQ_TRY(snrq_rounding_fit(rounding));
-    SNRQ_TRY(heed(g, b, unit, rounding));
+    if (g->job->options->strict)
+        SNRQ_TRY(snrq_trouble_refuse(&rounding->troubles, w->rule->scale_type));
     enter(g, SNRQ_PHASE_SEARCH);
     SNRQ_TRY(snrq_rounding_search(rounding));
-    SNRQ_TRY(snrq_rounding_measure(rounding));
-    SNRQ_TRY(snrq_unit_publish(rounding, &b->quantized, unit));
-    for (int m = u->first; m < u->end; m++) {
-        b->records[m] = snrq_unit_record(rounding, b->family, b->layer, m);
+    return snrq_rounding_measure(rounding);
+}
+
+static snrq_status round_of_team(group *g, block_work *b, unit_work *w)
+{
+    const snrq_context *team = w->team.context;
+    begin_measures(g, &b->measures[w->unit]);
+    snrq_status status = snrq_agree(
+        team, snrq_unit_stack_create(&b->full.block, b->layer, w->unit, b->alpha_before, &w->rows));
+    if (status == SNRQ_OK)
+        status = snrq_rounding_create(team, w->rule, &w->statistics, &w->rows.stack, &w->rounding);
+    if (status == SNRQ_OK) status = round_unit(g, w);
+    end_measures(g, &b->measures[w->unit]);
+    return status;
+}
+
+/* Gives what a team has rounded to all ranks: codes to every node, records, numerical trouble. */
+static snrq_status finish_unit(group *g, block_work *b, unit_work *w)
+{
+    const snrq_unit_shape *u = &b->family->unit[w->unit];
+    enter(g, SNRQ_PHASE_SEARCH);
+    SNRQ_TRY(snrq_unit_publish(g->context, &w->team, &w->rounding, &b->quantized, w->unit));
+    for (int m = u->first; w->team.context != NULL && m < u->end; m++) {
+        b->records[m] = snrq_unit_record(&w->rounding, b->family, b->layer, m);
         if (u->expert >= 0) b->records[m].tokens_sent = b->coverage.sent[u->expert];
     }
+    if (!snrq_team_is_whole(g->context, &w->team))
+        SNRQ_TRY(snrq_broadcast_from(g->context, w->team.first, &b->records[u->first],
+                                     (size_t)(u->end - u->first) * sizeof *b->records));
+    SNRQ_TRY(snrq_trouble_share(g->context, &w->team, &w->rounding.troubles));
+    snrq_progress_troubles(&g->job->progress, g->job->output, b->family, b->layer, w->unit,
+                           w->rule->scale_type, &w->rounding.troubles);
     return SNRQ_OK;
 }
 
-static snrq_status quantize_unit(group *g, block_work *b, int unit)
+/* Quantizes `count` units at the same time, each by a team. work [count] */
+static snrq_status quantize_at_once(group *g, block_work *b, int count, unit_work *work)
 {
-    const snrq_rule *rule = NULL;
-    snrq_statistics statistics = {0};
-    snrq_unit_stack rows = {0};
-    snrq_rounding rounding = {0};
-    SNRQ_TRY(snrq_rules_of_unit(&g->job->rules, b->family, b->layer, unit, &rule));
-    begin_unit(g, &b->measures[unit]);
-    snrq_status status = gather(g, b, unit, rule, &statistics);
-    if (status == SNRQ_OK)
-        status = snrq_agree(g->context, snrq_unit_stack_create(&b->full.block, b->layer, unit,
-                                                               b->alpha_before, &rows));
-    if (status == SNRQ_OK)
-        status = snrq_rounding_create(g->context, rule, &statistics, &rows.stack, &rounding);
-    if (status == SNRQ_OK) status = round_unit(g, b, unit, &rounding);
-    end_unit(g, &b->measures[unit]);
-    snrq_rounding_free(&rounding);
-    snrq_unit_stack_free(&rows);
-    snrq_statistics_free(&statistics);
+    snrq_status status = SNRQ_OK;
+    for (int k = 0; status == SNRQ_OK && k < count; k++) {
+        begin_measures(g, &b->measures[work[k].unit]);
+        status = gather(g, b, &work[k]);
+        end_measures(g, &b->measures[work[k].unit]);
+    }
+    for (int k = 0; status == SNRQ_OK && k < count; k++)
+        if (work[k].team.context != NULL) status = round_of_team(g, b, &work[k]);
+    if (count > 1) status = snrq_agree(g->context, status);
+    for (int k = 0; status == SNRQ_OK && k < count; k++) status = finish_unit(g, b, &work[k]);
+    return status;
+}
+
+static snrq_status quantize_units(group *g, block_work *b, int first, int count)
+{
+    const snrq_team all = snrq_team_of_all(g->context);
+    unit_work *work = NULL;
+    if (count > 1) SNRQ_TRY(snrq_teams_deal(g->context, count, &g->teams));
+    snrq_status status =
+        snrq_agree(g->context, snrq_allocate((size_t)count, sizeof *work, "units", &work));
+    for (int k = 0; status == SNRQ_OK && k < count; k++) {
+        work[k].unit = first + k;
+        work[k].team = count > 1 ? snrq_teams_at(&g->teams, k) : all;
+        status = snrq_rules_of_unit(&g->job->rules, b->family, b->layer, first + k, &work[k].rule);
+    }
+    if (status == SNRQ_OK) status = quantize_at_once(g, b, count, work);
+    for (int k = 0; work != NULL && k < count; k++) {
+        snrq_rounding_free(&work[k].rounding);
+        snrq_unit_stack_free(&work[k].rows);
+        snrq_statistics_free(&work[k].statistics);
+    }
+    free(work);
     return status;
 }
 
@@ -276,7 +321,10 @@ static snrq_status quantize_step(group *g, block_work *b, int step)
     const snrq_family *f = b->family;
     const snrq_step *s = &f->step[step];
     snrq_status status = route(g, b, step);
-    for (int u = s->first; status == SNRQ_OK && u < s->end; u++) status = quantize_unit(g, b, u);
+    for (int u = s->first, count; status == SNRQ_OK && u < s->end; u += count) {
+        count = snrq_unit_teams(f, u, g->context->size);
+        status = quantize_units(g, b, u, count);
+    }
     if (status == SNRQ_OK) status = advance(g, b, step);
     if (status != SNRQ_OK)
         return snrq_fail(status, "block %lld, step %s: %s", (long long)b->layer, s->name,
@@ -503,6 +551,7 @@ static snrq_status quantize_groups(snrq_job *job)
     snrq_stream_free(&g.quantized);
     snrq_stream_free(&g.full);
     snrq_ropes_free(&g.ropes);
+    snrq_teams_free(&g.teams);
     free(g.alphas);
     return snrq_job_join(job, status);
 }

@@ -135,21 +135,45 @@ static void search(const sender *s, snrq_traffic *t)
         for (double time = 0.0; time < (keeps_panels(s) ? 1.0 : searches); time++)
             send_panels(s, n, NARROW, number * lower(n, NARROW), t);
     add_up(SUMS_OF_A_MODULE * modules * s->m, SUMS_OF_A_MODULE * modules, t);
-    /* Codes, scales and zeros of a rank's rows go to the other nodes. */
+}
+
+/* Codes, scales and zeros of a rank's rows go to the other nodes. */
+static void publish(const sender *s, snrq_traffic *t)
+{
+    const double groups = (double)snrq_rule_groups(s->rule, s->unit->columns);
     t->exchanged += s->m * (s->n + groups * (sizeof(float) + 1.0));
     t->exchanges += 3.0;
 }
 
+/* The sums of a team's unit go to one rank, which is half of what giving them to all costs, and
+ * from it to the team. */
+static void gram_of_team(const sender *s, int64_t hidden, snrq_traffic *all, snrq_traffic *team)
+{
+    snrq_traffic sums = {0};
+    gram(s, hidden, &sums);
+    team->sent += sums.summed;
+    team->broadcasts += sums.sums;
+    sums.summed /= 2.0;
+    all->summed += sums.summed;
+    all->sums += sums.sums;
+    all->agreements += sums.agreements;
+}
+
 void snrq_traffic_of_unit(const snrq_rule *rule, const snrq_unit_shape *unit, int64_t hidden,
-                          int ranks, snrq_traffic *out)
+                          int ranks, int teams, snrq_traffic *all, snrq_traffic *team)
 {
     sender s = {.rule = rule, .unit = unit, .n = (double)unit->columns, .m = (double)unit->rows};
-    snrq_process_grid_shape(unit->columns, ranks, &s.rows, &s.columns);
-    gram(&s, hidden, &out[SNRQ_PHASE_GRAM]);
+    snrq_traffic *out = teams > 1 ? team : all;
+    snrq_process_grid_shape(unit->columns, ranks / teams, &s.rows, &s.columns);
+    if (teams > 1)
+        gram_of_team(&s, hidden, &all[SNRQ_PHASE_GRAM], &team[SNRQ_PHASE_GRAM]);
+    else
+        gram(&s, hidden, &all[SNRQ_PHASE_GRAM]);
     factor(&s, hidden, &out[SNRQ_PHASE_FACTOR]);
     out[SNRQ_PHASE_GRID].agreements += GRID_AGREEMENTS;
     add_up(s.n, 0.0, &out[SNRQ_PHASE_GRID]);
     search(&s, &out[SNRQ_PHASE_SEARCH]);
+    publish(&s, &all[SNRQ_PHASE_SEARCH]);
 }
 
 void snrq_traffic_of_block(snrq_traffic *out)

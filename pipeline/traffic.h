@@ -21,10 +21,11 @@ typedef struct snrq_traffic {
     double exchanged, exchanges; /* the same, from one node to all */
 } snrq_traffic;
 
-/* out [SNRQ_PHASES] += the traffic of a unit. hidden: columns of C, if the unit writes to the
+/* all, team [SNRQ_PHASES] += the traffic of a unit among all ranks, and within the team that works
+ * on it; nothing where that is all ranks (teams 1). hidden: columns of C, if the unit writes to the
  * residual stream and its rule makes up for errors there, else 0. */
 void snrq_traffic_of_unit(const snrq_rule *rule, const snrq_unit_shape *unit, int64_t hidden,
-                          int ranks, snrq_traffic *out);
+                          int ranks, int teams, snrq_traffic *all, snrq_traffic *team);
 
 /* out [SNRQ_PHASES] += what a block needs besides its units. */
 void snrq_traffic_of_block(snrq_traffic *out);

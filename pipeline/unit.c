@@ -82,14 +82,27 @@ snrq_range snrq_unit_module_rows(const snrq_context *c, const snrq_family *f, in
                         clamp(mine.end - m->row, 0, m->rows)};
 }
 
-snrq_status snrq_unit_publish(const snrq_rounding *rounding, const snrq_loaded_block *quantized,
-                              int unit)
+/* Of H, D and C, which lie on the ranks of a team. */
+static const double most_team_bytes = 1e9;
+
+int snrq_unit_teams(const snrq_family *f, int unit, int ranks)
 {
-    const snrq_context *c = rounding->context;
-    const snrq_quantized_unit *u = &quantized->unit[unit];
+    const snrq_step *s = &f->step[f->unit[unit].step];
+    const double n = (double)f->unit[unit].columns, bytes = 3.0 * sizeof(double) * n * n;
+    int experts = 0; /* of the step; they come first */
+    for (int u = s->first; u < s->end; u++) experts += f->unit[u].expert >= 0;
+    if (experts == 0 || f->unit[unit].expert < 0) return 1;
+    int teams = experts < ranks ? experts : ranks;
+    while (teams > 1 && bytes / (ranks / teams) > most_team_bytes) teams /= 2;
+    int batch = (unit - s->first) / teams * teams;
+    return batch + teams <= experts ? teams : 1;
+}
+
+/* This rank's rows of the unit. */
+static void put_rows(const snrq_rounding *rounding, const snrq_quantized_unit *u)
+{
     const snrq_rows *rows = &rounding->rows;
     int64_t n = rows->columns, groups = rounding->groups.count, first = rounding->mine.begin;
-    int64_t rows_global = quantized->block.family->unit[unit].rows;
 #pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < rounding->mine.end - first; r++) {
         uint8_t *codes = u->codes + (first + r) * n;
@@ -99,14 +112,33 @@ snrq_status snrq_unit_publish(const snrq_rounding *rounding, const snrq_loaded_b
                (size_t)groups * sizeof *u->scales);
         memcpy(u->zeros + (first + r) * groups, rows->zeros + r * groups, (size_t)groups);
     }
-    if (c->node_rank == 0) memcpy(u->g_idx, rounding->groups.g_idx, (size_t)n * sizeof *u->g_idx);
-    snrq_node_memory *memory = quantized->memory;
-    SNRQ_TRY(snrq_node_memory_share_rows(c, memory, u->codes_at, rows_global, SNRQ_TILE_ROWS,
-                                         (size_t)n));
-    SNRQ_TRY(snrq_node_memory_share_rows(c, memory, u->scales_at, rows_global, SNRQ_TILE_ROWS,
-                                         (size_t)groups * sizeof *u->scales));
-    return snrq_node_memory_share_rows(c, memory, u->zeros_at, rows_global, SNRQ_TILE_ROWS,
-                                       (size_t)groups);
+    if (rounding->context->node_rank == 0)
+        memcpy(u->g_idx, rounding->groups.g_idx, (size_t)n * sizeof *u->g_idx);
+}
+
+/* A table with a row for each of the unit's, which the team wrote. */
+static snrq_status share(const snrq_context *c, const snrq_team *team,
+                         const snrq_loaded_block *quantized, int unit, size_t at, size_t row_bytes)
+{
+    return snrq_node_memory_share_team_rows(c, team, quantized->memory, at,
+                                            quantized->block.family->unit[unit].rows,
+                                            SNRQ_TILE_ROWS, row_bytes);
+}
+
+snrq_status snrq_unit_publish(const snrq_context *c, const snrq_team *team,
+                              const snrq_rounding *rounding, const snrq_loaded_block *quantized,
+                              int unit)
+{
+    const snrq_quantized_unit *u = &quantized->unit[unit];
+    const size_t n = (size_t)quantized->block.family->unit[unit].columns;
+    const size_t groups = (size_t)u->groups;
+    if (team->context != NULL) put_rows(rounding, u);
+    SNRQ_TRY(share(c, team, quantized, unit, u->codes_at, n));
+    SNRQ_TRY(share(c, team, quantized, unit, u->scales_at, groups * sizeof *u->scales));
+    SNRQ_TRY(share(c, team, quantized, unit, u->zeros_at, groups));
+    if (snrq_team_is_whole(c, team)) return SNRQ_OK;
+    return snrq_node_memory_share_team_rows(c, team, quantized->memory, u->g_idx_at, 1, 1,
+                                            n * sizeof *u->g_idx);
 }
 
 snrq_module_record snrq_unit_record(const snrq_rounding *rounding, const snrq_family *f,

@@ -27,9 +27,17 @@ void snrq_unit_stack_free(snrq_unit_stack *stack);
 /* "model.layers.3.self_attn.q_proj + k_proj + v_proj": the modules of a unit. */
 void snrq_unit_name(const snrq_family *family, int64_t layer, int unit, char *out, size_t size);
 
-/* Puts this rank's rounded rows into node memory, columns in original order, and brings the rows of
- * the other nodes. Collective; agreed. */
-snrq_status snrq_unit_publish(const snrq_rounding *rounding, const snrq_loaded_block *quantized,
+/* Teams that work at the same time, on this unit and the next ones of its step: on experts, each
+ * with an H of its own, as many as there are, or ranks, as long as a rank has memory for its share
+ * of a team's matrices; the experts that are left after whole batches of so many, and all other
+ * units, are shared by all ranks (1). Not collective. */
+int snrq_unit_teams(const snrq_family *family, int unit, int ranks);
+
+/* Puts the rounded rows of a team's ranks into node memory, columns in original order, and brings
+ * them to the other nodes. rounding: not read on ranks of other teams. Collective over the context;
+ * agreed. */
+snrq_status snrq_unit_publish(const snrq_context *context, const snrq_team *team,
+                              const snrq_rounding *rounding, const snrq_loaded_block *quantized,
                               int unit);
 
 /* What is known about module `module` of the block; the caller adds model_error later. */

@@ -59,12 +59,13 @@ typedef struct chunk {
 
 typedef struct gram {
     const snrq_gram_request *request;
-    snrq_matrix *out;
-    int64_t high, wide; /* rows and columns of G: columns of A and of B */
-    int64_t longest;    /* tokens of this rank's longest sequence */
-    int64_t chunks;     /* of this rank's sequences */
-    chunk *chunk;       /* [chunks] in order */
-    bool apart;         /* small: threads have tables of their own */
+    const snrq_context *context; /* of the ranks whose sequences are summed */
+    snrq_matrix *out;            /* NULL: other ranks get the result */
+    int64_t high, wide;          /* rows and columns of G: columns of A and of B */
+    int64_t longest;             /* tokens of this rank's longest sequence */
+    int64_t chunks;              /* of this rank's sequences */
+    chunk *chunk;                /* [chunks] in order */
+    bool apart;                  /* small: threads have tables of their own */
     int64_t tile, unit_columns, panel_width, batch;
     float *a_units, *b_units; /* [high], [wide]: 2^-ea_i, 2^-eb_j; 0 if the norm is 0 */
     double *a_values,
@@ -173,20 +174,22 @@ static bool same_layout(const snrq_activations *a, const snrq_activations *b)
     return same;
 }
 
-static snrq_status check_request(const snrq_gram_request *r, const snrq_matrix *out)
+static snrq_status check_request(const gram *g)
 {
+    const snrq_gram_request *r = g->request;
+    const int64_t rows = g->out != NULL ? g->out->rows : g->high;
+    const int64_t columns = g->out != NULL ? g->out->columns : g->wide;
     const snrq_activations *all[] = {r->a, r->b, r->a_minus, r->b_minus};
     for (int k = 0; k < 4; k++)
-        if (all[k] != NULL && (!same_layout(all[k], r->a) ||
-                               all[k]->columns != (k % 2 == 0 ? out->rows : out->columns)))
+        if (all[k] != NULL &&
+            (!same_layout(all[k], r->a) || all[k]->columns != (k % 2 == 0 ? rows : columns)))
             return snrq_fail(
                 SNRQ_INTERNAL,
                 "Gram: activations of %lld sequences, %lld tokens, %lld columns do not "
                 "go with %lld, %lld and a %lld x %lld result",
                 (long long)all[k]->sequences, (long long)snrq_activations_tokens(all[k]),
                 (long long)all[k]->columns, (long long)r->a->sequences,
-                (long long)snrq_activations_tokens(r->a), (long long)out->rows,
-                (long long)out->columns);
+                (long long)snrq_activations_tokens(r->a), (long long)rows, (long long)columns);
     return SNRQ_OK;
 }
 
@@ -225,10 +228,24 @@ static int32_t stands_for(const int32_t *order, int64_t position)
     return order == NULL ? (int32_t)position : order[position];
 }
 
+/* What the local rows and columns of the result stand for. */
+static snrq_status prepare_result(gram *g)
+{
+    const snrq_gram_request *r = g->request;
+    SNRQ_TRY(snrq_allocate((size_t)g->out->local_rows, sizeof(int32_t), "Gram rows", &g->rows));
+    SNRQ_TRY(
+        snrq_allocate((size_t)g->out->local_columns, sizeof(int32_t), "Gram columns", &g->columns));
+    for (int64_t k = 0; k < g->out->local_rows; k++)
+        g->rows[k] = stands_for(r->row_order, snrq_matrix_global_row(g->out, k));
+    for (int64_t l = 0; l < g->out->local_columns; l++)
+        g->columns[l] = stands_for(r->column_order, snrq_matrix_global_column(g->out, l));
+    return SNRQ_OK;
+}
+
 static snrq_status prepare(gram *g)
 {
     const snrq_gram_request *r = g->request;
-    SNRQ_TRY(check_request(r, g->out));
+    SNRQ_TRY(check_request(g));
     SNRQ_TRY(cut_sequences(g));
     choose_shapes(g);
     size_t high = (size_t)g->high, wide = (size_t)g->wide;
@@ -241,15 +258,9 @@ static snrq_status prepare(gram *g)
     if (g->panel_width < g->wide)
         SNRQ_TRY(snrq_allocate_scratch(items, sizeof(int64_t), "Gram panel", &g->sums[1]));
     if (!g->apart) SNRQ_TRY(allocate_packed(g));
-    SNRQ_TRY(snrq_allocate((size_t)g->out->local_rows, sizeof(int32_t), "Gram rows", &g->rows));
-    SNRQ_TRY(
-        snrq_allocate((size_t)g->out->local_columns, sizeof(int32_t), "Gram columns", &g->columns));
     SNRQ_TRY(snrq_allocate(items / REDUCE_ITEMS + 1, sizeof(MPI_Request), "Gram requests",
                            &g->requests));
-    for (int64_t k = 0; k < g->out->local_rows; k++)
-        g->rows[k] = stands_for(r->row_order, snrq_matrix_global_row(g->out, k));
-    for (int64_t l = 0; l < g->out->local_columns; l++)
-        g->columns[l] = stands_for(r->column_order, snrq_matrix_global_column(g->out, l));
+    if (g->out != NULL) SNRQ_TRY(prepare_result(g));
     SNRQ_TRY(choose_units(g->high, r->a_norms, ROW_BITS, g->a_units, g->a_values));
     return choose_units(g->wide, r->b_norms, UNIT_BITS - ROW_BITS, g->b_units, g->b_values);
 }
@@ -571,17 +582,31 @@ static snrq_status compute_panel(gram *g, const panel *p)
     return g->apart ? compute_apart(g, p) : add_chunks(g, p, 0, g->chunks);
 }
 
+/* Adds up `count` sums over the ranks: for all of them, or for the first of those that get the
+ * result. */
+static snrq_status start_sum(const gram *g, int64_t *sums, int count, MPI_Request *request)
+{
+    const snrq_context *c = g->context;
+    const int first = g->request->first;
+    if (g->request->context == NULL)
+        return snrq_mpi_check(
+            MPI_Iallreduce(MPI_IN_PLACE, sums, count, MPI_INT64_T, MPI_SUM, c->comm, request),
+            "MPI_Iallreduce");
+    const bool gets = c->rank == first;
+    return snrq_mpi_check(MPI_Ireduce(gets ? MPI_IN_PLACE : sums, gets ? sums : NULL, count,
+                                      MPI_INT64_T, MPI_SUM, first, c->comm, request),
+                          "MPI_Ireduce");
+}
+
 static snrq_status start_reduction(gram *g, const panel *p)
 {
-    const snrq_context *c = g->out->grid->context;
+    const snrq_context *c = g->context;
     int64_t items = panel_items(g, p);
     SNRQ_TRY(snrq_call_check(c, SNRQ_HERE, "adds up columns from %lld, %lld sums",
                              (long long)p->begin, (long long)items));
     for (int64_t at = 0; at < items && c->size > 1; at += REDUCE_ITEMS) {
-        SNRQ_TRY(snrq_mpi_check(MPI_Iallreduce(MPI_IN_PLACE, p->sums + at,
-                                               (int)least(REDUCE_ITEMS, items - at), MPI_INT64_T,
-                                               MPI_SUM, c->comm, &g->requests[g->in_flight]),
-                                "MPI_Iallreduce"));
+        int count = (int)least(REDUCE_ITEMS, items - at);
+        SNRQ_TRY(start_sum(g, p->sums + at, count, &g->requests[g->in_flight]));
         g->in_flight++;
     }
     return SNRQ_OK;
@@ -640,6 +665,18 @@ static void store_panel(const gram *g, const panel *p)
     }
 }
 
+/* Stores a panel that has been added up, on the ranks that get the result: the first of a team has
+ * it, and gives it to the others. */
+static snrq_status finish_panel(const gram *g, const panel *p)
+{
+    if (g->out == NULL) return SNRQ_OK;
+    if (g->request->context != NULL)
+        SNRQ_TRY(snrq_broadcast(g->out->grid->context, p->sums,
+                                (size_t)panel_items(g, p) * sizeof *p->sums));
+    store_panel(g, p);
+    return SNRQ_OK;
+}
+
 static snrq_status reduce_panels(gram *g)
 {
     panel last = {0};
@@ -652,12 +689,11 @@ static snrq_status reduce_panels(gram *g)
         SNRQ_TRY(compute_panel(g, &p));
         SNRQ_TRY(wait_reduction(g));
         SNRQ_TRY(start_reduction(g, &p));
-        if (last.sums != NULL) store_panel(g, &last);
+        if (last.sums != NULL) SNRQ_TRY(finish_panel(g, &last));
         last = p;
     }
     SNRQ_TRY(wait_reduction(g));
-    store_panel(g, &last);
-    return SNRQ_OK;
+    return finish_panel(g, &last);
 }
 
 static snrq_status check_finite(const gram *g)
@@ -673,8 +709,9 @@ static snrq_status check_finite(const gram *g)
 
 snrq_status snrq_gram_reduce(const snrq_gram_request *request, snrq_matrix *out)
 {
-    const snrq_context *context = out->grid->context;
+    const snrq_context *context = request->context != NULL ? request->context : out->grid->context;
     gram g = {.request = request,
+              .context = context,
               .out = out,
               .high = request->a->columns,
               .wide = request->b->columns,

@@ -58,11 +58,14 @@ typedef struct snrq_gram_request {
     double factor;                       /* 2 / N */
     const int32_t *row_order;            /* [m]; NULL: as the columns of A are */
     const int32_t *column_order;         /* [n]; NULL: as the columns of B are */
-    bool symmetric; /* a == b: only rows >= column are computed, then mirrored */
+    bool symmetric;              /* a == b: only rows >= column are computed, then mirrored */
+    const snrq_context *context; /* whose sequences are summed; NULL: of the ranks of the result */
+    int first; /* the first rank of the team that gets the result (mpi/team.h), in that context */
 } snrq_gram_request;
 
-/* Computes the request into `out` [m, n] (block-cyclic). Collective. A product that is not finite,
- * or larger than the norms allow, is SNRQ_BAD_DATA and says which column. */
+/* Computes the request into `out` [m, n] (block-cyclic); NULL on ranks that get no part of the
+ * result. Collective over the ranks whose sequences are summed. A product that is not finite, or
+ * larger than the norms allow, is SNRQ_BAD_DATA and says which column. */
 snrq_status snrq_gram_reduce(const snrq_gram_request *request, snrq_matrix *out);
 
 /* Bytes that a request needs on a rank of so many sequences, besides its result: tables of sums and

@@ -44,6 +44,40 @@ snrq_status snrq_statistics_start(const snrq_context *c, snrq_process_shape shap
     return snrq_process_grid_create(c, shape.rows, shape.columns, &s->process_grid);
 }
 
+/* What a unit is gathered with, and for whom. */
+typedef struct gathering {
+    const snrq_context *context; /* of the ranks that have input */
+    const snrq_team *team;       /* that gets the result */
+    const snrq_rule *rule;
+    snrq_process_shape shape;
+    const snrq_unit_input *in;
+    snrq_gram_request request; /* of H; what the others have in common with it */
+} gathering;
+
+/* The outcome of a step that is agreed within the team. Collective over all ranks. */
+static snrq_status agree_beyond(const gathering *g, snrq_status of_team)
+{
+    return snrq_team_is_whole(g->context, g->team) ? of_team : snrq_agree(g->context, of_team);
+}
+
+static snrq_status start(const gathering *g, snrq_statistics *s)
+{
+    snrq_status status = SNRQ_OK;
+    if (g->team->context != NULL) status = snrq_statistics_start(g->team->context, g->shape, s);
+    return agree_beyond(g, status);
+}
+
+/* Adds up a Gram of `columns` columns for the team. */
+static snrq_status reduce(const gathering *g, const snrq_gram_request *request, int64_t columns,
+                          snrq_statistics *s, snrq_matrix **out)
+{
+    snrq_status status = SNRQ_OK;
+    if (g->team->context != NULL)
+        status = snrq_matrix_create(s->process_grid, s->columns, columns, out);
+    SNRQ_TRY(agree_beyond(g, status));
+    return snrq_gram_reduce(request, *out);
+}
+
 /* The mismatch of a dead input does not count. */
 static void silence_dead(const snrq_statistics *s, double *mismatch_norms)
 {
@@ -51,81 +85,82 @@ static void silence_dead(const snrq_statistics *s, double *mismatch_norms)
         if (s->dead[k]) mismatch_norms[s->order[k]] = 0.0;
 }
 
-static snrq_status reduce_mismatch(const snrq_context *c, const snrq_rule *rule,
-                                   snrq_gram_request request, const snrq_unit_input *in,
-                                   double *mismatch_norms, snrq_statistics *s)
+static snrq_status reduce_mismatch(const gathering *g, double *mismatch_norms, snrq_statistics *s)
 {
-    SNRQ_TRY(snrq_gram_norms(c, in->xf, in->x, in->alphas, mismatch_norms));
+    const snrq_unit_input *in = g->in;
+    snrq_gram_request request = g->request;
+    SNRQ_TRY(snrq_gram_norms(g->context, in->xf, in->x, in->alphas, mismatch_norms));
     silence_dead(s, mismatch_norms);
     request.a = in->xf;
     request.a_minus = in->x;
     request.a_norms = mismatch_norms;
     request.scale = in->alphas;
     request.symmetric = false;
-    SNRQ_TRY(snrq_matrix_create(s->process_grid, s->columns, s->columns, &s->d));
-    SNRQ_TRY(snrq_gram_reduce(&request, s->d));
-    if (!snrq_rule_needs_e(rule)) return SNRQ_OK;
+    SNRQ_TRY(reduce(g, &request, s->columns, s, &s->d));
+    if (!snrq_rule_needs_e(g->rule)) return SNRQ_OK;
     request.b = in->xf;
     request.b_minus = in->x;
     request.b_norms = mismatch_norms;
     request.symmetric = true;
-    SNRQ_TRY(snrq_matrix_create(s->process_grid, s->columns, s->columns, &s->e));
-    return snrq_gram_reduce(&request, s->e);
+    return reduce(g, &request, s->columns, s, &s->e);
 }
 
 /* C^T, for a unit that writes to the residual stream. */
-static snrq_status reduce_residual(const snrq_context *c, const snrq_rule *rule,
-                                   snrq_gram_request request, const snrq_unit_input *in,
-                                   snrq_statistics *s)
+static snrq_status reduce_residual(const gathering *g, snrq_statistics *s)
 {
+    const snrq_unit_input *in = g->in;
+    snrq_gram_request request = g->request;
     double *norms = NULL;
-    if (!snrq_rule_compensates(rule) || in->h == NULL) return SNRQ_OK;
+    if (!snrq_rule_compensates(g->rule) || in->h == NULL) return SNRQ_OK;
     SNRQ_TRY(snrq_agree(
-        c, snrq_allocate((size_t)in->h->columns, sizeof *norms, "column norms", &norms)));
+        g->context, snrq_allocate((size_t)in->h->columns, sizeof *norms, "column norms", &norms)));
     request.b = in->hf;
     request.b_minus = in->h;
     request.b_norms = norms;
     request.column_order = NULL;
     request.symmetric = false;
     request.factor /= in->residual_scale;
-    snrq_status status = snrq_gram_norms(c, in->hf, in->h, NULL, norms);
-    if (status == SNRQ_OK)
-        status = snrq_matrix_create(s->process_grid, s->columns, in->h->columns, &s->c);
-    if (status == SNRQ_OK) status = snrq_gram_reduce(&request, s->c);
+    snrq_status status = snrq_gram_norms(g->context, in->hf, in->h, NULL, norms);
+    if (status == SNRQ_OK) status = reduce(g, &request, in->h->columns, s, &s->c);
     free(norms);
     return status;
 }
 
-static snrq_status gather(const snrq_context *c, const snrq_rule *rule, snrq_process_shape shape,
-                          const snrq_unit_input *in, double *norms, double *mismatch_norms,
-                          snrq_statistics *s)
+static snrq_status gather(gathering *g, double *norms, double *mismatch_norms, snrq_statistics *s)
 {
+    const snrq_unit_input *in = g->in;
     double factor = 2.0 / (double)in->sequences_global;
-    SNRQ_TRY(snrq_gram_norms(c, in->x, NULL, NULL, norms));
+    SNRQ_TRY(snrq_gram_norms(g->context, in->x, NULL, NULL, norms));
     for (int64_t j = 0; j < s->columns; j++) mismatch_norms[j] = factor * norms[j];
-    SNRQ_TRY(snrq_agree(c, snrq_statistics_order(rule, mismatch_norms, s)));
-    SNRQ_TRY(snrq_statistics_start(c, shape, s));
-    SNRQ_TRY(snrq_matrix_create(s->process_grid, s->columns, s->columns, &s->h));
-    snrq_gram_request request = {.a = in->x,
-                                 .b = in->x,
-                                 .a_norms = norms,
-                                 .b_norms = norms,
-                                 .factor = factor,
-                                 .row_order = s->order,
-                                 .column_order = s->order,
-                                 .symmetric = true};
-    SNRQ_TRY(snrq_gram_reduce(&request, s->h));
-    snrq_matrix_add_diagonal(s->h, 1.0, s->dead);
-    if (!snrq_rule_needs_d(rule)) return SNRQ_OK;
-    SNRQ_TRY(reduce_residual(c, rule, request, in, s));
-    return reduce_mismatch(c, rule, request, in, mismatch_norms, s);
+    SNRQ_TRY(snrq_agree(g->context, snrq_statistics_order(g->rule, mismatch_norms, s)));
+    SNRQ_TRY(start(g, s));
+    g->request = (snrq_gram_request){.a = in->x,
+                                     .b = in->x,
+                                     .a_norms = norms,
+                                     .b_norms = norms,
+                                     .factor = factor,
+                                     .row_order = s->order,
+                                     .column_order = s->order,
+                                     .symmetric = true};
+    if (!snrq_team_is_whole(g->context, g->team)) {
+        g->request.context = g->context;
+        g->request.first = g->team->first;
+    }
+    SNRQ_TRY(reduce(g, &g->request, s->columns, s, &s->h));
+    if (s->h != NULL) snrq_matrix_add_diagonal(s->h, 1.0, s->dead);
+    if (!snrq_rule_needs_d(g->rule)) return SNRQ_OK;
+    SNRQ_TRY(reduce_residual(g, s));
+    return reduce_mismatch(g, mismatch_norms, s);
 }
 
-snrq_status snrq_statistics_gather(const snrq_context *c, const snrq_rule *rule,
-                                   snrq_process_shape shape, const snrq_unit_input *in,
-                                   snrq_statistics *s)
+snrq_status snrq_statistics_gather(const snrq_context *c, const snrq_team *team,
+                                   const snrq_rule *rule, snrq_process_shape shape,
+                                   const snrq_unit_input *in, snrq_statistics *s)
 {
     size_t n = (size_t)in->x->columns;
+    const snrq_process_shape by_size = {0, 0};
+    gathering g = {c,  team,           rule, snrq_team_is_whole(c, team) ? shape : by_size,
+                   in, {.factor = 0.0}};
     double *norms = NULL;
     memset(s, 0, sizeof *s);
     s->columns = in->x->columns;
@@ -134,7 +169,7 @@ snrq_status snrq_statistics_gather(const snrq_context *c, const snrq_rule *rule,
     if (status == SNRQ_OK) status = snrq_sum_int64(c, &s->tokens, 1);
     if (in->distinct_global > 0 && s->tokens > in->distinct_global) s->tokens = in->distinct_global;
     s->strengths = snrq_strengths_choose(rule, s->columns, s->tokens);
-    if (status == SNRQ_OK) status = gather(c, rule, shape, in, norms, norms + n, s);
+    if (status == SNRQ_OK) status = gather(&g, norms, norms + n, s);
     free(norms);
     if (status != SNRQ_OK) snrq_statistics_free(s);
     return status;

@@ -15,6 +15,7 @@
 #define SNRQ_STATISTICS_H
 
 #include "mpi/algebra/gram.h"
+#include "mpi/team.h"
 #include "pipeline/rounding/strengths.h"
 
 typedef struct snrq_statistics {
@@ -22,7 +23,7 @@ typedef struct snrq_statistics {
     int64_t tokens;                  /* distinct ones that were gathered; 0: unknown */
     int32_t *order;                  /* [columns] original column at decision position k; owned */
     unsigned char *dead;             /* [columns] by decision position; owned */
-    snrq_process_grid *process_grid; /* owned */
+    snrq_process_grid *process_grid; /* owned; NULL on ranks of another team */
     snrq_matrix *h;                  /* owned */
     snrq_matrix *d, *e;              /* owned; NULL where they are not needed */
     snrq_matrix *c;                  /* C^T [n, m], rows in decision order, or NULL; owned */
@@ -44,10 +45,12 @@ typedef struct snrq_unit_input {
     double residual_scale;          /* of what it writes there */
 } snrq_unit_input;
 
-/* Gathers the statistics that `rule` needs. Collective; agreed. */
-snrq_status snrq_statistics_gather(const snrq_context *context, const snrq_rule *rule,
-                                   snrq_process_shape shape, const snrq_unit_input *input,
-                                   snrq_statistics *out);
+/* Gathers the statistics that `rule` needs of the input of all ranks, for a team of them: H, D, E
+ * and C are NULL on the others. shape: where the team has all ranks. Collective over the context;
+ * agreed. */
+snrq_status snrq_statistics_gather(const snrq_context *context, const snrq_team *team,
+                                   const snrq_rule *rule, snrq_process_shape shape,
+                                   const snrq_unit_input *input, snrq_statistics *out);
 void snrq_statistics_free(snrq_statistics *statistics);
 
 /* The two steps that do not need activations, for statistics that come from elsewhere. order:

@@ -218,6 +218,18 @@ snrq_status snrq_trouble_find(const snrq_context *c, const snrq_rule *rule,
     return status;
 }
 
+snrq_status snrq_trouble_share(const snrq_context *c, const snrq_team *team, snrq_trouble_list *l)
+{
+    snrq_status status = SNRQ_OK;
+    if (snrq_team_is_whole(c, team)) return SNRQ_OK;
+    SNRQ_TRY(snrq_broadcast_from(c, team->first, &l->count, sizeof l->count));
+    if (l->count == 0) return SNRQ_OK;
+    if (team->context == NULL)
+        status = snrq_allocate((size_t)l->count, sizeof *l->trouble, "troubles", &l->trouble);
+    SNRQ_TRY(snrq_agree(c, status));
+    return snrq_broadcast_from(c, team->first, l->trouble, (size_t)l->count * sizeof *l->trouble);
+}
+
 void snrq_trouble_free(snrq_trouble_list *list)
 {
     free(list->trouble);

@@ -43,6 +43,11 @@ snrq_status snrq_trouble_find(const snrq_context *context, const snrq_rule *rule
                               snrq_trouble_list *out);
 void snrq_trouble_free(snrq_trouble_list *list);
 
+/* Gives the list of a team to all ranks of the context; those of other teams pass an empty one.
+ * Collective over the context; agreed. The caller frees it. */
+snrq_status snrq_trouble_share(const snrq_context *context, const snrq_team *team,
+                               snrq_trouble_list *list);
+
 /* "dead_inputs". Borrowed. */
 const char *snrq_trouble_name(snrq_trouble_kind kind);
 

@@ -149,6 +149,7 @@ static snrq_status start_streams(subject *s)
 static snrq_status round_unit(subject *s, int unit, snrq_rounding *rounding)
 {
     const snrq_family *f = snrq_model_family(s->model, 0);
+    const snrq_team all = snrq_team_of_all(s->context);
     enter(s, SNRQ_PHASE_FACTOR);
     SNRQ_TRY(snrq_rounding_shift(rounding));
     enter(s, SNRQ_PHASE_GRID);
@@ -156,7 +157,7 @@ static snrq_status round_unit(subject *s, int unit, snrq_rounding *rounding)
     enter(s, SNRQ_PHASE_SEARCH);
     SNRQ_TRY(snrq_rounding_search(rounding));
     SNRQ_TRY(snrq_rounding_measure(rounding));
-    SNRQ_TRY(snrq_unit_publish(rounding, &s->quantized, unit));
+    SNRQ_TRY(snrq_unit_publish(s->context, &all, rounding, &s->quantized, unit));
     for (int m = f->unit[unit].first; m < f->unit[unit].end; m++)
         s->records[m] = snrq_unit_record(rounding, f, 0, m);
     return SNRQ_OK;
@@ -171,13 +172,14 @@ static snrq_status quantize_unit(subject *s, int unit)
     const snrq_unit_input input = {
         &x, &xf, s->windows.count, s->alphas, s->windows.distinct, NULL, NULL, 1.0};
     const snrq_process_shape shape = {s->b->options.factor_rows, s->b->options.factor_columns};
+    const snrq_team all = snrq_team_of_all(s->context);
     const snrq_rule *rule = NULL;
     snrq_statistics statistics = {0};
     snrq_unit_stack rows = {0};
     snrq_rounding rounding = {0};
     SNRQ_TRY(snrq_rules_of_unit(&s->rules, f, 0, unit, &rule));
     enter(s, SNRQ_PHASE_GRAM);
-    snrq_status status = snrq_statistics_gather(s->context, rule, shape, &input, &statistics);
+    snrq_status status = snrq_statistics_gather(s->context, &all, rule, shape, &input, &statistics);
     if (status == SNRQ_OK)
         status = snrq_agree(
             s->context, snrq_unit_stack_create(&s->full.block, 0, unit, s->alpha_before, &rows));

@@ -1,8 +1,11 @@
 """Bytes and calls of a run, counted by a library between the program and MPI, against those of its plan."""
+import json
 import os
+import shutil
 import sys
 
 import helpers
+import small_models
 
 sys.path.insert(0, os.path.join(os.path.dirname(helpers.HERE), "network"))
 import messages  # noqa: E402
@@ -12,14 +15,16 @@ SHORT = ["--sequences", 8, "--length", 64, "--held-out", 0]
 
 @helpers.unittest.skipIf(helpers.SANITIZED, "a sanitizer wants to be the first library itself")
 class Traffic(helpers.Test):
+    model = helpers.MODEL
+
     def counted(self, ranks, *options):
-        name = "-".join(map(str, (ranks, *options))).replace(":", "-")
+        name = "-".join(map(str, (ranks, *options))).replace(":", "-").replace("/", "")
         path = self.path("counts" + name)
         os.environ["SNRQ_COUNT_FILE"] = path
         before = os.environ.get("LD_PRELOAD")
         os.environ["LD_PRELOAD"] = ":".join(filter(None, (os.environ["SNRQ_COUNT_MESSAGES"], before)))
         try:
-            helpers.quantize(self.path("out" + name), *SHORT, *options, ranks=ranks)
+            helpers.quantize(self.path("out" + name), *SHORT, *options, model=self.model, ranks=ranks)
         finally:
             del os.environ["SNRQ_COUNT_FILE"], os.environ["LD_PRELOAD"]
             if before:
@@ -29,17 +34,17 @@ class Traffic(helpers.Test):
         return found
 
     def planned(self, ranks, *options):
-        return helpers.succeed("plan", helpers.MODEL, "--calibration", helpers.CALIBRATION, *SHORT, *options, "--plan-ranks", ranks,
+        return helpers.succeed("plan", self.model, "--calibration", helpers.CALIBRATION, *SHORT, *options, "--plan-ranks", ranks,
                                "--plan-nodes", 1, "--network", "1e-6,1e9", "--json").json()["cost"]["phases"]
 
     def compare(self, ranks, *options):
         counted, planned = self.counted(ranks, *options), self.planned(ranks, *options)
         total = 0
         for phase in ("gram", "factor", "search"):
-            found = sum(rank.payload(phase, ranks) for rank in counted) / ranks
+            found = sum(rank.payload(phase) for rank in counted) / ranks
             total += found
             self.assertLess(abs(planned[phase]["bytes_per_rank"] / found - 1.0), 0.05, (ranks, options, phase))
-        everything = sum(rank.payload(phase, ranks) for rank in counted for phase in messages.PHASES[1:]) / ranks
+        everything = sum(rank.payload(phase) for rank in counted for phase in messages.PHASES[1:]) / ranks
         self.assertLess(abs(sum(cost["bytes_per_rank"] for cost in planned.values()) / everything - 1.0), 0.05)
         self.assertLess(total, everything)
 
@@ -51,6 +56,19 @@ class Traffic(helpers.Test):
         for options in (("--method", "gptq"), ("--method", "gptaq", "--group-size", 32), ("--method", "rtn"),
                         ("--alpha", "corr", "--regrid", 0), ("--refine", 0)):
             self.compare(2, *options)
+
+    def test_teams_of_experts(self):
+        """Sums go to one team, and what a team works with stays within it: 6 experts on 2, 4 and 6 ranks."""
+        self.model = self.path("experts")
+        with open(os.path.join(helpers.MODEL, "config.json")) as f:
+            vocabulary = json.load(f)["vocab_size"]
+        small_models.write(self.model, dict(small_models.QWEN3_MOE, hidden_size=320, moe_intermediate_size=256,
+                                            vocab_size=vocabulary, num_hidden_layers=2, mlp_only_layers=[]))
+        for name in os.listdir(helpers.MODEL):
+            if name.startswith("tokenizer"):
+                shutil.copy(os.path.join(helpers.MODEL, name), self.model)
+        for ranks in (2, 4, 6):
+            self.compare(ranks, "--bits", 3, "--group-size", 64)
 
     def test_calls_do_not_grow_with_ranks(self):
         """What a rank asks for depends on the model alone: no rank has work for each of the others."""

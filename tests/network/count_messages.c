@@ -8,7 +8,10 @@
  * What MPI does make of them is counted by the network device SNRQ_COUNT_DEVICE, if it is set: the
  * bytes that it sent in each phase, with all headers, by all programs of the namespace.
  *
- * At its end a rank writes SNRQ_COUNT_FILE.RANK: lines of phase, function, calls, bytes.
+ * The payload of a sum or a broadcast among P ranks is what a rank has to send for it on the
+ * average, however it is done: (P - 1) / P of its bytes, twice for a sum that all ranks get.
+ *
+ * At its end a rank writes SNRQ_COUNT_FILE.RANK: lines of phase, function, calls, bytes, payload.
  */
 #include <mpi.h>
 #include <stdarg.h>
@@ -23,6 +26,7 @@ enum { PHASES = 32, LEVEL = 100 /* SNRQ_PHASE_LEVEL of mpi/timers.h: no phase */
     F(Allreduce)                                                                                   \
     F(Iallreduce)                                                                                  \
     F(Reduce)                                                                                      \
+    F(Ireduce)                                                                                     \
     F(Bcast)                                                                                       \
     F(Ibcast)                                                                                      \
     F(Allgather)                                                                                   \
@@ -44,6 +48,7 @@ typedef enum counted { FUNCTIONS(NAME) COUNTED } counted;
 static const char *const names[COUNTED] = {FUNCTIONS(TEXT)};
 
 static uint64_t calls[PHASES][COUNTED], bytes[PHASES][COUNTED], sent[PHASES];
+static double payload[PHASES][COUNTED];
 static int phase; /* 0: none */
 static uint64_t sent_before;
 
@@ -53,6 +58,16 @@ static void count(counted function, int items, MPI_Datatype type)
     if (items > 0) PMPI_Type_size(type, &size);
     calls[phase][function]++;
     bytes[phase][function] += (uint64_t)items * (uint64_t)size;
+}
+
+/* Among the ranks of c, `times` times. */
+static void count_payload(counted function, int items, MPI_Datatype type, MPI_Comm c, double times)
+{
+    int ranks = 1, size = 0;
+    count(function, items, type);
+    PMPI_Comm_size(c, &ranks);
+    if (items > 0) PMPI_Type_size(type, &size);
+    payload[phase][function] += times * (ranks - 1) / ranks * items * size;
 }
 
 /* Bytes that the device has sent since the host started. */
@@ -105,9 +120,10 @@ int MPI_Finalize(void)
     for (int p = 0; f != NULL && p < PHASES; p++) {
         for (int k = 0; k < COUNTED; k++)
             if (calls[p][k] > 0)
-                fprintf(f, "%d %s %llu %llu\n", p - 1, names[k], (unsigned long long)calls[p][k],
-                        (unsigned long long)bytes[p][k]);
-        if (sent[p] > 0) fprintf(f, "%d device 0 %llu\n", p - 1, (unsigned long long)sent[p]);
+                fprintf(f, "%d %s %llu %llu %.1f\n", p - 1, names[k],
+                        (unsigned long long)calls[p][k], (unsigned long long)bytes[p][k],
+                        payload[p][k]);
+        if (sent[p] > 0) fprintf(f, "%d device 0 %llu 0\n", p - 1, (unsigned long long)sent[p]);
     }
     if (f != NULL) fclose(f);
     return PMPI_Finalize();
@@ -117,32 +133,39 @@ int MPI_Finalize(void)
 
 int MPI_Allreduce(const void *in, void *out, int n, MPI_Datatype t, MPI_Op op, MPI_Comm c)
 {
-    count(COUNTED_Allreduce, n, t);
+    count_payload(COUNTED_Allreduce, n, t, c, 2.0);
     return PMPI_Allreduce(in, out, n, t, op, c);
 }
 
 int MPI_Iallreduce(const void *in, void *out, int n, MPI_Datatype t, MPI_Op op, MPI_Comm c,
                    MPI_Request *r)
 {
-    count(COUNTED_Iallreduce, n, t);
+    count_payload(COUNTED_Iallreduce, n, t, c, 2.0);
     return PMPI_Iallreduce(in, out, n, t, op, c, r);
 }
 
 int MPI_Reduce(const void *in, void *out, int n, MPI_Datatype t, MPI_Op op, int root, MPI_Comm c)
 {
-    count(COUNTED_Reduce, n, t);
+    count_payload(COUNTED_Reduce, n, t, c, 1.0);
     return PMPI_Reduce(in, out, n, t, op, root, c);
+}
+
+int MPI_Ireduce(const void *in, void *out, int n, MPI_Datatype t, MPI_Op op, int root, MPI_Comm c,
+                MPI_Request *r)
+{
+    count_payload(COUNTED_Ireduce, n, t, c, 1.0);
+    return PMPI_Ireduce(in, out, n, t, op, root, c, r);
 }
 
 int MPI_Bcast(void *data, int n, MPI_Datatype t, int root, MPI_Comm c)
 {
-    count(COUNTED_Bcast, n, t);
+    count_payload(COUNTED_Bcast, n, t, c, 1.0);
     return PMPI_Bcast(data, n, t, root, c);
 }
 
 int MPI_Ibcast(void *data, int n, MPI_Datatype t, int root, MPI_Comm c, MPI_Request *r)
 {
-    count(COUNTED_Ibcast, n, t);
+    count_payload(COUNTED_Ibcast, n, t, c, 1.0);
     return PMPI_Ibcast(data, n, t, root, c, r);
 }
 

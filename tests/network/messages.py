@@ -3,22 +3,23 @@ import collections
 import glob
 
 PHASES = ("rest", "read", "forward", "gram", "factor", "grid", "search", "write")
-ADDED = ("Allreduce", "Iallreduce", "Reduce")
+ADDED = ("Allreduce", "Iallreduce", "Reduce", "Ireduce")
 SENT = ("Bcast", "Ibcast")
 
 
 class Rank:
     def __init__(self, path):
-        self.calls, self.bytes, self.device = collections.Counter(), collections.Counter(), collections.Counter()
+        self.calls, self.bytes, self.payloads, self.device = (collections.Counter() for _ in range(4))
         with open(path) as f:
             for line in f:
-                phase, function, calls, bytes_ = line.split()
+                phase, function, calls, bytes_, payload = line.split()
                 name = PHASES[int(phase) + 1]
                 if function == "device":
                     self.device[name] += int(bytes_)
                 else:
                     self.calls[name, function] += int(calls)
                     self.bytes[name, function] += int(bytes_)
+                    self.payloads[name] += float(payload)
 
     def by_function(self):
         """{function: (calls, bytes)} of the phases of a run, without its beginning and end."""
@@ -29,10 +30,9 @@ class Rank:
                 out[function] = (before[0] + calls, before[1] + self.bytes[phase, function])
         return dict(out)
 
-    def payload(self, phase, ranks):
-        """Bytes that a rank sends in a phase, on the average: 2 (P - 1) / P of sums, (P - 1) / P of what one sends to all."""
-        added = sum(self.bytes[phase, name] for name in ADDED)
-        return (ranks - 1) / ranks * (2 * added + sum(self.bytes[phase, name] for name in SENT))
+    def payload(self, phase):
+        """Bytes that a rank sends in a phase for sums and broadcasts, on the average."""
+        return self.payloads[phase]
 
 
 def read(prefix):

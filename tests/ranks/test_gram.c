@@ -1,5 +1,6 @@
 /* Gram matrices: the same bits for any number of ranks and threads, and the right numbers. */
 #include "mpi/algebra/gram.h"
+#include "mpi/team.h"
 
 #include <math.h>
 #include <omp.h>
@@ -203,6 +204,42 @@ static void expect_same_bits_for_any_number_of_ranks(const problem *p)
         snrq_context_destroy(&group);
     }
     free(expected);
+    snrq_context_destroy(&alone);
+}
+
+/* The sequences of all ranks, for the team `index` of `count`: its ranks get the result. */
+static void expect_same_bits_for_a_team(const problem *p, const double *expected, int count,
+                                        int index)
+{
+    const snrq_context *world = rank_test_world;
+    snrq_teams teams = {0};
+    inputs in;
+    CU_ASSERT_EQUAL_FATAL(snrq_teams_deal(world, count, &teams), SNRQ_OK);
+    const snrq_team team = snrq_teams_at(&teams, index);
+    inputs_create(world, p, snrq_share(p->sequences, 1, world->size, world->rank), &in);
+    in.request.context = world;
+    in.request.first = team.first;
+    if (team.context == NULL) {
+        CU_ASSERT_EQUAL(snrq_gram_reduce(&in.request, NULL), SNRQ_OK);
+    } else {
+        double *found = whole_gram(team.context, &in.request, SNRQ_OK);
+        CU_ASSERT_TRUE(same_bits(p, expected, found));
+        free(found);
+    }
+    inputs_free(&in);
+    snrq_teams_free(&teams);
+}
+
+static void same_bits_for_any_team(void)
+{
+    snrq_context *alone = rank_test_group(1);
+    for (int k = 0; k < PROBLEMS_COUNT; k++) {
+        double *expected = solve(alone, &PROBLEMS[k]);
+        for (int count = 2; count <= rank_test_world->size; count++)
+            for (int index = 0; index < count; index += count - 1)
+                expect_same_bits_for_a_team(&PROBLEMS[k], expected, count, index);
+        free(expected);
+    }
     snrq_context_destroy(&alone);
 }
 
@@ -519,6 +556,7 @@ int main(int argc, char **argv)
     const snrq_test tests[] = {
         SNRQ_TEST(same_bits_for_any_number_of_ranks),
         SNRQ_TEST(same_bits_for_any_number_of_threads),
+        SNRQ_TEST(same_bits_for_any_team),
         SNRQ_TEST(order_only_moves_elements),
         SNRQ_TEST(agrees_with_the_reference),
         SNRQ_TEST(summation_is_exact_to_fp64),

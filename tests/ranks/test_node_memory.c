@@ -91,6 +91,54 @@ static void rows_reach_every_node(void)
     free(nodes);
 }
 
+/* Teams write one table after the other; the ranks of all nodes see all of them. */
+static void share_rows_of_teams(const snrq_context *c, int count, int64_t rows, size_t row_bytes)
+{
+    const size_t table = (size_t)rows * row_bytes;
+    snrq_node_memory *m = NULL;
+    snrq_teams teams = {0};
+    int64_t wrong = 0;
+    CU_ASSERT_EQUAL_FATAL(snrq_teams_deal(rank_test_world, count, &teams), SNRQ_OK);
+    CU_ASSERT_EQUAL(snrq_node_memory_create(c, (size_t)count * table, &m), SNRQ_OK);
+    for (int k = 0; k < count; k++) {
+        const snrq_team team = snrq_teams_at(&teams, k);
+        CU_ASSERT_EQUAL(team.context != NULL, k == teams.mine);
+        if (team.context == NULL) continue;
+        CU_ASSERT_EQUAL(team.size, team.context->size);
+        CU_ASSERT_EQUAL(team.first + team.context->rank, c->rank);
+        snrq_range own = snrq_share(rows, 4, team.size, team.context->rank);
+        for (int64_t r = own.begin; r < own.end; r++)
+            for (size_t i = 0; i < row_bytes; i++)
+                m->data[(size_t)k * table + (size_t)r * row_bytes + i] = item(r + 100 * k, i);
+    }
+    for (int k = 0; k < count; k++) {
+        const snrq_team team = snrq_teams_at(&teams, k);
+        CU_ASSERT_EQUAL(
+            snrq_node_memory_share_team_rows(c, &team, m, (size_t)k * table, rows, 4, row_bytes),
+            SNRQ_OK);
+    }
+    for (size_t at = 0; at < (size_t)count * table; at++) {
+        int64_t row = (int64_t)(at % table / row_bytes) + 100 * (int64_t)(at / table);
+        wrong += m->data[at] != item(row, at % row_bytes);
+    }
+    CU_ASSERT_EQUAL(wrong, 0);
+    snrq_node_memory_destroy(&m);
+    snrq_teams_free(&teams);
+}
+
+static void rows_of_teams_reach_every_node(void)
+{
+    int *nodes = malloc((size_t)rank_test_world->size * sizeof *nodes);
+    snrq_context c = one_rank_nodes(rank_test_world, nodes);
+    for (int count = 1; count <= rank_test_world->size; count++) {
+        share_rows_of_teams(rank_test_world, count, 30, 7);
+        share_rows_of_teams(&c, count, 30, 7);
+    }
+    MPI_Comm_free(&c.node);
+    MPI_Comm_free(&c.leaders);
+    free(nodes);
+}
+
 static void no_bytes_are_allowed(void)
 {
     snrq_node_memory *m = NULL;
@@ -114,11 +162,9 @@ static void errors_of_the_window_come_back(void)
 int main(int argc, char **argv)
 {
     const snrq_test tests[] = {
-        SNRQ_TEST(memory_starts_as_zero),
-        SNRQ_TEST(what_one_rank_writes_its_node_reads),
-        SNRQ_TEST(rows_reach_every_rank_of_a_node),
-        SNRQ_TEST(rows_reach_every_node),
-        SNRQ_TEST(no_bytes_are_allowed),
+        SNRQ_TEST(memory_starts_as_zero),           SNRQ_TEST(what_one_rank_writes_its_node_reads),
+        SNRQ_TEST(rows_reach_every_rank_of_a_node), SNRQ_TEST(rows_reach_every_node),
+        SNRQ_TEST(rows_of_teams_reach_every_node),  SNRQ_TEST(no_bytes_are_allowed),
         SNRQ_TEST(errors_of_the_window_come_back),
     };
     return rank_test_main(argc, argv, "node_memory", tests, sizeof tests / sizeof *tests);

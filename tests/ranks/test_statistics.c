@@ -184,9 +184,10 @@ static void gather_statistics(const snrq_context *context, const problem *p, boo
 {
     streams in;
     snrq_range own = snrq_share(p->sequences, 1, context->size, context->rank);
+    const snrq_team all = snrq_team_of_all(context);
     streams_create(p, own, with_first, &in);
     CU_ASSERT_EQUAL_FATAL(
-        snrq_statistics_gather(context, &p->rule, (snrq_process_shape){0}, &in.input, out),
+        snrq_statistics_gather(context, &all, &p->rule, (snrq_process_shape){0}, &in.input, out),
         SNRQ_OK);
     streams_free(&in);
 }
@@ -493,8 +494,9 @@ static void n_counts_sequences(void)
     gather_statistics(rank_test_world, p, false, &s);
     streams_create(p, own, false, &in);
     in.input.sequences_global *= 2; /* as if there were as many more, all empty */
-    CU_ASSERT_EQUAL_FATAL(snrq_statistics_gather(rank_test_world, &p->rule, (snrq_process_shape){0},
-                                                 &in.input, &twice),
+    const snrq_team all = snrq_team_of_all(rank_test_world);
+    CU_ASSERT_EQUAL_FATAL(snrq_statistics_gather(rank_test_world, &all, &p->rule,
+                                                 (snrq_process_shape){0}, &in.input, &twice),
                           SNRQ_OK);
     CU_ASSERT_EQUAL(s.tokens, twice.tokens);
     double *h = whole(s.h), *half = whole(twice.h), *d = whole(s.d), *half_d = whole(twice.d);
