@@ -116,6 +116,8 @@ case $verb in
         mkdir -p "$box/state"
         chmod 755 "$box"
         configure "$nodes" "$cpus" >"$SLURM_CONF"
+        # Later versions want control groups unless they are told otherwise, in a word that earlier ones do not know.
+        printf '%s\n' 23.11 "$(slurmd -V | cut -d' ' -f2)" | sort -V -C && echo CgroupPlugin=disabled >"$box/cgroup.conf"
         (umask 077 && dd if=/dev/urandom of="$box/munge.key" bs=1024 count=1 2>/dev/null)
         munged --force --key-file="$box/munge.key" --socket="$box/munge.socket" --pid-file="$box/munged.pid" \
             --log-file="$box/munged.log" --seed-file="$box/munge.seed" 2>"$box/munged.err" || {

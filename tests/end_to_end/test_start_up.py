@@ -118,7 +118,7 @@ class StartUp(helpers.Test):
             raise unittest.SkipTest("this BLAS does not tell its kernels")
         mpirun, _, one, *program = helpers.command(["quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o",
                                                     self.path("out"), "--length", 32, "--sequences", 2], 1)
-        words = [mpirun, "-n", one, "-x", "OPENBLAS_CORETYPE=Nehalem", *program, ":", "-n", one, "-x",
+        words = [mpirun, "-n", one, "env", "OPENBLAS_CORETYPE=Nehalem", *program, ":", "-n", one, "env",
                  "OPENBLAS_CORETYPE=Haswell", *program]
         done = subprocess.run(words, env=helpers.environment(1), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                               timeout=60, check=False)
