@@ -272,9 +272,8 @@ static void keep_mode(const snrq_user_output *o, int fd)
 
 static snrq_status replace_file(const snrq_user_output *o, const void *data, size_t bytes)
 {
-    char name[PATH_MAX], parent[PATH_MAX];
+    char name[PATH_MAX];
     int fd = -1;
-    SNRQ_TRY(parent_of(o->target, parent));
     SNRQ_TRY(create_own(o, name, &fd));
     keep_mode(o, fd);
     snrq_status status = snrq_file_write_open(fd, o->path, data, bytes);
@@ -282,12 +281,39 @@ static snrq_status replace_file(const snrq_user_output *o, const void *data, siz
     /* Network file systems report a full quota here. */
     if (close(fd) != 0 && status == SNRQ_OK)
         status = snrq_fail(SNRQ_IO_ERROR, "%s: closing failed: %s", o->path, strerror(errno));
-    if (status == SNRQ_OK && rename(name, o->target) != 0)
-        status = snrq_fail(errno == EISDIR ? SNRQ_CANNOT_WRITE : SNRQ_IO_ERROR,
-                           "%s: cannot be renamed to %s: %s", name, o->target, strerror(errno));
-    if (status == SNRQ_OK) return snrq_directory_sync(parent);
+    if (status == SNRQ_OK) return snrq_user_output_publish(o, name);
     unlink(name);
     return status;
+}
+
+snrq_status snrq_user_output_publish(const snrq_user_output *o, const char *path)
+{
+    char parent[PATH_MAX];
+    snrq_status status = parent_of(o->target, parent);
+    if (status == SNRQ_OK && rename(path, o->target) != 0)
+        status = snrq_fail(errno == EISDIR ? SNRQ_CANNOT_WRITE : SNRQ_IO_ERROR,
+                           "%s: cannot be renamed to %s: %s", path, o->target, strerror(errno));
+    if (status == SNRQ_OK) return snrq_directory_sync(parent);
+    unlink(path);
+    return status;
+}
+
+snrq_status snrq_user_output_stage(const snrq_user_output *o, char path[PATH_MAX])
+{
+    int fd = -1;
+    if (o->fd >= 0)
+        return snrq_fail(SNRQ_CANNOT_WRITE,
+                         "%s: expected a name for a file, which is not written from front to back",
+                         o->path);
+    SNRQ_TRY(create_own(o, path, &fd));
+    keep_mode(o, fd);
+    close(fd);
+    return SNRQ_OK;
+}
+
+void snrq_user_output_discard(const char *path)
+{
+    unlink(path);
 }
 
 snrq_status snrq_user_output_write(snrq_user_output *o, const void *data, size_t bytes)

@@ -11,6 +11,7 @@
 #ifndef SNRQ_USER_OUTPUT_H
 #define SNRQ_USER_OUTPUT_H
 
+#include <limits.h>
 #include <stdio.h>
 
 #include "mpi/status.h"
@@ -35,6 +36,13 @@ FILE *snrq_user_output_answers(const snrq_user_output *output);
 /* Writes the whole content, once; a file is durable then. On failure an old file is as it was and
  * nothing new is there. SNRQ_CANNOT_WRITE or SNRQ_IO_ERROR. */
 snrq_status snrq_user_output_write(snrq_user_output *output, const void *data, size_t bytes);
+
+/* For content that others write, at places of their choice: makes path [PATH_MAX] the name of an
+ * empty file that takes the output's name by snrq_user_output_publish(), once it is durable, or is
+ * removed by snrq_user_output_discard(). SNRQ_CANNOT_WRITE where the output is no regular file. */
+snrq_status snrq_user_output_stage(const snrq_user_output *output, char path[PATH_MAX]);
+snrq_status snrq_user_output_publish(const snrq_user_output *output, const char *path);
+void snrq_user_output_discard(const char *path);
 
 /* Frees and sets *output to NULL (nothing is done for NULL). */
 void snrq_user_output_close(snrq_user_output **output);

@@ -28,6 +28,7 @@
 #include "pipeline/results.h"
 #include "pipeline/round.h"
 #include "pipeline/runs.h"
+#include "pipeline/sensitivity.h"
 #include "pipeline/status.h"
 #include "pipeline/tokenize.h"
 
@@ -52,6 +53,8 @@ static snrq_status run_command(const snrq_context *context, const snrq_options *
         return snrq_quantize(context, options);
     case SNRQ_COMMAND_EVALUATE:
         return snrq_evaluate(context, options);
+    case SNRQ_COMMAND_SENSITIVITY:
+        return snrq_sensitivity(context, options);
     case SNRQ_COMMAND_INSPECT:
         return snrq_inspect(context, options);
     case SNRQ_COMMAND_VERIFY:
@@ -117,6 +120,7 @@ static bool needs_mpi(const snrq_options *options, bool runs_command)
     if (!runs_command) return snrq_launcher_is_there();
     switch (options->command) {
     case SNRQ_COMMAND_QUANTIZE:
+    case SNRQ_COMMAND_SENSITIVITY:
     case SNRQ_COMMAND_EVALUATE:
     case SNRQ_COMMAND_ROUND:
     case SNRQ_COMMAND_BENCH:

@@ -55,6 +55,7 @@ static bool starts_are_chosen(const snrq_options *o)
 /* Windows are drawn, or strengths, by a method that has them. */
 static bool draws(const snrq_options *o)
 {
+    if (o->command == SNRQ_COMMAND_SENSITIVITY) return true; /* labels */
     if (o->command == SNRQ_COMMAND_EVALUATE)
         return o->protocol != NULL && strstr(o->protocol, "c4") != NULL;
     return (reads_text(o) && (!o->consecutive || o->sampling != SNRQ_SAMPLING_NONE)) ||

@@ -50,6 +50,7 @@ static const struct meaning {
     {"output", SNRQ_COMMAND_REPORT, "directory to write; files of an earlier report are replaced"},
     {"output", SNRQ_COMMAND_RUNS, "directory that the runs are laid out in"},
     {"output", SNRQ_COMMAND_BENCH, "file to write, for plan --machine"},
+    {"output", SNRQ_COMMAND_SENSITIVITY, "HDF5 file to write"},
     {"text", SNRQ_COMMAND_EVALUATE,
      "held-out text (UTF-8), or JSON lines with {\"text\": \"...\"}; either may be gzip; may be "
      "given "

@@ -18,26 +18,28 @@ enum {
     P = SNRQ_COMMAND_REPORT,
     N = SNRQ_COMMAND_RUNS,
     B = SNRQ_COMMAND_BENCH,
-    ALL = Q | E | I | V | R | T | X | S | P | N | B
+    F = SNRQ_COMMAND_SENSITIVITY,
+    ALL = Q | E | I | V | R | T | X | S | P | N | B | F
 };
 #define FIELD(name) offsetof(snrq_options, name)
 
 const snrq_option_row snrq_option_table[] = {
-    {"output", 'o', TEXT, FIELD(output), NULL, 0, 0, NULL, Q | R | T | X | P | N | B, false, "OUT",
+    {"output", 'o', TEXT, FIELD(output), NULL, 0, 0, NULL, Q | R | T | X | P | N | B | F, false,
+     "OUT",
      "what to write: a directory (quantize resumes an unfinished one, export wants an empty one, "
      "report and runs replace their own files); of round, a safetensors file; of tokenize, a file"},
-    {"calibration", 0, TEXTS, FIELD(calibration), NULL, 0, 0, NULL, Q, false, "TEXT",
+    {"calibration", 0, TEXTS, FIELD(calibration), NULL, 0, 0, NULL, Q | F, false, "TEXT",
      "calibration text (UTF-8), or JSON lines with {\"text\": \"...\"}; either may be gzip; for "
      "several files give it several times, the order counts"},
     {"text", 0, TEXTS, FIELD(text), NULL, 0, 0, NULL, E | T, false, "TEXT",
      "text (UTF-8), or JSON lines with {\"text\": \"...\"}; either may be gzip; may be given "
      "several times: held-out text; of tokenize, what becomes int32 little-endian token ids, with "
      "the special tokens that the model puts around a text"},
-    {"text-key", 0, TEXT, FIELD(text_key), NULL, 0, 0, NULL, Q | E | T, false, "KEY",
+    {"text-key", 0, TEXT, FIELD(text_key), NULL, 0, 0, NULL, Q | E | T | F, false, "KEY",
      "which key of JSON lines holds the text, if it is not \"text\": every line must have it"},
     {"decode", 0, TEXT, FIELD(decode), NULL, 0, 0, NULL, T, false, "IDS",
      "int32 little-endian token ids that become text again, without the special tokens around it"},
-    {"token-file", 0, TEXT, FIELD(token_file), NULL, 0, 0, NULL, Q | E, false, "FILE",
+    {"token-file", 0, TEXT, FIELD(token_file), NULL, 0, 0, NULL, Q | E | F, false, "FILE",
      "token ids instead of a text, cut into windows in order: raw little-endian int32, or .npy of "
      "any integer type"},
     {"bits", 0, INTEGER, FIELD(bits), "4", 2, 8, NULL, Q | R, true, "B", "bits per weight"},
@@ -83,21 +85,22 @@ const snrq_option_row snrq_option_table[] = {
      "method are those of the baselines, --grid minmax --refine 0 --regrid 0 --damp 0.01 --shrink "
      "0 "
      "--compensate 0 --first-tokens 0, and --alpha fixed:0.5 if no other is given"},
-    {"sequences", 0, INTEGER, FIELD(sequences), "0", 0, 1 << 24, NULL, Q | E, true, "N",
-     "windows to use; 0: 128 for quantize, all for evaluate"},
+    {"sequences", 0, INTEGER, FIELD(sequences), "0", 0, 1 << 24, NULL, Q | E | F, true, "N",
+     "windows to use; 0: 128 for quantize and sensitivity, all for evaluate"},
     {"held-out", 0, INTEGER, FIELD(held_out), "8", 0, 1 << 20, NULL, Q, true, "N",
      "more windows that nothing is fitted to, to tell how far the errors hold for other text: at "
      "most one for 16 of --sequences, and no more than the text has beside them"},
     {"first-tokens", 0, INTEGER, FIELD(first_tokens), "1", 0, 1 << 20, NULL, Q, true, "N",
      "more windows of tokens that each stand alone, as the first of a text does, which all later "
      "tokens attend to: at most one for 16 of --sequences, none for fewer"},
-    {"length", 0, INTEGER, FIELD(length), "0", 0, 1 << 24, NULL, Q | E, true, "T",
+    {"length", 0, INTEGER, FIELD(length), "0", 0, 1 << 24, NULL, Q | E | F, true, "T",
      "tokens per window; 0: the model's context, at most 2048"},
-    {"seed", 0, INTEGER, FIELD(seed), "0", 0, 9007199254740992.0, NULL, Q | E, true, "S",
-     "seed of the random windows and of sampled alpha; of evaluate, of the windows of c4"},
-    {"windows", 0, CHOICE, FIELD(consecutive), "random", 0, 0, "random|consecutive", Q, true, "W",
-     "where calibration windows start in the text"},
-    {"sampling", 0, CHOICE, FIELD(sampling), "none", 0, 0, "none|c4|c4-snrq|wikitext2", Q, true,
+    {"seed", 0, INTEGER, FIELD(seed), "0", 0, 9007199254740992.0, NULL, Q | E | F, true, "S",
+     "seed of the random windows and of sampled alpha; of evaluate, of the windows of c4; of "
+     "sensitivity, also of the labels that are drawn"},
+    {"windows", 0, CHOICE, FIELD(consecutive), "random", 0, 0, "random|consecutive", Q | F, true,
+     "W", "where calibration windows start in the text"},
+    {"sampling", 0, CHOICE, FIELD(sampling), "none", 0, 0, "none|c4|c4-snrq|wikitext2", Q | F, true,
      "S",
      "draw calibration windows as published programs do, so that a seed means the same windows: "
      "c4, from the documents of JSON lines as the GPTQ code; c4-snrq, as the SNRQ code; wikitext2, "
@@ -164,9 +167,9 @@ const snrq_option_row snrq_option_table[] = {
      "the export was made so"},
     {"export", 0, TEXT, FIELD(export_path), NULL, 0, 0, NULL, V, false, "DIR",
      "compare this export of OUT with OUT, number by number"},
-    {"threads", 0, INTEGER, FIELD(threads), "0", 0, 4096, NULL, Q | E | R | B, false, "N",
+    {"threads", 0, INTEGER, FIELD(threads), "0", 0, 4096, NULL, Q | E | R | B | F, false, "N",
      "threads per rank; 0: OMP_NUM_THREADS, or the node's cores shared evenly"},
-    {"json", 0, FLAG, FIELD(json), NULL, 1, 1, NULL, Q | E | I | V | R | T | S | B, false, NULL,
+    {"json", 0, FLAG, FIELD(json), NULL, 1, 1, NULL, Q | E | I | V | R | T | S | B | F, false, NULL,
      "one JSON object on standard output; of quantize, the plan"},
     {"max-time", 0, TIME, FIELD(max_time), NULL, 0, 1e9, NULL, Q, false, "TIME",
      "stop at a safe point before so much time has passed, such as 90s, 45m, 11.5h or 11:30:00; "
@@ -175,11 +178,11 @@ const snrq_option_row snrq_option_table[] = {
     {"watchdog", 0, TIME, FIELD(watchdog), "30m", 0, 1e9, NULL, Q, false, "TIME",
      "end with exit code 76, and say where each rank hangs, after so much time in one phase of a "
      "step; 0s: never"},
-    {"strict", 0, FLAG, FIELD(strict), NULL, 1, 1, NULL, Q | E | R, false, NULL,
+    {"strict", 0, FLAG, FIELD(strict), NULL, 1, 1, NULL, Q | E | R | F, false, NULL,
      "stop with exit code 65 where something is a warning otherwise: numerical trouble (dead "
      "inputs, too few tokens, zero or constant rows, ...), or a checkpoint that contradicts its "
      "config.json"},
-    {"ignore-unused-layers", 0, FLAG, FIELD(ignore_unused_layers), NULL, 1, 1, NULL, Q | E | X,
+    {"ignore-unused-layers", 0, FLAG, FIELD(ignore_unused_layers), NULL, 1, 1, NULL, Q | E | X | F,
      false, NULL,
      "use the first num_hidden_layers layers of a checkpoint that has more; without this, such a "
      "checkpoint is refused with exit code 65, because config.json is mostly wrong then"},
@@ -240,6 +243,9 @@ const snrq_command_row snrq_command_table[] = {
     {"plan", "MODEL", SNRQ_COMMAND_QUANTIZE,
      "what quantize would cost: time and messages by phase, memory, the best ranks and threads",
      "snrq plan MODEL --calibration text.txt --plan-ranks 64 --plan-nodes 8 --machine FILE"},
+    {"sensitivity", "MODEL", SNRQ_COMMAND_SENSITIVITY,
+     "what each output of every module is worth: mean squares of its gradients, by a backward pass",
+     "mpirun -n 2 snrq sensitivity MODEL --calibration text.txt -o sensitivity.h5"},
     {"evaluate", "MODEL|OUT", SNRQ_COMMAND_EVALUATE,
      "perplexity over windows, KL to a reference model, zero-shot tasks",
      "mpirun -n 2 snrq evaluate OUT --text held-out.txt --reference MODEL\n"

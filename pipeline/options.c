@@ -196,6 +196,14 @@ static snrq_status check_required(const snrq_command_row *command, const snrq_op
             return snrq_fail(SNRQ_USAGE,
                              "quantize: give either --calibration TEXT or --token-file FILE");
     }
+    if (o->command == SNRQ_COMMAND_SENSITIVITY) {
+        if (o->output == NULL)
+            return snrq_fail(SNRQ_USAGE, "sensitivity: -o FILE is missing; example: %s",
+                             command->example);
+        if ((o->calibration == NULL) == (o->token_file == NULL))
+            return snrq_fail(SNRQ_USAGE,
+                             "sensitivity: give either --calibration TEXT or --token-file FILE");
+    }
     if (o->command == SNRQ_COMMAND_RUNS && o->output == NULL)
         return snrq_fail(SNRQ_USAGE, "runs: -o ROOT is missing; example: %s", command->example);
     if (o->command == SNRQ_COMMAND_EXPORT && (o->output == NULL || o->format < 0))
@@ -419,10 +427,11 @@ static snrq_status parse_command(parser *p, int argc, char **argv, char **text)
 static snrq_status unknown_command(const char *name)
 {
     char shown[SNRQ_SHOWN];
-    return snrq_fail(SNRQ_USAGE,
-                     "unknown command '%s'; expected quantize, plan, evaluate, inspect, "
-                     "verify, export, round, tokenize, status, report, runs or bench",
-                     snrq_shown(name, shown));
+    return snrq_fail(
+        SNRQ_USAGE,
+        "unknown command '%s'; expected quantize, plan, sensitivity, evaluate, inspect, "
+        "verify, export, round, tokenize, status, report, runs or bench",
+        snrq_shown(name, shown));
 }
 
 /* What `make` says of a command, or of all where `name` is NULL. */

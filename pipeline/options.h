@@ -20,7 +20,8 @@ typedef enum snrq_command {
     SNRQ_COMMAND_STATUS = 128,
     SNRQ_COMMAND_REPORT = 256,
     SNRQ_COMMAND_RUNS = 512,
-    SNRQ_COMMAND_BENCH = 1024
+    SNRQ_COMMAND_BENCH = 1024,
+    SNRQ_COMMAND_SENSITIVITY = 2048
 } snrq_command;
 
 /* What --format can say, in the order of the option's choices in options.c; each has a row in the

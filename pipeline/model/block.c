@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pipeline/model/block_parts.h"
 #include "pipeline/model/experts.h"
 #include "pipeline/model/exponential.h"
 
@@ -59,8 +60,8 @@ void snrq_unit_arrays_free(snrq_unit_arrays *a)
     *a = (snrq_unit_arrays){0};
 }
 
-/* x [rows, hidden] = RMSNorm(h), or h where the family has no norm there. */
-static void normalize(const snrq_block *b, snrq_vector norm, int64_t rows, const float *h, float *x)
+void snrq_block_normalize(const snrq_block *b, snrq_vector norm, int64_t rows, const float *h,
+                          float *x)
 {
     int64_t hidden = b->config->hidden;
     if (b->vector[norm] != NULL)
@@ -71,7 +72,7 @@ static void normalize(const snrq_block *b, snrq_vector norm, int64_t rows, const
 
 void snrq_block_begin(const snrq_block *b, int64_t rows, const float *h, float *const *x)
 {
-    normalize(b, SNRQ_ATTENTION_NORM, rows, h, x[0]);
+    snrq_block_normalize(b, SNRQ_ATTENTION_NORM, rows, h, x[0]);
 }
 
 snrq_status snrq_block_apply(const snrq_block *b, int unit, int64_t tokens, const float *x,
@@ -81,8 +82,7 @@ snrq_status snrq_block_apply(const snrq_block *b, int unit, int64_t tokens, cons
     return snrq_linear_apply(b->module + u->first, u->end - u->first, x, tokens, y, u->rows);
 }
 
-/* y [rows, unit rows] += the biases of the unit's modules. */
-static void add_biases(const snrq_block *b, int unit, int64_t rows, float *y)
+void snrq_block_add_biases(const snrq_block *b, int unit, int64_t rows, float *y)
 {
     const snrq_unit_shape *u = &b->family->unit[unit];
     for (int m = u->first; m < u->end; m++) {
@@ -97,22 +97,25 @@ static void add_biases(const snrq_block *b, int unit, int64_t rows, float *y)
     }
 }
 
+snrq_attention_settings snrq_block_attention(const snrq_block *b)
+{
+    return (snrq_attention_settings){.config = b->config,
+                                     .rope = b->rope,
+                                     .query_norm = b->vector[SNRQ_QUERY_NORM],
+                                     .key_norm = b->vector[SNRQ_KEY_NORM],
+                                     .window = b->window};
+}
+
 static snrq_status attention(const snrq_block *b, const snrq_layout *layout, float *qkv, float *x)
 {
-    const snrq_attention_settings settings = {.config = b->config,
-                                              .rope = b->rope,
-                                              .query_norm = b->vector[SNRQ_QUERY_NORM],
-                                              .key_norm = b->vector[SNRQ_KEY_NORM],
-                                              .window = b->window};
+    const snrq_attention_settings settings = snrq_block_attention(b);
     return snrq_attention_spans(&settings, qkv, layout, x);
 }
 
-/* The latent vectors of queries (or the queries themselves) and of keys, from rows that hold both
- * and the part of the keys that turns: normalized, to x; what is left, to carried. */
-static void split_latents(const snrq_block *b, int64_t rows, const float *y, float *const *x,
-                          float *carried)
+void snrq_block_split_latents(const snrq_block *b, int64_t rows, const float *y, float *const *x,
+                              float *carried)
 {
-    const double eps = 1e-6; /* whatever config.json says */
+    const double eps = snrq_latent_norm_eps;
     const snrq_config *c = b->config;
     const snrq_latent_config *l = &c->latent;
     int64_t queries = l->queries > 0 ? l->queries : c->heads * c->head_dim;
@@ -150,29 +153,35 @@ static void make_heads(const snrq_config *c, const float *q, const float *kv, co
     }
 }
 
-static snrq_status latent_attention(const snrq_block *b, const snrq_layout *layout, float *const *y,
-                                    const float *carried, float *x)
+void snrq_block_make_heads(const snrq_block *b, int64_t rows, float *const *y, const float *carried,
+                           float *qkv)
 {
     const snrq_config *c = b->config;
     const snrq_latent_config *l = &c->latent;
     int64_t queries = c->heads * c->head_dim, width = snrq_attention_width(c);
     int64_t kv = c->heads * (l->unturned + c->value_dim), carries = b->family->carried;
-    float *qkv = NULL;
-    SNRQ_TRY(snrq_allocate_scratch((size_t)(layout->rows * width), sizeof *qkv,
-                                   "queries, keys and values", &qkv));
 #pragma omp parallel for schedule(static)
-    for (int64_t r = 0; r < layout->rows; r++) {
+    for (int64_t r = 0; r < rows; r++) {
         const float *turned = carried + r * carries;
         make_heads(c, l->queries > 0 ? y[0] + r * queries : turned + l->turned,
                    y[l->queries > 0] + r * kv, turned, qkv + r * width);
     }
+}
+
+static snrq_status latent_attention(const snrq_block *b, const snrq_layout *layout, float *const *y,
+                                    const float *carried, float *x)
+{
+    float *qkv = NULL;
+    SNRQ_TRY(snrq_allocate_scratch((size_t)(layout->rows * snrq_attention_width(b->config)),
+                                   sizeof *qkv, "queries, keys and values", &qkv));
+    snrq_block_make_heads(b, layout->rows, y, carried, qkv);
     snrq_status status = attention(b, layout, qkv, x);
     free(qkv);
     return status;
 }
 
-/* h += y, normalized before where the family does that, and scaled. */
-static void add_residual(const snrq_block *b, snrq_vector norm, int64_t rows, float *y, float *h)
+void snrq_block_add_residual(const snrq_block *b, snrq_vector norm, int64_t rows, float *y,
+                             float *h)
 {
     const float scale = (float)b->config->residual_scale;
     int64_t count = rows * b->config->hidden;
@@ -212,24 +221,24 @@ snrq_status snrq_block_continue(const snrq_block *b, int step, const snrq_layout
     const snrq_config *c = b->config;
     const snrq_step *s = &b->family->step[step];
     int64_t rows = layout->rows;
-    for (int u = s->first; u < s->end; u++) add_biases(b, u, rows, y[u - s->first]);
+    for (int u = s->first; u < s->end; u++) snrq_block_add_biases(b, u, rows, y[u - s->first]);
     switch (s->kind) {
     case SNRQ_STEP_ATTENTION:
         return attention(b, layout, y[0], x[0]);
     case SNRQ_STEP_LATENTS:
-        split_latents(b, rows, y[0], x, carried);
+        snrq_block_split_latents(b, rows, y[0], x, carried);
         return SNRQ_OK;
     case SNRQ_STEP_LATENT_ATTENTION:
         return latent_attention(b, layout, y, carried, x[0]);
     case SNRQ_STEP_ATTENTION_OUT:
-        add_residual(b, SNRQ_AFTER_ATTENTION_NORM, rows, y[0], h);
-        normalize(b, SNRQ_MLP_NORM, rows, h, x[0]);
+        snrq_block_add_residual(b, SNRQ_AFTER_ATTENTION_NORM, rows, y[0], h);
+        snrq_block_normalize(b, SNRQ_MLP_NORM, rows, h, x[0]);
         return SNRQ_OK;
     case SNRQ_STEP_GATED_ACTIVATION:
         snrq_gated_activation(c->activation, rows, c->intermediate, y[0], x[0]);
         return SNRQ_OK;
     case SNRQ_STEP_MLP_OUT:
-        add_residual(b, SNRQ_AFTER_MLP_NORM, rows, y[0], h);
+        snrq_block_add_residual(b, SNRQ_AFTER_MLP_NORM, rows, y[0], h);
         return SNRQ_OK;
     case SNRQ_STEP_EXPERTS_ACTIVATION:
     case SNRQ_STEP_EXPERTS_OUT:

@@ -8,6 +8,7 @@
 
 #include <omp.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "mpi/algebra/product.h"
 
@@ -15,6 +16,7 @@ enum {
     ROWS = SNRQ_PRODUCT_ROWS,
     COLUMNS = SNRQ_PRODUCT_COLUMNS,
     PANEL_ROWS = 8 * COLUMNS, /* outputs: 384 KiB of widened weights */
+    PANEL_FLOATS = PANEL_ROWS * SNRQ_PRODUCT_DEPTH,
     WIDEN_COLUMNS = 64,       /* inputs of a strip of outputs that are widened at a time */
     LEAST_TOKENS = 32 * ROWS, /* of a unit; fewer, and widening would cost too much */
     UNITS_PER_THREAD = 8,     /* at least, if tokens allow: threads are evenly loaded */
@@ -116,26 +118,94 @@ static const snrq_weight *find_panel(const snrq_weight *w, int64_t panel, int64_
     return w;
 }
 
+/* Tokens of a unit of work, of which each panel has as many as it takes to load the threads. */
+static int64_t range_of(int64_t panels, int64_t tokens)
+{
+    int64_t ranges = (UNITS_PER_THREAD * omp_get_max_threads() + panels - 1) / panels;
+    ranges = least(ranges, (tokens + LEAST_TOKENS - 1) / LEAST_TOKENS);
+    if (ranges < 1) ranges = 1;
+    return snrq_product_padded(tokens > 0 ? (tokens + ranges - 1) / ranges : 1, ROWS);
+}
+
+/* A panel for each thread. */
+static snrq_status allocate_panels(float **out)
+{
+    return snrq_allocate_scratch((size_t)omp_get_max_threads() * PANEL_FLOATS, sizeof **out,
+                                 "weight panels", out);
+}
+
 snrq_status snrq_linear_apply(const snrq_weight *weights, int count, const float *x, int64_t tokens,
                               float *y, int64_t stride)
 {
-    int64_t columns = weights[0].columns, panels = 0, threads = omp_get_max_threads();
-    const int64_t panel_floats = PANEL_ROWS * SNRQ_PRODUCT_DEPTH;
+    int64_t columns = weights[0].columns, panels = 0;
     for (int m = 0; m < count; m++) panels += panels_of(&weights[m]);
-    int64_t ranges = (UNITS_PER_THREAD * threads + panels - 1) / panels;
-    ranges = least(ranges, (tokens + LEAST_TOKENS - 1) / LEAST_TOKENS);
-    int64_t range = snrq_product_padded((tokens + ranges - 1) / (ranges > 0 ? ranges : 1), ROWS);
+    int64_t range = range_of(panels, tokens), ranges = (tokens + range - 1) / range;
     float *scratch;
-    SNRQ_TRY(snrq_allocate_scratch((size_t)(threads * panel_floats), sizeof *scratch,
-                                   "weight panels", &scratch));
+    SNRQ_TRY(allocate_panels(&scratch));
 #pragma omp parallel for schedule(dynamic)
     for (int64_t unit = 0; unit < panels * ranges; unit++) {
         int64_t row, before, first = unit % ranges * range;
         const snrq_weight *w = find_panel(weights, unit / ranges, &row, &before);
-        if (first < tokens)
-            apply_panel(w, row, x + first * columns, least(range, tokens - first),
-                        scratch + omp_get_thread_num() * panel_floats,
-                        y + first * stride + before + row, stride);
+        apply_panel(w, row, x + first * columns, least(range, tokens - first),
+                    scratch + omp_get_thread_num() * PANEL_FLOATS,
+                    y + first * stride + before + row, stride);
+    }
+    free(scratch);
+    return SNRQ_OK;
+}
+
+/* ---- backward ---- */
+
+/* out [strips of columns][depth][COLUMNS] = inputs [column, column + columns) of rows [row, row +
+ * depth); columns beyond are 0. */
+static void widen_transposed(const snrq_weight *w, int64_t row, int64_t depth, int64_t column,
+                             int64_t columns, float *out)
+{
+    float part[PANEL_ROWS] = {0};
+    for (int64_t r = 0; r < depth; r++) {
+        widen(w, row + r, column, columns, part);
+        for (int64_t strip = 0; strip < columns; strip += COLUMNS)
+            memcpy(out + strip * depth + r * COLUMNS, part + strip, COLUMNS * sizeof *out);
+    }
+}
+
+/* gx [tokens, columns from `column` on] of all weights. */
+static void backward_panel(const snrq_weight *weights, int count, int64_t column, const float *gy,
+                           int64_t tokens, int64_t stride, float *panel, float *gx)
+{
+    int64_t all = weights[0].columns, columns = least(PANEL_ROWS, all - column), before = 0;
+    for (int m = 0; m < count; before += weights[m++].rows)
+        for (int64_t row = 0; row < weights[m].rows; row += SNRQ_PRODUCT_DEPTH) {
+            int64_t depth = least(SNRQ_PRODUCT_DEPTH, weights[m].rows - row);
+            widen_transposed(&weights[m], row, depth, column, columns, panel);
+            snrq_product_run(&(snrq_product){.rows = tokens,
+                                             .columns = columns,
+                                             .depth = depth,
+                                             .a = gy + before + row,
+                                             .b = panel,
+                                             .a_stride = ROWS * stride,
+                                             .a_row = stride,
+                                             .a_step = 1,
+                                             .b_stride = depth * COLUMNS,
+                                             .add = before + row > 0,
+                                             .c = gx + column,
+                                             .ldc = all});
+        }
+}
+
+snrq_status snrq_linear_backward(const snrq_weight *weights, int count, const float *gy,
+                                 int64_t tokens, int64_t stride, float *gx)
+{
+    int64_t columns = weights[0].columns, panels = (columns + PANEL_ROWS - 1) / PANEL_ROWS;
+    int64_t range = range_of(panels, tokens), ranges = (tokens + range - 1) / range;
+    float *scratch;
+    SNRQ_TRY(allocate_panels(&scratch));
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t unit = 0; unit < panels * ranges; unit++) {
+        int64_t first = unit % ranges * range;
+        backward_panel(weights, count, unit / ranges * PANEL_ROWS, gy + first * stride,
+                       least(range, tokens - first), stride,
+                       scratch + omp_get_thread_num() * PANEL_FLOATS, gx + first * columns);
     }
     free(scratch);
     return SNRQ_OK;

@@ -33,4 +33,10 @@ void snrq_weight_widen(const snrq_weight *weight, int64_t row, int64_t count, fl
 snrq_status snrq_linear_apply(const snrq_weight *weights, int count, const float *x, int64_t tokens,
                               float *y, int64_t stride);
 
+/* The gradient of the inputs from that of the outputs: gx[t] = W_0' gy[t] + W_1' gy[t] ..., with gy
+ * [tokens, row stride `stride`] as y above, gx [tokens, columns]. A token's gradient does not
+ * depend on the others. Not collective. SNRQ_INTERNAL without memory. */
+snrq_status snrq_linear_backward(const snrq_weight *weights, int count, const float *gy,
+                                 int64_t tokens, int64_t stride, float *gx);
+
 #endif

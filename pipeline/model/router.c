@@ -73,6 +73,37 @@ void snrq_choose_experts(const snrq_experts_config *e, const float *logits, cons
     }
 }
 
+/* With values v, of which S is the sum that weights w = scale v / S are divided by, over what S
+ * goes:
+ *
+ *     dv_j = scale / S (dw_j - the sum of dw_i v_i / S over the chosen),  or scale dw_j without S
+ *     softmax, v = exp(l)    dl_j = v_j dv_j
+ *     sigmoid                dl_j = v_j (1 - v_j) dv_j
+ */
+void snrq_choose_experts_backward(const snrq_experts_config *e, const float *logits,
+                                  const int32_t *expert, const float *g_weight, float *g_logits)
+{
+    double value[SNRQ_MAX_EXPERTS], g[SNRQ_MAX_EXPERTS], sum = 0.0, along = 0.0;
+    double largest = -INFINITY;
+    bool chosen[SNRQ_MAX_EXPERTS] = {false};
+    const bool divided = e->normalized || !e->sigmoid;
+    for (int64_t k = 0; k < e->chosen; k++) chosen[expert[k]] = true;
+    for (int64_t i = 0; i < e->count; i++) largest = fmax(largest, (double)logits[i]);
+    for (int64_t i = 0; i < e->count; i++) {
+        double logit = (double)logits[i];
+        value[i] = e->sigmoid ? 1.0 / (1.0 + exp(-logit)) : exp(logit - largest);
+        g[i] = chosen[i] ? (double)g_weight[i] : 0.0;
+        if (!e->normalized || chosen[i]) sum += value[i];
+    }
+    if (!divided) sum = 1.0;
+    for (int64_t i = 0; divided && i < e->count; i++) along += g[i] * value[i] / sum;
+    for (int64_t i = 0; i < e->count; i++) {
+        bool counts = chosen[i] || (divided && !e->normalized);
+        double slope = e->sigmoid ? value[i] * (1.0 - value[i]) : value[i];
+        g_logits[i] = counts ? (float)(slope * e->scale / sum * (g[i] - along)) : 0.0f;
+    }
+}
+
 snrq_status snrq_routes_create(const snrq_config *c, const float *router, const float *bias,
                                int64_t tokens, const float *x, snrq_routes *out)
 {

@@ -22,6 +22,12 @@
 void snrq_choose_experts(const snrq_experts_config *experts, const float *logits, const float *bias,
                          int32_t *expert, float *weight, float *score);
 
+/* The gradient of a token's logits [count], from that of the weights of the experts that were
+ * chosen, expert [chosen] and g_weight [count], which is read there only. Who is chosen is a
+ * constant. */
+void snrq_choose_experts_backward(const snrq_experts_config *experts, const float *logits,
+                                  const int32_t *expert, const float *g_weight, float *g_logits);
+
 /* The experts of some tokens. */
 typedef struct snrq_routes {
     int64_t tokens, chosen, experts;

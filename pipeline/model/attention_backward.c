@@ -1,0 +1,220 @@
+/* Attention, backward; see attention_backward.h.
+ *
+ * A unit of work is a key head of a sequence: its query heads one after the other, each in blocks
+ * of QUERIES tokens with all keys that any of them sees.
+ */
+#include "pipeline/model/attention_backward.h"
+
+#include <math.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mpi/algebra/blas.h"
+#include "pipeline/model/exponential.h"
+#include "pipeline/model/rms_norm.h"
+
+enum { QUERIES = 128 };
+
+typedef struct work {
+    const snrq_attention_settings *settings;
+    int64_t tokens, width, group; /* width: of a token in qkv */
+    const float *qkv, *prepared, *g_out;
+    float *g_qkv;
+} work;
+
+/* Of a thread: [QUERIES, tokens] each. */
+typedef struct scratch {
+    float *scores, *g_scores, *slope;
+} scratch;
+
+/* Keys that a block of queries sees together. */
+typedef struct tile {
+    int64_t query, queries, key, keys;
+} tile;
+
+static bool sees(const work *w, int64_t query, int64_t key)
+{
+    int64_t window = w->settings->window;
+    return key <= query && (window == 0 || query - key < window);
+}
+
+/* Row of scores -> probabilities; what is not seen gets 0. slope: of the cap, if there is one. */
+static void softmax_row(const work *w, int64_t query, const tile *t, float *scores, float *slope)
+{
+    const float cap = (float)w->settings->config->attention_cap;
+    float largest = -INFINITY;
+    double sum = 0.0;
+    for (int64_t k = 0; k < t->keys; k++) {
+        if (!sees(w, query, t->key + k)) continue;
+        if (cap > 0.0f) {
+            float part = snrq_tanh(scores[k] / cap);
+            slope[k] = 1.0f - part * part;
+            scores[k] = cap * part;
+        }
+        largest = scores[k] > largest ? scores[k] : largest;
+    }
+    for (int64_t k = 0; k < t->keys; k++) {
+        scores[k] = sees(w, query, t->key + k) ? snrq_exp(scores[k] - largest) : 0.0f;
+        sum += (double)scores[k];
+    }
+    const float part = (float)(1.0 / sum);
+    for (int64_t k = 0; k < t->keys; k++) scores[k] *= part;
+}
+
+/* g <- the gradient of a row of scores, from that of its probabilities p. */
+static void backward_row(const work *w, const tile *t, const float *p, const float *slope, float *g)
+{
+    double along = 0.0;
+    for (int64_t k = 0; k < t->keys; k++) along += (double)p[k] * (double)g[k];
+    const float mean = (float)along;
+    for (int64_t k = 0; k < t->keys; k++) g[k] = p[k] * (g[k] - mean);
+    for (int64_t k = 0; w->settings->config->attention_cap > 0.0 && k < t->keys; k++)
+        if (p[k] != 0.0f) g[k] *= slope[k];
+}
+
+/* Arrays of a sequence: rows of `width`, or of the outputs. */
+typedef struct arrays {
+    const float *q, *k, *v, *g_out; /* of the heads at hand */
+    float *g_q, *g_k, *g_v;
+    int64_t out_width;
+} arrays;
+
+/* A block of queries of a head; adds to what other blocks gave to keys and values, but for the
+ * first one. */
+static void backward_tile(const work *w, const arrays *a, const tile *t, scratch *s)
+{
+    const snrq_config *c = w->settings->config;
+    int64_t d = c->head_dim, dv = c->value_dim, n = w->width, m = t->queries, keys = t->keys;
+    const float scale = (float)c->attention_scale;
+    const float *q = a->q + t->query * n, *k = a->k + t->key * n, *v = a->v + t->key * n;
+    const float *g_out = a->g_out + t->query * a->out_width;
+    snrq_sgemm(false, true, m, keys, d, scale, q, n, k, n, 0.0f, s->scores, keys);
+    snrq_sgemm(false, true, m, keys, dv, 1.0f, g_out, a->out_width, v, n, 0.0f, s->g_scores, keys);
+    for (int64_t r = 0; r < m; r++) {
+        softmax_row(w, t->query + r, t, s->scores + r * keys, s->slope + r * keys);
+        backward_row(w, t, s->scores + r * keys, s->slope + r * keys, s->g_scores + r * keys);
+    }
+    snrq_sgemm(true, false, keys, dv, m, 1.0f, s->scores, keys, g_out, a->out_width, 1.0f,
+               a->g_v + t->key * n, n);
+    snrq_sgemm(false, false, m, d, keys, scale, s->g_scores, keys, k, n, 0.0f,
+               a->g_q + t->query * n, n);
+    snrq_sgemm(true, false, keys, d, m, scale, s->g_scores, keys, q, n, 1.0f, a->g_k + t->key * n,
+               n);
+}
+
+/* All that a key head of a sequence gives. */
+static void backward_head(const work *w, int64_t sequence, int64_t head, scratch *s)
+{
+    const snrq_config *c = w->settings->config;
+    int64_t d = c->head_dim, dv = c->value_dim, window = w->settings->window;
+    int64_t at = sequence * w->tokens * w->width, out_width = c->heads * dv;
+    int64_t key = (c->heads + head) * d, value = (c->heads + c->kv_heads) * d + head * dv;
+    for (int64_t h = head * w->group; h < (head + 1) * w->group; h++) {
+        const arrays a = {.q = w->prepared + at + h * d,
+                          .k = w->prepared + at + key,
+                          .v = w->prepared + at + value,
+                          .g_out = w->g_out + sequence * w->tokens * out_width + h * dv,
+                          .g_q = w->g_qkv + at + h * d,
+                          .g_k = w->g_qkv + at + key,
+                          .g_v = w->g_qkv + at + value,
+                          .out_width = out_width};
+        for (int64_t query = 0; query < w->tokens; query += QUERIES) {
+            int64_t left = w->tokens - query, queries = left < QUERIES ? left : QUERIES;
+            int64_t first = window > 0 && query >= window ? query - window + 1 : 0;
+            const tile t = {query, queries, first, query + queries - first};
+            backward_tile(w, &a, &t, s);
+        }
+    }
+}
+
+/* ---- through what was done to queries and keys ---- */
+
+/* Turns the gradient of a head back. */
+static void turn_back(const snrq_rope *rope, int64_t position, float *g)
+{
+    const float *cosine = rope->cosine + position * rope->half;
+    const float *sine = rope->sine + position * rope->half;
+    const int64_t step = rope->pairs ? 2 : 1, apart = rope->pairs ? 1 : rope->half;
+    for (int64_t i = 0; i < rope->half; i++) {
+        float *first = g + rope->first + step * i, a = first[0], b = first[apart];
+        first[0] = a * cosine[i] + b * sine[i];
+        first[apart] = b * cosine[i] - a * sine[i];
+    }
+}
+
+/* Calls a function of norms for `count` numbers of heads, all at once or head by head. */
+static int64_t normed_together(const snrq_config *c, int64_t count)
+{
+    return c->head_norms == SNRQ_NORM_OF_ALL_HEADS ? count : c->head_dim;
+}
+
+/* 0 where a normalized number was cut off. */
+static void cut_gradient(const snrq_config *c, const float *weight, const float *in, int64_t count,
+                         float *normed, float *g)
+{
+    const float most = (float)c->qkv_clip;
+    int64_t together = normed_together(c, count);
+    memcpy(normed, in, (size_t)count * sizeof *normed);
+    for (int64_t i = 0; weight != NULL && i < count; i += together)
+        snrq_rms_norm_row(in + i, weight, c->rms_norm_eps, together, normed + i);
+    for (int64_t i = 0; i < count; i++)
+        if (fabsf(normed[i]) > most) g[i] = 0.0f;
+}
+
+/* g of `count` numbers of query or key heads: from what they became to what they were. */
+static void backward_heads(const work *w, const float *weight, int64_t position, const float *in,
+                           int64_t count, float *normed, float *g)
+{
+    const snrq_config *c = w->settings->config;
+    int64_t together = normed_together(c, count);
+    for (int64_t i = 0; w->settings->rope != NULL && i < count; i += c->head_dim)
+        turn_back(w->settings->rope, position, g + i);
+    if (c->qkv_clip > 0.0) cut_gradient(c, weight, in, count, normed, g);
+    for (int64_t i = 0; weight != NULL && i < count; i += together)
+        snrq_rms_norm_backward_row(in + i, weight, c->rms_norm_eps, together, g + i, g + i);
+}
+
+/* The gradient of a token's qkv. */
+static void backward_token(const work *w, int64_t row, float *normed)
+{
+    const snrq_attention_settings *s = w->settings;
+    const snrq_config *c = s->config;
+    int64_t queries = c->heads * c->head_dim, keys = c->kv_heads * c->head_dim;
+    int64_t position = row % w->tokens;
+    const float *in = w->qkv + row * w->width;
+    float *g = w->g_qkv + row * w->width;
+    backward_heads(w, s->query_norm, position, in, queries, normed, g);
+    backward_heads(w, s->key_norm, position, in + queries, keys, normed, g + queries);
+    if (c->qkv_clip > 0.0)
+        cut_gradient(c, NULL, in + queries + keys, c->kv_heads * c->value_dim, normed,
+                     g + queries + keys);
+}
+
+snrq_status snrq_attention_backward(const snrq_attention_settings *settings, const float *qkv,
+                                    const float *prepared, int64_t sequences, int64_t tokens,
+                                    const float *g_out, float *g_qkv)
+{
+    const snrq_config *c = settings->config;
+    const work w = {
+        settings, tokens, snrq_attention_width(c), c->heads / c->kv_heads, qkv, prepared,
+        g_out,    g_qkv};
+    int64_t rows = sequences * tokens, each = QUERIES * tokens;
+    int64_t floats = 3 * each > w.width ? 3 * each : w.width;
+    float *memory = NULL;
+    SNRQ_TRY(snrq_allocate_scratch((size_t)(omp_get_max_threads() * floats), sizeof *memory,
+                                   "attention scores", &memory));
+    memset(g_qkv, 0, (size_t)(rows * w.width) * sizeof *g_qkv);
+#pragma omp parallel
+    {
+        float *mine = memory + omp_get_thread_num() * floats;
+        scratch s = {mine, mine + each, mine + 2 * each};
+#pragma omp for schedule(dynamic)
+        for (int64_t i = 0; i < sequences * c->kv_heads; i++)
+            backward_head(&w, i / c->kv_heads, i % c->kv_heads, &s);
+#pragma omp for schedule(static)
+        for (int64_t r = 0; r < rows; r++) backward_token(&w, r, mine);
+    }
+    free(memory);
+    return SNRQ_OK;
+}

@@ -1,0 +1,203 @@
+/* Sums of squares of gradients; see gradient_gram.h. */
+#include "pipeline/model/gradient_gram.h"
+
+#include <math.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mpi/algebra/product.h"
+
+enum {
+    SIDE = SNRQ_GRADIENT_ROWS,
+    TILE = SNRQ_GRADIENT_TILE,
+    ROWS = SNRQ_PRODUCT_ROWS,
+    COLUMNS = SNRQ_PRODUCT_COLUMNS,
+    DEPTH = SNRQ_PRODUCT_DEPTH,
+    PADDED = (SIDE + ROWS - 1) / ROWS * ROWS, /* whole strips of rows */
+    UNIT_BITS = 72,
+    LIMIT_BITS = 40, /* of a sequence's sum: less than 2^40 */
+    PART_BITS = 42,
+    PARTS = 3 /* of a fixed-point number, on its way through MPI */
+};
+
+/* Room of a thread for one tile. */
+typedef struct room {
+    float a[PADDED * DEPTH]; /* [depth][PADDED] */
+    float b[SIDE * DEPTH];   /* [SIDE / COLUMNS][depth][COLUMNS] */
+    float c[PADDED * SIDE];
+} room;
+
+snrq_status snrq_gradient_gram_create(const snrq_family *f, snrq_gradient_gram *out)
+{
+    *out = (snrq_gradient_gram){.family = f};
+    SNRQ_TRY(
+        snrq_allocate((size_t)f->modules + 1, sizeof *out->first, "tiles of modules", &out->first));
+    for (int m = 0; m < f->modules; m++)
+        out->first[m + 1] = out->first[m] + (f->module[m].rows + SIDE - 1) / SIDE;
+    return snrq_allocate((size_t)out->first[f->modules], TILE * sizeof *out->sum,
+                         "sums of gradients", &out->sum);
+}
+
+void snrq_gradient_gram_free(snrq_gradient_gram *g)
+{
+    free(g->first);
+    free(g->sum);
+    *g = (snrq_gradient_gram){0};
+}
+
+/* ---- adding ---- */
+
+/* Adds x to *sum; false: not finite, or too large. */
+static inline bool add_fixed(float x, snrq_fixed *sum)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    int exponent = (int)(bits >> 23 & 0xff);
+    snrq_fixed value = (bits & 0x7fffff) | (exponent > 0 ? 0x800000 : 0);
+    int shift = (exponent > 0 ? exponent : 1) - 150 + UNIT_BITS;
+    if (shift > LIMIT_BITS + UNIT_BITS - 24) return value == 0;
+    if (shift >= 0)
+        value <<= shift;
+    else
+        value = shift > -24 ? value >> -shift : 0;
+    return !__builtin_add_overflow(*sum, bits >> 31 ? -value : value, sum);
+}
+
+/* r->c <- g' g of rows [begin, end) of g and `rows` columns of it. */
+static void multiply(const float *g, int64_t stride, int64_t rows, int64_t begin, int64_t end,
+                     room *r)
+{
+    for (int64_t at = begin; at < end; at += DEPTH) {
+        int64_t depth = end - at < DEPTH ? end - at : DEPTH;
+        for (int64_t i = 0; i < depth; i++) {
+            const float *from = g + (at + i) * stride;
+            float *a = r->a + i * PADDED;
+            memset(a, 0, PADDED * sizeof *a);
+            memcpy(a, from, (size_t)rows * sizeof *a);
+            for (int64_t k = 0; k < SIDE; k += COLUMNS)
+                memcpy(r->b + k * depth + i * COLUMNS, a + k, COLUMNS * sizeof *a);
+        }
+        snrq_product_run(&(snrq_product){.rows = PADDED,
+                                         .columns = SIDE,
+                                         .depth = depth,
+                                         .a = r->a,
+                                         .b = r->b,
+                                         .a_stride = ROWS,
+                                         .a_row = 1,
+                                         .a_step = PADDED,
+                                         .b_stride = depth * COLUMNS,
+                                         .add = at > begin,
+                                         .c = r->c,
+                                         .ldc = SIDE});
+    }
+}
+
+/* One tile of all sequences; g begins at its first column. */
+static bool add_tile(const float *g, int64_t stride, int64_t rows, int64_t sequences,
+                     const int64_t *first, room *r, snrq_fixed *sum)
+{
+    bool good = true;
+    for (int64_t s = 0; s < sequences; s++) {
+        if (first[s] == first[s + 1]) continue;
+        multiply(g, stride, rows, first[s], first[s + 1], r);
+        for (int64_t i = 0; i < rows; i++)
+            for (int64_t j = 0; j < rows; j++)
+                good &= add_fixed(r->c[i * SIDE + j], &sum[i * SIDE + j]);
+    }
+    return good;
+}
+
+snrq_status snrq_gradient_gram_add(snrq_gradient_gram *gram, int unit, int64_t sequences,
+                                   const int64_t *first, const float *g)
+{
+    const snrq_family *f = gram->family;
+    const snrq_unit_shape *u = &f->unit[unit];
+    int bad = -1;
+    room *rooms;
+    SNRQ_TRY(snrq_allocate_scratch((size_t)omp_get_max_threads(), sizeof *rooms, "tiles", &rooms));
+    for (int m = u->first; m < u->end; m++) {
+        const snrq_module_shape *module = &f->module[m];
+        int64_t tiles = gram->first[m + 1] - gram->first[m];
+#pragma omp parallel for schedule(dynamic)
+        for (int64_t t = 0; t < tiles; t++) {
+            int64_t row = t * SIDE, rows = module->rows - row < SIDE ? module->rows - row : SIDE;
+            if (add_tile(g + module->row + row, u->rows, rows, sequences, first,
+                         &rooms[omp_get_thread_num()], gram->sum + (gram->first[m] + t) * TILE))
+                continue;
+#pragma omp critical(snrq_gradient_gram)
+            if (bad < 0 || m < bad) bad = m;
+        }
+    }
+    free(rooms);
+    if (bad < 0) return SNRQ_OK;
+    return snrq_fail(SNRQ_BAD_DATA,
+                     "%s: the gradients of its outputs are not finite, or larger than can be added "
+                     "up",
+                     f->module[bad].name);
+}
+
+/* ---- over ranks ---- */
+
+snrq_range snrq_gradient_gram_share(const snrq_context *c, const snrq_gradient_gram *g, int module)
+{
+    return snrq_share(g->first[module + 1] - g->first[module], 1, c->size, c->rank);
+}
+
+/* A number in parts that can be added up without carry. */
+static void split(const snrq_fixed *sum, int64_t count, int64_t *parts)
+{
+    const snrq_fixed mask = ((snrq_fixed)1 << PART_BITS) - 1;
+    for (int64_t i = 0; i < count; i++) {
+        parts[PARTS * i] = (int64_t)(sum[i] & mask);
+        parts[PARTS * i + 1] = (int64_t)(sum[i] >> PART_BITS & mask);
+        parts[PARTS * i + 2] = (int64_t)(sum[i] >> 2 * PART_BITS);
+    }
+}
+
+static bool add_parts(const int64_t *parts, int64_t count, snrq_fixed *total)
+{
+    const snrq_fixed part = (snrq_fixed)1 << PART_BITS;
+    bool good = true;
+    for (int64_t i = 0; i < count; i++) {
+        snrq_fixed high, all;
+        good &= !__builtin_mul_overflow(part * part, (snrq_fixed)parts[PARTS * i + 2], &high);
+        good &= !__builtin_add_overflow(high, part * parts[PARTS * i + 1] + parts[PARTS * i], &all);
+        good &= !__builtin_add_overflow(total[i], all, &total[i]);
+    }
+    return good;
+}
+
+snrq_status snrq_gradient_gram_collect(const snrq_context *c, snrq_gradient_gram *g,
+                                       snrq_fixed *total)
+{
+    const snrq_family *f = g->family;
+    int64_t most = 0, *parts = NULL;
+    for (int m = 0; m < f->modules; m++)
+        if (g->first[m + 1] - g->first[m] > most) most = g->first[m + 1] - g->first[m];
+    snrq_status status =
+        snrq_allocate_scratch((size_t)(most * TILE * PARTS), sizeof *parts, "sums", &parts);
+    status = snrq_agree(c, status);
+    for (int m = 0; status == SNRQ_OK && m < f->modules; m++) {
+        snrq_range mine = snrq_gradient_gram_share(c, g, m);
+        int64_t count = (g->first[m + 1] - g->first[m]) * TILE;
+        snrq_fixed *sum = g->sum + g->first[m] * TILE;
+        split(sum, count, parts);
+        status = snrq_sum_int64(c, parts, PARTS * count);
+        if (status == SNRQ_OK &&
+            !add_parts(parts + PARTS * mine.begin * TILE, (mine.end - mine.begin) * TILE, total))
+            status = snrq_fail(SNRQ_BAD_DATA, "%s: the gradients of its outputs are too large",
+                               f->module[m].name);
+        status = snrq_agree(c, status);
+        memset(sum, 0, (size_t)count * sizeof *sum);
+        total += (mine.end - mine.begin) * TILE;
+    }
+    free(parts);
+    return status;
+}
+
+void snrq_gradient_means(const snrq_fixed *sum, int64_t count, int64_t tokens, float *out)
+{
+    for (int64_t i = 0; i < count; i++)
+        out[i] = (float)(ldexp((double)sum[i], -UNIT_BITS) / (double)tokens);
+}
