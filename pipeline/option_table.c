@@ -156,6 +156,9 @@ const snrq_option_row snrq_option_table[] = {
      "which more engines load"},
     {"max-shard-size", 0, SIZE, FIELD(max_shard_bytes), "5GB", 1, 9e18, NULL, X, false, "BYTES",
      "largest weight file, if no single tensor is larger: a number with KB, MB, GB, KiB, MiB, GiB"},
+    {"pass-memory", 0, SIZE, FIELD(pass_memory), "1GiB", 1, 9e18, NULL, F, false, "BYTES",
+     "what a rank keeps of the inputs of blocks: with less of it, fewer sequences are taken at a "
+     "time, and the checkpoint is read more often (same result)"},
     {"weights", 0, CHOICE, FIELD(export_float32), "model", 0, 0, "model|f32", X, false, "T",
      "of safetensors: weights rounded to the model's type, or exact in F32"},
     {"embedding-type", 0, CHOICE, FIELD(embedding_type), "model", 0, 0, "model|f16|bf16|q8_0", X,

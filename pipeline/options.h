@@ -93,6 +93,7 @@ typedef struct snrq_options {
     const char *data;        /* runs: where relative paths of a table are, or NULL */
     const char *tokenizer;   /* export, verify: directory of other side files, or NULL */
     const char *export_path; /* verify: the exported directory, or NULL */
+    int64_t pass_memory;     /* sensitivity: bytes of block inputs that a rank keeps */
     int64_t threads;
     int64_t plan_ranks, plan_nodes; /* 0: as started */
     const char *network, *machine;  /* of plans; or NULL */

@@ -18,7 +18,6 @@
 #include "pipeline/text_options.h"
 
 enum { SECONDS_BETWEEN_LINES = 5, BACKWARD_PARTS = 3 /* times of a block forward */ };
-static const int64_t bytes_of_inputs = (int64_t)1 << 30; /* kept of a rank's sequences */
 
 typedef struct run {
     const snrq_context *context;
@@ -117,7 +116,7 @@ static snrq_status list_modules(run *r)
 static snrq_status prepare(run *r)
 {
     int64_t all = layers_of(r) + 1, bytes = all * sequence_floats(r) * (int64_t)sizeof(float);
-    int64_t most = bytes_of_inputs / bytes;
+    int64_t most = r->options->pass_memory / bytes;
     r->mine = snrq_stream_share(r->context, &r->windows);
     r->at_a_time = r->mine.end - r->mine.begin;
     if (r->at_a_time > most) r->at_a_time = most > 1 ? most : 1;

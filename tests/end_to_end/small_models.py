@@ -147,6 +147,12 @@ def mlp_of_block(config, layer):
     return shapes
 
 
+def modules_of_block(config, layer):
+    """Names of the linear layers that are quantized."""
+    attention = ["self_attn." + name for name, shape in attention_of_block(config).items() if len(shape) == 2]
+    return attention + [name for name in mlp_of_block(config, layer) if not name.endswith(".gate")]
+
+
 def shapes_of_block(config, layer):
     kind, hidden = config["model_type"], config["hidden_size"]
     attention = {"self_attn." + name: shape for name, shape in attention_of_block(config).items()}

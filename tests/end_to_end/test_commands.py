@@ -8,7 +8,7 @@ import unittest
 import helpers
 import small_models
 
-COMMANDS = ("quantize", "evaluate", "inspect", "verify", "export", "round", "tokenize", "status", "report", "runs")
+COMMANDS = ("quantize", "sensitivity", "evaluate", "inspect", "verify", "export", "round", "tokenize", "status", "report", "runs")
 MODULES = ["model.layers.%d.%s" % (layer, name) for layer in range(6) for name in
            ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj",
             "mlp.up_proj", "mlp.down_proj")]
