@@ -30,7 +30,7 @@ static const struct topic {
                           "limit task-bos beyond-context "},
     {"ranks and time",
      " threads layer-groups factor-grid max-time watchdog keep-activations redo force-unlock "
-     "ignore-memory "},
+     "ignore-memory pass-memory "},
     {"plans", " dry-run plan-ranks plan-nodes machine network "},
     {"checks and other forms", " strict ignore-unused-layers full json options print-options "},
 };

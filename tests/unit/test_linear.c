@@ -1,5 +1,5 @@
-/* Linear modules of all kinds against plain sums, and the same bits for any batch and any number of
- * threads. */
+/* Linear modules of all kinds against plain sums, and the same bits forward and back, for any batch
+ * and any number of threads. */
 #include "pipeline/model/linear.h"
 
 #include <math.h>
@@ -118,9 +118,63 @@ static void bits_depend_on_neither_threads_nor_batch(void)
     omp_set_num_threads(threads);
 }
 
+/* gx of two weights side by side against plain sums. */
+static void check_backward(const snrq_weight w[2])
+{
+    static float gy[TOKENS * STRIDE], gx[TOKENS * COLUMNS];
+    for (int64_t i = 0; i < TOKENS * STRIDE; i++) gy[i] = number(i + 5);
+    CU_ASSERT_EQUAL_FATAL(snrq_linear_backward(w, 2, gy, TOKENS, STRIDE, gx), SNRQ_OK);
+    for (int64_t t = 0; t < TOKENS; t += 59)
+        for (int64_t c = 0; c < COLUMNS; c++) {
+            double sum = 0.0, magnitude = 0.0;
+            for (int64_t r = 0; r < w[0].rows + w[1].rows; r++) {
+                int m = r >= w[0].rows;
+                double product =
+                    value(&w[m], m == 0 ? r : r - w[0].rows, c) * (double)gy[t * STRIDE + r];
+                sum += product;
+                magnitude += fabs(product);
+            }
+            CU_ASSERT(fabs((double)gx[t * COLUMNS + c] - sum) <= 512 * 0x1p-24 * magnitude);
+        }
+}
+
+static void backward_agrees_for_every_type(void)
+{
+    for (int type = SNRQ_F32; type <= SNRQ_BF16; type++)
+        check_backward((snrq_weight[]){make_dense((snrq_dtype)type, ROWS),
+                                       make_dense((snrq_dtype)type, FEW_ROWS)});
+    snrq_weight quantized = make_quantized(true), few = quantized;
+    few.rows = FEW_ROWS;
+    check_backward((snrq_weight[]){quantized, few});
+}
+
+static void bits_backward_depend_on_neither_threads_nor_batch(void)
+{
+    static float gy[TOKENS * STRIDE], first[TOKENS * COLUMNS], gx[TOKENS * COLUMNS];
+    snrq_weight w[2] = {make_dense(SNRQ_BF16, ROWS), make_dense(SNRQ_BF16, FEW_ROWS)};
+    for (int64_t i = 0; i < TOKENS * STRIDE; i++) gy[i] = number(i + 5);
+    int threads = omp_get_max_threads();
+    for (int n = 1; n <= 3; n++) {
+        omp_set_num_threads(n);
+        CU_ASSERT_EQUAL(snrq_linear_backward(w, 2, gy, TOKENS, STRIDE, n == 1 ? first : gx),
+                        SNRQ_OK);
+        if (n > 1) CU_ASSERT_EQUAL(memcmp(first, gx, sizeof gx), 0);
+    }
+    memset(gx, 0, sizeof gx);
+    for (int64_t t = 0; t < TOKENS; t += 100)
+        CU_ASSERT_EQUAL(snrq_linear_backward(w, 2, gy + t * STRIDE,
+                                             TOKENS - t < 100 ? TOKENS - t : 100, STRIDE,
+                                             gx + t * COLUMNS),
+                        SNRQ_OK);
+    CU_ASSERT_EQUAL(memcmp(first, gx, sizeof gx), 0);
+    omp_set_num_threads(threads);
+}
+
 int main(void)
 {
     static const snrq_test tests[] = {SNRQ_TEST(agrees_for_every_type),
-                                      SNRQ_TEST(bits_depend_on_neither_threads_nor_batch)};
+                                      SNRQ_TEST(bits_depend_on_neither_threads_nor_batch),
+                                      SNRQ_TEST(backward_agrees_for_every_type),
+                                      SNRQ_TEST(bits_backward_depend_on_neither_threads_nor_batch)};
     return snrq_run_tests("linear", tests, sizeof tests / sizeof *tests, 1);
 }
