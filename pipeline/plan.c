@@ -19,6 +19,7 @@
 #include "pipeline/export.h"
 #include "pipeline/model/expert_stream.h"
 #include "pipeline/rounding/rounding.h"
+#include "pipeline/sensitivity_cost.h"
 #include "pipeline/unit.h"
 
 /* Does the unit's target take the residual stream's error along? */
@@ -352,6 +353,8 @@ static snrq_status find_cost(const snrq_context *c, const snrq_options *o, const
     const snrq_layout_of_run alone = {1, 1, threads, 1};
     SNRQ_TRY(snrq_cost_make(&p->machine, rules, m, w, &layout, &p->cost));
     SNRQ_TRY(snrq_cost_make(&p->machine, rules, m, w, &alone, &p->alone));
+    p->sensitivity_seconds = snrq_sensitivity_seconds(&p->machine, m, w, &layout, o->pass_memory);
+    p->sensitivity_bytes = snrq_sensitivity_rank_bytes(m, w, p->ranks, o->pass_memory);
     p->costed = true;
     p->seconds = p->cost.total;
     return o->plan ? find_best(o, m, rules, w, limit, p) : SNRQ_OK;
@@ -475,7 +478,7 @@ static void print_cost(const snrq_context *c, const snrq_options *o, const snrq_
                        const snrq_windows *w)
 {
     const snrq_layout_of_run layout = {p->ranks, p->nodes, p->cost_threads, p->groups};
-    char time[32], best[32], limit[160];
+    char time[32], best[32], before[32], limit[160];
     snrq_clock_text(p->seconds, time, sizeof time);
     snrq_note(c, "time         about %s on %d rank%s, by the speed of %s", time, p->ranks,
               p->ranks == 1 ? "" : "s", o->machine != NULL ? o->machine : "this machine");
@@ -490,6 +493,9 @@ static void print_cost(const snrq_context *c, const snrq_options *o, const snrq_
     snrq_note(c, "\nefficiency   %.0f %% of %d times one rank's speed", 100.0 * efficiency_of(p),
               p->ranks);
     snrq_note(c, "limit        %s", limit);
+    snrq_clock_text(p->sensitivity_seconds, before, sizeof before);
+    snrq_note(c, "sensitivity  about %s, %.0f MB per rank, for `snrq sensitivity` of these windows",
+              before, p->sensitivity_bytes / 1e6);
     snrq_note(c, "network      %.1f us, %.2f GB/s%s", 1e6 * p->machine.latency,
               1e-9 * p->machine.bandwidth,
               p->machine.network_measured ? ""
@@ -526,8 +532,10 @@ static json_t *cost_json(const snrq_plan *p, const snrq_windows *w)
                         "threads", p->best.threads, "layer_groups", p->best.groups, "seconds",
                         p->best_seconds, "node_bytes", p->best_node_bytes)
             : NULL;
-    return json_pack("{s:o, s:f, s:s, s:o*, s:o}", "phases", phases, "efficiency", efficiency_of(p),
-                     "limit", limit, "best", best, "machine", snrq_machine_json(&p->machine));
+    return json_pack("{s:o, s:f, s:s, s:{s:f, s:f}, s:o*, s:o}", "phases", phases, "efficiency",
+                     efficiency_of(p), "limit", limit, "sensitivity", "seconds",
+                     p->sensitivity_seconds, "rank_bytes", p->sensitivity_bytes, "best", best,
+                     "machine", snrq_machine_json(&p->machine));
 }
 
 static snrq_status print_json(const snrq_plan *p, const snrq_windows *w, json_t *exports,

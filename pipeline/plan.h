@@ -52,8 +52,9 @@ typedef struct snrq_plan {
     snrq_machine machine;    /* that they follow from */
     snrq_layout_of_run best; /* the fastest on as many nodes that fits into memory */
     double best_seconds, best_node_bytes;
-    double seconds;          /* of the cost; 0 if it is not known */
-    snrq_plan_output output; /* of --dry-run; set by the caller */
+    double seconds;                                /* of the cost; 0 if it is not known */
+    double sensitivity_seconds, sensitivity_bytes; /* of `sensitivity`, laid out so: of a rank */
+    snrq_plan_output output;                       /* of --dry-run; set by the caller */
 } snrq_plan;
 
 /* Plans a run. Collective; agreed. */

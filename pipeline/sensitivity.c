@@ -15,6 +15,7 @@
 #include "pipeline/model/findings.h"
 #include "pipeline/model/label_gradient.h"
 #include "pipeline/model/stream.h"
+#include "pipeline/sensitivity_cost.h"
 #include "pipeline/text_options.h"
 
 enum { SECONDS_BETWEEN_LINES = 5, BACKWARD_PARTS = 3 /* times of a block forward */ };
@@ -115,11 +116,10 @@ static snrq_status list_modules(run *r)
 
 static snrq_status prepare(run *r)
 {
-    int64_t all = layers_of(r) + 1, bytes = all * sequence_floats(r) * (int64_t)sizeof(float);
-    int64_t most = r->options->pass_memory / bytes;
+    int64_t all = layers_of(r) + 1;
     r->mine = snrq_stream_share(r->context, &r->windows);
-    r->at_a_time = r->mine.end - r->mine.begin;
-    if (r->at_a_time > most) r->at_a_time = most > 1 ? most : 1;
+    r->at_a_time = snrq_sensitivity_at_a_time(r->model, r->mine.end - r->mine.begin,
+                                              r->windows.length, r->options->pass_memory);
     r->facts = (snrq_sensitivity_facts){.tokens = r->windows.count * r->windows.length,
                                         .seed = r->options->seed};
     SNRQ_TRY(snrq_model_fingerprint(r->model, r->facts.model));
@@ -141,25 +141,15 @@ static snrq_status count_passes(run *r)
     return SNRQ_OK;
 }
 
-/* ---- progress and memory ---- */
+/* ---- progress ---- */
 
 static void tell_memory(const run *r)
 {
-    const snrq_config *c = &r->model->config;
-    int64_t batch = snrq_stream_batch(r->at_a_time, r->windows.length) * r->windows.length;
-    int64_t sums = 0, room = 0;
-    for (int64_t l = 0; l < layers_of(r); l++) {
-        const snrq_family *f = snrq_model_family(r->model, l);
-        int64_t bytes = snrq_sensitivity_bytes(r->module + r->first_module[l], f->modules);
-        int64_t of_block = snrq_block_backward_bytes(c, f, batch) + 4 * bytes;
-        sums += r->passes > 1 ? 4 * bytes / r->context->size : 0;
-        room = of_block > room ? of_block : room;
-    }
-    double inputs = (double)((layers_of(r) + 1) * r->at_a_time * sequence_floats(r)) * 4.0;
-    if (snrq_label_head_bytes(c) > (double)room) room = (int64_t)snrq_label_head_bytes(c);
+    double bytes = snrq_sensitivity_rank_bytes(r->model, &r->windows, r->context->size,
+                                               r->options->pass_memory);
     if (!r->options->json)
         snrq_note(r->context, "memory: %.0f MB per rank, beside the weights of a block",
-                  (inputs + (double)(sums + room)) / 1e6);
+                  bytes / 1e6);
 }
 
 /* So much work is done, in times of a block forward. */

@@ -78,6 +78,7 @@ def commands(folder):
         Command("quantize, experts", small),
         Command("evaluate --logprobs", ["evaluate", done, "--text", helpers.HELDOUT, "--sequences", 6, "--length", 64,
                                         "--logprobs", "OUT"]),
+        Command("sensitivity", ["sensitivity", helpers.MODEL, *text, "--sequences", 6, "--length", 64]),
         Command("tokenize", ["tokenize", helpers.MODEL, "--text", helpers.CALIBRATION, "-o", "OUT"], ranks=(1, 2)),
     ]
     for form in ("safetensors", "gptq", "compressed-tensors", "gguf"):

@@ -1,0 +1,86 @@
+/* Memory and time of the backward pass; see sensitivity_cost.h. */
+#include "pipeline/sensitivity_cost.h"
+
+#include <math.h>
+
+#include "pipeline/model/block_backward.h"
+#include "pipeline/model/label_gradient.h"
+#include "pipeline/model/stream.h"
+
+enum { ATTENTIONS = 5, PRODUCTS = 3, HEADS = 2 };
+static const double assumed_file_rate = 500e6;
+static const double sum_bytes = sizeof(snrq_fixed);
+static const double sent_bytes = 24.0; /* of a sum: three parts */
+
+int64_t snrq_sensitivity_at_a_time(const snrq_model *m, int64_t own, int64_t length,
+                                   int64_t pass_memory)
+{
+    const snrq_config *c = &m->config;
+    int64_t bytes = (c->layers + 1) * length * c->hidden * (int64_t)sizeof(float);
+    int64_t most = pass_memory / bytes;
+    return own <= most ? own : most > 1 ? most : 1;
+}
+
+/* Numbers in the tiles of a block. */
+static double tiles_of(const snrq_family *f)
+{
+    double numbers = 0.0;
+    for (int i = 0; i < f->modules; i++)
+        numbers += ceil((double)f->module[i].rows / SNRQ_GRADIENT_ROWS) * SNRQ_GRADIENT_TILE;
+    return numbers;
+}
+
+/* Sequences of the first rank, which has the most. */
+static int64_t most_sequences(const snrq_windows *w, int ranks)
+{
+    return (w->count + ranks - 1) / ranks;
+}
+
+double snrq_sensitivity_rank_bytes(const snrq_model *m, const snrq_windows *w, int ranks,
+                                   int64_t pass_memory)
+{
+    const snrq_config *c = &m->config;
+    int64_t own = most_sequences(w, ranks);
+    int64_t at_a_time = snrq_sensitivity_at_a_time(m, own, w->length, pass_memory);
+    int64_t batch = snrq_stream_batch(at_a_time, w->length) * w->length;
+    double room = snrq_label_head_bytes(c), kept = 0.0;
+    for (int64_t l = 0; l < c->layers; l++) {
+        const snrq_family *f = snrq_model_family(m, l);
+        double sums = sum_bytes * tiles_of(f);
+        room = fmax(room, sums + (double)snrq_block_backward_bytes(c, f, batch));
+        kept += sums / ranks;
+    }
+    if (own > at_a_time) room += kept;
+    return room + (double)((c->layers + 1) * at_a_time * w->length * c->hidden) * sizeof(float);
+}
+
+double snrq_sensitivity_seconds(const snrq_machine *machine, const snrq_model *m,
+                                const snrq_windows *w, const snrq_layout_of_run *l,
+                                int64_t pass_memory)
+{
+    const snrq_config *c = &m->config;
+    const int64_t own = most_sequences(w, l->ranks);
+    const double passes =
+        ceil((double)own / (double)snrq_sensitivity_at_a_time(m, own, w->length, pass_memory));
+    const double tokens = (double)(own * w->length), seen = 0.5 * (double)w->length;
+    const double read = machine->read > 0.0 ? machine->read : assumed_file_rate;
+    double products = HEADS * tokens * (double)(c->vocabulary * c->hidden), sums = 0.0, bytes = 0.0;
+    for (int64_t layer = 0; layer < c->layers; layer++) {
+        const snrq_family *f = snrq_model_family(m, layer);
+        for (int u = 0; u < f->units; u++) {
+            double rows = (double)f->unit[u].rows, columns = (double)f->unit[u].columns;
+            double share = tokens * f->unit[u].share * rows;
+            products += share * (PRODUCTS * columns + SNRQ_GRADIENT_ROWS);
+            bytes += rows * columns * (double)snrq_dtype_size(c->dtype);
+        }
+        sums += tiles_of(f);
+    }
+    double attention = ATTENTIONS * tokens * seen * (double)(c->layers * c->heads) *
+                       (double)(c->head_dim + c->value_dim);
+    double computed = machine->seconds[SNRQ_RATE_FORWARD_DENSE] * products +
+                      machine->seconds[SNRQ_RATE_ATTENTION] * attention +
+                      machine->seconds[SNRQ_RATE_GRAM_PIECES] * (double)own * sums;
+    double sent = l->ranks > 1 ? 2.0 * passes * sent_bytes * sums * (l->ranks - 1) / l->ranks : 0.0;
+    return computed * machine->threads / l->threads + sent / machine->bandwidth +
+           2.0 * passes * bytes / read;
+}

@@ -1,0 +1,26 @@
+/* What `snrq sensitivity` costs: memory and time. */
+#ifndef SNRQ_SENSITIVITY_COST_H
+#define SNRQ_SENSITIVITY_COST_H
+
+#include "pipeline/cost.h"
+
+/* Sequences of `own` that a rank takes at a time, so that the inputs of all blocks fit into
+ * `pass_memory` bytes: one at least. */
+int64_t snrq_sensitivity_at_a_time(const snrq_model *model, int64_t own, int64_t length,
+                                   int64_t pass_memory);
+
+/* Most memory of a rank of so many, in bytes, beside the weights of a block. */
+double snrq_sensitivity_rank_bytes(const snrq_model *model, const snrq_windows *windows, int ranks,
+                                   int64_t pass_memory);
+
+/* Seconds. With the symbols of cost.h, for each module:
+ *
+ *     forward, again, back   3 t m n, and 64 t m for the tiles
+ *     sums                   64 m for each sequence; sent once for each pass
+ *
+ * attention five times, the head twice, and the weights read twice for each pass. */
+double snrq_sensitivity_seconds(const snrq_machine *machine, const snrq_model *model,
+                                const snrq_windows *windows, const snrq_layout_of_run *layout,
+                                int64_t pass_memory);
+
+#endif
