@@ -273,7 +273,7 @@ static snrq_status write_block(const run *r, int64_t layer, const snrq_gradient_
         int64_t count = (mine.end - mine.begin) * SNRQ_GRADIENT_TILE;
         if (count == 0) continue;
         SNRQ_TRY(snrq_allocate_scratch((size_t)count, sizeof *tiles, "tiles", &tiles));
-        snrq_gradient_means(sum, count, r->facts.tokens, tiles);
+        snrq_gradient_means(sum, mine.end - mine.begin, r->facts.tokens, tiles);
         snrq_status status =
             snrq_sensitivity_put(r->writer, r->first_module[layer] + m, mine, tiles);
         free(tiles);

@@ -5,6 +5,7 @@
  */
 #include "pipeline/model/attention_backward.h"
 
+#include <float.h>
 #include <math.h>
 #include <omp.h>
 #include <stdlib.h>
@@ -33,44 +34,71 @@ typedef struct tile {
     int64_t query, queries, key, keys;
 } tile;
 
-static bool sees(const work *w, int64_t query, int64_t key)
+/* Keys [*begin, *end) of the tile that a query sees. */
+static void seen_keys(const work *w, int64_t query, const tile *t, int64_t *begin, int64_t *end)
 {
     int64_t window = w->settings->window;
-    return key <= query && (window == 0 || query - key < window);
+    int64_t first = window > 0 && query >= window ? query - window + 1 : 0;
+    *begin = first - t->key;
+    *end = query + 1 - t->key;
 }
 
-/* Row of scores -> probabilities; what is not seen gets 0. slope: of the cap, if there is one. */
-static void softmax_row(const work *w, int64_t query, const tile *t, float *scores, float *slope)
+/* Scores of the keys that are seen -> probabilities. slope: of the cap, if there is one. */
+static void softmax_row(const snrq_config *c, int64_t count, float *scores, float *slope)
 {
-    const float cap = (float)w->settings->config->attention_cap;
-    float largest = -INFINITY;
+    const float cap = (float)c->attention_cap;
+    float largest = -FLT_MAX;
     double sum = 0.0;
-    for (int64_t k = 0; k < t->keys; k++) {
-        if (!sees(w, query, t->key + k)) continue;
-        if (cap > 0.0f) {
+    if (cap > 0.0f) {
+#pragma omp simd
+        for (int64_t k = 0; k < count; k++) {
             float part = snrq_tanh(scores[k] / cap);
             slope[k] = 1.0f - part * part;
             scores[k] = cap * part;
         }
-        largest = scores[k] > largest ? scores[k] : largest;
     }
-    for (int64_t k = 0; k < t->keys; k++) {
-        scores[k] = sees(w, query, t->key + k) ? snrq_exp(scores[k] - largest) : 0.0f;
+#pragma omp simd reduction(max : largest)
+    for (int64_t k = 0; k < count; k++) largest = scores[k] > largest ? scores[k] : largest;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t k = 0; k < count; k++) {
+        scores[k] = snrq_exp(scores[k] - largest);
         sum += (double)scores[k];
     }
     const float part = (float)(1.0 / sum);
-    for (int64_t k = 0; k < t->keys; k++) scores[k] *= part;
+#pragma omp simd
+    for (int64_t k = 0; k < count; k++) scores[k] *= part;
 }
 
 /* g <- the gradient of a row of scores, from that of its probabilities p. */
-static void backward_row(const work *w, const tile *t, const float *p, const float *slope, float *g)
+static void backward_row(const snrq_config *c, int64_t count, const float *p, const float *slope,
+                         float *g)
 {
     double along = 0.0;
-    for (int64_t k = 0; k < t->keys; k++) along += (double)p[k] * (double)g[k];
+#pragma omp simd reduction(+ : along)
+    for (int64_t k = 0; k < count; k++) along += (double)p[k] * (double)g[k];
     const float mean = (float)along;
-    for (int64_t k = 0; k < t->keys; k++) g[k] = p[k] * (g[k] - mean);
-    for (int64_t k = 0; w->settings->config->attention_cap > 0.0 && k < t->keys; k++)
-        if (p[k] != 0.0f) g[k] *= slope[k];
+#pragma omp simd
+    for (int64_t k = 0; k < count; k++) g[k] = p[k] * (g[k] - mean);
+    if (c->attention_cap > 0.0)
+        for (int64_t k = 0; k < count; k++) g[k] *= slope[k];
+}
+
+/* Scores become probabilities, and gradients of those gradients of scores; 0 where a query does not
+ * see a key. */
+static void backward_scores(const work *w, const tile *t, const scratch *s)
+{
+    for (int64_t r = 0; r < t->queries; r++) {
+        float *p = s->scores + r * t->keys, *g = s->g_scores + r * t->keys;
+        float *slope = s->slope + r * t->keys;
+        int64_t begin, end;
+        seen_keys(w, t->query + r, t, &begin, &end);
+        softmax_row(w->settings->config, end - begin, p + begin, slope + begin);
+        backward_row(w->settings->config, end - begin, p + begin, slope + begin, g + begin);
+        memset(p, 0, (size_t)begin * sizeof *p);
+        memset(g, 0, (size_t)begin * sizeof *g);
+        memset(p + end, 0, (size_t)(t->keys - end) * sizeof *p);
+        memset(g + end, 0, (size_t)(t->keys - end) * sizeof *g);
+    }
 }
 
 /* Arrays of a sequence: rows of `width`, or of the outputs. */
@@ -91,10 +119,7 @@ static void backward_tile(const work *w, const arrays *a, const tile *t, scratch
     const float *g_out = a->g_out + t->query * a->out_width;
     snrq_sgemm(false, true, m, keys, d, scale, q, n, k, n, 0.0f, s->scores, keys);
     snrq_sgemm(false, true, m, keys, dv, 1.0f, g_out, a->out_width, v, n, 0.0f, s->g_scores, keys);
-    for (int64_t r = 0; r < m; r++) {
-        softmax_row(w, t->query + r, t, s->scores + r * keys, s->slope + r * keys);
-        backward_row(w, t, s->scores + r * keys, s->slope + r * keys, s->g_scores + r * keys);
-    }
+    backward_scores(w, t, s);
     snrq_sgemm(true, false, keys, dv, m, 1.0f, s->scores, keys, g_out, a->out_width, 1.0f,
                a->g_v + t->key * n, n);
     snrq_sgemm(false, false, m, d, keys, scale, s->g_scores, keys, k, n, 0.0f,
@@ -143,7 +168,7 @@ static void turn_back(const snrq_rope *rope, int64_t position, float *g)
     }
 }
 
-/* Calls a function of norms for `count` numbers of heads, all at once or head by head. */
+/* Of `count` numbers of heads, how many a norm takes together. */
 static int64_t normed_together(const snrq_config *c, int64_t count)
 {
     return c->head_norms == SNRQ_NORM_OF_ALL_HEADS ? count : c->head_dim;

@@ -64,7 +64,7 @@ static inline bool add_fixed(float x, snrq_fixed *sum)
     return !__builtin_add_overflow(*sum, bits >> 31 ? -value : value, sum);
 }
 
-/* r->c <- g' g of rows [begin, end) of g and `rows` columns of it. */
+/* r->c <- g' g of rows [begin, end) of g and `rows` columns of it, on and below the diagonal. */
 static void multiply(const float *g, int64_t stride, int64_t rows, int64_t begin, int64_t end,
                      room *r)
 {
@@ -78,18 +78,21 @@ static void multiply(const float *g, int64_t stride, int64_t rows, int64_t begin
             for (int64_t k = 0; k < SIDE; k += COLUMNS)
                 memcpy(r->b + k * depth + i * COLUMNS, a + k, COLUMNS * sizeof *a);
         }
-        snrq_product_run(&(snrq_product){.rows = PADDED,
-                                         .columns = SIDE,
-                                         .depth = depth,
-                                         .a = r->a,
-                                         .b = r->b,
-                                         .a_stride = ROWS,
-                                         .a_row = 1,
-                                         .a_step = PADDED,
-                                         .b_stride = depth * COLUMNS,
-                                         .add = at > begin,
-                                         .c = r->c,
-                                         .ldc = SIDE});
+        for (int64_t k = 0; k < SIDE; k += COLUMNS) {
+            int64_t row = k / ROWS * ROWS; /* from the diagonal on */
+            snrq_product_run(&(snrq_product){.rows = PADDED - row,
+                                             .columns = COLUMNS,
+                                             .depth = depth,
+                                             .a = r->a + row,
+                                             .b = r->b + k * depth,
+                                             .a_stride = ROWS,
+                                             .a_row = 1,
+                                             .a_step = PADDED,
+                                             .b_stride = depth * COLUMNS,
+                                             .add = at > begin,
+                                             .c = r->c + row * SIDE + k,
+                                             .ldc = SIDE});
+        }
     }
 }
 
@@ -102,7 +105,7 @@ static bool add_tile(const float *g, int64_t stride, int64_t rows, int64_t seque
         if (first[s] == first[s + 1]) continue;
         multiply(g, stride, rows, first[s], first[s + 1], r);
         for (int64_t i = 0; i < rows; i++)
-            for (int64_t j = 0; j < rows; j++)
+            for (int64_t j = 0; j <= i; j++)
                 good &= add_fixed(r->c[i * SIDE + j], &sum[i * SIDE + j]);
     }
     return good;
@@ -196,8 +199,11 @@ snrq_status snrq_gradient_gram_collect(const snrq_context *c, snrq_gradient_gram
     return status;
 }
 
-void snrq_gradient_means(const snrq_fixed *sum, int64_t count, int64_t tokens, float *out)
+void snrq_gradient_means(const snrq_fixed *sum, int64_t tiles, int64_t tokens, float *out)
 {
-    for (int64_t i = 0; i < count; i++)
-        out[i] = (float)(ldexp((double)sum[i], -UNIT_BITS) / (double)tokens);
+    for (int64_t t = 0; t < tiles; t++, sum += TILE, out += TILE)
+        for (int64_t i = 0; i < SIDE; i++)
+            for (int64_t j = 0; j <= i; j++)
+                out[i * SIDE + j] = out[j * SIDE + i] =
+                    (float)(ldexp((double)sum[i * SIDE + j], -UNIT_BITS) / (double)tokens);
 }

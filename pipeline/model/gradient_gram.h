@@ -20,7 +20,7 @@ __extension__ typedef __int128 snrq_fixed;
 typedef struct snrq_gradient_gram {
     const snrq_family *family; /* borrowed */
     int64_t *first;            /* [modules + 1] a module's first tile; owned */
-    snrq_fixed *sum;           /* [first[modules], 64, 64] owned */
+    snrq_fixed *sum;           /* [first[modules], 64, 64] on and below the diagonal; owned */
 } snrq_gradient_gram;
 
 /* All sums are 0. Not collective. Free it after a failure, too. */
@@ -42,7 +42,7 @@ snrq_range snrq_gradient_gram_share(const snrq_context *context, const snrq_grad
 snrq_status snrq_gradient_gram_collect(const snrq_context *context, snrq_gradient_gram *gram,
                                        snrq_fixed *total);
 
-/* out [count] = sums / tokens. */
-void snrq_gradient_means(const snrq_fixed *sum, int64_t count, int64_t tokens, float *out);
+/* out [tiles, 64, 64] = sums / tokens. */
+void snrq_gradient_means(const snrq_fixed *sum, int64_t tiles, int64_t tokens, float *out);
 
 #endif

@@ -62,7 +62,8 @@ static void compute(const snrq_context *c, int64_t batch, float *means)
     for (int m = 0; m < 2; m++) {
         snrq_range tiles = snrq_gradient_gram_share(c, &gram, m);
         int64_t count = (tiles.end - tiles.begin) * TILE;
-        snrq_gradient_means(total + at, count, 1000, means + (gram.first[m] + tiles.begin) * TILE);
+        snrq_gradient_means(total + at, tiles.end - tiles.begin, 1000,
+                            means + (gram.first[m] + tiles.begin) * TILE);
         at += count;
     }
     snrq_gradient_gram_free(&gram);
