@@ -250,18 +250,12 @@ static snrq_status backward_block(const run *r, int64_t layer, const snrq_block 
                                   snrq_gradient_gram *gram)
 {
     const snrq_gradient_sums sums = {.gram = gram};
-    int64_t sequences = r->now.end - r->now.begin;
-    for (int64_t s = 0; s < sequences; s += batch_of(r, s)) {
-        int64_t at = s * sequence_floats(r);
-        snrq_status status =
-            snrq_block_backward(block, batch_of(r, s), r->windows.length, inputs_of(r, layer) + at,
-                                inputs_of(r, layers_of(r)) + at, &sums);
-        if (status == SNRQ_BAD_DATA)
-            return snrq_fail(status, "%s: model.layers.%lld.%s", r->model->path, (long long)layer,
-                             snrq_error_message());
-        SNRQ_TRY(status);
-    }
-    return SNRQ_OK;
+    snrq_status status =
+        snrq_block_backward(block, r->now.end - r->now.begin, r->windows.length,
+                            inputs_of(r, layer), inputs_of(r, layers_of(r)), &sums);
+    if (status != SNRQ_BAD_DATA) return status;
+    return snrq_fail(status, "%s: model.layers.%lld.%s", r->model->path, (long long)layer,
+                     snrq_error_message());
 }
 
 /* Writes the tiles of this rank, of which the sums are complete. */

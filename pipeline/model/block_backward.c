@@ -8,6 +8,7 @@
 #include "pipeline/model/block_parts.h"
 #include "pipeline/model/experts_backward.h"
 #include "pipeline/model/exponential.h"
+#include "pipeline/model/stream.h"
 
 /* What the backward pass needs of the forward pass of a batch, and room to work. */
 typedef struct tape {
@@ -78,23 +79,31 @@ int64_t snrq_block_backward_bytes(const snrq_config *c, const snrq_family *f, in
     return sum * rows * (int64_t)sizeof(float);
 }
 
-static snrq_status start_tape(tape *t)
+/* Room for so many sequences. */
+static snrq_status start_tape(tape *t, int64_t sequences)
 {
     float **const array[ARRAYS] = {&t->latents, &t->qkv,     &t->heads,   &t->attended,
                                    &t->middle,  &t->gate_up, &t->written, &t->x,
                                    &t->y,       &t->g_x,     &t->carried, &t->seen};
     int64_t width[ARRAYS];
+    size_t rows = (size_t)(sequences * t->tokens);
     widths_of(t->block->config, t->block->family, t->wants_inputs, width);
-    size_t sequences = (size_t)t->sequences;
-    SNRQ_TRY(snrq_allocate(sequences + 1, sizeof *t->first, "sequences", &t->first));
-    SNRQ_TRY(snrq_allocate(sequences, sizeof *t->span, "spans", &t->span));
-    for (int64_t s = 0; s <= t->sequences; s++) t->first[s] = s * t->tokens;
-    snrq_spans_fill(t->sequences, t->tokens, t->span);
-    t->layout = (snrq_layout){t->rows, t->sequences, t->span};
+    SNRQ_TRY(snrq_allocate((size_t)sequences + 1, sizeof *t->first, "sequences", &t->first));
+    SNRQ_TRY(snrq_allocate((size_t)sequences, sizeof *t->span, "spans", &t->span));
+    for (int64_t s = 0; s <= sequences; s++) t->first[s] = s * t->tokens;
+    snrq_spans_fill(sequences, t->tokens, t->span);
     for (int i = 0; i < ARRAYS; i++)
-        SNRQ_TRY(snrq_allocate_scratch((size_t)(t->rows * width[i]), sizeof(float),
+        SNRQ_TRY(snrq_allocate_scratch(rows * (size_t)width[i], sizeof(float),
                                        "activations of a block", array[i]));
     return SNRQ_OK;
+}
+
+/* Those that the tape is used for. */
+static void set_sequences(tape *t, int64_t sequences)
+{
+    t->sequences = sequences;
+    t->rows = sequences * t->tokens;
+    t->layout = (snrq_layout){t->rows, sequences, t->span};
 }
 
 static void free_tape(tape *t)
@@ -347,11 +356,11 @@ static snrq_status backward_attention(tape *t, int out, float *g, const snrq_gra
     return SNRQ_OK;
 }
 
-static snrq_status backward(tape *t, float *g, const snrq_gradient_sums *sums)
+/* The sequences of the tape. */
+static snrq_status backward_batch(tape *t, float *g, const snrq_gradient_sums *sums)
 {
     const snrq_family *f = t->block->family;
     int out = 0;
-    SNRQ_TRY(start_tape(t));
     while (f->step[out].kind != SNRQ_STEP_ATTENTION_OUT) out++;
     SNRQ_TRY(replay_attention(t, out));
     if (f->experts > 0) {
@@ -366,13 +375,15 @@ static snrq_status backward(tape *t, float *g, const snrq_gradient_sums *sums)
 snrq_status snrq_block_backward(const snrq_block *block, int64_t sequences, int64_t tokens,
                                 const float *h, float *g, const snrq_gradient_sums *sums)
 {
-    tape t = {.block = block,
-              .wants_inputs = sums->scales != NULL,
-              .sequences = sequences,
-              .tokens = tokens,
-              .rows = sequences * tokens,
-              .h = h};
-    snrq_status status = backward(&t, g, sums);
+    const int64_t batch = snrq_stream_batch(sequences, tokens);
+    tape t = {.block = block, .wants_inputs = sums->scales != NULL, .tokens = tokens};
+    snrq_status status = start_tape(&t, batch);
+    for (int64_t s = 0; status == SNRQ_OK && s < sequences; s += batch) {
+        int64_t at = s * tokens * block->config->hidden;
+        set_sequences(&t, sequences - s < batch ? sequences - s : batch);
+        t.h = h + at;
+        status = backward_batch(&t, g + at, sums);
+    }
     free_tape(&t);
     return status;
 }
