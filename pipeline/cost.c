@@ -131,8 +131,9 @@ static void cost_of_unit(const group *g, const snrq_family *f, int64_t layer, in
     group team = *g;
     team.ranks = g->ranks / teams;
     team.nodes = g->nodes > teams ? g->nodes / teams : 1;
-    gram_of_unit(g, r, unit, makes_up, c);
     forward_unit(g, unit, true, g->tokens, c);
+    if (r->keep) return;
+    gram_of_unit(g, r, unit, makes_up, c);
     snrq_traffic_of_unit(r, unit, makes_up ? unit->rows : 0, g->ranks, teams, all, within);
     send_all(g, all, c);
     round_unit(&team, unit, &of_team);
@@ -170,7 +171,7 @@ static void files_of_blocks(const group *g, snrq_range blocks, int nodes, snrq_c
             const snrq_rule *r = snrq_rules_at(g->rules, layer, i);
             double count = (double)f->module[i].rows * (double)f->module[i].columns;
             weights += count;
-            stored += count * (double)r->bits / 8.0;
+            stored += count * (r->keep ? size : (double)r->bits / 8.0);
         }
         /* Read ahead while the block before is worked on. */
         c->seconds[SNRQ_PHASE_READ] += (layer == blocks.begin ? 1.0 : 0.1) * weights * size / read;

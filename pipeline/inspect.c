@@ -38,6 +38,29 @@ static json_t *collect_modules(const json_t *records)
     return all;
 }
 
+/* The rules of a recipe, as they stand in snrq.json. */
+static void print_recipe(const json_t *configuration)
+{
+    size_t i;
+    const json_t *rule;
+    json_array_foreach(json_object_get(configuration, "recipe"), i, rule)
+    {
+        char *text = json_dumps(rule, JSON_COMPACT | JSON_SORT_KEYS);
+        printf("recipe rule %zu: %s\n", i + 1, text != NULL ? text : "");
+        free(text);
+    }
+    if (json_array_size(json_object_get(configuration, "recipe")) > 0) putchar('\n');
+}
+
+/* Modules that were left in the model's type. */
+static void print_kept(const json_t *configuration)
+{
+    size_t i;
+    const json_t *name;
+    json_array_foreach(json_object_get(configuration, "kept"), i, name)
+        printf("%-40s kept in the model's type\n", json_string_value(name));
+}
+
 static void print_exports(const json_t *exports)
 {
     size_t i;
@@ -57,10 +80,12 @@ static snrq_status print_output(const snrq_output_facts *output, const json_t *e
     printf("%s: quantized checkpoint, %s\noptions %s\n\n", output->directory,
            output->complete ? "complete" : "UNFINISHED (run the same command again)",
            options ? options : "");
+    print_recipe(output->configuration);
     printf("%-40s %6s %6s %4s %6s  %-6s %6s %12s %8s %8s %8s %7s %10s\n", "module", "rows", "cols",
            "bits", "group", "method", "alpha", "objective", "output%", "model%", "held%", "clip%",
            "largest");
     for (int64_t i = 0; i < count; i++) print_module(&modules[i]);
+    print_kept(output->configuration);
     if (exports != NULL) print_exports(exports);
     free(options);
     free(modules);

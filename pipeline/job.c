@@ -1,5 +1,6 @@
 /* The job's part of a quantization; see job.h. */
 #include "pipeline/job.h"
+#include "pipeline/model/kept.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,7 +38,9 @@ void snrq_job_chained_alphas(const snrq_job *job, int64_t layer, double *alphas)
     const json_t *modules =
         at > 1 ? json_object_get(snrq_output_record(job->output, name), "modules") : NULL;
     for (int m = 0; m < f->modules; m++) {
-        const json_t *next = json_object_get(json_array_get(modules, (size_t)m), "alpha_next");
+        const bool there = at > 1 && !snrq_model_keeps(job->model, layer - 1, m);
+        const int before = there ? snrq_model_stored_index(job->model, layer - 1, m) : -1;
+        const json_t *next = json_object_get(json_array_get(modules, (size_t)before), "alpha_next");
         bool grouped =
             snrq_rule_groups(snrq_rules_at(&job->rules, layer, m), f->module[m].columns) > 1;
         double start = at == 0 ? 0.0 : grouped ? 0.5 : 0.25;
@@ -110,7 +113,7 @@ static snrq_status describe_block(int64_t layer, const snrq_module_rows *modules
 snrq_status snrq_job_commit_block(snrq_job *job, const snrq_context *context, int64_t layer,
                                   const snrq_module_rows *modules)
 {
-    int count = snrq_model_family(job->model, layer)->modules;
+    int count = snrq_model_stored_modules(job->model, layer);
     char name[32];
     json_t *details = NULL;
     snrq_block_file_name(layer, name);
@@ -183,6 +186,8 @@ static snrq_status make_configuration(const snrq_job *job, json_t **configuratio
     int failed = json_object_set_new(options, "layer-groups", json_integer(job->groups.count));
     if (job->rules.recipe != NULL)
         failed |= json_object_set(*configuration, "recipe", job->rules.recipe);
+    if (job->model->kept != NULL)
+        failed |= json_object_set_new(*configuration, "kept", snrq_model_kept_names(job->model));
     if (failed == 0) return SNRQ_OK;
     return snrq_fail(SNRQ_INTERNAL, "no memory for the configuration");
 }
@@ -344,6 +349,7 @@ static snrq_status read_inputs(snrq_job *job)
                          o->path);
     SNRQ_TRY(snrq_model_check(c, job->model, o->ignore_unused_layers, o->strict));
     SNRQ_TRY(snrq_agree(c, snrq_rules_create(o, job->model, &job->rules)));
+    SNRQ_TRY(snrq_agree(c, snrq_rules_mark_kept(&job->rules, job->model)));
     const snrq_window_order windows = snrq_calibration_windows(o);
     SNRQ_TRY(snrq_windows_make(c, &windows, job->model, &job->windows));
     SNRQ_TRY(choose_groups(job));

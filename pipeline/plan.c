@@ -48,6 +48,7 @@ static unit_work work_of_unit(const snrq_rule *r, const snrq_family *f, int u, d
     double rounds = r->regrid == 0 ? 1.0 : 3.0 - pow(0.5, (double)r->regrid - 1.0);
     double refine = r->refine > 0 || r->regrid > 0 ? 1.0 : 0.0, regrid = r->regrid > 0 ? 0.6 : 0.0;
     double residual = compensates(r, f, u) ? tokens * m * n : 0.0;
+    if (r->keep) return (unit_work){.forward = tokens * m * n};
     return (unit_work){.forward = tokens * m * n,
                        .gram = grams * tokens * n * n + residual,
                        .factor = n * n * n / 3.0,
@@ -168,6 +169,11 @@ static void block_bytes(const snrq_rules *rules, const snrq_model *m, double *fu
             double rows = (double)f->module[i].rows, columns = (double)f->module[i].columns;
             double groups = r->group_size > 0 ? columns / (double)r->group_size : 1.0;
             weights += rows * columns;
+            if (r->keep) {
+                held += rows * columns * (double)size;
+                *stored += rows * columns * (double)snrq_dtype_size(m->config.dtype);
+                continue;
+            }
             held += rows * columns + rows * groups * 5.0;
             *stored += rows * columns * (double)r->bits / 8.0 +
                        rows * groups * (1.0 + (double)snrq_dtype_size(r->scale_type));
@@ -186,6 +192,7 @@ static double unit_bytes(int all_ranks, snrq_process_shape shape, const snrq_rul
 {
     const int teams = snrq_unit_teams(f, u, all_ranks), ranks = all_ranks / teams;
     const snrq_unit_shape *unit = &f->unit[u];
+    if (rule->keep) return 0.0;
     double n = (double)unit->columns, tokens = (double)(sequences * length) * unit->share;
     snrq_range mine = snrq_rounding_share(unit->rows, ranks, 0);
     double rows = (double)(mine.end - mine.begin), shifted = snrq_rule_needs_d(rule) ? 1.0 : 0.0;
@@ -263,9 +270,9 @@ static double rank_bytes(int ranks, const snrq_options *o, const snrq_rules *rul
                          const snrq_model *m, const snrq_windows *w)
 {
     double most = 0.0;
-    const snrq_family *before = NULL; /* blocks of a kind need the same */
+    const snrq_family *before = NULL; /* blocks of a kind and of one rule need the same */
     for (int64_t layer = 0; layer < m->config.layers; layer++) {
-        if (snrq_model_family(m, layer) == before) continue;
+        if (rules->recipe == NULL && snrq_model_family(m, layer) == before) continue;
         before = snrq_model_family(m, layer);
         most = fmax(most, block_rank_bytes(ranks, o, rules, m, w, layer));
     }
@@ -345,7 +352,7 @@ static snrq_status find_cost(const snrq_context *c, const snrq_options *o, const
     if (o->machine != NULL)
         SNRQ_TRY(snrq_agree(c, snrq_machine_read(o->machine, &p->machine)));
     else
-        SNRQ_TRY(snrq_machine_measure(c, snrq_rules_at(rules, 0, 0), snrq_model_max_columns(m),
+        SNRQ_TRY(snrq_machine_measure(c, snrq_rules_first(rules, m), snrq_model_max_columns(m),
                                       &p->machine));
     if (o->network != NULL) SNRQ_TRY(snrq_machine_network(o->network, &p->machine));
     p->cost_threads = threads;
@@ -605,7 +612,7 @@ snrq_status snrq_plan_print(const snrq_context *c, const snrq_options *o, const 
                  (long long)(w->first_tokens * w->length));
     snrq_note(c, "calibration  %lld windows of %lld tokens%s%s%s", (long long)fitted,
               (long long)w->length, distinct, first, held_out);
-    print_rule(c, snrq_rules_at(rules, 0, 0), snrq_model_max_columns(m));
+    print_rule(c, snrq_rules_first(rules, m), snrq_model_max_columns(m));
     if (rules->recipe != NULL)
         snrq_note(c,
                   "recipe       %s: the first module's rule is above; %.3f bits per weight in "
@@ -633,7 +640,7 @@ snrq_status snrq_plan_print(const snrq_context *c, const snrq_options *o, const 
     print_output(c, o, p, k->layers);
     json_t *exports = NULL;
     int64_t better = 0;
-    snrq_status status = snrq_plan_exports(m, snrq_rules_at(rules, 0, 0),
+    snrq_status status = snrq_plan_exports(m, snrq_rules_first(rules, m),
                                            snrq_rules_differ(rules, m), &exports, &better);
     if (status == SNRQ_OK) print_exports(c, exports, better);
     if (status == SNRQ_OK && o->json && c->rank == 0) status = print_json(p, w, exports, better);

@@ -31,6 +31,7 @@
 #include "pipeline/job.h"
 #include "pipeline/keeper.h"
 #include "pipeline/model/expert_stream.h"
+#include "pipeline/model/kept.h"
 #include "pipeline/model/read_ahead.h"
 #include "pipeline/pass_stream.h"
 #include "pipeline/unit.h"
@@ -194,19 +195,34 @@ static snrq_status finish_unit(group *g, block_work *b, unit_work *w)
     return SNRQ_OK;
 }
 
-/* Quantizes `count` units at the same time, each by a team. work [count] */
+/* Modules that stay as they are: of their records only the names are used, in messages. */
+static void keep_unit(block_work *b, int unit)
+{
+    for (int m = b->family->unit[unit].first; m < b->family->unit[unit].end; m++)
+        snrq_module_name(b->layer, b->family->module[m].name, b->records[m].name,
+                         sizeof b->records[m].name);
+}
+
+/* Quantizes `count` units at the same time, each by a team; but those that are kept. work [count]
+ */
 static snrq_status quantize_at_once(group *g, block_work *b, int count, unit_work *work)
 {
     snrq_status status = SNRQ_OK;
     for (int k = 0; status == SNRQ_OK && k < count; k++) {
+        if (work[k].rule->keep) continue;
         begin_measures(g, &b->measures[work[k].unit]);
         status = gather(g, b, &work[k]);
         end_measures(g, &b->measures[work[k].unit]);
     }
     for (int k = 0; status == SNRQ_OK && k < count; k++)
-        if (work[k].team.context != NULL) status = round_of_team(g, b, &work[k]);
+        if (work[k].team.context != NULL && !work[k].rule->keep)
+            status = round_of_team(g, b, &work[k]);
     if (count > 1) status = snrq_agree(g->context, status);
-    for (int k = 0; status == SNRQ_OK && k < count; k++) status = finish_unit(g, b, &work[k]);
+    for (int k = 0; status == SNRQ_OK && k < count; k++)
+        if (work[k].rule->keep)
+            keep_unit(b, work[k].unit);
+        else
+            status = finish_unit(g, b, &work[k]);
     return status;
 }
 
@@ -346,18 +362,20 @@ static snrq_status begin_block(group *g, const snrq_block *full)
 static snrq_status commit_block(group *g, const block_work *b)
 {
     const snrq_family *f = b->family;
+    int count = 0;
     snrq_module_rows *modules = NULL;
     snrq_status status = snrq_agree(
         g->context, snrq_allocate((size_t)f->modules, sizeof *modules, "modules", &modules));
     for (int m = 0; status == SNRQ_OK && m < f->modules; m++) {
         const snrq_weight *w = &b->quantized.block.module[m];
         snrq_range rows = snrq_unit_module_rows(g->context, f, m);
-        modules[m] = (snrq_module_rows){.record = b->records[m],
-                                        .rows = rows,
-                                        .codes = w->codes + rows.begin * w->columns,
-                                        .scales = w->scales + rows.begin * w->groups,
-                                        .zeros = w->zeros + rows.begin * w->groups,
-                                        .g_idx = w->g_idx};
+        if (snrq_model_keeps(g->model, b->layer, m)) continue;
+        modules[count++] = (snrq_module_rows){.record = b->records[m],
+                                              .rows = rows,
+                                              .codes = w->codes + rows.begin * w->columns,
+                                              .scales = w->scales + rows.begin * w->groups,
+                                              .zeros = w->zeros + rows.begin * w->groups,
+                                              .g_idx = w->g_idx};
     }
     if (status == SNRQ_OK) status = snrq_job_commit_block(g->job, g->context, b->layer, modules);
     free(modules);
@@ -380,8 +398,8 @@ static snrq_status quantize_block(group *g, block_work *b)
 /* Takes both streams through a block that an earlier run committed. */
 static snrq_status replay_block(group *g, block_work *b)
 {
-    SNRQ_TRY(
-        snrq_quantized_block_read(g->context, g->job->options->output, b->layer, &b->quantized));
+    SNRQ_TRY(snrq_quantized_block_read(g->context, g->model, g->job->options->output, b->layer,
+                                       &b->quantized));
     enter(g, SNRQ_PHASE_FORWARD);
     snrq_status status = snrq_stream_forward(&g->quantized, &b->quantized.block);
     if (status == SNRQ_OK) status = snrq_stream_forward(&g->full, &b->full.block);

@@ -79,7 +79,8 @@ static snrq_status check_entry(const char *path, size_t index, const json_t *ent
 {
     const char *key;
     json_t *value;
-    bool good = true;
+    bool good = true, keeps = false;
+    int others = 0;
     if (!json_is_object(entry)) return bad_kind(path, index, "expected an object", entry);
     SNRQ_TRY(check_patterns(path, index, json_object_get(entry, "modules")));
     value = json_object_get(entry, "blocks");
@@ -92,16 +93,24 @@ static snrq_status check_entry(const char *path, size_t index, const json_t *ent
     json_object_foreach((json_t *)entry, key, value)
     {
         if (strcmp(key, "modules") == 0 || strcmp(key, "blocks") == 0) continue;
+        if (strcmp(key, "keep") == 0 && json_is_true(value)) {
+            keeps = true;
+            continue;
+        }
+        others++;
         if (!is_rule_key(key))
-            return bad_entry(
-                path, index,
-                "expected modules, blocks, bits, group-size, asymmetric, method, beam, "
-                "alpha, grid, groups, order, scale-type, damp, shrink, compensate, "
-                "refine, regrid or expert-weights",
-                key);
+            return bad_entry(path, index,
+                             "expected modules, blocks, keep (true), bits, group-size, asymmetric, "
+                             "method, beam, "
+                             "alpha, grid, groups, order, scale-type, damp, shrink, compensate, "
+                             "refine, regrid or expert-weights",
+                             key);
         if (!snrq_json_is_text(value) && !json_is_number(value) && !json_is_boolean(value))
             return bad_kind(path, index, "expected a text, a number, true or false", value);
     }
+    if (keeps && others > 0)
+        return snrq_fail(SNRQ_BAD_DATA, "%s: rule %zu: a module that is kept has no other settings",
+                         path, index + 1);
     return SNRQ_OK;
 }
 
@@ -133,18 +142,28 @@ static bool fits(const char *pattern, const char *full, const char *below)
     return fnmatch(pattern, full, 0) == 0 || fnmatch(pattern, below, 0) == 0;
 }
 
+static bool pattern_matches(const json_t *pattern, int64_t layer, const char *below)
+{
+    char full[200];
+    snrq_module_name(layer, below, full, sizeof full);
+    return fits(json_string_value(pattern), full, below);
+}
+
+static bool is_block_of(const json_t *entry, int64_t layer)
+{
+    const char *blocks = json_string_value(json_object_get(entry, "blocks"));
+    bool good;
+    return blocks == NULL || is_in_blocks(blocks, layer, &good);
+}
+
 static bool matches(const json_t *entry, int64_t layer, const char *below)
 {
     const json_t *patterns = json_object_get(entry, "modules"), *pattern;
-    const char *blocks = json_string_value(json_object_get(entry, "blocks"));
-    char full[200];
     size_t i;
-    bool good;
-    if (blocks != NULL && !is_in_blocks(blocks, layer, &good)) return false;
-    snrq_module_name(layer, below, full, sizeof full);
-    if (json_is_string(patterns)) return fits(json_string_value(patterns), full, below);
-    json_array_foreach(patterns, i,
-                       pattern) if (fits(json_string_value(pattern), full, below)) return true;
+    if (!is_block_of(entry, layer)) return false;
+    if (json_is_string(patterns)) return pattern_matches(patterns, layer, below);
+    json_array_foreach((json_t *)patterns, i,
+                       pattern) if (pattern_matches(pattern, layer, below)) return true;
     return false;
 }
 
@@ -165,8 +184,9 @@ static snrq_status rule_of(const char *path, size_t index, const json_t *entry,
             json_object_del(stored, "beam");
     }
     if (status == SNRQ_OK) status = snrq_options_restore(stored, &changed);
+    if (status == SNRQ_OK) *out = snrq_options_rule(&changed);
     if (status == SNRQ_OK)
-        *out = snrq_options_rule(&changed);
+        out->keep = json_is_true(json_object_get(entry, "keep"));
     else
         status = snrq_fail(status, "%s: rule %zu: %s", path, index + 1, snrq_error_message());
     json_decref(stored);
@@ -183,14 +203,41 @@ static int64_t entry_of(const json_t *recipe, int64_t layer, const char *below)
     return -1;
 }
 
-static bool matches_any(const json_t *entry, const snrq_model *model)
+/* Does a pattern of the entry match a module? */
+static bool matches_any(const json_t *entry, const json_t *pattern, const snrq_model *model)
 {
     for (int64_t layer = 0; layer < model->config.layers; layer++) {
         const snrq_family *f = snrq_model_family(model, layer);
-        for (int m = 0; m < f->modules; m++)
-            if (matches(entry, layer, f->module[m].name)) return true;
+        for (int m = 0; m < f->modules && is_block_of(entry, layer); m++)
+            if (pattern_matches(pattern, layer, f->module[m].name)) return true;
     }
     return false;
+}
+
+/* A pattern that matches nothing is a mistake. */
+static snrq_status check_matches(const char *path, size_t index, const json_t *entry,
+                                 const snrq_model *model)
+{
+    const json_t *patterns = json_object_get(entry, "modules");
+    const bool alone = json_is_string(patterns);
+    const size_t count = alone ? 1 : json_array_size(patterns);
+    char shown[SNRQ_SHOWN];
+    for (size_t i = 0; i < count; i++) {
+        const json_t *pattern = alone ? patterns : json_array_get(patterns, i);
+        if (matches_any(entry, pattern, model)) continue;
+        return snrq_fail(SNRQ_USAGE,
+                         "%s: rule %zu matches no module with \"%s\"; `snrq inspect MODEL` lists "
+                         "them",
+                         path, index + 1, snrq_shown(json_string_value(pattern), shown));
+    }
+    return SNRQ_OK;
+}
+
+/* A run that quantizes nothing is a mistake, too. */
+static snrq_status check_kept(const char *path, const snrq_model *model, const snrq_rules *rules)
+{
+    if (!snrq_rules_first(rules, model)->keep) return SNRQ_OK;
+    return snrq_fail(SNRQ_USAGE, "%s: all modules are kept: nothing is left to quantize", path);
 }
 
 /* What reads the same input is rounded together. */
@@ -224,10 +271,7 @@ snrq_status snrq_recipe_apply(const char *path, const json_t *recipe, const snrq
         status = rule_of(path, i, entry, options, &rule[i]);
         rule[i].inputs = rules->rule[0].inputs;
         rule[i].residual_inputs = rules->rule[0].residual_inputs;
-        if (status == SNRQ_OK && !matches_any(entry, model))
-            status = snrq_fail(SNRQ_USAGE,
-                               "%s: rule %zu matches no module; `snrq inspect MODEL` lists them",
-                               path, i + 1);
+        if (status == SNRQ_OK) status = check_matches(path, i, entry, model);
     }
     for (int64_t layer = 0; status == SNRQ_OK && layer < rules->layers; layer++) {
         const snrq_family *f = snrq_model_family(model, layer);
@@ -237,5 +281,6 @@ snrq_status snrq_recipe_apply(const char *path, const json_t *recipe, const snrq
         }
     }
     free(rule);
-    return status == SNRQ_OK ? check_units(path, model, rules) : status;
+    if (status == SNRQ_OK) status = check_units(path, model, rules);
+    return status == SNRQ_OK ? check_kept(path, model, rules) : status;
 }

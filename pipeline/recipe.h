@@ -7,7 +7,8 @@
  * pattern (of a shell: * ? [...]) stands for the whole name, "model.layers.3.mlp.down_proj", or for
  * what is behind the number, "mlp.down_proj". The other keys are options of `quantize` that a rule
  * is made of, with the values that they have on the command line; what a rule does not name is as
- * the options say. An rule that matches no module is an error, and so are modules that read the
+ * the options say. "keep": true leaves modules in the model's type (model/kept.h); such a rule has
+ * no other key. A pattern that matches no module is an error, and so are modules that read the
  * same input (q, k and v; gate and up) with different rules: they are rounded together.
  */
 #ifndef SNRQ_RECIPE_H
@@ -21,8 +22,8 @@
  * the key. Not collective. */
 snrq_status snrq_recipe_read(const char *path, json_t **out);
 
-/* Gives the modules that the entries match their rules. `path`: for messages. SNRQ_USAGE if an
- * rule matches nothing, has a value that its option does not take, or parts what is rounded
+/* Gives the modules that the entries match their rules. `path`: for messages. SNRQ_USAGE if a
+ * pattern matches nothing, has a value that its option does not take, or parts what is rounded
  * together. Not collective. */
 snrq_status snrq_recipe_apply(const char *path, const json_t *recipe, const snrq_options *options,
                               const snrq_model *model, snrq_rules *rules);

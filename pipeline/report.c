@@ -314,9 +314,11 @@ void snrq_progress_step(snrq_progress *p, snrq_output *output, const snrq_family
     json_t *modules = json_array(), *units = json_array();
     snrq_step_modules(f, step, &first, &end);
     for (int m = first; m < end; m++)
-        json_array_append_new(modules, snrq_module_record_json(&records[m]));
+        if (records[m].bits > 0) /* else it is kept */
+            json_array_append_new(modules, snrq_module_record_json(&records[m]));
     for (int u = f->step[step].first; u < f->step[step].end; u++)
-        json_array_append_new(units, unit_json(f, u, records, &measures[u]));
+        if (records[f->unit[u].first].bits > 0)
+            json_array_append_new(units, unit_json(f, u, records, &measures[u]));
     snrq_progress_event(p, output,
                         json_pack("{s:s, s:I, s:s, s:f, s:o, s:o, s:{s:f}}", "event", "stage",
                                   "block", (json_int_t)layer, "stage", f->step[step].name,

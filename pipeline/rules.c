@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "pipeline/model/kept.h"
 #include "pipeline/recipe.h"
 
 snrq_rule snrq_options_rule(const snrq_options *o)
@@ -59,12 +60,30 @@ void snrq_rules_free(snrq_rules *rules)
     *rules = (snrq_rules){0};
 }
 
-bool snrq_rules_differ(const snrq_rules *rules, const snrq_model *model)
+snrq_status snrq_rules_mark_kept(const snrq_rules *rules, snrq_model *model)
 {
     for (int64_t layer = 0; layer < rules->layers; layer++)
         for (int m = 0; m < snrq_model_family(model, layer)->modules; m++)
-            if (!snrq_rule_equals(snrq_rules_at(rules, layer, m), snrq_rules_at(rules, 0, 0)))
-                return true;
+            if (snrq_rules_at(rules, layer, m)->keep) SNRQ_TRY(snrq_model_keep(model, layer, m));
+    return SNRQ_OK;
+}
+
+const snrq_rule *snrq_rules_first(const snrq_rules *rules, const snrq_model *model)
+{
+    for (int64_t layer = 0; layer < rules->layers; layer++)
+        for (int m = 0; m < snrq_model_family(model, layer)->modules; m++)
+            if (!snrq_rules_at(rules, layer, m)->keep) return snrq_rules_at(rules, layer, m);
+    return snrq_rules_at(rules, 0, 0);
+}
+
+bool snrq_rules_differ(const snrq_rules *rules, const snrq_model *model)
+{
+    const snrq_rule *first = snrq_rules_first(rules, model);
+    for (int64_t layer = 0; layer < rules->layers; layer++)
+        for (int m = 0; m < snrq_model_family(model, layer)->modules; m++) {
+            const snrq_rule *rule = snrq_rules_at(rules, layer, m);
+            if (!rule->keep && !snrq_rule_equals(rule, first)) return true;
+        }
     return false;
 }
 

@@ -28,7 +28,13 @@ snrq_status snrq_rules_create(const snrq_options *options, const snrq_model *mod
                               snrq_rules *out);
 void snrq_rules_free(snrq_rules *rules);
 
-/* Do modules have different rules? */
+/* Tells the model which modules stay as they are. SNRQ_USAGE if one cannot. */
+snrq_status snrq_rules_mark_kept(const snrq_rules *rules, snrq_model *model);
+
+/* The rule of the first module that is quantized. Borrowed. */
+const snrq_rule *snrq_rules_first(const snrq_rules *rules, const snrq_model *model);
+
+/* Do modules that are quantized have different rules? */
 bool snrq_rules_differ(const snrq_rules *rules, const snrq_model *model);
 
 /* The rule of a module. Borrowed. */

@@ -65,7 +65,7 @@ static int table_shape(const snrq_module_record *r, int which, snrq_hdf5_kind *k
 static snrq_status check_modules(const char *path, int64_t block, const snrq_module_rows *modules,
                                  int count)
 {
-    if (block < 0 || count < 1 || count > MAX_MODULES)
+    if (block < 0 || count < 0 || count > MAX_MODULES)
         return snrq_fail(SNRQ_INTERNAL, "%s: block %lld with %d modules cannot be stored", path,
                          (long long)block, count);
     for (int i = 0; i < count; i++) {

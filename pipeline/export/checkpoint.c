@@ -16,6 +16,7 @@
 #include "mpi/log.h"
 #include "mpi/timers.h"
 #include "pipeline/export/side.h"
+#include "pipeline/model/kept.h"
 
 enum { UNIT_ROWS = 32, UNIT_BYTES = 64 << 20, COPY_BYTES = 16 << 20, JSON_LIMIT = 1 << 24 };
 
@@ -99,6 +100,7 @@ static snrq_status add_module(work *w, int64_t layer, int index)
     const snrq_module_shape *s = &snrq_model_family(w->job.model, layer)->module[index];
     unit piece = {.layer = layer, .module = index};
     char name[256];
+    if (snrq_model_keeps(w->job.model, layer, index)) return SNRQ_OK; /* copied as it is */
     snrq_module_name(layer, s->name, name, sizeof name);
     SNRQ_TRY(w->layout->add(&w->job, name, s->rows, s->columns, &piece.first));
     return deal_rows(w, piece, s->rows, (uint64_t)s->columns, w->layout->whole_modules);

@@ -22,6 +22,7 @@
 #include "pipeline/export/gguf_family.h"
 #include "pipeline/export/gguf_plan.h"
 #include "pipeline/export/source.h"
+#include "pipeline/model/kept.h"
 #include "pipeline/model/tensors.h"
 
 enum { PIECE_WEIGHTS = 1 << 20, FILE_TYPE_UNKNOWN = 1024 };
@@ -42,7 +43,7 @@ snrq_status snrq_export_gguf_possible(const snrq_model *m, char *why, size_t siz
         snrq_block_file *file = NULL;
         snrq_gguf_type type;
         status = snrq_model_open_block(m, layer, &file);
-        for (int i = 0; status == SNRQ_OK && i < snrq_model_family(m, layer)->modules; i++)
+        for (int i = 0; status == SNRQ_OK && i < snrq_model_stored_modules(m, layer); i++)
             status = snrq_gguf_module_type(snrq_block_file_record(file, i), &type);
         snrq_block_file_close(&file);
     }
@@ -152,11 +153,12 @@ static snrq_status encode_module(job *j, const snrq_gguf_part *p, snrq_range row
 {
     snrq_module_codes c;
     SNRQ_TRY(snrq_export_block_open(j->model, p->layer, &j->block));
-    const snrq_module_record *r = snrq_block_file_record(j->block.file, p->module);
+    const int index = snrq_model_stored_index(j->model, p->layer, p->module);
+    const snrq_module_record *r = snrq_block_file_record(j->block.file, index);
     snrq_status status = snrq_module_codes_allocate(r, rows.end - rows.begin, &c);
     if (status == SNRQ_OK)
-        status = snrq_block_file_read(j->block.file, p->module, rows, c.codes, c.scales, c.zeros,
-                                      c.g_idx);
+        status =
+            snrq_block_file_read(j->block.file, index, rows, c.codes, c.scales, c.zeros, c.g_idx);
     if (status == SNRQ_OK) status = encode_read_codes(p, r, &c, rows.end - rows.begin, out);
     snrq_module_codes_free(&c);
     return status;

@@ -8,6 +8,7 @@
 
 #include "io/gguf/blocks.h"
 #include "pipeline/export/gguf_family.h"
+#include "pipeline/model/kept.h"
 #include "pipeline/model/tensors.h"
 
 snrq_status snrq_gguf_module_type(const snrq_module_record *r, snrq_gguf_type *out)
@@ -106,6 +107,38 @@ static snrq_gguf_part *add_in_block(const snrq_model *m, snrq_gguf_origin origin
     return p;
 }
 
+/* The type of a module of an OUT directory. */
+static snrq_status module_type(const snrq_model *m, const snrq_block_file *file, int64_t layer,
+                               int index, snrq_gguf_type *out)
+{
+    const snrq_export_settings as_is = {.embedding_type = SNRQ_EMBEDDING_MODEL};
+    const snrq_module_shape *s = &snrq_model_family(m, layer)->module[index];
+    char name[256];
+    snrq_weight_name(m, layer, index, name, sizeof name);
+    if (snrq_model_keeps(m, layer, index))
+        return float_type(m, &as_is, name, s->rows, s->columns, out);
+    const int place = snrq_model_stored_index(m, layer, index);
+    return snrq_gguf_module_type(snrq_block_file_record(file, place), out);
+}
+
+/* All experts' matrices are one tensor, of one type. */
+static snrq_status check_experts(const snrq_model *m, const snrq_block_file *file,
+                                 const snrq_gguf_part *p)
+{
+    const snrq_family *f = snrq_model_family(m, p->layer);
+    snrq_gguf_type type;
+    for (int e = 1; e < p->stacked; e++) {
+        const int index = p->module + e * p->stride;
+        SNRQ_TRY(module_type(m, file, p->layer, index, &type));
+        if (type == p->type) continue;
+        return snrq_fail(SNRQ_USAGE,
+                         "block %lld: %s and %s would have different types, and GGUF has one for "
+                         "all experts of a block; give them the same bits",
+                         (long long)p->layer, f->module[p->module].name, f->module[index].name);
+    }
+    return SNRQ_OK;
+}
+
 /* Module `index`; of an expert, all experts' modules like it. */
 static snrq_status add_module(const snrq_model *m, const snrq_export_settings *settings,
                               const snrq_block_file *file, int64_t layer, int index,
@@ -114,15 +147,17 @@ static snrq_status add_module(const snrq_model *m, const snrq_export_settings *s
     const snrq_family *f = snrq_model_family(m, layer);
     const snrq_module_shape *s = &f->module[index];
     const snrq_unit_shape *unit = &f->unit[s->unit];
-    snrq_gguf_origin origin = m->quantized ? SNRQ_FROM_MODULE : SNRQ_FROM_TENSOR;
+    const bool codes = m->quantized && !snrq_model_keeps(m, layer, index);
+    snrq_gguf_origin origin = codes ? SNRQ_FROM_MODULE : SNRQ_FROM_TENSOR;
     if (unit->expert > 0) return SNRQ_OK; /* with the first one */
     snrq_gguf_part *p =
         add_in_block(m, origin, layer, s->name, ".weight", s->rows, s->columns, plan);
     p->module = index;
     p->stacked = unit->expert == 0 ? f->experts : 0;
     p->stride = unit->end - unit->first;
-    return m->quantized ? snrq_gguf_module_type(snrq_block_file_record(file, index), &p->type)
-                        : float_type(m, settings, p->tensor, s->rows, s->columns, &p->type);
+    if (!m->quantized) return float_type(m, settings, p->tensor, s->rows, s->columns, &p->type);
+    SNRQ_TRY(module_type(m, file, layer, index, &p->type));
+    return check_experts(m, file, p);
 }
 
 static snrq_status add_modules(const snrq_model *m, const snrq_export_settings *settings,

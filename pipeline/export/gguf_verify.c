@@ -19,6 +19,7 @@
 #include "mpi/log.h"
 #include "pipeline/export/gguf.h"
 #include "pipeline/export/source.h"
+#include "pipeline/model/kept.h"
 #include "pipeline/model/tensors.h"
 
 enum { COMPARE_WEIGHTS = 1 << 19 };
@@ -117,9 +118,10 @@ static bool find_part(comparison *c, int expert)
     snprintf(c->source, sizeof c->source, "model.layers.%lld.%s%s", (long long)c->layer, name,
              c->end);
     for (int i = 0; m->quantized && i < f->modules; i++)
-        if (strcmp(f->module[i].name, name) == 0 && strcmp(c->end, ".weight") == 0) {
+        if (strcmp(f->module[i].name, name) == 0 && strcmp(c->end, ".weight") == 0 &&
+            !snrq_model_keeps(m, c->layer, i)) {
             c->module = true;
-            c->index = i;
+            c->index = snrq_model_stored_index(m, c->layer, i);
         }
     return true;
 }

@@ -11,6 +11,7 @@
 #include "io/file.h"
 #include "io/json.h"
 #include "io/pieces.h"
+#include "pipeline/model/kept.h"
 
 enum { ROWS_UNIT = 32, READ_BYTES = 16 << 20 };
 
@@ -54,7 +55,7 @@ static snrq_status add_all_settings(const snrq_model *m, const snrq_module_recor
 {
     int64_t expected = 0;
     for (int64_t layer = 0; layer < m->config.layers; layer++)
-        expected += snrq_model_family(m, layer)->modules;
+        expected += snrq_model_stored_modules(m, layer);
     int64_t longest = 0; /* inputs of modules that have one group */
     for (int64_t i = 0; i < count; i++) {
         add_settings(&modules[i], i == 0, out);
@@ -164,7 +165,7 @@ snrq_status snrq_export_scales_fit(const snrq_model *m, const snrq_export_facts 
         snrq_block_file *file = NULL;
         SNRQ_TRY(snrq_model_open_block(m, layer, &file));
         snrq_status status = SNRQ_OK;
-        for (int i = 0; i < snrq_model_family(m, layer)->modules && fit.fits && status == SNRQ_OK;
+        for (int i = 0; i < snrq_model_stored_modules(m, layer) && fit.fits && status == SNRQ_OK;
              i++)
             status = look_at_scales(file, i, &fit);
         snrq_block_file_close(&file);
@@ -190,8 +191,9 @@ void snrq_export_block_close(snrq_export_block *block)
 snrq_status snrq_export_module_open(const snrq_model *m, int64_t layer, int index,
                                     snrq_export_module *out)
 {
-    *out = (snrq_export_module){.index = index};
+    *out = (snrq_export_module){.index = snrq_model_stored_index(m, layer, index)};
     SNRQ_TRY(snrq_model_open_block(m, layer, &out->file));
+    index = out->index;
     out->record = snrq_block_file_record(out->file, index);
     snrq_status status =
         snrq_allocate((size_t)out->record->columns, sizeof *out->g_idx, "groups", &out->g_idx);

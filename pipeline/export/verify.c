@@ -14,6 +14,7 @@
 #include "pipeline/export/decode.h"
 #include "pipeline/export/side.h"
 #include "pipeline/export/source.h"
+#include "pipeline/model/kept.h"
 
 enum { COPY_BYTES = 16 << 20, JSON_LIMIT = 1 << 24, FILE_LIMIT = 1 << 30 };
 
@@ -138,7 +139,8 @@ static snrq_status compare_share(const snrq_context *c, const snrq_model *m,
     int64_t next = 0;
     for (int64_t layer = 0; layer < m->config.layers; layer++)
         for (int i = 0; i < snrq_model_family(m, layer)->modules; i++)
-            if (next++ % c->size == c->rank) SNRQ_TRY(compare_module(m, d, layer, i, tensors));
+            if (!snrq_model_keeps(m, layer, i) && next++ % c->size == c->rank)
+                SNRQ_TRY(compare_module(m, d, layer, i, tensors));
     SNRQ_TRY(snrq_model_rest_names(m, &names, &count));
     snrq_status status = SNRQ_OK;
     for (int i = 0; i < count && status == SNRQ_OK; i++) {
@@ -315,8 +317,12 @@ static snrq_status compare_surroundings(const snrq_model *m, const char *directo
 {
     char name[256];
     snrq_decoded first;
-    const snrq_module_shape *s = &snrq_model_family(m, 0)->module[0];
-    snrq_module_name(0, s->name, name, sizeof name);
+    int64_t layer = 0;
+    int index = 0;
+    while (snrq_model_stored_modules(m, layer) == 0) layer++;
+    while (snrq_model_keeps(m, layer, index)) index++;
+    const snrq_module_shape *s = &snrq_model_family(m, layer)->module[index];
+    snrq_module_name(layer, s->name, name, sizeof name);
     SNRQ_TRY(snrq_decoded_open(d, name, s->rows, s->columns, &first));
     snrq_dtype type = first.type;
     snrq_decoded_close(&first);

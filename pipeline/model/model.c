@@ -12,6 +12,7 @@
 #include "io/file.h"
 #include "io/json.h"
 #include "pipeline/model/findings.h"
+#include "pipeline/model/kept.h"
 #include "pipeline/model/tensors.h"
 
 const char snrq_embedding_name[] = "model.embed_tokens.weight";
@@ -271,8 +272,9 @@ static snrq_status check_tensors(const snrq_model *m)
             SNRQ_TRY(snrq_model_expect(m, name, s->columns > 0 ? s->count / s->columns : s->count,
                                        s->columns, &t, &dtype));
         }
-        for (int i = 0; i < f->modules && !m->quantized; i++) {
+        for (int i = 0; i < f->modules; i++) {
             const snrq_module_shape *s = &f->module[i];
+            if (m->quantized && !snrq_model_keeps(m, layer, i)) continue;
             char module[200];
             snrq_module_name(layer, s->name, module, sizeof module);
             snprintf(name, sizeof name, "%s.weight", module);
@@ -336,6 +338,7 @@ static snrq_status open_local(const snrq_context *context, snrq_model *m)
     if (context->rank == 0) SNRQ_TRY(snrq_output_verify(m->path, NULL, NULL));
     status = snrq_output_read(m->path, &facts);
     bool complete = facts.complete;
+    if (status == SNRQ_OK) status = snrq_model_adopt_kept(m, facts.configuration);
     snrq_output_facts_free(&facts);
     SNRQ_TRY(status);
     if (!complete)
@@ -373,6 +376,16 @@ snrq_status snrq_model_open(const snrq_context *context, const char *path, snrq_
     return status;
 }
 
+/* Which modules an OUT directory keeps. */
+static snrq_status look_for_kept(snrq_model *m)
+{
+    snrq_output_facts facts;
+    snrq_status status = snrq_output_read(m->path, &facts);
+    if (status == SNRQ_OK) status = snrq_model_adopt_kept(m, facts.configuration);
+    snrq_output_facts_free(&facts);
+    return status;
+}
+
 /* Of an OUT directory whose config.json does not say it. */
 static snrq_status look_for_dtype(snrq_model *m)
 {
@@ -391,6 +404,7 @@ snrq_status snrq_model_look(const char *path, snrq_model **out)
     snrq_status status = create(path, out);
     if (status == SNRQ_OK) status = snrq_config_read((*out)->path, &(*out)->config);
     if (status == SNRQ_OK) status = snrq_model_create_families(*out);
+    if (status == SNRQ_OK && (*out)->quantized) status = look_for_kept(*out);
     if (status == SNRQ_OK) status = (*out)->quantized ? look_for_dtype(*out) : open_tensors(*out);
     if (status != SNRQ_OK) snrq_model_close(out);
     return status;
@@ -408,6 +422,7 @@ void snrq_model_close(snrq_model **model)
     snrq_safetensors_close(&m->tensors);
     snrq_rest_file_close(&m->rest);
     snrq_model_free_families(m);
+    free(m->kept);
     free(m);
     *model = NULL;
 }
@@ -454,6 +469,7 @@ snrq_status snrq_model_rest_names(const snrq_model *m, char ***names, int *count
     for (int64_t layer = 0; layer < m->config.layers; layer++) {
         const snrq_family *f = snrq_model_family(m, layer);
         for (int v = 0; v < f->vectors; v++) vectors += f->vector[v].count > 0;
+        vectors += f->modules - snrq_model_stored_modules(m, layer);
     }
     int total = (int)(2 + !m->config.tied_embeddings + vectors);
     char **list = NULL;
@@ -469,6 +485,8 @@ snrq_status snrq_model_rest_names(const snrq_model *m, char ***names, int *count
         for (int v = 0; v < f->vectors; v++)
             if (f->vector[v].count > 0)
                 snrq_module_name(layer, f->vector[v].name, list[n++], NAME_BYTES);
+        for (int i = 0; i < f->modules; i++)
+            if (snrq_model_keeps(m, layer, i)) snrq_weight_name(m, layer, i, list[n++], NAME_BYTES);
     }
     *names = list;
     *count = n;

@@ -22,6 +22,8 @@ typedef struct snrq_model {
         sparse; /* blocks without and with experts; sparse: empty if there are none */
     snrq_safetensors *tensors; /* of a Hugging Face directory, else NULL */
     snrq_rest_file *rest;      /* of an OUT directory, else NULL */
+    bool
+        *kept; /* [layers, most modules] those that are not quantized (kept.h); NULL: none; owned */
 } snrq_model;
 
 /* Opens `path` and checks that every tensor the configuration asks for is there with the right
@@ -51,8 +53,8 @@ void snrq_model_close(snrq_model **model);
 snrq_status snrq_model_fingerprint(const snrq_model *model, char out[33]);
 
 /* Names of the tensors that are not quantized: embedding, last norm, head if there is one, then
- * those of the blocks, block by block. *names [*count] and the strings are one allocation;
- * free(*names). */
+ * those of the blocks, block by block: norms, biases, weights of kept modules. *names [*count] and
+ * the strings are one allocation; free(*names). */
 snrq_status snrq_model_rest_names(const snrq_model *model, char ***names, int *count);
 
 /* A dense matrix in node memory: the token embedding, or the head (the embedding again where they
@@ -98,17 +100,20 @@ typedef struct snrq_quantized_unit {
 } snrq_quantized_unit;
 
 /* Allocates a quantized block with the norms and biases of `model`; groups [units] says how many
- * groups the rows of a unit have. out->unit becomes its units. Collective; agreed. */
+ * groups the rows of a unit have. out->unit becomes its units. Kept modules get their weights.
+ * Collective; agreed. */
 snrq_status snrq_quantized_block_create(const snrq_context *context, const snrq_model *model,
                                         int64_t layer, const int64_t *groups,
                                         const snrq_ropes *ropes, snrq_loaded_block *out);
 
-/* Reads the committed file of block `layer` in an OUT directory into it. Collective; agreed. */
-snrq_status snrq_quantized_block_read(const snrq_context *context, const char *directory,
-                                      int64_t layer, snrq_loaded_block *block);
+/* Reads the committed file of block `layer` in an OUT directory of `model` into it. Collective;
+ * agreed. */
+snrq_status snrq_quantized_block_read(const snrq_context *context, const snrq_model *model,
+                                      const char *directory, int64_t layer,
+                                      snrq_loaded_block *block);
 
-/* Opens the file of a block of an OUT directory, which must have the family's modules. Not
- * collective. */
+/* Opens the file of a block of an OUT directory, which must have the family's modules, but for
+ * those that are kept: see snrq_model_stored_index(). Not collective. */
 snrq_status snrq_model_open_block(const snrq_model *model, int64_t layer, snrq_block_file **out);
 
 /* Full Hugging Face name of a module. */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "io/checkpoint/reader.h"
+#include "pipeline/model/kept.h"
 #include "pipeline/model/tensors.h"
 
 /* Parts of a block's memory start on cache lines. */
@@ -52,7 +53,7 @@ static snrq_status start_block(const snrq_model *m, int64_t layer, const snrq_ro
     return read_vectors(m, layer, out);
 }
 
-static void weight_name(const snrq_model *m, int64_t layer, int module, char *out, size_t size)
+void snrq_weight_name(const snrq_model *m, int64_t layer, int module, char *out, size_t size)
 {
     char name[200];
     snrq_module_name(layer, snrq_model_family(m, layer)->module[module].name, name, sizeof name);
@@ -69,7 +70,7 @@ static snrq_status load_dense_modules(const snrq_context *c, const snrq_model *m
     size_t at = 0;
     for (int i = 0; i < f->modules; i++) {
         const snrq_module_shape *s = &f->module[i];
-        weight_name(m, layer, i, name, sizeof name);
+        snrq_weight_name(m, layer, i, name, sizeof name);
         size_t bytes = snrq_model_weight_bytes(snrq_model_tensor(m, name));
         unsigned char *base = out->memory->data + take(&at, bytes);
         SNRQ_TRY(snrq_model_load_dense(c, m, name, s->rows, s->columns, base, &out->module[i]));
@@ -83,7 +84,7 @@ static snrq_status load_dense_block(const snrq_context *c, const snrq_model *m, 
     size_t bytes = 0;
     char name[256];
     for (int i = 0; i < out->block.family->modules; i++) {
-        weight_name(m, layer, i, name, sizeof name);
+        snrq_weight_name(m, layer, i, name, sizeof name);
         take(&bytes, snrq_model_weight_bytes(snrq_model_tensor(m, name)));
     }
     SNRQ_TRY(snrq_node_memory_create(c, bytes, &out->memory));
@@ -103,6 +104,48 @@ static void place_unit(const snrq_unit_shape *shape, int64_t groups, size_t *byt
     unit->g_idx_at = take(bytes, columns * sizeof(int32_t));
 }
 
+/* The same of weights that are kept: all of them from codes_at on. */
+static void place_kept(const snrq_model *m, int64_t layer, const snrq_unit_shape *shape,
+                       size_t *bytes, snrq_quantized_unit *unit)
+{
+    char name[256];
+    unit->codes_at = *bytes;
+    for (int i = shape->first; i < shape->end; i++) {
+        snrq_weight_name(m, layer, i, name, sizeof name);
+        take(bytes, snrq_model_weight_bytes(snrq_model_tensor(m, name)));
+    }
+}
+
+/* Reads this rank's share of them. */
+static snrq_status load_kept(const snrq_context *c, const snrq_model *m, int64_t layer,
+                             const snrq_unit_shape *shape, const snrq_quantized_unit *unit,
+                             snrq_loaded_block *out)
+{
+    size_t at = unit->codes_at;
+    char name[256];
+    for (int i = shape->first; i < shape->end; i++) {
+        const snrq_module_shape *s = &out->block.family->module[i];
+        snrq_weight_name(m, layer, i, name, sizeof name);
+        size_t bytes = snrq_model_weight_bytes(snrq_model_tensor(m, name));
+        unsigned char *base = out->memory->data + take(&at, bytes);
+        SNRQ_TRY(snrq_model_load_dense(c, m, name, s->rows, s->columns, base, &out->module[i]));
+    }
+    return SNRQ_OK;
+}
+
+static snrq_status load_all_kept(const snrq_context *c, const snrq_model *m, int64_t layer,
+                                 snrq_loaded_block *out)
+{
+    const snrq_family *f = out->block.family;
+    snrq_status status = SNRQ_OK;
+    if (snrq_model_stored_modules(m, layer) == f->modules) return SNRQ_OK;
+    for (int u = 0; u < f->units && status == SNRQ_OK; u++)
+        if (snrq_model_keeps(m, layer, f->unit[u].first))
+            status = load_kept(c, m, layer, &f->unit[u], &out->unit[u], out);
+    SNRQ_TRY(snrq_agree(c, status));
+    return snrq_node_memory_sync(c, out->memory);
+}
+
 static void point_unit(unsigned char *data, snrq_quantized_unit *unit)
 {
     unit->codes = data + unit->codes_at;
@@ -118,7 +161,11 @@ static snrq_status start_quantized_block(const snrq_model *m, int64_t layer, con
     const snrq_family *f = snrq_model_family(m, layer);
     SNRQ_TRY(start_block(m, layer, ropes, out));
     SNRQ_TRY(snrq_allocate((size_t)f->units, sizeof *out->unit, "units", &out->unit));
-    for (int u = 0; u < f->units; u++) place_unit(&f->unit[u], groups[u], bytes, &out->unit[u]);
+    for (int u = 0; u < f->units; u++)
+        if (snrq_model_keeps(m, layer, f->unit[u].first))
+            place_kept(m, layer, &f->unit[u], bytes, &out->unit[u]);
+        else
+            place_unit(&f->unit[u], groups[u], bytes, &out->unit[u]);
     return SNRQ_OK;
 }
 
@@ -134,6 +181,7 @@ snrq_status snrq_quantized_block_create(const snrq_context *c, const snrq_model 
     for (int i = 0; i < f->modules; i++) {
         const snrq_module_shape *s = &f->module[i];
         const snrq_quantized_unit *unit = &out->unit[s->unit];
+        if (snrq_model_keeps(m, layer, i)) continue;
         out->module[i] = (snrq_weight){.rows = s->rows,
                                        .columns = s->columns,
                                        .codes = unit->codes + s->row * s->columns,
@@ -142,29 +190,34 @@ snrq_status snrq_quantized_block_create(const snrq_context *c, const snrq_model 
                                        .g_idx = unit->g_idx,
                                        .groups = unit->groups};
     }
-    return SNRQ_OK;
+    return load_all_kept(c, m, layer, out);
 }
 
-/* Opens the file of a block of `directory`, which must have the family's modules. */
-static snrq_status open_block(const char *directory, int64_t layer, const snrq_family *f,
+/* Opens the file of a block of `directory`, which must have the modules that are not kept. */
+static snrq_status open_block(const snrq_model *m, const char *directory, int64_t layer,
                               snrq_block_file **out)
 {
+    const snrq_family *f = snrq_model_family(m, layer);
     snrq_expected_module *expected = NULL;
+    int count = 0;
     *out = NULL;
     SNRQ_TRY(snrq_allocate((size_t)f->modules, sizeof *expected, "names of modules", &expected));
     for (int i = 0; i < f->modules; i++) {
-        snrq_module_name(layer, f->module[i].name, expected[i].name, sizeof expected[i].name);
-        expected[i].rows = f->module[i].rows;
-        expected[i].columns = f->module[i].columns;
+        snrq_expected_module *e = &expected[count];
+        if (snrq_model_keeps(m, layer, i)) continue;
+        snrq_module_name(layer, f->module[i].name, e->name, sizeof e->name);
+        e->rows = f->module[i].rows;
+        e->columns = f->module[i].columns;
+        count++;
     }
-    snrq_status status = snrq_output_block_open(directory, layer, expected, f->modules, out);
+    snrq_status status = snrq_output_block_open(directory, layer, expected, count, out);
     free(expected);
     return status;
 }
 
 snrq_status snrq_model_open_block(const snrq_model *m, int64_t layer, snrq_block_file **out)
 {
-    return open_block(m->path, layer, snrq_model_family(m, layer), out);
+    return open_block(m, m->path, layer, out);
 }
 
 /* Reads this node rank's share of the rows of one module of the file. */
@@ -185,22 +238,25 @@ static snrq_status read_module(const snrq_context *c, const snrq_block_file *fil
                                 c->node_rank == 0 ? (int32_t *)weight->g_idx : NULL);
 }
 
-static snrq_status read_modules(const snrq_context *c, const char *directory, int64_t layer,
-                                snrq_loaded_block *block)
+static snrq_status read_modules(const snrq_context *c, const snrq_model *m, const char *directory,
+                                int64_t layer, snrq_loaded_block *block)
 {
     const snrq_family *f = block->block.family;
     snrq_block_file *file = NULL;
-    snrq_status status = open_block(directory, layer, f, &file);
+    int next = 0;
+    snrq_status status = open_block(m, directory, layer, &file);
     for (int i = 0; status == SNRQ_OK && i < f->modules; i++)
-        status = read_module(c, file, i, &block->block.module[i]);
+        if (!snrq_model_keeps(m, layer, i))
+            status = read_module(c, file, next++, &block->block.module[i]);
     snrq_block_file_close(&file);
     return status;
 }
 
-snrq_status snrq_quantized_block_read(const snrq_context *c, const char *directory, int64_t layer,
+snrq_status snrq_quantized_block_read(const snrq_context *c, const snrq_model *m,
+                                      const char *directory, int64_t layer,
                                       snrq_loaded_block *block)
 {
-    SNRQ_TRY(snrq_agree(c, read_modules(c, directory, layer, block)));
+    SNRQ_TRY(snrq_agree(c, read_modules(c, m, directory, layer, block)));
     return snrq_node_memory_sync(c, block->memory);
 }
 
@@ -211,7 +267,10 @@ static snrq_status stored_groups(const snrq_model *m, int64_t layer, int64_t *gr
     SNRQ_TRY(snrq_model_open_block(m, layer, &file));
     const snrq_family *f = snrq_model_family(m, layer);
     for (int u = 0; u < f->units; u++)
-        groups[u] = snrq_block_file_record(file, f->unit[u].first)->groups;
+        if (!snrq_model_keeps(m, layer, f->unit[u].first))
+            groups[u] =
+                snrq_block_file_record(file, snrq_model_stored_index(m, layer, f->unit[u].first))
+                    ->groups;
     snrq_block_file_close(&file);
     return SNRQ_OK;
 }
@@ -227,7 +286,7 @@ static snrq_status load_quantized_block(const snrq_context *c, const snrq_model 
     if (status == SNRQ_OK) status = snrq_quantized_block_create(c, m, layer, groups, ropes, out);
     free(groups);
     SNRQ_TRY(status);
-    return snrq_quantized_block_read(c, m->path, layer, out);
+    return snrq_quantized_block_read(c, m, m->path, layer, out);
 }
 
 snrq_status snrq_model_load_block(const snrq_context *c, const snrq_model *m, int64_t layer,

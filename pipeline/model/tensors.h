@@ -7,6 +7,9 @@
 /* Tensors outside the blocks. */
 extern const char snrq_embedding_name[], snrq_final_norm_name[], snrq_head_name[];
 
+/* "model.layers.3.mlp.down_proj.weight" of a module. */
+void snrq_weight_name(const snrq_model *model, int64_t layer, int module, char *out, size_t size);
+
 /* The tensor, or NULL. Borrowed. */
 const snrq_tensor *snrq_model_tensor(const snrq_model *model, const char *name);
 

@@ -52,6 +52,7 @@ int64_t snrq_rule_groups(const snrq_rule *r, int64_t columns)
 
 bool snrq_rule_equals(const snrq_rule *a, const snrq_rule *b)
 {
+    if (a->keep || b->keep) return a->keep && b->keep;
     return a->method == b->method && a->bits == b->bits && a->group_size == b->group_size &&
            a->symmetric == b->symmetric && a->permuted_groups == b->permuted_groups &&
            a->natural_order == b->natural_order && a->scale_type == b->scale_type &&

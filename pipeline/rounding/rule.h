@@ -44,6 +44,7 @@ typedef enum snrq_quant_grid_kind {
 } snrq_quant_grid_kind;
 
 typedef struct snrq_rule {
+    bool keep; /* left in the model's type; nothing else counts then */
     snrq_method method;
     int bits;
     int64_t group_size; /* columns that share a scale; 0: the whole row */

@@ -2,6 +2,8 @@
 import json
 import os
 
+import h5py
+
 import helpers
 
 RULES = [{"modules": "*.down_proj", "blocks": "0-1", "bits": 8, "group-size": 32},
@@ -86,6 +88,47 @@ class Recipe(helpers.Test):
         each = 24 / 64  # a scale of 16 bits and a zero of 8 for 64 weights
         self.assertAlmostEqual(plan["bits_per_weight"], (8 * down + 3 * rest) / (down + rest) + each, places=9)
 
+    def test_kept_modules(self):
+        rules = [{"modules": "*.down_proj", "blocks": "5", "keep": True}, {"modules": "*", "blocks": "3", "keep": True}]
+        recipe = self.recipe(rules)
+        one = self.quantize("one", "--recipe", recipe)
+        kept = json.load(open(os.path.join(one, "snrq.json")))["kept"]
+        self.assertEqual([name.split(".", 3)[3] for name in kept if ".3." in name],
+                         ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj",
+                          "mlp.up_proj", "mlp.down_proj"])
+        self.assertEqual(kept[7:], ["model.layers.5.mlp.down_proj"])
+        # Their weights are those of the model, and the files of blocks are without them.
+        model = helpers.read_safetensors(os.path.join(helpers.MODEL, "model.safetensors"))
+        with h5py.File(os.path.join(one, "rest.h5")) as rest:
+            for name in kept:
+                stored = rest[name + ".weight"]
+                self.assertEqual(stored.attrs["dtype"].decode() if isinstance(stored.attrs["dtype"], bytes)
+                                 else stored.attrs["dtype"], "BF16")
+                self.assertEqual(stored[()].tobytes(), model[name + ".weight"][2], name)
+        with h5py.File(os.path.join(one, "block-00003.h5")) as block:
+            self.assertEqual(len(block), 0)
+        records = {m["name"]: m for r in helpers.manifest(one) for m in r.get("modules", [])}
+        self.assertEqual(len(records), 42 - 8)
+        # What comes before is rounded as without the recipe.
+        plain = helpers.weights(self.quantize("plain"))
+        self.assertEqual([h for name, h in sorted(helpers.weights(one).items()) if "0000" in name][:3],
+                         [h for name, h in sorted(plain.items()) if "0000" in name][:3])
+        # Inspect shows both.
+        shown = helpers.succeed("inspect", one).stdout
+        self.assertIn('recipe rule 1: {"blocks":"5","keep":true,"modules":"*.down_proj"}', shown)
+        self.assertRegex(shown, "model.layers.5.mlp.down_proj +kept in the model's type")
+        # Killed and resumed on other numbers of ranks: the same bytes.
+        out = self.path("killed")
+        helpers.kill_when(lambda: os.path.exists(os.path.join(out, "block-00003.h5")), *self.arguments(out, "--recipe", recipe),
+                          ranks=2)
+        helpers.succeed(*self.arguments(out, "--recipe", recipe), ranks=3)
+        self.assertEqual(helpers.weights(out), helpers.weights(one))
+        # OUT, and the dequantized checkpoint made of it, are the same model.
+        helpers.succeed("export", one, "--format", "safetensors", "--weights", "f32", "-o", self.path("dense"))
+        figures = [helpers.succeed("evaluate", path, "--text", helpers.CALIBRATION, "--length", 64, "--sequences", 50,
+                                   "--reference", helpers.MODEL, "--json").json() for path in (one, self.path("dense"))]
+        self.assertAlmostEqual(figures[0]["kl"], figures[1]["kl"], places=6)
+
     def test_bad_recipes(self):
         cases = (([], 65, "expected 1 to 10000 rules, found 0"), ({"rule": []}, 65, 'key "rules" is missing'),
                  ({"rules": [{"modules": "*"}], "more": 1}, 65, 'expected the key "rules" alone'),
@@ -99,7 +142,11 @@ class Recipe(helpers.Test):
                  ('{"rules": [{"modules": "*", "alpha": 1e999}]}', 65, "found a number beyond a double"),
                  ([{"modules": "*", "sequences": 3}], 65, 'found "sequences"'),
                  ([{"modules": "*", "bits": [3]}], 65, "expected a text, a number, true or false"),
-                 ([{"modules": "*"}, {"modules": "*.router"}], 64, "rule 2 matches no module"),
+                 ([{"modules": "*"}, {"modules": "*.router"}], 64, 'rule 2 matches no module with "*.router"'),
+                 ([{"modules": ["*.q_proj", "*.query"]}], 64, 'rule 1 matches no module with "*.query"'),
+                 ([{"modules": "*", "keep": True}], 64, "all modules are kept: nothing is left to quantize"),
+                 ([{"modules": "*", "keep": True, "bits": 3}], 65, "rule 1: a module that is kept has no other settings"),
+                 ([{"modules": "*", "keep": False}], 65, "keep (true)"),
                  ([{"modules": "*", "blocks": "6-9"}], 64, "rule 1 matches no module"),
                  ([{"modules": "*", "bits": 9}], 64, "rule 1: --bits"), ([{"modules": "*", "method": "best"}], 64, "rule 1: --method"),
                  ([{"modules": "*.q_proj", "bits": 4}], 64, "read the same input and are rounded together"),
