@@ -194,23 +194,6 @@ int64_t snrq_export_better_group(const snrq_model *model, const snrq_export_fact
 
 /* Engines. */
 
-/* What a directory of quantized modules will hold; SNRQ_USAGE if that is impossible. */
-static snrq_status facts_written(const snrq_options *o, const snrq_model *model,
-                                 snrq_export_facts *out)
-{
-    SNRQ_TRY(snrq_export_facts_read(model, out));
-    if (!o->fold_zeros || out->symmetric) return SNRQ_OK;
-    const int bits = snrq_export_folded_bits(out->bits);
-    if (bits == 0)
-        return snrq_fail(SNRQ_USAGE,
-                         "%s: --zero-points folded: asymmetric codes of %d bits would become 9 "
-                         "bits long; quantize with fewer bits or without --asymmetric",
-                         model->path, out->bits);
-    out->bits = bits;
-    out->symmetric = true;
-    return SNRQ_OK;
-}
-
 static snrq_status refuse_for(const snrq_model *model, const snrq_engine_trouble *t)
 {
     return snrq_fail(SNRQ_USAGE, "%s cannot be exported to %s for %s: %s: %s %s; %s", model->path,
@@ -218,25 +201,36 @@ static snrq_status refuse_for(const snrq_model *model, const snrq_engine_trouble
                      t->instead);
 }
 
-/* Refuses what --for cannot load; tells of what other engines, or all, have trouble with. */
-static snrq_status check_engines(const snrq_options *o, const snrq_model *model)
+/* Of one kind of modules: refuses what --for cannot load; tells of what other engines, or all, have
+ * trouble with. */
+static snrq_status check_kind(const snrq_options *o, const snrq_model *model,
+                              const snrq_export_facts *facts)
 {
-    const snrq_export_format *format = &formats[o->format];
+    const char *format = formats[o->format].name;
     const snrq_engine_trouble *t;
-    snrq_export_facts facts;
     int at = 0;
-    if (o->engine >= 0 && !snrq_engine_reads((snrq_engine)o->engine, format->name))
-        return snrq_fail(SNRQ_USAGE, "--for %s: it is given %s; it reads: %s",
-                         snrq_engine_name((snrq_engine)o->engine), format->name,
-                         snrq_engine_formats((snrq_engine)o->engine));
-    if (format->layout == NULL || format->layout->describe == NULL) return SNRQ_OK;
-    SNRQ_TRY(facts_written(o, model, &facts));
-    while ((t = snrq_engine_trouble_next(o->engine, format->name, &facts, &at)) != NULL) {
+    while ((t = snrq_engine_trouble_next(o->engine, format, facts, &at)) != NULL) {
         if (o->engine >= 0 && t->fatal) return refuse_for(model, t);
         snrq_note_here("%s: %s: %s %s; %s", snrq_engine_name(t->engine), t->exports, t->versions,
                        t->happens, t->instead);
     }
     return SNRQ_OK;
+}
+
+static snrq_status check_engines(const snrq_options *o, const snrq_model *model)
+{
+    const snrq_export_format *format = &formats[o->format];
+    snrq_export_mixture mixture;
+    if (o->engine >= 0 && !snrq_engine_reads((snrq_engine)o->engine, format->name))
+        return snrq_fail(SNRQ_USAGE, "--for %s: it is given %s; it reads: %s",
+                         snrq_engine_name((snrq_engine)o->engine), format->name,
+                         snrq_engine_formats((snrq_engine)o->engine));
+    if (format->layout == NULL || format->layout->describe == NULL) return SNRQ_OK;
+    snrq_status status = snrq_export_mixture_read(model, o->fold_zeros != 0, &mixture);
+    for (int k = 0; status == SNRQ_OK && k < mixture.kinds; k++)
+        status = check_kind(o, model, &mixture.kind[k]);
+    snrq_export_mixture_free(&mixture);
+    return status;
 }
 
 /* The directory, on rank 0. */

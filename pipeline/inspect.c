@@ -286,7 +286,7 @@ static snrq_status forecast_exports(const snrq_model *model, json_t **exports, i
     snrq_options defaults;
     SNRQ_TRY(snrq_options_restore(NULL, &defaults));
     const snrq_rule rule = snrq_options_rule(&defaults);
-    return snrq_plan_exports(model, &rule, false, exports, better);
+    return snrq_plan_exports(model, &rule, exports, better);
 }
 
 static snrq_status inspect_model(const char *path, bool json)

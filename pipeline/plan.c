@@ -448,14 +448,48 @@ static json_t *output_json(const snrq_plan_output *out)
     return json_pack("{s:s, s:I}", "state", state, "committed", (json_int_t)out->committed);
 }
 
-snrq_status snrq_plan_exports(const snrq_model *m, const snrq_rule *r, bool mixed, json_t **rows,
+snrq_status snrq_plan_exports(const snrq_model *m, const snrq_rule *r, json_t **rows,
                               int64_t *better)
 {
     snrq_export_facts planned = snrq_export_facts_planned(m, r->bits, r->group_size, r->symmetric,
                                                           r->permuted_groups, r->scale_type);
-    planned.mixed = mixed;
-    *better = mixed ? 0 : snrq_export_better_group(m, &planned);
+    *better = snrq_export_better_group(m, &planned);
     return snrq_export_forecast(m, &planned, rows);
+}
+
+/* What a rule makes impossible, the mixture cannot be exported to. */
+static snrq_status add_forecast(const snrq_model *m, const snrq_rule *r, json_t *rows)
+{
+    json_t *own = NULL, *row;
+    int64_t better;
+    size_t i;
+    SNRQ_TRY(snrq_plan_exports(m, r, &own, &better));
+    json_array_foreach(own, i, row) if (!json_is_true(json_object_get(row, "possible")))
+        json_array_set(rows, i, row);
+    json_decref(own);
+    return SNRQ_OK;
+}
+
+/* Does a module before this one have the same rule? */
+static bool is_repeated(const snrq_rules *rules, const snrq_model *m, int64_t layer, int module)
+{
+    const snrq_rule *r = snrq_rules_at(rules, layer, module);
+    if (module > 0 && snrq_rule_equals(r, snrq_rules_at(rules, layer, module - 1))) return true;
+    return layer > 0 && module < snrq_model_family(m, layer - 1)->modules &&
+           snrq_rule_equals(r, snrq_rules_at(rules, layer - 1, module));
+}
+
+static snrq_status forecast_exports(const snrq_model *m, const snrq_rules *rules, json_t **rows,
+                                    int64_t *better)
+{
+    SNRQ_TRY(snrq_plan_exports(m, snrq_rules_first(rules, m), rows, better));
+    if (!snrq_rules_differ(rules, m)) return SNRQ_OK;
+    *better = 0;
+    for (int64_t layer = 0; layer < rules->layers; layer++)
+        for (int i = 0; i < snrq_model_family(m, layer)->modules; i++)
+            if (!snrq_rules_at(rules, layer, i)->keep && !is_repeated(rules, m, layer, i))
+                SNRQ_TRY(add_forecast(m, snrq_rules_at(rules, layer, i), *rows));
+    return SNRQ_OK;
 }
 
 static void print_exports(const snrq_context *c, const json_t *rows, int64_t better)
@@ -640,8 +674,7 @@ snrq_status snrq_plan_print(const snrq_context *c, const snrq_options *o, const 
     print_output(c, o, p, k->layers);
     json_t *exports = NULL;
     int64_t better = 0;
-    snrq_status status = snrq_plan_exports(m, snrq_rules_first(rules, m),
-                                           snrq_rules_differ(rules, m), &exports, &better);
+    snrq_status status = forecast_exports(m, rules, &exports, &better);
     if (status == SNRQ_OK) print_exports(c, exports, better);
     if (status == SNRQ_OK && o->json && c->rank == 0) status = print_json(p, w, exports, better);
     json_decref(exports);

@@ -63,11 +63,11 @@ snrq_status snrq_plan_make(const snrq_context *context, const snrq_options *opti
                            const snrq_windows *windows, const snrq_layer_groups *groups,
                            snrq_plan *out);
 
-/* What the modules of a run with this rule, or with several (mixed), can be exported to: rows as
+/* What the modules of a run with this rule can be exported to: rows as
  * snrq_export_forecast() makes them. The caller releases *rows. *better: a size of groups that
  * makes more formats possible, or 0. Not collective. */
-snrq_status snrq_plan_exports(const snrq_model *model, const snrq_rule *rule, bool mixed,
-                              json_t **rows, int64_t *better);
+snrq_status snrq_plan_exports(const snrq_model *model, const snrq_rule *rule, json_t **rows,
+                              int64_t *better);
 
 /* Prints the plan on rank 0: model, calibration, method, memory, output size, exports; as JSON on
  * standard output with --json. Collective; agreed. */

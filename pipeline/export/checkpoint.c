@@ -24,6 +24,7 @@ enum { UNIT_ROWS = 32, UNIT_BYTES = 64 << 20, COPY_BYTES = 16 << 20, JSON_LIMIT 
 typedef struct unit {
     int64_t layer;
     int module;                /* -1: a copied tensor */
+    int64_t record;            /* its place in the mixture */
     const snrq_tensor *tensor; /* borrowed from the model */
     int first;                 /* number of the (first) tensor written */
     snrq_range rows;
@@ -34,9 +35,9 @@ typedef struct work {
     const snrq_context *context;
     const snrq_checkpoint_layout *layout;
     snrq_export_job job;
-    snrq_export_facts facts; /* of the model */
-    int folded_bits;         /* see snrq_export_module; 0: as they are */
-    unit *units;             /* [count] */
+    snrq_export_mixture mixture;
+    int64_t next; /* module of the mixture */
+    unit *units;  /* [count] */
     int64_t count;
     size_t capacity;
     uint64_t *load; /* [ranks] bytes dealt out */
@@ -95,14 +96,23 @@ static snrq_status deal_rows(work *w, unit piece, int64_t rows, uint64_t row_byt
     return SNRQ_OK;
 }
 
+/* The job with the settings of one module. */
+static snrq_export_job job_of(const work *w, int64_t record)
+{
+    snrq_export_job own = w->job;
+    own.facts = w->mixture.kind[w->mixture.kind_of[record]];
+    return own;
+}
+
 static snrq_status add_module(work *w, int64_t layer, int index)
 {
     const snrq_module_shape *s = &snrq_model_family(w->job.model, layer)->module[index];
-    unit piece = {.layer = layer, .module = index};
+    unit piece = {.layer = layer, .module = index, .record = w->next};
     char name[256];
     if (snrq_model_keeps(w->job.model, layer, index)) return SNRQ_OK; /* copied as it is */
     snrq_module_name(layer, s->name, name, sizeof name);
-    SNRQ_TRY(w->layout->add(&w->job, name, s->rows, s->columns, &piece.first));
+    const snrq_export_job own = job_of(w, w->next++);
+    SNRQ_TRY(w->layout->add(&own, name, s->rows, s->columns, &piece.first));
     return deal_rows(w, piece, s->rows, (uint64_t)s->columns, w->layout->whole_modules);
 }
 
@@ -144,12 +154,9 @@ static snrq_status plan(work *w, const snrq_export_settings *settings)
 {
     char **names = NULL;
     int count = 0;
-    SNRQ_TRY(snrq_export_facts_read(w->job.model, &w->facts));
-    w->job.facts = w->facts;
-    if (settings->fold_zeros && !w->facts.symmetric) {
-        w->job.facts.bits = w->folded_bits = snrq_export_folded_bits(w->facts.bits);
-        w->job.facts.symmetric = true;
-    }
+    SNRQ_TRY(snrq_export_mixture_read(w->job.model, settings->fold_zeros, &w->mixture));
+    w->job.mixture = &w->mixture;
+    w->job.facts = w->mixture.kind[w->mixture.usual];
     SNRQ_TRY(w->layout->settle(&w->job, settings));
     SNRQ_TRY(snrq_shards_create(w->context, settings->max_shard_bytes, &w->job.shards));
     SNRQ_TRY(snrq_allocate((size_t)w->context->size, sizeof *w->load, "loads", &w->load));
@@ -206,16 +213,25 @@ static snrq_status copy_rows(const work *w, const unit *u)
     return status;
 }
 
+/* Of the manifest and of the file. */
+static bool same_settings(const snrq_module_record *a, const snrq_module_record *b)
+{
+    return a->bits == b->bits && a->symmetric == b->symmetric && a->groups == b->groups &&
+           a->group_size == b->group_size && a->permuted_groups == b->permuted_groups &&
+           a->scale_type == b->scale_type;
+}
+
 static snrq_status write_rows(const work *w, const unit *u)
 {
     snrq_export_module module;
+    const snrq_export_job own = job_of(w, u->record);
     SNRQ_TRY(snrq_export_module_open(w->job.model, u->layer, u->module, &module));
     snrq_status status = SNRQ_OK;
-    if (!w->facts.mixed && !snrq_export_facts_hold(&w->facts, module.record))
+    if (!same_settings(&w->mixture.module[u->record], module.record))
         status = snrq_fail(SNRQ_BAD_DATA, "%s: %s is not what the manifest says",
                            w->job.model->path, module.record->name);
-    module.folded_bits = w->folded_bits;
-    if (status == SNRQ_OK) status = w->layout->write(&w->job, &module, u->rows, u->first);
+    if (own.facts.symmetric && !module.record->symmetric) module.folded_bits = own.facts.bits;
+    if (status == SNRQ_OK) status = w->layout->write(&own, &module, u->rows, u->first);
     snrq_export_module_close(&module);
     return status;
 }
@@ -389,6 +405,7 @@ snrq_status snrq_checkpoint_write(const snrq_context *context, const snrq_export
     if (status == SNRQ_OK) status = write_directory(&w, directory, staging);
     snrq_staging_destroy(&staging);
     if (status == SNRQ_OK) report(&w, directory, snrq_now() - started);
+    snrq_export_mixture_free(&w.mixture);
     snrq_shards_destroy(&w.job.shards);
     free(w.units);
     free(w.load);

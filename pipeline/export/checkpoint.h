@@ -10,16 +10,18 @@
 #define SNRQ_EXPORT_CHECKPOINT_H
 
 #include "io/safetensors_shards.h"
+#include "pipeline/export/mixture.h"
 #include "pipeline/export/settings.h"
-#include "pipeline/export/source.h"
 
 /* A format's settings for one export; the same on all ranks. */
 typedef struct snrq_export_job {
     const snrq_model *model; /* borrowed */
-    snrq_export_facts facts; /* as they are written: see folded_bits in source.h */
-    snrq_dtype type;         /* of the scales, or of dequantized weights */
-    snrq_dtype model_type;   /* what config.json will say: engines cast all floats to it */
-    snrq_shards *shards;     /* borrowed */
+    snrq_export_facts facts; /* of the module in question, as they are written (folded_bits in
+                                source.h); in `settle` and `describe`: the usual ones */
+    const snrq_export_mixture *mixture; /* of all modules; borrowed */
+    snrq_dtype type;                    /* of the scales, or of dequantized weights */
+    snrq_dtype model_type; /* what config.json will say: engines cast all floats to it */
+    snrq_shards *shards;   /* borrowed */
 } snrq_export_job;
 
 typedef struct snrq_checkpoint_layout {

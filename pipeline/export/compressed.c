@@ -17,6 +17,7 @@
 
 #include "io/codes.h"
 #include "pipeline/export/formats.h"
+#include "pipeline/model/kept.h"
 
 enum { PACK = 32 };
 
@@ -27,7 +28,7 @@ static snrq_status choose_type(const snrq_model *m, const snrq_export_facts *f, 
     *type = f->scale_type == SNRQ_BF16 ? SNRQ_BF16 : SNRQ_F16;
     SNRQ_TRY(snrq_export_scales_fit(m, f, *type, found));
     if (*found) return SNRQ_OK;
-    *type = SNRQ_BF16;
+    *type = *type == SNRQ_BF16 ? SNRQ_F16 : SNRQ_BF16;
     return snrq_export_scales_fit(m, f, *type, found);
 }
 
@@ -39,9 +40,8 @@ static bool needs_g_idx(const snrq_export_facts *f)
 /* Multiples of 32 are best: other formats take them as well. */
 void snrq_compressed_fits(const snrq_model *m, const snrq_export_facts *f, char *why, size_t size)
 {
-    const char *mixed = snrq_export_why_not_mixed(f);
-    snprintf(why, size, "%s", mixed != NULL ? mixed : "");
-    if (mixed != NULL || !f->ragged) return;
+    why[0] = '\0';
+    if (!f->ragged) return;
     int64_t nearest = snrq_export_nearest_group(m, PACK, f->group_size);
     if (nearest == 0) nearest = snrq_export_nearest_group(m, 1, f->group_size);
     snprintf(why, size,
@@ -55,9 +55,8 @@ snrq_status snrq_compressed_possible(const snrq_model *m, char *why, size_t size
     snrq_export_facts f;
     snrq_dtype type;
     bool found = true;
-    why[0] = '\0';
     SNRQ_TRY(snrq_export_facts_read(m, &f));
-    snrq_compressed_fits(m, &f, why, size);
+    SNRQ_TRY(snrq_export_mixture_fits(m, snrq_compressed_fits, why, size));
     if (why[0] != '\0') return SNRQ_OK;
     SNRQ_TRY(choose_type(m, &f, &type, &found));
     if (!found)
@@ -177,23 +176,48 @@ static snrq_status write(const snrq_export_job *job, const snrq_export_module *m
                              (size_t)r->columns * sizeof *module->g_idx);
 }
 
-static json_t *describe(const snrq_export_job *job, double damp)
+/* A group of modules with the same settings. `targets`: stolen. */
+static json_t *describe_group(const snrq_export_facts *f, json_t *targets)
 {
-    const snrq_export_facts *f = &job->facts;
     const bool grouped = f->group_size > 0;
     json_t *size = grouped ? json_integer(f->group_size) : json_null();
-    (void)damp;
     json_t *weights = json_pack("{s:i, s:s, s:b, s:s, s:o, s:b, s:s?, s:n, s:s, s:{}}", "num_bits",
                                 f->bits, "type", "int", "symmetric", f->symmetric, "strategy",
                                 grouped ? "group" : "channel", "group_size", size, "dynamic", 0,
                                 "actorder", needs_g_idx(f) ? "group" : NULL, "block_structure",
                                 "observer", "minmax", "observer_kwargs");
-    json_t *group = json_pack("{s:[s], s:o, s:n, s:n}", "targets", "Linear", "weights", weights,
-                              "input_activations", "output_activations");
-    return json_pack("{s:s, s:s, s:s, s:n, s:n, s:[s], s:{s:o}}", "quant_method",
-                     "compressed-tensors", "format", "pack-quantized", "quantization_status",
-                     "compressed", "global_compression_ratio", "kv_cache_scheme", "ignore",
-                     "lm_head", "config_groups", "group_0", group);
+    return json_pack("{s:o, s:o, s:n, s:n}", "targets", targets, "weights", weights,
+                     "input_activations", "output_activations");
+}
+
+/* Whole names: engines look for them before they look at kinds of modules, and so they mean the
+ * same to all of them. */
+static json_t *targets_of(const snrq_export_mixture *x, int kind)
+{
+    json_t *targets = json_array();
+    if (x->kinds == 1) json_array_append_new(targets, json_string("Linear"));
+    for (int64_t i = 0; i < x->count && x->kinds > 1; i++)
+        if (x->kind_of[i] == kind) json_array_append_new(targets, json_string(x->module[i].name));
+    return targets;
+}
+
+static json_t *describe(const snrq_export_job *job, double damp)
+{
+    const snrq_export_mixture *x = job->mixture;
+    json_t *groups = json_object(), *ignored = json_pack("[s]", "lm_head");
+    json_t *kept = snrq_model_kept_names(job->model);
+    char name[32];
+    (void)damp;
+    for (int k = 0; k < x->kinds; k++) {
+        snprintf(name, sizeof name, "group_%d", k);
+        json_object_set_new(groups, name, describe_group(&x->kind[k], targets_of(x, k)));
+    }
+    if (kept != NULL) json_array_extend(ignored, kept);
+    json_decref(kept);
+    return json_pack("{s:s, s:s, s:s, s:n, s:n, s:o, s:o}", "quant_method", "compressed-tensors",
+                     "format", "pack-quantized", "quantization_status", "compressed",
+                     "global_compression_ratio", "kv_cache_scheme", "ignore", ignored,
+                     "config_groups", groups);
 }
 
 const snrq_checkpoint_layout snrq_compressed_layout = {.name = "compressed-tensors",

@@ -2,6 +2,7 @@
 #include "pipeline/export/decode.h"
 
 #include <limits.h>
+#include <regex.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,10 +19,13 @@ _Static_assert(sizeof kind_names / sizeof *kind_names == KINDS, "a name for ever
 struct snrq_export_decoder {
     char path[PATH_MAX]; /* of config.json */
     kind kind;
-    int64_t bits, group_size; /* group_size 0: one group per row */
-    bool symmetric;           /* compressed-tensors: no zeros are stored */
-    bool has_g_idx;           /* compressed-tensors: groups are not runs of inputs */
-    int zero_offset;          /* gptq: added to the stored zeros */
+    snrq_decoded_settings usual; /* of modules that nothing else names */
+    bool has_usual;
+    snrq_decoded_settings *group; /* [groups] owned */
+    json_t *named;                /* compressed-tensors: group of a module, by its name; owned */
+    regex_t *pattern;             /* gptq: [groups] whose modules have group[i]; owned */
+    int groups;
+    int zero_offset; /* gptq: added to the stored zeros */
     snrq_safetensors *tensors;
 };
 
@@ -54,14 +58,50 @@ const char *snrq_export_decoder_recognize(const char *directory)
     return k == KINDS ? NULL : kind_names[k];
 }
 
+/* The settings of a kind of modules; what it does not say is as in `usual`, NULL: must be said. */
+static snrq_status parse_gptq_settings(const char *path, const json_t *q,
+                                       const snrq_decoded_settings *usual,
+                                       snrq_decoded_settings *out)
+{
+    const int64_t *bits = usual != NULL ? &usual->bits : NULL;
+    const int64_t *size = usual != NULL ? &usual->group_size : NULL;
+    SNRQ_TRY(snrq_json_integer(path, q, "bits", 2, 8, bits, &out->bits));
+    SNRQ_TRY(snrq_json_integer(path, q, "group_size", -1, INT32_MAX, size, &out->group_size));
+    if (out->group_size == -1) out->group_size = 0;
+    return SNRQ_OK;
+}
+
+/* "dynamic": settings by patterns of names. "-:" stands before those of modules that are not
+ * quantized, of which no settings are asked for. */
+static snrq_status parse_dynamic(const json_t *q, snrq_export_decoder *d)
+{
+    json_t *dynamic = json_object_get(q, "dynamic"), *own;
+    const size_t count = json_object_size(dynamic);
+    const char *key;
+    if (dynamic == NULL) return SNRQ_OK;
+    SNRQ_TRY(snrq_allocate(count, sizeof *d->pattern, "patterns", &d->pattern));
+    SNRQ_TRY(snrq_allocate(count, sizeof *d->group, "settings", &d->group));
+    json_object_foreach(dynamic, key, own)
+    {
+        if (strncmp(key, "-:", 2) == 0) continue;
+        if (strncmp(key, "+:", 2) != 0 ||
+            regcomp(&d->pattern[d->groups], key + 2, REG_EXTENDED | REG_NOSUB) != 0)
+            return snrq_fail(SNRQ_BAD_DATA,
+                             "%s: dynamic: \"%s\" is no pattern after +: or -:", d->path, key);
+        d->groups++;
+        SNRQ_TRY(parse_gptq_settings(d->path, own, &d->usual, &d->group[d->groups - 1]));
+    }
+    return SNRQ_OK;
+}
+
 static snrq_status parse_gptq(const json_t *q, snrq_export_decoder *d)
 {
     const char *version;
     static const char *const names[] = {"gptq", "gptq_v2"};
-    SNRQ_TRY(snrq_json_integer(d->path, q, "bits", 2, 8, NULL, &d->bits));
-    SNRQ_TRY(snrq_json_integer(d->path, q, "group_size", -1, INT32_MAX, NULL, &d->group_size));
+    SNRQ_TRY(parse_gptq_settings(d->path, q, NULL, &d->usual));
     SNRQ_TRY(snrq_json_string(d->path, q, "checkpoint_format", NULL, &version));
-    if (d->group_size == -1) d->group_size = 0;
+    SNRQ_TRY(parse_dynamic(q, d));
+    d->has_usual = true;
     for (int v = 0; v < 2; v++)
         if (strcmp(version, names[v]) == 0) {
             d->zero_offset = 1 - v;
@@ -70,28 +110,78 @@ static snrq_status parse_gptq(const json_t *q, snrq_export_decoder *d)
     return snrq_fail(SNRQ_BAD_DATA, "%s: checkpoint_format: expected gptq or gptq_v2", d->path);
 }
 
-static snrq_status parse_compressed(const json_t *q, snrq_export_decoder *d)
+static snrq_status parse_weights(const snrq_export_decoder *d, const json_t *group,
+                                 snrq_decoded_settings *out)
 {
-    const char *format, *strategy, *order;
+    const char *strategy, *order;
     const int64_t none = 0;
-    json_t *groups, *group, *weights;
-    SNRQ_TRY(snrq_json_string(d->path, q, "format", NULL, &format));
-    SNRQ_TRY(snrq_json_object(d->path, q, "config_groups", &groups));
-    SNRQ_TRY(snrq_json_object(d->path, groups, "group_0", &group));
+    json_t *weights;
     SNRQ_TRY(snrq_json_object(d->path, group, "weights", &weights));
-    SNRQ_TRY(snrq_json_integer(d->path, weights, "num_bits", 2, 8, NULL, &d->bits));
+    SNRQ_TRY(snrq_json_integer(d->path, weights, "num_bits", 2, 8, NULL, &out->bits));
     SNRQ_TRY(snrq_json_string(d->path, weights, "strategy", NULL, &strategy));
     SNRQ_TRY(snrq_json_string(d->path, weights, "actorder", "", &order));
     SNRQ_TRY(
-        snrq_json_integer(d->path, weights, "group_size", 0, INT32_MAX, &none, &d->group_size));
-    SNRQ_TRY(snrq_json_boolean(d->path, weights, "symmetric", true, &d->symmetric));
-    d->has_g_idx = strcmp(order, "group") == 0;
-    if (strcmp(format, "pack-quantized") != 0 || json_object_size(groups) != 1 ||
-        strcmp(strategy, d->group_size > 0 ? "group" : "channel") != 0)
-        return snrq_fail(SNRQ_BAD_DATA,
-                         "%s: expected one group of pack-quantized weights by group or channel",
-                         d->path);
+        snrq_json_integer(d->path, weights, "group_size", 0, INT32_MAX, &none, &out->group_size));
+    SNRQ_TRY(snrq_json_boolean(d->path, weights, "symmetric", true, &out->symmetric));
+    out->has_g_idx = strcmp(order, "group") == 0;
+    if (strcmp(strategy, out->group_size > 0 ? "group" : "channel") == 0) return SNRQ_OK;
+    return snrq_fail(SNRQ_BAD_DATA, "%s: expected weights by group or channel", d->path);
+}
+
+/* A group is for all linear layers, or for those that it names. */
+static snrq_status parse_targets(const json_t *group, int index, snrq_export_decoder *d)
+{
+    json_t *targets;
+    const json_t *target;
+    size_t i;
+    SNRQ_TRY(snrq_json_array(d->path, group, "targets", &targets));
+    json_array_foreach(targets, i, target)
+    {
+        const char *name = json_string_value(target);
+        bool all = name != NULL && strcmp(name, "Linear") == 0;
+        if (name == NULL || (all && d->has_usual) || json_object_get(d->named, name) != NULL)
+            return snrq_fail(SNRQ_BAD_DATA, "%s: a target is no name, or is in two groups",
+                             d->path);
+        if (all) d->usual = d->group[index];
+        d->has_usual |= all;
+        if (!all && json_object_set_new(d->named, name, json_integer(index)) != 0)
+            return snrq_fail(SNRQ_INTERNAL, "no memory for names of modules");
+    }
     return SNRQ_OK;
+}
+
+static snrq_status parse_compressed(const json_t *q, snrq_export_decoder *d)
+{
+    const char *format, *key;
+    json_t *groups, *group;
+    SNRQ_TRY(snrq_json_string(d->path, q, "format", NULL, &format));
+    SNRQ_TRY(snrq_json_object(d->path, q, "config_groups", &groups));
+    if (strcmp(format, "pack-quantized") != 0)
+        return snrq_fail(SNRQ_BAD_DATA, "%s: expected the format pack-quantized", d->path);
+    SNRQ_TRY(snrq_allocate(json_object_size(groups) + 1, sizeof *d->group, "settings", &d->group));
+    d->named = json_object();
+    json_object_foreach(groups, key, group)
+    {
+        SNRQ_TRY(parse_weights(d, group, &d->group[d->groups]));
+        SNRQ_TRY(parse_targets(group, d->groups++, d));
+    }
+    return SNRQ_OK;
+}
+
+/* What the directory says about a module. */
+static snrq_status settings_of(const snrq_export_decoder *d, const char *name,
+                               snrq_decoded_settings *out)
+{
+    const json_t *index = json_object_get(d->named, name);
+    *out = d->usual;
+    if (index != NULL) *out = d->group[json_integer_value(index)];
+    for (int i = 0; d->pattern != NULL && i < d->groups; i++)
+        if (regexec(&d->pattern[i], name, 0, NULL, 0) == 0) {
+            *out = d->group[i];
+            return SNRQ_OK;
+        }
+    if (d->has_usual || index != NULL || d->kind == DENSE) return SNRQ_OK;
+    return snrq_fail(SNRQ_BAD_DATA, "%s: no group of weights is for %s", d->path, name);
 }
 
 static snrq_status open_all(const char *directory, snrq_export_decoder *d)
@@ -125,6 +215,11 @@ void snrq_export_decoder_close(snrq_export_decoder **decoder)
 {
     if (*decoder == NULL) return;
     snrq_safetensors_close(&(*decoder)->tensors);
+    for (int i = 0; (*decoder)->pattern != NULL && i < (*decoder)->groups; i++)
+        regfree(&(*decoder)->pattern[i]);
+    free((*decoder)->pattern);
+    free((*decoder)->group);
+    json_decref((*decoder)->named);
     free(*decoder);
     *decoder = NULL;
 }
@@ -201,7 +296,7 @@ static snrq_status check_g_idx(const snrq_export_decoder *d, const snrq_tensor *
 static snrq_status open_gptq(const snrq_export_decoder *d, const char *name, snrq_decoded *m)
 {
     const snrq_tensor *zeros, *scales, *g_idx;
-    const int64_t n = m->rows, b = d->bits;
+    const int64_t n = m->rows, b = m->settings.bits;
     if (m->columns * b % 32 != 0 || n * b % 32 != 0)
         return snrq_fail(SNRQ_BAD_DATA, "%s: %s: codes do not fill whole words", d->path, name);
     SNRQ_TRY(find(d, name, "qweight", "I32", m->columns * b / 32, n, &m->codes_of));
@@ -238,14 +333,14 @@ static snrq_status check_shape_tensor(const snrq_export_decoder *d, const char *
 static snrq_status open_compressed(const snrq_export_decoder *d, const char *name, snrq_decoded *m)
 {
     const snrq_tensor *zeros = NULL, *scales, *g_idx = NULL;
-    const int64_t width = (m->columns * d->bits + 31) / 32, b = d->bits;
-    if (d->group_size > 0 && m->columns % d->group_size != 0)
+    const int64_t width = (m->columns * m->settings.bits + 31) / 32, b = m->settings.bits;
+    if (m->settings.group_size > 0 && m->columns % m->settings.group_size != 0)
         return snrq_fail(SNRQ_BAD_DATA, "%s: groups of %lld do not divide %lld inputs of %s",
-                         d->path, (long long)d->group_size, (long long)m->columns, name);
+                         d->path, (long long)m->settings.group_size, (long long)m->columns, name);
     SNRQ_TRY(find(d, name, "weight_packed", "I32", m->rows, width, &m->codes_of));
     SNRQ_TRY(find(d, name, "weight_scale", NULL, m->rows, m->groups, &scales));
     SNRQ_TRY(check_shape_tensor(d, name, m));
-    m->tensors = 3 + !d->symmetric + d->has_g_idx;
+    m->tensors = 3 + !m->settings.symmetric + m->settings.has_g_idx;
     m->code_step = 1;
     m->code_row = width;
     m->zero_step = m->groups;
@@ -254,19 +349,19 @@ static snrq_status open_compressed(const snrq_export_decoder *d, const char *nam
     m->scale_group = 1;
     SNRQ_TRY(load(d, m->codes_of, &m->codes));
     SNRQ_TRY(load_scales(d, scales, m));
-    if (!d->symmetric) {
+    if (!m->settings.symmetric) {
         SNRQ_TRY(
             find(d, name, "weight_zero_point", "I32", (m->rows * b + 31) / 32, m->groups, &zeros));
         SNRQ_TRY(load(d, zeros, &m->zeros));
     }
-    if (d->has_g_idx) {
+    if (m->settings.has_g_idx) {
         SNRQ_TRY(find(d, name, "weight_g_idx", "I32", m->columns, 0, &g_idx));
         SNRQ_TRY(load(d, g_idx, &m->g_idx));
         return check_g_idx(d, g_idx, m);
     }
     SNRQ_TRY(snrq_allocate((size_t)m->columns, sizeof *m->g_idx, "groups", &m->g_idx));
-    for (int64_t c = 0; c < m->columns && d->group_size > 0; c++)
-        m->g_idx[c] = (int32_t)(c / d->group_size);
+    for (int64_t c = 0; c < m->columns && m->settings.group_size > 0; c++)
+        m->g_idx[c] = (int32_t)(c / m->settings.group_size);
     return SNRQ_OK;
 }
 
@@ -286,7 +381,9 @@ snrq_status snrq_decoded_open(const snrq_export_decoder *d, const char *name, in
                                                                open_dense};
     _Static_assert(sizeof open_kind / sizeof *open_kind == KINDS, "a reader for every kind");
     *m = (snrq_decoded){.decoder = d, .rows = rows, .columns = columns, .groups = 1};
-    if (d->group_size > 0) m->groups = (columns + d->group_size - 1) / d->group_size;
+    SNRQ_TRY(settings_of(d, name, &m->settings));
+    const int64_t size = m->settings.group_size;
+    if (size > 0) m->groups = (columns + size - 1) / size;
     snrq_status status = open_kind[d->kind](d, name, m);
     size_t groups = (size_t)m->groups;
     if (status == SNRQ_OK)
@@ -329,16 +426,16 @@ snrq_status snrq_decoded_row(snrq_decoded *m, int64_t row, float *out)
         return SNRQ_OK;
     }
     for (int64_t g = 0; g < m->groups; g++) {
-        int zero = 1 << (d->bits - 1);
+        int zero = 1 << (m->settings.bits - 1);
         if (m->zeros != NULL)
-            zero = (number_at(m->zeros + g * m->zero_group, m->zero_step, row, d->bits) +
+            zero = (number_at(m->zeros + g * m->zero_group, m->zero_step, row, m->settings.bits) +
                     d->zero_offset) &
-                   ((1 << d->bits) - 1);
+                   ((1 << m->settings.bits) - 1);
         m->row_zeros[g] = zero;
         m->row_scales[g] = m->scales[row * m->scale_row + g * m->scale_group];
     }
     for (int64_t c = 0; c < m->columns; c++) {
-        int code = number_at(m->codes + row * m->code_row, m->code_step, c, d->bits);
+        int code = number_at(m->codes + row * m->code_row, m->code_step, c, m->settings.bits);
         out[c] = m->row_scales[m->g_idx[c]] * (float)(code - m->row_zeros[m->g_idx[c]]);
     }
     return SNRQ_OK;

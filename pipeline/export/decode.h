@@ -22,10 +22,18 @@ void snrq_export_decoder_close(snrq_export_decoder **decoder);
 /* The tensors of the directory. Borrowed. */
 const snrq_safetensors *snrq_export_decoder_tensors(const snrq_export_decoder *decoder);
 
+/* How a module is stored. */
+typedef struct snrq_decoded_settings {
+    int64_t bits, group_size; /* group_size 0: one group per row */
+    bool symmetric;           /* compressed-tensors: no zeros are stored */
+    bool has_g_idx;           /* compressed-tensors: groups are not runs of inputs */
+} snrq_decoded_settings;
+
 /* A quantized module, its packed form in memory. */
 typedef struct snrq_decoded {
     const snrq_export_decoder *decoder; /* borrowed */
-    const snrq_tensor *codes_of;        /* the tensor that holds codes or weights, for messages */
+    snrq_decoded_settings settings;
+    const snrq_tensor *codes_of; /* the tensor that holds codes or weights, for messages */
     int64_t rows, columns, groups;
     int tensors;        /* how many tensors the module has */
     snrq_dtype type;    /* of scales, or of dequantized weights */

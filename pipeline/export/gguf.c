@@ -55,7 +55,7 @@ void snrq_export_gguf_fits(const snrq_model *m, const snrq_export_facts *f, char
 {
     snrq_status status = snrq_gguf_check_config(&m->config);
     const snrq_family *last = snrq_model_family(m, m->config.layers - 1);
-    for (int i = 0; status == SNRQ_OK && i < last->modules && !f->mixed; i++) {
+    for (int i = 0; status == SNRQ_OK && i < last->modules; i++) {
         const snrq_module_shape *s = &last->module[i];
         snrq_gguf_type type;
         snrq_module_record r = {.rows = s->rows,

@@ -13,6 +13,7 @@
 
 #include "io/codes.h"
 #include "pipeline/export/formats.h"
+#include "pipeline/model/kept.h"
 
 enum { PACK = 32 };
 
@@ -23,9 +24,7 @@ static bool has_bits(int bits)
 
 void snrq_gptq_fits(const snrq_model *m, const snrq_export_facts *f, char *why, size_t size)
 {
-    const char *mixed = snrq_export_why_not_mixed(f);
-    snprintf(why, size, "%s", mixed != NULL ? mixed : "");
-    if (mixed != NULL) return;
+    why[0] = '\0';
     if (!has_bits(f->bits)) {
         snprintf(why, size,
                  "%d bits, it knows 2, 3, 4 and 8; quantize with --bits %d, or export "
@@ -47,13 +46,27 @@ void snrq_gptq_fits(const snrq_model *m, const snrq_export_facts *f, char *why, 
     }
 }
 
+/* Zeros are stored in one of two ways in all of the checkpoint. */
+static snrq_status check_mixture(const snrq_model *m, char *why, size_t size)
+{
+    snrq_export_mixture x;
+    snrq_status status = snrq_export_mixture_read(m, false, &x);
+    for (int k = 1; status == SNRQ_OK && k < x.kinds; k++)
+        if (x.kind[k].symmetric != x.kind[0].symmetric)
+            snprintf(why, size,
+                     "some modules are symmetric and some are not; export to compressed-tensors, "
+                     "or quantize all with or all without --asymmetric");
+    snrq_export_mixture_free(&x);
+    return status;
+}
+
 snrq_status snrq_gptq_possible(const snrq_model *m, char *why, size_t size)
 {
     snrq_export_facts f;
     bool fit = true;
-    why[0] = '\0';
     SNRQ_TRY(snrq_export_facts_read(m, &f));
-    snrq_gptq_fits(m, &f, why, size);
+    SNRQ_TRY(snrq_export_mixture_fits(m, snrq_gptq_fits, why, size));
+    if (why[0] == '\0') SNRQ_TRY(check_mixture(m, why, size));
     if (why[0] != '\0') return SNRQ_OK;
     SNRQ_TRY(snrq_export_scales_fit(m, &f, SNRQ_F16, &fit));
     if (!fit)
@@ -153,17 +166,73 @@ static snrq_status write(const snrq_export_job *job, const snrq_export_module *m
     return status;
 }
 
+/* A regular expression for the modules of a unit, and for the one that engines fuse them into:
+ * "+:^model\.layers\.3\.mlp\.(gate_proj|up_proj|gate_up_proj)$". */
+static void unit_pattern(const snrq_family *f, int64_t layer, int unit, char sign, char *out,
+                         size_t size)
+{
+    const snrq_unit_shape *u = &f->unit[unit];
+    const char *first = strrchr(f->module[u->first].name, '.') + 1;
+    char name[200];
+    size_t at = (size_t)snprintf(out, size, "%c:^", sign);
+    snrq_module_name(layer, f->module[u->first].name, name, sizeof name);
+    for (const char *c = name; c < strrchr(name, '.') + 1 && at + 2 < size; c++) {
+        if (*c == '.') out[at++] = '\\';
+        out[at++] = *c;
+    }
+    for (int m = u->first; m < u->end && at < size; m++)
+        at += (size_t)snprintf(out + at, size - at, "%c%s", m == u->first ? '(' : '|',
+                               strrchr(f->module[m].name, '.') + 1);
+    const char *fused = strcmp(first, "q_proj") == 0      ? "|qkv_proj"
+                        : strcmp(first, "gate_proj") == 0 ? "|gate_up_proj"
+                                                          : "";
+    if (at < size) snprintf(out + at, size - at, "%s)$", fused);
+}
+
+/* What differs from the usual settings, unit by unit; NULL: nothing does. */
+static json_t *describe_others(const snrq_export_job *job)
+{
+    const snrq_model *m = job->model;
+    const snrq_export_mixture *x = job->mixture;
+    json_t *others = json_object();
+    int64_t next = 0;
+    char pattern[400];
+    for (int64_t layer = 0; layer < m->config.layers; layer++) {
+        const snrq_family *f = snrq_model_family(m, layer);
+        for (int u = 0; u < f->units; u++) {
+            const bool kept = snrq_model_keeps(m, layer, f->unit[u].first);
+            const int kind = kept ? -1 : x->kind_of[next];
+            if (!kept) next += f->unit[u].end - f->unit[u].first;
+            if (kind == x->usual) continue;
+            unit_pattern(f, layer, u, kept ? '-' : '+', pattern, sizeof pattern);
+            const snrq_export_facts *k = kept ? NULL : &x->kind[kind];
+            json_object_set_new(
+                others, pattern,
+                kept ? json_object()
+                     : json_pack("{s:i, s:I, s:b}", "bits", k->bits, "group_size",
+                                 (json_int_t)(k->group_size > 0 ? k->group_size : -1), "desc_act",
+                                 k->permuted && k->group_size > 0));
+        }
+    }
+    if (json_object_size(others) > 0) return others;
+    json_decref(others);
+    return NULL;
+}
+
 static json_t *describe(const snrq_export_job *job, double damp)
 {
     const snrq_export_facts *f = &job->facts;
     const bool permuted = f->permuted && f->group_size > 0; /* one group has no order */
-    return json_pack("{s:s, s:i, s:I, s:b, s:b, s:b, s:s, s:s, s:b, s:f, s:b, s:{s:[s]}}",
-                     "quant_method", "gptq", "bits", f->bits, "group_size",
-                     (json_int_t)(f->group_size > 0 ? f->group_size : -1), "desc_act", permuted,
-                     "sym", f->symmetric, "lm_head", 0, "checkpoint_format",
-                     f->symmetric ? "gptq" : "gptq_v2", "pack_dtype", "int32", "true_sequential", 1,
-                     "damp_percent", damp, "static_groups", !permuted, "meta", "quantizer",
-                     "snrq:" SNRQ_VERSION);
+    json_t *all = json_pack("{s:s, s:i, s:I, s:b, s:b, s:b, s:s, s:s, s:b, s:f, s:b, s:{s:[s]}}",
+                            "quant_method", "gptq", "bits", f->bits, "group_size",
+                            (json_int_t)(f->group_size > 0 ? f->group_size : -1), "desc_act",
+                            permuted, "sym", f->symmetric, "lm_head", 0, "checkpoint_format",
+                            f->symmetric ? "gptq" : "gptq_v2", "pack_dtype", "int32",
+                            "true_sequential", 1, "damp_percent", damp, "static_groups", !permuted,
+                            "meta", "quantizer", "snrq:" SNRQ_VERSION);
+    json_t *others = describe_others(job);
+    if (others != NULL) json_object_set_new(all, "dynamic", others);
+    return all;
 }
 
 const snrq_checkpoint_layout snrq_gptq_layout = {.name = "gptq",

@@ -104,24 +104,9 @@ snrq_export_facts snrq_export_facts_planned(const snrq_model *m, int bits, int64
 }
 
 /* code - zero lies between -(2^bits - 1) and 2^bits - 1: one bit more would do. */
-const char *snrq_export_why_not_mixed(const snrq_export_facts *f)
-{
-    return f->mixed ? "modules have different bits, groups or types of scales; export to gguf or "
-                      "safetensors"
-                    : NULL;
-}
-
 int snrq_export_folded_bits(int bits)
 {
     return bits < 4 ? 4 : bits < 8 ? 8 : 0;
-}
-
-bool snrq_export_facts_hold(const snrq_export_facts *f, const snrq_module_record *r)
-{
-    const int64_t size = f->group_size > 0 ? f->group_size : r->columns;
-    return r->bits == f->bits && r->symmetric == f->symmetric &&
-           r->permuted_groups == f->permuted && r->scale_type == f->scale_type &&
-           r->groups == (r->columns + size - 1) / size;
 }
 
 int64_t snrq_export_nearest_group(const snrq_model *m, int64_t unit, int64_t most)
@@ -158,7 +143,7 @@ snrq_status snrq_export_scales_fit(const snrq_model *m, const snrq_export_facts 
                                    snrq_dtype type, bool *out)
 {
     struct fit fit = {type, true};
-    bool known = type == facts->scale_type || type == SNRQ_F32;
+    bool known = type == SNRQ_F32 || (type == facts->scale_type && !facts->mixed);
     /* What was not checked when the model was opened is checked before HDF5 sees it. */
     if (!known && m->rest == NULL) SNRQ_TRY(snrq_output_verify(m->path, NULL, NULL));
     for (int64_t layer = 0; layer < m->config.layers && fit.fits && !known; layer++) {

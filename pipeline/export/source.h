@@ -28,12 +28,9 @@ typedef struct snrq_export_facts {
     double largest_activation; /* seen in the calibration; 0: unknown */
 } snrq_export_facts;
 
-/* Reads them from the manifest's records of all modules, which must agree. SNRQ_BAD_DATA names what
- * does not fit. `model` may be one that was only looked at. Not collective. */
+/* Reads them from the manifest's records of all modules. SNRQ_BAD_DATA names what does not fit.
+ * `model` may be one that was only looked at. Not collective. */
 snrq_status snrq_export_facts_read(const snrq_model *model, snrq_export_facts *out);
-
-/* Why formats that have one setting for all modules do not hold these; NULL: they do. Borrowed. */
-const char *snrq_export_why_not_mixed(const snrq_export_facts *facts);
 
 /* What they will be of a model that is not quantized yet. group_size 0: one group per row. */
 snrq_export_facts snrq_export_facts_planned(const snrq_model *model, int bits, int64_t group_size,
@@ -41,9 +38,6 @@ snrq_export_facts snrq_export_facts_planned(const snrq_model *model, int bits, i
 /* The same for another size of groups. */
 void snrq_export_facts_set_group(snrq_export_facts *facts, const snrq_model *model,
                                  int64_t group_size);
-
-/* Does a module's own record say the same? */
-bool snrq_export_facts_hold(const snrq_export_facts *facts, const snrq_module_record *record);
 
 /* Bits of symmetric codes that contain the zeros of asymmetric ones: those that most readers take.
  * 0: there are none of up to 8 bits. */

@@ -5,6 +5,7 @@ program; `snrq verify --export` is asked about each export as well.
 """
 import json
 import os
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
@@ -109,7 +110,13 @@ class Export:
 
     def gptq(self, module, rows, columns):
         """qweight, qzeros, scales, g_idx"""
-        q = self.quantization
+        q = dict(self.quantization)
+        for pattern, own in q.get("dynamic", {}).items():  # the first one that matches, as GPTQModel and vLLM look
+            if re.match(pattern[2:], module):
+                assert pattern[:2] == "+:", (module, pattern)
+                q.update(own)
+                break
+        self.bits = q["bits"]
         bits, size = q["bits"], q["group_size"] if q["group_size"] != -1 else columns
         groups = -(-columns // size)
         codes = numbers(self.take(module + ".qweight", "I32", (columns * bits // 32, rows)).T, columns, bits)
@@ -124,8 +131,9 @@ class Export:
 
     def compressed(self, module, rows, columns):
         """weight_packed, weight_scale, weight_shape, weight_zero_point, weight_g_idx"""
-        q, = self.quantization["config_groups"].values()
-        q = q["weights"]
+        groups = self.quantization["config_groups"].values()
+        q, = [g["weights"] for g in groups if module in g["targets"] or g["targets"] == ["Linear"]]
+        assert module not in self.quantization["ignore"]
         bits, half = q["num_bits"], 1 << q["num_bits"] - 1
         size = q["group_size"] if q["strategy"] == "group" else columns
         assert columns % size == 0 and (q["strategy"] == "group" or q["group_size"] is None)
@@ -174,7 +182,7 @@ class ExportTest(helpers.Test):
             self.assertTrue(np.array_equal(found.view(np.uint32), expected.view(np.uint32)), module)
             if name == "gptq":
                 q = export.quantization
-                self.assertEqual((q["bits"], q["sym"]), (folded or attributes["bits"],
+                self.assertEqual((export.bits, q["sym"]), (folded or attributes["bits"],
                                                          folded is not None or bool(attributes["symmetric"])))
                 self.assertEqual(q["checkpoint_format"], "gptq" if q["sym"] else "gptq_v2")
         for tensor, (kind, shape, data) in master.rest.items():
@@ -392,6 +400,42 @@ class Values(ExportTest):
             for kind, target in zip(SETTINGS[name][0], targets):
                 with self.subTest(setting=name, format=kind):
                     self.check(self.path(name), kind, target)
+
+    def test_mixtures(self):
+        def recipe(name, *rules):
+            with open(self.path(name), "w") as f:
+                json.dump({"rules": rules}, f)
+            return self.path(name)
+        widths = recipe("widths", {"modules": "*.down_proj", "blocks": "0-1", "bits": 8, "group-size": 32},
+                        {"modules": "self_attn.[qkv]_proj", "bits": 4}, {"modules": "*.o_proj", "blocks": "2,4", "keep": True},
+                        {"modules": "mlp.*", "blocks": "5", "bits": 2, "group-size": "channel"},
+                        {"modules": "*", "blocks": "3", "keep": True})
+        for options in ("", "--asymmetric --groups permuted"):
+            out = quantize(self.path("mixture" + options[:6]), "--bits", 3, "--group-size", 64, *options.split(), "--recipe", widths)
+            for name in ("gptq", "compressed-tensors", "safetensors"):
+                with self.subTest(name, options=options):
+                    export = self.check(out, name, self.export_and_verify(out, name))
+            kept = [name for name in Master(out).rest if "_proj.weight" in name]
+            self.assertEqual(len(kept), 2 + 4)
+            ignored = Export(self.path("%s-compressed-tensors" % os.path.basename(out))).quantization["ignore"]
+            self.assertEqual(sorted(ignored), sorted(["lm_head"] + [name[:-len(".weight")] for name in kept]))
+            # Fused by an engine, q, k and v are found by the name of what they become; what is kept, is not quantized.
+            dynamic = Export(self.path(os.path.basename(out) + "-gptq")).quantization["dynamic"]
+            for name, expected in (("0.self_attn.qkv_proj", 4), ("5.mlp.gate_up_proj", 2), ("2.self_attn.o_proj", None),
+                                   ("3.mlp.gate_up_proj", None), ("0.self_attn.o_proj", 3)):
+                hit = [(p, own) for p, own in dynamic.items() if re.match(p[2:], "model.layers." + name)]
+                if expected == 3:
+                    self.assertEqual(hit, [])
+                else:
+                    self.assertEqual([(p[0], own.get("bits")) for p, own in hit], [("+" if expected else "-", expected)], name)
+        both = quantize(self.path("both"), "--bits", 3, "--group-size", 64, "--recipe",
+                        recipe("zeros", {"modules": "*.down_proj", "asymmetric": True}))
+        self.check(both, "compressed-tensors", self.export_and_verify(both, "compressed-tensors"))
+        self.refuse(helpers.USAGE, ["some modules are symmetric and some are not"], both, "--format", "gptq", "-o", self.path("no"))
+        plan = helpers.succeed("plan", helpers.MODEL, "--calibration", helpers.CALIBRATION, "--length", 64, "--sequences", 4, "--bits",
+                               3, "--group-size", 64, "--recipe", recipe("five", {"modules": "*.down_proj", "bits": 5}), "--json").json()
+        possible = {row["format"]: row["possible"] for row in plan["exports"]}
+        self.assertEqual(possible, {"gptq": False, "compressed-tensors": True, "gguf": True, "safetensors": True})
 
     def test_zeros_folded_into_the_codes(self):
         for folded, options in ((4, "--bits 2 --group-size 32 --groups permuted"), (4, "--bits 3 --group-size 64"),

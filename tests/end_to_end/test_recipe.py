@@ -73,13 +73,13 @@ class Recipe(helpers.Test):
 
     def test_exports_hold_it_or_say_why_not(self):
         out = self.quantize("out", "--recipe", self.recipe())
-        for form in ("gguf", "safetensors"):
+        for form in ("gguf", "safetensors", "gptq", "compressed-tensors"):
             helpers.succeed("export", out, "--format", form, "-o", self.path(form))
             self.assertIn("all equal", helpers.succeed("verify", out, "--export", self.path(form)).stdout)
-        for form in ("gptq", "compressed-tensors"):
-            result = helpers.run("export", out, "--format", form, "-o", self.path(form))
-            self.assertEqual(result.code, 64)
-            self.assertIn("modules have different bits, groups or types of scales; export to gguf or safetensors", result.stderr)
+        out = self.quantize("five", "--recipe", self.recipe([{"modules": "*.down_proj", "bits": 5}], "five.json"))
+        result = helpers.run("export", out, "--format", "gptq", "-o", self.path("none"))
+        self.assertEqual(result.code, 64)
+        self.assertIn("5 bits, it knows 2, 3, 4 and 8", result.stderr)
 
     def test_the_plan_counts_its_bits(self):
         plan = helpers.succeed("plan", helpers.MODEL, "--calibration", helpers.CALIBRATION, "--length", 64, "--sequences", 4, "--bits",
