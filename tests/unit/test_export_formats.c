@@ -53,7 +53,10 @@ static void every_row_is_whole(void)
 /* config.json with what the layout's writer says about its tensors. */
 static void write_config(const snrq_checkpoint_layout *layout)
 {
-    const snrq_export_job job = {.facts = {.bits = 4, .group_size = 32, .symmetric = true}};
+    static const snrq_model none = {.quantized = true};
+    snrq_export_facts kind = {.bits = 4, .group_size = 32, .symmetric = true};
+    const snrq_export_mixture mixture = {.kind = &kind, .kinds = 1};
+    const snrq_export_job job = {.model = &none, .facts = kind, .mixture = &mixture};
     json_t *config = json_pack("{s:s}", "model_type", "llama");
     if (layout->describe != NULL)
         json_object_set_new(config, "quantization_config", layout->describe(&job, 0.01));
