@@ -186,6 +186,11 @@ static snrq_status make_configuration(const snrq_job *job, json_t **configuratio
     int failed = json_object_set_new(options, "layer-groups", json_integer(job->groups.count));
     if (job->rules.recipe != NULL)
         failed |= json_object_set(*configuration, "recipe", job->rules.recipe);
+    if (job->rules.budget.bits_per_weight > 0.0)
+        failed |= json_object_set_new(*configuration, "budget",
+                                      json_pack("{s:f, s:f}", "bits_per_weight",
+                                                job->rules.budget.bits_per_weight, "predicted_kl",
+                                                job->rules.budget.kl));
     if (job->model->kept != NULL)
         failed |= json_object_set_new(*configuration, "kept", snrq_model_kept_names(job->model));
     if (failed == 0) return SNRQ_OK;

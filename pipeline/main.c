@@ -19,6 +19,7 @@
 #include "mpi/launcher.h"
 #include "mpi/lone_failure.h"
 #include "mpi/stop.h"
+#include "pipeline/assess.h"
 #include "pipeline/evaluate.h"
 #include "pipeline/export.h"
 #include "pipeline/inspect.h"
@@ -51,6 +52,8 @@ static snrq_status run_command(const snrq_context *context, const snrq_options *
     switch (options->command) {
     case SNRQ_COMMAND_QUANTIZE:
         return snrq_quantize(context, options);
+    case SNRQ_COMMAND_ASSESS:
+        return snrq_assess(context, options);
     case SNRQ_COMMAND_EVALUATE:
         return snrq_evaluate(context, options);
     case SNRQ_COMMAND_SENSITIVITY:
@@ -121,6 +124,7 @@ static bool needs_mpi(const snrq_options *options, bool runs_command)
     switch (options->command) {
     case SNRQ_COMMAND_QUANTIZE:
     case SNRQ_COMMAND_SENSITIVITY:
+    case SNRQ_COMMAND_ASSESS:
     case SNRQ_COMMAND_EVALUATE:
     case SNRQ_COMMAND_ROUND:
     case SNRQ_COMMAND_BENCH:

@@ -22,12 +22,15 @@ static const struct topic {
     {"input and output",
      " output calibration text reference token-file decode protocol tasks task-dir format export "
      "weights embedding-type zero-points for max-shard-size tokenizer logprobs samples data "},
-    {"what is stored", " bits group-size symmetric asymmetric groups scale-type recipe "},
+    {"what is stored", " bits group-size symmetric asymmetric groups scale-type recipe target-bits "
+                       "target-size assessment widths "},
     {"how it is rounded",
      " method beam grid alpha refine regrid order damp shrink compensate paper baseline-grid "
      "expert-tokens expert-weights "},
-    {"texts and windows", " sequences length seed windows sampling held-out first-tokens text-key "
-                          "limit task-bos beyond-context "},
+    {"texts and windows",
+     " sequences length seed windows sampling held-out first-tokens judged-windows "
+     "text-key "
+     "limit task-bos beyond-context "},
     {"ranks and time",
      " threads layer-groups factor-grid max-time watchdog keep-activations redo force-unlock "
      "ignore-memory pass-memory "},
@@ -44,6 +47,8 @@ static const struct meaning {
 } meanings[] = {
     {"output", SNRQ_COMMAND_QUANTIZE,
      "directory to write; an unfinished run that is there goes on"},
+    {"output", SNRQ_COMMAND_ASSESS,
+     "directory to write; an unfinished assessment that is there goes on"},
     {"output", SNRQ_COMMAND_ROUND, "safetensors file to write"},
     {"output", SNRQ_COMMAND_TOKENIZE, "file to write: token ids, or with --decode a text"},
     {"output", SNRQ_COMMAND_EXPORT, "directory to write, new or empty"},

@@ -19,56 +19,58 @@ enum {
     N = SNRQ_COMMAND_RUNS,
     B = SNRQ_COMMAND_BENCH,
     F = SNRQ_COMMAND_SENSITIVITY,
-    ALL = Q | E | I | V | R | T | X | S | P | N | B | F
+    A = SNRQ_COMMAND_ASSESS,
+    ALL = Q | E | I | V | R | T | X | S | P | N | B | F | A
 };
 #define FIELD(name) offsetof(snrq_options, name)
 
 const snrq_option_row snrq_option_table[] = {
-    {"output", 'o', TEXT, FIELD(output), NULL, 0, 0, NULL, Q | R | T | X | P | N | B | F, false,
+    {"output", 'o', TEXT, FIELD(output), NULL, 0, 0, NULL, Q | R | T | X | P | N | B | F | A, false,
      "OUT",
      "what to write: a directory (quantize resumes an unfinished one, export wants an empty one, "
      "report and runs replace their own files); of round, a safetensors file; of tokenize, a file"},
-    {"calibration", 0, TEXTS, FIELD(calibration), NULL, 0, 0, NULL, Q | F, false, "TEXT",
+    {"calibration", 0, TEXTS, FIELD(calibration), NULL, 0, 0, NULL, Q | F | A, false, "TEXT",
      "calibration text (UTF-8), or JSON lines with {\"text\": \"...\"}; either may be gzip; for "
      "several files give it several times, the order counts"},
     {"text", 0, TEXTS, FIELD(text), NULL, 0, 0, NULL, E | T, false, "TEXT",
      "text (UTF-8), or JSON lines with {\"text\": \"...\"}; either may be gzip; may be given "
      "several times: held-out text; of tokenize, what becomes int32 little-endian token ids, with "
      "the special tokens that the model puts around a text"},
-    {"text-key", 0, TEXT, FIELD(text_key), NULL, 0, 0, NULL, Q | E | T | F, false, "KEY",
+    {"text-key", 0, TEXT, FIELD(text_key), NULL, 0, 0, NULL, Q | E | T | F | A, false, "KEY",
      "which key of JSON lines holds the text, if it is not \"text\": every line must have it"},
     {"decode", 0, TEXT, FIELD(decode), NULL, 0, 0, NULL, T, false, "IDS",
      "int32 little-endian token ids that become text again, without the special tokens around it"},
-    {"token-file", 0, TEXT, FIELD(token_file), NULL, 0, 0, NULL, Q | E | F, false, "FILE",
+    {"token-file", 0, TEXT, FIELD(token_file), NULL, 0, 0, NULL, Q | E | F | A, false, "FILE",
      "token ids instead of a text, cut into windows in order: raw little-endian int32, or .npy of "
      "any integer type"},
     {"bits", 0, INTEGER, FIELD(bits), "4", 2, 8, NULL, Q | R, true, "B", "bits per weight"},
-    {"group-size", 0, GROUP, FIELD(group_size), "128", 1, 1 << 20, NULL, Q | R, true, "N|channel",
-     "columns that share a scale"},
-    {"symmetric", 0, FLAG, FIELD(asymmetric), NULL, 0, 0, NULL, Q | R, false, NULL,
+    {"group-size", 0, GROUP, FIELD(group_size), "128", 1, 1 << 20, NULL, Q | R | A, true,
+     "N|channel", "columns that share a scale"},
+    {"symmetric", 0, FLAG, FIELD(asymmetric), NULL, 0, 0, NULL, Q | R | A, false, NULL,
      "zero point in the middle of the codes (default)"},
-    {"asymmetric", 0, FLAG, FIELD(asymmetric), NULL, 1, 1, NULL, Q | R, true, NULL,
+    {"asymmetric", 0, FLAG, FIELD(asymmetric), NULL, 1, 1, NULL, Q | R | A, true, NULL,
      "a zero point per group"},
-    {"method", 0, CHOICE, FIELD(method), "ksnrq", 0, 0, "rtn|ldlq|gptq|gptaq|snrq|ksnrq", Q | R,
+    {"method", 0, CHOICE, FIELD(method), "ksnrq", 0, 0, "rtn|ldlq|gptq|gptaq|snrq|ksnrq", Q | R | A,
      true, "M",
      "rtn: nearest value; ldlq: error feedback; gptq, gptaq: grids fitted on the way; snrq: "
      "shifted "
      "target; ksnrq: snrq with beam search"},
-    {"beam", 0, INTEGER, FIELD(beam), "8", 1, 256, NULL, Q | R, true, "K", "beam width of ksnrq"},
+    {"beam", 0, INTEGER, FIELD(beam), "8", 1, 256, NULL, Q | R | A, true, "K",
+     "beam width of ksnrq"},
     {"alpha", 0, TEXT, FIELD(alpha_text), NULL, 0, 0, NULL, Q | R, true, "MODE",
      "regularization strength: auto, by what the tokens support | fixed:V | sampled:B | chained | "
      "corr [auto; of round and with --paper fixed:0.5; gptaq: fixed:0.25]"},
-    {"grid", 0, CHOICE, FIELD(grid), "hessian", 0, 0, "minmax|mse|hessian", Q | R, true, "G",
+    {"grid", 0, CHOICE, FIELD(grid), "hessian", 0, 0, "minmax|mse|hessian", Q | R | A, true, "G",
      "how scales are chosen"},
-    {"groups", 0, CHOICE, FIELD(permuted_groups), "original", 0, 0, "original|permuted", Q | R,
+    {"groups", 0, CHOICE, FIELD(permuted_groups), "original", 0, 0, "original|permuted", Q | R | A,
      true, "G", "groups of neighbouring columns, or of columns in decision order"},
-    {"order", 0, CHOICE, FIELD(natural_order), "diagonal", 0, 0, "diagonal|natural", Q | R, true,
-     "O", "decide the columns of largest diag(H) first, or the last one first"},
-    {"scale-type", 0, CHOICE, FIELD(scale_type), "f16", 0, 0, "f32|f16|bf16", Q | R, true, "T",
+    {"order", 0, CHOICE, FIELD(natural_order), "diagonal", 0, 0, "diagonal|natural", Q | R | A,
+     true, "O", "decide the columns of largest diag(H) first, or the last one first"},
+    {"scale-type", 0, CHOICE, FIELD(scale_type), "f16", 0, 0, "f32|f16|bf16", Q | R | A, true, "T",
      "what the checkpoint stores scales in (fixed before rounding starts)"},
-    {"damp", 0, REAL, FIELD(damp), "0.01", 0, 1, NULL, Q | R, true, "X",
+    {"damp", 0, REAL, FIELD(damp), "0.01", 0, 1, NULL, Q | R | A, true, "X",
      "damping, as a share of mean(diag H)"},
-    {"shrink", 0, SHARE, FIELD(shrink), "auto", 0, 100, NULL, Q | R, true, "auto|X",
+    {"shrink", 0, SHARE, FIELD(shrink), "auto", 0, 100, NULL, Q | R | A, true, "auto|X",
      "round with H + X diag(H): more, the fewer the calibration tokens"},
     {"compensate", 0, SHARE, FIELD(compensate), "auto", 0, 1, NULL, Q, true, "auto|B",
      "how much of the residual stream's error o_proj and down_proj make up for; auto: by what the "
@@ -76,32 +78,32 @@ const snrq_option_row snrq_option_table[] = {
     {"paper", 0, FLAG, FIELD(paper), NULL, 1, 1, NULL, Q | R, false, NULL,
      "the papers' method: --alpha fixed:0.5 --grid minmax --groups permuted --refine 0 --regrid 0 "
      "--shrink 0 --compensate 0 --first-tokens 0, but for those that are given"},
-    {"refine", 0, INTEGER, FIELD(refine), "2", 0, 1000, NULL, Q | R, true, "N",
+    {"refine", 0, INTEGER, FIELD(refine), "2", 0, 1000, NULL, Q | R | A, true, "N",
      "coordinate-descent passes after the search, at most"},
-    {"regrid", 0, INTEGER, FIELD(regrid), "3", 0, 100, NULL, Q | R, true, "N",
+    {"regrid", 0, INTEGER, FIELD(regrid), "3", 0, 100, NULL, Q | R | A, true, "N",
      "rounds of least-squares scales and another search, at most; the better is kept per row"},
     {"baseline-grid", 0, FLAG, FIELD(baseline_grid), NULL, 1, 1, NULL, Q | R, false, NULL,
      "for a comparison in which only the methods differ: scales, refinement and damping of every "
      "method are those of the baselines, --grid minmax --refine 0 --regrid 0 --damp 0.01 --shrink "
      "0 "
      "--compensate 0 --first-tokens 0, and --alpha fixed:0.5 if no other is given"},
-    {"sequences", 0, INTEGER, FIELD(sequences), "0", 0, 1 << 24, NULL, Q | E | F, true, "N",
-     "windows to use; 0: 128 for quantize and sensitivity, all for evaluate"},
+    {"sequences", 0, INTEGER, FIELD(sequences), "0", 0, 1 << 24, NULL, Q | E | F | A, true, "N",
+     "windows to use; 0: 128 for quantize, sensitivity and assess, all for evaluate"},
     {"held-out", 0, INTEGER, FIELD(held_out), "8", 0, 1 << 20, NULL, Q, true, "N",
      "more windows that nothing is fitted to, to tell how far the errors hold for other text: at "
      "most one for 16 of --sequences, and no more than the text has beside them"},
     {"first-tokens", 0, INTEGER, FIELD(first_tokens), "1", 0, 1 << 20, NULL, Q, true, "N",
      "more windows of tokens that each stand alone, as the first of a text does, which all later "
      "tokens attend to: at most one for 16 of --sequences, none for fewer"},
-    {"length", 0, INTEGER, FIELD(length), "0", 0, 1 << 24, NULL, Q | E | F, true, "T",
+    {"length", 0, INTEGER, FIELD(length), "0", 0, 1 << 24, NULL, Q | E | F | A, true, "T",
      "tokens per window; 0: the model's context, at most 2048"},
-    {"seed", 0, INTEGER, FIELD(seed), "0", 0, 9007199254740992.0, NULL, Q | E | F, true, "S",
+    {"seed", 0, INTEGER, FIELD(seed), "0", 0, 9007199254740992.0, NULL, Q | E | F | A, true, "S",
      "seed of the random windows and of sampled alpha; of evaluate, of the windows of c4; of "
      "sensitivity, also of the labels that are drawn"},
-    {"windows", 0, CHOICE, FIELD(consecutive), "random", 0, 0, "random|consecutive", Q | F, true,
-     "W", "where calibration windows start in the text"},
-    {"sampling", 0, CHOICE, FIELD(sampling), "none", 0, 0, "none|c4|c4-snrq|wikitext2", Q | F, true,
-     "S",
+    {"windows", 0, CHOICE, FIELD(consecutive), "random", 0, 0, "random|consecutive", Q | F | A,
+     true, "W", "where calibration windows start in the text"},
+    {"sampling", 0, CHOICE, FIELD(sampling), "none", 0, 0, "none|c4|c4-snrq|wikitext2", Q | F | A,
+     true, "S",
      "draw calibration windows as published programs do, so that a seed means the same windows: "
      "c4, from the documents of JSON lines as the GPTQ code; c4-snrq, as the SNRQ code; wikitext2, "
      "from the text as a whole; none: as --windows says"},
@@ -133,16 +135,30 @@ const snrq_option_row snrq_option_table[] = {
      "--sequences; the quantized stream starts anew in each, which costs some quality; auto: as "
      "many "
      "as the plan finds best"},
-    {"expert-tokens", 0, COUNT, FIELD(expert_tokens), "auto", 1, 1 << 30, NULL, Q, true, "N|auto",
+    {"expert-tokens", 0, COUNT, FIELD(expert_tokens), "auto", 1, 1 << 30, NULL, Q | A, true,
+     "N|auto",
      "of mixtures of experts: an expert that is sent fewer tokens is calibrated on those with the "
      "next best scores as well; auto: as many as it has inputs"},
-    {"expert-weights", 0, CHOICE, FIELD(weighted_experts), "router", 0, 0, "none|router", Q, true,
-     "W", "of mixtures of experts: tokens of an expert count the same, or by the router's weight"},
+    {"expert-weights", 0, CHOICE, FIELD(weighted_experts), "router", 0, 0, "none|router", Q | A,
+     true, "W",
+     "of mixtures of experts: tokens of an expert count the same, or by the router's weight"},
     {"recipe", 0, TEXT, FIELD(recipe), NULL, 0, 0, NULL, Q, false, "FILE",
      "other bits, groups, methods for some modules: JSON rules such as "
      "{\"modules\": \"*.down_proj\", \"blocks\": \"0-3\", \"bits\": 4}; the first that matches "
      "counts (docs/operations.md)"},
-    {"factor-grid", 0, TEXT, FIELD(factor_grid_text), NULL, 0, 0, NULL, Q | R, false, "RxC",
+    {"target-bits", 0, REAL, FIELD(target_bits), "0", 0, 16, NULL, Q, false, "B",
+     "bits per weight that the modules may have on average, scales and zeros counted: each step of "
+     "a "
+     "block gets the width that costs least by --assessment; 0: no budget"},
+    {"target-size", 0, SIZE, FIELD(target_bytes), "0", 0, 9e18, NULL, Q, false, "BYTES",
+     "the same for all of OUT: a number with KB, MB, GB, KiB, MiB, GiB"},
+    {"assessment", 0, TEXT, FIELD(assessment), NULL, 0, 0, NULL, Q, false, "FILE",
+     "assessment.json of `snrq assess` for --target-bits and --target-size"},
+    {"widths", 0, TEXT, FIELD(widths_text), "2,3,4,8", 0, 0, NULL, A, false, "B,...",
+     "widths that are tried"},
+    {"judged-windows", 0, INTEGER, FIELD(judged_windows), "8", 1, 1 << 20, NULL, A, false, "N",
+     "more windows that nothing is fitted to: the divergence is measured on them"},
+    {"factor-grid", 0, TEXT, FIELD(factor_grid_text), NULL, 0, 0, NULL, Q | R | A, false, "RxC",
      "process grid of the factorization, for speed alone; default: by matrix size"},
     {"format", 0, CHOICE, FIELD(format), NULL, 0, 0, "gptq|compressed-tensors|gguf|safetensors", X,
      false, "F", "what to export to; `snrq inspect OUT` tells what is possible"},
@@ -170,7 +186,7 @@ const snrq_option_row snrq_option_table[] = {
      "the export was made so"},
     {"export", 0, TEXT, FIELD(export_path), NULL, 0, 0, NULL, V, false, "DIR",
      "compare this export of OUT with OUT, number by number"},
-    {"threads", 0, INTEGER, FIELD(threads), "0", 0, 4096, NULL, Q | E | R | B | F, false, "N",
+    {"threads", 0, INTEGER, FIELD(threads), "0", 0, 4096, NULL, Q | E | R | B | F | A, false, "N",
      "threads per rank; 0: OMP_NUM_THREADS, or the node's cores shared evenly"},
     {"json", 0, FLAG, FIELD(json), NULL, 1, 1, NULL, Q | E | I | V | R | T | S | B | F, false, NULL,
      "one JSON object on standard output; of quantize, the plan"},
@@ -181,12 +197,12 @@ const snrq_option_row snrq_option_table[] = {
     {"watchdog", 0, TIME, FIELD(watchdog), "30m", 0, 1e9, NULL, Q, false, "TIME",
      "end with exit code 76, and say where each rank hangs, after so much time in one phase of a "
      "step; 0s: never"},
-    {"strict", 0, FLAG, FIELD(strict), NULL, 1, 1, NULL, Q | E | R | F, false, NULL,
+    {"strict", 0, FLAG, FIELD(strict), NULL, 1, 1, NULL, Q | E | R | F | A, false, NULL,
      "stop with exit code 65 where something is a warning otherwise: numerical trouble (dead "
      "inputs, too few tokens, zero or constant rows, ...), or a checkpoint that contradicts its "
      "config.json"},
-    {"ignore-unused-layers", 0, FLAG, FIELD(ignore_unused_layers), NULL, 1, 1, NULL, Q | E | X | F,
-     false, NULL,
+    {"ignore-unused-layers", 0, FLAG, FIELD(ignore_unused_layers), NULL, 1, 1, NULL,
+     Q | E | X | F | A, false, NULL,
      "use the first num_hidden_layers layers of a checkpoint that has more; without this, such a "
      "checkpoint is refused with exit code 65, because config.json is mostly wrong then"},
     {"keep-activations", 0, FLAG, FIELD(keep_activations), NULL, 1, 1, NULL, Q, false, NULL,
@@ -249,6 +265,9 @@ const snrq_command_row snrq_command_table[] = {
     {"sensitivity", "MODEL", SNRQ_COMMAND_SENSITIVITY,
      "what each output of every module is worth: mean squares of its gradients, by a backward pass",
      "mpirun -n 2 snrq sensitivity MODEL --calibration text.txt -o sensitivity.h5"},
+    {"assess", "MODEL", SNRQ_COMMAND_ASSESS,
+     "what rounding each part of a model costs, at several widths, for --target-bits of quantize",
+     "mpirun -n 2 snrq assess MODEL --calibration text.txt -o DIR --group-size 64"},
     {"evaluate", "MODEL|OUT", SNRQ_COMMAND_EVALUATE,
      "perplexity over windows, KL to a reference model, zero-shot tasks",
      "mpirun -n 2 snrq evaluate OUT --text held-out.txt --reference MODEL\n"

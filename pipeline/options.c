@@ -176,6 +176,26 @@ static snrq_status check_evaluation(const snrq_options *o)
     return SNRQ_OK;
 }
 
+static snrq_status check_budget(const snrq_options *o)
+{
+    const bool bits = o->target_bits > 0.0, size = o->target_bytes > 0;
+    if (bits && size)
+        return snrq_fail(SNRQ_USAGE, "quantize: --target-bits and --target-size contradict each "
+                                     "other; leave out one");
+    if ((bits || size) && o->recipe != NULL)
+        return snrq_fail(SNRQ_USAGE, "quantize: a budget makes a recipe; leave out --recipe or %s",
+                         bits ? "--target-bits" : "--target-size");
+    if ((bits || size) && o->assessment == NULL)
+        return snrq_fail(SNRQ_USAGE,
+                         "quantize: %s needs --assessment FILE: assessment.json of `snrq assess "
+                         "MODEL --calibration TEXT -o DIR` with the same options",
+                         bits ? "--target-bits" : "--target-size");
+    if (!bits && !size && o->assessment != NULL)
+        return snrq_fail(SNRQ_USAGE,
+                         "quantize: --assessment is for --target-bits and --target-size");
+    return SNRQ_OK;
+}
+
 /* What the command cannot do without. */
 static snrq_status check_required(const snrq_command_row *command, const snrq_options *o)
 {
@@ -195,6 +215,15 @@ static snrq_status check_required(const snrq_command_row *command, const snrq_op
         if ((o->calibration == NULL) == (o->token_file == NULL))
             return snrq_fail(SNRQ_USAGE,
                              "quantize: give either --calibration TEXT or --token-file FILE");
+        SNRQ_TRY(check_budget(o));
+    }
+    if (o->command == SNRQ_COMMAND_ASSESS) {
+        if (o->output == NULL)
+            return snrq_fail(SNRQ_USAGE, "assess: -o DIR is missing; example: %s",
+                             command->example);
+        if ((o->calibration == NULL) == (o->token_file == NULL))
+            return snrq_fail(SNRQ_USAGE,
+                             "assess: give either --calibration TEXT or --token-file FILE");
     }
     if (o->command == SNRQ_COMMAND_SENSITIVITY) {
         if (o->output == NULL)
@@ -429,7 +458,7 @@ static snrq_status unknown_command(const char *name)
     char shown[SNRQ_SHOWN];
     return snrq_fail(
         SNRQ_USAGE,
-        "unknown command '%s'; expected quantize, plan, sensitivity, evaluate, inspect, "
+        "unknown command '%s'; expected quantize, plan, sensitivity, assess, evaluate, inspect, "
         "verify, export, round, tokenize, status, report, runs or bench",
         snrq_shown(name, shown));
 }
@@ -467,7 +496,7 @@ snrq_status snrq_options_parse(int argc, char **argv, snrq_options *o, char **te
 int snrq_options_inputs(const snrq_options *o, const char *paths[SNRQ_MOST_INPUTS])
 {
     const char *const others[] = {o->path,         o->reference, o->token_file, o->decode,
-                                  o->options_file, o->machine,   o->recipe};
+                                  o->options_file, o->machine,   o->recipe,     o->assessment};
     int count = 0;
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) paths[count++] = others[i];
     for (int i = 0; i < o->texts.count; i++) paths[count++] = o->texts.path[i];

@@ -21,7 +21,8 @@ typedef enum snrq_command {
     SNRQ_COMMAND_REPORT = 256,
     SNRQ_COMMAND_RUNS = 512,
     SNRQ_COMMAND_BENCH = 1024,
-    SNRQ_COMMAND_SENSITIVITY = 2048
+    SNRQ_COMMAND_SENSITIVITY = 2048,
+    SNRQ_COMMAND_ASSESS = 4096
 } snrq_command;
 
 /* What --format can say, in the order of the option's choices in options.c; each has a row in the
@@ -72,15 +73,20 @@ typedef struct snrq_options {
     int64_t refine, regrid;
     bool baseline_grid; /* of grid, refine, regrid and damp, the values of the baselines */
     int64_t sequences, held_out, first_tokens, length, seed, consecutive;
-    int64_t sampling;     /* snrq_sampling_choice */
-    const char *protocol; /* evaluate: names with commas between them, or NULL */
-    const char *samples;  /* evaluate: a file for the figures of each window and item, or NULL */
-    const char *tasks;    /* evaluate: names with commas between them, or NULL */
-    const char *task_dir; /* evaluate: where their files are, or NULL */
-    int64_t limit;        /* evaluate: items of each task; 0: all */
-    int64_t task_bos_off; /* evaluate: requests begin without BOS whatever the tokenizer says */
-    int64_t layer_groups; /* 0: auto */
-    const char *recipe;   /* a file of rules for some modules, or NULL */
+    int64_t sampling;        /* snrq_sampling_choice */
+    const char *protocol;    /* evaluate: names with commas between them, or NULL */
+    const char *samples;     /* evaluate: a file for the figures of each window and item, or NULL */
+    const char *tasks;       /* evaluate: names with commas between them, or NULL */
+    const char *task_dir;    /* evaluate: where their files are, or NULL */
+    int64_t limit;           /* evaluate: items of each task; 0: all */
+    int64_t task_bos_off;    /* evaluate: requests begin without BOS whatever the tokenizer says */
+    int64_t layer_groups;    /* 0: auto */
+    const char *recipe;      /* a file of rules for some modules, or NULL */
+    double target_bits;      /* of a weight on average, or */
+    int64_t target_bytes;    /* of OUT; 0: none is given */
+    const char *assessment;  /* what they are chosen by, or NULL */
+    const char *widths_text; /* assess: "2,3,4,8" */
+    int64_t judged_windows;  /* assess: of which divergences are measured */
     int64_t expert_tokens, weighted_experts; /* 0: auto */
     const char *factor_grid_text;
     int factor_rows, factor_columns; /* 0: chosen by size */
@@ -122,7 +128,7 @@ void snrq_options_free(snrq_options *options);
 
 /* Every path that the command reads, the options' file among them, NULL where there is none.
  * Borrowed. Returns their number. */
-enum { SNRQ_MOST_INPUTS = SNRQ_MOST_TEXTS + 7 };
+enum { SNRQ_MOST_INPUTS = SNRQ_MOST_TEXTS + 8 };
 int snrq_options_inputs(const snrq_options *options, const char *paths[SNRQ_MOST_INPUTS]);
 
 /* The options that decide the result, as a JSON object {"bits": 3, ...}, for the stored

@@ -167,7 +167,7 @@ static void block_bytes(const snrq_rules *rules, const snrq_model *m, double *fu
         for (int i = 0; i < f->modules; i++) {
             const snrq_rule *r = snrq_rules_at(rules, layer, i);
             double rows = (double)f->module[i].rows, columns = (double)f->module[i].columns;
-            double groups = r->group_size > 0 ? columns / (double)r->group_size : 1.0;
+            double groups = (double)snrq_rule_groups(r, f->module[i].columns);
             weights += rows * columns;
             if (r->keep) {
                 held += rows * columns * (double)size;
@@ -175,7 +175,7 @@ static void block_bytes(const snrq_rules *rules, const snrq_model *m, double *fu
                 continue;
             }
             held += rows * columns + rows * groups * 5.0;
-            *stored += rows * columns * (double)r->bits / 8.0 +
+            *stored += rows * ceil(columns * (double)r->bits / 8.0) +
                        rows * groups * (1.0 + (double)snrq_dtype_size(r->scale_type));
         }
         *full = fmax(*full, weights * (double)size);
@@ -651,7 +651,12 @@ snrq_status snrq_plan_print(const snrq_context *c, const snrq_options *o, const 
         snrq_note(c,
                   "recipe       %s: the first module's rule is above; %.3f bits per weight in "
                   "all, scales and zeros counted",
-                  o->recipe, p->bits_per_weight);
+                  o->recipe != NULL ? o->recipe : o->assessment, p->bits_per_weight);
+    if (rules->budget.bits_per_weight > 0.0)
+        snrq_note(c,
+                  "budget       %.4f bits per weight; predicted divergence from the model: KL %.4g "
+                  "nats per token",
+                  rules->budget.bits_per_weight, rules->budget.kl);
     if (p->groups > 1 || p->best_groups > 1)
         snrq_note(c, "groups       %d group%s of ranks, each with blocks of its own%s", p->groups,
                   p->groups == 1 ? "" : "s",

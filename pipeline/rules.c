@@ -48,9 +48,12 @@ snrq_status snrq_rules_create(const snrq_options *options, const snrq_model *mod
     snrq_rule rule = snrq_options_rule(options);
     count_inputs(model, &rule);
     for (int64_t i = 0; i < count; i++) out->rule[i] = rule;
-    if (options->recipe == NULL) return SNRQ_OK;
-    SNRQ_TRY(snrq_recipe_read(options->recipe, &out->recipe));
-    return snrq_recipe_apply(options->recipe, out->recipe, options, model, out);
+    const bool budget = options->target_bits > 0.0 || options->target_bytes > 0;
+    if (options->recipe == NULL && !budget) return SNRQ_OK;
+    const char *from = budget ? options->assessment : options->recipe;
+    SNRQ_TRY(budget ? snrq_budget_rules(options, model, &out->recipe, &out->budget)
+                    : snrq_recipe_read(options->recipe, &out->recipe));
+    return snrq_recipe_apply(from, out->recipe, options, model, out);
 }
 
 void snrq_rules_free(snrq_rules *rules)

@@ -8,21 +8,24 @@
 
 #include <jansson.h>
 
+#include "pipeline/budget.h"
 #include "pipeline/model/model.h"
 #include "pipeline/options.h"
 
 typedef struct snrq_rules {
     int64_t layers;
-    int modules;     /* of a block, at most */
-    snrq_rule *rule; /* [layers, modules] owned */
-    json_t *recipe;  /* that some of them are from, or NULL; owned */
+    int modules;        /* of a block, at most */
+    snrq_rule *rule;    /* [layers, modules] owned */
+    json_t *recipe;     /* that some of them are from, or NULL; owned */
+    snrq_budget budget; /* that the recipe was made for, or zeros */
 } snrq_rules;
 
 /* The rule that the options ask for. They hold what is done where a method does not use one: one
  * beam, no passes. */
 snrq_rule snrq_options_rule(const snrq_options *options);
 
-/* Gives every module the options' rule, but for what --recipe says. SNRQ_BAD_DATA or SNRQ_USAGE
+/* Gives every module the options' rule, but for what --recipe says, or what is best
+ * within --target-bits or --target-size. SNRQ_BAD_DATA or SNRQ_USAGE
  * for a bad recipe. Not collective. */
 snrq_status snrq_rules_create(const snrq_options *options, const snrq_model *model,
                               snrq_rules *out);

@@ -1,0 +1,25 @@
+/* KL(model || model with one step of one block rounded), for every step and width of a block.
+ */
+#ifndef SNRQ_ASSESS_DIVERGENCE_H
+#define SNRQ_ASSESS_DIVERGENCE_H
+
+#include "pipeline/assess_widths.h"
+#include "pipeline/model/stream.h"
+
+/* What it is measured on. All borrowed. */
+typedef struct snrq_divergence {
+    const snrq_context *context;
+    const snrq_model *model;
+    const snrq_ropes *ropes;
+    const snrq_windows *windows;
+    const snrq_stream *before; /* as it enters the block; nothing is rounded in it */
+    const float *after;        /* h of the same sequences behind the last block */
+} snrq_divergence;
+
+/* kl [steps, widths], in nats per token: `full` is block `layer`, quantized [widths] its codes. All
+ * variants go through the blocks behind it together. Collective; agreed. */
+snrq_status snrq_divergence_measure(const snrq_divergence *of, int64_t layer,
+                                    const snrq_loaded_block *full,
+                                    const snrq_loaded_block *quantized, int widths, double *kl);
+
+#endif

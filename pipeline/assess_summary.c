@@ -1,0 +1,170 @@
+/* Files of an assessment; see assess_summary.h. */
+#include "pipeline/assess_summary.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/file.h"
+#include "io/json.h"
+#include "io/standard_streams.h"
+
+/* A block, or a step of one, and what it costs at the width that ranks. */
+typedef struct place {
+    int64_t block;
+    const json_t *step; /* NULL: all of the block */
+    double kl;
+} place;
+
+static double kl_of(const json_t *step, size_t width)
+{
+    const json_t *list = json_object_get(step, "divergence");
+    return json_number_value(json_object_get(json_array_get(list, width), "kl"));
+}
+
+static int by_falling_kl(const void *a, const void *b)
+{
+    const place *x = a, *y = b;
+    if (x->kl != y->kl) return x->kl < y->kl ? 1 : -1;
+    return (x->block > y->block) - (x->block < y->block);
+}
+
+/* The first width above 2 bits, or the only one. */
+static size_t ranking_width(const json_t *widths)
+{
+    size_t w = 0;
+    while (w + 1 < json_array_size(widths) && json_integer_value(json_array_get(widths, w)) < 3)
+        w++;
+    return w;
+}
+
+static const char *kind_of(const char *name)
+{
+    int dots = 0;
+    for (; *name != '\0' && dots < 3; name++) dots += *name == '.';
+    return name;
+}
+
+static void print_modules(FILE *out, const json_t *unit)
+{
+    const json_t *module, *width, *inputs = json_object_get(unit, "inputs");
+    size_t m, w;
+    json_array_foreach(json_object_get(unit, "modules"), m, module)
+    {
+        const json_t *weights = json_object_get(module, "weights");
+        fprintf(out, "    %-28s", kind_of(json_string_value(json_object_get(module, "name"))));
+        json_array_foreach(json_object_get(module, "widths"), w, width)
+            fprintf(out, " %6.2f /%6.2f",
+                    100.0 * json_number_value(json_object_get(width, "nearest_output_error")),
+                    100.0 * json_number_value(json_object_get(width, "output_error")));
+        fprintf(out, "  kurtosis %5.1f  inputs: dead %lld, rare %lld, outliers %lld\n",
+                json_number_value(json_object_get(weights, "kurtosis")),
+                (long long)json_integer_value(json_object_get(inputs, "dead")),
+                (long long)json_integer_value(json_object_get(inputs, "rarely_used")),
+                (long long)json_integer_value(json_object_get(inputs, "outliers")));
+    }
+}
+
+static void print_step(FILE *out, const place *p, size_t widths)
+{
+    const json_t *unit;
+    size_t u;
+    fprintf(out, "block %lld, %-20s", (long long)p->block,
+            json_string_value(json_object_get(p->step, "name")));
+    for (size_t w = 0; w < widths; w++) fprintf(out, " %14.3g", kl_of(p->step, w));
+    fputc('\n', out);
+    json_array_foreach(json_object_get(p->step, "units"), u, unit) if (u < 4)
+        print_modules(out, unit);
+}
+
+static void print(FILE *out, const json_t *whole, const place *steps, size_t count)
+{
+    const json_t *widths = json_object_get(json_object_get(whole, "configuration"), "widths");
+    const json_t *row;
+    size_t i, all = json_array_size(widths);
+    fprintf(out,
+            "KL(model || model with one step rounded), nats per token; below, output errors "
+            "in %%: to nearest / by the method\n%-30s",
+            "");
+    json_array_foreach((json_t *)widths, i, row)
+        fprintf(out, " %9lld bits", (long long)json_integer_value(row));
+    fputc('\n', out);
+    for (i = 0; i < count; i++) print_step(out, &steps[i], all);
+    fprintf(out, "\nblocks, the worst first:");
+    json_array_foreach(json_object_get(whole, "ranking"), i, row)
+        fprintf(out, " %lld (%.3g)", (long long)json_integer_value(json_object_get(row, "block")),
+                json_number_value(json_object_get(row, "kl")));
+    fputc('\n', out);
+}
+
+/* places [all steps], places of blocks [blocks]: by falling divergence. */
+static void rank(const json_t *whole, size_t width, place *steps, size_t *count, place *blocks)
+{
+    const json_t *block, *step;
+    size_t b, s;
+    *count = 0;
+    json_array_foreach(json_object_get(whole, "blocks"), b, block)
+    {
+        blocks[b] = (place){.block = (int64_t)b};
+        json_array_foreach(json_object_get(block, "steps"), s, step)
+        {
+            steps[(*count)++] = (place){(int64_t)b, step, kl_of(step, width)};
+            blocks[b].kl += kl_of(step, width);
+        }
+    }
+    qsort(steps, *count, sizeof *steps, by_falling_kl);
+    qsort(blocks, b, sizeof *blocks, by_falling_kl);
+}
+
+static snrq_status put(const char *directory, const char *name, char *text)
+{
+    char path[PATH_MAX];
+    snrq_status status = text != NULL ? snrq_path_join(directory, name, path, sizeof path)
+                                      : snrq_fail(SNRQ_INTERNAL, "no memory for %s", name);
+    if (status == SNRQ_OK) status = snrq_file_replace(path, text, strlen(text));
+    free(text);
+    return status;
+}
+
+static snrq_status write_text(const char *directory, const json_t *whole, const place *steps,
+                              size_t count)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *out = open_memstream(&text, &bytes);
+    if (out == NULL) return snrq_fail(SNRQ_INTERNAL, "no memory for assessment.txt");
+    print(out, whole, steps, count);
+    fclose(out);
+    if (text != NULL) fputs(text, stdout);
+    SNRQ_TRY(put(directory, "assessment.txt", text));
+    return snrq_print_end(stdout);
+}
+
+snrq_status snrq_assess_write(const char *directory, json_t *whole)
+{
+    const json_t *widths = json_object_get(json_object_get(whole, "configuration"), "widths");
+    const size_t width = ranking_width(widths);
+    const json_t *blocks = json_object_get(whole, "blocks"), *block;
+    size_t b, most = 0, count = 0;
+    place *steps = NULL, *ranked = NULL;
+    json_array_foreach((json_t *)blocks, b, block) most +=
+        json_array_size(json_object_get(block, "steps"));
+    snrq_status status = snrq_allocate(most, sizeof *steps, "ranking", &steps);
+    if (status == SNRQ_OK)
+        status = snrq_allocate(json_array_size(blocks), sizeof *ranked, "ranking", &ranked);
+    if (status == SNRQ_OK) {
+        rank(whole, width, steps, &count, ranked);
+        json_t *ranking = json_array();
+        for (b = 0; b < json_array_size(blocks); b++)
+            json_array_append_new(
+                ranking,
+                json_pack("{s:I, s:f}", "block", (json_int_t)ranked[b].block, "kl", ranked[b].kl));
+        json_object_set_new(whole, "ranking", ranking);
+        status = put(directory, "assessment.json", snrq_json_dump(whole, JSON_INDENT(1)));
+    }
+    if (status == SNRQ_OK) status = write_text(directory, whole, steps, count);
+    free(steps);
+    free(ranked);
+    return status;
+}
