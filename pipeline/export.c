@@ -161,6 +161,30 @@ snrq_status snrq_export_forecast(const snrq_model *model, const snrq_export_fact
     return status;
 }
 
+snrq_status snrq_export_check_planned(const snrq_model *model, const snrq_export_facts *planned,
+                                      int64_t engine)
+{
+    const char *name = snrq_engine_name((snrq_engine)engine);
+    const snrq_engine_trouble *t;
+    char first[2 * WHY] = "";
+    for (int i = 0; i < SNRQ_FORMATS; i++) {
+        char why[WHY] = "";
+        int at = 0;
+        if (formats[i].fits == NULL || !snrq_engine_reads((snrq_engine)engine, formats[i].name))
+            continue;
+        formats[i].fits(model, planned, why, WHY);
+        while (why[0] == '\0' &&
+               (t = snrq_engine_trouble_next(engine, formats[i].name, planned, &at)) != NULL)
+            if (t->fatal)
+                snprintf(why, WHY, "%s: %s %s; %s", t->exports, t->versions, t->happens,
+                         t->instead);
+        if (why[0] == '\0') return SNRQ_OK;
+        if (first[0] == '\0') snprintf(first, sizeof first, "%s: %s", formats[i].name, why);
+    }
+    return snrq_fail(SNRQ_USAGE, "--for %s: no format that it reads holds modules with %d bits: %s",
+                     name, planned->bits, first);
+}
+
 static int count_fitting(const snrq_model *model, const snrq_export_facts *planned)
 {
     int count = 0;

@@ -29,6 +29,11 @@ snrq_status snrq_export_table(const char *path, json_t **out);
 snrq_status snrq_export_forecast(const snrq_model *model, const snrq_export_facts *planned,
                                  json_t **out);
 
+/* Can `engine` (snrq_engine) load modules with these settings in some quantized format? SNRQ_USAGE
+ * says why not. Not collective. */
+snrq_status snrq_export_check_planned(const snrq_model *model, const snrq_export_facts *planned,
+                                      int64_t engine);
+
 /* The size of groups nearest to the planned one that makes more formats possible, or 0. */
 int64_t snrq_export_better_group(const snrq_model *model, const snrq_export_facts *planned);
 

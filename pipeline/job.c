@@ -354,6 +354,7 @@ static snrq_status read_inputs(snrq_job *job)
                          o->path);
     SNRQ_TRY(snrq_model_check(c, job->model, o->ignore_unused_layers, o->strict));
     SNRQ_TRY(snrq_agree(c, snrq_rules_create(o, job->model, &job->rules)));
+    SNRQ_TRY(snrq_agree(c, snrq_plan_check_engine(job->model, &job->rules, o->engine)));
     SNRQ_TRY(snrq_agree(c, snrq_rules_mark_kept(&job->rules, job->model)));
     const snrq_window_order windows = snrq_calibration_windows(o);
     SNRQ_TRY(snrq_windows_make(c, &windows, job->model, &job->windows));

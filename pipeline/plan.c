@@ -17,6 +17,7 @@
 #include "mpi/placement.h"
 #include "mpi/timers.h"
 #include "pipeline/export.h"
+#include "pipeline/export/engines.h"
 #include "pipeline/model/expert_stream.h"
 #include "pipeline/rounding/rounding.h"
 #include "pipeline/sensitivity_cost.h"
@@ -489,6 +490,42 @@ static snrq_status forecast_exports(const snrq_model *m, const snrq_rules *rules
         for (int i = 0; i < snrq_model_family(m, layer)->modules; i++)
             if (!snrq_rules_at(rules, layer, i)->keep && !is_repeated(rules, m, layer, i))
                 SNRQ_TRY(add_forecast(m, snrq_rules_at(rules, layer, i), *rows));
+    return SNRQ_OK;
+}
+
+/* Experts of a block that an engine fuses: vLLM all of their modules, llama.cpp those of a name. */
+static snrq_status check_experts(const snrq_model *m, const snrq_rules *rules, int64_t engine,
+                                 int64_t layer)
+{
+    const snrq_family *f = snrq_model_family(m, layer);
+    const bool all = engine == SNRQ_ENGINE_VLLM || engine == SNRQ_ENGINE_VLLM_CPU;
+    int first = -1;
+    for (int u = 0; u < f->units; u++) {
+        if (f->unit[u].expert < 0 || (!all && engine != SNRQ_ENGINE_LLAMA_CPP)) continue;
+        if (first < 0 || (!all && f->unit[u].step != f->unit[first].step)) first = u;
+        const int a = f->unit[first].first, b = f->unit[u].first;
+        if (snrq_rule_equals(snrq_rules_at(rules, layer, a), snrq_rules_at(rules, layer, b)))
+            continue;
+        return snrq_fail(SNRQ_USAGE,
+                         "--for %s: block %lld: it fuses %s and %s, which have different settings",
+                         snrq_engine_name((snrq_engine)engine), (long long)layer, f->module[a].name,
+                         f->module[b].name);
+    }
+    return SNRQ_OK;
+}
+
+snrq_status snrq_plan_check_engine(const snrq_model *m, const snrq_rules *rules, int64_t engine)
+{
+    for (int64_t layer = 0; engine >= 0 && layer < rules->layers; layer++) {
+        SNRQ_TRY(check_experts(m, rules, engine, layer));
+        for (int i = 0; i < snrq_model_family(m, layer)->modules; i++) {
+            const snrq_rule *r = snrq_rules_at(rules, layer, i);
+            if (r->keep || is_repeated(rules, m, layer, i)) continue;
+            const snrq_export_facts planned = snrq_export_facts_planned(
+                m, r->bits, r->group_size, r->symmetric, r->permuted_groups, r->scale_type);
+            SNRQ_TRY(snrq_export_check_planned(m, &planned, engine));
+        }
+    }
     return SNRQ_OK;
 }
 

@@ -69,6 +69,11 @@ snrq_status snrq_plan_make(const snrq_context *context, const snrq_options *opti
 snrq_status snrq_plan_exports(const snrq_model *model, const snrq_rule *rule, json_t **rows,
                               int64_t *better);
 
+/* Can the engine of --for (-1: none is named) load what these rules make, in some format?
+ * SNRQ_USAGE says why not: of settings, and of experts that it fuses. Not collective. */
+snrq_status snrq_plan_check_engine(const snrq_model *model, const snrq_rules *rules,
+                                   int64_t engine);
+
 /* Prints the plan on rank 0: model, calibration, method, memory, output size, exports; as JSON on
  * standard output with --json. Collective; agreed. */
 snrq_status snrq_plan_print(const snrq_context *context, const snrq_options *options,

@@ -129,6 +129,17 @@ class Recipe(helpers.Test):
                                    "--reference", helpers.MODEL, "--json").json() for path in (one, self.path("dense"))]
         self.assertAlmostEqual(figures[0]["kl"], figures[1]["kl"], places=6)
 
+    def test_engines_are_thought_of_before_the_run(self):
+        mixture = self.recipe([{"modules": "*.down_proj", "bits": 5}, {"modules": "*.o_proj", "keep": True}])
+        for engine, more, words in (
+                ("gptqmodel", ["--recipe", mixture], "--for gptqmodel: no format that it reads holds modules with 5 bits: gptq: 5 bits"),
+                ("vllm", ["--recipe", mixture], None), ("llama.cpp", ["--recipe", mixture], None),
+                ("llama.cpp", ["--group-size", 48], "--for llama.cpp"), ("vllm-cpu", ["--recipe", mixture], "no kernel")):
+            with self.subTest(engine=engine, more=more):
+                result = helpers.run(*self.arguments(self.path("none"), "--dry-run", "--for", engine, *more))
+                self.assertEqual(result.code, 64 if words else 0, result)
+                self.assertIn(words or "", result.stderr)
+
     def test_bad_recipes(self):
         cases = (([], 65, "expected 1 to 10000 rules, found 0"), ({"rule": []}, 65, 'key "rules" is missing'),
                  ({"rules": [{"modules": "*"}], "more": 1}, 65, 'expected the key "rules" alone'),
