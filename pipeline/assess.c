@@ -17,6 +17,7 @@
 #include "pipeline/assess_summary.h"
 #include "pipeline/model/expert_stream.h"
 #include "pipeline/model/findings.h"
+#include "pipeline/quantize.h"
 #include "pipeline/rules.h"
 #include "pipeline/text_options.h"
 
@@ -35,6 +36,7 @@ typedef struct assessment {
     snrq_stream full, twin; /* of the fitted windows; both the same: nothing is rounded before */
     snrq_stream before;     /* of the judged ones, as they enter the block */
     float *after;           /* their h behind the last block */
+    json_t *uniform;        /* [{"bits", "kl"}]: all modules rounded with one width */
 } assessment;
 
 /* A block on its way. */
@@ -165,6 +167,58 @@ static snrq_status run_reference(assessment *a)
     memcpy(a->before.h, start, bytes);
     free(start);
     return status;
+}
+
+/* ---- all of the model with one width ---- */
+
+/* The options of such a run: those of the assessment, and what is its own. */
+static snrq_status uniform_options(const assessment *a, int bits, const char *output,
+                                   snrq_options *out)
+{
+    const snrq_options *o = a->options;
+    json_t *stored = snrq_options_stored(o);
+    json_object_set_new(stored, "bits", json_integer(bits));
+    snrq_status status = snrq_options_restore(stored, out);
+    json_decref(stored);
+    out->path = o->path;
+    out->output = output;
+    out->token_file = o->token_file;
+    out->calibration = o->calibration;
+    out->texts = o->texts;
+    out->text_key = o->text_key;
+    out->sequences = a->fitted.count;
+    out->first_tokens = bits == 2 && snrq_method_has_strength((snrq_method)o->method);
+    out->held_out = 0;
+    out->strict = o->strict;
+    out->ignore_unused_layers = o->ignore_unused_layers;
+    out->factor_rows = o->factor_rows;
+    out->factor_columns = o->factor_columns;
+    return status;
+}
+
+static snrq_status try_uniform(assessment *a, int bits)
+{
+    const snrq_divergence of = {a->context, a->model, &a->ropes, &a->judged, &a->before, a->after};
+    char name[32], path[PATH_MAX];
+    double kl = 0.0;
+    snrq_options o;
+    snprintf(name, sizeof name, "uniform-%d", bits);
+    SNRQ_TRY(snrq_path_join(a->options->output, name, path, sizeof path));
+    SNRQ_TRY(uniform_options(a, bits, path, &o));
+    SNRQ_TRY(snrq_quantize(a->context, &o));
+    SNRQ_TRY(snrq_divergence_of_output(&of, path, &kl));
+    json_array_append_new(a->uniform, json_pack("{s:i, s:f}", "bits", bits, "kl", kl));
+    return SNRQ_OK;
+}
+
+/* Wider ones cost next to nothing, and nothing is learned from them. */
+static snrq_status try_all_uniform(assessment *a)
+{
+    enum { WIDEST = 4 };
+    a->uniform = json_array();
+    for (int w = 0; w < a->widths.count && !a->options->no_uniform; w++)
+        if (a->widths.bits[w] <= WIDEST) SNRQ_TRY(try_uniform(a, a->widths.bits[w]));
+    return SNRQ_OK;
 }
 
 /* ---- a block ---- */
@@ -379,8 +433,8 @@ static snrq_status write_whole(const assessment *a)
         json_object_del(file, "configuration");
         json_array_append_new(blocks, file);
     }
-    json_t *whole = json_pack("{s:s, s:O, s:o}", "format", "snrq-assessment", "configuration",
-                              a->configuration, "blocks", blocks);
+    json_t *whole = json_pack("{s:s, s:O, s:O, s:o}", "format", "snrq-assessment", "configuration",
+                              a->configuration, "uniform", a->uniform, "blocks", blocks);
     if (status == SNRQ_OK) status = snrq_assess_write(a->options->output, whole);
     json_decref(whole);
     return status;
@@ -391,8 +445,11 @@ static snrq_status assess(assessment *a)
     SNRQ_TRY(open_inputs(a));
     SNRQ_TRY(snrq_agree(a->context,
                         a->context->rank == 0 ? snrq_directory_make(a->options->output) : SNRQ_OK));
+    bool begun;
+    SNRQ_TRY(is_done(a, 0, &begun)); /* or refused, before any work */
     SNRQ_TRY(create_streams(a));
     SNRQ_TRY(run_reference(a));
+    SNRQ_TRY(try_all_uniform(a));
     for (int64_t layer = 0; layer < a->model->config.layers; layer++)
         SNRQ_TRY(process_block(a, layer));
     return snrq_agree(a->context, a->context->rank == 0 ? write_whole(a) : SNRQ_OK);
@@ -409,6 +466,7 @@ snrq_status snrq_assess(const snrq_context *context, const snrq_options *options
     snrq_ropes_free(&a.ropes);
     snrq_windows_free(&a.windows);
     json_decref(a.configuration);
+    json_decref(a.uniform);
     snrq_model_close(&a.model);
     return status;
 }

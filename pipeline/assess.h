@@ -6,6 +6,8 @@
  * what engines fuse, or what is chosen as one (q, k and v; all experts), so it is the part that a
  * recipe gives its own width. Strengths are 0: before the block nothing is rounded.
  *
+ *   DIR/uniform-3/         an output of `quantize` with 3 bits everywhere, calibrated on the same
+ *                          windows; its divergence tells how far the sum of the others holds
  *   DIR/assess-00003.json   figures of block 3; a run that is started again goes on behind them
  *   DIR/assessment.json     {"format", "configuration", "blocks"}: all of them, for --assessment
  *   DIR/assessment.txt      the same in short, the worst first

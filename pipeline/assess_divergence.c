@@ -56,11 +56,11 @@ static snrq_status enter(variants *v, const snrq_block *full, const snrq_loaded_
     return status;
 }
 
-static snrq_status pass_block(variants *v, int64_t layer)
+static snrq_status pass_block(variants *v, const snrq_model *model, int64_t layer)
 {
     const snrq_divergence *of = v->of;
     snrq_loaded_block block = {0};
-    SNRQ_TRY(snrq_model_load_block(of->context, of->model, layer, of->ropes, &block));
+    SNRQ_TRY(snrq_model_load_block(of->context, model, layer, of->ropes, &block));
     snrq_status status = SNRQ_OK;
     for (int i = 0; status == SNRQ_OK && i < v->count; i++)
         status = snrq_stream_forward(&v->stream[i], &block.block);
@@ -132,9 +132,30 @@ snrq_status snrq_divergence_measure(const snrq_divergence *of, int64_t layer,
         status = snrq_allocate((size_t)f->modules, sizeof *modules, "modules", &modules);
     if (status == SNRQ_OK) status = enter(&v, &full->block, quantized, widths, modules);
     status = snrq_agree(of->context, status);
-    while (status == SNRQ_OK && ++layer < of->model->config.layers) status = pass_block(&v, layer);
+    while (status == SNRQ_OK && ++layer < of->model->config.layers)
+        status = pass_block(&v, of->model, layer);
     if (status == SNRQ_OK) status = ask(&v, kl);
     destroy(&v);
     free(modules);
+    return status;
+}
+
+static snrq_status measure_output(const snrq_divergence *of, const snrq_model *output, double *kl)
+{
+    variants v;
+    snrq_status status = snrq_agree(of->context, create(of, 1, &v));
+    for (int64_t layer = 0; status == SNRQ_OK && layer < output->config.layers; layer++)
+        status = pass_block(&v, output, layer);
+    if (status == SNRQ_OK) status = ask(&v, kl);
+    destroy(&v);
+    return status;
+}
+
+snrq_status snrq_divergence_of_output(const snrq_divergence *of, const char *path, double *kl)
+{
+    snrq_model *output = NULL;
+    SNRQ_TRY(snrq_model_open(of->context, path, &output));
+    snrq_status status = measure_output(of, output, kl);
+    snrq_model_close(&output);
     return status;
 }

@@ -22,4 +22,8 @@ snrq_status snrq_divergence_measure(const snrq_divergence *of, int64_t layer,
                                     const snrq_loaded_block *full,
                                     const snrq_loaded_block *quantized, int widths, double *kl);
 
+/* *kl <- that of the OUT directory `path` of the same model; of->before is what enters the first
+ * block. Collective; agreed. */
+snrq_status snrq_divergence_of_output(const snrq_divergence *of, const char *path, double *kl);
+
 #endif

@@ -33,6 +33,8 @@ typedef struct search {
     int widths, bits[SNRQ_MOST_WIDTHS];
     part *part; /* [parts] owned */
     int64_t parts;
+    double
+        share[SNRQ_MOST_WIDTHS];  /* of the sum of divergences that a whole model has; 0: unknown */
     double weights, budget, used; /* bytes */
 } search;
 
@@ -132,6 +134,31 @@ static snrq_status read_parts(search *s, const json_t *blocks)
     return SNRQ_OK;
 }
 
+/* How the divergence of a whole model with one width compares with the sum of its steps'. Widths
+ * that were not tried are like the next one that was. */
+static snrq_status read_uniform(search *s, const json_t *uniform)
+{
+    for (size_t i = 0; i < json_array_size(uniform); i++) {
+        const json_t *row = json_array_get(uniform, i);
+        double sum = 0.0, kl;
+        int64_t bits;
+        SNRQ_TRY(snrq_json_integer(s->path, row, "bits", 2, 8, NULL, &bits));
+        SNRQ_TRY(snrq_json_number(s->path, row, "kl", -1.0, 1e6, NULL, &kl));
+        for (int w = 0; w < s->widths; w++) {
+            if (s->bits[w] != bits) continue;
+            for (int64_t k = 0; k < s->parts; k++) sum += s->part[k].kl[w];
+            s->share[w] = sum > 0.0 && kl > 0.0 ? kl / sum : 0.0;
+        }
+    }
+    for (int w = 1; w < s->widths; w++)
+        if (s->share[w] == 0.0) s->share[w] = s->share[w - 1];
+    for (int w = s->widths - 1; w >= 0; w--)
+        if (s->share[w] == 0.0) s->share[w] = w + 1 < s->widths ? s->share[w + 1] : 1.0;
+    for (int64_t k = 0; k < s->parts; k++)
+        for (int w = 0; w < s->widths; w++) s->part[k].kl[w] *= s->share[w];
+    return SNRQ_OK;
+}
+
 static snrq_status read_assessment(search *s)
 {
     json_t *file = NULL, *configuration = NULL, *blocks = NULL;
@@ -146,16 +173,21 @@ static snrq_status read_assessment(search *s)
     if (status == SNRQ_OK) status = read_widths(s, configuration);
     if (status == SNRQ_OK) status = snrq_json_array(s->path, file, "blocks", &blocks);
     if (status == SNRQ_OK) status = read_parts(s, blocks);
+    if (status == SNRQ_OK) status = read_uniform(s, json_object_get(file, "uniform"));
     json_decref(file);
     return status;
 }
 
-/* Bytes of what is not quantized. */
+/* Bytes of what is not quantized, and of the groups of columns. */
 static snrq_status rest_bytes(const snrq_model *m, double *out)
 {
     char **names = NULL;
     int count = 0;
     *out = 0.0;
+    for (int64_t layer = 0; layer < m->config.layers; layer++) {
+        const snrq_family *f = snrq_model_family(m, layer);
+        for (int i = 0; i < f->modules; i++) *out += (double)f->module[i].columns * sizeof(int32_t);
+    }
     SNRQ_TRY(snrq_model_rest_names(m, &names, &count));
     for (int i = 0; i < count; i++) {
         const snrq_tensor *t = snrq_model_tensor(m, names[i]);

@@ -23,7 +23,7 @@ static const struct topic {
      " output calibration text reference token-file decode protocol tasks task-dir format export "
      "weights embedding-type zero-points for max-shard-size tokenizer logprobs samples data "},
     {"what is stored", " bits group-size symmetric asymmetric groups scale-type recipe target-bits "
-                       "target-size assessment widths "},
+                       "target-size assessment widths no-uniform "},
     {"how it is rounded",
      " method beam grid alpha refine regrid order damp shrink compensate paper baseline-grid "
      "expert-tokens expert-weights "},

@@ -57,7 +57,7 @@ const snrq_option_row snrq_option_table[] = {
      "target; ksnrq: snrq with beam search"},
     {"beam", 0, INTEGER, FIELD(beam), "8", 1, 256, NULL, Q | R | A, true, "K",
      "beam width of ksnrq"},
-    {"alpha", 0, TEXT, FIELD(alpha_text), NULL, 0, 0, NULL, Q | R, true, "MODE",
+    {"alpha", 0, TEXT, FIELD(alpha_text), NULL, 0, 0, NULL, Q | R | A, true, "MODE",
      "regularization strength: auto, by what the tokens support | fixed:V | sampled:B | chained | "
      "corr [auto; of round and with --paper fixed:0.5; gptaq: fixed:0.25]"},
     {"grid", 0, CHOICE, FIELD(grid), "hessian", 0, 0, "minmax|mse|hessian", Q | R | A, true, "G",
@@ -72,7 +72,7 @@ const snrq_option_row snrq_option_table[] = {
      "damping, as a share of mean(diag H)"},
     {"shrink", 0, SHARE, FIELD(shrink), "auto", 0, 100, NULL, Q | R | A, true, "auto|X",
      "round with H + X diag(H): more, the fewer the calibration tokens"},
-    {"compensate", 0, SHARE, FIELD(compensate), "auto", 0, 1, NULL, Q, true, "auto|B",
+    {"compensate", 0, SHARE, FIELD(compensate), "auto", 0, 1, NULL, Q | A, true, "auto|B",
      "how much of the residual stream's error o_proj and down_proj make up for; auto: by what the "
      "tokens support"},
     {"paper", 0, FLAG, FIELD(paper), NULL, 1, 1, NULL, Q | R, false, NULL,
@@ -156,6 +156,9 @@ const snrq_option_row snrq_option_table[] = {
      "assessment.json of `snrq assess` for --target-bits and --target-size"},
     {"widths", 0, TEXT, FIELD(widths_text), "2,3,4,8", 0, 0, NULL, A, false, "B,...",
      "widths that are tried"},
+    {"no-uniform", 0, FLAG, FIELD(no_uniform), NULL, 1, 1, NULL, A, false, NULL,
+     "do not quantize the whole model with each width up to 4 bits, which tells how far the sum of "
+     "divergences holds: predictions are then that sum"},
     {"judged-windows", 0, INTEGER, FIELD(judged_windows), "8", 1, 1 << 20, NULL, A, false, "N",
      "more windows that nothing is fitted to: the divergence is measured on them"},
     {"factor-grid", 0, TEXT, FIELD(factor_grid_text), NULL, 0, 0, NULL, Q | R | A, false, "RxC",

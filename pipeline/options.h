@@ -86,6 +86,7 @@ typedef struct snrq_options {
     int64_t target_bytes;    /* of OUT; 0: none is given */
     const char *assessment;  /* what they are chosen by, or NULL */
     const char *widths_text; /* assess: "2,3,4,8" */
+    bool no_uniform;         /* assess: no runs with one width for all */
     int64_t judged_windows;  /* assess: of which divergences are measured */
     int64_t expert_tokens, weighted_experts; /* 0: auto */
     const char *factor_grid_text;
