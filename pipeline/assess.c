@@ -231,7 +231,8 @@ static snrq_status gather(assessment *a, const snrq_unit_tokens *read, snrq_stat
                                    .distinct_global = a->fitted.distinct,
                                    .residual_scale = a->model->config.residual_scale};
     const snrq_process_shape shape = {a->options->factor_rows, a->options->factor_columns};
-    return snrq_statistics_gather(a->context, &a->rule, shape, &input, out);
+    const snrq_team all = snrq_team_of_all(a->context);
+    return snrq_statistics_gather(a->context, &all, &a->rule, shape, &input, out);
 }
 
 static snrq_status assess_unit(assessment *a, block_work *b, int step, int unit, json_t *found)

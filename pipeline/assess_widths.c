@@ -42,6 +42,7 @@ static snrq_status round_once(const snrq_assess_unit *u, const snrq_rule *rule,
                               snrq_statistics *statistics, const snrq_stack *stack,
                               const snrq_loaded_block *publish, snrq_rounded_module *out)
 {
+    const snrq_team all = snrq_team_of_all(u->context);
     snrq_rounding rounding = {0};
     snrq_status status = snrq_rounding_create(u->context, rule, statistics, stack, &rounding);
     if (status == SNRQ_OK) status = snrq_rounding_shift(&rounding);
@@ -49,7 +50,7 @@ static snrq_status round_once(const snrq_assess_unit *u, const snrq_rule *rule,
     if (status == SNRQ_OK) status = snrq_rounding_search(&rounding);
     if (status == SNRQ_OK) status = snrq_rounding_measure(&rounding);
     if (status == SNRQ_OK && publish != NULL)
-        status = snrq_unit_publish(&rounding, publish, u->unit);
+        status = snrq_unit_publish(u->context, &all, &rounding, publish, u->unit);
     for (int m = 0; status == SNRQ_OK && m < stack->count; m++) out[m] = rounding.modules[m];
     snrq_rounding_free(&rounding);
     return status;

@@ -75,12 +75,12 @@ class Assess(helpers.Test):
 
     def test_bytes_do_not_depend_on_ranks_and_stops(self):
         out = self.path("resumed")
-        helpers.succeed(*self.arguments(out), ranks=3)
+        helpers.succeed(*self.arguments(out), ranks=3, timeout=600)
         whole = os.path.join(out, "assessment.json")
         self.assertEqual(helpers.sha256(whole), helpers.sha256(os.path.join(self.one, "assessment.json")))
         for name in ("assess-00004.json", "assess-00005.json", "assessment.json"):
             os.remove(os.path.join(out, name))
-        result = helpers.succeed(*self.arguments(out), ranks=2)
+        result = helpers.succeed(*self.arguments(out), ranks=2, timeout=600)
         self.assertIn("block 4/6  assessed before", result.stderr)
         self.assertEqual(helpers.sha256(whole), helpers.sha256(os.path.join(self.one, "assessment.json")))
         result = helpers.run(*self.arguments(out, "--group-size", 32))
