@@ -6,9 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "pipeline/rounding/regrid.h"
-#include "pipeline/rounding/trial.h"
-
 snrq_range snrq_rounding_share(int64_t rows, int size, int rank)
 {
     return snrq_share(rows, SNRQ_TILE_ROWS, size, rank);
@@ -81,6 +78,13 @@ static snrq_status check_target(const snrq_rounding *w, int64_t r)
     return SNRQ_OK;
 }
 
+bool snrq_rounding_couples(const snrq_rounding *w)
+{
+    snrq_method method = w->rule->method;
+    return w->stack->row_grams != NULL &&
+           (method == SNRQ_LDLQ || method == SNRQ_SNRQ || method == SNRQ_KSNRQ);
+}
+
 /* Targets and grids of this rank's rows. */
 static snrq_status fit_rows(snrq_rounding *w)
 {
@@ -108,95 +112,6 @@ static snrq_status fit_rows(snrq_rounding *w)
         }
     }
     return worst == SNRQ_OK ? SNRQ_OK : snrq_fail(worst, "%s", message);
-}
-
-/* GPTQ's grids are fitted on the way where groups are runs of columns in decision order; gptaq adds
- * the mismatch. */
-static snrq_status search_gptq(const snrq_rounding *w, snrq_rows *rows)
-{
-    const snrq_rule *rule = w->rule;
-    bool fixed = rule->alpha_mode == SNRQ_ALPHA_FIXED;
-    snrq_gptq gptq = {.refit = rows->groups->runs && rows->groups->count > 1 ? rule : NULL,
-                      .alpha = fixed ? rule->alpha_value : 1.0};
-    if (rule->method == SNRQ_GPTAQ && w->statistics->d != NULL) {
-        SNRQ_TRY(snrq_factor_solve_right(w->target.l, w->statistics->d));
-        gptq.a = w->statistics->d;
-    }
-    return snrq_search_gptq(w->target.l, &gptq, rows);
-}
-
-/* What shifted the targets has done its work: its memory holds the panels of L for the searches to
- * come, where it is enough for them. */
-static snrq_status keep_panels(snrq_rounding *w)
-{
-    const snrq_process_grid *grid = w->target.l->grid;
-    int64_t n = w->statistics->columns;
-    if (w->rule->method == SNRQ_GPTAQ || w->statistics->d == NULL) return SNRQ_OK;
-    snrq_matrix_destroy(&w->statistics->d);
-    size_t freed = (size_t)(n * n) / (size_t)(grid->rows * grid->columns) * sizeof(double);
-    if (w->rule->regrid == 0 || snrq_kept_panels_bytes(n) > freed) return SNRQ_OK;
-    return snrq_agree(w->context, snrq_kept_panels_create(n, &w->panels));
-}
-
-static snrq_status search_beams(snrq_rounding *w, snrq_rows *rows)
-{
-    int beam = w->rule->beam;
-    if (w->panels.u == NULL) return snrq_search(w->target.l, SNRQ_ROUND_FEEDBACK, beam, rows);
-    return snrq_search_kept(w->target.l, &w->panels, SNRQ_ROUND_FEEDBACK, beam, rows);
-}
-
-/* Search and refinement of one set of rows. gradient: of what was found, or NULL. */
-static snrq_status search_and_refine(snrq_rounding *w, snrq_rows *rows, snrq_gradient *gradient)
-{
-    const snrq_rule *rule = w->rule;
-    if (rule->method == SNRQ_RTN) return snrq_search(w->target.l, SNRQ_ROUND_NEAREST, 1, rows);
-    if (rule->method == SNRQ_GPTQ || rule->method == SNRQ_GPTAQ)
-        SNRQ_TRY(search_gptq(w, rows));
-    else
-        SNRQ_TRY(search_beams(w, rows));
-    return snrq_refine(w->statistics->h, rule->refine, rows, gradient);
-}
-
-/* One more round for the rows of a trial: the best scales for their codes, and a search with these
- * scales. scales [rows of the trial, groups] is scratch, gradient that of the trial's rows, in and
- * out. *better: rows of all ranks that are. */
-static snrq_status regrid_trial(snrq_rounding *w, bool last, float *scales, snrq_gradient *gradient,
-                                snrq_trial *trial, int64_t *better)
-{
-    SNRQ_TRY(snrq_regrid(w->statistics->h, w->rule->scale_type, &trial->rows, gradient, scales));
-    snrq_gradient_free(gradient);
-    snrq_trial_rescale(trial, scales);
-    SNRQ_TRY(search_and_refine(w, &trial->rows, last ? NULL : gradient));
-    *better = snrq_trial_keep_better(trial, last ? NULL : gradient, &w->rows);
-    return snrq_sum_int64(w->context, better, 1);
-}
-
-/* Alternates between the best scales for the codes and a search with these scales; a row only ever
- * gets better. gradient: of the rows; it is released. */
-static snrq_status regrid_rows(snrq_rounding *w, snrq_gradient *gradient)
-{
-    size_t grids = (size_t)(w->rows.rows * w->groups.count);
-    snrq_trial trial = {0};
-    float *scales = NULL;
-    snrq_status status = snrq_trial_create(&w->rows, &trial);
-    if (status == SNRQ_OK) status = snrq_allocate(grids, sizeof *scales, "scales", &scales);
-    status = snrq_agree(w->context, status);
-    for (int64_t round = 1, better = 1; status == SNRQ_OK && round <= w->rule->regrid && better > 0;
-         round++)
-        status = regrid_trial(w, round == w->rule->regrid, scales, gradient, &trial, &better);
-    snrq_gradient_free(gradient);
-    snrq_trial_free(&trial);
-    free(scales);
-    return status;
-}
-
-snrq_status snrq_rounding_search(snrq_rounding *w)
-{
-    snrq_gradient gradient = {0};
-    SNRQ_TRY(keep_panels(w));
-    if (w->rule->regrid == 0) return search_and_refine(w, &w->rows, NULL);
-    SNRQ_TRY(search_and_refine(w, &w->rows, &gradient));
-    return regrid_rows(w, &gradient);
 }
 
 /* Figures of one row; see the formulas where they are used. */
@@ -267,6 +182,8 @@ static snrq_status measure_module(snrq_rounding *w, int module, const row_figure
     double output = 0, error = 0, clipped = 0, above = 0, below = 0;
     SNRQ_TRY(sum_module(w, module, w->rows.costs, &out->objective));
     SNRQ_TRY(sum_module(w, module, w->target.whw, &output));
+    out->weighted = NAN;
+    if (w->weighted != NULL) SNRQ_TRY(sum_module(w, module, w->weighted, &out->weighted));
     for (int64_t r = 0; r < count; r++) scratch[r] = figures[r].error;
     SNRQ_TRY(sum_module(w, module, scratch, &error));
     for (int64_t r = 0; r < count; r++) scratch[r] = figures[r].clipped;
@@ -348,6 +265,8 @@ void snrq_rounding_free(snrq_rounding *w)
     snrq_trouble_free(&w->troubles);
     snrq_rows_free(&w->rows);
     snrq_groups_free(&w->groups);
+    free(w->weighted);
+    w->weighted = NULL;
     free(w->modules);
     w->modules = NULL;
 }

@@ -19,6 +19,7 @@
 typedef struct snrq_rounded_module {
     double alpha, alpha_next;                /* alpha_next: NaN unless alpha is chained */
     double objective, output_error, clipped; /* as in snrq_module_record */
+    double weighted; /* tr(G E H E^T); NaN where rows do not know of each other */
 } snrq_rounded_module;
 
 typedef struct snrq_rounding {
@@ -32,6 +33,7 @@ typedef struct snrq_rounding {
     double *d2;              /* [columns] weights of the columns in the objective, L_jj^2 */
     snrq_groups groups;      /* owned */
     snrq_rows rows;          /* this rank's R, codes, scales, zeros, in decision order; owned */
+    double *weighted;        /* [rows] each row's share of tr(G E H E^T), or NULL; owned */
     snrq_rounded_module *modules; /* [count] the same on all ranks; owned */
     snrq_trouble_list troubles;   /* the same on all ranks */
 } snrq_rounding;
@@ -51,6 +53,10 @@ snrq_status snrq_rounding_shift(snrq_rounding *rounding);
 snrq_status snrq_rounding_fit(snrq_rounding *rounding);
 snrq_status snrq_rounding_search(snrq_rounding *rounding);
 snrq_status snrq_rounding_measure(snrq_rounding *rounding);
+
+/* Do errors of rows count by what the outputs are worth (row_feedback.h)? They do where the stack
+ * has G and the method feeds errors back. */
+bool snrq_rounding_couples(const snrq_rounding *rounding);
 
 void snrq_rounding_free(snrq_rounding *rounding);
 

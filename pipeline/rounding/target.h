@@ -35,6 +35,8 @@ typedef struct snrq_stack {
     snrq_row_source *row;       /* row r of the stacked W, original column order; called from many
                                    threads at a time */
     const void *source;
+    const float *row_grams; /* [tiles of this rank][SNRQ_TILE_ROWS][SNRQ_TILE_ROWS] G of its stacked
+                               rows (row_feedback.h), or NULL on all ranks */
 } snrq_stack;
 
 /* What R is put together from, fields named after their formulas. */

@@ -4,8 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Row `from` of one set of rows becomes row `to` of another, or of the same. */
-static void copy_row(const snrq_rows *source, int64_t from, int64_t to, snrq_rows *out)
+void snrq_rows_copy_rounding(const snrq_rows *source, int64_t from, int64_t to, snrq_rows *out)
 {
     size_t n = (size_t)source->columns, g = (size_t)source->groups->count, f = (size_t)from,
            t = (size_t)to;
@@ -26,7 +25,7 @@ static void move_row(snrq_trial *trial, int64_t from, int64_t to, snrq_gradient 
 {
     int64_t n = trial->rows.columns, panels = snrq_gram_panels(n);
     trial->origin[to] = trial->origin[from];
-    copy_row(&trial->rows, from, to, &trial->rows);
+    snrq_rows_copy_rounding(&trial->rows, from, to, &trial->rows);
     copy_target(&trial->rows, from, to, &trial->rows);
     if (gradient == NULL) return;
     memmove(gradient->g + to * n, gradient->g + from * n, (size_t)n * sizeof *gradient->g);
@@ -60,7 +59,7 @@ snrq_status snrq_trial_create(const snrq_rows *rows, snrq_trial *out)
     out->count = rows->rows;
     for (int64_t r = 0; r < rows->rows; r++) {
         out->origin[r] = r;
-        copy_row(rows, r, r, &out->rows);
+        snrq_rows_copy_rounding(rows, r, r, &out->rows);
         copy_target(rows, r, r, &out->rows);
     }
     return SNRQ_OK;
@@ -92,7 +91,7 @@ int64_t snrq_trial_keep_better(snrq_trial *trial, snrq_gradient *gradient, snrq_
     int64_t left = 0;
     for (int64_t i = 0; i < trial->count; i++) {
         if (!(trial->rows.costs[i] < rows->costs[trial->origin[i]])) continue;
-        copy_row(&trial->rows, i, trial->origin[i], rows);
+        snrq_rows_copy_rounding(&trial->rows, i, trial->origin[i], rows);
         move_row(trial, i, left++, gradient);
     }
     cut(trial, left, gradient);

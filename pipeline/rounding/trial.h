@@ -10,6 +10,10 @@
 
 #include "pipeline/rounding/refine.h"
 
+/* The rounding of a row (codes, scales, zeros, cost) becomes that of row `to` of another set of
+ * rows, or of the same. Not collective. */
+void snrq_rows_copy_rounding(const snrq_rows *source, int64_t from, int64_t to, snrq_rows *out);
+
 typedef struct snrq_trial {
     snrq_rows rows; /* the first `count` and padding; owned */
     int64_t count;
