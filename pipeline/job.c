@@ -193,6 +193,8 @@ static snrq_status make_configuration(const snrq_job *job, json_t **configuratio
                                                 job->rules.budget.kl));
     if (job->model->kept != NULL)
         failed |= json_object_set_new(*configuration, "kept", snrq_model_kept_names(job->model));
+    if (job->grams.file != NULL)
+        failed |= json_object_set_new(*configuration, "sensitivity", json_string(job->grams.hash));
     if (failed == 0) return SNRQ_OK;
     return snrq_fail(SNRQ_INTERNAL, "no memory for the configuration");
 }
@@ -356,6 +358,8 @@ static snrq_status read_inputs(snrq_job *job)
     SNRQ_TRY(snrq_agree(c, snrq_rules_create(o, job->model, &job->rules)));
     SNRQ_TRY(snrq_agree(c, snrq_plan_check_engine(job->model, &job->rules, o->engine)));
     SNRQ_TRY(snrq_agree(c, snrq_rules_mark_kept(&job->rules, job->model)));
+    if (o->sensitivity != NULL)
+        SNRQ_TRY(snrq_row_grams_open(c, o->sensitivity, job->model, &job->grams));
     const snrq_window_order windows = snrq_calibration_windows(o);
     SNRQ_TRY(snrq_windows_make(c, &windows, job->model, &job->windows));
     SNRQ_TRY(choose_groups(job));
@@ -449,5 +453,6 @@ void snrq_job_close(snrq_job *job)
     snrq_layer_groups_free(&job->groups);
     snrq_windows_free(&job->windows);
     snrq_rules_free(&job->rules);
+    snrq_row_grams_close(&job->grams);
     snrq_model_close(&job->model);
 }

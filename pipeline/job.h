@@ -13,6 +13,7 @@
 #include "pipeline/phase.h"
 #include "pipeline/plan.h"
 #include "pipeline/report.h"
+#include "pipeline/row_grams.h"
 #include "pipeline/rules.h"
 
 typedef struct snrq_job {
@@ -21,6 +22,7 @@ typedef struct snrq_job {
     snrq_model *model;
     snrq_windows windows;
     snrq_rules rules;
+    snrq_row_grams grams; /* of --sensitivity */
     snrq_layer_groups groups;
     snrq_mail *mail; /* between the groups; NULL: there is one */
     snrq_plan plan;

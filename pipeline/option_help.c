@@ -26,7 +26,7 @@ static const struct topic {
                        "target-size assessment widths no-uniform "},
     {"how it is rounded",
      " method beam grid alpha refine regrid order damp shrink compensate paper baseline-grid "
-     "expert-tokens expert-weights "},
+     "sensitivity expert-tokens expert-weights "},
     {"texts and windows",
      " sequences length seed windows sampling held-out first-tokens judged-windows "
      "text-key "

@@ -146,6 +146,9 @@ const snrq_option_row snrq_option_table[] = {
      "other bits, groups, methods for some modules: JSON rules such as "
      "{\"modules\": \"*.down_proj\", \"blocks\": \"0-3\", \"bits\": 4}; the first that matches "
      "counts (docs/operations.md)"},
+    {"sensitivity", 0, TEXT, FIELD(sensitivity), NULL, 0, 0, NULL, Q, false, "FILE",
+     "weigh errors by what a module's outputs are worth: a file of `snrq sensitivity MODEL`; the "
+     "error of a row is made up for by the rows after it"},
     {"target-bits", 0, REAL, FIELD(target_bits), "0", 0, 16, NULL, Q, false, "B",
      "bits per weight that the modules may have on average, scales and zeros counted: each step of "
      "a "

@@ -495,8 +495,9 @@ snrq_status snrq_options_parse(int argc, char **argv, snrq_options *o, char **te
 
 int snrq_options_inputs(const snrq_options *o, const char *paths[SNRQ_MOST_INPUTS])
 {
-    const char *const others[] = {o->path,         o->reference, o->token_file, o->decode,
-                                  o->options_file, o->machine,   o->recipe,     o->assessment};
+    const char *const others[] = {o->path,   o->reference,    o->token_file,
+                                  o->decode, o->options_file, o->machine,
+                                  o->recipe, o->assessment,   o->sensitivity};
     int count = 0;
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) paths[count++] = others[i];
     for (int i = 0; i < o->texts.count; i++) paths[count++] = o->texts.path[i];

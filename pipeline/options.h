@@ -88,6 +88,7 @@ typedef struct snrq_options {
     const char *widths_text; /* assess: "2,3,4,8" */
     bool no_uniform;         /* assess: no runs with one width for all */
     int64_t judged_windows;  /* assess: of which divergences are measured */
+    const char *sensitivity; /* what outputs are worth: a file of `snrq sensitivity`, or NULL */
     int64_t expert_tokens, weighted_experts; /* 0: auto */
     const char *factor_grid_text;
     int factor_rows, factor_columns; /* 0: chosen by size */

@@ -163,12 +163,23 @@ static snrq_status round_unit(group *g, unit_work *w)
     return snrq_rounding_measure(rounding);
 }
 
+/* The rows of a unit, and what they are worth. */
+static snrq_status stack_rows(const group *g, const block_work *b, unit_work *w)
+{
+    const snrq_context *team = w->team.context;
+    const snrq_range mine =
+        snrq_rounding_share(b->family->unit[w->unit].rows, team->size, team->rank);
+    SNRQ_TRY(snrq_unit_stack_create(&b->full.block, b->layer, w->unit, b->alpha_before, &w->rows));
+    SNRQ_TRY(snrq_row_grams_read(&g->job->grams, &w->rows.stack, mine, &w->rows.grams));
+    w->rows.stack.row_grams = w->rows.grams;
+    return SNRQ_OK;
+}
+
 static snrq_status round_of_team(group *g, block_work *b, unit_work *w)
 {
     const snrq_context *team = w->team.context;
     begin_measures(g, &b->measures[w->unit]);
-    snrq_status status = snrq_agree(
-        team, snrq_unit_stack_create(&b->full.block, b->layer, w->unit, b->alpha_before, &w->rows));
+    snrq_status status = snrq_agree(team, stack_rows(g, b, w));
     if (status == SNRQ_OK)
         status = snrq_rounding_create(team, w->rule, &w->statistics, &w->rows.stack, &w->rounding);
     if (status == SNRQ_OK) status = round_unit(g, w);

@@ -30,8 +30,8 @@ typedef struct layout {
 /* Options whose values are files or directories. */
 static bool is_path(const char *option)
 {
-    static const char *const paths[] = {"calibration", "text",     "token-file",
-                                        "reference",   "task-dir", "recipe"};
+    static const char *const paths[] = {"calibration", "text",   "token-file", "reference",
+                                        "task-dir",    "recipe", "sensitivity"};
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++)
         if (strcmp(paths[i], option) == 0) return true;
     return false;

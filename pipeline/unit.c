@@ -66,6 +66,7 @@ void snrq_unit_stack_free(snrq_unit_stack *s)
     free(s->first);
     free(s->text);
     free(s->names);
+    free(s->grams);
     *s = (snrq_unit_stack){0};
 }
 
