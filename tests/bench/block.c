@@ -36,17 +36,19 @@ typedef struct bench {
     const char *step; /* the only one that is rounded, or NULL */
     int64_t tokens;   /* instead of the shape's; 0: the shape's */
     int splits, ranks[BENCH_MOST], threads[BENCH_MOST];
-    bool json;
+    bool json, row_feedback;
     snrq_options options; /* of `snrq quantize` */
 } bench;
 
 static const char usage[] =
     "usage: [mpirun -n P] bench_block --shape tiny|1B|3B|8B|70B [--tokens T] [--split RxT,...]\n"
-    "                                 [--step q,k,v|o|gate,up|down] [--json] [OPTION of quantize]\n"
+    "                                 [--step q,k,v|o|gate,up|down] [--json] [--row-feedback]\n"
+    "                                 [OPTION of quantize]\n"
     "Times every phase of a block of that shape, on R ranks of T threads each (R up to P; "
     "default:\n"
     "all ranks with OMP_NUM_THREADS threads), and extrapolates to 128 x 2048 tokens.\n"
-    "--step: rounds only the modules of one step. Options of quantize say how modules are "
+    "--step: rounds only the modules of one step. --row-feedback: as with --sensitivity. Options "
+    "of quantize say how modules are "
     "rounded;\n"
     "without any: --bits 3 --group-size 128, and the defaults. Its files are in TMPDIR.\n";
 
@@ -163,6 +165,23 @@ static snrq_status round_unit(subject *s, int unit, snrq_rounding *rounding)
     return SNRQ_OK;
 }
 
+/* Outputs that are worth the more alike the closer their rows are. */
+static snrq_status make_grams(const subject *s, int unit, snrq_unit_stack *rows)
+{
+    const snrq_range mine = snrq_rounding_share(snrq_model_family(s->model, 0)->unit[unit].rows,
+                                                s->context->size, s->context->rank);
+    const int64_t tiles = (mine.end - mine.begin + SNRQ_TILE_ROWS - 1) / SNRQ_TILE_ROWS;
+    if (!s->b->row_feedback) return SNRQ_OK;
+    SNRQ_TRY(snrq_allocate((size_t)(tiles * SNRQ_TILE_ROWS * SNRQ_TILE_ROWS), sizeof *rows->grams,
+                           "sensitivities", &rows->grams));
+    for (int64_t i = 0; i < tiles * SNRQ_TILE_ROWS; i++)
+        for (int64_t j = 0; j < SNRQ_TILE_ROWS; j++)
+            rows->grams[i * SNRQ_TILE_ROWS + j] =
+                powf(0.7f, fabsf((float)(i % SNRQ_TILE_ROWS - j)));
+    rows->stack.row_grams = rows->grams;
+    return SNRQ_OK;
+}
+
 static snrq_status quantize_unit(subject *s, int unit)
 {
     const snrq_family *f = snrq_model_family(s->model, 0);
@@ -183,6 +202,7 @@ static snrq_status quantize_unit(subject *s, int unit)
     if (status == SNRQ_OK)
         status = snrq_agree(
             s->context, snrq_unit_stack_create(&s->full.block, 0, unit, s->alpha_before, &rows));
+    if (status == SNRQ_OK) status = snrq_agree(s->context, make_grams(s, unit, &rows));
     if (status == SNRQ_OK)
         status = snrq_rounding_create(s->context, rule, &statistics, &rows.stack, &rounding);
     if (status == SNRQ_OK) status = round_unit(s, unit, &rounding);
@@ -590,6 +610,10 @@ static snrq_status read_arguments(int argc, char **argv, bench *b)
     for (int i = 1; i < argc && count < MOST_OPTIONS; i++) {
         char *value = i + 1 < argc ? argv[i + 1] : "";
         bool good = true, taken = true;
+        if (strcmp(argv[i], "--row-feedback") == 0) {
+            b->row_feedback = true;
+            continue;
+        }
         if (strcmp(argv[i], "--json") == 0) {
             b->json = true;
             continue;
