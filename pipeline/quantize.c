@@ -170,9 +170,7 @@ static snrq_status stack_rows(const group *g, const block_work *b, unit_work *w)
     const snrq_range mine =
         snrq_rounding_share(b->family->unit[w->unit].rows, team->size, team->rank);
     SNRQ_TRY(snrq_unit_stack_create(&b->full.block, b->layer, w->unit, b->alpha_before, &w->rows));
-    SNRQ_TRY(snrq_row_grams_read(&g->job->grams, &w->rows.stack, mine, &w->rows.grams));
-    w->rows.stack.row_grams = w->rows.grams;
-    return SNRQ_OK;
+    return snrq_row_grams_read(&g->job->grams, mine, &w->rows.stack, &w->rows.grams);
 }
 
 static snrq_status round_of_team(group *g, block_work *b, unit_work *w)

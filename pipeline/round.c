@@ -238,7 +238,7 @@ static snrq_status round_case(const snrq_context *context, const snrq_options *o
     const int64_t first[2] = {0, c->rows};
     const char *name = "W";
     double alpha = snrq_rule_groups(rule, c->columns) > 1 ? 0.5 : 0.25;
-    const snrq_stack stack = {1, first, &name, name, &alpha, case_row, c, NULL};
+    const snrq_stack stack = {1, first, &name, name, &alpha, case_row, c, NULL, 0};
     SNRQ_TRY(snrq_rounding_create(context, rule, s, &stack, rounded));
     SNRQ_TRY(round_module(context, o->strict, &timers, rounded));
     snrq_timers_enter(&timers, SNRQ_PHASE_WRITE);

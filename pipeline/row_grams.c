@@ -15,13 +15,14 @@ static snrq_status check_module(const snrq_row_grams *g, const char *path, const
                                 int64_t rows)
 {
     const int64_t tiles = snrq_sensitivity_tiles(rows);
+    const int64_t tokens = snrq_sensitivity_facts_of(g->file)->tokens;
     snrq_tile_feedback feedback;
     float *values = NULL;
     SNRQ_TRY(snrq_allocate((size_t)tiles * SNRQ_SENSITIVITY_TILE, sizeof *values, "sensitivities",
                            &values));
     snrq_status status = snrq_sensitivity_read(g->file, name, rows, (snrq_range){0, tiles}, values);
     for (int64_t t = 0; status == SNRQ_OK && t < tiles; t++) {
-        status = snrq_tile_feedback_create(values + t * SNRQ_SENSITIVITY_TILE, &feedback);
+        status = snrq_tile_feedback_create(values + t * SNRQ_SENSITIVITY_TILE, tokens, &feedback);
         if (status != SNRQ_OK)
             status = snrq_fail(status, "%s: tile %lld of %s is %s", path, (long long)t, name,
                                snrq_error_message());
@@ -112,7 +113,7 @@ static snrq_status read_module(const snrq_row_grams *g, const char *name, int64_
     return status;
 }
 
-snrq_status snrq_row_grams_read(const snrq_row_grams *g, const snrq_stack *stack, snrq_range mine,
+snrq_status snrq_row_grams_read(const snrq_row_grams *g, snrq_range mine, snrq_stack *stack,
                                 float **out)
 {
     const int64_t tiles = (mine.end - mine.begin + ROWS - 1) / ROWS;
@@ -122,5 +123,7 @@ snrq_status snrq_row_grams_read(const snrq_row_grams *g, const snrq_stack *stack
         snrq_allocate((size_t)(tiles * SNRQ_SENSITIVITY_TILE), sizeof **out, "sensitivities", out));
     for (int m = 0; m < stack->count; m++)
         SNRQ_TRY(read_module(g, stack->names[m], stack->first[m], stack->first[m + 1], mine, *out));
+    stack->row_grams = *out;
+    stack->row_gram_tokens = snrq_sensitivity_facts_of(g->file)->tokens;
     return SNRQ_OK;
 }

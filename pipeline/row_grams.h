@@ -24,9 +24,9 @@ snrq_status snrq_row_grams_open(const snrq_context *context, const char *path,
                                 const snrq_model *model, snrq_row_grams *out);
 void snrq_row_grams_close(snrq_row_grams *grams);
 
-/* *out [tiles of `mine`][64][64]: of these stacked rows; allocated. NULL without a file. Not
- * collective. */
-snrq_status snrq_row_grams_read(const snrq_row_grams *grams, const snrq_stack *stack,
-                                snrq_range mine, float **out);
+/* Gives a stack G of its rows `mine`: *out [tiles of `mine`][64][64] is allocated and outlives the
+ * stack; NULL without a file. Not collective. */
+snrq_status snrq_row_grams_read(const snrq_row_grams *grams, snrq_range mine, snrq_stack *stack,
+                                float **out);
 
 #endif

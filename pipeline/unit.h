@@ -16,7 +16,7 @@ typedef struct snrq_unit_stack {
     int64_t *first;     /* [modules + 1] owned */
     char *text;         /* the names; owned */
     const char **names; /* [modules] owned */
-    float *grams;       /* what the rows are worth, if the caller puts it here; owned */
+    float *grams;       /* what the rows are worth (row_grams.h), or NULL; owned */
 } snrq_unit_stack;
 
 /* Stacks the modules of a unit. alpha_before [modules of the block]: alpha chained; borrowed. Not

@@ -278,7 +278,8 @@ static snrq_status create(snrq_rounding *w, coupling *c)
     SNRQ_TRY(snrq_allocate((size_t)w->rows.rows, sizeof *w->weighted, "row figures", &w->weighted));
     SNRQ_TRY(snrq_allocate_scratch(threads * tile, sizeof *c->errors, "tile", &c->errors));
     for (int64_t t = 0; t < c->tiles; t++)
-        SNRQ_TRY(snrq_tile_feedback_create(w->stack->row_grams + t * ROWS * ROWS, &c->feedback[t]));
+        SNRQ_TRY(snrq_tile_feedback_create(w->stack->row_grams + t * ROWS * ROWS,
+                                           w->stack->row_gram_tokens, &c->feedback[t]));
     return SNRQ_OK;
 }
 

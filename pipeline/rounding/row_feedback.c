@@ -5,9 +5,12 @@
 
 enum { ROWS = SNRQ_TILE_ROWS, BLOCK = SNRQ_ROW_BLOCK };
 
-/* Added to G, as a share of its diagonal. G is a sum over a sample, and two factors are less than
- * the whole truth; how much it is hardly matters (docs/method.md). */
-static const double DAMP = 0.5;
+/* Added to G, as a share of its diagonal: G is a mean over a sample, and two factors are less than
+ * the whole truth. With plenty of tokens it hardly matters how much (docs/method.md). */
+static double damping(int64_t tokens)
+{
+    return 0.5 + 8.0 * ROWS / (double)(tokens > 0 ? tokens : 1);
+}
 
 /* Rows by ascending G_ii, ties by number. */
 static void sort_rows(const float *g, int32_t *row)
@@ -21,11 +24,11 @@ static void sort_rows(const float *g, int32_t *row)
 }
 
 /* The damped G in the order of decision. */
-static void take_gram(const float *g, const int32_t *row, double (*out)[ROWS])
+static void take_gram(const float *g, double damp, const int32_t *row, double (*out)[ROWS])
 {
     for (int i = 0; i < ROWS; i++)
         for (int j = 0; j < ROWS; j++) out[i][j] = (double)g[row[i] * ROWS + row[j]];
-    for (int i = 0; i < ROWS; i++) out[i][i] = out[i][i] > 0.0 ? out[i][i] * (1.0 + DAMP) : 1.0;
+    for (int i = 0; i < ROWS; i++) out[i][i] = out[i][i] > 0.0 ? out[i][i] * (1.0 + damp) : 1.0;
 }
 
 /* Lower triangle: G <- M. False if G is not positive definite. */
@@ -53,12 +56,12 @@ static void solve(double (*m)[ROWS], int begin, int k, snrq_tile_feedback *out)
     }
 }
 
-snrq_status snrq_tile_feedback_create(const float *g, snrq_tile_feedback *out)
+snrq_status snrq_tile_feedback_create(const float *g, int64_t tokens, snrq_tile_feedback *out)
 {
     double m[ROWS][ROWS];
     *out = (snrq_tile_feedback){0};
     sort_rows(g, out->row);
-    take_gram(g, out->row, m);
+    take_gram(g, damping(tokens), out->row, m);
     for (int i = 0; i < ROWS; i++)
         for (int j = 0; j < ROWS; j++) out->others[i][j] = (float)(m[i][j] / m[i][i]);
     if (!factorize(m)) return snrq_fail(SNRQ_BAD_DATA, "not a Gram matrix: not positive definite");

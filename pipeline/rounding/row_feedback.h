@@ -33,9 +33,9 @@ typedef struct snrq_tile_feedback {
     float others[SNRQ_TILE_ROWS][SNRQ_TILE_ROWS];  /* G_ij / G_ii, and so 1 for i = j */
 } snrq_tile_feedback;
 
-/* From G [SNRQ_TILE_ROWS, SNRQ_TILE_ROWS], which is damped: a share of the diagonal is added to it.
- * A row with G_ii = 0 is on its own. SNRQ_BAD_DATA if that is not positive definite, as a Gram
- * matrix would be. Not collective. */
-snrq_status snrq_tile_feedback_create(const float *g, snrq_tile_feedback *out);
+/* From G [SNRQ_TILE_ROWS, SNRQ_TILE_ROWS], a mean over so many tokens; it is damped: a share of its
+ * diagonal is added, the more, the fewer the tokens. A row with G_ii = 0 is on its own.
+ * SNRQ_BAD_DATA if that is not positive definite, as a Gram matrix would be. Not collective. */
+snrq_status snrq_tile_feedback_create(const float *g, int64_t tokens, snrq_tile_feedback *out);
 
 #endif

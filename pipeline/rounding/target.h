@@ -37,6 +37,7 @@ typedef struct snrq_stack {
     const void *source;
     const float *row_grams; /* [tiles of this rank][SNRQ_TILE_ROWS][SNRQ_TILE_ROWS] G of its stacked
                                rows (row_feedback.h), or NULL on all ranks */
+    int64_t row_gram_tokens; /* that G is a mean over */
 } snrq_stack;
 
 /* What R is put together from, fields named after their formulas. */

@@ -179,6 +179,7 @@ static snrq_status make_grams(const subject *s, int unit, snrq_unit_stack *rows)
             rows->grams[i * SNRQ_TILE_ROWS + j] =
                 powf(0.7f, fabsf((float)(i % SNRQ_TILE_ROWS - j)));
     rows->stack.row_grams = rows->grams;
+    rows->stack.row_gram_tokens = 1 << 18;
     return SNRQ_OK;
 }
 

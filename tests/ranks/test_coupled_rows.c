@@ -8,6 +8,7 @@
 #include "tests/ranks/rank_test.h"
 
 enum { N = 90, M = 213, MODULES = 2, TILE = SNRQ_TILE_ROWS, BLOCK = SNRQ_ROW_BLOCK, GROUP = 30 };
+enum { TOKENS = 1024 }; /* G with so many is damped by as much as its diagonal */
 
 /* The second module begins inside a tile. */
 static const int64_t FIRST[MODULES + 1] = {0, 70, M};
@@ -110,7 +111,8 @@ static void make_problem(int beam, int refine, int regrid, bool coupled, problem
                             .alpha_before = NO_ALPHA,
                             .row = table_row,
                             .source = p,
-                            .row_grams = coupled ? p->g[mine.begin] : NULL};
+                            .row_grams = coupled ? p->g[mine.begin] : NULL,
+                            .row_gram_tokens = TOKENS};
     CU_ASSERT_EQUAL(
         snrq_rounding_create(rank_test_world, &p->rule, &p->statistics, &p->stack, &p->rounding),
         SNRQ_OK);
@@ -227,10 +229,10 @@ static void round_tile_reference(problem *p, const snrq_tile_feedback *f, int64_
     }
     for (int i = TILE - 1; i >= 0; i--) {
         int64_t row = first + f->row[i];
-        double before = weighted(p, first, 1.5); /* G is damped by half of its diagonal */
+        double before = weighted(p, first, 2.0); /* G is damped */
         memcpy(old, rows->codes + row * N, N);
         memcpy(rows->codes + row * N, next[i], N);
-        if (!(weighted(p, first, 1.5) < before)) memcpy(rows->codes + row * N, old, N);
+        if (!(weighted(p, first, 2.0) < before)) memcpy(rows->codes + row * N, old, N);
     }
 }
 
@@ -246,8 +248,9 @@ static void codes_are_those_of_the_twin(int beam)
     CU_ASSERT_EQUAL(snrq_rounding_search(&p.rounding), SNRQ_OK);
     for (int64_t first = 0; first < p.rounding.rows.rows; first += TILE) {
         static snrq_tile_feedback f;
-        CU_ASSERT_EQUAL(snrq_tile_feedback_create(twin.g[twin.rounding.mine.begin + first], &f),
-                        SNRQ_OK);
+        CU_ASSERT_EQUAL(
+            snrq_tile_feedback_create(twin.g[twin.rounding.mine.begin + first], TOKENS, &f),
+            SNRQ_OK);
         decide_tile_reference(&twin, &f, first);
         round_tile_reference(&twin, &f, first);
         found += weighted(&p, first, 1.0);

@@ -394,8 +394,8 @@ static void setup_create(const problem *p, setup *u)
     if (p->rule.compensate > 0.0) u->statistics.c = distribute_residual(&u->statistics, &u->dense);
     u->statistics.strengths = snrq_strengths_choose(&p->rule, p->n, p->tokens);
     memcpy(u->names, names, sizeof names);
-    u->stack = (snrq_stack){p->rows->modules, p->rows->first, u->names,  "stack",
-                            BEFORE,           dense_row,      &u->dense, NULL};
+    u->stack = (snrq_stack){p->rows->modules, p->rows->first, u->names, "stack", BEFORE,
+                            dense_row,        &u->dense,      NULL,     0};
     CU_ASSERT_EQUAL(
         snrq_rounding_create(rank_test_world, &p->rule, &u->statistics, &u->stack, &u->rounding),
         SNRQ_OK);

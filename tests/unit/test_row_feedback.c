@@ -7,7 +7,8 @@
 
 enum { ROWS = SNRQ_TILE_ROWS, BLOCK = SNRQ_ROW_BLOCK };
 
-static const double DAMP = 0.5; /* as in row_feedback.c */
+enum { TOKENS = 1024 };
+static const double DAMP = 1.0; /* of G with so many tokens: 0.5 + 8 * 64 / 1024 */
 
 static double number(int i, int j)
 {
@@ -73,7 +74,7 @@ static void check_gram(int dead)
     static snrq_tile_feedback f;
     double worst = 0.0;
     make_gram(dead, g);
-    CU_ASSERT_EQUAL_FATAL(snrq_tile_feedback_create(g, &f), SNRQ_OK);
+    CU_ASSERT_EQUAL_FATAL(snrq_tile_feedback_create(g, TOKENS, &f), SNRQ_OK);
     for (int begin = 0; begin < ROWS; begin += BLOCK)
         for (int k = 0; k < ROWS; k++) {
             double e[ROWS] = {0.0};
@@ -96,7 +97,7 @@ static void rows_that_are_worth_most_come_last(void)
     static snrq_tile_feedback f;
     int seen[ROWS] = {0};
     make_gram(5, g);
-    CU_ASSERT_EQUAL_FATAL(snrq_tile_feedback_create(g, &f), SNRQ_OK);
+    CU_ASSERT_EQUAL_FATAL(snrq_tile_feedback_create(g, TOKENS, &f), SNRQ_OK);
     CU_ASSERT_EQUAL(f.row[0], 5);
     for (int i = 0; i < ROWS; i++) seen[f.row[i]]++;
     for (int i = 0; i < ROWS; i++) CU_ASSERT_EQUAL(seen[i], 1);
@@ -110,7 +111,7 @@ static void others_count_by_their_share(void)
     static snrq_tile_feedback f;
     double worst = 0.0;
     make_gram(-1, g);
-    CU_ASSERT_EQUAL_FATAL(snrq_tile_feedback_create(g, &f), SNRQ_OK);
+    CU_ASSERT_EQUAL_FATAL(snrq_tile_feedback_create(g, TOKENS, &f), SNRQ_OK);
     for (int i = 0; i < ROWS; i++)
         for (int j = 0; j < ROWS; j++) {
             double wanted = (double)g[f.row[i] * ROWS + f.row[j]] /
@@ -127,7 +128,7 @@ static void what_is_no_gram_matrix_is_refused(void)
     static snrq_tile_feedback f;
     make_gram(-1, g);
     g[3 * ROWS + 9] = g[9 * ROWS + 3] = 100.0f * g[3 * (ROWS + 1)] + 100.0f * g[9 * (ROWS + 1)];
-    CU_ASSERT_EQUAL(snrq_tile_feedback_create(g, &f), SNRQ_BAD_DATA);
+    CU_ASSERT_EQUAL(snrq_tile_feedback_create(g, TOKENS, &f), SNRQ_BAD_DATA);
     CU_ASSERT_PTR_NOT_NULL(strstr(snrq_error_message(), "positive definite"));
 }
 
