@@ -130,7 +130,7 @@ void snrq_options_free(snrq_options *options);
 
 /* Every path that the command reads, the options' file among them, NULL where there is none.
  * Borrowed. Returns their number. */
-enum { SNRQ_MOST_INPUTS = SNRQ_MOST_TEXTS + 8 };
+enum { SNRQ_MOST_INPUTS = SNRQ_MOST_TEXTS + 9 };
 int snrq_options_inputs(const snrq_options *options, const char *paths[SNRQ_MOST_INPUTS]);
 
 /* The options that decide the result, as a JSON object {"bits": 3, ...}, for the stored

@@ -47,14 +47,20 @@ static unit_work work_of_unit(const snrq_rule *r, const snrq_family *f, int u, d
     double fit = (r->grid == SNRQ_QUANT_GRID_MINMAX ? 2.0 : 1000.0) * m * n;
     /* A round searches the rows that the one before has improved, about half of them. */
     double rounds = r->regrid == 0 ? 1.0 : 3.0 - pow(0.5, (double)r->regrid - 1.0);
+    /* Where rows are coupled, all of them; and E H is formed each time, and brought to targets. */
+    double coupled = 0.0;
+    if (snrq_rule_couples_rows(r)) {
+        rounds = 1.0 + fmax(1.0, (double)r->regrid);
+        coupled = rounds * (0.5 * m * n * n + 2.0 * (double)SNRQ_TILE_ROWS * m * n);
+    }
     double refine = r->refine > 0 || r->regrid > 0 ? 1.0 : 0.0, regrid = r->regrid > 0 ? 0.6 : 0.0;
     double residual = compensates(r, f, u) ? tokens * m * n : 0.0;
     if (r->keep) return (unit_work){.forward = tokens * m * n};
     return (unit_work){.forward = tokens * m * n,
                        .gram = grams * tokens * n * n + residual,
                        .factor = n * n * n / 3.0,
-                       .rows =
-                           products + fit + (beams / 2.0 + refine + regrid) * m * n * n * rounds};
+                       .rows = products + fit + coupled +
+                               (beams / 2.0 + refine + regrid) * m * n * n * rounds};
 }
 
 static double sum_of(unit_work w)
@@ -214,6 +220,7 @@ static double unit_bytes(int all_ranks, snrq_process_shape shape, const snrq_rul
     double search = rows * n * (25.0 + 4.0 * shifted);
     double groups = rule->group_size > 0 ? ceil(n / (double)rule->group_size) : 1.0;
     if (rule->regrid > 0) search += rows * (fmin(2.0 * groups * (groups + 1.0), 4.0 * n) + 5.0 * n);
+    if (snrq_rule_couples_rows(rule)) search += rows * (4.0 * n + 4.0 * (double)SNRQ_TILE_ROWS);
     double rounding = 8.0 * tokens * n + n * n * 8.0 * (2.0 + shifted) * share + residual +
                       (target > search ? target : search);
     return gram > rounding ? gram : rounding;
@@ -649,7 +656,8 @@ static void print_rule(const snrq_context *c, const snrq_rule *r, int64_t column
     if (snrq_method_has_strength(r->method))
         snprintf(strength, sizeof strength, ", alpha %s", alpha);
     if (r->method != SNRQ_RTN)
-        snprintf(passes, sizeof passes, ", refine %d, regrid %d", r->refine, r->regrid);
+        snprintf(passes, sizeof passes, ", refine %d, regrid %d%s", r->refine, r->regrid,
+                 snrq_rule_couples_rows(r) ? ", row feedback" : "");
     if (snrq_rule_groups(r, columns) > 1)
         snprintf(groups, sizeof groups, "groups of %lld %s columns", (long long)r->group_size,
                  r->permuted_groups ? "permuted" : "original");

@@ -22,6 +22,7 @@ snrq_rule snrq_options_rule(const snrq_options *o)
                        .refine = (int)o->refine,
                        .regrid = (int)o->regrid,
                        .damp = o->damp,
+                       .weighs_outputs = o->sensitivity != NULL,
                        .weighted_tokens = o->weighted_experts != 0,
                        .shrink = o->shrink,
                        .compensate = o->compensate};

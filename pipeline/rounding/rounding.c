@@ -78,13 +78,6 @@ static snrq_status check_target(const snrq_rounding *w, int64_t r)
     return SNRQ_OK;
 }
 
-bool snrq_rounding_couples(const snrq_rounding *w)
-{
-    snrq_method method = w->rule->method;
-    return w->stack->row_grams != NULL &&
-           (method == SNRQ_LDLQ || method == SNRQ_SNRQ || method == SNRQ_KSNRQ);
-}
-
 /* Targets and grids of this rank's rows. */
 static snrq_status fit_rows(snrq_rounding *w)
 {

@@ -54,10 +54,6 @@ snrq_status snrq_rounding_fit(snrq_rounding *rounding);
 snrq_status snrq_rounding_search(snrq_rounding *rounding);
 snrq_status snrq_rounding_measure(snrq_rounding *rounding);
 
-/* Do errors of rows count by what the outputs are worth (row_feedback.h)? They do where the stack
- * has G and the method feeds errors back. */
-bool snrq_rounding_couples(const snrq_rounding *rounding);
-
 void snrq_rounding_free(snrq_rounding *rounding);
 
 #endif

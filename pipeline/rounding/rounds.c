@@ -97,5 +97,5 @@ static snrq_status search_single_rows(snrq_rounding *w)
 snrq_status snrq_rounding_search(snrq_rounding *w)
 {
     SNRQ_TRY(keep_panels(w));
-    return snrq_rounding_couples(w) ? snrq_coupled_rows_search(w) : search_single_rows(w);
+    return snrq_rule_couples_rows(w->rule) ? snrq_coupled_rows_search(w) : search_single_rows(w);
 }

@@ -17,7 +17,7 @@
  * of row i is then R_i + sum over j != i of (G_ij / G_ii) E_j.
  *
  * Sources: Kronecker-factored Fisher, Martens and Grosse (arXiv 1503.05671); rounding with both
- * factors, YAQA (arXiv 2505.22988). docs/method.md, "What outputs are worth".
+ * factors, YAQA (arXiv 2505.22988). docs/method.md, "Row feedback".
  */
 #ifndef SNRQ_ROW_FEEDBACK_H
 #define SNRQ_ROW_FEEDBACK_H

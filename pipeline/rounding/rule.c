@@ -39,6 +39,12 @@ bool snrq_rule_compensates(const snrq_rule *r)
     return snrq_rule_shifts_target(r) && known && r->compensate != 0.0;
 }
 
+bool snrq_rule_couples_rows(const snrq_rule *r)
+{
+    return r->weighs_outputs &&
+           (r->method == SNRQ_LDLQ || r->method == SNRQ_SNRQ || r->method == SNRQ_KSNRQ);
+}
+
 int64_t snrq_rule_group_columns(const snrq_rule *r, int64_t columns)
 {
     return r->group_size > 0 && r->group_size < columns ? r->group_size : columns;
@@ -58,9 +64,10 @@ bool snrq_rule_equals(const snrq_rule *a, const snrq_rule *b)
            a->natural_order == b->natural_order && a->scale_type == b->scale_type &&
            a->grid == b->grid && a->alpha_mode == b->alpha_mode &&
            a->alpha_value == b->alpha_value && a->beam == b->beam && a->refine == b->refine &&
-           a->regrid == b->regrid && a->damp == b->damp && a->shrink == b->shrink &&
-           a->compensate == b->compensate && a->weighted_tokens == b->weighted_tokens &&
-           a->inputs == b->inputs && a->residual_inputs == b->residual_inputs;
+           a->regrid == b->regrid && a->damp == b->damp && a->weighs_outputs == b->weighs_outputs &&
+           a->shrink == b->shrink && a->compensate == b->compensate &&
+           a->weighted_tokens == b->weighted_tokens && a->inputs == b->inputs &&
+           a->residual_inputs == b->residual_inputs;
 }
 
 const char *snrq_method_name(snrq_method method)

@@ -54,14 +54,15 @@ typedef struct snrq_rule {
     snrq_dtype scale_type; /* what scales are rounded to before anything is decided */
     snrq_quant_grid_kind grid;
     snrq_alpha_mode alpha_mode;
-    double alpha_value; /* fixed: a; sampled: B */
-    int beam;           /* K of ksnrq; 1 for all other methods */
-    int refine;         /* passes of coordinate descent, at most */
-    int regrid;         /* rounds of least-squares scales and another search, at most */
-    double damp;        /* lambda as a share of mean(diag H) */
-    double shrink;      /* delta: H + delta diag(H) is factorized; or SNRQ_AUTO */
-    double compensate;  /* b: how much of the residual stream's error a target takes along, where a
-                           unit writes to it; or SNRQ_AUTO */
+    double alpha_value;  /* fixed: a; sampled: B */
+    int beam;            /* K of ksnrq; 1 for all other methods */
+    int refine;          /* passes of coordinate descent, at most */
+    int regrid;          /* rounds of least-squares scales and another search, at most */
+    double damp;         /* lambda as a share of mean(diag H) */
+    double shrink;       /* delta: H + delta diag(H) is factorized; or SNRQ_AUTO */
+    double compensate;   /* b: how much of the residual stream's error a target takes along, where a
+                            unit writes to it; or SNRQ_AUTO */
+    bool weighs_outputs; /* errors count by what outputs are worth, where it is known */
     bool weighted_tokens;   /* of an expert: each counts by the router's weight, squared */
     double inputs;          /* columns of all units of the model, for what is chosen by itself */
     double residual_inputs; /* of those that write to the residual stream */
@@ -78,6 +79,10 @@ bool snrq_rule_needs_e(const snrq_rule *rule);
 /* Does the target take the residual stream's error along, where the unit writes to it? Only with a
  * strength that is known before D is. */
 bool snrq_rule_compensates(const snrq_rule *rule);
+
+/* Do errors of rows count by what the outputs are worth, and are they made up for by other rows
+ * (row_feedback.h)? */
+bool snrq_rule_couples_rows(const snrq_rule *rule);
 
 /* Can its scales be fitted again after the search? Not those of rtn, which looks at no data, and of
  * the methods that fit their grids on the way. */

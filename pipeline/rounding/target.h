@@ -36,7 +36,7 @@ typedef struct snrq_stack {
                                    threads at a time */
     const void *source;
     const float *row_grams; /* [tiles of this rank][SNRQ_TILE_ROWS][SNRQ_TILE_ROWS] G of its stacked
-                               rows (row_feedback.h), or NULL on all ranks */
+                               rows (row_feedback.h), where the rule couples rows */
     int64_t row_gram_tokens; /* that G is a mean over */
 } snrq_stack;
 

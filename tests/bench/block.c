@@ -641,6 +641,7 @@ static snrq_status read_arguments(int argc, char **argv, bench *b)
     for (int i = 0; !bits && i < 4; i++) options[count++] = usual[i];
     if (b->shape == NULL) return snrq_fail(SNRQ_USAGE, "--shape is missing\n%s", usage);
     snrq_status status = snrq_options_parse(count, options, &b->options, &text);
+    if (b->row_feedback) b->options.sensitivity = "random";
     free(text);
     return status;
 }

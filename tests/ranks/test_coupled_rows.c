@@ -89,7 +89,8 @@ static void make_problem(int beam, int refine, int regrid, bool coupled, problem
                           .beam = beam,
                           .refine = refine,
                           .regrid = regrid,
-                          .damp = 0.01};
+                          .damp = 0.01,
+                          .weighs_outputs = coupled};
     make_gram(0.0, undamped);
     make_gram(p->rule.damp, p->h);
     factorize(p->h, p->l);
@@ -111,7 +112,7 @@ static void make_problem(int beam, int refine, int regrid, bool coupled, problem
                             .alpha_before = NO_ALPHA,
                             .row = table_row,
                             .source = p,
-                            .row_grams = coupled ? p->g[mine.begin] : NULL,
+                            .row_grams = p->g[mine.begin],
                             .row_gram_tokens = TOKENS};
     CU_ASSERT_EQUAL(
         snrq_rounding_create(rank_test_world, &p->rule, &p->statistics, &p->stack, &p->rounding),

@@ -277,7 +277,8 @@ static void options_that_are_not_stored_are_known_to_decide_nothing(void)
     static const char harmless[] =
         " output calibration text-key token-file symmetric threads json max-time watchdog strict "
         "keep-activations force-unlock ignore-memory ignore-unused-layers plan-ranks plan-nodes "
-        "network machine recipe for target-bits target-size assessment redo dry-run options "
+        "network machine recipe sensitivity for target-bits target-size assessment redo dry-run "
+        "options "
         "print-options help baseline-grid paper "
         "factor-grid ";
     snrq_options o;
@@ -749,17 +750,17 @@ static void inputs_are_all_that_is_read(void)
     snprintf(line, sizeof line, "evaluate M --text A --text B --reference R --options %s",
              option_file("--json\n"));
     accepts(line, &o);
-    CU_ASSERT_EQUAL(snrq_options_inputs(&o, paths), 10);
+    CU_ASSERT_EQUAL(snrq_options_inputs(&o, paths), 11);
     assert_texts(paths, 4, "M R - - ");
     CU_ASSERT_STRING_EQUAL(paths[4], scratch_path("options"));
-    assert_texts(paths + 5, 5, "- - - A B ");
+    assert_texts(paths + 5, 6, "- - - - A B ");
     snrq_options_free(&o);
     accepts("tokenize M --decode F -o T", &o);
-    CU_ASSERT_EQUAL(snrq_options_inputs(&o, paths), 8);
-    assert_texts(paths, 8, "M - - F - - - - ");
+    CU_ASSERT_EQUAL(snrq_options_inputs(&o, paths), 9);
+    assert_texts(paths, 9, "M - - F - - - - - ");
     accepts("quantize M --token-file F -o OUT", &o);
-    CU_ASSERT_EQUAL(snrq_options_inputs(&o, paths), 8);
-    assert_texts(paths, 8, "M - F - - - - - ");
+    CU_ASSERT_EQUAL(snrq_options_inputs(&o, paths), 9);
+    assert_texts(paths, 9, "M - F - - - - - - ");
     refuses("quantize M --calibration T -o OUT --target-bits 3",
             "--target-bits needs --assessment");
     refuses("quantize M --calibration T -o OUT --assessment A",
@@ -772,8 +773,8 @@ static void inputs_are_all_that_is_read(void)
     refuses("assess M -o DIR", "either --calibration TEXT or --token-file FILE");
     accepts("plan M --token-file F --machine N", &o);
     CU_ASSERT_TRUE(o.plan && o.dry_run);
-    CU_ASSERT_EQUAL(snrq_options_inputs(&o, paths), 8);
-    assert_texts(paths, 8, "M - F - - N - - ");
+    CU_ASSERT_EQUAL(snrq_options_inputs(&o, paths), 9);
+    assert_texts(paths, 9, "M - F - - N - - - ");
 }
 
 /* More files than there are arguments of a command line in practice. */
