@@ -20,9 +20,9 @@ static const struct topic {
     const char *options; /* names between blanks */
 } topics[] = {
     {"input and output",
-     " output calibration text reference token-file decode protocol tasks task-dir format export "
+     " output calibration text reference token-file decode protocol tasks task-dir export "
      "weights embedding-type zero-points for max-shard-size tokenizer logprobs samples data "},
-    {"what is stored", " bits group-size symmetric asymmetric groups scale-type recipe "},
+    {"what is stored", " format bits group-size symmetric asymmetric groups scale-type recipe "},
     {"how it is rounded",
      " method beam grid alpha refine regrid order damp shrink compensate paper baseline-grid "
      "expert-tokens expert-weights "},
@@ -74,18 +74,20 @@ static const char *help_of(const snrq_option_row *row, const snrq_command_row *c
     return row->help;
 }
 
-static const snrq_option_row *find_row(const char *name, size_t length)
-{
-    for (int i = 0; i < snrq_option_rows; i++)
-        if (strlen(snrq_option_table[i].name) == length &&
-            strncmp(snrq_option_table[i].name, name, length) == 0)
-            return &snrq_option_table[i];
-    return NULL;
-}
-
 static bool belongs(const snrq_option_row *row, const snrq_command_row *command)
 {
     return (row->commands & (unsigned)command->command) != 0;
+}
+
+static const snrq_option_row *find_row(const snrq_command_row *command, const char *name,
+                                       size_t length)
+{
+    for (int i = 0; i < snrq_option_rows; i++)
+        if (belongs(&snrq_option_table[i], command) &&
+            strlen(snrq_option_table[i].name) == length &&
+            strncmp(snrq_option_table[i].name, name, length) == 0)
+            return &snrq_option_table[i];
+    return NULL;
 }
 
 /* Calls `show` for every option of a command, topic by topic, and `begin` before each topic. */
@@ -95,8 +97,8 @@ static void by_topic(FILE *f, const snrq_command_row *command, void (*begin)(FIL
     for (int t = 0; t < TOPICS; t++) {
         bool begun = false;
         for (const char *at = topics[t].options + 1; *at != '\0'; at += strcspn(at, " ") + 1) {
-            const snrq_option_row *row = find_row(at, strcspn(at, " "));
-            if (row == NULL || !belongs(row, command)) continue;
+            const snrq_option_row *row = find_row(command, at, strcspn(at, " "));
+            if (row == NULL) continue;
             if (!begun) begin(f, topics[t].name);
             begun = true;
             show(f, row, command);

@@ -357,6 +357,9 @@ static snrq_status commit_block(group *g, const block_work *b)
                                         .codes = w->codes + rows.begin * w->columns,
                                         .scales = w->scales + rows.begin * w->groups,
                                         .zeros = w->zeros + rows.begin * w->groups,
+                                        .minima = w->minima != NULL
+                                                      ? w->minima + rows.begin * w->groups
+                                                      : NULL,
                                         .g_idx = w->g_idx};
     }
     if (status == SNRQ_OK) status = snrq_job_commit_block(g->job, g->context, b->layer, modules);
@@ -395,11 +398,13 @@ static snrq_status replay_block(group *g, block_work *b)
 static snrq_status create_quantized(group *g, block_work *b)
 {
     const snrq_family *f = b->family;
-    int64_t *groups = NULL;
+    snrq_unit_groups *groups = NULL;
     snrq_status status = snrq_allocate((size_t)f->units, sizeof *groups, "groups", &groups);
-    for (int u = 0; status == SNRQ_OK && u < f->units; u++)
-        groups[u] = snrq_rule_groups(snrq_rules_at(&g->job->rules, b->layer, f->unit[u].first),
-                                     f->unit[u].columns);
+    for (int u = 0; status == SNRQ_OK && u < f->units; u++) {
+        const snrq_rule *rule = snrq_rules_at(&g->job->rules, b->layer, f->unit[u].first);
+        groups[u] = (snrq_unit_groups){snrq_rule_groups(rule, f->unit[u].columns),
+                                       snrq_rule_has_minima(rule)};
+    }
     if (status == SNRQ_OK)
         status = snrq_allocate((size_t)f->modules, sizeof *b->records, "records", &b->records);
     if (status == SNRQ_OK)

@@ -7,7 +7,7 @@
 
 snrq_rule snrq_options_rule(const snrq_options *o)
 {
-    return (snrq_rule){.method = (snrq_method)o->method,
+    snrq_rule rule = {.method = (snrq_method)o->method,
                        .bits = (int)o->bits,
                        .group_size = o->group_size,
                        .symmetric = !o->asymmetric,
@@ -24,6 +24,8 @@ snrq_rule snrq_options_rule(const snrq_options *o)
                        .weighted_tokens = o->weighted_experts != 0,
                        .shrink = o->shrink,
                        .compensate = o->compensate};
+    if (o->weight_format >= 0) snrq_rule_set_format(&rule, &snrq_weight_formats[o->weight_format]);
+    return rule;
 }
 
 /* Inputs of the model's units, as a token sees them: of experts, those that it is sent to. */
@@ -39,6 +41,29 @@ static void count_inputs(const snrq_model *m, snrq_rule *rule)
     }
 }
 
+/* Gives modules whose rows are not made of whole blocks of their format the narrow one. */
+static snrq_status fit_formats(const snrq_model *m, snrq_rules *rules)
+{
+    for (int64_t layer = 0; layer < rules->layers; layer++) {
+        const snrq_family *f = snrq_model_family(m, layer);
+        for (int i = 0; i < f->modules; i++) {
+            snrq_rule *rule = &rules->rule[layer * rules->modules + i];
+            if (rule->format == NULL) continue;
+            const snrq_weight_format *format =
+                snrq_weight_format_for(rule->format, f->module[i].columns);
+            if (format == NULL)
+                return snrq_fail(SNRQ_USAGE,
+                                 "%s: %s has %lld inputs, and %s has groups of %lld: quantize with "
+                                 "--bits %d",
+                                 m->path, f->module[i].name, (long long)f->module[i].columns,
+                                 rule->format->name, (long long)rule->format->group,
+                                 rule->format->bits);
+            snrq_rule_set_format(rule, format);
+        }
+    }
+    return SNRQ_OK;
+}
+
 snrq_status snrq_rules_create(const snrq_options *options, const snrq_model *model, snrq_rules *out)
 {
     int64_t layers = model->config.layers, count = layers * snrq_model_max_modules(model);
@@ -47,9 +72,11 @@ snrq_status snrq_rules_create(const snrq_options *options, const snrq_model *mod
     snrq_rule rule = snrq_options_rule(options);
     count_inputs(model, &rule);
     for (int64_t i = 0; i < count; i++) out->rule[i] = rule;
-    if (options->recipe == NULL) return SNRQ_OK;
-    SNRQ_TRY(snrq_recipe_read(options->recipe, &out->recipe));
-    return snrq_recipe_apply(options->recipe, out->recipe, options, model, out);
+    if (options->recipe != NULL) {
+        SNRQ_TRY(snrq_recipe_read(options->recipe, &out->recipe));
+        SNRQ_TRY(snrq_recipe_apply(options->recipe, out->recipe, options, model, out));
+    }
+    return fit_formats(model, out);
 }
 
 void snrq_rules_free(snrq_rules *rules)

@@ -50,11 +50,15 @@ typedef enum snrq_gguf_type {
     SNRQ_GGUF_F32 = 0,
     SNRQ_GGUF_F16 = 1,
     SNRQ_GGUF_Q4_0 = 2,
+    SNRQ_GGUF_Q4_1 = 3,
     SNRQ_GGUF_Q5_0 = 6,
+    SNRQ_GGUF_Q5_1 = 7,
     SNRQ_GGUF_Q8_0 = 8,
     SNRQ_GGUF_Q2_K = 10,
     SNRQ_GGUF_Q3_K = 11,
     SNRQ_GGUF_Q4_K = 12,
+    SNRQ_GGUF_Q5_K = 13,
+    SNRQ_GGUF_Q6_K = 14,
     SNRQ_GGUF_BF16 = 30
 } snrq_gguf_type;
 
@@ -74,6 +78,21 @@ typedef struct snrq_q5_0 {
     uint8_t quants[16];
 } snrq_q5_0;
 _Static_assert(sizeof(snrq_q5_0) == 22, "Q5_0 has 22 bytes");
+
+/* 32 weights; value d * q + m. q as in Q4_0. */
+typedef struct snrq_q4_1 {
+    uint16_t d, m;
+    uint8_t quants[16];
+} snrq_q4_1;
+_Static_assert(sizeof(snrq_q4_1) == 20, "Q4_1 has 20 bytes");
+
+/* 32 weights; value d * q + m. q as in Q5_0. */
+typedef struct snrq_q5_1 {
+    uint16_t d, m;
+    uint8_t fifth[4];
+    uint8_t quants[16];
+} snrq_q5_1;
+_Static_assert(sizeof(snrq_q5_1) == 24, "Q5_1 has 24 bytes");
 
 /* 32 weights; value d * q. */
 typedef struct snrq_q8_0 {
@@ -114,5 +133,25 @@ typedef struct snrq_q4_k {
     uint8_t quants[128];
 } snrq_q4_k;
 _Static_assert(sizeof(snrq_q4_k) == 144, "Q4_K has 144 bytes");
+
+/* As Q4_K, with bit 4 of q of weight i in bit i / 32 of byte i % 32 of `fifth`. */
+typedef struct snrq_q5_k {
+    uint16_t d, dmin;
+    uint8_t scales[12];
+    uint8_t fifth[32];
+    uint8_t quants[128];
+} snrq_q5_k;
+_Static_assert(sizeof(snrq_q5_k) == 176, "Q5_K has 176 bytes");
+
+/* 256 weights; value d * scale * (q - 32), a scale for 16 weights. q of weight i, with h = i / 128 and
+ * k = i % 128 / 32: its low 4 bits in byte 64 h + 32 (k % 2) + i % 32 of `low` (in the high half from
+ * k = 2 on), its upper 2 in byte 32 h + i % 32 of `high` from bit 2 k on. */
+typedef struct snrq_q6_k {
+    uint8_t low[128];
+    uint8_t high[64];
+    int8_t scales[16];
+    uint16_t d;
+} snrq_q6_k;
+_Static_assert(sizeof(snrq_q6_k) == 210, "Q6_K has 210 bytes");
 
 #endif

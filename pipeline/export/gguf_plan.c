@@ -14,6 +14,8 @@ snrq_status snrq_gguf_module_type(const snrq_module_record *r, snrq_gguf_type *o
 {
     const snrq_gguf_grid grid = {r->bits, r->symmetric, r->columns,
                                  r->groups > 1 ? r->group_size : r->columns};
+    const snrq_weight_format *format = snrq_module_record_format(r);
+    if (format != NULL) return snrq_gguf_type_of(format, out);
     if (r->columns % 32 != 0)
         return snrq_fail(SNRQ_USAGE,
                          "%s has %lld inputs, and GGUF blocks have 32: no setting works for this "

@@ -20,6 +20,7 @@ typedef struct snrq_export_facts {
     int bits;
     int64_t group_size; /* 0: one group per row, in every module */
     bool symmetric, permuted;
+    const snrq_weight_format *format; /* or NULL: integers */
     bool mixed; /* modules differ in this or in what is above or in scale_type: those are of one */
     bool fused; /* gate and up are one module */
     snrq_expert_kind experts;
@@ -89,7 +90,17 @@ typedef struct snrq_export_rows {
     const uint8_t *codes; /* [rows of the range, columns] */
     const float *scales;  /* [rows of the range, groups] */
     const uint8_t *zeros; /* [rows of the range, groups] */
+    const float *minima;  /* [rows of the range, groups]; 0 where there are none */
 } snrq_export_rows;
+
+/* The weight in row i of them, column c. */
+static inline float snrq_export_value(const snrq_export_rows *r, int64_t i, int64_t c)
+{
+    const snrq_module_record *record = r->module->record;
+    int64_t g = i * record->groups + r->module->g_idx[c];
+    return snrq_code_value(r->scales[g], r->zeros[g], r->minima[g],
+                           r->codes[i * record->columns + c]);
+}
 
 /* Calls `each` for all rows of `range`, some at a time (up to 16 MB, a multiple of 32 but for the
  * last ones), in order. Stops at the first failure. Not collective. */

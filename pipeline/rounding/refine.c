@@ -158,9 +158,9 @@ static int64_t descend(const refinement *s, int64_t row, float *g)
         int any = 0;
 #pragma omp simd reduction(| : any)
         for (int64_t c = begin; c < end; c++)
-            any |= fabsf(g[c]) >= 0.499f * scales[group[c]] * s->diagonal[c];
+            any |= fabsf(g[c]) >= 0.499f * fabsf(scales[group[c]]) * s->diagonal[c];
         for (int64_t c = end - 1; any != 0 && c >= begin; c--)
-            if (fabsf(g[c]) >= 0.499f * scales[group[c]] * s->diagonal[c])
+            if (fabsf(g[c]) >= 0.499f * fabsf(scales[group[c]]) * s->diagonal[c])
                 changed += step(s, row, c, g);
     }
     return changed;

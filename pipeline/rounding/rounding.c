@@ -2,10 +2,12 @@
 #include "pipeline/rounding/rounding.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "pipeline/rounding/format_grid.h"
 #include "pipeline/rounding/regrid.h"
 #include "pipeline/rounding/trial.h"
 
@@ -81,20 +83,35 @@ static snrq_status check_target(const snrq_rounding *w, int64_t r)
     return SNRQ_OK;
 }
 
+/* Scales of a row, and zeros or minima. minima [groups] is scratch of a thread. */
+static snrq_status fit_row(snrq_rounding *w, int64_t r, float *minima)
+{
+    const snrq_weight_format *f = w->rule->format;
+    const float *target = w->rows.target + r * w->rows.columns;
+    float *scales = w->rows.scales + r * w->groups.count;
+    uint8_t *zeros = w->rows.zeros + r * w->groups.count;
+    if (f == NULL) return snrq_quant_grid_fit(w->rule, &w->groups, target, w->d2, scales, zeros);
+    memset(zeros, snrq_weight_format_zero(f), (size_t)w->groups.count);
+    SNRQ_TRY(snrq_format_grid_fit(w->rule, &w->groups, target, w->d2, scales, minima));
+    if (f->minimum.present) snrq_rows_set_minima(&w->rows, r, minima);
+    return SNRQ_OK;
+}
+
 /* Targets and grids of this rank's rows. */
 static snrq_status fit_rows(snrq_rounding *w)
 {
     int64_t count = w->mine.end - w->mine.begin, n = w->rows.columns, first = count;
     snrq_status worst = SNRQ_OK;
     char message[512] = "";
+    float *minima = NULL;
+    SNRQ_TRY(snrq_allocate((size_t)(omp_get_max_threads() * w->groups.count), sizeof *minima,
+                           "minima", &minima));
 #pragma omp parallel for schedule(dynamic, 16)
     for (int64_t r = 0; r < count; r++) {
         snrq_target_row(&w->target, r, alpha_of_row(w, r), w->rows.target + r * n);
         snrq_status status = check_target(w, r);
         if (status == SNRQ_OK)
-            status = snrq_quant_grid_fit(w->rule, &w->groups, w->rows.target + r * n, w->d2,
-                                         w->rows.scales + r * w->groups.count,
-                                         w->rows.zeros + r * w->groups.count);
+            status = fit_row(w, r, minima + omp_get_thread_num() * w->groups.count);
         if (status != SNRQ_OK) {
             int64_t row = w->mine.begin + r;
             int module = module_of_row(w, row);
@@ -107,6 +124,7 @@ static snrq_status fit_rows(snrq_rounding *w)
             }
         }
     }
+    free(minima);
     return worst == SNRQ_OK ? SNRQ_OK : snrq_fail(worst, "%s", message);
 }
 
@@ -160,20 +178,20 @@ static snrq_status search_and_refine(snrq_rounding *w, snrq_rows *rows, snrq_gra
 /* One more round for the rows of a trial: the best scales for their codes, and a search with these
  * scales. scales [rows of the trial, groups] is scratch, gradient that of the trial's rows, in and
  * out. *better: rows of all ranks that are. */
-static snrq_status regrid_trial(snrq_rounding *w, bool last, float *scales, snrq_gradient *gradient,
-                                snrq_trial *trial, int64_t *better)
+static snrq_status regrid_trial(snrq_rounding *w, snrq_regrid_kind kind, bool last, float *scales,
+                                snrq_gradient *gradient, snrq_trial *trial, int64_t *better)
 {
-    SNRQ_TRY(snrq_regrid(w->statistics->h, w->rule->scale_type, &trial->rows, gradient, scales));
+    SNRQ_TRY(snrq_regrid(w->statistics->h, w->rule, kind, &trial->rows, gradient, scales));
     snrq_gradient_free(gradient);
-    snrq_trial_rescale(trial, scales);
+    snrq_trial_rescale(trial, kind == SNRQ_REGRID_MINIMA, scales);
     SNRQ_TRY(search_and_refine(w, &trial->rows, last ? NULL : gradient));
     *better = snrq_trial_keep_better(trial, last ? NULL : gradient, &w->rows);
     return snrq_sum_int64(w->context, better, 1);
 }
 
-/* Alternates between the best scales for the codes and a search with these scales; a row only ever
- * gets better. gradient: of the rows; it is released. */
-static snrq_status regrid_rows(snrq_rounding *w, snrq_gradient *gradient)
+/* Alternates between the best scales (or minima) for the codes and a search with these scales; a row
+ * only ever gets better. gradient: of the rows; it is released. */
+static snrq_status regrid_rows(snrq_rounding *w, snrq_regrid_kind kind, snrq_gradient *gradient)
 {
     size_t grids = (size_t)(w->rows.rows * w->groups.count);
     snrq_trial trial = {0};
@@ -183,7 +201,7 @@ static snrq_status regrid_rows(snrq_rounding *w, snrq_gradient *gradient)
     status = snrq_agree(w->context, status);
     for (int64_t round = 1, better = 1; status == SNRQ_OK && round <= w->rule->regrid && better > 0;
          round++)
-        status = regrid_trial(w, round == w->rule->regrid, scales, gradient, &trial, &better);
+        status = regrid_trial(w, kind, round == w->rule->regrid, scales, gradient, &trial, &better);
     snrq_gradient_free(gradient);
     snrq_trial_free(&trial);
     free(scales);
@@ -196,7 +214,10 @@ snrq_status snrq_rounding_search(snrq_rounding *w)
     SNRQ_TRY(keep_panels(w));
     if (w->rule->regrid == 0) return search_and_refine(w, &w->rows, NULL);
     SNRQ_TRY(search_and_refine(w, &w->rows, &gradient));
-    return regrid_rows(w, &gradient);
+    SNRQ_TRY(regrid_rows(w, SNRQ_REGRID_SCALES, &gradient));
+    if (!snrq_rule_has_minima(w->rule)) return SNRQ_OK;
+    SNRQ_TRY(snrq_refine(w->statistics->h, 0, &w->rows, &gradient));
+    return regrid_rows(w, SNRQ_REGRID_MINIMA, &gradient);
 }
 
 /* Figures of one row; see the formulas where they are used. */
@@ -217,9 +238,10 @@ static row_figures measure_row(const snrq_rounding *w, int64_t r)
     row_figures f = {0};
     for (int64_t k = 0; k < n; k++) {
         int64_t at = r * n + k, g = r * w->groups.count + w->groups.of_position[k];
-        double q = (double)snrq_rows_value(&w->rows, r, k), weight = (double)t->w[at];
-        double target = (double)w->rows.target[at];
-        double code = target / (double)w->rows.scales[g] + (double)w->rows.zeros[g];
+        double minimum = (double)snrq_rows_minimum(&w->rows, r, k);
+        double q = (double)snrq_rows_value(&w->rows, r, k) - minimum, weight = (double)t->w[at];
+        double shifted = (double)w->rows.target[at], target = shifted - minimum;
+        double code = shifted / (double)w->rows.scales[g] + (double)w->rows.zeros[g];
         f.clipped += code < -0.5 || code > (double)top + 0.5;
         change += t->added[k] * (q - weight) * (q - weight);
         if (t->wd == NULL) continue;
@@ -312,6 +334,7 @@ static snrq_status allocate(snrq_rounding *w)
     SNRQ_TRY(snrq_groups_create(s->order, s->columns, rule->group_size, rule->permuted_groups,
                                 &w->groups));
     SNRQ_TRY(snrq_rows_create(w->mine.end - w->mine.begin, rule->bits, &w->groups, &w->rows));
+    if (snrq_rule_has_minima(rule)) SNRQ_TRY(snrq_rows_add_minima(&w->rows));
     SNRQ_TRY(snrq_allocate((size_t)w->stack->count, sizeof *w->modules, "modules", &w->modules));
     return snrq_allocate((size_t)s->columns, sizeof *w->d2, "column weights", &w->d2);
 }

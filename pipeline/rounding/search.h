@@ -36,9 +36,11 @@ typedef struct snrq_rows {
     int64_t rows, columns;
     int bits;
     const snrq_groups *groups; /* borrowed */
-    float *target;             /* R [rows, columns] */
+    float *target;             /* R [rows, columns]; plus the minimum of the group, if there are any:
+                                  (R + m) - s (c - z) is what R - Q is */
     float *scales;             /* [rows, groups] */
     uint8_t *zeros;            /* [rows, groups] */
+    float *minima;             /* [rows, groups] of a format that has them, else NULL */
     uint8_t *codes;            /* [rows, columns] result */
     double *costs;             /* [rows] result: the row's objective */
 } snrq_rows;
@@ -52,12 +54,26 @@ typedef enum snrq_search_kind {
 snrq_status snrq_rows_create(int64_t rows, int bits, const snrq_groups *groups, snrq_rows *out);
 void snrq_rows_free(snrq_rows *rows);
 
-/* Value of the code at (row, position). */
+/* Gives rows minima, all 0. Not collective. */
+snrq_status snrq_rows_add_minima(snrq_rows *rows);
+
+/* Value of the code at (row, position), before a minimum is taken off. */
 static inline float snrq_rows_value(const snrq_rows *r, int64_t row, int64_t k)
 {
     int64_t g = row * r->groups->count + r->groups->of_position[k];
     return r->scales[g] * (float)(r->codes[row * r->columns + k] - r->zeros[g]);
 }
+
+/* The minimum there; 0 if there are none. */
+static inline float snrq_rows_minimum(const snrq_rows *r, int64_t row, int64_t k)
+{
+    return r->minima == NULL
+               ? 0.0f
+               : r->minima[row * r->groups->count + r->groups->of_position[k]];
+}
+
+/* Minima of a row [groups] become others: so does its target. */
+void snrq_rows_set_minima(snrq_rows *rows, int64_t row, const float *minima);
 
 /* Rounds all rows. l: the factor L [n, n]; beam 1 is greedy. Collective over l's context (each rank
  * with its own rows, possibly none); agreed. */
