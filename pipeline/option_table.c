@@ -46,7 +46,7 @@ const snrq_option_row snrq_option_table[] = {
     {"group-size", 0, GROUP, FIELD(group_size), "128", 1, 1 << 20, NULL, Q | R, true, "N|channel",
      "columns that share a scale"},
     {"format", 0, CHOICE, FIELD(weight_format), NULL, 0, 0,
-     "q4_0|q4_1|q5_0|q5_1|q8_0|q2_k|q3_k|q4_k|q5_k|q6_k", Q, true, "F",
+     "q4_0|q4_1|q5_0|q5_1|q8_0|q2_k|q3_k|q4_k|q5_k|q6_k|iq4_nl|iq4_xs|mxfp4", Q, true, "F",
      "round to weights as this type of llama.cpp stores them, instead of --bits and --group-size: "
      "its groups, scales and minima (docs/gguf.md)"},
     {"format", 0, CHOICE, FIELD(format), NULL, 0, 0, "gptq|compressed-tensors|gguf|safetensors", X,

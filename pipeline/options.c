@@ -405,7 +405,7 @@ static snrq_status settle(snrq_options *o)
         const snrq_weight_format *f = &snrq_weight_formats[o->weight_format];
         o->bits = f->bits;
         o->group_size = f->group;
-        o->asymmetric = f->minimum.present;
+        o->asymmetric = !snrq_weight_format_symmetric(f);
         o->scale_type = snrq_weight_format_scale_type(f);
     }
     for (int i = 0; i < snrq_option_rows; i++) {

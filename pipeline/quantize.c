@@ -403,7 +403,7 @@ static snrq_status create_quantized(group *g, block_work *b)
     for (int u = 0; status == SNRQ_OK && u < f->units; u++) {
         const snrq_rule *rule = snrq_rules_at(&g->job->rules, b->layer, f->unit[u].first);
         groups[u] = (snrq_unit_groups){snrq_rule_groups(rule, f->unit[u].columns),
-                                       snrq_rule_has_minima(rule)};
+                                       rule->format};
     }
     if (status == SNRQ_OK)
         status = snrq_allocate((size_t)f->modules, sizeof *b->records, "records", &b->records);

@@ -16,7 +16,7 @@
 #include "io/hdf5/writer.h"
 #include "io/pieces.h"
 
-enum { INTEGERS = 1, MINIMA_TOO = 2, MAX_MODULES = 4096, READ_BYTES = 16 << 20 };
+enum { INTEGERS = 1, FORMATS_TOO = 2, MAX_MODULES = 4096, READ_BYTES = 16 << 20 };
 static const char format_name[] = "snrq-block";
 /* The tables of a module, in the order in which they are made. */
 enum { CODES, SCALES, ZEROS, G_IDX, MINIMA, TABLES };
@@ -130,7 +130,9 @@ static snrq_status lay_out(const snrq_hdf5_object *root, const void *source)
     SNRQ_TRY(snrq_hdf5_put_text(root, "format", format_name));
     int version = INTEGERS;
     for (int i = 0; i < layout->count; i++)
-        if (snrq_module_record_has_minima(&layout->modules[i].record)) version = MINIMA_TOO;
+        if (snrq_module_record_has_minima(&layout->modules[i].record) ||
+            snrq_module_record_levels(&layout->modules[i].record) != NULL)
+            version = FORMATS_TOO;
     SNRQ_TRY(snrq_hdf5_put_integer(root, "format_version", version));
     SNRQ_TRY(snrq_hdf5_put_integer(root, "block", layout->block));
     for (int i = 0; i < layout->count; i++)
@@ -335,7 +337,7 @@ static snrq_status open_module(snrq_block_file *file, const char *name)
 static snrq_status open_all(snrq_block_file *file)
 {
     char **names = NULL;
-    SNRQ_TRY(snrq_hdf5_open(file->path, format_name, MINIMA_TOO, &file->root));
+    SNRQ_TRY(snrq_hdf5_open(file->path, format_name, FORMATS_TOO, &file->root));
     SNRQ_TRY(snrq_hdf5_get_integer(&file->root, "block", &file->block));
     if (file->block < 0)
         return snrq_fail(SNRQ_BAD_DATA, "%s: block is %lld", file->path, (long long)file->block);

@@ -12,9 +12,9 @@
  *       attributes       "index" and the fields of snrq_module_record, but for the name
  *
  *   weight (r, c) = scales[r, g_idx[c]] * (code[r, c] - zeros[r, g_idx[c]]) - minima[r, g_idx[c]],
- *   in fp32
+ *   in fp32, or scales[r, g_idx[c]] * level[code] of a format with a code book
  *
- * format_version is 2 if a module has minima, which older readers do not know, else 1.
+ * format_version is 2 if a module has minima or a code book, which older readers do not know, else 1.
  *
  * The bytes of the file do not depend on the number of ranks: see io/hdf5/writer.h.
  */
@@ -81,8 +81,8 @@ static inline float snrq_module_codes_value(const snrq_module_codes *m,
                                             const snrq_module_record *record, int64_t i, int64_t c)
 {
     int64_t g = i * record->groups + m->g_idx[c];
-    return snrq_code_value(m->scales[g], m->zeros[g], m->minima[g],
-                           m->codes[i * record->columns + c]);
+    return snrq_code_value(snrq_module_record_levels(record), m->scales[g], m->zeros[g],
+                           m->minima[g], m->codes[i * record->columns + c]);
 }
 void snrq_module_codes_free(snrq_module_codes *codes);
 

@@ -82,6 +82,12 @@ bool snrq_module_record_has_minima(const snrq_module_record *r)
     return f != NULL && f->minimum.present;
 }
 
+const float *snrq_module_record_levels(const snrq_module_record *r)
+{
+    const snrq_weight_format *f = snrq_module_record_format(r);
+    return f != NULL ? f->levels : NULL;
+}
+
 /* Is the grid that of the format? */
 static const char *format_problem(const snrq_module_record *r)
 {
@@ -89,7 +95,7 @@ static const char *format_problem(const snrq_module_record *r)
     if (r->format[0] == '\0') return NULL;
     if (f == NULL) return "the format is unknown";
     if (r->bits != f->bits || r->group_size != f->group || r->columns % f->super_block != 0 ||
-        r->symmetric == f->minimum.present || r->permuted_groups ||
+        r->symmetric != snrq_weight_format_symmetric(f) || r->permuted_groups ||
         r->scale_type != snrq_weight_format_scale_type(f))
         return "bits, groups and scales are not those of the format";
     return NULL;

@@ -50,6 +50,8 @@ typedef struct snrq_module_record {
 /* The row of its format; NULL: integers, or an unknown one. Has it minima? */
 const snrq_weight_format *snrq_module_record_format(const snrq_module_record *record);
 bool snrq_module_record_has_minima(const snrq_module_record *record);
+/* Its levels, or NULL. */
+const float *snrq_module_record_levels(const snrq_module_record *record);
 
 /* What makes a record impossible, or NULL. */
 const char *snrq_module_record_problem(const snrq_module_record *record);

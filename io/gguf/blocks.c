@@ -40,6 +40,9 @@ static const struct type_row {
     {SNRQ_GGUF_Q4_K, "Q4_K", 256, sizeof(snrq_q4_k)},
     {SNRQ_GGUF_Q5_K, "Q5_K", 256, sizeof(snrq_q5_k)},
     {SNRQ_GGUF_Q6_K, "Q6_K", 256, sizeof(snrq_q6_k)},
+    {SNRQ_GGUF_IQ4_NL, "IQ4_NL", 32, sizeof(snrq_iq4_nl)},
+    {SNRQ_GGUF_IQ4_XS, "IQ4_XS", 256, sizeof(snrq_iq4_xs)},
+    {SNRQ_GGUF_MXFP4, "MXFP4", 32, sizeof(snrq_mxfp4)},
 };
 
 static const struct type_row *find_type(snrq_gguf_type type)
@@ -228,6 +231,35 @@ static void put_q6_k(const gguf_block *b, void *out)
     memcpy(out, &stored, sizeof stored);
 }
 
+static void put_iq4_nl(const gguf_block *b, void *out)
+{
+    snrq_iq4_nl stored = {.d = b->d};
+    put_nibbles(b->q, stored.quants);
+    memcpy(out, &stored, sizeof stored);
+}
+
+static void put_iq4_xs(const gguf_block *b, void *out)
+{
+    snrq_iq4_xs stored = {.d = b->d};
+    for (int s = 0; s < 8; s++) {
+        int scale = b->scale[s] + 32;
+        stored.low[s / 2] |= (uint8_t)((scale & 15) << 4 * (s % 2));
+        stored.high |= (uint16_t)(scale >> 4 << 2 * s);
+        put_nibbles(b->q + 32 * s, stored.quants + 16 * s);
+    }
+    memcpy(out, &stored, sizeof stored);
+}
+
+/* Codes of levels in ascending order, 7 being zero, to signs and magnitudes. */
+static void put_mxfp4(const gguf_block *b, void *out)
+{
+    snrq_mxfp4 stored = {.exponent = (uint8_t)b->scale[0]};
+    uint8_t q[32];
+    for (int j = 0; j < 32; j++) q[j] = (uint8_t)(b->q[j] < 7 ? 15 - b->q[j] : b->q[j] - 7);
+    put_nibbles(q, stored.quants);
+    memcpy(out, &stored, sizeof stored);
+}
+
 /* How a type stores levels: q = code - zero + offset, or the code itself with the zero
  * beside it. */
 static const struct encoder {
@@ -241,7 +273,8 @@ static const struct encoder {
     {SNRQ_GGUF_Q2_K, true, 0, 0, 3, put_q2_k},      {SNRQ_GGUF_Q3_K, false, 4, 0, 7, put_q3_k},
     {SNRQ_GGUF_Q4_K, true, 0, 0, 15, put_q4_k},     {SNRQ_GGUF_Q4_1, true, 0, 0, 15, put_q4_1},
     {SNRQ_GGUF_Q5_1, true, 0, 0, 31, put_q5_1},     {SNRQ_GGUF_Q5_K, true, 0, 0, 31, put_q5_k},
-    {SNRQ_GGUF_Q6_K, true, 0, 0, 63, put_q6_k},
+    {SNRQ_GGUF_Q6_K, true, 0, 0, 63, put_q6_k},     {SNRQ_GGUF_IQ4_NL, true, 0, 0, 15, put_iq4_nl},
+    {SNRQ_GGUF_IQ4_XS, true, 0, 0, 15, put_iq4_xs}, {SNRQ_GGUF_MXFP4, true, 0, 0, 14, put_mxfp4},
 };
 enum { ENCODERS = sizeof encoders / sizeof encoders[0] };
 
@@ -309,6 +342,13 @@ static snrq_status take_apart(const snrq_weight_format *f, const snrq_stored_num
                               const float *values, float sign, uint16_t *shared, int *integers)
 {
     float number = sign * values[0];
+    if (set->power) { /* the integer is the exponent of E8M0 */
+        int exponent;
+        float fraction = frexpf(number, &exponent);
+        *integers = exponent + 126;
+        if (fraction == 0.5f && *integers >= 0 && *integers < 255) return SNRQ_OK;
+        return snrq_fail(SNRQ_INTERNAL, "%s: %.9g is no power of 2", f->name, (double)number);
+    }
     if (set->shared && !snrq_multiples_find(set, f->super_block / f->group, values, &number, integers))
         return snrq_fail(SNRQ_INTERNAL, "%s: numbers of a block from %.9g on are no multiples",
                          f->name, (double)values[0]);

@@ -59,7 +59,10 @@ typedef enum snrq_gguf_type {
     SNRQ_GGUF_Q4_K = 12,
     SNRQ_GGUF_Q5_K = 13,
     SNRQ_GGUF_Q6_K = 14,
-    SNRQ_GGUF_BF16 = 30
+    SNRQ_GGUF_IQ4_NL = 20,
+    SNRQ_GGUF_IQ4_XS = 23,
+    SNRQ_GGUF_BF16 = 30,
+    SNRQ_GGUF_MXFP4 = 39
 } snrq_gguf_type;
 
 /* 32 weights; value d * (q - 8). q of weight j lies in the low half of byte j of `quants`, that of
@@ -153,5 +156,30 @@ typedef struct snrq_q6_k {
     uint16_t d;
 } snrq_q6_k;
 _Static_assert(sizeof(snrq_q6_k) == 210, "Q6_K has 210 bytes");
+
+/* 32 weights; value d * level q of 16 (mpi/algebra/weight_format.c). q as in Q4_0. */
+typedef struct snrq_iq4_nl {
+    uint16_t d;
+    uint8_t quants[16];
+} snrq_iq4_nl;
+_Static_assert(sizeof(snrq_iq4_nl) == 18, "IQ4_NL has 18 bytes");
+
+/* 256 weights; value d * (scale - 32) * level q, a scale for 32 weights. Scale s has its low 4 bits in
+ * byte s / 2 of `low` (in the high half if s is odd), its upper 2 in `high` from bit 2 s on. q of
+ * weight i: byte 16 (i / 32) + i % 16 of `quants`, in the high half if i % 32 >= 16. */
+typedef struct snrq_iq4_xs {
+    uint16_t d, high;
+    uint8_t low[4];
+    uint8_t quants[128];
+} snrq_iq4_xs;
+_Static_assert(sizeof(snrq_iq4_xs) == 136, "IQ4_XS has 136 bytes");
+
+/* 32 weights; value 2^(exponent - 127) * E2M1 number q: sign, two bits of exponent, one of mantissa.
+ * q as in Q4_0. */
+typedef struct snrq_mxfp4 {
+    uint8_t exponent;
+    uint8_t quants[16];
+} snrq_mxfp4;
+_Static_assert(sizeof(snrq_mxfp4) == 17, "MXFP4 has 17 bytes");
 
 #endif

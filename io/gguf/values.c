@@ -141,12 +141,37 @@ static float q6_k(const unsigned char *b, int i)
     return half(b + 208) * (float)(scale < 128 ? scale : scale - 256) * (float)(q - 32);
 }
 
+static const int iq4[] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                          1,    13,   25,  38,  53,  69,  89,  113};
+
+static float iq4_nl(const unsigned char *b, int i)
+{
+    return half(b) * (float)iq4[i < 16 ? low(b[2 + i]) : high(b[2 + i - 16])];
+}
+
+static float iq4_xs(const unsigned char *b, int i)
+{
+    int s = i / 32, scale = b[4 + s / 2] >> 4 * (s % 2) & 15;
+    scale += 16 * (s < 4 ? bits2(b[2], s) : bits2(b[3], s - 4));
+    unsigned char pair = b[8 + 16 * s + i % 16];
+    return half(b) * (float)(scale - 32) * (float)iq4[i % 32 < 16 ? low(pair) : high(pair)];
+}
+
+static float mxfp4(const unsigned char *b, int i)
+{
+    static const int doubled[] = {0, 1, 2, 3, 4, 6, 8, 12};
+    int q = i < 16 ? low(b[1 + i]) : high(b[1 + i - 16]);
+    float value = ldexpf((float)doubled[q % 8], b[0] - 128);
+    return q < 8 ? value : -value;
+}
+
 const snrq_gguf_value snrq_gguf_values[] = {
     {0, "F32", 1, 4, f32},       {1, "F16", 1, 2, f16},        {30, "BF16", 1, 2, bf16},
     {2, "Q4_0", 32, 18, q4_0},   {6, "Q5_0", 32, 22, q5_0},    {8, "Q8_0", 32, 34, q8_0},
     {10, "Q2_K", 256, 84, q2_k}, {11, "Q3_K", 256, 110, q3_k}, {12, "Q4_K", 256, 144, q4_k},
     {3, "Q4_1", 32, 20, q4_1},   {7, "Q5_1", 32, 24, q5_1},    {13, "Q5_K", 256, 176, q5_k},
-    {14, "Q6_K", 256, 210, q6_k},
+    {14, "Q6_K", 256, 210, q6_k}, {20, "IQ4_NL", 32, 18, iq4_nl}, {23, "IQ4_XS", 256, 136, iq4_xs},
+    {39, "MXFP4", 32, 17, mxfp4},
 };
 
 int snrq_gguf_value_kind(uint32_t type)

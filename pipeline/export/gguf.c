@@ -105,6 +105,12 @@ static int64_t file_type(snrq_gguf_type weights)
         return 16;
     case SNRQ_GGUF_Q6_K:
         return 18;
+    case SNRQ_GGUF_IQ4_NL:
+        return 25;
+    case SNRQ_GGUF_IQ4_XS:
+        return 30;
+    case SNRQ_GGUF_MXFP4:
+        return 38;
     case SNRQ_GGUF_BF16:
         return 32;
     }

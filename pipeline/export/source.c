@@ -107,8 +107,8 @@ snrq_export_facts snrq_export_facts_planned(const snrq_model *m, int bits, int64
 /* code - zero lies between -(2^bits - 1) and 2^bits - 1: one bit more would do. */
 const char *snrq_export_why_not_mixed(const snrq_export_facts *f)
 {
-    if (f->format != NULL && f->format->minimum.present)
-        return "weights have minima, for which it has no place; export to gguf or safetensors";
+    if (f->format != NULL && !snrq_weight_format_symmetric(f->format))
+        return "weights are not integers times a scale; export to gguf or safetensors";
     return f->mixed ? "modules have different bits, groups or types of scales; export to gguf or "
                       "safetensors"
                     : NULL;

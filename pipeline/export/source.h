@@ -98,8 +98,8 @@ static inline float snrq_export_value(const snrq_export_rows *r, int64_t i, int6
 {
     const snrq_module_record *record = r->module->record;
     int64_t g = i * record->groups + r->module->g_idx[c];
-    return snrq_code_value(r->scales[g], r->zeros[g], r->minima[g],
-                           r->codes[i * record->columns + c]);
+    return snrq_code_value(snrq_module_record_levels(record), r->scales[g], r->zeros[g],
+                           r->minima[g], r->codes[i * record->columns + c]);
 }
 
 /* Calls `each` for all rows of `range`, some at a time (up to 16 MB, a multiple of 32 but for the

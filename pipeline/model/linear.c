@@ -52,10 +52,11 @@ static void widen(const snrq_weight *w, int64_t row, int64_t column, int64_t cou
         snrq_widen(w->dtype, w->dense + (size_t)at * snrq_dtype_size(w->dtype), (size_t)count, out);
         return;
     }
-    if (w->minima != NULL) {
+    if (w->minima != NULL || w->levels != NULL) {
         for (int64_t c = 0; c < count; c++) {
             int64_t g = row * w->groups + w->g_idx[column + c];
-            out[c] = snrq_code_value(w->scales[g], w->zeros[g], w->minima[g], w->codes[at + c]);
+            out[c] = snrq_code_value(w->levels, w->scales[g], w->zeros[g],
+                                     w->minima != NULL ? w->minima[g] : 0.0f, w->codes[at + c]);
         }
         return;
     }

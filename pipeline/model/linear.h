@@ -21,6 +21,7 @@ typedef struct snrq_weight {
     const uint8_t *zeros; /* [rows, groups] */
     const float *minima;  /* [rows, groups], or NULL: there are none */
     const int32_t *g_idx; /* [columns] */
+    const float *levels;  /* what codes stand for, instead of codes - zeros; NULL: integers */
     int64_t groups;
 } snrq_weight;
 

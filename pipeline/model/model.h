@@ -101,7 +101,7 @@ typedef struct snrq_quantized_unit {
 /* How the rows of a unit are divided. */
 typedef struct snrq_unit_groups {
     int64_t count;
-    bool minima;
+    const snrq_weight_format *format; /* or NULL: integers */
 } snrq_unit_groups;
 
 /* Allocates a quantized block with the norms and biases of `model`; groups [units]. out->unit becomes its units. Collective; agreed. */

@@ -91,6 +91,11 @@ static snrq_status load_dense_block(const snrq_context *c, const snrq_model *m, 
     return snrq_node_memory_sync(c, out->memory);
 }
 
+static bool has_minima(snrq_unit_groups groups)
+{
+    return groups.format != NULL && groups.format->minimum.present;
+}
+
 /* Places of a unit's arrays in the block's memory. */
 static void place_unit(const snrq_unit_shape *shape, snrq_unit_groups groups, size_t *bytes,
                        snrq_quantized_unit *unit)
@@ -101,7 +106,7 @@ static void place_unit(const snrq_unit_shape *shape, snrq_unit_groups groups, si
     unit->codes_at = take(bytes, rows * columns);
     unit->scales_at = take(bytes, grids * sizeof(float));
     unit->zeros_at = take(bytes, grids);
-    unit->minima_at = take(bytes, groups.minima ? grids * sizeof(float) : 0);
+    unit->minima_at = take(bytes, has_minima(groups) ? grids * sizeof(float) : 0);
     unit->g_idx_at = take(bytes, columns * sizeof(int32_t));
 }
 
@@ -134,7 +139,7 @@ snrq_status snrq_quantized_block_create(const snrq_context *c, const snrq_model 
     SNRQ_TRY(snrq_agree(c, start_quantized_block(m, layer, groups, ropes, &bytes, out)));
     SNRQ_TRY(snrq_node_memory_create(c, bytes, &out->memory));
     for (int u = 0; u < f->units; u++)
-        point_unit(out->memory->data, groups[u].minima, &out->unit[u]);
+        point_unit(out->memory->data, has_minima(groups[u]), &out->unit[u]);
     for (int i = 0; i < f->modules; i++) {
         const snrq_module_shape *s = &f->module[i];
         const snrq_quantized_unit *unit = &out->unit[s->unit];
@@ -145,6 +150,9 @@ snrq_status snrq_quantized_block_create(const snrq_context *c, const snrq_model 
                                        .zeros = unit->zeros + s->row * unit->groups,
                                        .minima = unit->minima != NULL
                                                      ? unit->minima + s->row * unit->groups
+                                                     : NULL,
+                                       .levels = groups[s->unit].format != NULL
+                                                     ? groups[s->unit].format->levels
                                                      : NULL,
                                        .g_idx = unit->g_idx,
                                        .groups = unit->groups};
@@ -179,7 +187,8 @@ static snrq_status read_module(const snrq_context *c, const snrq_block_file *fil
                                const snrq_weight *weight)
 {
     const snrq_module_record *r = snrq_block_file_record(file, index);
-    if (snrq_module_record_has_minima(r) != (weight->minima != NULL))
+    if (snrq_module_record_has_minima(r) != (weight->minima != NULL) ||
+        snrq_module_record_levels(r) != weight->levels)
         return snrq_fail(SNRQ_BAD_DATA, "%s and a module that reads the same input have different "
                                         "formats", r->name);
     if (r->groups != weight->groups)
@@ -225,7 +234,7 @@ static snrq_status stored_groups(const snrq_model *m, int64_t layer, snrq_unit_g
     const snrq_family *f = snrq_model_family(m, layer);
     for (int u = 0; u < f->units; u++) {
         const snrq_module_record *r = snrq_block_file_record(file, f->unit[u].first);
-        groups[u] = (snrq_unit_groups){r->groups, snrq_module_record_has_minima(r)};
+        groups[u] = (snrq_unit_groups){r->groups, snrq_module_record_format(r)};
     }
     snrq_block_file_close(&file);
     return SNRQ_OK;

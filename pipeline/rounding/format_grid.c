@@ -17,25 +17,43 @@ typedef struct sample {
     int count;
 } sample;
 
-/* A group's scale and minimum, and the code that is 0 and the last code. */
+/* A group's scale and minimum, and its levels: from `low` to `high` in steps of 1, or a code book. */
 typedef struct grid {
-    float scale, minimum, zero, top;
+    float scale, minimum, low, high;
+    const snrq_weight_format *format;
 } grid;
 
-/* The code of a value, as the search finds it. */
-static inline float code_of(const grid *g, float x)
+/* The level of each value, as the search finds it. */
+static inline void find_levels(const sample *s, const grid *g, float *level)
 {
-    float code = __builtin_nearbyintf((x + g->minimum) / g->scale) + g->zero;
-    code = code > 0.0f ? code : 0.0f;
-    return code < g->top ? code : g->top;
+    const snrq_weight_format *f = g->format;
+    float inverse[MOST_GROUP];
+#pragma omp simd
+    for (int i = 0; i < s->count; i++) inverse[i] = (s->x[i] + g->minimum) / g->scale;
+    if (f->levels == NULL) {
+#pragma omp simd
+        for (int i = 0; i < s->count; i++) {
+            float near = __builtin_nearbyintf(inverse[i]);
+            near = near > g->low ? near : g->low;
+            level[i] = near < g->high ? near : g->high;
+        }
+        return;
+    }
+    for (int i = 0; i < s->count; i++) level[i] = f->levels[0];
+    for (int k = 0; k < f->top; k++) {
+        float middle = 0.5f * (f->levels[k] + f->levels[k + 1]), next = f->levels[k + 1];
+#pragma omp simd
+        for (int i = 0; i < s->count; i++) level[i] = inverse[i] > middle ? next : level[i];
+    }
 }
 
 static float error_of(const sample *s, const grid *g)
 {
-    float sum = 0.0f;
+    float level[MOST_GROUP], sum = 0.0f;
+    find_levels(s, g, level);
 #pragma omp simd reduction(+ : sum)
     for (int i = 0; i < s->count; i++) {
-        float miss = s->x[i] + g->minimum - g->scale * (code_of(g, s->x[i]) - g->zero);
+        float miss = s->x[i] + g->minimum - g->scale * level[i];
         sum += s->weight[i] * miss * miss;
     }
     return sum;
@@ -45,15 +63,16 @@ static float error_of(const sample *s, const grid *g)
  * is none that can be used. */
 static bool solve(const sample *s, const snrq_weight_format *f, grid *g)
 {
-    float ww = 0, wl = 0, wll = 0, wx = 0, wlx = 0;
+    float level[MOST_GROUP], ww = 0, wl = 0, wll = 0, wx = 0, wlx = 0;
+    find_levels(s, g, level);
 #pragma omp simd reduction(+ : ww, wl, wll, wx, wlx)
     for (int i = 0; i < s->count; i++) {
-        float level = code_of(g, s->x[i]) - g->zero, w = s->weight[i];
+        float w = s->weight[i];
         ww += w;
-        wl += w * level;
-        wll += w * level * level;
+        wl += w * level[i];
+        wll += w * level[i] * level[i];
         wx += w * s->x[i];
-        wlx += w * level * s->x[i];
+        wlx += w * level[i] * s->x[i];
     }
     double determinant = (double)ww * (double)wll - (double)wl * (double)wl;
     float scale = wlx / wll, minimum = 0.0f;
@@ -81,17 +100,22 @@ static void range_of(const sample *s, const snrq_weight_format *f, float *lo, fl
     }
 }
 
-/* The grid of a share of the range. Without a minimum, the lowest code is the value of largest
- * magnitude: a negative scale, if that is positive; the other way round if `turned`. */
+/* The grid of a share of the range. Without a minimum, the value of largest magnitude is the level of
+ * largest magnitude: that may take a negative scale; the level at the other end if `turned`. */
 static grid grid_of_range(const snrq_weight_format *f, float lo, float hi, float share, bool turned)
 {
-    grid g = {.zero = (float)snrq_weight_format_zero(f), .top = (float)((1 << f->bits) - 1)};
+    const int zero = snrq_weight_format_zero(f);
+    grid g = {.format = f,
+              .low = f->levels != NULL ? f->levels[0] : -(float)zero,
+              .high = f->levels != NULL ? f->levels[f->top] : (float)(f->top - zero)};
     if (f->minimum.present) {
-        g.scale = (hi - lo) * share / g.top;
+        g.scale = (hi - lo) * share / g.high;
         g.minimum = -lo * share;
+    } else if (f->scale.power) {
+        g.scale = fmaxf(-lo, hi) * share / g.high;
     } else {
         float most = -lo >= hi ? lo : hi;
-        g.scale = most * share / (turned ? g.zero : -g.zero);
+        g.scale = most * share / (turned ? g.high : g.low);
     }
     if (g.scale == 0.0f || !isfinite(g.scale)) g.scale = 1.0f;
     return g;
@@ -111,7 +135,7 @@ static grid fit_alone(const sample *s, const snrq_weight_format *f, bool search)
     float lo, hi, least = INFINITY;
     range_of(s, f, &lo, &hi);
     grid best = grid_of_range(f, lo, hi, 1.0f, false);
-    if (!search || lo == hi) return best;
+    if (!search || lo == hi || f->scale.power) return best;
     for (int turned = 0; turned <= !f->minimum.present; turned++)
         for (int i = 0; i < RANGES; i++) {
             grid g = grid_of_range(f, lo, hi, 1.04f - 0.02f * (float)i, turned != 0);
@@ -229,10 +253,11 @@ static void settle_minima(block *b)
 {
     for (int i = 0; i < b->groups; i++) {
         grid g = b->grid[i];
-        float sum = 0.0f, all = 0.0f, least = error_of(&b->sample[i], &g);
+        float level[MOST_GROUP], sum = 0.0f, all = 0.0f, least = error_of(&b->sample[i], &g);
+        find_levels(&b->sample[i], &g, level);
         for (int k = 0; k < b->sample[i].count; k++) {
             float x = b->sample[i].x[k], w = b->sample[i].weight[k];
-            sum += w * (g.scale * code_of(&g, x) - x);
+            sum += w * (g.scale * level[k] - x);
             all += w;
         }
         g.minimum = sum > 0.0f && all > 0.0f ? sum / all : 0.0f;
@@ -240,11 +265,19 @@ static void settle_minima(block *b)
     }
 }
 
+/* Of a group of zeros: 1, or where no level is 0 the smallest one. */
+static float no_scale(const snrq_weight_format *f)
+{
+    for (int k = 0; f->levels != NULL && k <= f->top; k++)
+        if (f->levels[k] == 0.0f) return 1.0f;
+    return f->levels != NULL ? 0x1p-24f : 1.0f;
+}
+
 /* Nothing but zeros: what is too small to be stored becomes that, as in quant_grid.c. */
 static void make_zero(block *b)
 {
     for (int i = 0; i < b->groups; i++) {
-        b->grid[i].scale = 1.0f;
+        b->grid[i].scale = no_scale(b->format);
         b->grid[i].minimum = 0.0f;
     }
 }
@@ -266,24 +299,36 @@ static void store_block(block *b, bool search)
         polish(b, scale, minimum);
 }
 
+/* A group whose scale is a power of 2: the nearest ones are tried. */
+static void store_power(block *b, bool search)
+{
+    const snrq_weight_format *f = b->format;
+    grid *g = &b->grid[0], best;
+    float least = INFINITY, near = snrq_stored_number(&f->scale, g->scale);
+    best = *g;
+    best.scale = near;
+    for (int i = -2; i <= 1 && search; i++) {
+        grid other = *g;
+        other.scale = snrq_stored_number(&f->scale, ldexpf(near, i));
+        if (isfinite(other.scale)) offer(&b->sample[0], &other, &best, &least);
+    }
+    *g = best;
+}
+
 /* A group that shares nothing: scale and minimum, one rounded before the other is settled. */
 static void store_group(block *b, bool search)
 {
+    const snrq_weight_format *f = b->format;
     grid *g = &b->grid[0], best;
-    float least = INFINITY, scale = snrq_round_to(SNRQ_F16, g->scale);
-    if (scale == 0.0f) {
-        g->scale = 1.0f;
-        if (!b->format->minimum.present) return;
-        scale = 1.0f;
-    }
-    g->scale = scale;
+    float least = INFINITY, scale = snrq_stored_number(&f->scale, g->scale);
+    g->scale = scale != 0.0f ? scale : no_scale(f);
     g->minimum = snrq_round_to(SNRQ_F16, g->minimum);
     best = *g;
     offer(&b->sample[0], g, &best, &least);
     for (int i = 0; search && i < 3; i++) {
         grid other = best;
-        if (!solve(&b->sample[0], b->format, &other)) break;
-        other.scale = snrq_round_to(SNRQ_F16, other.scale);
+        if (!solve(&b->sample[0], f, &other)) break;
+        other.scale = snrq_stored_number(&f->scale, other.scale);
         other.minimum = snrq_round_to(SNRQ_F16, other.minimum);
         if (other.scale != 0.0f && isfinite(other.scale) && isfinite(other.minimum))
             offer(&b->sample[0], &other, &best, &least);
@@ -298,6 +343,8 @@ static snrq_status fit_block(const snrq_rule *rule, block *b)
     for (int i = 0; i < b->groups; i++) b->grid[i] = fit_alone(&b->sample[i], f, search);
     if (f->scale.shared)
         store_block(b, search);
+    else if (f->scale.power)
+        store_power(b, search);
     else
         store_group(b, search);
     for (int i = 0; i < b->groups; i++)
@@ -305,8 +352,7 @@ static snrq_status fit_block(const snrq_rule *rule, block *b)
             float lo, hi;
             range_of(&b->sample[i], f, &lo, &hi);
             return snrq_fail(SNRQ_BAD_DATA,
-                             "a group's values reach from %g to %g, too far for the F16 scales of "
-                             "%s",
+                             "a group's values reach from %g to %g, too far for the scales of %s",
                              (double)lo, (double)hi, f->name);
         }
     return SNRQ_OK;
@@ -376,7 +422,7 @@ bool snrq_format_store(const snrq_weight_format *f, const snrq_stored_numbers *s
             if (!store_nearest(set, step, weights + g, nonzero, values + g)) return false;
             continue;
         }
-        values[g] = snrq_round_to(SNRQ_F16, values[g]);
+        values[g] = snrq_stored_number(set, values[g]);
         if (!isfinite(values[g]) || (nonzero && values[g] == 0.0f)) return false;
     }
     return true;

@@ -83,9 +83,14 @@ static void turn_tile(const systems *s, int64_t row)
 }
 
 /* t [count][STRIP] of columns that follow each other in codes, of one group. */
-static void take_steps(int64_t count, const uint8_t *restrict codes, const uint8_t *restrict zeros,
-                       float *restrict t)
+static void take_steps(const float *levels, int64_t count, const uint8_t *restrict codes,
+                       const uint8_t *restrict zeros, float *restrict t)
 {
+    if (levels != NULL) {
+        for (int64_t i = 0; i < count; i++)
+            for (int64_t l = 0; l < STRIP; l++) t[i * STRIP + l] = levels[codes[i * ROWS + l]];
+        return;
+    }
     float zero[STRIP];
     for (int64_t l = 0; l < STRIP; l++) zero[l] = zeros[l];
     for (int64_t i = 0; i < count; i++)
@@ -107,7 +112,8 @@ static void begin_tile(const systems *s, int64_t row, tile_scratch *scratch)
             int64_t k = s->column[c], h = group_of(s, c);
             float t = s->kind == SNRQ_REGRID_MINIMA
                           ? -1.0f
-                          : (float)(r->codes[(row + i) * n + k] - r->zeros[(row + i) * groups + h]);
+                          : snrq_rows_level(r, r->zeros[(row + i) * groups + h],
+                                            r->codes[(row + i) * n + k]);
             scratch->t[c * ROWS + i] = t;
             b[h * ROWS + i] += (double)t * (double)g[c];
         }
@@ -125,7 +131,7 @@ static void multiply_group(const systems *s, int64_t row, int64_t h, int64_t col
     for (int64_t begin = first; begin < end; begin += DEPTH) {
         int64_t depth = end - begin < DEPTH ? end - begin : DEPTH;
         for (int64_t l = 0; l < ROWS; l += STRIP)
-            take_steps(depth, codes + begin * ROWS + l, zeros + l, scratch->group + l * DEPTH);
+            take_steps(r->levels, depth, codes + begin * ROWS + l, zeros + l, scratch->group + l * DEPTH);
         snrq_product product = {.rows = columns,
                                 .columns = ROWS,
                                 .depth = depth,

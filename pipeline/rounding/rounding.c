@@ -228,11 +228,19 @@ typedef struct row_figures {
     double next_below; /* <W D H^-1, W D> */
 } row_figures;
 
+/* Is a level outside of the grid by more than half of the last step? */
+static bool is_clipped(const snrq_rows *r, int zero, double level)
+{
+    double low = (double)snrq_rows_level(r, zero, 0), after = (double)snrq_rows_level(r, zero, 1);
+    double high = (double)snrq_rows_level(r, zero, r->top);
+    double before = (double)snrq_rows_level(r, zero, r->top - 1);
+    return level < low - 0.5 * (after - low) || level > high + 0.5 * (high - before);
+}
+
 static row_figures measure_row(const snrq_rounding *w, int64_t r)
 {
     const snrq_target_parts *t = &w->target;
     int64_t n = w->rows.columns;
-    int top = (1 << w->rows.bits) - 1;
     double a = alpha_of_row(w, r);
     double change = 0.0, cross = 0.0, squared = t->reached != NULL ? t->reached[r] : 0.0;
     row_figures f = {0};
@@ -241,8 +249,8 @@ static row_figures measure_row(const snrq_rounding *w, int64_t r)
         double minimum = (double)snrq_rows_minimum(&w->rows, r, k);
         double q = (double)snrq_rows_value(&w->rows, r, k) - minimum, weight = (double)t->w[at];
         double shifted = (double)w->rows.target[at], target = shifted - minimum;
-        double code = shifted / (double)w->rows.scales[g] + (double)w->rows.zeros[g];
-        f.clipped += code < -0.5 || code > (double)top + 0.5;
+        double level = shifted / (double)w->rows.scales[g];
+        f.clipped += is_clipped(&w->rows, w->rows.zeros[g], level);
         change += t->added[k] * (q - weight) * (q - weight);
         if (t->wd == NULL) continue;
         double wd = t->unit * (double)t->wd[at];
@@ -334,6 +342,7 @@ static snrq_status allocate(snrq_rounding *w)
     SNRQ_TRY(snrq_groups_create(s->order, s->columns, rule->group_size, rule->permuted_groups,
                                 &w->groups));
     SNRQ_TRY(snrq_rows_create(w->mine.end - w->mine.begin, rule->bits, &w->groups, &w->rows));
+    snrq_rows_set_format(&w->rows, rule->format);
     if (snrq_rule_has_minima(rule)) SNRQ_TRY(snrq_rows_add_minima(&w->rows));
     SNRQ_TRY(snrq_allocate((size_t)w->stack->count, sizeof *w->modules, "modules", &w->modules));
     return snrq_allocate((size_t)s->columns, sizeof *w->d2, "column weights", &w->d2);

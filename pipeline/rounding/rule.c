@@ -56,7 +56,7 @@ void snrq_rule_set_format(snrq_rule *r, const snrq_weight_format *f)
     if (f == NULL) return;
     r->bits = f->bits;
     r->group_size = f->group;
-    r->symmetric = !f->minimum.present;
+    r->symmetric = snrq_weight_format_symmetric(f);
     r->permuted_groups = false;
     r->scale_type = snrq_weight_format_scale_type(f);
 }

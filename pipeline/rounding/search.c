@@ -18,6 +18,7 @@ snrq_status snrq_rows_create(int64_t rows, int bits, const snrq_groups *groups, 
     out->rows = padded;
     out->columns = groups->columns;
     out->bits = bits;
+    out->top = (1 << bits) - 1;
     out->groups = groups;
     SNRQ_TRY(snrq_allocate(m * n, sizeof(float), "rounding targets", &out->target));
     SNRQ_TRY(snrq_allocate(m * g, sizeof(float), "scales", &out->scales));
@@ -26,6 +27,13 @@ snrq_status snrq_rows_create(int64_t rows, int bits, const snrq_groups *groups, 
     SNRQ_TRY(snrq_allocate(m, sizeof(double), "costs", &out->costs));
     for (size_t i = 0; i < m * g; i++) out->scales[i] = 1.0f;
     return SNRQ_OK;
+}
+
+void snrq_rows_set_format(snrq_rows *r, const snrq_weight_format *f)
+{
+    if (f == NULL) return;
+    r->levels = f->levels;
+    r->top = f->top;
 }
 
 snrq_status snrq_rows_add_minima(snrq_rows *r)

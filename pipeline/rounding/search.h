@@ -35,6 +35,8 @@ enum { SNRQ_TILE_ROWS = 64 };
 typedef struct snrq_rows {
     int64_t rows, columns;
     int bits;
+    const float *levels;       /* a code book (mpi/algebra/weight_format.h), zeros being 0; or NULL */
+    int top;                   /* the last code */
     const snrq_groups *groups; /* borrowed */
     float *target;             /* R [rows, columns]; plus the minimum of the group, if there are any:
                                   (R + m) - s (c - z) is what R - Q is */
@@ -57,11 +59,27 @@ void snrq_rows_free(snrq_rows *rows);
 /* Gives rows minima, all 0. Not collective. */
 snrq_status snrq_rows_add_minima(snrq_rows *rows);
 
+/* Makes the code book that of a format; NULL: leaves integers. */
+void snrq_rows_set_format(snrq_rows *rows, const snrq_weight_format *format);
+
+/* What a code stands for, in scales. */
+static inline float snrq_rows_level(const snrq_rows *r, int zero, int code)
+{
+    return r->levels != NULL ? r->levels[code] : (float)(code - zero);
+}
+
 /* Value of the code at (row, position), before a minimum is taken off. */
 static inline float snrq_rows_value(const snrq_rows *r, int64_t row, int64_t k)
 {
     int64_t g = row * r->groups->count + r->groups->of_position[k];
-    return r->scales[g] * (float)(r->codes[row * r->columns + k] - r->zeros[g]);
+    return r->scales[g] * snrq_rows_level(r, r->zeros[g], r->codes[row * r->columns + k]);
+}
+
+/* The code nearest to x scales. */
+static inline int snrq_rows_nearest(const snrq_rows *r, float x, float scale, int zero)
+{
+    return r->levels != NULL ? snrq_nearest_level(r->levels, r->top, x / scale)
+                             : snrq_nearest_code(x, scale, zero, r->top);
 }
 
 /* The minimum there; 0 if there are none. */

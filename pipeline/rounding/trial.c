@@ -59,6 +59,8 @@ snrq_status snrq_trial_create(const snrq_rows *rows, snrq_trial *out)
 {
     memset(out, 0, sizeof *out);
     SNRQ_TRY(snrq_rows_create(rows->rows, rows->bits, rows->groups, &out->rows));
+    out->rows.levels = rows->levels;
+    out->rows.top = rows->top;
     if (rows->minima != NULL) SNRQ_TRY(snrq_rows_add_minima(&out->rows));
     SNRQ_TRY(snrq_allocate((size_t)rows->rows, sizeof *out->origin, "rows", &out->origin));
     out->count = rows->rows;
