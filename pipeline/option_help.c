@@ -128,12 +128,16 @@ static void describe(const snrq_option_row *row, const snrq_command_row *command
 /* ---- help ---- */
 
 /* Words of `text` in lines that end before WIDTH; `column` is where the first one begins, the
- * others begin at `indent`. A word that is longer than a line stands alone. */
+ * others begin at `indent`. A word that is longer than a line stands alone; choices are cut behind
+ * a
+ * "|". */
 static void put_wrapped(FILE *f, int column, int indent, const char *text)
 {
     bool first = true;
     while (*text != '\0') {
-        int length = (int)strcspn(text, " ");
+        int length = (int)strcspn(text, " "), most = WIDTH - 1 - indent;
+        if (length > most && memchr(text, '|', (size_t)most) != NULL)
+            for (length = most; text[length - 1] != '|';) length--;
         if (!first && column + 1 + length >= WIDTH) {
             fprintf(f, "\n%*s", indent, "");
             column = indent;
@@ -142,6 +146,7 @@ static void put_wrapped(FILE *f, int column, int indent, const char *text)
         fprintf(f, "%s%.*s", first ? "" : " ", length, text);
         column += length + !first;
         first = false;
+        if (text[length] != ' ' && text[length] != '\0') column = WIDTH; /* the rest of choices */
         text += length;
         while (*text == ' ') text++;
     }

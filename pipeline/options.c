@@ -312,7 +312,8 @@ static snrq_status parse_arguments(parser *p, int argc, char **argv)
         if (c == ':')
             return snrq_fail(SNRQ_USAGE, "%s: option %s needs a value", command, argv[optind - 1]);
         int row = c - 1000;
-        while (row >= 0 && row + 1 < snrq_option_rows && !belongs(p, row) && same_name(row, row + 1))
+        while (row >= 0 && row + 1 < snrq_option_rows && !belongs(p, row) &&
+               same_name(row, row + 1))
             row++;
         for (int i = 0; i < snrq_option_rows && row < 0; i++)
             if (table[i].letter == (char)c && c != '?') row = i;

@@ -11,11 +11,10 @@
 enum { MOST_BYTES = 1 << 20, MOST_ENTRIES = 10000 };
 
 /* What a rule is made of. */
-static const char *const keys[] = {"bits",       "group-size", "asymmetric", "method",
-                                   "beam",       "alpha",      "grid",       "groups",
-                                   "order",      "scale-type", "damp",       "shrink",
-                                   "compensate", "refine",     "regrid",     "expert-weights",
-                                   "format"};
+static const char *const keys[] = {
+    "bits",       "group-size", "asymmetric", "method",         "beam",  "alpha",
+    "grid",       "groups",     "order",      "scale-type",     "damp",  "shrink",
+    "compensate", "refine",     "regrid",     "expert-weights", "format"};
 
 static bool is_rule_key(const char *key)
 {

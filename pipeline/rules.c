@@ -8,22 +8,22 @@
 snrq_rule snrq_options_rule(const snrq_options *o)
 {
     snrq_rule rule = {.method = (snrq_method)o->method,
-                       .bits = (int)o->bits,
-                       .group_size = o->group_size,
-                       .symmetric = !o->asymmetric,
-                       .permuted_groups = o->permuted_groups != 0,
-                       .natural_order = o->natural_order != 0,
-                       .scale_type = (snrq_dtype)o->scale_type,
-                       .grid = (snrq_quant_grid_kind)o->grid,
-                       .alpha_mode = o->alpha_mode,
-                       .alpha_value = o->alpha_value,
-                       .beam = (int)o->beam,
-                       .refine = (int)o->refine,
-                       .regrid = (int)o->regrid,
-                       .damp = o->damp,
-                       .weighted_tokens = o->weighted_experts != 0,
-                       .shrink = o->shrink,
-                       .compensate = o->compensate};
+                      .bits = (int)o->bits,
+                      .group_size = o->group_size,
+                      .symmetric = !o->asymmetric,
+                      .permuted_groups = o->permuted_groups != 0,
+                      .natural_order = o->natural_order != 0,
+                      .scale_type = (snrq_dtype)o->scale_type,
+                      .grid = (snrq_quant_grid_kind)o->grid,
+                      .alpha_mode = o->alpha_mode,
+                      .alpha_value = o->alpha_value,
+                      .beam = (int)o->beam,
+                      .refine = (int)o->refine,
+                      .regrid = (int)o->regrid,
+                      .damp = o->damp,
+                      .weighted_tokens = o->weighted_experts != 0,
+                      .shrink = o->shrink,
+                      .compensate = o->compensate};
     if (o->weight_format >= 0) snrq_rule_set_format(&rule, &snrq_weight_formats[o->weight_format]);
     return rule;
 }

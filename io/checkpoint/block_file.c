@@ -408,10 +408,14 @@ static snrq_status take_codes(const snrq_block_file *file, const struct module *
     int used = (int)((columns * m->record.bits - 1) % 8) + 1; /* bits of the last byte */
     const uint8_t *packed = stored;
     uint8_t *codes = out;
+    const snrq_weight_format *format = snrq_module_record_format(&m->record);
+    const int top = format != NULL ? format->top : (1 << m->record.bits) - 1;
     for (int64_t r = rows.begin; r < rows.end; r++, packed += width, codes += columns) {
         if (packed[width - 1] >> used != 0)
             return bad_place(file, m, CODES, r, width - 1, "has bits set after the last code");
         snrq_unpack_codes(packed, columns, m->record.bits, codes);
+        for (int64_t c = 0; c < columns && top < (1 << m->record.bits) - 1; c++)
+            if (codes[c] > top) return bad_place(file, m, CODES, r, c, "is no code of the format");
     }
     return SNRQ_OK;
 }

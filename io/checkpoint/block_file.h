@@ -14,7 +14,8 @@
  *   weight (r, c) = scales[r, g_idx[c]] * (code[r, c] - zeros[r, g_idx[c]]) - minima[r, g_idx[c]],
  *   in fp32, or scales[r, g_idx[c]] * level[code] of a format with a code book
  *
- * format_version is 2 if a module has minima or a code book, which older readers do not know, else 1.
+ * format_version is 2 if a module has minima or a code book, which older readers do not know,
+ * else 1.
  *
  * The bytes of the file do not depend on the number of ranks: see io/hdf5/writer.h.
  */

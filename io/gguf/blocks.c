@@ -349,7 +349,8 @@ static snrq_status take_apart(const snrq_weight_format *f, const snrq_stored_num
         if (fraction == 0.5f && *integers >= 0 && *integers < 255) return SNRQ_OK;
         return snrq_fail(SNRQ_INTERNAL, "%s: %.9g is no power of 2", f->name, (double)number);
     }
-    if (set->shared && !snrq_multiples_find(set, f->super_block / f->group, values, &number, integers))
+    if (set->shared &&
+        !snrq_multiples_find(set, f->super_block / f->group, values, &number, integers))
         return snrq_fail(SNRQ_INTERNAL, "%s: numbers of a block from %.9g on are no multiples",
                          f->name, (double)values[0]);
     *shared = snrq_float_to_f16(number);

@@ -64,6 +64,7 @@ typedef enum snrq_gguf_type {
     SNRQ_GGUF_BF16 = 30,
     SNRQ_GGUF_MXFP4 = 39
 } snrq_gguf_type;
+enum { SNRQ_GGUF_TYPES = SNRQ_GGUF_MXFP4 + 1 }; /* numbers of types are smaller */
 
 /* 32 weights; value d * (q - 8). q of weight j lies in the low half of byte j of `quants`, that of
  * weight j + 16 in the high half. */
@@ -146,9 +147,9 @@ typedef struct snrq_q5_k {
 } snrq_q5_k;
 _Static_assert(sizeof(snrq_q5_k) == 176, "Q5_K has 176 bytes");
 
-/* 256 weights; value d * scale * (q - 32), a scale for 16 weights. q of weight i, with h = i / 128 and
- * k = i % 128 / 32: its low 4 bits in byte 64 h + 32 (k % 2) + i % 32 of `low` (in the high half from
- * k = 2 on), its upper 2 in byte 32 h + i % 32 of `high` from bit 2 k on. */
+/* 256 weights; value d * scale * (q - 32), a scale for 16 weights. q of weight i, with h = i / 128
+ * and k = i % 128 / 32: its low 4 bits in byte 64 h + 32 (k % 2) + i % 32 of `low` (in the high
+ * half from k = 2 on), its upper 2 in byte 32 h + i % 32 of `high` from bit 2 k on. */
 typedef struct snrq_q6_k {
     uint8_t low[128];
     uint8_t high[64];
@@ -164,9 +165,9 @@ typedef struct snrq_iq4_nl {
 } snrq_iq4_nl;
 _Static_assert(sizeof(snrq_iq4_nl) == 18, "IQ4_NL has 18 bytes");
 
-/* 256 weights; value d * (scale - 32) * level q, a scale for 32 weights. Scale s has its low 4 bits in
- * byte s / 2 of `low` (in the high half if s is odd), its upper 2 in `high` from bit 2 s on. q of
- * weight i: byte 16 (i / 32) + i % 16 of `quants`, in the high half if i % 32 >= 16. */
+/* 256 weights; value d * (scale - 32) * level q, a scale for 32 weights. Scale s has its low 4 bits
+ * in byte s / 2 of `low` (in the high half if s is odd), its upper 2 in `high` from bit 2 s on. q
+ * of weight i: byte 16 (i / 32) + i % 16 of `quants`, in the high half if i % 32 >= 16. */
 typedef struct snrq_iq4_xs {
     uint16_t d, high;
     uint8_t low[4];
@@ -174,8 +175,8 @@ typedef struct snrq_iq4_xs {
 } snrq_iq4_xs;
 _Static_assert(sizeof(snrq_iq4_xs) == 136, "IQ4_XS has 136 bytes");
 
-/* 32 weights; value 2^(exponent - 127) * E2M1 number q: sign, two bits of exponent, one of mantissa.
- * q as in Q4_0. */
+/* 32 weights; value 2^(exponent - 127) * E2M1 number q: sign, two bits of exponent, one of
+ * mantissa. q as in Q4_0. */
 typedef struct snrq_mxfp4 {
     uint8_t exponent;
     uint8_t quants[16];

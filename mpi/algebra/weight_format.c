@@ -22,8 +22,8 @@
 static const float iq4[SNRQ_BOOK] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                      1,    13,   25,  38,  53,  69,  89,  113};
 /* E2M1; the second zero is left out, and a last level that is never nearest. */
-static const float e2m1[SNRQ_BOOK] = {-6, -4, -3, -2, -1.5f, -1, -0.5f, 0,
-                                      0.5f, 1, 1.5f, 2, 3, 4, 6, 1e9f};
+static const float e2m1[SNRQ_BOOK] = {-6,   -4, -3,   -2, -1.5f, -1, -0.5f, 0,
+                                      0.5f, 1,  1.5f, 2,  3,     4,  6,     1e9f};
 
 /* What narrow rows get is llama.cpp's choice. */
 const snrq_weight_format snrq_weight_formats[] = {
@@ -77,10 +77,11 @@ float snrq_stored_number(const snrq_stored_numbers *set, float value)
 {
     if (!set->power) return snrq_round_to(SNRQ_F16, value);
     if (!(value > 0.0f)) return 0.0f;
+    if (value > 1.41421356f * 0x1p127f) return INFINITY;
     int exponent;
-    frexpf(value * 1.41421356f, &exponent); /* to the nearest one by ratio */
-    exponent = exponent - 1 < -126 ? -126 : exponent - 1; /* a subnormal scale has no inverse */
-    return exponent > 127 ? INFINITY : ldexpf(1.0f, exponent);
+    frexpf(value * 0.70710678f, &exponent);       /* to the nearest one by ratio */
+    exponent = exponent < -126 ? -126 : exponent; /* a subnormal scale has no inverse */
+    return ldexpf(1.0f, exponent);
 }
 
 /* Are all values integers of the set times `shared`? */

@@ -8,8 +8,8 @@
  *     scale * level[c]              with a code book, levels in ascending order
  *
  * Scales and minima of a group are what is stored of it and of its super-block, multiplied: the
- * product of a binary16 number and an integer below 2^8 is exact in fp32. snrq_multiples_find() takes
- * it apart again. Source: ggml's block definitions (io/gguf/layout.h has the bytes).
+ * product of a binary16 number and an integer below 2^8 is exact in fp32. snrq_multiples_find()
+ * takes it apart again. Source: ggml's block definitions (io/gguf/layout.h has the bytes).
  */
 #ifndef SNRQ_WEIGHT_FORMAT_H
 #define SNRQ_WEIGHT_FORMAT_H

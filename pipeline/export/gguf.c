@@ -175,8 +175,7 @@ static snrq_status encode_module(job *j, const snrq_gguf_part *p, snrq_range row
     SNRQ_TRY(snrq_export_block_open(j->model, p->layer, &j->block));
     const snrq_module_record *r = snrq_block_file_record(j->block.file, p->module);
     snrq_status status = snrq_module_codes_allocate(r, rows.end - rows.begin, &c);
-    if (status == SNRQ_OK)
-        status = snrq_module_codes_read(j->block.file, p->module, rows, &c);
+    if (status == SNRQ_OK) status = snrq_module_codes_read(j->block.file, p->module, rows, &c);
     if (status == SNRQ_OK) status = encode_read_codes(p, r, &c, rows.end - rows.begin, out);
     snrq_module_codes_free(&c);
     return status;

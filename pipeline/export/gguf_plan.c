@@ -193,7 +193,7 @@ static snrq_status add_all(const snrq_model *m, const snrq_export_settings *sett
 /* The type with most modules, the first one on ties. */
 static snrq_gguf_type usual_type(const snrq_gguf_plan *plan)
 {
-    int64_t count[SNRQ_GGUF_BF16 + 1] = {0};
+    int64_t count[SNRQ_GGUF_TYPES] = {0};
     snrq_gguf_type best = plan->parts[0].type;
     for (int64_t i = 0; i < plan->count; i++) {
         const snrq_gguf_part *p = &plan->parts[i];

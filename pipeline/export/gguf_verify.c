@@ -227,8 +227,7 @@ static snrq_status read_master_codes(comparison *c, snrq_range rows, float *out)
                          c->tensor->name, (long long)matrix_rows(c), (long long)c->tensor->columns,
                          c->model->path);
     snrq_status status = snrq_module_codes_allocate(r, count, &m);
-    if (status == SNRQ_OK)
-        status = snrq_module_codes_read(c->block.file, c->index, rows, &m);
+    if (status == SNRQ_OK) status = snrq_module_codes_read(c->block.file, c->index, rows, &m);
     for (int64_t i = 0; status == SNRQ_OK && i < count; i++)
         for (int64_t k = 0; k < r->columns; k++)
             out[i * r->columns + k] = snrq_module_codes_value(&m, r, i, k);

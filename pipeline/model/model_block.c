@@ -143,19 +143,16 @@ snrq_status snrq_quantized_block_create(const snrq_context *c, const snrq_model 
     for (int i = 0; i < f->modules; i++) {
         const snrq_module_shape *s = &f->module[i];
         const snrq_quantized_unit *unit = &out->unit[s->unit];
-        out->module[i] = (snrq_weight){.rows = s->rows,
-                                       .columns = s->columns,
-                                       .codes = unit->codes + s->row * s->columns,
-                                       .scales = unit->scales + s->row * unit->groups,
-                                       .zeros = unit->zeros + s->row * unit->groups,
-                                       .minima = unit->minima != NULL
-                                                     ? unit->minima + s->row * unit->groups
-                                                     : NULL,
-                                       .levels = groups[s->unit].format != NULL
-                                                     ? groups[s->unit].format->levels
-                                                     : NULL,
-                                       .g_idx = unit->g_idx,
-                                       .groups = unit->groups};
+        out->module[i] = (snrq_weight){
+            .rows = s->rows,
+            .columns = s->columns,
+            .codes = unit->codes + s->row * s->columns,
+            .scales = unit->scales + s->row * unit->groups,
+            .zeros = unit->zeros + s->row * unit->groups,
+            .minima = unit->minima != NULL ? unit->minima + s->row * unit->groups : NULL,
+            .levels = groups[s->unit].format != NULL ? groups[s->unit].format->levels : NULL,
+            .g_idx = unit->g_idx,
+            .groups = unit->groups};
     }
     return SNRQ_OK;
 }
@@ -189,8 +186,10 @@ static snrq_status read_module(const snrq_context *c, const snrq_block_file *fil
     const snrq_module_record *r = snrq_block_file_record(file, index);
     if (snrq_module_record_has_minima(r) != (weight->minima != NULL) ||
         snrq_module_record_levels(r) != weight->levels)
-        return snrq_fail(SNRQ_BAD_DATA, "%s and a module that reads the same input have different "
-                                        "formats", r->name);
+        return snrq_fail(SNRQ_BAD_DATA,
+                         "%s and a module that reads the same input have different "
+                         "formats",
+                         r->name);
     if (r->groups != weight->groups)
         return snrq_fail(SNRQ_BAD_DATA, "%s has %lld groups, expected %lld", r->name,
                          (long long)r->groups, (long long)weight->groups);

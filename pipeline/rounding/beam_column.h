@@ -45,7 +45,8 @@ SNRQ_INLINE snrq_lanes snrq_extension_cost(snrq_lanes weight, snrq_lanes cost, s
     return snrq_lanes_madd(weight * miss, miss, cost);
 }
 
-/* Levels in scales. level: from 0 to SNRQ_BOOK - 1 of a code book; of others, anything comes out. */
+/* Levels in scales. level: from 0 to SNRQ_BOOK - 1 of a code book; of others, anything comes out.
+ */
 SNRQ_INLINE snrq_lanes snrq_level_value(snrq_beam_shape s, const float *levels, snrq_lanes level)
 {
     enum { VECTORS = SNRQ_BOOK / SNRQ_LANES };
@@ -76,10 +77,10 @@ SNRQ_INLINE void snrq_extend_book(snrq_beam_shape s, const snrq_beam_column *col
     snrq_lanes below = snrq_level_below(column, value), above = below + one;
     snrq_lanes lower = value - snrq_level_value(s, column->levels, below - one);
     snrq_lanes higher = value - snrq_level_value(s, column->levels, above + one);
-    e->cost_below[i] = snrq_extension_cost(
-        weight, cost, value - snrq_level_value(s, column->levels, below));
-    e->cost_above[i] = snrq_extension_cost(
-        weight, cost, value - snrq_level_value(s, column->levels, above));
+    e->cost_below[i] =
+        snrq_extension_cost(weight, cost, value - snrq_level_value(s, column->levels, below));
+    e->cost_above[i] =
+        snrq_extension_cost(weight, cost, value - snrq_level_value(s, column->levels, above));
     lower = snrq_lanes_select(snrq_lanes_less(below, one), none,
                               snrq_extension_cost(weight, cost, lower));
     higher = snrq_lanes_select(snrq_lanes_less(above, snrq_lanes_all(column->top)),
@@ -188,10 +189,10 @@ SNRQ_INLINE void snrq_find_next(snrq_beam_shape s, const float *levels, snrq_lan
                                 snrq_contenders *x)
 {
     const snrq_lanes none = snrq_lanes_all(INFINITY);
-    snrq_lanes cost_lower = snrq_extension_cost(
-        weight, x->cost, x->value - snrq_level_value(s, levels, x->lower));
-    snrq_lanes cost_higher = snrq_extension_cost(
-        weight, x->cost, x->value - snrq_level_value(s, levels, x->higher));
+    snrq_lanes cost_lower =
+        snrq_extension_cost(weight, x->cost, x->value - snrq_level_value(s, levels, x->lower));
+    snrq_lanes cost_higher =
+        snrq_extension_cost(weight, x->cost, x->value - snrq_level_value(s, levels, x->higher));
     cost_lower = snrq_lanes_select(snrq_lanes_less(x->lower, lowest), none, cost_lower);
     cost_higher = snrq_lanes_select(snrq_lanes_less(highest, x->higher), none, cost_higher);
     snrq_mask up = snrq_lanes_less(cost_higher, cost_lower);
@@ -265,9 +266,9 @@ SNRQ_INLINE void snrq_take_extensions(snrq_beam_shape s, const snrq_beam_column 
         costs[i] = e->kept[i];
         level[column->at * s.slots + i] = e->level[i];
         from[column->at * s.slots + i] = e->from[i];
-        error[i] = snrq_of_rows(s, column->target, i) -
-                   snrq_of_rows(s, column->scale, i) *
-                       snrq_level_value(s, column->levels, e->level[i]);
+        error[i] =
+            snrq_of_rows(s, column->target, i) -
+            snrq_of_rows(s, column->scale, i) * snrq_level_value(s, column->levels, e->level[i]);
     }
     for (int c = 0; c < column->at; c++) {
         snrq_lanes factor = snrq_lanes_all(u[c]);

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 
 enum {
-    RANGES = 28,  /* shares of the full range: 1.04, 1.02, ... 0.5 */
-    SHARED = 12,  /* numbers of a super-block that are tried */
+    RANGES = 28, /* shares of the full range: 1.04, 1.02, ... 0.5 */
+    SHARED = 12, /* numbers of a super-block that are tried */
     MOST_GROUP = 32,
     MOST_GROUPS = 16 /* of a super-block */
 };
@@ -17,7 +17,8 @@ typedef struct sample {
     int count;
 } sample;
 
-/* A group's scale and minimum, and its levels: from `low` to `high` in steps of 1, or a code book. */
+/* A group's scale and minimum, and its levels: from `low` to `high` in steps of 1, or a code book.
+ */
 typedef struct grid {
     float scale, minimum, low, high;
     const snrq_weight_format *format;
@@ -100,8 +101,16 @@ static void range_of(const sample *s, const snrq_weight_format *f, float *lo, fl
     }
 }
 
-/* The grid of a share of the range. Without a minimum, the value of largest magnitude is the level of
- * largest magnitude: that may take a negative scale; the level at the other end if `turned`. */
+/* Of a group of zeros: 1, or where no level is 0 the smallest one. */
+static float no_scale(const snrq_weight_format *f)
+{
+    for (int k = 0; f->levels != NULL && k <= f->top; k++)
+        if (f->levels[k] == 0.0f) return 1.0f;
+    return f->levels != NULL ? 0x1p-24f : 1.0f;
+}
+
+/* The grid of a share of the range. Without a minimum, the value of largest magnitude is the level
+ * of largest magnitude: that may take a negative scale; the level at the other end if `turned`. */
 static grid grid_of_range(const snrq_weight_format *f, float lo, float hi, float share, bool turned)
 {
     const int zero = snrq_weight_format_zero(f);
@@ -117,7 +126,7 @@ static grid grid_of_range(const snrq_weight_format *f, float lo, float hi, float
         float most = -lo >= hi ? lo : hi;
         g.scale = most * share / (turned ? g.high : g.low);
     }
-    if (g.scale == 0.0f || !isfinite(g.scale)) g.scale = 1.0f;
+    if (g.scale == 0.0f) g.scale = no_scale(f);
     return g;
 }
 
@@ -204,8 +213,7 @@ static bool share_numbers(block *b, bool minima, bool search, float *shared)
     const snrq_stored_numbers *set = minima ? &b->format->minimum : &b->format->scale;
     float values[MOST_GROUPS], least = INFINITY;
     grid best[MOST_GROUPS], tried[MOST_GROUPS];
-    for (int i = 0; i < b->groups; i++)
-        values[i] = minima ? b->grid[i].minimum : b->grid[i].scale;
+    for (int i = 0; i < b->groups; i++) values[i] = minima ? b->grid[i].minimum : b->grid[i].scale;
     float most = largest(b->groups, values);
     *shared = 0.0f;
     for (int i = 0; i < (search ? SHARED : 1) && most != 0.0f; i++) {
@@ -263,14 +271,6 @@ static void settle_minima(block *b)
         g.minimum = sum > 0.0f && all > 0.0f ? sum / all : 0.0f;
         offer(&b->sample[i], &g, &b->grid[i], &least);
     }
-}
-
-/* Of a group of zeros: 1, or where no level is 0 the smallest one. */
-static float no_scale(const snrq_weight_format *f)
-{
-    for (int k = 0; f->levels != NULL && k <= f->top; k++)
-        if (f->levels[k] == 0.0f) return 1.0f;
-    return f->levels != NULL ? 0x1p-24f : 1.0f;
 }
 
 /* Nothing but zeros: what is too small to be stored becomes that, as in quant_grid.c. */

@@ -131,7 +131,8 @@ static void multiply_group(const systems *s, int64_t row, int64_t h, int64_t col
     for (int64_t begin = first; begin < end; begin += DEPTH) {
         int64_t depth = end - begin < DEPTH ? end - begin : DEPTH;
         for (int64_t l = 0; l < ROWS; l += STRIP)
-            take_steps(r->levels, depth, codes + begin * ROWS + l, zeros + l, scratch->group + l * DEPTH);
+            take_steps(r->levels, depth, codes + begin * ROWS + l, zeros + l,
+                       scratch->group + l * DEPTH);
         snrq_product product = {.rows = columns,
                                 .columns = ROWS,
                                 .depth = depth,
@@ -178,8 +179,8 @@ static void add_tile(const systems *s, int64_t row, tile_scratch *scratch)
     }
 }
 
-/* The numbers of a row, as they are and as they would be: are they of the same signs, and rounded to
- * what can be stored? weights: what the square of a change of each costs. */
+/* The numbers of a row, as they are and as they would be: are they of the same signs, and rounded
+ * to what can be stored? weights: what the square of a change of each costs. */
 static bool store_numbers(const systems *s, const double *weights, const float *old, float *new)
 {
     const snrq_weight_format *f = s->rule->format;
@@ -189,8 +190,8 @@ static bool store_numbers(const systems *s, const double *weights, const float *
     for (int64_t g = 0; g < groups; g++) {
         if (f == NULL) new[g] = snrq_round_to(s->rule->scale_type, new[g]);
         if (!scales && f->minimum.shared && new[g] < 0.0f) new[g] = 0.0f;
-        good = good && isfinite(new[g]) && (!scales || (new[g] < 0.0f ? old[g] < 0.0f
-                                                        : new[g] > 0.0f && old[g] > 0.0f));
+        good = good && isfinite(new[g]) &&
+               (!scales || (new[g] < 0.0f ? old[g] < 0.0f : new[g] > 0.0f && old[g] > 0.0f));
     }
     if (f == NULL || !good) return good;
     return snrq_format_store(f, scales ? &f->scale : &f->minimum, groups, weights, scales, new);

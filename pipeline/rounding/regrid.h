@@ -31,10 +31,10 @@ typedef enum snrq_regrid_kind {
     SNRQ_REGRID_MINIMA /* the same with t_g = -1 on the group's columns, and minima for scales */
 } snrq_regrid_kind;
 
-/* numbers [rows, groups] <- the best scales, or minima, for the codes in `rows`, rounded to what the
- * rule's scale_type or format can store; a row keeps its old scales where the system has no solution
- * with scales of the same signs, or minima that can be stored, and a group without nonzero values
- * keeps its own. What becomes of a row does not depend on the others. h: the damped Gram;
+/* numbers [rows, groups] <- the best scales, or minima, for the codes in `rows`, rounded to what
+ * the rule's scale_type or format can store; a row keeps its old scales where the system has no
+ * solution with scales of the same signs, or minima that can be stored, and a group without nonzero
+ * values keeps its own. What becomes of a row does not depend on the others. h: the damped Gram;
  * gradient: of the rows, by snrq_refine(). Collective; agreed. */
 snrq_status snrq_regrid(const snrq_matrix *h, const snrq_rule *rule, snrq_regrid_kind kind,
                         const snrq_rows *rows, const snrq_gradient *gradient, float *numbers);

@@ -189,8 +189,8 @@ static snrq_status regrid_trial(snrq_rounding *w, snrq_regrid_kind kind, bool la
     return snrq_sum_int64(w->context, better, 1);
 }
 
-/* Alternates between the best scales (or minima) for the codes and a search with these scales; a row
- * only ever gets better. gradient: of the rows; it is released. */
+/* Alternates between the best scales (or minima) for the codes and a search with these scales; a
+ * row only ever gets better. gradient: of the rows; it is released. */
 static snrq_status regrid_rows(snrq_rounding *w, snrq_regrid_kind kind, snrq_gradient *gradient)
 {
     size_t grids = (size_t)(w->rows.rows * w->groups.count);

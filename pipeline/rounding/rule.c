@@ -68,10 +68,10 @@ bool snrq_rule_has_minima(const snrq_rule *r)
 
 bool snrq_rule_equals(const snrq_rule *a, const snrq_rule *b)
 {
-    return a->method == b->method && a->format == b->format && a->bits == b->bits && a->group_size == b->group_size &&
-           a->symmetric == b->symmetric && a->permuted_groups == b->permuted_groups &&
-           a->natural_order == b->natural_order && a->scale_type == b->scale_type &&
-           a->grid == b->grid && a->alpha_mode == b->alpha_mode &&
+    return a->method == b->method && a->format == b->format && a->bits == b->bits &&
+           a->group_size == b->group_size && a->symmetric == b->symmetric &&
+           a->permuted_groups == b->permuted_groups && a->natural_order == b->natural_order &&
+           a->scale_type == b->scale_type && a->grid == b->grid && a->alpha_mode == b->alpha_mode &&
            a->alpha_value == b->alpha_value && a->beam == b->beam && a->refine == b->refine &&
            a->regrid == b->regrid && a->damp == b->damp && a->shrink == b->shrink &&
            a->compensate == b->compensate && a->weighted_tokens == b->weighted_tokens &&

@@ -35,16 +35,16 @@ enum { SNRQ_TILE_ROWS = 64 };
 typedef struct snrq_rows {
     int64_t rows, columns;
     int bits;
-    const float *levels;       /* a code book (mpi/algebra/weight_format.h), zeros being 0; or NULL */
-    int top;                   /* the last code */
+    const float *levels; /* a code book (mpi/algebra/weight_format.h), zeros being 0; or NULL */
+    int top;             /* the last code */
     const snrq_groups *groups; /* borrowed */
-    float *target;             /* R [rows, columns]; plus the minimum of the group, if there are any:
-                                  (R + m) - s (c - z) is what R - Q is */
-    float *scales;             /* [rows, groups] */
-    uint8_t *zeros;            /* [rows, groups] */
-    float *minima;             /* [rows, groups] of a format that has them, else NULL */
-    uint8_t *codes;            /* [rows, columns] result */
-    double *costs;             /* [rows] result: the row's objective */
+    float *target;  /* R [rows, columns]; plus the minimum of the group, if there are any:
+                       (R + m) - s (c - z) is what R - Q is */
+    float *scales;  /* [rows, groups] */
+    uint8_t *zeros; /* [rows, groups] */
+    float *minima;  /* [rows, groups] of a format that has them, else NULL */
+    uint8_t *codes; /* [rows, columns] result */
+    double *costs;  /* [rows] result: the row's objective */
 } snrq_rows;
 
 typedef enum snrq_search_kind {
@@ -85,9 +85,7 @@ static inline int snrq_rows_nearest(const snrq_rows *r, float x, float scale, in
 /* The minimum there; 0 if there are none. */
 static inline float snrq_rows_minimum(const snrq_rows *r, int64_t row, int64_t k)
 {
-    return r->minima == NULL
-               ? 0.0f
-               : r->minima[row * r->groups->count + r->groups->of_position[k]];
+    return r->minima == NULL ? 0.0f : r->minima[row * r->groups->count + r->groups->of_position[k]];
 }
 
 /* Minima of a row [groups] become others: so does its target. */

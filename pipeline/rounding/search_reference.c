@@ -68,7 +68,8 @@ static int nearest_in_book(const snrq_rows *r, double steps)
 {
     int best = 0;
     for (int code = 1; code <= r->top; code++)
-        if (fabs(steps - (double)r->levels[code]) < fabs(steps - (double)r->levels[best])) best = code;
+        if (fabs(steps - (double)r->levels[code]) < fabs(steps - (double)r->levels[best]))
+            best = code;
     return best;
 }
 
@@ -78,8 +79,8 @@ static int side_of(const snrq_rows *r, int64_t row, int64_t j, int code, double 
 {
     int lower = 0;
     bool turned = grid_value(r, row, j, 1) < grid_value(r, row, j, 0);
-    while (lower < r->top - 1 && (turned ? grid_value(r, row, j, lower + 1) >= y
-                                         : grid_value(r, row, j, lower + 1) <= y))
+    while (lower < r->top - 1 &&
+           (turned ? grid_value(r, row, j, lower + 1) >= y : grid_value(r, row, j, lower + 1) <= y))
         lower++;
     return code == lower ? 0 : code == lower + 1 ? 1 : 2;
 }
@@ -124,9 +125,8 @@ static void greedy(const double *l, snrq_search_kind kind, const snrq_rows *r, i
         int64_t g = row * r->groups->count + r->groups->of_position[j];
         double y = value_to_round(l, r, row, j, p);
         float wanted = kind == SNRQ_ROUND_NEAREST ? r->target[row * n + j] : (float)y;
-        int code = r->levels != NULL
-                       ? nearest_in_book(r, (double)(wanted / r->scales[g]))
-                       : snrq_nearest_code(wanted, r->scales[g], r->zeros[g], r->top);
+        int code = r->levels != NULL ? nearest_in_book(r, (double)(wanted / r->scales[g]))
+                                     : snrq_nearest_code(wanted, r->scales[g], r->zeros[g], r->top);
         double miss = l[j * n + j] * (y - grid_value(r, row, j, code));
         p->cost += miss * miss;
         p->codes[j] = (uint8_t)code;

@@ -75,8 +75,8 @@ static void fit(problem *p, snrq_dtype scale_type, float *scales)
     snrq_gradient gradient;
     CU_ASSERT_EQUAL(snrq_refine(p->gram, 0, &p->rows, &gradient), SNRQ_OK);
     const snrq_rule rule = {.scale_type = scale_type};
-    CU_ASSERT_EQUAL(
-        snrq_regrid(p->gram, &rule, SNRQ_REGRID_SCALES, &p->rows, &gradient, scales), SNRQ_OK);
+    CU_ASSERT_EQUAL(snrq_regrid(p->gram, &rule, SNRQ_REGRID_SCALES, &p->rows, &gradient, scales),
+                    SNRQ_OK);
     snrq_gradient_free(&gradient);
 }
 
