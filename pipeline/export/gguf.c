@@ -66,6 +66,7 @@ void snrq_export_gguf_fits(const snrq_model *m, const snrq_export_facts *f, char
                                 .group_size = f->group_size > 0 ? f->group_size : s->columns};
         r.groups = (s->columns + r.group_size - 1) / r.group_size;
         snprintf(r.name, sizeof r.name, "%s", s->name);
+        if (f->format != NULL) snprintf(r.format, sizeof r.format, "%s", f->format->name);
         status = snrq_gguf_module_type(&r, &type);
     }
     snprintf(why, size, "%s", status != SNRQ_OK ? snrq_error_message() : "");

@@ -66,8 +66,13 @@ class Formats(gguf.ExportTest):
 
     def test_narrow_models(self):
         for name, kind in NARROW.items():
-            out = self.quantize("--format", name)  # inputs of 128 and 384
-            self.check(out, kind)
+            out = self.path("out")
+            shutil.rmtree(out, ignore_errors=True)
+            result = helpers.succeed("quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", out, "--format",
+                                     name, "--sequences", 2, "--length", 32, "--method", "rtn")
+            self.check(out, kind)  # inputs of 128 and 384
+            self.assertRegex(result.stderr, r"(\d+) of \1 modules become " + kind.lower())
+            self.assertRegex(result.stderr, r"formats +\d+ modules " + kind.lower())
 
     def test_refusals(self):
         result = helpers.run("quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", self.path("x"),
