@@ -314,10 +314,10 @@ static snrq_status judge(assessment *a, block_work *b)
 static snrq_status create_quantized(assessment *a, block_work *b)
 {
     const snrq_family *f = b->full.block.family;
-    int64_t *groups = NULL;
+    snrq_unit_groups *groups = NULL;
     snrq_status status = snrq_allocate((size_t)f->units, sizeof *groups, "groups", &groups);
     for (int u = 0; status == SNRQ_OK && u < f->units; u++)
-        groups[u] = snrq_rule_groups(&a->rule, f->unit[u].columns);
+        groups[u].count = snrq_rule_groups(&a->rule, f->unit[u].columns);
     status = snrq_agree(a->context, status);
     for (int w = 0; status == SNRQ_OK && w < a->widths.count; w++)
         status = snrq_quantized_block_create(a->context, a->model, b->layer, groups, &a->ropes,

@@ -21,10 +21,11 @@ static const char *text_of(const json_t *object, const char *key)
 
 static void print_module(const snrq_module_record *m)
 {
-    printf("%-40s %6lld %6lld %4d %6lld  %-6s %6.3f %12.5g %8.3f %8.3f %8.3f %7.3f %10.4g\n",
+    printf("%-40s %6lld %6lld %4d %6lld  %-6s %6.3f %12.5g %8.3f %8.3f %8.3f %7.3f %10.4g%s%s\n",
            m->name, (long long)m->rows, (long long)m->columns, m->bits, (long long)m->group_size,
            m->method, m->alpha, m->objective, 100 * m->output_error, 100 * m->model_error,
-           100 * m->held_out_error, 100 * m->clipped, m->largest_activation);
+           100 * m->held_out_error, 100 * m->clipped, m->largest_activation,
+           m->format[0] != '\0' ? "  " : "", m->format);
 }
 
 /* All module records of the manifest as they stand there, in block order. New reference. */

@@ -27,6 +27,11 @@ static bool compensates(const snrq_options *o)
            (o->alpha_mode == SNRQ_ALPHA_FIXED && o->alpha_value > 0);
 }
 
+static bool has_integers(const snrq_options *o)
+{
+    return o->weight_format < 0;
+}
+
 static bool has_groups(const snrq_options *o)
 {
     return o->group_size > 0;
@@ -99,6 +104,8 @@ static bool has_export(const snrq_options *o)
     return o->command != SNRQ_COMMAND_VERIFY || o->export_path != NULL;
 }
 
+#define BY_FORMAT "--format says it"
+
 /* An option that several rows name has an effect only if all of them say so. */
 static const struct {
     const char *name;
@@ -106,6 +113,12 @@ static const struct {
     bool (*used)(const snrq_options *); /* with the others as they are */
     snrq_option_idle idle;
 } table[] = {
+    {"bits", ANY, has_integers, {BY_FORMAT, NULL}},
+    {"group-size", ANY, has_integers, {BY_FORMAT, NULL}},
+    {"symmetric", ANY, has_integers, {BY_FORMAT, NULL}},
+    {"asymmetric", ANY, has_integers, {BY_FORMAT, NULL}},
+    {"groups", ANY, has_integers, {BY_FORMAT, "original"}},
+    {"scale-type", ANY, has_integers, {BY_FORMAT, NULL}},
     {"beam", METHOD(KSNRQ), always, {"only --method ksnrq searches with a beam", "1"}},
     {"alpha",
      SHIFTED | METHOD(GPTAQ),

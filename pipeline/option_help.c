@@ -20,10 +20,11 @@ static const struct topic {
     const char *options; /* names between blanks */
 } topics[] = {
     {"input and output",
-     " output calibration text reference token-file decode protocol tasks task-dir format export "
+     " output calibration text reference token-file decode protocol tasks task-dir export "
      "weights embedding-type zero-points for max-shard-size tokenizer logprobs samples data "},
-    {"what is stored", " bits group-size symmetric asymmetric groups scale-type recipe target-bits "
-                       "target-size assessment widths no-uniform "},
+    {"what is stored",
+     " format bits group-size symmetric asymmetric groups scale-type recipe target-bits "
+     "target-size assessment widths no-uniform "},
     {"how it is rounded",
      " method beam grid alpha refine regrid order damp shrink compensate paper baseline-grid "
      "sensitivity expert-tokens expert-weights "},
@@ -79,18 +80,20 @@ static const char *help_of(const snrq_option_row *row, const snrq_command_row *c
     return row->help;
 }
 
-static const snrq_option_row *find_row(const char *name, size_t length)
-{
-    for (int i = 0; i < snrq_option_rows; i++)
-        if (strlen(snrq_option_table[i].name) == length &&
-            strncmp(snrq_option_table[i].name, name, length) == 0)
-            return &snrq_option_table[i];
-    return NULL;
-}
-
 static bool belongs(const snrq_option_row *row, const snrq_command_row *command)
 {
     return (row->commands & (unsigned)command->command) != 0;
+}
+
+static const snrq_option_row *find_row(const snrq_command_row *command, const char *name,
+                                       size_t length)
+{
+    for (int i = 0; i < snrq_option_rows; i++)
+        if (belongs(&snrq_option_table[i], command) &&
+            strlen(snrq_option_table[i].name) == length &&
+            strncmp(snrq_option_table[i].name, name, length) == 0)
+            return &snrq_option_table[i];
+    return NULL;
 }
 
 /* Calls `show` for every option of a command, topic by topic, and `begin` before each topic. */
@@ -100,8 +103,8 @@ static void by_topic(FILE *f, const snrq_command_row *command, void (*begin)(FIL
     for (int t = 0; t < TOPICS; t++) {
         bool begun = false;
         for (const char *at = topics[t].options + 1; *at != '\0'; at += strcspn(at, " ") + 1) {
-            const snrq_option_row *row = find_row(at, strcspn(at, " "));
-            if (row == NULL || !belongs(row, command)) continue;
+            const snrq_option_row *row = find_row(command, at, strcspn(at, " "));
+            if (row == NULL) continue;
             if (!begun) begin(f, topics[t].name);
             begun = true;
             show(f, row, command);
@@ -131,12 +134,16 @@ static void describe(const snrq_option_row *row, const snrq_command_row *command
 /* ---- help ---- */
 
 /* Words of `text` in lines that end before WIDTH; `column` is where the first one begins, the
- * others begin at `indent`. A word that is longer than a line stands alone. */
+ * others begin at `indent`. A word that is longer than a line stands alone; choices are cut behind
+ * a
+ * "|". */
 static void put_wrapped(FILE *f, int column, int indent, const char *text)
 {
     bool first = true;
     while (*text != '\0') {
-        int length = (int)strcspn(text, " ");
+        int length = (int)strcspn(text, " "), most = WIDTH - 1 - indent;
+        if (length > most && memchr(text, '|', (size_t)most) != NULL)
+            for (length = most; text[length - 1] != '|';) length--;
         if (!first && column + 1 + length >= WIDTH) {
             fprintf(f, "\n%*s", indent, "");
             column = indent;
@@ -145,6 +152,7 @@ static void put_wrapped(FILE *f, int column, int indent, const char *text)
         fprintf(f, "%s%.*s", first ? "" : " ", length, text);
         column += length + !first;
         first = false;
+        if (text[length] != ' ' && text[length] != '\0') column = WIDTH; /* the rest of choices */
         text += length;
         while (*text == ' ') text++;
     }

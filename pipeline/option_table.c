@@ -46,6 +46,12 @@ const snrq_option_row snrq_option_table[] = {
     {"bits", 0, INTEGER, FIELD(bits), "4", 2, 8, NULL, Q | R, true, "B", "bits per weight"},
     {"group-size", 0, GROUP, FIELD(group_size), "128", 1, 1 << 20, NULL, Q | R | A, true,
      "N|channel", "columns that share a scale"},
+    {"format", 0, CHOICE, FIELD(weight_format), NULL, 0, 0,
+     "q4_0|q4_1|q5_0|q5_1|q8_0|q2_k|q3_k|q4_k|q5_k|q6_k|iq4_nl|iq4_xs|mxfp4", Q, true, "F",
+     "round to weights as this type of llama.cpp stores them, instead of --bits and --group-size: "
+     "its groups, scales and minima (docs/gguf.md)"},
+    {"format", 0, CHOICE, FIELD(format), NULL, 0, 0, "gptq|compressed-tensors|gguf|safetensors", X,
+     false, "F", "what to export to; `snrq inspect OUT` tells what is possible"},
     {"symmetric", 0, FLAG, FIELD(asymmetric), NULL, 0, 0, NULL, Q | R | A, false, NULL,
      "zero point in the middle of the codes (default)"},
     {"asymmetric", 0, FLAG, FIELD(asymmetric), NULL, 1, 1, NULL, Q | R | A, true, NULL,
@@ -166,8 +172,6 @@ const snrq_option_row snrq_option_table[] = {
      "more windows that nothing is fitted to: the divergence is measured on them"},
     {"factor-grid", 0, TEXT, FIELD(factor_grid_text), NULL, 0, 0, NULL, Q | R | A, false, "RxC",
      "process grid of the factorization, for speed alone; default: by matrix size"},
-    {"format", 0, CHOICE, FIELD(format), NULL, 0, 0, "gptq|compressed-tensors|gguf|safetensors", X,
-     false, "F", "what to export to; `snrq inspect OUT` tells what is possible"},
     {"for", 0, CHOICE, FIELD(engine), NULL, 0, 0, "transformers|gptqmodel|vllm|vllm-cpu|llama.cpp",
      Q | X, false, "ENGINE",
      "refuse, before the work, what this engine is known not to load, and name what it loads; of "

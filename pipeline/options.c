@@ -185,6 +185,9 @@ static snrq_status check_budget(const snrq_options *o)
     if ((bits || size) && o->recipe != NULL)
         return snrq_fail(SNRQ_USAGE, "quantize: a budget makes a recipe; leave out --recipe or %s",
                          bits ? "--target-bits" : "--target-size");
+    if ((bits || size) && o->weight_format >= 0)
+        return snrq_fail(SNRQ_USAGE, "quantize: a budget chooses bits, and --format has its own; "
+                                     "leave one of the two out");
     if ((bits || size) && o->assessment == NULL)
         return snrq_fail(SNRQ_USAGE,
                          "quantize: %s needs --assessment FILE: assessment.json of `snrq assess "
@@ -295,10 +298,21 @@ static snrq_status check_once(const parser *p, int row, int line)
     return SNRQ_OK;
 }
 
+static bool belongs(const parser *p, int row)
+{
+    return (table[row].commands & (unsigned)p->command->command) != 0;
+}
+
+/* Commands may mean different things by an option: rows of one name, one after the other. */
+static bool same_name(int a, int b)
+{
+    return strcmp(table[a].name, table[b].name) == 0;
+}
+
 /* A row of the command, with its value (borrowed; NULL: none). */
 static snrq_status take(parser *p, int row, const char *value, int line)
 {
-    if (!(table[row].commands & (unsigned)p->command->command))
+    if (!belongs(p, row))
         return snrq_fail(SNRQ_USAGE, "%s: --%s does not belong to this command; `snrq %s --help`",
                          p->command->name, table[row].name, p->command->name);
     SNRQ_TRY(check_once(p, row, line));
@@ -330,6 +344,9 @@ static snrq_status parse_arguments(parser *p, int argc, char **argv)
         if (c == ':')
             return snrq_fail(SNRQ_USAGE, "%s: option %s needs a value", command, argv[optind - 1]);
         int row = c - 1000;
+        while (row >= 0 && row + 1 < snrq_option_rows && !belongs(p, row) &&
+               same_name(row, row + 1))
+            row++;
         for (int i = 0; i < snrq_option_rows && row < 0; i++)
             if (table[i].letter == (char)c && c != '?') row = i;
         if (c == '?' || row < 0)
@@ -348,9 +365,10 @@ static snrq_status parse_arguments(parser *p, int argc, char **argv)
 }
 
 /* Row of "--bits" or "-o", or -1. */
-static int find_row(const char *name)
+static int find_row(const parser *p, const char *name)
 {
     for (int i = 0; i < snrq_option_rows; i++) {
+        if (i + 1 < snrq_option_rows && !belongs(p, i) && same_name(i, i + 1)) continue;
         bool is_long = strncmp(name, "--", 2) == 0 && strcmp(name + 2, table[i].name) == 0;
         bool is_short = table[i].letter != 0 && name[1] == table[i].letter && name[2] == '\0';
         if (is_long || is_short) return i;
@@ -361,7 +379,7 @@ static int find_row(const char *name)
 static snrq_status take_line(parser *p, const snrq_option_line *line)
 {
     char shown[SNRQ_SHOWN];
-    int row = find_row(line->name);
+    int row = find_row(p, line->name);
     if (row < 0)
         return snrq_fail(SNRQ_USAGE, "unknown option %s; `snrq %s --help` lists them",
                          snrq_shown(line->name, shown), p->command->name);
@@ -416,6 +434,13 @@ static snrq_status check_effects(const parser *p)
 /* Options without effect say what is done. */
 static snrq_status settle(snrq_options *o)
 {
+    if (o->weight_format >= 0) {
+        const snrq_weight_format *f = &snrq_weight_formats[o->weight_format];
+        o->bits = f->bits;
+        o->group_size = f->group;
+        o->asymmetric = !snrq_weight_format_symmetric(f);
+        o->scale_type = snrq_weight_format_scale_type(f);
+    }
     for (int i = 0; i < snrq_option_rows; i++) {
         const snrq_option_idle *idle = (table[i].commands & (unsigned)o->command) != 0
                                            ? snrq_option_find_idle(o, table[i].name)
@@ -430,6 +455,7 @@ static snrq_status set_defaults(snrq_options *o)
 {
     memset(o, 0, sizeof *o);
     o->format = -1;
+    o->weight_format = -1;
     o->engine = -1;
     for (int i = 0; i < snrq_option_rows; i++)
         if (table[i].fallback != NULL) SNRQ_TRY(snrq_option_set(&table[i], table[i].fallback, o));
@@ -549,6 +575,7 @@ json_t *snrq_options_stored(const snrq_options *o)
     json_t *object = json_object();
     for (int i = 0; i < snrq_option_rows && object != NULL; i++) {
         if (!table[i].stored || !(table[i].commands & (unsigned)o->command)) continue;
+        if (table[i].kind == CHOICE && !snrq_option_has_value(&table[i], o)) continue;
         if (json_object_set_new(object, table[i].name, stored_value(&table[i], o)) == 0) continue;
         json_decref(object);
         return NULL;
@@ -583,6 +610,7 @@ snrq_status snrq_options_restore(const json_t *stored, snrq_options *o)
     for (size_t i = 0; i < sizeof newer / sizeof *newer; i++)
         SNRQ_TRY(set_unless_given(given, newer[i].name, newer[i].value, o));
     for (int i = 0; i < snrq_option_rows; i++) {
+        if ((table[i].commands & (unsigned)o->command) == 0) continue;
         const json_t *value = json_object_get(stored, table[i].name);
         const char *text = typed(value, room);
         if (!table[i].stored || (table[i].kind == FLAG ? !json_is_true(value) : text == NULL))

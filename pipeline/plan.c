@@ -181,9 +181,11 @@ static void block_bytes(const snrq_rules *rules, const snrq_model *m, double *fu
                 *stored += rows * columns * (double)snrq_dtype_size(m->config.dtype);
                 continue;
             }
-            held += rows * columns + rows * groups * 5.0;
+            double minima = snrq_rule_has_minima(r) ? 1.0 : 0.0;
+            double scale = (double)snrq_dtype_size(r->scale_type);
+            held += rows * columns + rows * groups * (5.0 + 4.0 * minima);
             *stored += rows * ceil(columns * (double)r->bits / 8.0) +
-                       rows * groups * (1.0 + (double)snrq_dtype_size(r->scale_type));
+                       rows * groups * (1.0 + scale * (1.0 + minima));
         }
         *full = fmax(*full, weights * (double)size);
         *codes = fmax(*codes, held);
@@ -461,7 +463,8 @@ snrq_status snrq_plan_exports(const snrq_model *m, const snrq_rule *r, json_t **
 {
     snrq_export_facts planned = snrq_export_facts_planned(m, r->bits, r->group_size, r->symmetric,
                                                           r->permuted_groups, r->scale_type);
-    *better = snrq_export_better_group(m, &planned);
+    planned.format = r->format;
+    *better = r->format != NULL ? 0 : snrq_export_better_group(m, &planned);
     return snrq_export_forecast(m, &planned, rows);
 }
 
@@ -661,9 +664,34 @@ static void print_rule(const snrq_context *c, const snrq_rule *r, int64_t column
     if (snrq_rule_groups(r, columns) > 1)
         snprintf(groups, sizeof groups, "groups of %lld %s columns", (long long)r->group_size,
                  r->permuted_groups ? "permuted" : "original");
+    const char *kind = r->format != NULL ? r->format->name
+                       : r->symmetric    ? "symmetric"
+                                         : "asymmetric";
     snrq_note(c, "method       %s%s, %d bits %s, %s%s, grid %s%s", snrq_method_name(r->method),
-              beam, r->bits, r->symmetric ? "symmetric" : "asymmetric", groups, strength,
-              snrq_quant_grid_name(r->grid), passes);
+              beam, r->bits, kind, groups, strength, snrq_quant_grid_name(r->grid), passes);
+}
+
+/* Modules that get another format than --format says. */
+static void print_narrow(const snrq_context *c, const snrq_options *o, const snrq_model *m,
+                         const snrq_rules *rules)
+{
+    const snrq_weight_format *asked =
+        o->weight_format >= 0 ? &snrq_weight_formats[o->weight_format] : NULL;
+    int64_t count = 0, all = 0;
+    for (int64_t layer = 0; layer < rules->layers && asked != NULL; layer++) {
+        const snrq_family *f = snrq_model_family(m, layer);
+        for (int i = 0; i < f->modules; i++, all++)
+            count += snrq_rules_at(rules, layer, i)->format ==
+                         snrq_weight_format_for(asked, f->module[i].columns) &&
+                     f->module[i].columns % asked->super_block != 0;
+    }
+    if (count > 0)
+        snrq_note(
+            c,
+            "format       %lld of %lld modules become %s: their inputs are no multiple of the "
+            "%lld that a block of %s has",
+            (long long)count, (long long)all, asked->narrow, (long long)asked->super_block,
+            asked->name);
 }
 
 snrq_status snrq_plan_print(const snrq_context *c, const snrq_options *o, const snrq_model *m,
@@ -692,6 +720,7 @@ snrq_status snrq_plan_print(const snrq_context *c, const snrq_options *o, const 
     snrq_note(c, "calibration  %lld windows of %lld tokens%s%s%s", (long long)fitted,
               (long long)w->length, distinct, first, held_out);
     print_rule(c, snrq_rules_first(rules, m), snrq_model_max_columns(m));
+    print_narrow(c, o, m, rules);
     if (rules->recipe != NULL)
         snrq_note(c,
                   "recipe       %s: the first module's rule is above; %.3f bits per weight in "

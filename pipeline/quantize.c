@@ -379,12 +379,14 @@ static snrq_status commit_block(group *g, const block_work *b)
         const snrq_weight *w = &b->quantized.block.module[m];
         snrq_range rows = snrq_unit_module_rows(g->context, f, m);
         if (snrq_model_keeps(g->model, b->layer, m)) continue;
-        modules[count++] = (snrq_module_rows){.record = b->records[m],
-                                              .rows = rows,
-                                              .codes = w->codes + rows.begin * w->columns,
-                                              .scales = w->scales + rows.begin * w->groups,
-                                              .zeros = w->zeros + rows.begin * w->groups,
-                                              .g_idx = w->g_idx};
+        modules[count++] = (snrq_module_rows){
+            .record = b->records[m],
+            .rows = rows,
+            .codes = w->codes + rows.begin * w->columns,
+            .scales = w->scales + rows.begin * w->groups,
+            .zeros = w->zeros + rows.begin * w->groups,
+            .minima = w->minima != NULL ? w->minima + rows.begin * w->groups : NULL,
+            .g_idx = w->g_idx};
     }
     if (status == SNRQ_OK) status = snrq_job_commit_block(g->job, g->context, b->layer, modules);
     free(modules);
@@ -422,11 +424,12 @@ static snrq_status replay_block(group *g, block_work *b)
 static snrq_status create_quantized(group *g, block_work *b)
 {
     const snrq_family *f = b->family;
-    int64_t *groups = NULL;
+    snrq_unit_groups *groups = NULL;
     snrq_status status = snrq_allocate((size_t)f->units, sizeof *groups, "groups", &groups);
-    for (int u = 0; status == SNRQ_OK && u < f->units; u++)
-        groups[u] = snrq_rule_groups(snrq_rules_at(&g->job->rules, b->layer, f->unit[u].first),
-                                     f->unit[u].columns);
+    for (int u = 0; status == SNRQ_OK && u < f->units; u++) {
+        const snrq_rule *rule = snrq_rules_at(&g->job->rules, b->layer, f->unit[u].first);
+        groups[u] = (snrq_unit_groups){snrq_rule_groups(rule, f->unit[u].columns), rule->format};
+    }
     if (status == SNRQ_OK)
         status = snrq_allocate((size_t)f->modules, sizeof *b->records, "records", &b->records);
     if (status == SNRQ_OK)

@@ -11,10 +11,10 @@
 enum { MOST_BYTES = 1 << 20, MOST_ENTRIES = 10000 };
 
 /* What a rule is made of. */
-static const char *const keys[] = {"bits",       "group-size", "asymmetric", "method",
-                                   "beam",       "alpha",      "grid",       "groups",
-                                   "order",      "scale-type", "damp",       "shrink",
-                                   "compensate", "refine",     "regrid",     "expert-weights"};
+static const char *const keys[] = {
+    "bits",       "group-size", "asymmetric", "method",         "beam",  "alpha",
+    "grid",       "groups",     "order",      "scale-type",     "damp",  "shrink",
+    "compensate", "refine",     "regrid",     "expert-weights", "format"};
 
 static bool is_rule_key(const char *key)
 {
@@ -99,12 +99,13 @@ static snrq_status check_entry(const char *path, size_t index, const json_t *ent
         }
         others++;
         if (!is_rule_key(key))
-            return bad_entry(path, index,
-                             "expected modules, blocks, keep (true), bits, group-size, asymmetric, "
-                             "method, beam, "
-                             "alpha, grid, groups, order, scale-type, damp, shrink, compensate, "
-                             "refine, regrid or expert-weights",
-                             key);
+            return bad_entry(
+                path, index,
+                "expected modules, blocks, keep (true), bits, group-size, asymmetric, "
+                "method, beam, "
+                "alpha, grid, groups, order, scale-type, format, damp, shrink, compensate, "
+                "refine, regrid or expert-weights",
+                key);
         if (!snrq_json_is_text(value) && !json_is_number(value) && !json_is_boolean(value))
             return bad_kind(path, index, "expected a text, a number, true or false", value);
     }
@@ -180,6 +181,9 @@ static snrq_status rule_of(const char *path, size_t index, const json_t *entry,
         if (is_rule_key(key) && json_object_set(stored, key, value) != 0)
             status = snrq_fail(SNRQ_INTERNAL, "no memory");
         /* What was fixed to one is free again where the method has beams. */
+        if ((strcmp(key, "bits") == 0 || strcmp(key, "group-size") == 0) &&
+            json_object_get(entry, "format") == NULL)
+            json_object_del(stored, "format");
         if (strcmp(key, "method") == 0 && json_object_get(entry, "beam") == NULL)
             json_object_del(stored, "beam");
     }

@@ -8,24 +8,26 @@
 
 snrq_rule snrq_options_rule(const snrq_options *o)
 {
-    return (snrq_rule){.method = (snrq_method)o->method,
-                       .bits = (int)o->bits,
-                       .group_size = o->group_size,
-                       .symmetric = !o->asymmetric,
-                       .permuted_groups = o->permuted_groups != 0,
-                       .natural_order = o->natural_order != 0,
-                       .scale_type = (snrq_dtype)o->scale_type,
-                       .grid = (snrq_quant_grid_kind)o->grid,
-                       .alpha_mode = o->alpha_mode,
-                       .alpha_value = o->alpha_value,
-                       .beam = (int)o->beam,
-                       .refine = (int)o->refine,
-                       .regrid = (int)o->regrid,
-                       .damp = o->damp,
-                       .weighs_outputs = o->sensitivity != NULL,
-                       .weighted_tokens = o->weighted_experts != 0,
-                       .shrink = o->shrink,
-                       .compensate = o->compensate};
+    snrq_rule rule = {.method = (snrq_method)o->method,
+                      .bits = (int)o->bits,
+                      .group_size = o->group_size,
+                      .symmetric = !o->asymmetric,
+                      .permuted_groups = o->permuted_groups != 0,
+                      .natural_order = o->natural_order != 0,
+                      .scale_type = (snrq_dtype)o->scale_type,
+                      .grid = (snrq_quant_grid_kind)o->grid,
+                      .alpha_mode = o->alpha_mode,
+                      .alpha_value = o->alpha_value,
+                      .beam = (int)o->beam,
+                      .refine = (int)o->refine,
+                      .regrid = (int)o->regrid,
+                      .damp = o->damp,
+                      .weighs_outputs = o->sensitivity != NULL,
+                      .weighted_tokens = o->weighted_experts != 0,
+                      .shrink = o->shrink,
+                      .compensate = o->compensate};
+    if (o->weight_format >= 0) snrq_rule_set_format(&rule, &snrq_weight_formats[o->weight_format]);
+    return rule;
 }
 
 /* Inputs of the model's units, as a token sees them: of experts, those that it is sent to. */
@@ -41,6 +43,35 @@ static void count_inputs(const snrq_model *m, snrq_rule *rule)
     }
 }
 
+/* Gives modules whose rows are not made of whole blocks of their format the narrow one. */
+static snrq_status fit_formats(const snrq_model *m, snrq_rules *rules)
+{
+    for (int64_t layer = 0; layer < rules->layers; layer++) {
+        const snrq_family *f = snrq_model_family(m, layer);
+        for (int i = 0; i < f->modules; i++) {
+            snrq_rule *rule = &rules->rule[layer * rules->modules + i];
+            if (rule->format == NULL || rule->keep) continue;
+            if (rule->weighs_outputs)
+                return snrq_fail(
+                    SNRQ_USAGE,
+                    "--sensitivity does not know formats (--format %s of %s) yet; leave "
+                    "one of the two out",
+                    rule->format->name, f->module[i].name);
+            const snrq_weight_format *format =
+                snrq_weight_format_for(rule->format, f->module[i].columns);
+            if (format == NULL)
+                return snrq_fail(SNRQ_USAGE,
+                                 "%s: %s has %lld inputs, and %s has groups of %lld: quantize with "
+                                 "--bits %d",
+                                 m->path, f->module[i].name, (long long)f->module[i].columns,
+                                 rule->format->name, (long long)rule->format->group,
+                                 rule->format->bits);
+            snrq_rule_set_format(rule, format);
+        }
+    }
+    return SNRQ_OK;
+}
+
 snrq_status snrq_rules_create(const snrq_options *options, const snrq_model *model, snrq_rules *out)
 {
     int64_t layers = model->config.layers, count = layers * snrq_model_max_modules(model);
@@ -50,11 +81,13 @@ snrq_status snrq_rules_create(const snrq_options *options, const snrq_model *mod
     count_inputs(model, &rule);
     for (int64_t i = 0; i < count; i++) out->rule[i] = rule;
     const bool budget = options->target_bits > 0.0 || options->target_bytes > 0;
-    if (options->recipe == NULL && !budget) return SNRQ_OK;
-    const char *from = budget ? options->assessment : options->recipe;
-    SNRQ_TRY(budget ? snrq_budget_rules(options, model, &out->recipe, &out->budget)
-                    : snrq_recipe_read(options->recipe, &out->recipe));
-    return snrq_recipe_apply(from, out->recipe, options, model, out);
+    if (options->recipe != NULL || budget) {
+        const char *from = budget ? options->assessment : options->recipe;
+        SNRQ_TRY(budget ? snrq_budget_rules(options, model, &out->recipe, &out->budget)
+                        : snrq_recipe_read(options->recipe, &out->recipe));
+        SNRQ_TRY(snrq_recipe_apply(from, out->recipe, options, model, out));
+    }
+    return fit_formats(model, out);
 }
 
 void snrq_rules_free(snrq_rules *rules)

@@ -113,6 +113,22 @@ static void print_experts(const summary *s)
     fputc('\n', stderr);
 }
 
+/* How many modules are of each format, where there are formats. */
+static void print_formats(const summary *s)
+{
+    bool any = false;
+    for (int f = 0; f < SNRQ_WEIGHT_FORMATS; f++) {
+        int64_t count = 0;
+        for (int64_t i = 0; i < s->count; i++)
+            count += snrq_module_record_format(&s->modules[i]) == &snrq_weight_formats[f];
+        if (count > 0)
+            fprintf(stderr, "%s%lld module%s %s", any ? ", " : "formats    ", (long long)count,
+                    count == 1 ? "" : "s", snrq_weight_formats[f].name);
+        any = any || count > 0;
+    }
+    if (any) fputc('\n', stderr);
+}
+
 static void print_summary(const summary *s)
 {
     double fitted = 0.0, held_out = 0.0;
@@ -232,6 +248,7 @@ snrq_status snrq_summary(const snrq_context *c, const char *directory, double se
     if (status == SNRQ_OK) status = read_log(directory, &s);
     if (status == SNRQ_OK) {
         print_summary(&s);
+        print_formats(&s);
         print_advice(c, &s, megabytes, minutes);
         json_t *event = summary_event(&s, megabytes, minutes);
         snrq_output_event(output, event);

@@ -112,6 +112,9 @@ static void put_rows(const snrq_rounding *rounding, const snrq_quantized_unit *u
         memcpy(u->scales + (first + r) * groups, rows->scales + r * groups,
                (size_t)groups * sizeof *u->scales);
         memcpy(u->zeros + (first + r) * groups, rows->zeros + r * groups, (size_t)groups);
+        if (u->minima != NULL)
+            memcpy(u->minima + (first + r) * groups, rows->minima + r * groups,
+                   (size_t)groups * sizeof *u->minima);
     }
     if (rounding->context->node_rank == 0)
         memcpy(u->g_idx, rounding->groups.g_idx, (size_t)n * sizeof *u->g_idx);
@@ -137,6 +140,8 @@ snrq_status snrq_unit_publish(const snrq_context *c, const snrq_team *team,
     SNRQ_TRY(share(c, team, quantized, unit, u->codes_at, n));
     SNRQ_TRY(share(c, team, quantized, unit, u->scales_at, groups * sizeof *u->scales));
     SNRQ_TRY(share(c, team, quantized, unit, u->zeros_at, groups));
+    if (u->minima != NULL)
+        SNRQ_TRY(share(c, team, quantized, unit, u->minima_at, groups * sizeof *u->minima));
     if (snrq_team_is_whole(c, team)) return SNRQ_OK;
     return snrq_node_memory_share_team_rows(c, team, quantized->memory, u->g_idx_at, 1, 1,
                                             n * sizeof *u->g_idx);
@@ -174,6 +179,8 @@ snrq_module_record snrq_unit_record(const snrq_rounding *rounding, const snrq_fa
                                  .output_error = m->output_error,
                                  .clipped = m->clipped};
     snrq_module_name(layer, shape->name, record.name, sizeof record.name);
+    if (rule->format != NULL)
+        snprintf(record.format, sizeof record.format, "%s", rule->format->name);
     snprintf(record.method, sizeof record.method, "%s", snrq_method_name(rule->method));
     snrq_rule_alpha_text(rule, record.alpha_rule, sizeof record.alpha_rule);
     snprintf(record.order, sizeof record.order, "%s", snrq_order_name(rule->natural_order));

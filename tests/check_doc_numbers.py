@@ -123,7 +123,11 @@ QUOTES = [Quote(*row) for row in [
     (OPERATIONS, r"batch shell (\w+) minutes before", "slurm/quantize.sbatch", r"--signal=B:USR1@(\d+)", minutes),
     (OPERATIONS, r"Size: (\d+) bytes per window", "io/checkpoint/activation_file.c", r"STREAMS = (\d+)", lambda n: str(4 * int(n))),
     # Files
-    (FORMAT, r'"snrq-block", `format_version` = (\d+)', "io/checkpoint/block_file.c", r"FORMAT_VERSION = (\d+)"),
+    (FORMAT, r'"snrq-block", `format_version` \((\d+), or', "io/checkpoint/block_file.c", r"INTEGERS = (\d+)"),
+    (FORMAT, r"`format_version` \(1, or (\d+) if", "io/checkpoint/block_file.c", r"FORMATS_TOO = (\d+)"),
+    (METHOD, r"`pipeline/rounding/format_grid.h`\): (\d+) ranges", "pipeline/rounding/format_grid.c", r"RANGES = (\d+)"),
+    (METHOD, r"super-block shares. (\w+) such", "pipeline/rounding/format_grid.c", r"SHARED = (\d+)",
+     lambda n: "Twelve" if n == "12" else n),
     (FORMAT, r'"snrq-rest" and `format_version` = (\d+)', "io/checkpoint/rest_file.c", r"FORMAT_VERSION = (\d+)"),
     (FORMAT, r'"snrq-activations", `format_version` = (\d+)', "io/checkpoint/activation_file.c", r"FORMAT_VERSION = (\d+)"),
     (FORMAT, r'"snrq-sensitivity", `format_version` = (\d+)', "io/checkpoint/sensitivity_file.c", r"FORMAT_VERSION = (\d+)"),

@@ -13,6 +13,7 @@ $smollm2 << END
 16  8.533  0.5178 0.1512
 32  3.974  0.4432 0.1281
 64  1.698  0.3979 0.1062
+128 1.500  0.3630 0.0975
 END
 set terminal svg size 680,380 font "sans-serif,13" background "white"
 set output "docs/pictures/learning-curve.svg"
@@ -30,7 +31,7 @@ plot $curve using 1:2 with linespoints lw 2 pt 5 lc rgb "black" title "2 bits", 
      $curve using 1:4 with linespoints lw 2 dt 4 pt 9 lc rgb "gray50" title "4 bits"
 
 set output "docs/pictures/learning-curve-smollm2.svg"
-set xrange [3.4:90]
+set xrange [3.4:180]
 set yrange [0.09:16]
 set ytics (0.1, 0.2, 0.5, 1, 2, 5, 10)
 set xlabel "calibration sequences of 128 tokens"

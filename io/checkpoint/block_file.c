@@ -16,11 +16,11 @@
 #include "io/hdf5/writer.h"
 #include "io/pieces.h"
 
-enum { FORMAT_VERSION = 1, MAX_MODULES = 4096, READ_BYTES = 16 << 20 };
+enum { INTEGERS = 1, FORMATS_TOO = 2, MAX_MODULES = 4096, READ_BYTES = 16 << 20 };
 static const char format_name[] = "snrq-block";
 /* The tables of a module, in the order in which they are made. */
-enum { CODES, SCALES, ZEROS, G_IDX, TABLES };
-static const char *const table_names[TABLES] = {"codes", "scales", "zeros", "g_idx"};
+enum { CODES, SCALES, ZEROS, G_IDX, MINIMA, TABLES };
+static const char *const table_names[TABLES] = {"codes", "scales", "zeros", "g_idx", "minima"};
 
 struct module {
     snrq_module_record record;
@@ -40,6 +40,12 @@ static snrq_hdf5_kind scale_kind(snrq_dtype type)
     return type == SNRQ_F16 ? SNRQ_HDF5_F16 : type == SNRQ_BF16 ? SNRQ_HDF5_BF16 : SNRQ_HDF5_F32;
 }
 
+/* How many tables a module has. */
+static int tables_of(const snrq_module_record *r)
+{
+    return snrq_module_record_has_minima(r) ? TABLES : MINIMA;
+}
+
 /* Kind and shape of a table of a module; returns the number of dimensions. */
 static int table_shape(const snrq_module_record *r, int which, snrq_hdf5_kind *kind,
                        int64_t shape[2])
@@ -51,8 +57,9 @@ static int table_shape(const snrq_module_record *r, int which, snrq_hdf5_kind *k
         shape[1] = snrq_packed_bytes(r->columns, r->bits);
         return 2;
     case SCALES:
+    case MINIMA:
     case ZEROS:
-        *kind = which == SCALES ? scale_kind(r->scale_type) : SNRQ_HDF5_U8;
+        *kind = which == ZEROS ? SNRQ_HDF5_U8 : scale_kind(r->scale_type);
         shape[1] = r->groups;
         return 2;
     default:
@@ -85,7 +92,7 @@ static int64_t expected_bytes(const snrq_module_rows *modules, int count)
 {
     int64_t bytes = 0;
     for (int i = 0; i < count; i++)
-        for (int t = 0; t < TABLES; t++) {
+        for (int t = 0; t < tables_of(&modules[i].record); t++) {
             int64_t shape[2] = {0, 1};
             snrq_hdf5_kind kind;
             int dimensions = table_shape(&modules[i].record, t, &kind, shape);
@@ -107,7 +114,7 @@ static snrq_status make_module(const snrq_hdf5_object *root, const snrq_module_r
     SNRQ_TRY(snrq_hdf5_make_group(root, r->name, &group));
     snrq_status status = snrq_hdf5_put_integer(&group, "index", index);
     if (status == SNRQ_OK) status = snrq_module_record_put(&group, r);
-    for (int t = 0; t < TABLES && status == SNRQ_OK; t++) {
+    for (int t = 0; t < tables_of(r) && status == SNRQ_OK; t++) {
         int64_t shape[2];
         snrq_hdf5_kind kind;
         int dimensions = table_shape(r, t, &kind, shape);
@@ -121,14 +128,19 @@ static snrq_status lay_out(const snrq_hdf5_object *root, const void *source)
 {
     const struct layout *layout = source;
     SNRQ_TRY(snrq_hdf5_put_text(root, "format", format_name));
-    SNRQ_TRY(snrq_hdf5_put_integer(root, "format_version", FORMAT_VERSION));
+    int version = INTEGERS;
+    for (int i = 0; i < layout->count; i++)
+        if (snrq_module_record_has_minima(&layout->modules[i].record) ||
+            snrq_module_record_levels(&layout->modules[i].record) != NULL)
+            version = FORMATS_TOO;
+    SNRQ_TRY(snrq_hdf5_put_integer(root, "format_version", version));
     SNRQ_TRY(snrq_hdf5_put_integer(root, "block", layout->block));
     for (int i = 0; i < layout->count; i++)
         SNRQ_TRY(make_module(root, &layout->modules[i].record, i));
     return SNRQ_OK;
 }
 
-/* The four ways rows get their stored form; `source` is the module. */
+/* The ways rows get their stored form; `source` is the module. */
 static snrq_status bad_value(const snrq_module_rows *m, const char *what, int64_t row,
                              int64_t column, double value)
 {
@@ -163,17 +175,17 @@ static snrq_status fill_codes(const void *source, snrq_range rows, void *out)
     return SNRQ_OK;
 }
 
-static snrq_status fill_scales(const void *source, snrq_range rows, void *out)
+static snrq_status fill_numbers(const snrq_module_rows *m, const char *what, const float *numbers,
+                                snrq_range rows, void *out)
 {
-    const snrq_module_rows *m = source;
     int64_t groups = m->record.groups;
     snrq_dtype type = m->record.scale_type;
     unsigned char *stored = out;
     for (int64_t r = rows.begin; r < rows.end; r++)
         for (int64_t g = 0; g < groups; g++, stored += snrq_dtype_size(type)) {
-            float value = m->scales[(r - m->rows.begin) * groups + g];
+            float value = numbers[(r - m->rows.begin) * groups + g];
             if (!isfinite(value) || snrq_round_to(type, value) != value)
-                return bad_value(m, "scale", r, g, value);
+                return bad_value(m, what, r, g, value);
             uint16_t half = type == SNRQ_F16 ? snrq_float_to_f16(value) : snrq_float_to_bf16(value);
             if (type == SNRQ_F32)
                 memcpy(stored, &value, sizeof value);
@@ -181,6 +193,18 @@ static snrq_status fill_scales(const void *source, snrq_range rows, void *out)
                 memcpy(stored, &half, sizeof half);
         }
     return SNRQ_OK;
+}
+
+static snrq_status fill_scales(const void *source, snrq_range rows, void *out)
+{
+    const snrq_module_rows *m = source;
+    return fill_numbers(m, "scale", m->scales, rows, out);
+}
+
+static snrq_status fill_minima(const void *source, snrq_range rows, void *out)
+{
+    const snrq_module_rows *m = source;
+    return fill_numbers(m, "minimum", m->minima, rows, out);
 }
 
 static snrq_status fill_zeros(const void *source, snrq_range rows, void *out)
@@ -206,12 +230,12 @@ static snrq_status fill_g_idx(const void *source, snrq_range columns, void *out)
     return SNRQ_OK;
 }
 
-/* Opens the four tables of a module, whose group is open. */
+/* Opens the tables of a module, whose group is open. */
 static snrq_status open_tables(const snrq_hdf5_object *group, const snrq_module_record *r,
                                int64_t index, snrq_hdf5_table tables[TABLES])
 {
     snrq_status status = SNRQ_OK;
-    for (int t = 0; t < TABLES && status == SNRQ_OK; t++) {
+    for (int t = 0; t < tables_of(r) && status == SNRQ_OK; t++) {
         int64_t shape[2];
         snrq_hdf5_kind kind;
         int dimensions = table_shape(r, t, &kind, shape);
@@ -230,9 +254,10 @@ static void close_tables(snrq_hdf5_table tables[TABLES])
 static snrq_status write_module(snrq_hdf5_writer *w, const snrq_module_rows *m,
                                 const snrq_hdf5_table tables[TABLES])
 {
-    static snrq_hdf5_fill *const fill[TABLES] = {fill_codes, fill_scales, fill_zeros, fill_g_idx};
+    static snrq_hdf5_fill *const fill[TABLES] = {fill_codes, fill_scales, fill_zeros, fill_g_idx,
+                                                 fill_minima};
     snrq_range columns = snrq_share(m->record.columns, 1, w->context->size, w->context->rank);
-    for (int t = 0; t < TABLES; t++)
+    for (int t = 0; t < tables_of(&m->record); t++)
         SNRQ_TRY(snrq_hdf5_write_rows(w, &tables[t], t == G_IDX ? columns : m->rows, fill[t], m));
     return SNRQ_OK;
 }
@@ -265,7 +290,7 @@ static snrq_status read_back(const char *path, uint64_t *sum)
     snrq_status status = SNRQ_OK;
     *sum = 0;
     for (int i = 0; i < file->count; i++)
-        for (int t = 0; t < TABLES && status == SNRQ_OK; t++)
+        for (int t = 0; t < tables_of(&file->modules[i].record) && status == SNRQ_OK; t++)
             status = snrq_hdf5_hash_table(path, &file->modules[i].tables[t], sum);
     snrq_block_file_close(&file);
     return status;
@@ -312,7 +337,7 @@ static snrq_status open_module(snrq_block_file *file, const char *name)
 static snrq_status open_all(snrq_block_file *file)
 {
     char **names = NULL;
-    SNRQ_TRY(snrq_hdf5_open(file->path, format_name, FORMAT_VERSION, &file->root));
+    SNRQ_TRY(snrq_hdf5_open(file->path, format_name, FORMATS_TOO, &file->root));
     SNRQ_TRY(snrq_hdf5_get_integer(&file->root, "block", &file->block));
     if (file->block < 0)
         return snrq_fail(SNRQ_BAD_DATA, "%s: block is %lld", file->path, (long long)file->block);
@@ -374,7 +399,7 @@ static snrq_status bad_place(const snrq_block_file *file, const struct module *m
                      problem);
 }
 
-/* The four ways stored rows [rows] become values at `out`, which is where the first of them
+/* The ways stored rows [rows] become values at `out`, which is where the first of them
  * belongs. */
 static snrq_status take_codes(const snrq_block_file *file, const struct module *m, snrq_range rows,
                               const void *stored, void *out)
@@ -383,24 +408,39 @@ static snrq_status take_codes(const snrq_block_file *file, const struct module *
     int used = (int)((columns * m->record.bits - 1) % 8) + 1; /* bits of the last byte */
     const uint8_t *packed = stored;
     uint8_t *codes = out;
+    const snrq_weight_format *format = snrq_module_record_format(&m->record);
+    const int top = format != NULL ? format->top : (1 << m->record.bits) - 1;
     for (int64_t r = rows.begin; r < rows.end; r++, packed += width, codes += columns) {
         if (packed[width - 1] >> used != 0)
             return bad_place(file, m, CODES, r, width - 1, "has bits set after the last code");
         snrq_unpack_codes(packed, columns, m->record.bits, codes);
+        for (int64_t c = 0; c < columns && top < (1 << m->record.bits) - 1; c++)
+            if (codes[c] > top) return bad_place(file, m, CODES, r, c, "is no code of the format");
     }
+    return SNRQ_OK;
+}
+
+static snrq_status take_numbers(const snrq_block_file *file, const struct module *m, int table,
+                                snrq_range rows, const void *stored, float *out)
+{
+    int64_t groups = m->record.groups;
+    snrq_widen(m->record.scale_type, stored, (size_t)((rows.end - rows.begin) * groups), out);
+    for (int64_t r = rows.begin; r < rows.end; r++)
+        for (int64_t g = 0; g < groups; g++)
+            if (!isfinite(*out++)) return bad_place(file, m, table, r, g, "is not finite");
     return SNRQ_OK;
 }
 
 static snrq_status take_scales(const snrq_block_file *file, const struct module *m, snrq_range rows,
                                const void *stored, void *out)
 {
-    int64_t groups = m->record.groups;
-    float *scales = out;
-    snrq_widen(m->record.scale_type, stored, (size_t)((rows.end - rows.begin) * groups), scales);
-    for (int64_t r = rows.begin; r < rows.end; r++)
-        for (int64_t g = 0; g < groups; g++)
-            if (!isfinite(*scales++)) return bad_place(file, m, SCALES, r, g, "is not finite");
-    return SNRQ_OK;
+    return take_numbers(file, m, SCALES, rows, stored, out);
+}
+
+static snrq_status take_minima(const snrq_block_file *file, const struct module *m, snrq_range rows,
+                               const void *stored, void *out)
+{
+    return take_numbers(file, m, MINIMA, rows, stored, out);
 }
 
 static snrq_status take_zeros(const snrq_block_file *file, const struct module *m, snrq_range rows,
@@ -436,7 +476,7 @@ static snrq_status read_table(const snrq_block_file *file, const struct module *
 {
     static snrq_status (*const take[TABLES])(const snrq_block_file *, const struct module *,
                                              snrq_range, const void *, void *) = {
-        take_codes, take_scales, take_zeros, take_g_idx};
+        take_codes, take_scales, take_zeros, take_g_idx, take_minima};
     const snrq_hdf5_table *table = &m->tables[which];
     snrq_pieces p = snrq_pieces_of(rows, table->row_bytes, READ_BYTES, 1);
     unsigned char *stored = NULL;
@@ -452,21 +492,39 @@ static snrq_status read_table(const snrq_block_file *file, const struct module *
     return status;
 }
 
-snrq_status snrq_block_file_read(const snrq_block_file *file, int index, snrq_range rows,
-                                 uint8_t *codes, float *scales, uint8_t *zeros, int32_t *g_idx)
+static snrq_status check_place(const snrq_block_file *file, int index, snrq_range rows)
 {
     if (index < 0 || index >= file->count)
         return snrq_fail(SNRQ_INTERNAL, "%s: there is no module %d", file->path, index);
-    const struct module *m = &file->modules[index];
-    const snrq_module_record *r = &m->record;
+    const snrq_module_record *r = &file->modules[index].record;
     if (rows.begin < 0 || rows.begin > rows.end || rows.end > r->rows)
         return snrq_fail(SNRQ_INTERNAL, "%s: %s has no rows %lld to %lld", file->path, r->name,
                          (long long)rows.begin, (long long)rows.end);
-    void *const out[TABLES] = {codes, scales, zeros, g_idx};
-    const size_t value_bytes[TABLES] = {(size_t)r->columns, (size_t)r->groups * sizeof *scales,
+    return SNRQ_OK;
+}
+
+snrq_status snrq_block_file_read_minima(const snrq_block_file *file, int index, snrq_range rows,
+                                        float *minima)
+{
+    SNRQ_TRY(check_place(file, index, rows));
+    const struct module *m = &file->modules[index];
+    const size_t bytes = (size_t)m->record.groups * sizeof *minima;
+    memset(minima, 0, (size_t)(rows.end - rows.begin) * bytes);
+    if (!snrq_module_record_has_minima(&m->record)) return SNRQ_OK;
+    return read_table(file, m, MINIMA, rows, bytes, minima);
+}
+
+snrq_status snrq_block_file_read(const snrq_block_file *file, int index, snrq_range rows,
+                                 uint8_t *codes, float *scales, uint8_t *zeros, int32_t *g_idx)
+{
+    SNRQ_TRY(check_place(file, index, rows));
+    const struct module *m = &file->modules[index];
+    const snrq_module_record *r = &m->record;
+    void *const out[MINIMA] = {codes, scales, zeros, g_idx};
+    const size_t value_bytes[MINIMA] = {(size_t)r->columns, (size_t)r->groups * sizeof *scales,
                                         (size_t)r->groups, sizeof *g_idx};
     const snrq_range columns = {0, r->columns};
-    for (int t = 0; t < TABLES; t++)
+    for (int t = 0; t < MINIMA; t++)
         if (out[t] != NULL)
             SNRQ_TRY(read_table(file, m, t, t == G_IDX ? columns : rows, value_bytes[t], out[t]));
     return SNRQ_OK;
@@ -479,14 +537,23 @@ snrq_status snrq_module_codes_allocate(const snrq_module_record *r, int64_t rows
     *out = (snrq_module_codes){0};
     SNRQ_TRY(snrq_allocate((size_t)(rows * r->columns), 1, "codes", &out->codes));
     SNRQ_TRY(snrq_allocate(groups, sizeof *out->scales, "scales", &out->scales));
+    SNRQ_TRY(snrq_allocate(groups, sizeof *out->minima, "minima", &out->minima));
     SNRQ_TRY(snrq_allocate(groups, 1, "zeros", &out->zeros));
     return snrq_allocate((size_t)r->columns, sizeof *out->g_idx, "groups", &out->g_idx);
+}
+
+snrq_status snrq_module_codes_read(const snrq_block_file *file, int index, snrq_range rows,
+                                   const snrq_module_codes *out)
+{
+    SNRQ_TRY(snrq_block_file_read_minima(file, index, rows, out->minima));
+    return snrq_block_file_read(file, index, rows, out->codes, out->scales, out->zeros, out->g_idx);
 }
 
 void snrq_module_codes_free(snrq_module_codes *c)
 {
     free(c->codes);
     free(c->scales);
+    free(c->minima);
     free(c->zeros);
     free(c->g_idx);
     *c = (snrq_module_codes){0};

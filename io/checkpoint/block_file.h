@@ -2,15 +2,20 @@
  *
  * Layout (docs/format.md is the page for readers):
  *
- *   /                    attributes: format = "snrq-block", format_version, block
+ *   /                    attributes: format = "snrq-block", format_version (1 or 2), block
  *   /MODULE/             one group per linear module, called by its full Hugging Face name
  *       codes            u8 [rows, ceil(columns * bits / 8)]: a row is one LSB-first bit stream
  *       scales           f16 | bf16 (as u16) | f32 [rows, groups]
  *       zeros            u8 [rows, groups]
+ *       minima           as scales; only of formats that have them
  *       g_idx            i32 [columns]: group of each column, original column order
  *       attributes       "index" and the fields of snrq_module_record, but for the name
  *
- *   weight (r, c) = scales[r, g_idx[c]] * (code[r, c] - zeros[r, g_idx[c]]), in fp32
+ *   weight (r, c) = scales[r, g_idx[c]] * (code[r, c] - zeros[r, g_idx[c]]) - minima[r, g_idx[c]],
+ *   in fp32, or scales[r, g_idx[c]] * level[code] of a format with a code book
+ *
+ * format_version is 2 if a module has minima or a code book, which older readers do not know,
+ * else 1.
  *
  * The bytes of the file do not depend on the number of ranks: see io/hdf5/writer.h.
  */
@@ -30,6 +35,7 @@ typedef struct snrq_module_rows {
     const uint8_t *codes; /* [local rows, columns], one code per byte */
     const float *scales;  /* [local rows, groups], values that scale_type holds exactly */
     const uint8_t *zeros; /* [local rows, groups] */
+    const float *minima;  /* [local rows, groups] if the record's format has them, else NULL */
     const int32_t *g_idx; /* [columns], the same on all ranks */
 } snrq_module_rows;
 
@@ -55,15 +61,30 @@ const snrq_module_record *snrq_block_file_record(const snrq_block_file *file, in
 snrq_status snrq_block_file_read(const snrq_block_file *file, int index, snrq_range rows,
                                  uint8_t *codes, float *scales, uint8_t *zeros, int32_t *g_idx);
 
-/* Room for what is read of some rows of a module. */
+/* The same of the minima [rows, groups]: 0 where a module has none. */
+snrq_status snrq_block_file_read_minima(const snrq_block_file *file, int index, snrq_range rows,
+                                        float *minima);
+
+/* What is read of some rows of a module. */
 typedef struct snrq_module_codes {
     uint8_t *codes, *zeros; /* [rows, columns], [rows, groups] */
-    float *scales;          /* [rows, groups] */
+    float *scales, *minima; /* [rows, groups] */
     int32_t *g_idx;         /* [columns] */
 } snrq_module_codes;
 /* Allocates it for `rows` rows; free it in any case. */
 snrq_status snrq_module_codes_allocate(const snrq_module_record *record, int64_t rows,
                                        snrq_module_codes *out);
+/* Reads rows into it, all of them, and g_idx. */
+snrq_status snrq_module_codes_read(const snrq_block_file *file, int index, snrq_range rows,
+                                   const snrq_module_codes *out);
+/* The weight in row i of them, column c. groups: of the record. */
+static inline float snrq_module_codes_value(const snrq_module_codes *m,
+                                            const snrq_module_record *record, int64_t i, int64_t c)
+{
+    int64_t g = i * record->groups + m->g_idx[c];
+    return snrq_code_value(snrq_module_record_levels(record), m->scales[g], m->zeros[g],
+                           m->minima[g], m->codes[i * record->columns + c]);
+}
 void snrq_module_codes_free(snrq_module_codes *codes);
 
 #endif

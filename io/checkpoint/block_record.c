@@ -17,8 +17,10 @@ static const struct field {
     enum field_type type;
     const char *name;
     size_t offset, size;
-    bool optional; /* where it is absent it keeps 0, false, "" */
+    int optional; /* where it is absent it keeps 0, false, "" */
 } fields[] = {
+/* SPARSE: optional, and "" is not written: the bytes of integers are those of older versions. */
+#define SPARSE 2
 #define FIELD(type, name, optional)                                                                \
     {                                                                                              \
         type, #name, offsetof(snrq_module_record, name),                                           \
@@ -32,6 +34,7 @@ static const struct field {
     FIELD(FLAG, symmetric, false),
     FIELD(FLAG, permuted_groups, false),
     FIELD(SCALE_TYPE, scale_type, false),
+    FIELD(TEXT, format, SPARSE),
     FIELD(TEXT, method, false),
     FIELD(TEXT, grid, false),
     FIELD(TEXT, order, true),
@@ -68,6 +71,36 @@ static bool text_is_plain(const char *text, size_t size)
     return true;
 }
 
+const snrq_weight_format *snrq_module_record_format(const snrq_module_record *r)
+{
+    return snrq_weight_format_find(r->format);
+}
+
+bool snrq_module_record_has_minima(const snrq_module_record *r)
+{
+    const snrq_weight_format *f = snrq_module_record_format(r);
+    return f != NULL && f->minimum.present;
+}
+
+const float *snrq_module_record_levels(const snrq_module_record *r)
+{
+    const snrq_weight_format *f = snrq_module_record_format(r);
+    return f != NULL ? f->levels : NULL;
+}
+
+/* Is the grid that of the format? */
+static const char *format_problem(const snrq_module_record *r)
+{
+    const snrq_weight_format *f = snrq_module_record_format(r);
+    if (r->format[0] == '\0') return NULL;
+    if (f == NULL) return "the format is unknown";
+    if (r->bits != f->bits || r->group_size != f->group || r->columns % f->super_block != 0 ||
+        r->symmetric != snrq_weight_format_symmetric(f) || r->permuted_groups ||
+        r->scale_type != snrq_weight_format_scale_type(f))
+        return "bits, groups and scales are not those of the format";
+    return NULL;
+}
+
 const char *snrq_module_record_problem(const snrq_module_record *r)
 {
     if (!text_is_plain(r->name, sizeof r->name) || !snrq_hdf5_name_is_valid(r->name))
@@ -92,7 +125,7 @@ const char *snrq_module_record_problem(const snrq_module_record *r)
         if (fields[i].type == TEXT && !text_is_plain(value, fields[i].size))
             return "a text is not printable";
     }
-    return NULL;
+    return format_problem(r);
 }
 
 /* A field of a record, seen as what it is. */
@@ -136,6 +169,11 @@ static snrq_status take_name(const char *where, const char *name, snrq_module_re
 
 /* As attributes. */
 
+static bool is_left_out(const struct field *f, const snrq_module_record *r)
+{
+    return f->optional == SPARSE && place_of(f, r).text[0] == '\0';
+}
+
 static snrq_status put_field(const snrq_hdf5_object *group, const struct field *f,
                              const snrq_module_record *r)
 {
@@ -161,7 +199,8 @@ static snrq_status put_field(const snrq_hdf5_object *group, const struct field *
 
 snrq_status snrq_module_record_put(const snrq_hdf5_object *group, const snrq_module_record *record)
 {
-    for (int i = 0; i < FIELDS; i++) SNRQ_TRY(put_field(group, &fields[i], record));
+    for (int i = 0; i < FIELDS; i++)
+        if (!is_left_out(&fields[i], record)) SNRQ_TRY(put_field(group, &fields[i], record));
     return SNRQ_OK;
 }
 
@@ -230,7 +269,8 @@ json_t *snrq_module_record_json(const snrq_module_record *r)
 {
     json_t *object = json_pack("{s:s}", "name", r->name);
     for (int i = 0; i < FIELDS && object != NULL; i++)
-        if (json_object_set_new(object, fields[i].name, field_json(&fields[i], r)) != 0) {
+        if (!is_left_out(&fields[i], r) &&
+            json_object_set_new(object, fields[i].name, field_json(&fields[i], r)) != 0) {
             json_decref(object);
             object = NULL;
         }

@@ -11,7 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "mpi/algebra/dtype.h"
+#include "mpi/algebra/weight_format.h"
 
 enum { SNRQ_RECORD_NAME = 160 };
 
@@ -24,6 +24,7 @@ typedef struct snrq_module_record {
     bool symmetric;
     bool permuted_groups; /* groups are runs of columns in decision order, not in original order */
     snrq_dtype scale_type;
+    char format[16]; /* "q4_k": of the table in mpi/algebra/weight_format.h; "": integers */
     char method[16], grid[16];
     char order[16]; /* of decisions: "diagonal", "natural"; "": unknown (0.1.0) */
     int beam, refine, regrid;
@@ -45,6 +46,12 @@ typedef struct snrq_module_record {
     double clipped;        /* share of codes at either end that were clamped, 0..1 */
     double largest_activation; /* magnitude in X and Q X over the calibration; 0: unknown (0.1.0) */
 } snrq_module_record;
+
+/* The row of its format; NULL: integers, or an unknown one. Has it minima? */
+const snrq_weight_format *snrq_module_record_format(const snrq_module_record *record);
+bool snrq_module_record_has_minima(const snrq_module_record *record);
+/* Its levels, or NULL. */
+const float *snrq_module_record_levels(const snrq_module_record *record);
 
 /* What makes a record impossible, or NULL. */
 const char *snrq_module_record_problem(const snrq_module_record *record);

@@ -7,6 +7,7 @@
 #include <stddef.h>
 
 #include "io/gguf/layout.h"
+#include "mpi/algebra/weight_format.h"
 #include "mpi/status.h"
 
 /* "Q4_0", ... Borrowed. */
@@ -27,6 +28,16 @@ typedef struct snrq_gguf_grid {
 /* The smallest type that holds every row of such a grid exactly, if the scales are binary16.
  * False if there is none. */
 bool snrq_gguf_type_for(const snrq_gguf_grid *grid, snrq_gguf_type *out);
+
+/* The type of a format's name. SNRQ_USAGE if GGUF has none. */
+snrq_status snrq_gguf_type_of(const snrq_weight_format *format, snrq_gguf_type *out);
+
+/* Encodes one row of a format that is a type of GGUF: codes [columns], scales and minima [columns /
+ * group]; out [snrq_gguf_row_bytes(type, columns)]. SNRQ_INTERNAL if the numbers of a block are not
+ * what the type can hold. Not collective. */
+snrq_status snrq_gguf_encode_format(const snrq_weight_format *format, int64_t columns,
+                                    const uint8_t *codes, const float *scales, const float *minima,
+                                    void *out);
 
 /* Encodes one row: codes [columns], scales and zeros [ceil(columns / group)]; out
  * [snrq_gguf_row_bytes(type, columns)]. `type` must be what snrq_gguf_type_for gave.

@@ -50,13 +50,21 @@ typedef enum snrq_gguf_type {
     SNRQ_GGUF_F32 = 0,
     SNRQ_GGUF_F16 = 1,
     SNRQ_GGUF_Q4_0 = 2,
+    SNRQ_GGUF_Q4_1 = 3,
     SNRQ_GGUF_Q5_0 = 6,
+    SNRQ_GGUF_Q5_1 = 7,
     SNRQ_GGUF_Q8_0 = 8,
     SNRQ_GGUF_Q2_K = 10,
     SNRQ_GGUF_Q3_K = 11,
     SNRQ_GGUF_Q4_K = 12,
-    SNRQ_GGUF_BF16 = 30
+    SNRQ_GGUF_Q5_K = 13,
+    SNRQ_GGUF_Q6_K = 14,
+    SNRQ_GGUF_IQ4_NL = 20,
+    SNRQ_GGUF_IQ4_XS = 23,
+    SNRQ_GGUF_BF16 = 30,
+    SNRQ_GGUF_MXFP4 = 39
 } snrq_gguf_type;
+enum { SNRQ_GGUF_TYPES = SNRQ_GGUF_MXFP4 + 1 }; /* numbers of types are smaller */
 
 /* 32 weights; value d * (q - 8). q of weight j lies in the low half of byte j of `quants`, that of
  * weight j + 16 in the high half. */
@@ -74,6 +82,21 @@ typedef struct snrq_q5_0 {
     uint8_t quants[16];
 } snrq_q5_0;
 _Static_assert(sizeof(snrq_q5_0) == 22, "Q5_0 has 22 bytes");
+
+/* 32 weights; value d * q + m. q as in Q4_0. */
+typedef struct snrq_q4_1 {
+    uint16_t d, m;
+    uint8_t quants[16];
+} snrq_q4_1;
+_Static_assert(sizeof(snrq_q4_1) == 20, "Q4_1 has 20 bytes");
+
+/* 32 weights; value d * q + m. q as in Q5_0. */
+typedef struct snrq_q5_1 {
+    uint16_t d, m;
+    uint8_t fifth[4];
+    uint8_t quants[16];
+} snrq_q5_1;
+_Static_assert(sizeof(snrq_q5_1) == 24, "Q5_1 has 24 bytes");
 
 /* 32 weights; value d * q. */
 typedef struct snrq_q8_0 {
@@ -114,5 +137,50 @@ typedef struct snrq_q4_k {
     uint8_t quants[128];
 } snrq_q4_k;
 _Static_assert(sizeof(snrq_q4_k) == 144, "Q4_K has 144 bytes");
+
+/* As Q4_K, with bit 4 of q of weight i in bit i / 32 of byte i % 32 of `fifth`. */
+typedef struct snrq_q5_k {
+    uint16_t d, dmin;
+    uint8_t scales[12];
+    uint8_t fifth[32];
+    uint8_t quants[128];
+} snrq_q5_k;
+_Static_assert(sizeof(snrq_q5_k) == 176, "Q5_K has 176 bytes");
+
+/* 256 weights; value d * scale * (q - 32), a scale for 16 weights. q of weight i, with h = i / 128
+ * and k = i % 128 / 32: its low 4 bits in byte 64 h + 32 (k % 2) + i % 32 of `low` (in the high
+ * half from k = 2 on), its upper 2 in byte 32 h + i % 32 of `high` from bit 2 k on. */
+typedef struct snrq_q6_k {
+    uint8_t low[128];
+    uint8_t high[64];
+    int8_t scales[16];
+    uint16_t d;
+} snrq_q6_k;
+_Static_assert(sizeof(snrq_q6_k) == 210, "Q6_K has 210 bytes");
+
+/* 32 weights; value d * level q of 16 (mpi/algebra/weight_format.c). q as in Q4_0. */
+typedef struct snrq_iq4_nl {
+    uint16_t d;
+    uint8_t quants[16];
+} snrq_iq4_nl;
+_Static_assert(sizeof(snrq_iq4_nl) == 18, "IQ4_NL has 18 bytes");
+
+/* 256 weights; value d * (scale - 32) * level q, a scale for 32 weights. Scale s has its low 4 bits
+ * in byte s / 2 of `low` (in the high half if s is odd), its upper 2 in `high` from bit 2 s on. q
+ * of weight i: byte 16 (i / 32) + i % 16 of `quants`, in the high half if i % 32 >= 16. */
+typedef struct snrq_iq4_xs {
+    uint16_t d, high;
+    uint8_t low[4];
+    uint8_t quants[128];
+} snrq_iq4_xs;
+_Static_assert(sizeof(snrq_iq4_xs) == 136, "IQ4_XS has 136 bytes");
+
+/* 32 weights; value 2^(exponent - 127) * E2M1 number q: sign, two bits of exponent, one of
+ * mantissa. q as in Q4_0. */
+typedef struct snrq_mxfp4 {
+    uint8_t exponent;
+    uint8_t quants[16];
+} snrq_mxfp4;
+_Static_assert(sizeof(snrq_mxfp4) == 17, "MXFP4 has 17 bytes");
 
 #endif

@@ -63,10 +63,10 @@ snrq_status snrq_hdf5_open(const char *path, const char *format, int64_t version
         status =
             snrq_fail(SNRQ_BAD_DATA, "%s: format is \"%s\", expected \"%s\"", path, found, format);
     if (status == SNRQ_OK) status = snrq_hdf5_get_integer(root, "format_version", &number);
-    if (status == SNRQ_OK && number != version)
+    if (status == SNRQ_OK && (number < 1 || number > version))
         status =
-            snrq_fail(SNRQ_BAD_DATA, "%s: format version %lld; this program reads version %lld",
-                      path, (long long)number, (long long)version);
+            snrq_fail(SNRQ_BAD_DATA, "%s: format version %lld; this program reads version %s%lld",
+                      path, (long long)number, version > 1 ? "1 to " : "", (long long)version);
     if (status != SNRQ_OK) snrq_hdf5_close_file(root);
     return status;
 }

@@ -40,7 +40,9 @@ static bool needs_g_idx(const snrq_export_facts *f)
 /* Multiples of 32 are best: other formats take them as well. */
 void snrq_compressed_fits(const snrq_model *m, const snrq_export_facts *f, char *why, size_t size)
 {
-    why[0] = '\0';
+    const char *no_integers = snrq_export_why_not_integers(f);
+    snprintf(why, size, "%s", no_integers != NULL ? no_integers : "");
+    if (no_integers != NULL) return;
     if (!f->ragged) return;
     int64_t nearest = snrq_export_nearest_group(m, PACK, f->group_size);
     if (nearest == 0) nearest = snrq_export_nearest_group(m, 1, f->group_size);

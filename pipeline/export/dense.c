@@ -37,11 +37,8 @@ struct target {
 static snrq_status dequantize_row(const struct target *t, const snrq_export_rows *r, int64_t i)
 {
     const snrq_module_record *record = r->module->record;
-    const uint8_t *codes = r->codes + i * record->columns, *zeros = r->zeros + i * record->groups;
-    const float *scales = r->scales + i * record->groups;
     for (int64_t c = 0; c < record->columns; c++) {
-        int32_t g = r->module->g_idx[c];
-        t->row[c] = scales[g] * (float)(codes[c] - zeros[g]);
+        t->row[c] = snrq_export_value(r, i, c);
         if (!isfinite(snrq_round_to(t->job->type, t->row[c])))
             return snrq_fail(SNRQ_USAGE,
                              "%s: the weight of row %lld, column %lld is %g, too large for %s; "

@@ -67,6 +67,7 @@ void snrq_export_gguf_fits(const snrq_model *m, const snrq_export_facts *f, char
                                 .group_size = f->group_size > 0 ? f->group_size : s->columns};
         r.groups = (s->columns + r.group_size - 1) / r.group_size;
         snprintf(r.name, sizeof r.name, "%s", s->name);
+        if (f->format != NULL) snprintf(r.format, sizeof r.format, "%s", f->format->name);
         status = snrq_gguf_module_type(&r, &type);
     }
     snprintf(why, size, "%s", status != SNRQ_OK ? snrq_error_message() : "");
@@ -88,16 +89,30 @@ static int64_t file_type(snrq_gguf_type weights)
         return 1;
     case SNRQ_GGUF_Q4_0:
         return 2;
+    case SNRQ_GGUF_Q4_1:
+        return 3;
     case SNRQ_GGUF_Q8_0:
         return 7;
     case SNRQ_GGUF_Q5_0:
         return 8;
+    case SNRQ_GGUF_Q5_1:
+        return 9;
     case SNRQ_GGUF_Q2_K:
         return 10;
     case SNRQ_GGUF_Q3_K:
         return 11;
     case SNRQ_GGUF_Q4_K:
         return 14;
+    case SNRQ_GGUF_Q5_K:
+        return 16;
+    case SNRQ_GGUF_Q6_K:
+        return 18;
+    case SNRQ_GGUF_IQ4_NL:
+        return 25;
+    case SNRQ_GGUF_IQ4_XS:
+        return 30;
+    case SNRQ_GGUF_MXFP4:
+        return 38;
     case SNRQ_GGUF_BF16:
         return 32;
     }
@@ -137,9 +152,16 @@ static snrq_status encode_read_codes(const snrq_gguf_part *p, const snrq_module_
 {
     const snrq_gguf_grid grid = {r->bits, r->symmetric, r->columns,
                                  r->groups > 1 ? r->group_size : r->columns};
+    const snrq_weight_format *format = snrq_module_record_format(r);
     SNRQ_TRY(check_groups(r, c->g_idx));
     for (int64_t i = 0; i < rows; i++, out += snrq_gguf_row_bytes(p->type, p->columns)) {
         int64_t row = source_row(p->head, i);
+        if (format != NULL) {
+            SNRQ_TRY(snrq_gguf_encode_format(format, r->columns, c->codes + row * r->columns,
+                                             c->scales + row * r->groups,
+                                             c->minima + row * r->groups, out));
+            continue;
+        }
         SNRQ_TRY(snrq_gguf_encode_codes(p->type, &grid, c->codes + row * r->columns,
                                         c->scales + row * r->groups, c->zeros + row * r->groups,
                                         out));
@@ -156,9 +178,7 @@ static snrq_status encode_module(job *j, const snrq_gguf_part *p, snrq_range row
     const int index = snrq_model_stored_index(j->model, p->layer, p->module);
     const snrq_module_record *r = snrq_block_file_record(j->block.file, index);
     snrq_status status = snrq_module_codes_allocate(r, rows.end - rows.begin, &c);
-    if (status == SNRQ_OK)
-        status =
-            snrq_block_file_read(j->block.file, index, rows, c.codes, c.scales, c.zeros, c.g_idx);
+    if (status == SNRQ_OK) status = snrq_module_codes_read(j->block.file, index, rows, &c);
     if (status == SNRQ_OK) status = encode_read_codes(p, r, &c, rows.end - rows.begin, out);
     snrq_module_codes_free(&c);
     return status;

@@ -15,6 +15,8 @@ snrq_status snrq_gguf_module_type(const snrq_module_record *r, snrq_gguf_type *o
 {
     const snrq_gguf_grid grid = {r->bits, r->symmetric, r->columns,
                                  r->groups > 1 ? r->group_size : r->columns};
+    const snrq_weight_format *format = snrq_module_record_format(r);
+    if (format != NULL) return snrq_gguf_type_of(format, out);
     if (r->columns % 32 != 0)
         return snrq_fail(SNRQ_USAGE,
                          "%s has %lld inputs, and GGUF blocks have 32: no setting works for this "
@@ -226,7 +228,7 @@ static snrq_status add_all(const snrq_model *m, const snrq_export_settings *sett
 /* The type with most modules, the first one on ties. */
 static snrq_gguf_type usual_type(const snrq_gguf_plan *plan)
 {
-    int64_t count[SNRQ_GGUF_BF16 + 1] = {0};
+    int64_t count[SNRQ_GGUF_TYPES] = {0};
     snrq_gguf_type best = plan->parts[0].type;
     for (int64_t i = 0; i < plan->count; i++) {
         const snrq_gguf_part *p = &plan->parts[i];

@@ -229,15 +229,10 @@ static snrq_status read_master_codes(comparison *c, snrq_range rows, float *out)
                          c->tensor->name, (long long)matrix_rows(c), (long long)c->tensor->columns,
                          c->model->path);
     snrq_status status = snrq_module_codes_allocate(r, count, &m);
-    if (status == SNRQ_OK)
-        status = snrq_block_file_read(c->block.file, c->index, rows, m.codes, m.scales, m.zeros,
-                                      m.g_idx);
+    if (status == SNRQ_OK) status = snrq_module_codes_read(c->block.file, c->index, rows, &m);
     for (int64_t i = 0; status == SNRQ_OK && i < count; i++)
-        for (int64_t k = 0; k < r->columns; k++) {
-            int64_t at = i * r->groups + m.g_idx[k];
-            out[i * r->columns + k] =
-                m.scales[at] * (float)((int)m.codes[i * r->columns + k] - (int)m.zeros[at]);
-        }
+        for (int64_t k = 0; k < r->columns; k++)
+            out[i * r->columns + k] = snrq_module_codes_value(&m, r, i, k);
     snrq_module_codes_free(&m);
     return status;
 }

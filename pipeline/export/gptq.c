@@ -24,7 +24,9 @@ static bool has_bits(int bits)
 
 void snrq_gptq_fits(const snrq_model *m, const snrq_export_facts *f, char *why, size_t size)
 {
-    why[0] = '\0';
+    const char *no_integers = snrq_export_why_not_integers(f);
+    snprintf(why, size, "%s", no_integers != NULL ? no_integers : "");
+    if (no_integers != NULL) return;
     if (!has_bits(f->bits)) {
         snprintf(why, size,
                  "%d bits, it knows 2, 3, 4 and 8; quantize with --bits %d, or export "

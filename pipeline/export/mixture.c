@@ -17,7 +17,8 @@ static snrq_status read_records(const snrq_model *m, snrq_export_mixture *x)
 static bool same_kind(const snrq_export_facts *a, const snrq_export_facts *b)
 {
     return a->bits == b->bits && a->group_size == b->group_size && a->symmetric == b->symmetric &&
-           a->permuted == b->permuted;
+           a->permuted == b->permuted &&
+           snrq_export_why_not_integers(a) == snrq_export_why_not_integers(b);
 }
 
 /* What `all` says, with the module's own settings. */
@@ -26,6 +27,7 @@ static snrq_export_facts facts_of(const snrq_export_facts *all, const snrq_modul
     snrq_export_facts f = *all;
     if (!all->mixed) return f;
     f.bits = r->bits;
+    f.format = snrq_module_record_format(r);
     f.symmetric = r->symmetric;
     f.group_size = r->groups > 1 ? r->group_size : 0;
     f.permuted = r->permuted_groups && r->groups > 1;

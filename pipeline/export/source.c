@@ -20,13 +20,15 @@ static void add_settings(const snrq_module_record *r, bool first, snrq_export_fa
 {
     if (first)
         *f = (snrq_export_facts){.bits = r->bits,
+                                 .format = snrq_module_record_format(r),
                                  .symmetric = r->symmetric,
                                  .permuted = r->permuted_groups,
                                  .scale_type = r->scale_type};
     if (r->groups > 1 && f->group_size == 0) f->group_size = r->group_size;
     f->largest_activation = fmax(f->largest_activation, r->largest_activation);
     if (r->bits != f->bits || r->symmetric != f->symmetric || r->permuted_groups != f->permuted ||
-        r->scale_type != f->scale_type || (r->groups > 1 && r->group_size != f->group_size))
+        r->scale_type != f->scale_type || snrq_module_record_format(r) != f->format ||
+        (r->groups > 1 && r->group_size != f->group_size))
         f->mixed = true;
 }
 
@@ -101,6 +103,13 @@ snrq_export_facts snrq_export_facts_planned(const snrq_model *m, int bits, int64
                            .scale_type = scale_type};
     snrq_export_facts_set_group(&f, m, group_size);
     return f;
+}
+
+const char *snrq_export_why_not_integers(const snrq_export_facts *f)
+{
+    return f->format != NULL && !snrq_weight_format_symmetric(f->format)
+               ? "weights are not integers times a scale; export to gguf or safetensors"
+               : NULL;
 }
 
 /* code - zero lies between -(2^bits - 1) and 2^bits - 1: one bit more would do. */
@@ -225,16 +234,18 @@ static void fold(const snrq_export_module *m, int64_t rows, uint8_t *codes, uint
 snrq_status snrq_export_module_rows(const snrq_export_module *m, snrq_range range,
                                     snrq_export_each *each, void *user)
 {
-    const int64_t row_bytes = m->record->columns + 5 * m->record->groups;
+    const int64_t row_bytes = m->record->columns + 9 * m->record->groups;
     snrq_pieces p = snrq_pieces_of(range, (size_t)row_bytes, READ_BYTES, ROWS_UNIT);
     snrq_module_codes b;
     snrq_status status = snrq_module_codes_allocate(m->record, p.most, &b);
     while (status == SNRQ_OK && snrq_pieces_next(&p)) {
         status = snrq_block_file_read(m->file, m->index, p.piece, b.codes, b.scales, b.zeros, NULL);
+        if (status == SNRQ_OK)
+            status = snrq_block_file_read_minima(m->file, m->index, p.piece, b.minima);
         if (status == SNRQ_OK) status = check_symmetric(m->record, p.piece, b.zeros);
         if (status == SNRQ_OK && m->folded_bits > 0)
             fold(m, p.piece.end - p.piece.begin, b.codes, b.zeros);
-        const snrq_export_rows rows = {m, p.piece, b.codes, b.scales, b.zeros};
+        const snrq_export_rows rows = {m, p.piece, b.codes, b.scales, b.zeros, b.minima};
         if (status == SNRQ_OK) status = each(user, &rows);
     }
     snrq_module_codes_free(&b);

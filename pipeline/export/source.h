@@ -20,6 +20,7 @@ typedef struct snrq_export_facts {
     int bits;
     int64_t group_size; /* 0: one group per row, in every module */
     bool symmetric, permuted;
+    const snrq_weight_format *format; /* or NULL: integers */
     bool mixed; /* modules differ in this or in what is above or in scale_type: those are of one */
     bool fused; /* gate and up are one module */
     snrq_expert_kind experts;
@@ -38,6 +39,9 @@ snrq_export_facts snrq_export_facts_planned(const snrq_model *model, int bits, i
 /* The same for another size of groups. */
 void snrq_export_facts_set_group(snrq_export_facts *facts, const snrq_model *model,
                                  int64_t group_size);
+
+/* Why formats of integers times a scale cannot hold the weights, or NULL. */
+const char *snrq_export_why_not_integers(const snrq_export_facts *facts);
 
 /* Bits of symmetric codes that contain the zeros of asymmetric ones: those that most readers take.
  * 0: there are none of up to 8 bits. */
@@ -83,7 +87,17 @@ typedef struct snrq_export_rows {
     const uint8_t *codes; /* [rows of the range, columns] */
     const float *scales;  /* [rows of the range, groups] */
     const uint8_t *zeros; /* [rows of the range, groups] */
+    const float *minima;  /* [rows of the range, groups]; 0 where there are none */
 } snrq_export_rows;
+
+/* The weight in row i of them, column c. */
+static inline float snrq_export_value(const snrq_export_rows *r, int64_t i, int64_t c)
+{
+    const snrq_module_record *record = r->module->record;
+    int64_t g = i * record->groups + r->module->g_idx[c];
+    return snrq_code_value(snrq_module_record_levels(record), r->scales[g], r->zeros[g],
+                           r->minima[g], r->codes[i * record->columns + c]);
+}
 
 /* Calls `each` for all rows of `range`, some at a time (up to 16 MB, a multiple of 32 but for the
  * last ones), in order. Stops at the first failure. Not collective. */

@@ -49,13 +49,8 @@ static snrq_status compare_rows(void *user, const snrq_export_rows *r)
     const snrq_module_record *record = r->module->record;
     for (int64_t row = r->range.begin; row < r->range.end; row++) {
         const int64_t i = row - r->range.begin;
-        const uint8_t *codes = r->codes + i * record->columns,
-                      *zeros = r->zeros + i * record->groups;
-        const float *scales = r->scales + i * record->groups;
-        for (int64_t k = 0; k < record->columns; k++) {
-            const int32_t g = r->module->g_idx[k];
-            c->expected[k] = snrq_round_to(c->round_to, scales[g] * (float)(codes[k] - zeros[g]));
-        }
+        for (int64_t k = 0; k < record->columns; k++)
+            c->expected[k] = snrq_round_to(c->round_to, snrq_export_value(r, i, k));
         SNRQ_TRY(snrq_decoded_row(&c->decoded, row, c->found));
         if (memcmp(c->expected, c->found, (size_t)record->columns * sizeof *c->found) != 0)
             return differs(c, row);

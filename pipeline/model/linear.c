@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "mpi/algebra/product.h"
+#include "mpi/algebra/weight_format.h"
 
 enum {
     ROWS = SNRQ_PRODUCT_ROWS,
@@ -49,6 +50,14 @@ static void widen(const snrq_weight *w, int64_t row, int64_t column, int64_t cou
     int64_t at = row * w->columns + column;
     if (w->dense != NULL) {
         snrq_widen(w->dtype, w->dense + (size_t)at * snrq_dtype_size(w->dtype), (size_t)count, out);
+        return;
+    }
+    if (w->minima != NULL || w->levels != NULL) {
+        for (int64_t c = 0; c < count; c++) {
+            int64_t g = row * w->groups + w->g_idx[column + c];
+            out[c] = snrq_code_value(w->levels, w->scales[g], w->zeros[g],
+                                     w->minima != NULL ? w->minima[g] : 0.0f, w->codes[at + c]);
+        }
         return;
     }
     for (int64_t c = 0; c < count; c += RUN)

@@ -15,11 +15,13 @@ typedef struct snrq_weight {
     /* dense: */
     snrq_dtype dtype;
     const unsigned char *dense; /* [rows, columns] of dtype, or NULL if quantized */
-    /* quantized: value = scales[r, g] * (codes[r, c] - zeros[r, g]), g = g_idx[c] */
+    /* quantized: value = scales[r, g] * (codes[r, c] - zeros[r, g]) - minima[r, g], g = g_idx[c] */
     const uint8_t *codes; /* [rows, columns] */
     const float *scales;  /* [rows, groups] */
     const uint8_t *zeros; /* [rows, groups] */
+    const float *minima;  /* [rows, groups], or NULL: there are none */
     const int32_t *g_idx; /* [columns] */
+    const float *levels;  /* what codes stand for, instead of codes - zeros; NULL: integers */
     int64_t groups;
 } snrq_weight;
 

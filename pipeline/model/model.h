@@ -91,19 +91,25 @@ void snrq_loaded_block_free(snrq_loaded_block *block);
 /* A unit of a quantized block, to be filled in. In node memory the rows of a unit's modules are
  * stacked, so that snrq_node_memory_share_rows() moves a unit at once. */
 typedef struct snrq_quantized_unit {
-    size_t codes_at, scales_at, zeros_at, g_idx_at; /* offsets in the block's memory */
-    uint8_t *codes;                                 /* [unit rows, columns] */
-    float *scales;                                  /* [unit rows, groups] */
-    uint8_t *zeros;                                 /* [unit rows, groups] */
-    int32_t *g_idx;                                 /* [columns] */
+    size_t codes_at, scales_at, zeros_at, minima_at, g_idx_at; /* offsets in the block's memory */
+    uint8_t *codes;                                            /* [unit rows, columns] */
+    float *scales;                                             /* [unit rows, groups] */
+    uint8_t *zeros;                                            /* [unit rows, groups] */
+    float *minima;                                             /* [unit rows, groups], or NULL */
+    int32_t *g_idx;                                            /* [columns] */
     int64_t groups;
 } snrq_quantized_unit;
 
-/* Allocates a quantized block with the norms and biases of `model`; groups [units] says how many
- * groups the rows of a unit have. out->unit becomes its units. Kept modules get their weights.
- * Collective; agreed. */
+/* How the rows of a unit are divided. */
+typedef struct snrq_unit_groups {
+    int64_t count;
+    const snrq_weight_format *format; /* or NULL: integers */
+} snrq_unit_groups;
+
+/* Allocates a quantized block with the norms and biases of `model`; groups [units]. out->unit
+ * becomes its units. Kept modules get their weights. Collective; agreed. */
 snrq_status snrq_quantized_block_create(const snrq_context *context, const snrq_model *model,
-                                        int64_t layer, const int64_t *groups,
+                                        int64_t layer, const snrq_unit_groups *groups,
                                         const snrq_ropes *ropes, snrq_loaded_block *out);
 
 /* Reads the committed file of block `layer` in an OUT directory of `model` into it. Collective;

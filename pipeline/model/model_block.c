@@ -92,15 +92,22 @@ static snrq_status load_dense_block(const snrq_context *c, const snrq_model *m, 
     return snrq_node_memory_sync(c, out->memory);
 }
 
+static bool has_minima(snrq_unit_groups groups)
+{
+    return groups.format != NULL && groups.format->minimum.present;
+}
+
 /* Places of a unit's arrays in the block's memory. */
-static void place_unit(const snrq_unit_shape *shape, int64_t groups, size_t *bytes,
+static void place_unit(const snrq_unit_shape *shape, snrq_unit_groups groups, size_t *bytes,
                        snrq_quantized_unit *unit)
 {
-    size_t rows = (size_t)shape->rows, columns = (size_t)shape->columns;
-    unit->groups = groups;
+    size_t rows = (size_t)shape->rows, columns = (size_t)shape->columns,
+           grids = rows * (size_t)groups.count;
+    unit->groups = groups.count;
     unit->codes_at = take(bytes, rows * columns);
-    unit->scales_at = take(bytes, rows * (size_t)groups * sizeof(float));
-    unit->zeros_at = take(bytes, rows * (size_t)groups);
+    unit->scales_at = take(bytes, grids * sizeof(float));
+    unit->zeros_at = take(bytes, grids);
+    unit->minima_at = take(bytes, has_minima(groups) ? grids * sizeof(float) : 0);
     unit->g_idx_at = take(bytes, columns * sizeof(int32_t));
 }
 
@@ -146,17 +153,18 @@ static snrq_status load_all_kept(const snrq_context *c, const snrq_model *m, int
     return snrq_node_memory_sync(c, out->memory);
 }
 
-static void point_unit(unsigned char *data, snrq_quantized_unit *unit)
+static void point_unit(unsigned char *data, bool minima, snrq_quantized_unit *unit)
 {
     unit->codes = data + unit->codes_at;
     unit->scales = (float *)(void *)(data + unit->scales_at);
     unit->zeros = data + unit->zeros_at;
+    unit->minima = minima ? (float *)(void *)(data + unit->minima_at) : NULL;
     unit->g_idx = (int32_t *)(void *)(data + unit->g_idx_at);
 }
 
-static snrq_status start_quantized_block(const snrq_model *m, int64_t layer, const int64_t *groups,
-                                         const snrq_ropes *ropes, size_t *bytes,
-                                         snrq_loaded_block *out)
+static snrq_status start_quantized_block(const snrq_model *m, int64_t layer,
+                                         const snrq_unit_groups *groups, const snrq_ropes *ropes,
+                                         size_t *bytes, snrq_loaded_block *out)
 {
     const snrq_family *f = snrq_model_family(m, layer);
     SNRQ_TRY(start_block(m, layer, ropes, out));
@@ -170,25 +178,29 @@ static snrq_status start_quantized_block(const snrq_model *m, int64_t layer, con
 }
 
 snrq_status snrq_quantized_block_create(const snrq_context *c, const snrq_model *m, int64_t layer,
-                                        const int64_t *groups, const snrq_ropes *ropes,
+                                        const snrq_unit_groups *groups, const snrq_ropes *ropes,
                                         snrq_loaded_block *out)
 {
     const snrq_family *f = snrq_model_family(m, layer);
     size_t bytes = 0;
     SNRQ_TRY(snrq_agree(c, start_quantized_block(m, layer, groups, ropes, &bytes, out)));
     SNRQ_TRY(snrq_node_memory_create(c, bytes, &out->memory));
-    for (int u = 0; u < f->units; u++) point_unit(out->memory->data, &out->unit[u]);
+    for (int u = 0; u < f->units; u++)
+        point_unit(out->memory->data, has_minima(groups[u]), &out->unit[u]);
     for (int i = 0; i < f->modules; i++) {
         const snrq_module_shape *s = &f->module[i];
         const snrq_quantized_unit *unit = &out->unit[s->unit];
         if (snrq_model_keeps(m, layer, i)) continue;
-        out->module[i] = (snrq_weight){.rows = s->rows,
-                                       .columns = s->columns,
-                                       .codes = unit->codes + s->row * s->columns,
-                                       .scales = unit->scales + s->row * unit->groups,
-                                       .zeros = unit->zeros + s->row * unit->groups,
-                                       .g_idx = unit->g_idx,
-                                       .groups = unit->groups};
+        out->module[i] = (snrq_weight){
+            .rows = s->rows,
+            .columns = s->columns,
+            .codes = unit->codes + s->row * s->columns,
+            .scales = unit->scales + s->row * unit->groups,
+            .zeros = unit->zeros + s->row * unit->groups,
+            .minima = unit->minima != NULL ? unit->minima + s->row * unit->groups : NULL,
+            .levels = groups[s->unit].format != NULL ? groups[s->unit].format->levels : NULL,
+            .g_idx = unit->g_idx,
+            .groups = unit->groups};
     }
     return load_all_kept(c, m, layer, out);
 }
@@ -225,12 +237,21 @@ static snrq_status read_module(const snrq_context *c, const snrq_block_file *fil
                                const snrq_weight *weight)
 {
     const snrq_module_record *r = snrq_block_file_record(file, index);
+    if (snrq_module_record_has_minima(r) != (weight->minima != NULL) ||
+        snrq_module_record_levels(r) != weight->levels)
+        return snrq_fail(SNRQ_BAD_DATA,
+                         "%s and a module that reads the same input have different "
+                         "formats",
+                         r->name);
     if (r->groups != weight->groups)
         return snrq_fail(SNRQ_BAD_DATA, "%s has %lld groups, expected %lld", r->name,
                          (long long)r->groups, (long long)weight->groups);
     /* The views are const for the forward pass; here, and here only, the memory behind them is
      * filled. */
     snrq_range mine = snrq_share(weight->rows, 1, c->node_size, c->node_rank);
+    if (weight->minima != NULL)
+        SNRQ_TRY(snrq_block_file_read_minima(
+            file, index, mine, (float *)weight->minima + mine.begin * weight->groups));
     return snrq_block_file_read(file, index, mine,
                                 (uint8_t *)weight->codes + mine.begin * weight->columns,
                                 (float *)weight->scales + mine.begin * weight->groups,
@@ -261,16 +282,17 @@ snrq_status snrq_quantized_block_read(const snrq_context *c, const snrq_model *m
 }
 
 /* groups [units] <- how many the modules of each unit have in the file of a block. */
-static snrq_status stored_groups(const snrq_model *m, int64_t layer, int64_t *groups)
+static snrq_status stored_groups(const snrq_model *m, int64_t layer, snrq_unit_groups *groups)
 {
     snrq_block_file *file = NULL;
     SNRQ_TRY(snrq_model_open_block(m, layer, &file));
     const snrq_family *f = snrq_model_family(m, layer);
-    for (int u = 0; u < f->units; u++)
-        if (!snrq_model_keeps(m, layer, f->unit[u].first))
-            groups[u] =
-                snrq_block_file_record(file, snrq_model_stored_index(m, layer, f->unit[u].first))
-                    ->groups;
+    for (int u = 0; u < f->units; u++) {
+        if (snrq_model_keeps(m, layer, f->unit[u].first)) continue;
+        const snrq_module_record *r =
+            snrq_block_file_record(file, snrq_model_stored_index(m, layer, f->unit[u].first));
+        groups[u] = (snrq_unit_groups){r->groups, snrq_module_record_format(r)};
+    }
     snrq_block_file_close(&file);
     return SNRQ_OK;
 }
@@ -278,7 +300,7 @@ static snrq_status stored_groups(const snrq_model *m, int64_t layer, int64_t *gr
 static snrq_status load_quantized_block(const snrq_context *c, const snrq_model *m, int64_t layer,
                                         const snrq_ropes *ropes, snrq_loaded_block *out)
 {
-    int64_t *groups = NULL;
+    snrq_unit_groups *groups = NULL;
     size_t units = (size_t)snrq_model_family(m, layer)->units;
     snrq_status status = snrq_allocate(units, sizeof *groups, "groups", &groups);
     if (status == SNRQ_OK) status = stored_groups(m, layer, groups);

@@ -167,7 +167,8 @@ static snrq_beam_column load_column(const strip *s, int64_t c)
     snrq_lanes scale = snrq_lanes_load(s->tile->scales + g);
     snrq_lanes share = scale * snrq_lanes_load(s->beams->per_scale + s->tile->row + s->lane);
     snrq_lanes weight = snrq_lanes_all((float)(s->panel->d2[c] / s->beams->d2));
-    snrq_beam_column out = {.at = (int)(c - s->begin), .top = (float)((1 << rows->bits) - 1)};
+    snrq_beam_column out = {
+        .at = (int)(c - s->begin), .top = (float)rows->top, .levels = rows->levels};
     snrq_lanes_store(out.scale, scale);
     snrq_lanes_store(out.steps, 1.0f / scale);
     snrq_lanes_store(out.weight, weight * share * share);
@@ -239,7 +240,8 @@ SNRQ_INLINE void store_nodes(snrq_beam_shape shape, const strip *s, const strip_
         int k = snrq_beam_slot(shape, q, l), row = snrq_beam_row(shape, q, l);
         if (k >= shape.width) continue;
         int32_t node = newest + row * shape.width + k;
-        h->errors[node] = g->target[row] - g->scale[row] * level[l];
+        h->errors[node] = g->target[row] -
+                          g->scale[row] * snrq_level_value(shape, s->tile->rows->levels, level[l]);
         h->codes[node] = snrq_lanes_to_bytes(level[l] + g->zero[row]);
     }
 }
@@ -298,6 +300,8 @@ SNRQ_INLINE snrq_status search_strip(snrq_beam_shape shape, const strip *s)
 #define SEARCH_STRIP_OF(slots)                                                                     \
     static snrq_status search_strip_of_##slots(const strip *s)                                     \
     {                                                                                              \
+        if (s->tile->rows->levels != NULL)                                                         \
+            return search_strip(snrq_beam_shape_of_book(s->beams->width, slots), s);               \
         if (s->beams->width == (slots)) return search_strip(snrq_beam_shape_of(slots, slots), s);  \
         return search_strip(snrq_beam_shape_of(s->beams->width, slots), s);                        \
     }
@@ -321,6 +325,8 @@ static snrq_status search_rows(const strip *s)
     case 32:
         return search_strip_of_32(s);
     default:
+        if (s->tile->rows->levels != NULL)
+            return search_strip(snrq_beam_shape_of_book(s->beams->width, s->beams->slots), s);
         return search_strip(snrq_beam_shape_of(s->beams->width, s->beams->slots), s);
     }
 }

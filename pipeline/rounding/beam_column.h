@@ -11,6 +11,7 @@
 
 #include <math.h>
 
+#include "mpi/algebra/weight_format.h"
 #include "pipeline/rounding/beam_shape.h"
 
 /* A column for SNRQ_LANES rows. */
@@ -21,6 +22,7 @@ typedef struct snrq_beam_column {
     float weight[SNRQ_LANES];                   /* of a miss by one step, in units of the row */
     float lowest[SNRQ_LANES];                   /* level: minus zero point */
     float target[SNRQ_LANES];
+    const float *levels; /* [SNRQ_BOOK] of a code book: a level is then its place there; or NULL */
 } snrq_beam_column;
 
 /* What the beams of the rows can become: costs and levels of their extensions; [P] each. */
@@ -43,10 +45,59 @@ SNRQ_INLINE snrq_lanes snrq_extension_cost(snrq_lanes weight, snrq_lanes cost, s
     return snrq_lanes_madd(weight * miss, miss, cost);
 }
 
+/* Levels in scales. level: from 0 to SNRQ_BOOK - 1 of a code book; of others, anything comes out.
+ */
+SNRQ_INLINE snrq_lanes snrq_level_value(snrq_beam_shape s, const float *levels, snrq_lanes level)
+{
+    enum { VECTORS = SNRQ_BOOK / SNRQ_LANES };
+    snrq_lanes book[VECTORS];
+    if (!s.book) return level;
+    for (int v = 0; v < VECTORS; v++) book[v] = snrq_lanes_load(levels + v * SNRQ_LANES);
+    snrq_int_lanes place = __builtin_convertvector(level, snrq_int_lanes);
+    return snrq_beam_pick(VECTORS, book, place & (SNRQ_BOOK - 1));
+}
+
+/* The level of a code book that is not above a value; the lowest, and the last but one at most. */
+SNRQ_INLINE snrq_lanes snrq_level_below(const snrq_beam_column *column, snrq_lanes value)
+{
+    snrq_lanes below = {0};
+    for (int k = 1; k < SNRQ_BOOK - 1; k++)
+        below += snrq_lanes_select(snrq_lanes_less(value, snrq_lanes_all(column->levels[k])),
+                                   snrq_lanes_all(0.0f), snrq_lanes_all(1.0f));
+    return snrq_lanes_min(below, snrq_lanes_all(column->top - 1.0f));
+}
+
+/* snrq_extend() with a code book. */
+SNRQ_INLINE void snrq_extend_book(snrq_beam_shape s, const snrq_beam_column *column, int i,
+                                  snrq_lanes cost, snrq_lanes y, snrq_extensions *e)
+{
+    const snrq_lanes none = snrq_lanes_all(INFINITY), one = snrq_lanes_all(1.0f);
+    snrq_lanes weight = snrq_of_rows(s, column->weight, i);
+    snrq_lanes value = y * snrq_of_rows(s, column->steps, i);
+    snrq_lanes below = snrq_level_below(column, value), above = below + one;
+    snrq_lanes lower = value - snrq_level_value(s, column->levels, below - one);
+    snrq_lanes higher = value - snrq_level_value(s, column->levels, above + one);
+    e->cost_below[i] =
+        snrq_extension_cost(weight, cost, value - snrq_level_value(s, column->levels, below));
+    e->cost_above[i] =
+        snrq_extension_cost(weight, cost, value - snrq_level_value(s, column->levels, above));
+    lower = snrq_lanes_select(snrq_lanes_less(below, one), none,
+                              snrq_extension_cost(weight, cost, lower));
+    higher = snrq_lanes_select(snrq_lanes_less(above, snrq_lanes_all(column->top)),
+                               snrq_extension_cost(weight, cost, higher), none);
+    e->third[i] = snrq_lanes_min(lower, higher);
+    e->below[i] = below;
+    e->above[i] = above;
+}
+
 /* Extends vector i of the beams. cost, y: of these beams. */
 SNRQ_INLINE void snrq_extend(snrq_beam_shape s, const snrq_beam_column *column, int i,
                              snrq_lanes cost, snrq_lanes y, snrq_extensions *e)
 {
+    if (s.book) {
+        snrq_extend_book(s, column, i, cost, y, e);
+        return;
+    }
     snrq_lanes weight = snrq_of_rows(s, column->weight, i);
     snrq_lanes lowest = snrq_of_rows(s, column->lowest, i);
     snrq_lanes value = y * snrq_of_rows(s, column->steps, i), below = snrq_lanes_floor(value);
@@ -133,12 +184,15 @@ typedef struct snrq_contenders {
 } snrq_contenders;
 
 /* Which beams go on to their next level: the nearer one of both sides. */
-SNRQ_INLINE void snrq_find_next(snrq_lanes weight, snrq_lanes lowest, snrq_lanes highest,
-                                snrq_mask which, snrq_contenders *x)
+SNRQ_INLINE void snrq_find_next(snrq_beam_shape s, const float *levels, snrq_lanes weight,
+                                snrq_lanes lowest, snrq_lanes highest, snrq_mask which,
+                                snrq_contenders *x)
 {
     const snrq_lanes none = snrq_lanes_all(INFINITY);
-    snrq_lanes cost_lower = snrq_extension_cost(weight, x->cost, x->value - x->lower);
-    snrq_lanes cost_higher = snrq_extension_cost(weight, x->cost, x->value - x->higher);
+    snrq_lanes cost_lower =
+        snrq_extension_cost(weight, x->cost, x->value - snrq_level_value(s, levels, x->lower));
+    snrq_lanes cost_higher =
+        snrq_extension_cost(weight, x->cost, x->value - snrq_level_value(s, levels, x->higher));
     cost_lower = snrq_lanes_select(snrq_lanes_less(x->lower, lowest), none, cost_lower);
     cost_higher = snrq_lanes_select(snrq_lanes_less(highest, x->higher), none, cost_higher);
     snrq_mask up = snrq_lanes_less(cost_higher, cost_lower);
@@ -176,7 +230,7 @@ SNRQ_INLINE bool snrq_replace_worst(snrq_beam_shape s, const snrq_beam_column *c
         e->kept[i + v] = snrq_lanes_select(slot, cost, e->kept[i + v]);
         e->level[i + v] = snrq_lanes_select(slot, level, e->level[i + v]);
         e->from[i + v] = snrq_int_lanes_select(slot, best & last, e->from[i + v]);
-        snrq_find_next(weight, lowest, highest, taken, &x[v]);
+        snrq_find_next(s, column->levels, weight, lowest, highest, taken, &x[v]);
     }
     return snrq_mask_any(changes);
 }
@@ -195,7 +249,7 @@ SNRQ_INLINE void snrq_keep_others(snrq_beam_shape s, const snrq_beam_column *col
                                  .cost = costs[i + v],
                                  .lower = e->below[i + v] - 1.0f,
                                  .higher = e->above[i + v] + 1.0f};
-        snrq_find_next(weight, lowest, highest, all, &x[v]);
+        snrq_find_next(s, column->levels, weight, lowest, highest, all, &x[v]);
     }
     while (snrq_replace_worst(s, column, i, x, e)) {
     }
@@ -213,7 +267,8 @@ SNRQ_INLINE void snrq_take_extensions(snrq_beam_shape s, const snrq_beam_column 
         level[column->at * s.slots + i] = e->level[i];
         from[column->at * s.slots + i] = e->from[i];
         error[i] =
-            snrq_of_rows(s, column->target, i) - snrq_of_rows(s, column->scale, i) * e->level[i];
+            snrq_of_rows(s, column->target, i) -
+            snrq_of_rows(s, column->scale, i) * snrq_level_value(s, column->levels, e->level[i]);
     }
     for (int c = 0; c < column->at; c++) {
         snrq_lanes factor = snrq_lanes_all(u[c]);

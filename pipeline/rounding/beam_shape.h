@@ -15,13 +15,21 @@ enum { SNRQ_MAX_BEAM = 256, SNRQ_BEAM_LANE_VECTORS = SNRQ_MAX_BEAM / SNRQ_LANES 
 
 typedef struct snrq_beam_shape {
     int width, slots, rows, vectors; /* K, P, R, V */
+    bool book;                       /* levels are those of a code book, else integers */
 } snrq_beam_shape;
 
 SNRQ_INLINE snrq_beam_shape snrq_beam_shape_of(int width, int slots)
 {
     bool wide = slots > SNRQ_LANES;
     return (snrq_beam_shape){width, slots, wide ? 1 : SNRQ_LANES / slots,
-                             wide ? slots / SNRQ_LANES : 1};
+                             wide ? slots / SNRQ_LANES : 1, false};
+}
+
+SNRQ_INLINE snrq_beam_shape snrq_beam_shape_of_book(int width, int slots)
+{
+    snrq_beam_shape shape = snrq_beam_shape_of(width, slots);
+    shape.book = true;
+    return shape;
 }
 
 /* Row (of SNRQ_LANES) and slot that lane `lane` of vector `vector` (of P) belongs to. */

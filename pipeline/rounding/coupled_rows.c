@@ -156,7 +156,8 @@ static snrq_status aim(coupling *c)
         for (int64_t t = 0; t < c->tiles; t++) aim_tile(c, t, &c->next, gradient.g);
     }
     if (status == SNRQ_OK && regrids) {
-        status = snrq_regrid(w->statistics->h, w->rule->scale_type, &c->next, &gradient, scales);
+        status =
+            snrq_regrid(w->statistics->h, w->rule, SNRQ_REGRID_SCALES, &c->next, &gradient, scales);
         if (status == SNRQ_OK)
             memcpy(c->next.scales, scales,
                    (size_t)(c->next.rows * w->groups.count) * sizeof *scales);

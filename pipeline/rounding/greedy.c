@@ -24,6 +24,30 @@ static void decide(const float *restrict wanted, const float *restrict y,
     }
 }
 
+/* The same with the levels of a code book, the lower one of two that are as near. */
+static void decide_level(const snrq_rows *rows, const float *restrict wanted,
+                         const float *restrict y, const float *restrict target,
+                         const float *restrict scales, double d2, float *restrict errors,
+                         uint8_t *restrict codes, double *restrict costs)
+{
+    float level[ROWS] = {0};
+    int32_t code[ROWS] = {0};
+    for (int k = 0; k < rows->top; k++) {
+        float middle = 0.5f * (rows->levels[k] + rows->levels[k + 1]);
+#pragma omp simd
+        for (int r = 0; r < ROWS; r++) code[r] += wanted[r] / scales[r] > middle;
+    }
+    for (int r = 0; r < ROWS; r++) level[r] = rows->levels[code[r]];
+#pragma omp simd
+    for (int r = 0; r < ROWS; r++) {
+        float value = scales[r] * level[r];
+        double miss = (double)(y[r] - value);
+        errors[r] = target[r] - value;
+        codes[r] = (uint8_t)code[r];
+        costs[r] += d2 * miss * miss;
+    }
+}
+
 /* y += error u */
 static void feed_back(const float *restrict errors, float u, float *restrict y)
 {
@@ -49,8 +73,12 @@ static void decide_strip(const snrq_tile *t, const snrq_panel *p, snrq_search_ki
             wanted = shifted;
             snrq_tile_put(t, t->values, k, shifted);
         }
-        decide(wanted, y, target, t->scales + g * ROWS, t->zeros + g * ROWS, top, p->d2[c], errors,
-               codes[c - begin], rows->costs + t->row);
+        if (rows->levels != NULL)
+            decide_level(rows, wanted, y, target, t->scales + g * ROWS, p->d2[c], errors,
+                         codes[c - begin], rows->costs + t->row);
+        else
+            decide(wanted, y, target, t->scales + g * ROWS, t->zeros + g * ROWS, top, p->d2[c],
+                   errors, codes[c - begin], rows->costs + t->row);
         snrq_tile_put(t, t->errors, k, errors);
         for (int64_t i = begin; i < c; i++) feed_back(errors, u[i - begin], t->y + i * ROWS);
         if (t->m == NULL) continue;

@@ -92,6 +92,12 @@ static bool differs(const uint8_t *a, const uint8_t *b)
     return x != y;
 }
 
+/* From a code to another, in scales. */
+static float steps_between(const snrq_rows *r, int from, int to)
+{
+    return r->levels != NULL ? r->levels[to] - r->levels[from] : (float)(to - from);
+}
+
 /* What the codes [begin, end) have changed, times their rows of H. By words at first: nearly all
  * are the same. */
 static void update_panel(const snrq_rows *r, const float *scales, const uint8_t *codes,
@@ -102,7 +108,7 @@ static void update_panel(const snrq_rows *r, const float *scales, const uint8_t 
     for (int64_t k = begin; k < end; k++) {
         while (k + WORD <= end && !differs(codes + k, before + k)) k += WORD;
         if (k < end && codes[k] != before[k])
-            subtract(scales[r->groups->of_position[k]] * (float)(codes[k] - before[k]),
+            subtract(scales[r->groups->of_position[k]] * steps_between(r, before[k], codes[k]),
                      panel->rows + (place == NULL ? k : place[k]) * WIDTH, sum);
     }
 }
@@ -130,9 +136,9 @@ static bool step(const refinement *s, int64_t row, int64_t c, float *g)
     int64_t k = s->panel.begin + c, group = row * r->groups->count + r->groups->of_position[k];
     const float *h = s->panel.rows + k * WIDTH;
     uint8_t *codes = r->codes + row * r->columns;
-    float scale = r->scales[group], value = scale * (float)(codes[k] - r->zeros[group]);
-    int code = snrq_nearest_code(value + g[c] / h[c], scale, r->zeros[group], (1 << r->bits) - 1);
-    float change = scale * (float)(code - codes[k]);
+    float scale = r->scales[group], value = snrq_rows_value(r, row, k);
+    int code = snrq_rows_nearest(r, value + g[c] / h[c], scale, r->zeros[group]);
+    float change = scale * steps_between(r, codes[k], code);
     /* tr((Q - R) H (Q - R)^T) changes by -2 change G_j + change^2 H_jj. */
     double gain = (double)change * ((double)change * (double)h[c] - 2.0 * (double)g[c]);
     if (code == codes[k] || !(gain < 0.0)) return false;
@@ -144,6 +150,15 @@ static bool step(const refinement *s, int64_t row, int64_t c, float *g)
     return true;
 }
 
+/* The smallest distance of two levels, in scales. */
+static float smallest_step(const snrq_rows *r)
+{
+    float least = INFINITY;
+    if (r->levels == NULL) return 1.0f;
+    for (int k = 0; k < r->top; k++) least = fminf(least, r->levels[k + 1] - r->levels[k]);
+    return least;
+}
+
 /* One panel of one row. Returns how many codes changed. A code can only change where the best step
  * is half of a scale; whether it may be is looked at for a vector of columns at a time. Its
  * margin is above what rounding does to the best value, which is at most 2^8 scales. */
@@ -153,14 +168,15 @@ static int64_t descend(const refinement *s, int64_t row, float *g)
     const int32_t *group = r->groups->of_position + s->panel.begin;
     const float *scales = r->scales + row * r->groups->count;
     int64_t changed = 0, width = s->panel.width;
+    const float least = 0.499f * smallest_step(r);
     for (int64_t begin = (width - 1) / SNRQ_LANES * SNRQ_LANES; begin >= 0; begin -= SNRQ_LANES) {
         int64_t end = begin + SNRQ_LANES < width ? begin + SNRQ_LANES : width;
         int any = 0;
 #pragma omp simd reduction(| : any)
         for (int64_t c = begin; c < end; c++)
-            any |= fabsf(g[c]) >= 0.499f * scales[group[c]] * s->diagonal[c];
+            any |= fabsf(g[c]) >= least * fabsf(scales[group[c]]) * s->diagonal[c];
         for (int64_t c = end - 1; any != 0 && c >= begin; c--)
-            if (fabsf(g[c]) >= 0.499f * scales[group[c]] * s->diagonal[c])
+            if (fabsf(g[c]) >= least * fabsf(scales[group[c]]) * s->diagonal[c])
                 changed += step(s, row, c, g);
     }
     return changed;

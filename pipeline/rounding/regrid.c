@@ -28,6 +28,8 @@ typedef struct tile_scratch {
 /* The systems of the rows [begin, end) of this rank, and the panel of H that is added to them: rows
  * group by group, columns from the last group to the first. */
 typedef struct systems {
+    const snrq_rule *rule;
+    snrq_regrid_kind kind;
     const snrq_rows *rows;
     const snrq_gradient *gradient;
     int64_t begin, end;
@@ -40,6 +42,7 @@ typedef struct systems {
     double *b;             /* [tiles][groups][ROWS] */
     tile_scratch *scratch; /* [threads] */
     void *solved;          /* [threads][cells + groups] snrq_system_lanes */
+    double *weights;       /* [threads][groups] */
 } systems;
 
 static int64_t group_of(const systems *s, int64_t c)
@@ -74,12 +77,20 @@ static void turn_tile(const systems *s, int64_t row)
             codes[i * ROWS + l] = r->codes[(row + l) * n + r->groups->members[i]];
     for (int64_t g = 0; g < groups; g++)
         for (int64_t l = 0; l < ROWS; l++) zeros[g * ROWS + l] = r->zeros[(row + l) * groups + g];
+    if (s->kind == SNRQ_REGRID_SCALES) return;
+    memset(codes, 0, (size_t)(n * ROWS)); /* t = -1 */
+    memset(zeros, 1, (size_t)(groups * ROWS));
 }
 
 /* t [count][STRIP] of columns that follow each other in codes, of one group. */
-static void take_steps(int64_t count, const uint8_t *restrict codes, const uint8_t *restrict zeros,
-                       float *restrict t)
+static void take_steps(const float *levels, int64_t count, const uint8_t *restrict codes,
+                       const uint8_t *restrict zeros, float *restrict t)
 {
+    if (levels != NULL) {
+        for (int64_t i = 0; i < count; i++)
+            for (int64_t l = 0; l < STRIP; l++) t[i * STRIP + l] = levels[codes[i * ROWS + l]];
+        return;
+    }
     float zero[STRIP];
     for (int64_t l = 0; l < STRIP; l++) zero[l] = zeros[l];
     for (int64_t i = 0; i < count; i++)
@@ -99,7 +110,10 @@ static void begin_tile(const systems *s, int64_t row, tile_scratch *scratch)
         snrq_gradient_update(s->gradient, r, row + i, 0, p->begin, p, s->place, g);
         for (int64_t c = 0; c < p->width; c++) {
             int64_t k = s->column[c], h = group_of(s, c);
-            float t = (float)(r->codes[(row + i) * n + k] - r->zeros[(row + i) * groups + h]);
+            float t = s->kind == SNRQ_REGRID_MINIMA
+                          ? -1.0f
+                          : snrq_rows_level(r, r->zeros[(row + i) * groups + h],
+                                            r->codes[(row + i) * n + k]);
             scratch->t[c * ROWS + i] = t;
             b[h * ROWS + i] += (double)t * (double)g[c];
         }
@@ -117,7 +131,8 @@ static void multiply_group(const systems *s, int64_t row, int64_t h, int64_t col
     for (int64_t begin = first; begin < end; begin += DEPTH) {
         int64_t depth = end - begin < DEPTH ? end - begin : DEPTH;
         for (int64_t l = 0; l < ROWS; l += STRIP)
-            take_steps(depth, codes + begin * ROWS + l, zeros + l, scratch->group + l * DEPTH);
+            take_steps(r->levels, depth, codes + begin * ROWS + l, zeros + l,
+                       scratch->group + l * DEPTH);
         snrq_product product = {.rows = columns,
                                 .columns = ROWS,
                                 .depth = depth,
@@ -164,10 +179,30 @@ static void add_tile(const systems *s, int64_t row, tile_scratch *scratch)
     }
 }
 
-/* Rows of a batch, from lane `lane` of their tile on: scales <- those of now and the step. */
-static void solve_batch(const systems *s, snrq_dtype scale_type, int64_t row, int64_t lane,
-                        snrq_system_lanes *a, float *scales)
+/* The numbers of a row, as they are and as they would be: are they of the same signs, and rounded
+ * to what can be stored? weights: what the square of a change of each costs. */
+static bool store_numbers(const systems *s, const double *weights, const float *old, float *new)
 {
+    const snrq_weight_format *f = s->rule->format;
+    const bool scales = s->kind == SNRQ_REGRID_SCALES;
+    const int64_t groups = s->rows->groups->count;
+    bool good = true;
+    for (int64_t g = 0; g < groups; g++) {
+        if (f == NULL) new[g] = snrq_round_to(s->rule->scale_type, new[g]);
+        if (!scales && f->minimum.shared && new[g] < 0.0f) new[g] = 0.0f;
+        good = good && isfinite(new[g]) &&
+               (!scales || (new[g] < 0.0f ? old[g] < 0.0f : new[g] > 0.0f && old[g] > 0.0f));
+    }
+    if (f == NULL || !good) return good;
+    return snrq_format_store(f, scales ? &f->scale : &f->minimum, groups, weights, scales, new);
+}
+
+/* Rows of a batch, from lane `lane` of their tile on: numbers <- those of now and the step. weights
+ * [groups] is scratch. */
+static void solve_batch(const systems *s, int64_t row, int64_t lane, snrq_system_lanes *a,
+                        double *weights, float *numbers)
+{
+    const float *now = s->kind == SNRQ_REGRID_SCALES ? s->rows->scales : s->rows->minima;
     int64_t groups = s->rows->groups->count, cells = snrq_system_cells(groups);
     const float *from = s->a + (row - s->begin) * cells + lane;
     const double *right = s->b + (row - s->begin) * groups + lane;
@@ -183,19 +218,19 @@ static void solve_batch(const systems *s, snrq_dtype scale_type, int64_t row, in
             }
     unsigned failed = snrq_system_solve(groups, a, b);
     for (int l = 0; l < SNRQ_SYSTEM_ROWS; l++) {
-        const float *old = s->rows->scales + (row + lane + l) * groups;
-        float *new = scales + (row + lane + l) * groups;
-        bool positive = !(failed >> l & 1u);
+        const float *old = now + (row + lane + l) * groups;
+        float *new = numbers + (row + lane + l) * groups;
         for (int64_t g = 0; g < groups; g++) {
-            new[g] = snrq_round_to(scale_type, (float)((double)old[g] + b[g][l]));
-            positive = positive && new[g] > 0.0f && isfinite(new[g]);
+            new[g] = (float)((double)old[g] + b[g][l]);
+            weights[g] = (double)from[snrq_system_at(g, g) * ROWS + l];
         }
-        if (!positive) memcpy(new, old, (size_t)groups * sizeof *new);
+        if ((failed >> l & 1u) != 0 || !store_numbers(s, weights, old, new))
+            memcpy(new, old, (size_t)groups * sizeof *new);
     }
 }
 
 /* Rows [begin, end), which the systems have room for. */
-static snrq_status regrid_rows(snrq_dtype scale_type, systems *s, float *scales)
+static snrq_status regrid_rows(systems *s, float *numbers)
 {
     int64_t groups = s->rows->groups->count, cells = snrq_system_cells(groups);
     memset(s->a, 0, (size_t)((s->end - s->begin) * cells) * sizeof *s->a);
@@ -213,8 +248,9 @@ static snrq_status regrid_rows(snrq_dtype scale_type, systems *s, float *scales)
 #pragma omp parallel for schedule(static)
     for (int64_t batch = s->begin / SNRQ_SYSTEM_ROWS; batch < s->end / SNRQ_SYSTEM_ROWS; batch++) {
         snrq_system_lanes *a = s->solved;
-        solve_batch(s, scale_type, batch / BATCHES * ROWS, batch % BATCHES * SNRQ_SYSTEM_ROWS,
-                    a + omp_get_thread_num() * (cells + groups), scales);
+        solve_batch(s, batch / BATCHES * ROWS, batch % BATCHES * SNRQ_SYSTEM_ROWS,
+                    a + omp_get_thread_num() * (cells + groups),
+                    s->weights + omp_get_thread_num() * groups, numbers);
     }
     return SNRQ_OK;
 }
@@ -232,6 +268,7 @@ static snrq_status allocate(const snrq_matrix *h, int64_t rows, systems *s)
     SNRQ_TRY(snrq_allocate_scratch(m * cells, sizeof *s->a, "scale systems", &s->a));
     SNRQ_TRY(snrq_allocate_scratch(m * g, sizeof *s->b, "scale systems", &s->b));
     SNRQ_TRY(snrq_allocate_scratch(threads, sizeof *s->scratch, "scale systems", &s->scratch));
+    SNRQ_TRY(snrq_allocate_scratch(threads * g, sizeof *s->weights, "scale systems", &s->weights));
     return snrq_allocate_scratch(threads * (cells + g), sizeof(snrq_system_lanes), "scale systems",
                                  &s->solved);
 }
@@ -246,21 +283,22 @@ static void release(systems *s)
     free(s->b);
     free(s->scratch);
     free(s->solved);
+    free(s->weights);
 }
 
-snrq_status snrq_regrid(const snrq_matrix *h, snrq_dtype scale_type, const snrq_rows *rows,
-                        const snrq_gradient *gradient, float *scales)
+snrq_status snrq_regrid(const snrq_matrix *h, const snrq_rule *rule, snrq_regrid_kind kind,
+                        const snrq_rows *rows, const snrq_gradient *gradient, float *numbers)
 {
     int64_t parts = snrq_regrid_parts(rows->columns, rows->groups->count);
     int64_t tiles = rows->rows / ROWS, most = (tiles + parts - 1) / parts;
-    systems s = {.rows = rows, .gradient = gradient};
+    systems s = {.rule = rule, .kind = kind, .rows = rows, .gradient = gradient};
     snrq_status status = snrq_agree(h->grid->context, allocate(h, most * ROWS, &s));
     for (int64_t i = 0; status == SNRQ_OK && i < rows->columns; i++)
         s.place[rows->groups->members[i]] = (int32_t)i;
     for (int64_t part = 0; status == SNRQ_OK && part < parts; part++) {
         s.begin = tiles * part / parts * ROWS;
         s.end = tiles * (part + 1) / parts * ROWS;
-        status = regrid_rows(scale_type, &s, scales);
+        status = regrid_rows(&s, numbers);
     }
     release(&s);
     return status;

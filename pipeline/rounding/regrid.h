@@ -15,6 +15,7 @@
 #ifndef SNRQ_REGRID_H
 #define SNRQ_REGRID_H
 
+#include "pipeline/rounding/format_grid.h"
 #include "pipeline/rounding/refine.h"
 
 /* The rows of a rank are worked on in so many parts, so that their systems take no more memory than
@@ -24,11 +25,18 @@ static inline int64_t snrq_regrid_parts(int64_t columns, int64_t groups)
     return (groups * (groups + 1) / 2 + columns - 1) / columns;
 }
 
-/* scales [rows, groups] <- the best scales for the codes in `rows`, rounded to scale_type; a row
- * keeps its old scales where the system has no positive solution, and a group without nonzero
+/* What the step is taken in. */
+typedef enum snrq_regrid_kind {
+    SNRQ_REGRID_SCALES,
+    SNRQ_REGRID_MINIMA /* the same with t_g = -1 on the group's columns, and minima for scales */
+} snrq_regrid_kind;
+
+/* numbers [rows, groups] <- the best scales, or minima, for the codes in `rows`, rounded to what
+ * the rule's scale_type or format can store; a row keeps its old scales where the system has no
+ * solution with scales of the same signs, or minima that can be stored, and a group without nonzero
  * values keeps its own. What becomes of a row does not depend on the others. h: the damped Gram;
  * gradient: of the rows, by snrq_refine(). Collective; agreed. */
-snrq_status snrq_regrid(const snrq_matrix *h, snrq_dtype scale_type, const snrq_rows *rows,
-                        const snrq_gradient *gradient, float *scales);
+snrq_status snrq_regrid(const snrq_matrix *h, const snrq_rule *rule, snrq_regrid_kind kind,
+                        const snrq_rows *rows, const snrq_gradient *gradient, float *numbers);
 
 #endif

@@ -2,9 +2,12 @@
 #include "pipeline/rounding/rounding.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "pipeline/rounding/format_grid.h"
 
 snrq_range snrq_rounding_share(int64_t rows, int size, int rank)
 {
@@ -78,20 +81,35 @@ static snrq_status check_target(const snrq_rounding *w, int64_t r)
     return SNRQ_OK;
 }
 
+/* Scales of a row, and zeros or minima. minima [groups] is scratch of a thread. */
+static snrq_status fit_row(snrq_rounding *w, int64_t r, float *minima)
+{
+    const snrq_weight_format *f = w->rule->format;
+    const float *target = w->rows.target + r * w->rows.columns;
+    float *scales = w->rows.scales + r * w->groups.count;
+    uint8_t *zeros = w->rows.zeros + r * w->groups.count;
+    if (f == NULL) return snrq_quant_grid_fit(w->rule, &w->groups, target, w->d2, scales, zeros);
+    memset(zeros, snrq_weight_format_zero(f), (size_t)w->groups.count);
+    SNRQ_TRY(snrq_format_grid_fit(w->rule, &w->groups, target, w->d2, scales, minima));
+    if (f->minimum.present) snrq_rows_set_minima(&w->rows, r, minima);
+    return SNRQ_OK;
+}
+
 /* Targets and grids of this rank's rows. */
 static snrq_status fit_rows(snrq_rounding *w)
 {
     int64_t count = w->mine.end - w->mine.begin, n = w->rows.columns, first = count;
     snrq_status worst = SNRQ_OK;
     char message[512] = "";
+    float *minima = NULL;
+    SNRQ_TRY(snrq_allocate((size_t)(omp_get_max_threads() * w->groups.count), sizeof *minima,
+                           "minima", &minima));
 #pragma omp parallel for schedule(dynamic, 16)
     for (int64_t r = 0; r < count; r++) {
         snrq_target_row(&w->target, r, alpha_of_row(w, r), w->rows.target + r * n);
         snrq_status status = check_target(w, r);
         if (status == SNRQ_OK)
-            status = snrq_quant_grid_fit(w->rule, &w->groups, w->rows.target + r * n, w->d2,
-                                         w->rows.scales + r * w->groups.count,
-                                         w->rows.zeros + r * w->groups.count);
+            status = fit_row(w, r, minima + omp_get_thread_num() * w->groups.count);
         if (status != SNRQ_OK) {
             int64_t row = w->mine.begin + r;
             int module = module_of_row(w, row);
@@ -104,6 +122,7 @@ static snrq_status fit_rows(snrq_rounding *w)
             }
         }
     }
+    free(minima);
     return worst == SNRQ_OK ? SNRQ_OK : snrq_fail(worst, "%s", message);
 }
 
@@ -115,20 +134,29 @@ typedef struct row_figures {
     double next_below; /* <W D H^-1, W D> */
 } row_figures;
 
+/* Is a level outside of the grid by more than half of the last step? */
+static bool is_clipped(const snrq_rows *r, int zero, double level)
+{
+    double low = (double)snrq_rows_level(r, zero, 0), after = (double)snrq_rows_level(r, zero, 1);
+    double high = (double)snrq_rows_level(r, zero, r->top);
+    double before = (double)snrq_rows_level(r, zero, r->top - 1);
+    return level < low - 0.5 * (after - low) || level > high + 0.5 * (high - before);
+}
+
 static row_figures measure_row(const snrq_rounding *w, int64_t r)
 {
     const snrq_target_parts *t = &w->target;
     int64_t n = w->rows.columns;
-    int top = (1 << w->rows.bits) - 1;
     double a = alpha_of_row(w, r);
     double change = 0.0, cross = 0.0, squared = t->reached != NULL ? t->reached[r] : 0.0;
     row_figures f = {0};
     for (int64_t k = 0; k < n; k++) {
         int64_t at = r * n + k, g = r * w->groups.count + w->groups.of_position[k];
-        double q = (double)snrq_rows_value(&w->rows, r, k), weight = (double)t->w[at];
-        double target = (double)w->rows.target[at];
-        double code = target / (double)w->rows.scales[g] + (double)w->rows.zeros[g];
-        f.clipped += code < -0.5 || code > (double)top + 0.5;
+        double minimum = (double)snrq_rows_minimum(&w->rows, r, k);
+        double q = (double)snrq_rows_value(&w->rows, r, k) - minimum, weight = (double)t->w[at];
+        double shifted = (double)w->rows.target[at], target = shifted - minimum;
+        double level = shifted / (double)w->rows.scales[g];
+        f.clipped += is_clipped(&w->rows, w->rows.zeros[g], level);
         change += t->added[k] * (q - weight) * (q - weight);
         if (t->wd == NULL) continue;
         double wd = t->unit * (double)t->wd[at];
@@ -222,6 +250,8 @@ static snrq_status allocate(snrq_rounding *w)
     SNRQ_TRY(snrq_groups_create(s->order, s->columns, rule->group_size, rule->permuted_groups,
                                 &w->groups));
     SNRQ_TRY(snrq_rows_create(w->mine.end - w->mine.begin, rule->bits, &w->groups, &w->rows));
+    snrq_rows_set_format(&w->rows, rule->format);
+    if (snrq_rule_has_minima(rule)) SNRQ_TRY(snrq_rows_add_minima(&w->rows));
     SNRQ_TRY(snrq_allocate((size_t)w->stack->count, sizeof *w->modules, "modules", &w->modules));
     return snrq_allocate((size_t)s->columns, sizeof *w->d2, "column weights", &w->d2);
 }

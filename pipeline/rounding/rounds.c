@@ -55,20 +55,20 @@ snrq_status snrq_rounding_round(snrq_rounding *w, snrq_rows *rows, snrq_gradient
 /* One more round for the rows of a trial: the best scales for their codes, and a search with these
  * scales. scales [rows of the trial, groups] is scratch, gradient that of the trial's rows, in and
  * out. *better: rows of all ranks that are. */
-static snrq_status regrid_trial(snrq_rounding *w, bool last, float *scales, snrq_gradient *gradient,
-                                snrq_trial *trial, int64_t *better)
+static snrq_status regrid_trial(snrq_rounding *w, snrq_regrid_kind kind, bool last, float *scales,
+                                snrq_gradient *gradient, snrq_trial *trial, int64_t *better)
 {
-    SNRQ_TRY(snrq_regrid(w->statistics->h, w->rule->scale_type, &trial->rows, gradient, scales));
+    SNRQ_TRY(snrq_regrid(w->statistics->h, w->rule, kind, &trial->rows, gradient, scales));
     snrq_gradient_free(gradient);
-    snrq_trial_rescale(trial, scales);
+    snrq_trial_rescale(trial, kind == SNRQ_REGRID_MINIMA, scales);
     SNRQ_TRY(snrq_rounding_round(w, &trial->rows, last ? NULL : gradient));
     *better = snrq_trial_keep_better(trial, last ? NULL : gradient, &w->rows);
     return snrq_sum_int64(w->context, better, 1);
 }
 
-/* Alternates between the best scales for the codes and a search with these scales; a row only ever
- * gets better. gradient: of the rows; it is released. */
-static snrq_status regrid_rows(snrq_rounding *w, snrq_gradient *gradient)
+/* Alternates between the best scales (or minima) for the codes and a search with these scales; a
+ * row only ever gets better. gradient: of the rows; it is released. */
+static snrq_status regrid_rows(snrq_rounding *w, snrq_regrid_kind kind, snrq_gradient *gradient)
 {
     size_t grids = (size_t)(w->rows.rows * w->groups.count);
     snrq_trial trial = {0};
@@ -78,7 +78,7 @@ static snrq_status regrid_rows(snrq_rounding *w, snrq_gradient *gradient)
     status = snrq_agree(w->context, status);
     for (int64_t round = 1, better = 1; status == SNRQ_OK && round <= w->rule->regrid && better > 0;
          round++)
-        status = regrid_trial(w, round == w->rule->regrid, scales, gradient, &trial, &better);
+        status = regrid_trial(w, kind, round == w->rule->regrid, scales, gradient, &trial, &better);
     snrq_gradient_free(gradient);
     snrq_trial_free(&trial);
     free(scales);
@@ -91,7 +91,10 @@ static snrq_status search_single_rows(snrq_rounding *w)
     snrq_gradient gradient = {0};
     if (w->rule->regrid == 0) return snrq_rounding_round(w, &w->rows, NULL);
     SNRQ_TRY(snrq_rounding_round(w, &w->rows, &gradient));
-    return regrid_rows(w, &gradient);
+    SNRQ_TRY(regrid_rows(w, SNRQ_REGRID_SCALES, &gradient));
+    if (!snrq_rule_has_minima(w->rule)) return SNRQ_OK;
+    SNRQ_TRY(snrq_refine(w->statistics->h, 0, &w->rows, &gradient));
+    return regrid_rows(w, SNRQ_REGRID_MINIMA, &gradient);
 }
 
 snrq_status snrq_rounding_search(snrq_rounding *w)

@@ -56,13 +56,29 @@ int64_t snrq_rule_groups(const snrq_rule *r, int64_t columns)
     return (columns + size - 1) / size;
 }
 
+void snrq_rule_set_format(snrq_rule *r, const snrq_weight_format *f)
+{
+    r->format = f;
+    if (f == NULL) return;
+    r->bits = f->bits;
+    r->group_size = f->group;
+    r->symmetric = snrq_weight_format_symmetric(f);
+    r->permuted_groups = false;
+    r->scale_type = snrq_weight_format_scale_type(f);
+}
+
+bool snrq_rule_has_minima(const snrq_rule *r)
+{
+    return r->format != NULL && r->format->minimum.present;
+}
+
 bool snrq_rule_equals(const snrq_rule *a, const snrq_rule *b)
 {
     if (a->keep || b->keep) return a->keep && b->keep;
-    return a->method == b->method && a->bits == b->bits && a->group_size == b->group_size &&
-           a->symmetric == b->symmetric && a->permuted_groups == b->permuted_groups &&
-           a->natural_order == b->natural_order && a->scale_type == b->scale_type &&
-           a->grid == b->grid && a->alpha_mode == b->alpha_mode &&
+    return a->method == b->method && a->format == b->format && a->bits == b->bits &&
+           a->group_size == b->group_size && a->symmetric == b->symmetric &&
+           a->permuted_groups == b->permuted_groups && a->natural_order == b->natural_order &&
+           a->scale_type == b->scale_type && a->grid == b->grid && a->alpha_mode == b->alpha_mode &&
            a->alpha_value == b->alpha_value && a->beam == b->beam && a->refine == b->refine &&
            a->regrid == b->regrid && a->damp == b->damp && a->weighs_outputs == b->weighs_outputs &&
            a->shrink == b->shrink && a->compensate == b->compensate &&

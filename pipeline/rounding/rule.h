@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "mpi/algebra/dtype.h"
+#include "mpi/algebra/weight_format.h"
 
 typedef enum snrq_method {
     SNRQ_RTN,
@@ -46,6 +47,8 @@ typedef enum snrq_quant_grid_kind {
 typedef struct snrq_rule {
     bool keep; /* left in the model's type; nothing else counts then */
     snrq_method method;
+    const snrq_weight_format *format; /* whose scales are stored; NULL: integers, as follows. With
+                                         one, bits, group_size and scale_type are the format's */
     int bits;
     int64_t group_size; /* columns that share a scale; 0: the whole row */
     bool symmetric;
@@ -94,6 +97,12 @@ bool snrq_method_has_strength(snrq_method method);
 /* Columns of a group, and groups of a row, of a module with so many columns. */
 int64_t snrq_rule_group_columns(const snrq_rule *rule, int64_t columns);
 int64_t snrq_rule_groups(const snrq_rule *rule, int64_t columns);
+
+/* Makes the rule that of a format (NULL: leaves it as it is). */
+void snrq_rule_set_format(snrq_rule *rule, const snrq_weight_format *format);
+
+/* Has its format minima? */
+bool snrq_rule_has_minima(const snrq_rule *rule);
 
 /* Do two modules with these rules have the same codes for the same weights and statistics? */
 bool snrq_rule_equals(const snrq_rule *a, const snrq_rule *b);

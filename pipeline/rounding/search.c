@@ -18,6 +18,7 @@ snrq_status snrq_rows_create(int64_t rows, int bits, const snrq_groups *groups, 
     out->rows = padded;
     out->columns = groups->columns;
     out->bits = bits;
+    out->top = (1 << bits) - 1;
     out->groups = groups;
     SNRQ_TRY(snrq_allocate(m * n, sizeof(float), "rounding targets", &out->target));
     SNRQ_TRY(snrq_allocate(m * g, sizeof(float), "scales", &out->scales));
@@ -28,8 +29,33 @@ snrq_status snrq_rows_create(int64_t rows, int bits, const snrq_groups *groups, 
     return SNRQ_OK;
 }
 
+void snrq_rows_set_format(snrq_rows *r, const snrq_weight_format *f)
+{
+    if (f == NULL) return;
+    r->levels = f->levels;
+    r->top = f->top;
+}
+
+snrq_status snrq_rows_add_minima(snrq_rows *r)
+{
+    return snrq_allocate((size_t)(r->rows * r->groups->count), sizeof *r->minima, "minima",
+                         &r->minima);
+}
+
+void snrq_rows_set_minima(snrq_rows *r, int64_t row, const float *minima)
+{
+    const int64_t n = r->columns, groups = r->groups->count;
+    float *now = r->minima + row * groups;
+    for (int64_t k = 0; k < n; k++) {
+        int32_t g = r->groups->of_position[k];
+        r->target[row * n + k] += minima[g] - now[g];
+    }
+    memcpy(now, minima, (size_t)groups * sizeof *now);
+}
+
 void snrq_rows_free(snrq_rows *r)
 {
+    free(r->minima);
     free(r->target);
     free(r->scales);
     free(r->zeros);

@@ -35,12 +35,16 @@ enum { SNRQ_TILE_ROWS = 64 };
 typedef struct snrq_rows {
     int64_t rows, columns;
     int bits;
+    const float *levels; /* a code book (mpi/algebra/weight_format.h), zeros being 0; or NULL */
+    int top;             /* the last code */
     const snrq_groups *groups; /* borrowed */
-    float *target;             /* R [rows, columns] */
-    float *scales;             /* [rows, groups] */
-    uint8_t *zeros;            /* [rows, groups] */
-    uint8_t *codes;            /* [rows, columns] result */
-    double *costs;             /* [rows] result: the row's objective */
+    float *target;  /* R [rows, columns]; plus the minimum of the group, if there are any:
+                       (R + m) - s (c - z) is what R - Q is */
+    float *scales;  /* [rows, groups] */
+    uint8_t *zeros; /* [rows, groups] */
+    float *minima;  /* [rows, groups] of a format that has them, else NULL */
+    uint8_t *codes; /* [rows, columns] result */
+    double *costs;  /* [rows] result: the row's objective */
 } snrq_rows;
 
 typedef enum snrq_search_kind {
@@ -52,12 +56,40 @@ typedef enum snrq_search_kind {
 snrq_status snrq_rows_create(int64_t rows, int bits, const snrq_groups *groups, snrq_rows *out);
 void snrq_rows_free(snrq_rows *rows);
 
-/* Value of the code at (row, position). */
+/* Gives rows minima, all 0. Not collective. */
+snrq_status snrq_rows_add_minima(snrq_rows *rows);
+
+/* Makes the code book that of a format; NULL: leaves integers. */
+void snrq_rows_set_format(snrq_rows *rows, const snrq_weight_format *format);
+
+/* What a code stands for, in scales. */
+static inline float snrq_rows_level(const snrq_rows *r, int zero, int code)
+{
+    return r->levels != NULL ? r->levels[code] : (float)(code - zero);
+}
+
+/* Value of the code at (row, position), before a minimum is taken off. */
 static inline float snrq_rows_value(const snrq_rows *r, int64_t row, int64_t k)
 {
     int64_t g = row * r->groups->count + r->groups->of_position[k];
-    return r->scales[g] * (float)(r->codes[row * r->columns + k] - r->zeros[g]);
+    return r->scales[g] * snrq_rows_level(r, r->zeros[g], r->codes[row * r->columns + k]);
 }
+
+/* The code nearest to x scales. */
+static inline int snrq_rows_nearest(const snrq_rows *r, float x, float scale, int zero)
+{
+    return r->levels != NULL ? snrq_nearest_level(r->levels, r->top, x / scale)
+                             : snrq_nearest_code(x, scale, zero, r->top);
+}
+
+/* The minimum there; 0 if there are none. */
+static inline float snrq_rows_minimum(const snrq_rows *r, int64_t row, int64_t k)
+{
+    return r->minima == NULL ? 0.0f : r->minima[row * r->groups->count + r->groups->of_position[k]];
+}
+
+/* Minima of a row [groups] become others: so does its target. */
+void snrq_rows_set_minima(snrq_rows *rows, int64_t row, const float *minima);
 
 /* Rounds all rows. l: the factor L [n, n]; beam 1 is greedy. Collective over l's context (each rank
  * with its own rows, possibly none); agreed. */

@@ -1,4 +1,5 @@
 /* Twin of the search: one row, plain fp64, every candidate looked at; see search.h. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -58,7 +59,18 @@ static int cheaper(const void *a, const void *b)
 static double grid_value(const snrq_rows *r, int64_t row, int64_t j, int code)
 {
     int64_t g = row * r->groups->count + r->groups->of_position[j];
+    if (r->levels != NULL) return (double)(r->scales[g] * r->levels[code]);
     return (double)(r->scales[g] * (float)(code - r->zeros[g]));
+}
+
+/* The nearest code of a code book, the lower one of two. */
+static int nearest_in_book(const snrq_rows *r, double steps)
+{
+    int best = 0;
+    for (int code = 1; code <= r->top; code++)
+        if (fabs(steps - (double)r->levels[code]) < fabs(steps - (double)r->levels[best]))
+            best = code;
+    return best;
 }
 
 /* Where the level of a code lies, seen from y; at the ends of the grid the two last levels are
@@ -66,7 +78,10 @@ static double grid_value(const snrq_rows *r, int64_t row, int64_t j, int code)
 static int side_of(const snrq_rows *r, int64_t row, int64_t j, int code, double y)
 {
     int lower = 0;
-    while (lower < (1 << r->bits) - 2 && grid_value(r, row, j, lower + 1) <= y) lower++;
+    bool turned = grid_value(r, row, j, 1) < grid_value(r, row, j, 0);
+    while (lower < r->top - 1 &&
+           (turned ? grid_value(r, row, j, lower + 1) >= y : grid_value(r, row, j, lower + 1) <= y))
+        lower++;
     return code == lower ? 0 : code == lower + 1 ? 1 : 2;
 }
 
@@ -75,7 +90,7 @@ static int side_of(const snrq_rows *r, int64_t row, int64_t j, int code, double 
 static snrq_status extend(const double *l, const snrq_rows *r, int64_t row, int64_t j, int beam,
                           const path *now, int *count, path *next)
 {
-    int levels = 1 << r->bits;
+    int levels = r->top + 1;
     int64_t n = r->columns;
     path *all = NULL;
     SNRQ_TRY(snrq_allocate((size_t)(*count * levels), sizeof *all, "reference candidates", &all));
@@ -110,7 +125,8 @@ static void greedy(const double *l, snrq_search_kind kind, const snrq_rows *r, i
         int64_t g = row * r->groups->count + r->groups->of_position[j];
         double y = value_to_round(l, r, row, j, p);
         float wanted = kind == SNRQ_ROUND_NEAREST ? r->target[row * n + j] : (float)y;
-        int code = snrq_nearest_code(wanted, r->scales[g], r->zeros[g], (1 << r->bits) - 1);
+        int code = r->levels != NULL ? nearest_in_book(r, (double)(wanted / r->scales[g]))
+                                     : snrq_nearest_code(wanted, r->scales[g], r->zeros[g], r->top);
         double miss = l[j * n + j] * (y - grid_value(r, row, j, code));
         p->cost += miss * miss;
         p->codes[j] = (uint8_t)code;

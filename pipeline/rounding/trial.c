@@ -10,6 +10,8 @@ void snrq_rows_copy_rounding(const snrq_rows *source, int64_t from, int64_t to, 
            t = (size_t)to;
     memmove(out->scales + t * g, source->scales + f * g, g * sizeof *out->scales);
     memmove(out->zeros + t * g, source->zeros + f * g, g);
+    if (source->minima != NULL)
+        memmove(out->minima + t * g, source->minima + f * g, g * sizeof *out->minima);
     memmove(out->codes + t * n, source->codes + f * n, n);
     out->costs[t] = source->costs[f];
 }
@@ -44,6 +46,7 @@ static void cut(snrq_trial *trial, int64_t count, snrq_gradient *gradient)
     memset(r->target + count * n, 0, cells * sizeof *r->target);
     memset(r->codes + count * n, 0, cells);
     memset(r->zeros + count * groups, 0, grids);
+    if (r->minima != NULL) memset(r->minima + count * groups, 0, grids * sizeof *r->minima);
     for (int64_t i = count * groups; i < r->rows * groups; i++) r->scales[i] = 1.0f;
     if (gradient == NULL) return;
     memset(gradient->g + count * n, 0, cells * sizeof *gradient->g);
@@ -55,6 +58,9 @@ snrq_status snrq_trial_create(const snrq_rows *rows, snrq_trial *out)
 {
     memset(out, 0, sizeof *out);
     SNRQ_TRY(snrq_rows_create(rows->rows, rows->bits, rows->groups, &out->rows));
+    out->rows.levels = rows->levels;
+    out->rows.top = rows->top;
+    if (rows->minima != NULL) SNRQ_TRY(snrq_rows_add_minima(&out->rows));
     SNRQ_TRY(snrq_allocate((size_t)rows->rows, sizeof *out->origin, "rows", &out->origin));
     out->count = rows->rows;
     for (int64_t r = 0; r < rows->rows; r++) {
@@ -72,16 +78,21 @@ void snrq_trial_free(snrq_trial *trial)
     memset(trial, 0, sizeof *trial);
 }
 
-void snrq_trial_rescale(snrq_trial *trial, const float *scales)
+void snrq_trial_rescale(snrq_trial *trial, bool minima, const float *numbers)
 {
     snrq_rows *r = &trial->rows;
-    size_t groups = (size_t)r->groups->count, bytes = groups * sizeof *scales;
+    size_t groups = (size_t)r->groups->count, bytes = groups * sizeof *numbers;
+    float *now = minima ? r->minima : r->scales;
     int64_t left = 0;
     for (int64_t i = 0; i < trial->count; i++) {
-        const float *new = scales + (size_t)i *groups;
-        if (memcmp(r->scales + (size_t)i * groups, new, bytes) == 0) continue;
+        const float *new = numbers + (size_t)i *groups;
+        if (memcmp(now + (size_t)i * groups, new, bytes) == 0) continue;
         move_row(trial, i, left, NULL);
-        memcpy(r->scales + (size_t)left++ * groups, new, bytes);
+        if (minima)
+            snrq_rows_set_minima(r, left, new);
+        else
+            memcpy(now + (size_t)left * groups, new, bytes);
+        left++;
     }
     cut(trial, left, NULL);
 }
@@ -92,6 +103,7 @@ int64_t snrq_trial_keep_better(snrq_trial *trial, snrq_gradient *gradient, snrq_
     for (int64_t i = 0; i < trial->count; i++) {
         if (!(trial->rows.costs[i] < rows->costs[trial->origin[i]])) continue;
         snrq_rows_copy_rounding(&trial->rows, i, trial->origin[i], rows);
+        if (rows->minima != NULL) copy_target(&trial->rows, i, trial->origin[i], rows);
         move_row(trial, i, left++, gradient);
     }
     cut(trial, left, gradient);

@@ -24,9 +24,9 @@ typedef struct snrq_trial {
 snrq_status snrq_trial_create(const snrq_rows *rows, snrq_trial *out);
 void snrq_trial_free(snrq_trial *trial);
 
-/* Gives the rows of a trial other scales [rows, groups]; leaves out those whose scales are the same
- * already. Not collective. */
-void snrq_trial_rescale(snrq_trial *trial, const float *scales);
+/* Gives the rows of a trial other scales, or minima, [rows, groups]; leaves out those whose numbers
+ * are the same already. Not collective. */
+void snrq_trial_rescale(snrq_trial *trial, bool minima, const float *numbers);
 
 /* Takes over the rows of a trial that are cheaper, and leaves out the others, also in their
  * gradient. Returns how many are left. Not collective. */

@@ -236,7 +236,7 @@ static snrq_status run_step(subject *s, int step)
 static snrq_status read_block(subject *s)
 {
     const snrq_family *f = snrq_model_family(s->model, 0);
-    int64_t groups[16];
+    snrq_unit_groups groups[16] = {{0}};
     snrq_read_ahead *ahead = NULL;
     if (s->context->rank == 0) forget_block_model(s->folder);
     SNRQ_TRY(snrq_barrier(s->context));
@@ -247,7 +247,7 @@ static snrq_status read_block(subject *s)
     snrq_read_ahead_stop(&ahead);
     SNRQ_TRY(status);
     for (int u = 0; u < f->units; u++)
-        groups[u] =
+        groups[u].count =
             snrq_rule_groups(snrq_rules_at(&s->rules, 0, f->unit[u].first), f->unit[u].columns);
     SNRQ_TRY(
         snrq_quantized_block_create(s->context, s->model, 0, groups, &s->ropes, &s->quantized));

@@ -63,6 +63,15 @@ def q5_0(b):
     return half(b, 0) * (nibbles(b[:, 6:]) + 16 * fifth - 16).astype(np.float32)
 
 
+def q4_1(b):
+    return half(b, 0) * nibbles(b[:, 4:]).astype(np.float32) + half(b, 2)
+
+
+def q5_1(b):
+    fifth = np.unpackbits(b[:, 4:8], axis=1, bitorder="little").astype(np.int32)
+    return half(b, 0) * (nibbles(b[:, 8:]) + 16 * fifth).astype(np.float32) + half(b, 2)
+
+
 def q8_0(b):
     return half(b, 0) * b[:, 2:].view(np.int8).astype(np.float32)
 
@@ -82,20 +91,66 @@ def q3_k(b):
     return half(b, 108) * np.repeat(scale - 32, 16, axis=1).astype(np.float32) * level.astype(np.float32)
 
 
-def q4_k(b):
+def with_sixes(b, quants):
     p = b[:, 4:16].astype(np.int32)
     scale = np.stack([p[:, s] & 63 if s < 4 else (p[:, s + 4] & 15) | p[:, s - 4] >> 6 << 4 for s in range(8)], 1)
     minimum = np.stack([p[:, s + 4] & 63 if s < 4 else p[:, s + 4] >> 4 | p[:, s] >> 6 << 4 for s in range(8)], 1)
-    quants = np.concatenate([nibbles(b[:, 16 + 32 * i: 48 + 32 * i]) for i in range(4)], axis=1)
     return (half(b, 0) * np.repeat(scale, 32, axis=1).astype(np.float32) * quants.astype(np.float32) -
             half(b, 2) * np.repeat(minimum, 32, axis=1).astype(np.float32))
+
+
+def halves(bytes_):
+    return np.concatenate([nibbles(bytes_[:, 32 * i: 32 * i + 32]) for i in range(4)], axis=1)
+
+
+def q4_k(b):
+    return with_sixes(b, halves(b[:, 16:144]))
+
+
+def q5_k(b):
+    fifth = np.concatenate([b[:, 16:48] >> i & 1 for i in range(8)], axis=1).astype(np.int32)
+    return with_sixes(b, halves(b[:, 48:176]) + 16 * fifth)
+
+
+def q6_k(b):
+    parts = []
+    for h in range(2):
+        low, high = b[:, 64 * h: 64 * h + 64], b[:, 128 + 32 * h: 160 + 32 * h]
+        fours = [low[:, :32] & 15, low[:, 32:] & 15, low[:, :32] >> 4, low[:, 32:] >> 4]
+        parts += [fours[k].astype(np.int32) + 16 * (high >> 2 * k & 3) for k in range(4)]
+    scale = np.repeat(b[:, 192:208].view(np.int8), 16, axis=1).astype(np.float32)
+    return half(b, 208) * scale * (np.concatenate(parts, axis=1) - 32).astype(np.float32)
+
+
+IQ4 = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32)
+E2M1 = np.array([-6, -4, -3, -2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
+BOOKS = {b"iq4_nl": IQ4, b"iq4_xs": IQ4, b"mxfp4": E2M1}
+
+
+def iq4_nl(b):
+    return half(b, 0) * IQ4[nibbles(b[:, 2:])]
+
+
+def iq4_xs(b):
+    high = b[:, 2].astype(np.int32) + 256 * b[:, 3].astype(np.int32)
+    scale = np.stack([(b[:, 4 + s // 2] >> 4 * (s % 2) & 15) + (high >> 2 * s & 3) * 16 for s in range(8)], axis=1)
+    quants = np.concatenate([nibbles(b[:, 8 + 16 * s: 24 + 16 * s]) for s in range(8)], axis=1)
+    return half(b, 0) * np.repeat(scale - 32, 32, axis=1).astype(np.float32) * IQ4[quants]
+
+
+def mxfp4(b):
+    q = nibbles(b[:, 1:])
+    return np.ldexp(np.where(q < 8, 1, -1) * E2M1[7:][q % 8], b[:, :1].astype(np.int32) - 127).astype(np.float32)
 
 
 TYPES = {0: ("F32", 1, 4, lambda b: b.copy().view("<f4")),
          1: ("F16", 1, 2, lambda b: b.copy().view("<f2").astype(np.float32)),
          30: ("BF16", 1, 2, lambda b: (b.copy().view("<u2").astype(np.uint32) << 16).view(np.float32)),
          2: ("Q4_0", 32, 18, q4_0), 6: ("Q5_0", 32, 22, q5_0), 8: ("Q8_0", 32, 34, q8_0),
-         10: ("Q2_K", 256, 84, q2_k), 11: ("Q3_K", 256, 110, q3_k), 12: ("Q4_K", 256, 144, q4_k)}
+         10: ("Q2_K", 256, 84, q2_k), 11: ("Q3_K", 256, 110, q3_k), 12: ("Q4_K", 256, 144, q4_k),
+         3: ("Q4_1", 32, 20, q4_1), 7: ("Q5_1", 32, 24, q5_1), 13: ("Q5_K", 256, 176, q5_k),
+         14: ("Q6_K", 256, 210, q6_k), 20: ("IQ4_NL", 32, 18, iq4_nl), 23: ("IQ4_XS", 256, 136, iq4_xs),
+         39: ("MXFP4", 32, 17, mxfp4)}
 
 
 def read_gguf(path):
@@ -170,8 +225,11 @@ def dequantize(module):
     bits, columns, group = module.attrs["bits"], module.attrs["columns"], module["g_idx"][...]
     stream = np.unpackbits(module["codes"][...], axis=1, bitorder="little")[:, : columns * bits]
     codes = stream.reshape(len(stream), columns, bits) @ (1 << np.arange(bits))
-    levels = codes - module["zeros"][...][:, group].astype(np.int64)
-    return read_dataset(module["scales"])[:, group] * levels.astype(np.float32)
+    levels = (codes - module["zeros"][...][:, group].astype(np.int64)).astype(np.float32)
+    if module.attrs.get("format") in BOOKS:
+        levels = BOOKS[module.attrs["format"]][codes]
+    weights = read_dataset(module["scales"])[:, group] * levels
+    return weights - read_dataset(module["minima"])[:, group] if "minima" in module else weights
 
 
 def read_output(out):

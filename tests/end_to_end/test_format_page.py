@@ -24,11 +24,10 @@ def skip(reason):
     sys.exit(77)
 
 
-def quantize(program, data, out, scale_type):
+def quantize(program, data, out, *options):
     command = ["mpirun", "-n", "2", program, "quantize", str(data / "model")]
     command += ["--calibration", str(data / "calibration.txt"), "-o", str(out)]
-    command += ["--bits", "3", "--group-size", "64", "--method", "snrq", "--sequences", "8", "--length", "128"]
-    command += ["--scale-type", scale_type]
+    command += ["--method", "snrq", "--sequences", "8", "--length", "128", *options]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode != 0:
         sys.exit(f"quantize failed with {done.returncode}:\n{done.stdout}")
@@ -42,25 +41,40 @@ def floats_of(dataset):
     return np.frombuffer((words * 65536).astype("<u4").tobytes(), "<f4").reshape(words.shape)
 
 
+def e2m1(code):
+    """The code-th number of two bits of exponent and one of mantissa, in ascending order; 7 is zero."""
+    bits = abs(code - 7)
+    value = bits * 0.5 if bits < 2 else (1 + bits % 2 / 2) * 2 ** (bits // 2 - 1)
+    return value if code >= 7 else -value
+
+
 def unpack(module):
     """Weights, one by one: a row of codes is one big integer."""
     rows, columns, bits = (int(module.attrs[key]) for key in ("rows", "columns", "bits"))
     packed, zeros, group = module["codes"][...], module["zeros"][...], module["g_idx"][...]
     scales = floats_of(module["scales"])
+    minima = floats_of(module["minima"]) if "minima" in module else None
     out = np.empty((rows, columns), np.float32)
     for r in range(rows):
         stream = int.from_bytes(packed[r].tobytes(), "little")
         for c in range(columns):
             code = (stream >> (c * bits)) & ((1 << bits) - 1)
             level = np.float32(code - int(zeros[r, group[c]]))
+            if module.attrs.get("format") == b"mxfp4":
+                level = np.float32(e2m1(code))
             out[r, c] = scales[r, group[c]] * level
+            if minima is not None:
+                out[r, c] -= minima[r, group[c]]
         assert stream >> (columns * bits) == 0, "unused bits are 0"
     return out
 
 
-def check_reader(reader, block, folder):
+def check_reader(reader, block, folder, end=""):
+    """All modules whose names end so."""
     with h5py.File(block, "r") as file:
         for name, module in file.items():
+            if not name.endswith(end):
+                continue
             target = folder / "weights.npy"
             subprocess.run([sys.executable, str(reader), str(block), name, str(target)], check=True)
             found, expected = np.load(target), unpack(module)
@@ -155,9 +169,16 @@ def main():
         reader.write_text(blocks[0])
         for scale_type, dtype in (("f16", np.float16), ("bf16", np.uint16)):
             out = folder / scale_type
-            quantize(program, data, out, scale_type)
+            quantize(program, data, out, "--bits", "3", "--group-size", "64", "--scale-type", scale_type)
             check_block(out / "block-00000.h5", dtype, page)
             check_reader(reader, out / "block-00000.h5", folder)
+        for name in ("q4_1", "mxfp4"):
+            quantize(program, data, folder / name, "--format", name)
+            with h5py.File(folder / name / "block-00000.h5", "r") as file:
+                assert file.attrs["format_version"] == 2
+                module = file["model.layers.0.self_attn.k_proj"]
+                assert module.attrs["format"] == name.encode() and ("minima" in module) == (name == "q4_1")
+            check_reader(reader, folder / name / "block-00000.h5", folder, "k_proj")
         check_rest(out / "rest.h5", data / "model")
         check_manifest(out)
 

@@ -53,6 +53,24 @@ class Setting:
         return form != "gptq" or "BF16" not in self.kind
 
 
+class Stored(Setting):
+    """A format of --format."""
+
+    def __init__(self, name):
+        super().__init__(int(next(c for c in name if c.isdigit())), name, "stored")
+
+    def __str__(self):
+        return "%d %s" % (self.bits, self.group)
+
+    def options(self):
+        return ["--format", self.group, "--method", "rtn"]
+
+    def fits(self, form):
+        return form == "gguf"
+
+
+FORMATS = [Stored(name) for name in ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl",
+                                     "iq4_xs", "mxfp4")]
 COMMON = [Setting(bits, group, kind) for kind in ("symmetric", "asymmetric") for bits in (2, 3, 4, 8)
           for group in (32, 64, "channel")]
 RARE = [Setting(4, 64, kind) for kind in ("permuted", "permuted asymmetric", "BF16 scales")]

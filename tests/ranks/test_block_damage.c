@@ -164,8 +164,8 @@ static const char *change(int number, hid_t file, hid_t group)
         change_integer(file, "block", -1);
         return "block is -1";
     case 12:
-        change_integer(file, "format_version", 2);
-        return "version 2";
+        change_integer(file, "format_version", 3);
+        return "version 3";
     case 13:
         replace_text(file, "format", 9, "snrq-rest");
         return "snrq-rest";

@@ -74,7 +74,9 @@ static void fit(problem *p, snrq_dtype scale_type, float *scales)
 {
     snrq_gradient gradient;
     CU_ASSERT_EQUAL(snrq_refine(p->gram, 0, &p->rows, &gradient), SNRQ_OK);
-    CU_ASSERT_EQUAL(snrq_regrid(p->gram, scale_type, &p->rows, &gradient, scales), SNRQ_OK);
+    const snrq_rule rule = {.scale_type = scale_type};
+    CU_ASSERT_EQUAL(snrq_regrid(p->gram, &rule, SNRQ_REGRID_SCALES, &p->rows, &gradient, scales),
+                    SNRQ_OK);
     snrq_gradient_free(&gradient);
 }
 
@@ -222,9 +224,12 @@ static void run_rounds(const problem *p, snrq_rows *rows)
     CU_ASSERT_EQUAL(snrq_refine(p->gram, 2, rows, &gradient), SNRQ_OK);
     CU_ASSERT_EQUAL(snrq_trial_create(rows, &trial), SNRQ_OK);
     for (int round = 0; round < 4; round++) {
-        CU_ASSERT_EQUAL(snrq_regrid(p->gram, SNRQ_F16, &trial.rows, &gradient, scales), SNRQ_OK);
+        const snrq_rule rule = {.scale_type = SNRQ_F16};
+        CU_ASSERT_EQUAL(
+            snrq_regrid(p->gram, &rule, SNRQ_REGRID_SCALES, &trial.rows, &gradient, scales),
+            SNRQ_OK);
         snrq_gradient_free(&gradient);
-        snrq_trial_rescale(&trial, scales);
+        snrq_trial_rescale(&trial, false, scales);
         CU_ASSERT_EQUAL(snrq_search(p->factor, SNRQ_ROUND_FEEDBACK, 2, &trial.rows), SNRQ_OK);
         CU_ASSERT_EQUAL(snrq_refine(p->gram, 2, &trial.rows, &gradient), SNRQ_OK);
         snrq_trial_keep_better(&trial, &gradient, rows);

@@ -6,6 +6,7 @@
 
 #include "mpi/algebra/blas.h"
 #include "mpi/algebra/factor.h"
+#include "pipeline/rounding/format_grid.h"
 #include "pipeline/rounding/refine.h"
 #include "tests/ranks/rank_test.h"
 
@@ -198,6 +199,46 @@ static void search_equals_its_reference(void)
         }
         CU_ASSERT(same >= 0.9 * (double)p.rows);
         free(codes);
+        free_problem(&p);
+    }
+}
+
+/* Every format, with scales and minima that it can store: rows against their twins. */
+static void formats_equal_their_references(void)
+{
+    enum { N = 256 };
+    for (int i = 0; i < 2 * SNRQ_WEIGHT_FORMATS; i++) {
+        const snrq_weight_format *f = &snrq_weight_formats[i / 2];
+        int beam = i % 2 == 0 ? 1 : i % 4 == 1 ? 8 : 5;
+        problem p;
+        double d2[N], cost = 0, same = 0;
+        float minima[N];
+        uint8_t codes[N];
+        snrq_rule rule = {.grid = SNRQ_QUANT_GRID_HESSIAN};
+        snrq_rule_set_format(&rule, f);
+        make_problem(&p, 100 + (uint64_t)i, 40, N, f->bits, f->group, true);
+        snrq_rows_set_format(&p.all, f);
+        CU_ASSERT_EQUAL_FATAL(snrq_rows_add_minima(&p.all), SNRQ_OK);
+        for (int k = 0; k < N; k++) d2[k] = p.l[k * N + k] * p.l[k * N + k];
+        for (int64_t r = 0; r < p.rows; r++) {
+            CU_ASSERT_EQUAL_FATAL(snrq_format_grid_fit(&rule, &p.groups, p.all.target + r * N, d2,
+                                                       p.all.scales + r * p.groups.count, minima),
+                                  SNRQ_OK);
+            memset(p.all.zeros + r * p.groups.count, snrq_weight_format_zero(f),
+                   (size_t)p.groups.count);
+            snrq_rows_set_minima(&p.all, r, minima);
+        }
+        CU_ASSERT_EQUAL_FATAL(snrq_search(p.factor, SNRQ_ROUND_FEEDBACK, beam, &p.all), SNRQ_OK);
+        for (int64_t r = 0; r < p.rows; r++) {
+            CU_ASSERT_EQUAL_FATAL(
+                snrq_search_reference(p.l, SNRQ_ROUND_FEEDBACK, beam, &p.all, r, codes, &cost),
+                SNRQ_OK);
+            same += memcmp(codes, p.all.codes + r * N, N) == 0;
+            CU_ASSERT(fabs(p.all.costs[r] - cost) <= 0.05 * cost);
+            CU_ASSERT(fabs(p.all.costs[r] - objective(&p, &p.all, r)) <= 1e-4 * cost);
+        }
+        if (same < 0.85 * (double)p.rows) fprintf(stderr, "%s, beam %d: %g\n", f->name, beam, same);
+        CU_ASSERT(same >= 0.85 * (double)p.rows);
         free_problem(&p);
     }
 }
@@ -452,6 +493,7 @@ int main(int argc, char **argv)
                                       SNRQ_TEST(exhaustive_beam_is_brute_force),
                                       SNRQ_TEST(beam_one_is_greedy),
                                       SNRQ_TEST(search_equals_its_reference),
+                                      SNRQ_TEST(formats_equal_their_references),
                                       SNRQ_TEST(beam_is_never_worse_than_greedy_in_sum),
                                       SNRQ_TEST(order_of_rows_does_not_matter),
                                       SNRQ_TEST(wider_beam_is_better_in_sum),

@@ -196,6 +196,62 @@ static void values_are_scale_times_level(void)
     CU_ASSERT_EQUAL(wrong, 0);
 }
 
+/* Every format of the table: what the reader sees is what was optimized, bit for bit. */
+static void formats_are_read_as_they_are(void)
+{
+    uint64_t state = 14;
+    uint8_t codes[COLUMNS], row[ROW_BYTES];
+    float scales[COLUMNS / 16], minima[COLUMNS / 16];
+    for (int i = 0; i < SNRQ_WEIGHT_FORMATS; i++) {
+        const snrq_weight_format *f = &snrq_weight_formats[i];
+        snrq_gguf_type type = SNRQ_GGUF_F32;
+        if (!assert_ok(snrq_gguf_type_of(f, &type))) return;
+        const snrq_gguf_value *v = &snrq_gguf_values[snrq_gguf_value_kind(type)];
+        int64_t step = f->super_block / f->group;
+        int wrong = 0;
+        CU_ASSERT_DOUBLE_EQUAL(8.0 * v->bytes / v->weights, f->weight_bits, 1e-12);
+        for (int n = 0; n < 300; n++) {
+            float d = 0, dmin = 0;
+            for (int k = 0; k < COLUMNS; k++)
+                codes[k] = (uint8_t)((test_random(&state) >> 33) % (uint64_t)(f->top + 1));
+            for (int64_t g = 0; g < COLUMNS / f->group; g++) {
+                if (g % step == 0) {
+                    d = snrq_f16_to_float((uint16_t)(1 + (test_random(&state) >> 48) % 0x7bff));
+                    dmin = snrq_f16_to_float((uint16_t)((test_random(&state) >> 48) % 0x7c00));
+                }
+                int span = f->scale.highest - f->scale.lowest + 1, integer = 0;
+                while (f->scale.shared && integer == 0)
+                    integer = f->scale.lowest + (int)((test_random(&state) >> 33) % (uint64_t)span);
+                scales[g] = f->scale.shared ? d * (float)integer : n % 2 == 0 ? d : -d;
+                if (f->scale.power)
+                    scales[g] = ldexpf(1, (int)((test_random(&state) >> 33) % 250) - 124);
+                minima[g] = !f->minimum.present ? 0.0f
+                            : f->minimum.shared ? dmin * (float)((test_random(&state) >> 33) % 16)
+                            : n % 3 == 0        ? -dmin
+                                                : dmin;
+            }
+            if (!assert_ok(snrq_gguf_encode_format(f, COLUMNS, codes, scales, minima, row))) return;
+            for (int k = 0; k < COLUMNS; k++) {
+                float expected =
+                    snrq_code_value(f->levels, scales[k / f->group], snrq_weight_format_zero(f),
+                                    minima[k / f->group], codes[k]);
+                float found = v->value(row + k / v->weights * v->bytes, k % v->weights);
+                wrong += found != expected;
+            }
+        }
+        if (wrong > 0) fprintf(stderr, "%s: %d\n", f->name, wrong);
+        CU_ASSERT_EQUAL(wrong, 0);
+    }
+    scales[0] = 1.0f;
+    scales[1] = 0.3f; /* no multiples */
+    const snrq_weight_format *k = snrq_weight_format_find("q4_k");
+    for (int g = 2; g < 16; g++) scales[g] = 1.0f;
+    assert_failed(snrq_gguf_encode_format(k, 256, codes, scales, minima, row), SNRQ_INTERNAL,
+                  "multiples");
+    assert_failed(snrq_gguf_encode_format(k, 128, codes, scales, minima, row), SNRQ_INTERNAL,
+                  "128");
+}
+
 static void values_outside_of_a_type_are_refused(void)
 {
     uint8_t codes[32] = {255}, row[64];
@@ -246,11 +302,9 @@ static void floats_are_kept_or_rounded(void)
 int main(void)
 {
     const snrq_test tests[] = {
-        SNRQ_TEST(types_are_as_expected),
-        SNRQ_TEST(what_no_type_holds_is_refused),
-        SNRQ_TEST(bytes_are_those_of_the_twin),
-        SNRQ_TEST(values_are_scale_times_level),
-        SNRQ_TEST(values_outside_of_a_type_are_refused),
+        SNRQ_TEST(types_are_as_expected),        SNRQ_TEST(what_no_type_holds_is_refused),
+        SNRQ_TEST(bytes_are_those_of_the_twin),  SNRQ_TEST(values_are_scale_times_level),
+        SNRQ_TEST(formats_are_read_as_they_are), SNRQ_TEST(values_outside_of_a_type_are_refused),
         SNRQ_TEST(floats_are_kept_or_rounded),
     };
     return snrq_run_tests("gguf_blocks", tests, sizeof tests / sizeof *tests, 1);

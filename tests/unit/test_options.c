@@ -286,7 +286,7 @@ static void options_that_are_not_stored_are_known_to_decide_nothing(void)
     int options = 0;
     CU_ASSERT_EQUAL(parse("quantize --help", &o, &help), SNRQ_OK);
     CU_ASSERT_PTR_NOT_NULL_FATAL(help);
-    accepts("quantize M -o OUT --calibration T", &o);
+    accepts("quantize M -o OUT --calibration T --format q4_k", &o);
     json_t *stored = snrq_options_stored(&o);
     for (const char *line = help; line != NULL; line = strchr(line + 1, '\n')) {
         if (sscanf(line, "%*[ \n]--%38[a-z-]", name) != 1 &&

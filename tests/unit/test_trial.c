@@ -71,7 +71,7 @@ static void rows_with_new_scales_stay(void)
     make_set(&s);
     memcpy(scales, s.rows.scales, sizeof scales);
     for (int64_t r = 3; r < ROWS; r += 3) scales[r * GROUPS + 1] += 0.5f;
-    snrq_trial_rescale(&s.trial, scales);
+    snrq_trial_rescale(&s.trial, false, scales);
     check_padding(&s.trial, 63, 64);
     for (int64_t i = 0; i < s.trial.count; i++)
         check_row(&s.trial, i, 3 * (i + 1), (float)(3 * (i + 1) + 1) + 0.5f);

@@ -1,0 +1,109 @@
+"""Formats of --format: quantized, exported and read by the numpy reader of test_export_gguf.py, on any number of ranks
+the same; what narrow models get; what is refused; that the error is below that of plain rounding."""
+import os
+import shutil
+
+import h5py
+import numpy as np
+
+import helpers
+import small_models
+import test_export_gguf as gguf
+
+FORMATS = ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs", "mxfp4"]
+NARROW = {"q2_k": "IQ4_NL", "q3_k": "IQ4_NL", "q4_k": "Q5_0", "q5_k": "Q5_1", "q6_k": "Q8_0", "iq4_xs": "IQ4_NL"}
+
+
+class Formats(gguf.ExportTest):
+    def wide(self):
+        config = dict(small_models.LLAMA_WITH_BIASES, num_hidden_layers=1, hidden_size=256, intermediate_size=512, head_dim=64)
+        model = small_models.write(self.path("model"), config)
+        ids = helpers.write_ids(self.path("ids"), np.arange(4000) * 7 % config["vocab_size"])
+        return model, ids
+
+    def round(self, model, ids, *options, ranks=1, name="out"):
+        out = self.path(name)
+        shutil.rmtree(out, ignore_errors=True)
+        helpers.succeed("quantize", model, "--token-file", ids, "-o", out, "--sequences", 4, "--length", 64, *options,
+                        ranks=ranks)
+        return out
+
+    def test_every_format(self):
+        model, ids = self.wide()
+        for name in FORMATS:
+            with self.subTest(format=name):
+                out = self.round(model, ids, "--format", name)
+                self.check(out, name.upper())
+                with h5py.File(os.path.join(out, "block-00000.h5"), "r") as f:
+                    module = f["model.layers.0.mlp.down_proj"]
+                    self.assertEqual(module.attrs["format"].decode(), name)
+                    known = name in ("q4_0", "q5_0", "q8_0", "q3_k", "q6_k")
+                    self.assertEqual(f.attrs["format_version"], 1 if known else 2)
+
+    def test_same_bytes(self):
+        model, ids = self.wide()
+        for name in ("q2_k", "iq4_xs", "mxfp4"):
+            seen = set()
+            for ranks in (1, 2, 3):
+                out = self.round(model, ids, "--format", name, "--beam", 4, ranks=ranks)
+                with open(os.path.join(out, "block-00000.h5"), "rb") as f:
+                    seen.add(f.read())
+            self.assertEqual(len(seen), 1, name)
+
+    def objective(self, out):
+        with h5py.File(os.path.join(out, "block-00000.h5"), "r") as f:
+            return {name: f[name].attrs["output_error"] for name in f}
+
+    def test_below_plain_rounding(self):
+        model, ids = self.wide()
+        fixed = ["--alpha", "fixed:0", "--shrink", "0"]
+        for name in FORMATS:
+            ours = self.objective(self.round(model, ids, "--format", name, *fixed))
+            plain = self.objective(self.round(model, ids, "--format", name, "--method", "rtn"))
+            # the first unit: its input does not depend on what was rounded before
+            module = "model.layers.0.self_attn.q_proj"
+            self.assertLess(ours[module], 0.9 * plain[module], name)
+
+    def test_narrow_models(self):
+        for name, kind in NARROW.items():
+            out = self.path("out")
+            shutil.rmtree(out, ignore_errors=True)
+            result = helpers.succeed("quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", out, "--format",
+                                     name, "--sequences", 2, "--length", 32, "--method", "rtn")
+            self.check(out, kind)  # inputs of 128 and 384
+            self.assertRegex(result.stderr, r"(\d+) of \1 modules become " + kind.lower())
+            self.assertRegex(result.stderr, r"formats +\d+ modules " + kind.lower())
+
+    def test_refusals(self):
+        for more in (["--sensitivity", self.path("s")], ["--target-bits", 3, "--assessment", self.path("a")]):
+            result = helpers.run("quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", self.path("x"),
+                                 "--format", "q4_0", *more)
+            self.assertEqual(result.code, helpers.USAGE, result)
+            self.assertIn("leave one of the two out", result.stderr)
+        result = helpers.run("quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", self.path("x"),
+                             "--format", "q4_k", "--bits", 3)
+        self.assertEqual(result.code, helpers.USAGE, result)
+        self.assertIn("--format says it", result.stderr)
+        result = helpers.run("quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", self.path("x"),
+                             "--format", "gguf")
+        self.assertEqual(result.code, helpers.USAGE, result)
+        self.assertIn("q4_0", result.stderr)
+        out = self.quantize("--format", "q4_1")
+        for kind in ("gptq", "compressed-tensors"):
+            result = helpers.run("export", out, "--format", kind, "-o", self.path("refused"))
+            self.assertEqual(result.code, helpers.USAGE, result)
+            self.assertIn("export to gguf", result.stderr)
+        directory = self.path("dense")
+        helpers.succeed("export", out, "--format", "safetensors", "--weights", "f32", "-o", directory)
+        helpers.succeed("verify", out, "--export", directory)
+
+    def test_widths_without_groups(self):
+        model = helpers.shared("data", "models", "stories260K")
+        result = helpers.run("quantize", model, "--calibration", helpers.CALIBRATION, "-o", self.path("x"), "--format",
+                             "q4_k", "--sequences", 2, "--length", 32)
+        self.assertEqual(result.code, helpers.USAGE, result)
+        self.assertIn("172 inputs", result.stderr)
+
+
+if __name__ == "__main__":
+    helpers.main()
