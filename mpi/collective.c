@@ -37,7 +37,9 @@ snrq_status snrq_broadcast_from_at(snrq_site site, const snrq_context *c, int ro
                                    size_t bytes)
 {
     if (c->size == 1) return SNRQ_OK;
-    SNRQ_TRY(snrq_call_check(c, site, "broadcasts %zu bytes of rank %d", bytes, root));
+    if (root == 0) SNRQ_TRY(snrq_call_check(c, site, "broadcasts %zu bytes", bytes));
+    if (root != 0)
+        SNRQ_TRY(snrq_call_check(c, site, "broadcasts %zu bytes of rank %d", bytes, root));
     for (size_t at = 0; at < bytes; at += CHUNK_ITEMS) {
         size_t left = bytes - at;
         int items = left < CHUNK_ITEMS ? (int)left : CHUNK_ITEMS;

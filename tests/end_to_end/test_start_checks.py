@@ -72,6 +72,7 @@ class StartChecks(helpers.Test):
         taskset = shutil.which("taskset")
         if not taskset:
             raise unittest.SkipTest("there is no taskset")
+        helpers.need_several_programs()
         words = helpers.command(arguments(self.path("out"), "--dry-run"), 1)
         parts = [[":", "-n", "1", taskset, "-c", str(core), *words[3:]] for core in cores]
         result = launch([words[0], *sum(parts, [])[1:]])

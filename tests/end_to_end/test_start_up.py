@@ -116,6 +116,7 @@ class StartUp(helpers.Test):
         """As on nodes with different CPUs."""
         if "BLAS kernels" not in self.check("--version").stdout:
             raise unittest.SkipTest("this BLAS does not tell its kernels")
+        helpers.need_several_programs()
         mpirun, _, one, *program = helpers.command(["quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o",
                                                     self.path("out"), "--length", 32, "--sequences", 2], 1)
         words = [mpirun, "-n", one, "env", "OPENBLAS_CORETYPE=Nehalem", *program, ":", "-n", one, "env",

