@@ -130,13 +130,11 @@ static snrq_status write_machine(const char *path, const snrq_machine *m)
 snrq_status snrq_bench(const snrq_context *c, const snrq_options *o)
 {
     const double most_spread = 1.25;
-    snrq_options defaults;
     snrq_machine m;
     char directory[4096];
     if (strcmp(o->path, "machine") != 0)
         return snrq_fail(SNRQ_USAGE, "bench: expected machine, found '%s'", o->path);
-    SNRQ_TRY(snrq_options_restore(NULL, &defaults));
-    const snrq_rule rule = snrq_options_rule(&defaults);
+    const snrq_rule rule = snrq_options_rule(o);
     SNRQ_TRY(snrq_machine_measure(c, &rule, SNRQ_MACHINE_COLUMNS, &m));
     snprintf(directory, sizeof directory, "%s", o->output != NULL ? o->output : ".");
     char *slash = strrchr(directory, '/');
