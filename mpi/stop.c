@@ -18,13 +18,22 @@ static void note_signal(int number)
     caught = number;
 }
 
-/* A program that nohup started outlives its terminal. */
-static bool stays_ignored(int number)
+/* A program that nohup started outlives its terminal. Libraries may put a handler of theirs in the
+ * place of what nohup asked for as soon as they are loaded (UCX does): this is looked at before,
+ * where the program can. */
+static bool hangups_were_looked_at, hangups_are_ignored;
+
+static void look_at_hangups(void)
 {
     struct sigaction before;
-    return number == SIGHUP && sigaction(number, NULL, &before) == 0 &&
-           before.sa_handler == SIG_IGN;
+    hangups_are_ignored = sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler == SIG_IGN;
+    hangups_were_looked_at = true;
 }
+
+#if defined __ELF__ && !defined SNRQ_SANITIZED /* whose own sigaction() is not ready so early */
+__attribute__((section(".preinit_array"),
+               used)) static void (*const before_libraries)(void) = look_at_hangups;
+#endif
 
 static void handle_signals(void (*handler)(int))
 {
@@ -33,12 +42,14 @@ static void handle_signals(void (*handler)(int))
     action.sa_handler = handler;
     action.sa_flags = SA_RESTART; /* reads and writes under way are not disturbed */
     sigemptyset(&action.sa_mask);
-    for (int i = 0; i < SIGNALS; i++)
-        if (!stays_ignored(signals[i])) sigaction(signals[i], &action, NULL);
+    for (int i = 0; i < SIGNALS; i++) sigaction(signals[i], &action, NULL);
+    action.sa_handler = SIG_IGN;
+    if (hangups_are_ignored) sigaction(SIGHUP, &action, NULL);
 }
 
 void snrq_stop_listen(void)
 {
+    if (!hangups_were_looked_at) look_at_hangups();
     handle_signals(note_signal);
 }
 
