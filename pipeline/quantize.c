@@ -61,11 +61,6 @@ typedef struct block_work {
     snrq_coverage coverage;       /* of its experts */
 } block_work;
 
-static void enter(group *g, int phase)
-{
-    snrq_timers_enter(&g->job->timers, phase);
-}
-
 /* A unit on its way. What is rounded is only on the ranks of its team. */
 typedef struct unit_work {
     int unit;
@@ -75,6 +70,11 @@ typedef struct unit_work {
     snrq_unit_stack rows;
     snrq_rounding rounding;
 } unit_work;
+
+static void enter(group *g, int phase)
+{
+    snrq_timers_enter(&g->job->timers, phase);
+}
 
 /* Where the group can stop. */
 static snrq_status safe_point(group *g)

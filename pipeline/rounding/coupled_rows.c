@@ -7,6 +7,7 @@
 
 #include "mpi/algebra/blas.h"
 #include "pipeline/rounding/regrid.h"
+#include "pipeline/rounding/rounds.h"
 #include "pipeline/rounding/row_feedback.h"
 #include "pipeline/rounding/trial.h"
 

@@ -11,15 +11,10 @@
 #ifndef SNRQ_COUPLED_ROWS_H
 #define SNRQ_COUPLED_ROWS_H
 
-#include "pipeline/rounding/refine.h"
 #include "pipeline/rounding/rounding.h"
 
 /* Rounds all rows of a rounding whose stack has G; fills in codes, scales, zeros, costs and
  * `weighted`. Collective; agreed. */
 snrq_status snrq_coupled_rows_search(snrq_rounding *rounding);
-
-/* Search and refinement of one set of rows that do not know of each other. gradient: of what was
- * found, or NULL. Collective; agreed. */
-snrq_status snrq_rounding_round(snrq_rounding *rounding, snrq_rows *rows, snrq_gradient *gradient);
 
 #endif

@@ -1,5 +1,7 @@
 /* The search of a rounding: rounds of searches, each with better scales; see rounding.h. Rows that
  * matter to each other are in coupled_rows.c. */
+#include "pipeline/rounding/rounds.h"
+
 #include <stdlib.h>
 
 #include "pipeline/rounding/coupled_rows.h"
