@@ -249,10 +249,8 @@ static snrq_status draw_labels(const run *r)
 static snrq_status backward_block(const run *r, int64_t layer, const snrq_block *block,
                                   snrq_gradient_gram *gram)
 {
-    const snrq_gradient_sums sums = {.gram = gram};
-    snrq_status status =
-        snrq_block_backward(block, r->now.end - r->now.begin, r->windows.length,
-                            inputs_of(r, layer), inputs_of(r, layers_of(r)), &sums);
+    snrq_status status = snrq_block_backward(block, r->now.end - r->now.begin, r->windows.length,
+                                             inputs_of(r, layer), inputs_of(r, layers_of(r)), gram);
     if (status != SNRQ_BAD_DATA) return status;
     return snrq_fail(status, "%s: model.layers.%lld.%s", r->model->path, (long long)layer,
                      snrq_error_message());

@@ -48,6 +48,22 @@ void snrq_gradient_gram_free(snrq_gradient_gram *g)
 
 /* ---- adding ---- */
 
+/* Adds x to *sum; false: not finite, or too large. */
+static inline bool add_fixed(float x, snrq_fixed *sum)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    int exponent = (int)(bits >> 23 & 0xff);
+    snrq_fixed value = (bits & 0x7fffff) | (exponent > 0 ? 0x800000 : 0);
+    int shift = (exponent > 0 ? exponent : 1) - 150 + UNIT_BITS;
+    if (shift > LIMIT_BITS + UNIT_BITS - 24) return value == 0;
+    if (shift >= 0)
+        value <<= shift;
+    else
+        value = shift > -24 ? value >> -shift : 0;
+    return !__builtin_add_overflow(*sum, bits >> 31 ? -value : value, sum);
+}
+
 /* r->c <- g' g of rows [begin, end) of g and `rows` columns of it, on and below the diagonal. */
 static void multiply(const float *g, int64_t stride, int64_t rows, int64_t begin, int64_t end,
                      room *r)
@@ -90,7 +106,7 @@ static bool add_tile(const float *g, int64_t stride, int64_t rows, int64_t seque
         multiply(g, stride, rows, first[s], first[s + 1], r);
         for (int64_t i = 0; i < rows; i++)
             for (int64_t j = 0; j <= i; j++)
-                good &= snrq_fixed_add(r->c[i * SIDE + j], &sum[i * SIDE + j]);
+                good &= add_fixed(r->c[i * SIDE + j], &sum[i * SIDE + j]);
     }
     return good;
 }
@@ -189,5 +205,5 @@ void snrq_gradient_means(const snrq_fixed *sum, int64_t tiles, int64_t tokens, f
         for (int64_t i = 0; i < SIDE; i++)
             for (int64_t j = 0; j <= i; j++)
                 out[i * SIDE + j] = out[j * SIDE + i] =
-                    (float)(snrq_fixed_value(sum[i * SIDE + j]) / (double)tokens);
+                    (float)(ldexp((double)sum[i * SIDE + j], -UNIT_BITS) / (double)tokens);
 }

@@ -40,15 +40,4 @@ double snrq_label_head_bytes(const snrq_config *config);
 snrq_status snrq_label_gradient(snrq_label_head *head, uint64_t seed, int64_t sequence,
                                 int64_t tokens, float *h, double *loss);
 
-/* The same for another loss, KL(full || model) of every position, with q of the full-precision
- * model's last hidden states `full` [tokens, hidden] and its last norm's weight `full_norm`
- * [hidden], through the same head:
- *
- *     dl = p - q
- *
- * h [tokens, hidden] becomes the gradient; *kl is the sum over positions, in nats. Not collective.
- * SNRQ_INTERNAL without memory. */
-snrq_status snrq_kl_gradient(snrq_label_head *head, const float *full_norm, int64_t tokens,
-                             const float *full, float *h, double *kl);
-
 #endif
