@@ -4,6 +4,7 @@ Hugging Face directory (torch is used here only).
 
     train_model.py --train train.txt --valid valid.txt --out model --minutes 24
     train_model.py --resume --lr 2e-3 --seed 2 ...      go on from there
+    train_model.py --config config.json ...             other sizes of a Llama model
     train_model.py --report --out model --heldout heldout.txt
 
 The tokenizer must be in the directory already (train_tokenizer.py).  The
@@ -284,6 +285,7 @@ def main():
     parser.add_argument("--valid", help="text to choose the best step by")
     parser.add_argument("--heldout", help="text to report on")
     parser.add_argument("--out", required=True, help="model directory with tokenizer.json")
+    parser.add_argument("--config", help="config.json with other sizes than those of the bundled model")
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--steps", type=int, default=0, help="train this many steps instead of some minutes")
     parser.add_argument("--batch", type=int, default=12)
@@ -295,6 +297,9 @@ def main():
     parser.add_argument("--report", action="store_true", help="only measure")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    if args.config:
+        with open(args.config, encoding="utf-8") as f:
+            CONFIG.update(json.load(f))
     if args.train and not args.report:
         train(args)
     if args.heldout:
