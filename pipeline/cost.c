@@ -64,15 +64,15 @@ static void compute(const group *g, int phase, snrq_rate rate, double amount, sn
 }
 
 static void gram_of_unit(const group *g, const snrq_rule *r, const snrq_unit_shape *unit,
-                         bool makes_up, snrq_cost *c)
+                         double share, bool makes_up, snrq_cost *c)
 {
     const double n = (double)unit->columns, m = (double)unit->rows;
     const double passes = snrq_rule_needs_e(r) ? 2.0 : snrq_rule_needs_d(r) ? 1.5 : 0.5;
-    const double length = (double)g->windows->length * unit->share;
+    const double length = (double)g->windows->length * share;
     const double pieces = g->sequences * ceil(length / piece_tokens);
     double numbers = passes * n * n;
     if (makes_up) numbers += m * n;
-    compute(g, SNRQ_PHASE_GRAM, SNRQ_RATE_GRAM_TOKENS, g->tokens * unit->share * numbers, c);
+    compute(g, SNRQ_PHASE_GRAM, SNRQ_RATE_GRAM_TOKENS, g->tokens * share * numbers, c);
     compute(g, SNRQ_PHASE_GRAM, SNRQ_RATE_GRAM_PIECES, pieces * numbers, c);
 }
 
@@ -91,7 +91,7 @@ static void round_unit(const group *g, const snrq_unit_shape *unit, snrq_cost *c
 static void forward_unit(const group *g, const snrq_unit_shape *unit, bool both, double tokens,
                          snrq_cost *c)
 {
-    double products = tokens * unit->share * (double)unit->rows * (double)unit->columns;
+    double products = tokens * (double)unit->rows * (double)unit->columns;
     compute(g, SNRQ_PHASE_FORWARD, SNRQ_RATE_FORWARD_DENSE, products, c);
     if (both) compute(g, SNRQ_PHASE_FORWARD, SNRQ_RATE_FORWARD_CODES, products, c);
 }
@@ -126,14 +126,16 @@ static void cost_of_unit(const group *g, const snrq_family *f, int64_t layer, in
     const snrq_rule *r = snrq_rules_at(g->rules, layer, unit->first);
     const bool makes_up = snrq_unit_writes_residual(f, u) && snrq_rule_compensates(r);
     const int teams = snrq_unit_teams(f, u, g->ranks);
+    const double all_tokens = (double)(g->windows->count * g->windows->length);
+    const double share = snrq_unit_share(f, u, g->rules->expert_tokens, all_tokens);
     snrq_traffic all[SNRQ_PHASES] = {{0}}, within[SNRQ_PHASES] = {{0}};
     snrq_cost of_team = {.total = 0.0};
     group team = *g;
     team.ranks = g->ranks / teams;
     team.nodes = g->nodes > teams ? g->nodes / teams : 1;
-    forward_unit(g, unit, true, g->tokens, c);
+    forward_unit(g, unit, true, g->tokens * share, c);
     if (r->keep) return;
-    gram_of_unit(g, r, unit, makes_up, c);
+    gram_of_unit(g, r, unit, share, makes_up, c);
     snrq_traffic_of_unit(r, unit, makes_up ? unit->rows : 0, g->ranks, teams, all, within);
     send_all(g, all, c);
     round_unit(&team, unit, &of_team);
@@ -199,7 +201,8 @@ static void pass_stream(const group *g, int64_t blocks, int groups, double token
 {
     for (int64_t layer = 0; layer < blocks; layer++) {
         const snrq_family *f = snrq_model_family(g->model, layer);
-        for (int u = 0; u < f->units; u++) forward_unit(g, &f->unit[u], false, tokens, c);
+        for (int u = 0; u < f->units; u++)
+            forward_unit(g, &f->unit[u], false, tokens * f->unit[u].share, c);
         attend(g, false, tokens, c);
     }
     /* Each group gets all of it. */

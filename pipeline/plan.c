@@ -35,10 +35,12 @@ typedef struct unit_work {
     double forward, gram, factor, rows; /* forward: of one stream */
 } unit_work;
 
-static unit_work work_of_unit(const snrq_rule *r, const snrq_family *f, int u, double all_tokens)
+static unit_work work_of_unit(const snrq_rules *rules, const snrq_family *f, int64_t layer, int u,
+                              double all_tokens)
 {
     const snrq_unit_shape *unit = &f->unit[u];
-    double tokens = all_tokens * unit->share;
+    const snrq_rule *r = snrq_rules_at(rules, layer, unit->first);
+    double tokens = all_tokens * snrq_unit_share(f, u, rules->expert_tokens, all_tokens);
     double m = (double)unit->rows, n = (double)unit->columns;
     double beams = r->beam > 1 ? 1.5 + 0.25 * (double)r->beam : 1.0;
     double grams = snrq_rule_needs_e(r) ? 2.0 : snrq_rule_needs_d(r) ? 1.5 : 0.5;
@@ -73,7 +75,7 @@ double snrq_plan_step_work(const snrq_rules *rules, const snrq_family *f, int64_
 {
     double tokens = (double)w->count * (double)w->length, work = 0.0;
     for (int u = f->step[step].first; u < f->step[step].end; u++)
-        work += sum_of(work_of_unit(snrq_rules_at(rules, layer, f->unit[u].first), f, u, tokens));
+        work += sum_of(work_of_unit(rules, f, layer, u, tokens));
     return work;
 }
 
@@ -111,7 +113,7 @@ static double slowest_block(const snrq_rules *rules, const snrq_model *m, int64_
     const snrq_family *f = snrq_model_family(m, layer);
     double tokens = (double)w->count * (double)w->length, work = 0.0;
     for (int u = 0; u < f->units; u++) {
-        unit_work all = work_of_unit(snrq_rules_at(rules, layer, f->unit[u].first), f, u, tokens);
+        unit_work all = work_of_unit(rules, f, layer, u, tokens);
         int64_t tiles = (f->unit[u].rows + SNRQ_TILE_ROWS - 1) / SNRQ_TILE_ROWS;
         int teams = snrq_unit_teams(f, u, ranks);
         work += (2.0 * all.forward + all.gram) * largest_share(w->count, ranks) +
@@ -197,12 +199,13 @@ static const double process_bytes = 40e6;
 
 /* Most memory of a rank for a unit: its Grams, or its targets and search, which its team shares. */
 static double unit_bytes(int all_ranks, snrq_process_shape shape, const snrq_rule *rule,
-                         const snrq_family *f, int u, int64_t sequences, int64_t length)
+                         const snrq_family *f, int u, double token_share, int64_t sequences,
+                         int64_t length)
 {
     const int teams = snrq_unit_teams(f, u, all_ranks), ranks = all_ranks / teams;
     const snrq_unit_shape *unit = &f->unit[u];
     if (rule->keep) return 0.0;
-    double n = (double)unit->columns, tokens = (double)(sequences * length) * unit->share;
+    double n = (double)unit->columns, tokens = (double)(sequences * length) * token_share;
     snrq_range mine = snrq_rounding_share(unit->rows, ranks, 0);
     double rows = (double)(mine.end - mine.begin), shifted = snrq_rule_needs_d(rule) ? 1.0 : 0.0;
     if (shape.rows == 0 || teams > 1)
@@ -229,16 +232,19 @@ static double unit_bytes(int all_ranks, snrq_process_shape shape, const snrq_rul
 }
 
 /* Numbers per token of all inputs of a step, as both streams have them on average; 0 beyond the
- * last one. Of experts, the full-precision stream has the tokens of both streams. */
-static double step_inputs(const snrq_family *f, int step)
+ * last one. Of experts, the full-precision stream has the tokens of both streams, whose routers
+ * mostly agree. */
+static double step_inputs(const snrq_rules *rules, const snrq_family *f, int step,
+                          double all_tokens)
 {
     double width = 0.0;
     if (step >= f->steps) return 0.0;
     if (f->step[step].kind != SNRQ_STEP_EXPERTS_OUT)
         return 2.0 * (double)snrq_step_width(f, step, true);
     for (int u = f->step[step].first; u < f->step[step].end; u++)
-        width +=
-            (f->unit[u].expert >= 0 ? 3.0 : 2.0) * f->unit[u].share * (double)f->unit[u].columns;
+        width += (2.0 * snrq_unit_share(f, u, rules->expert_tokens, all_tokens) +
+                  (f->unit[u].expert >= 0 ? 0.25 * f->unit[u].share : 0.0)) *
+                 (double)f->unit[u].columns;
     return width;
 }
 
@@ -265,14 +271,18 @@ static double block_rank_bytes(int ranks, const snrq_options *o, const snrq_rule
     snrq_range mine = snrq_share(w->count, 1, ranks, 0);
     int64_t sequences = mine.end - mine.begin;
     double tokens = (double)(sequences * w->length), most = 0.0;
+    const double all_tokens = (double)(w->count * w->length);
     double batch = (double)(snrq_stream_batch(sequences, w->length) * w->length);
     double expert_batch = fmin(tokens, fmax(SNRQ_EXPERT_BATCH, (double)w->length));
     for (int s = 0; s < f->steps; s++)
-        most = fmax(most, 4.0 * tokens * (step_inputs(f, s) + step_inputs(f, s + 1)) +
+        most = fmax(most, 4.0 * tokens *
+                                  (step_inputs(rules, f, s, all_tokens) +
+                                   step_inputs(rules, f, s + 1, all_tokens)) +
                               4.0 * batch_numbers(f, s, batch, expert_batch));
     for (int u = 0; u < f->units; u++)
         most = fmax(most, unit_bytes(ranks, shape, snrq_rules_at(rules, layer, f->unit[u].first), f,
-                                     u, sequences, w->length));
+                                     u, snrq_unit_share(f, u, rules->expert_tokens, all_tokens),
+                                     sequences, w->length));
     return most + 8.0 * tokens * (double)m->config.hidden;
 }
 

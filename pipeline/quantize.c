@@ -330,13 +330,11 @@ static snrq_status advance(group *g, block_work *b, int step)
 static snrq_status route(group *g, block_work *b, int step)
 {
     const snrq_windows *w = &g->job->windows;
-    const int64_t asked = g->job->options->expert_tokens;
+    const int64_t least = snrq_unit_least_tokens(b->family, step, g->job->options->expert_tokens);
     if (b->family->step[step].kind != SNRQ_STEP_EXPERTS_ACTIVATION) return SNRQ_OK;
     enter(g, SNRQ_PHASE_FORWARD);
-    SNRQ_TRY(snrq_streams_route(
-        g->context, w->count - w->held_out,
-        asked == 0 ? b->family->unit[b->family->step[step].first].columns : asked, &g->quantized,
-        &b->quantized.block, &g->full, &b->full.block, &b->coverage));
+    SNRQ_TRY(snrq_streams_route(g->context, w->count - w->held_out, least, &g->quantized,
+                                &b->quantized.block, &g->full, &b->full.block, &b->coverage));
     snrq_progress_coverage(&g->job->progress, g->job->output, b->layer, &b->coverage);
     return SNRQ_OK;
 }

@@ -14,10 +14,11 @@
 
 typedef struct snrq_rules {
     int64_t layers;
-    int modules;        /* of a block, at most */
-    snrq_rule *rule;    /* [layers, modules] owned */
-    json_t *recipe;     /* that some of them are from, or NULL; owned */
-    snrq_budget budget; /* that the recipe was made for, or zeros */
+    int modules;           /* of a block, at most */
+    snrq_rule *rule;       /* [layers, modules] owned */
+    int64_t expert_tokens; /* --expert-tokens; 0: auto */
+    json_t *recipe;        /* that some of them are from, or NULL; owned */
+    snrq_budget budget;    /* that the recipe was made for, or zeros */
 } snrq_rules;
 
 /* The rule that the options ask for. They hold what is done where a method does not use one: one

@@ -1,6 +1,7 @@
 /* Units between models and the rounding; see unit.h. */
 #include "pipeline/unit.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,6 +82,20 @@ snrq_range snrq_unit_module_rows(const snrq_context *c, const snrq_family *f, in
     snrq_range mine = snrq_rounding_share(f->unit[m->unit].rows, c->size, c->rank);
     return (snrq_range){clamp(mine.begin - m->row, 0, m->rows),
                         clamp(mine.end - m->row, 0, m->rows)};
+}
+
+int64_t snrq_unit_least_tokens(const snrq_family *f, int step, int64_t expert_tokens)
+{
+    const int gate_up = f->step[step].kind == SNRQ_STEP_EXPERTS_OUT ? step - 1 : step;
+    return expert_tokens > 0 ? expert_tokens : f->unit[f->step[gate_up].first].columns;
+}
+
+double snrq_unit_share(const snrq_family *f, int unit, int64_t expert_tokens, double tokens)
+{
+    const snrq_unit_shape *u = &f->unit[unit];
+    if (u->expert < 0) return u->share;
+    const double least = (double)snrq_unit_least_tokens(f, u->step, expert_tokens);
+    return fmin(1.0, fmax(u->share, least / tokens));
 }
 
 /* Of H, D and C, which lie on the ranks of a team. */

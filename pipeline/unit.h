@@ -28,6 +28,14 @@ void snrq_unit_stack_free(snrq_unit_stack *stack);
 /* "model.layers.3.self_attn.q_proj + k_proj + v_proj": the modules of a unit. */
 void snrq_unit_name(const snrq_family *family, int64_t layer, int unit, char *out, size_t size);
 
+/* Tokens that an expert of the step is calibrated on at least: as many as --expert-tokens says, or,
+ * if that is 0, as [gate, up] has inputs. Not collective. */
+int64_t snrq_unit_least_tokens(const snrq_family *family, int step, int64_t expert_tokens);
+
+/* Share of `tokens` tokens that the quantized stream brings to a unit: of an expert's, with those
+ * that top them up; expert_tokens as above. Not collective. */
+double snrq_unit_share(const snrq_family *family, int unit, int64_t expert_tokens, double tokens);
+
 /* Teams that work at the same time, on this unit and the next ones of its step: on experts, each
  * with an H of its own, as many as there are, or ranks, as long as a rank has memory for its share
  * of a team's matrices; the experts that are left after whole batches of so many, and all other

@@ -2,7 +2,10 @@
 import json
 import os
 
+import numpy as np
+
 import helpers
+import small_models
 
 
 class Plan(helpers.Test):
@@ -41,6 +44,16 @@ class Plan(helpers.Test):
         self.assertEqual(plan["cost"]["phases"]["gram"]["seconds"], 0.0)
         halves = self.plan("--machine", machine, "--threads", 1, "--held-out", 0, "--plan-ranks", 2)
         self.assertAlmostEqual(halves["cost"]["phases"]["forward"]["seconds"], 4 * 64 * weights * 1e-9, places=9)
+
+    def test_tokens_that_top_up_experts_are_counted(self):
+        """4 experts of 3 x 32 x 48 weights, to which half of the 192 tokens are sent; at least so many are asked for."""
+        model, ids = small_models.write(self.path("mixture"), small_models.MIXTRAL), self.path("windows.npy")
+        np.save(ids, np.zeros(192, np.int32))
+        words = ["plan", model, "--token-file", ids, "--length", 32, "--sequences", 6, "--held-out", 0, "--group-size", 16,
+                 "--machine", self.machine(), "--threads", 1, "--json"]
+        few, more = (helpers.succeed(*words, "--expert-tokens", tokens).json()["cost"]["phases"]["forward"]["seconds"]
+                     for tokens in (96, 144))
+        self.assertAlmostEqual(more - few, 2 * 48 * 3 * 4 * (3 * 32 * 48) * 1e-9, places=9)
 
     def test_messages_are_counted(self):
         """H and D of a unit are added up as 64-bit integers, both as whole matrices where they are narrow; norms and agreements
