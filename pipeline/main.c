@@ -80,13 +80,14 @@ static snrq_status run_command(const snrq_context *context, const snrq_options *
     return snrq_fail(SNRQ_INTERNAL, "no command");
 }
 
-/* Large arrays, the activations above all, go back to the system when they are freed; with glibc's
- * moving threshold they would leave holes that the peak shows. Smaller ones are kept for the next.
+/* Arrays of more than 32 MiB, the activations above all, go back to the system when they are freed,
+ * for the peak shows the holes that they would leave. Smaller ones are kept for the next unit:
+ * touching new pages takes a tenth of an expert's time. Without this, glibc moves the threshold.
  */
 static void settle_memory(void)
 {
 #ifdef __GLIBC__
-    mallopt(M_MMAP_THRESHOLD, 2 << 20);
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);
     mallopt(M_TRIM_THRESHOLD, 32 << 20);
 #endif
 }
