@@ -39,8 +39,9 @@ def search(folder, name, runs):
     executed = re.search(r"stat::number_of_executed_units: *(\d+)", done.stderr)
     executed = int(executed.group(1)) if executed else 0
     if done.returncode == 0:
+        of_all = count_of(found + ".count") + executed
         with open(found + ".count", "w") as f:
-            f.write("%d\n" % (count_of(found + ".count") + executed))
+            f.write("%d\n" % of_all)
     else:
         print("\n".join(done.stderr.splitlines()[-40:]), file=sys.stderr)
     return executed, count_of(found + ".count"), time.monotonic() - began, done.returncode == 0
