@@ -1,10 +1,12 @@
 /* `snrq assess`: what rounding each part of a model costs.
  *
  * Block by block, in full precision: H of every unit from the calibration windows; its modules
- * rounded from that H at every width, with the options' method and to nearest; and the divergence
- * KL(model || model with this one step rounded) over windows that nothing was fitted to. A step is
- * what engines fuse, or what is chosen as one (q, k and v; all experts), so it is the part that a
- * recipe gives its own width. Strengths are 0: before the block nothing is rounded.
+ * rounded from that H with the options' method and 3 bits, and greedily and to nearest with every
+ * width and size of groups. Then the block rounded as `quantize` does it, with all others as they
+ * are. Then the divergences KL(model || model with one step, or this block, rounded) over windows
+ * that nothing was fitted to; for other widths and groups, they grow as the objective does. A step
+ * is what engines fuse, or what is chosen as one (q, k and v; all experts), so it is the part that
+ * a recipe gives its own width.
  *
  *   DIR/uniform-3/         an output of `quantize` with 3 bits everywhere, calibrated on the same
  *                          windows; its divergence tells how far the sum of the others holds
@@ -22,5 +24,11 @@
 
 /* Collective; agreed. */
 snrq_status snrq_assess(const snrq_context *context, const snrq_options *options);
+
+/* The assessment that a budget without --assessment goes by: made in OUT, without uniform models,
+ * on a part of the run's windows; one that is there already is used. path [size] <- its file.
+ * Collective; agreed. */
+snrq_status snrq_assess_for_budget(const snrq_context *context, const snrq_options *options,
+                                   char *path, size_t size);
 
 #endif

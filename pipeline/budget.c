@@ -13,53 +13,48 @@
 
 #include "io/json.h"
 #include "mpi/log.h"
-#include "pipeline/assess_widths.h"
+#include "pipeline/assess/choices.h"
 #include "pipeline/model/tensors.h"
 #include "pipeline/rules.h"
 
-enum { LIMIT = 1 << 28, MOST_EXCHANGES = 1000 };
+enum { LIMIT = 1 << 28, MOST_EXCHANGES = 1000, MOST_CHOICES = SNRQ_MOST_WIDTHS * SNRQ_MOST_SIZES };
 
-/* A step of a block. */
+typedef struct choice {
+    int bits;
+    int64_t group_size;
+    double bytes, kl;
+} choice;
+
+/* A step of a block, with what it can be rounded to: by growing bytes and falling divergence. */
 typedef struct part {
     int64_t layer;
-    int step, choice; /* choice: of the widths */
-    double bytes[SNRQ_MOST_WIDTHS], kl[SNRQ_MOST_WIDTHS];
+    int step, choices, chosen;
+    choice choice[MOST_CHOICES];
+    double usual; /* divergence with the width and groups that it is measured with */
 } part;
 
 typedef struct search {
     const snrq_options *options;
     const snrq_model *model;
     const char *path; /* of the assessment */
-    int widths, bits[SNRQ_MOST_WIDTHS];
+    int64_t usual_bits;
     part *part; /* [parts] owned */
     int64_t parts;
-    double
-        share[SNRQ_MOST_WIDTHS];  /* of the sum of divergences that a whole model has; 0: unknown */
+    double whole;                 /* divergences of the blocks alone */
+    double share[9];              /* by bits: what a whole model has of the sum; 0: unknown */
     double weights, budget, used; /* bytes */
 } search;
 
 /* ---- what is known ---- */
 
 /* Codes, scales and zeros as they are stored. */
-static double module_bytes(const snrq_rule *r, const snrq_module_shape *s, int bits)
+static double module_bytes(const snrq_rule *rule, const snrq_module_shape *s, const choice *c)
 {
-    int64_t groups = snrq_rule_groups(r, s->columns);
-    return (double)s->rows * ((double)((s->columns * bits + 7) / 8) +
-                              (double)groups * (1.0 + (double)snrq_dtype_size(r->scale_type)));
-}
-
-static snrq_status read_widths(search *s, const json_t *configuration)
-{
-    json_t *widths;
-    SNRQ_TRY(snrq_json_array(s->path, configuration, "widths", &widths));
-    s->widths = (int)json_array_size(widths);
-    for (int w = 0; w < s->widths && w < SNRQ_MOST_WIDTHS; w++)
-        s->bits[w] = (int)json_integer_value(json_array_get(widths, (size_t)w));
-    for (int w = 0; w < s->widths && w < SNRQ_MOST_WIDTHS; w++)
-        if (s->bits[w] < 2 || s->bits[w] > 8) s->widths = 0;
-    if (s->widths > 0 && s->widths <= SNRQ_MOST_WIDTHS) return SNRQ_OK;
-    return snrq_fail(SNRQ_BAD_DATA, "%s: \"widths\": expected 1 to %d of 2 to 8 bits", s->path,
-                     (int)SNRQ_MOST_WIDTHS);
+    snrq_rule r = *rule;
+    r.group_size = c->group_size;
+    int64_t groups = snrq_rule_groups(&r, s->columns);
+    return (double)s->rows * ((double)((s->columns * c->bits + 7) / 8) +
+                              (double)groups * (1.0 + (double)snrq_dtype_size(r.scale_type)));
 }
 
 /* The same model, and what else sizes and divergences depend on. */
@@ -88,21 +83,63 @@ static snrq_status check_configuration(const search *s, const json_t *configurat
     return status;
 }
 
+static int by_bytes(const void *a, const void *b)
+{
+    const choice *x = a, *y = b;
+    if (x->bytes != y->bytes) return x->bytes < y->bytes ? -1 : 1;
+    return (x->kl > y->kl) - (x->kl < y->kl);
+}
+
+/* Leaves out what costs more bytes than another choice and is no better. */
+static void sort_choices(part *p)
+{
+    int kept = 0;
+    qsort(p->choice, (size_t)p->choices, sizeof *p->choice, by_bytes);
+    for (int i = 0; i < p->choices; i++)
+        if (kept == 0 || p->choice[i].kl < p->choice[kept - 1].kl) p->choice[kept++] = p->choice[i];
+    p->choices = kept;
+}
+
+static snrq_status read_choice(const search *s, const json_t *row, choice *c)
+{
+    int64_t bits;
+    SNRQ_TRY(snrq_json_integer(s->path, row, "bits", 2, 8, NULL, &bits));
+    SNRQ_TRY(snrq_json_integer(s->path, row, "group_size", 0, 1 << 20, NULL, &c->group_size));
+    c->bits = (int)bits;
+    return snrq_json_number(s->path, row, "kl", -1.0, 1e6, NULL, &c->kl);
+}
+
+static bool fits(const snrq_family *f, int first, int end, int64_t size, int64_t usual)
+{
+    for (int m = first; m < end; m++)
+        if (!snrq_group_size_fits(size, usual, f->module[m].columns)) return false;
+    return true;
+}
+
 static snrq_status read_part(search *s, const snrq_rule *rule, const json_t *step, part *p)
 {
     const snrq_family *f = snrq_model_family(s->model, p->layer);
-    const json_t *list = json_object_get(step, "divergence");
+    const json_t *row;
+    json_t *list;
+    size_t i;
     int first, end;
     snrq_step_modules(f, p->step, &first, &end);
+    SNRQ_TRY(snrq_json_array(s->path, step, "divergence", &list));
     for (int m = first; m < end; m++)
         s->weights += (double)f->module[m].rows * (double)f->module[m].columns;
-    for (int w = 0; w < s->widths; w++) {
-        SNRQ_TRY(snrq_json_number(s->path, json_array_get(list, (size_t)w), "kl", -1.0, 1e6, NULL,
-                                  &p->kl[w]));
-        for (int m = first; m < end; m++)
-            p->bytes[w] += module_bytes(rule, &f->module[m], s->bits[w]);
+    json_array_foreach(list, i, row)
+    {
+        choice c = {0};
+        SNRQ_TRY(read_choice(s, row, &c));
+        if (c.bits == s->usual_bits && c.group_size == rule->group_size) p->usual = c.kl;
+        if (p->choices == MOST_CHOICES || !fits(f, first, end, c.group_size, rule->group_size))
+            continue;
+        for (int m = first; m < end; m++) c.bytes += module_bytes(rule, &f->module[m], &c);
+        p->choice[p->choices++] = c;
     }
-    return SNRQ_OK;
+    if (p->choices > 0) return SNRQ_OK;
+    return snrq_fail(SNRQ_BAD_DATA, "%s: block %lld: \"divergence\" has no choice that fits",
+                     s->path, (long long)p->layer);
 }
 
 static snrq_status read_parts(search *s, const json_t *blocks)
@@ -119,7 +156,10 @@ static snrq_status read_parts(search *s, const json_t *blocks)
     for (int64_t layer = 0; layer < m->config.layers; layer++) {
         const json_t *block = json_array_get(blocks, (size_t)layer);
         json_t *steps;
+        double whole;
         SNRQ_TRY(snrq_json_array(s->path, block, "steps", &steps));
+        SNRQ_TRY(snrq_json_number(s->path, block, "kl", -1.0, 1e6, NULL, &whole));
+        s->whole += whole;
         const int count = snrq_model_family(m, layer)->steps;
         if ((int)json_array_size(steps) != count)
             return snrq_fail(SNRQ_BAD_DATA, "%s: block %lld has %zu steps, expected %d", s->path,
@@ -128,35 +168,50 @@ static snrq_status read_parts(search *s, const json_t *blocks)
             part *p = &s->part[s->parts++];
             *p = (part){.layer = layer, .step = i};
             SNRQ_TRY(read_part(s, &rule, json_array_get(steps, (size_t)i), p));
-            s->used += p->bytes[0];
         }
     }
     return SNRQ_OK;
 }
 
-/* How the divergence of a whole model with one width compares with the sum of its steps'. Widths
- * that were not tried are like the next one that was. */
+/* What a whole model has of the sum of its steps' divergences: known where it was tried with one
+ * width. Other widths are like the next one that was; if none was, all are like the blocks, of
+ * which each was tried. */
 static snrq_status read_uniform(search *s, const json_t *uniform)
 {
+    enum { WIDTHS = sizeof s->share / sizeof *s->share };
+    double sum = 0.0;
+    for (int64_t k = 0; k < s->parts; k++) sum += s->part[k].usual;
     for (size_t i = 0; i < json_array_size(uniform); i++) {
         const json_t *row = json_array_get(uniform, i);
-        double sum = 0.0, kl;
+        double kl, steps = 0.0;
         int64_t bits;
         SNRQ_TRY(snrq_json_integer(s->path, row, "bits", 2, 8, NULL, &bits));
         SNRQ_TRY(snrq_json_number(s->path, row, "kl", -1.0, 1e6, NULL, &kl));
-        for (int w = 0; w < s->widths; w++) {
-            if (s->bits[w] != bits) continue;
-            for (int64_t k = 0; k < s->parts; k++) sum += s->part[k].kl[w];
-            s->share[w] = sum > 0.0 && kl > 0.0 ? kl / sum : 0.0;
-        }
+        for (int64_t k = 0; k < s->parts; k++)
+            for (int c = 0; c < s->part[k].choices; c++)
+                if (s->part[k].choice[c].bits == bits &&
+                    s->part[k].choice[c].group_size == s->options->group_size)
+                    steps += s->part[k].choice[c].kl;
+        s->share[bits] = steps > 0.0 && kl > 0.0 ? kl / steps : 0.0;
     }
-    for (int w = 1; w < s->widths; w++)
-        if (s->share[w] == 0.0) s->share[w] = s->share[w - 1];
-    for (int w = s->widths - 1; w >= 0; w--)
-        if (s->share[w] == 0.0) s->share[w] = w + 1 < s->widths ? s->share[w + 1] : 1.0;
-    for (int64_t k = 0; k < s->parts; k++)
-        for (int w = 0; w < s->widths; w++) s->part[k].kl[w] *= s->share[w];
+    for (int b = 1; b < WIDTHS; b++)
+        if (s->share[b] == 0.0) s->share[b] = s->share[b - 1];
+    for (int b = WIDTHS - 1; b >= 0; b--)
+        if (s->share[b] == 0.0) s->share[b] = b + 1 < WIDTHS ? s->share[b + 1] : 0.0;
+    for (int b = 0; b < WIDTHS && s->share[WIDTHS - 1] == 0.0; b++)
+        s->share[b] = sum > 0.0 && s->whole > 0.0 ? s->whole / sum : 1.0;
     return SNRQ_OK;
+}
+
+/* Divergences as a whole model has them; the narrowest choices to begin with. */
+static void weigh_choices(search *s)
+{
+    for (int64_t k = 0; k < s->parts; k++) {
+        part *p = &s->part[k];
+        for (int c = 0; c < p->choices; c++) p->choice[c].kl *= s->share[p->choice[c].bits];
+        sort_choices(p);
+        s->used += p->choice[0].bytes;
+    }
 }
 
 static snrq_status read_assessment(search *s)
@@ -170,10 +225,13 @@ static snrq_status read_assessment(search *s)
     if (status == SNRQ_OK)
         status = snrq_json_object(s->path, file, "configuration", &configuration);
     if (status == SNRQ_OK) status = check_configuration(s, configuration);
-    if (status == SNRQ_OK) status = read_widths(s, configuration);
+    if (status == SNRQ_OK)
+        status =
+            snrq_json_integer(s->path, configuration, "usual_bits", 2, 8, NULL, &s->usual_bits);
     if (status == SNRQ_OK) status = snrq_json_array(s->path, file, "blocks", &blocks);
     if (status == SNRQ_OK) status = read_parts(s, blocks);
     if (status == SNRQ_OK) status = read_uniform(s, json_object_get(file, "uniform"));
+    if (status == SNRQ_OK) weigh_choices(s);
     json_decref(file);
     return status;
 }
@@ -205,12 +263,25 @@ static snrq_status set_budget(search *s)
                                              : s->options->target_bits * s->weights / 8.0;
     if (s->used <= s->budget) return SNRQ_OK;
     return snrq_fail(SNRQ_USAGE,
-                     "the budget is too small: with %d bits everywhere, modules have %.3f bits per "
-                     "weight, scales and zeros counted, and OUT has %.2f MB",
-                     s->bits[0], 8.0 * s->used / s->weights, (s->used + rest) / 1e6);
+                     "the budget is too small: with the narrowest choice everywhere, modules have "
+                     "%.3f bits per weight, scales and zeros counted, and OUT has %.2f MB",
+                     8.0 * s->used / s->weights, (s->used + rest) / 1e6);
 }
 
 /* ---- the search ---- */
+
+static void choose(search *s, part *p, int to)
+{
+    s->used += p->choice[to].bytes - p->choice[p->chosen].bytes;
+    p->chosen = to;
+}
+
+/* What a part would save of the divergence, and cost in bytes, with another choice. */
+static choice change(const part *p, int to)
+{
+    const choice *from = &p->choice[p->chosen];
+    return (choice){.bytes = p->choice[to].bytes - from->bytes, .kl = from->kl - p->choice[to].kl};
+}
 
 /* Widens the step that wins most per byte. False: none fits. */
 static bool widen(search *s)
@@ -220,22 +291,19 @@ static bool widen(search *s)
     double most = 0.0;
     for (int64_t i = 0; i < s->parts; i++) {
         part *p = &s->part[i];
-        for (int w = p->choice + 1; w < s->widths; w++) {
-            double more = p->bytes[w] - p->bytes[p->choice];
-            double gain = (p->kl[p->choice] - p->kl[w]) / more;
-            if (s->used + more > s->budget || gain <= most) continue;
-            most = gain;
+        for (int c = p->chosen + 1; c < p->choices; c++) {
+            const choice more = change(p, c);
+            if (s->used + more.bytes > s->budget || more.kl / more.bytes <= most) continue;
+            most = more.kl / more.bytes;
             best = p;
-            to = w;
+            to = c;
         }
     }
-    if (best == NULL) return false;
-    s->used += best->bytes[to] - best->bytes[best->choice];
-    best->choice = to;
-    return true;
+    if (best != NULL) choose(s, best, to);
+    return best != NULL;
 }
 
-/* The best way to give a step another width and a second one another in turn. */
+/* The best way to widen a step and to narrow a second one in turn. */
 static bool exchange(search *s)
 {
     part *a = NULL, *b = NULL;
@@ -245,14 +313,12 @@ static bool exchange(search *s)
         for (int64_t k = 0; k < s->parts; k++) {
             part *up = &s->part[i], *down = &s->part[k];
             if (i == k) continue;
-            for (int u = up->choice + 1; u < s->widths; u++)
-                for (int d = 0; d < down->choice; d++) {
-                    double gain =
-                        up->kl[up->choice] - up->kl[u] + down->kl[down->choice] - down->kl[d];
-                    double more = up->bytes[u] - up->bytes[up->choice] + down->bytes[d] -
-                                  down->bytes[down->choice];
-                    if (gain <= most || s->used + more > s->budget) continue;
-                    most = gain;
+            for (int u = up->chosen + 1; u < up->choices; u++)
+                for (int d = 0; d < down->chosen; d++) {
+                    const choice more = change(up, u), less = change(down, d);
+                    if (more.kl + less.kl <= most || s->used + more.bytes + less.bytes > s->budget)
+                        continue;
+                    most = more.kl + less.kl;
                     a = up;
                     b = down;
                     a_to = u;
@@ -260,9 +326,8 @@ static bool exchange(search *s)
                 }
         }
     if (a == NULL) return false;
-    s->used += a->bytes[a_to] - a->bytes[a->choice] + b->bytes[b_to] - b->bytes[b->choice];
-    a->choice = a_to;
-    b->choice = b_to;
+    choose(s, a, a_to);
+    choose(s, b, b_to);
     return true;
 }
 
@@ -298,34 +363,43 @@ static json_t *patterns_of(const search *s, const part *p)
     return list;
 }
 
-/* Adds a block to the rule of a step and a width, which is made if it is new. */
-static void add_to_rule(const search *s, const part *p, json_t *rules)
+/* Adds a block to the rule of a step and a choice, which is made if it is new. */
+static snrq_status add_to_rule(const search *s, const part *p, json_t *rules)
 {
-    json_t *patterns = patterns_of(s, p), *rule;
-    size_t i;
-    const int bits = s->bits[p->choice];
+    const choice *c = &p->choice[p->chosen];
+    json_t *rule = json_pack("{s:o, s:i}", "modules", patterns_of(s, p), "bits", c->bits), *old;
     char *blocks = NULL;
-    json_array_foreach(rules, i, rule)
+    size_t i;
+    if (c->group_size != s->options->group_size)
+        json_object_set_new(rule, "group-size",
+                            c->group_size == 0 ? json_string("channel")
+                                               : json_integer(c->group_size));
+    snrq_status status = SNRQ_OK;
+    json_array_foreach(rules, i, old)
     {
-        if (json_integer_value(json_object_get(rule, "bits")) != bits ||
-            !json_equal(json_object_get(rule, "modules"), patterns))
-            continue;
-        const char *before = json_string_value(json_object_get(rule, "blocks"));
-        size_t size = strlen(before) + 32;
-        if (snrq_allocate(size, 1, "blocks of a rule", &blocks) != SNRQ_OK) break;
-        snprintf(blocks, size, "%s,%lld", before, (long long)p->layer);
-        json_object_set_new(rule, "blocks", json_string(blocks));
+        json_t *before = json_incref(json_object_get(old, "blocks"));
+        json_object_del(old, "blocks");
+        const bool same = json_equal(old, rule);
+        json_object_set_new(old, "blocks", before);
+        if (!same) continue;
+        const size_t size = json_string_length(before) + 32;
+        status = snrq_allocate(size, 1, "blocks of a rule", &blocks);
+        if (status == SNRQ_OK) {
+            snprintf(blocks, size, "%s,%lld", json_string_value(before), (long long)p->layer);
+            json_object_set_new(old, "blocks", json_string(blocks));
+        }
         free(blocks);
-        json_decref(patterns);
-        return;
+        json_decref(rule);
+        return status;
     }
     char first[32];
     snprintf(first, sizeof first, "%lld", (long long)p->layer);
-    json_array_append_new(
-        rules, json_pack("{s:o, s:s, s:i}", "modules", patterns, "blocks", first, "bits", bits));
+    json_object_set_new(rule, "blocks", json_string(first));
+    json_array_append_new(rules, rule);
+    return status;
 }
 
-static snrq_status choose(search *s, json_t **rules, snrq_budget *out)
+static snrq_status find_rules(search *s, json_t **rules, snrq_budget *out)
 {
     int exchanges = 0;
     SNRQ_TRY(read_assessment(s));
@@ -336,8 +410,8 @@ static snrq_status choose(search *s, json_t **rules, snrq_budget *out)
     *rules = json_array();
     *out = (snrq_budget){.bits_per_weight = 8.0 * s->used / s->weights};
     for (int64_t i = 0; i < s->parts; i++) {
-        add_to_rule(s, &s->part[i], *rules);
-        out->kl += s->part[i].kl[s->part[i].choice];
+        SNRQ_TRY(add_to_rule(s, &s->part[i], *rules));
+        out->kl += s->part[i].choice[s->part[i].chosen].kl;
     }
     return SNRQ_OK;
 }
@@ -347,7 +421,7 @@ snrq_status snrq_budget_rules(const snrq_options *o, const snrq_model *m, json_t
 {
     search s = {.options = o, .model = m, .path = o->assessment};
     *rules = NULL;
-    snrq_status status = choose(&s, rules, out);
+    snrq_status status = find_rules(&s, rules, out);
     free(s.part);
     return status;
 }

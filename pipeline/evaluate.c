@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "io/checkpoint/reader.h"
 #include "io/json.h"
 #include "io/npy.h"
 #include "io/standard_streams.h"
@@ -264,10 +265,24 @@ static FILE *answers_of(const evaluation *e)
     return first;
 }
 
-static snrq_status print_answer(const evaluation *e)
+/* Of an OUT whose bits were chosen within a budget: what was expected of it. */
+static snrq_status add_prediction(evaluation *e)
+{
+    snrq_output_facts facts = {0};
+    if (!e->model->quantized || e->reference == NULL) return SNRQ_OK;
+    snrq_status status = snrq_output_read(e->model->path, &facts);
+    const json_t *budget = json_object_get(facts.configuration, "budget");
+    const double kl = json_number_value(json_object_get(budget, "predicted_kl"));
+    for (int i = 0; i < e->perplexities; i++) e->perplexity[i].predicted = kl;
+    snrq_output_facts_free(&facts);
+    return status;
+}
+
+static snrq_status print_answer(evaluation *e)
 {
     FILE *out = answers_of(e);
     if (e->context->rank != 0) return SNRQ_OK;
+    SNRQ_TRY(add_prediction(e));
     if (e->options->json) {
         json_t *answer;
         snrq_status status = answer_json(e, &answer);

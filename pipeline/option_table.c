@@ -162,9 +162,13 @@ const snrq_option_row snrq_option_table[] = {
     {"target-size", 0, SIZE, FIELD(target_bytes), "0", 0, 9e18, NULL, Q, false, "BYTES",
      "the same for all of OUT: a number with KB, MB, GB, KiB, MiB, GiB"},
     {"assessment", 0, TEXT, FIELD(assessment), NULL, 0, 0, NULL, Q, false, "FILE",
-     "assessment.json of `snrq assess` for --target-bits and --target-size"},
+     "assessment.json of `snrq assess` for --target-bits and --target-size; default: one that is "
+     "made in OUT first"},
     {"widths", 0, TEXT, FIELD(widths_text), "2,3,4,8", 0, 0, NULL, A, false, "B,...",
-     "widths that are tried"},
+     "widths that are tried; divergences are measured with 3 bits, or the first above 2"},
+    {"group-sizes", 0, TEXT, FIELD(group_sizes_text), "auto", 0, 0, NULL, A, false, "G,...",
+     "sizes of groups that are tried with each width, --group-size among them; "
+     "auto: --group-size, twice that, and channel"},
     {"no-uniform", 0, FLAG, FIELD(no_uniform), NULL, 1, 1, NULL, A, false, NULL,
      "do not quantize the whole model with each width up to 4 bits, which tells how far the sum of "
      "divergences holds: predictions are then that sum"},

@@ -188,10 +188,11 @@ static snrq_status check_budget(const snrq_options *o)
     if ((bits || size) && o->weight_format >= 0)
         return snrq_fail(SNRQ_USAGE, "quantize: a budget chooses bits, and --format has its own; "
                                      "leave one of the two out");
-    if ((bits || size) && o->assessment == NULL)
+    if ((bits || size) && o->assessment == NULL && o->dry_run)
         return snrq_fail(SNRQ_USAGE,
-                         "quantize: %s needs --assessment FILE: assessment.json of `snrq assess "
-                         "MODEL --calibration TEXT -o DIR` with the same options",
+                         "quantize: a plan of %s needs --assessment FILE: assessment.json of `snrq "
+                         "assess MODEL --calibration TEXT -o DIR` with the same options; a run "
+                         "makes one",
                          bits ? "--target-bits" : "--target-size");
     if (!bits && !size && o->assessment != NULL)
         return snrq_fail(SNRQ_USAGE,

@@ -86,8 +86,9 @@ typedef struct snrq_options {
     int64_t target_bytes;    /* of OUT; 0: none is given */
     const char *assessment;  /* what they are chosen by, or NULL */
     const char *widths_text; /* assess: "2,3,4,8" */
-    bool no_uniform;         /* assess: no runs with one width for all */
-    int64_t judged_windows;  /* assess: of which divergences are measured */
+    const char *group_sizes_text; /* assess: "64,128,channel", or "auto" */
+    bool no_uniform;              /* assess: no runs with one width for all */
+    int64_t judged_windows;       /* assess: of which divergences are measured */
     const char *sensitivity; /* what outputs are worth: a file of `snrq sensitivity`, or NULL */
     int64_t expert_tokens, weighted_experts; /* 0: auto */
     const char *factor_grid_text;

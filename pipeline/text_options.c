@@ -37,3 +37,21 @@ snrq_window_order snrq_evaluation_windows(const snrq_options *o)
                                .seed = (uint64_t)o->seed,
                                .beyond_context = true};
 }
+
+snrq_status snrq_options_copy(const snrq_options *from, snrq_options *out)
+{
+    json_t *stored = snrq_options_stored(from);
+    if (stored == NULL) return snrq_fail(SNRQ_INTERNAL, "no memory for options");
+    snrq_status status = snrq_options_restore(stored, out);
+    json_decref(stored);
+    out->path = from->path;
+    out->token_file = from->token_file;
+    out->calibration = from->calibration;
+    out->texts = from->texts;
+    out->text_key = from->text_key;
+    out->strict = from->strict;
+    out->ignore_unused_layers = from->ignore_unused_layers;
+    out->factor_rows = from->factor_rows;
+    out->factor_columns = from->factor_columns;
+    return status;
+}

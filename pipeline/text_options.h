@@ -15,4 +15,9 @@ snrq_window_order snrq_calibration_windows(const snrq_options *options);
  * protocol. */
 snrq_window_order snrq_evaluation_windows(const snrq_options *options);
 
+/* Options of a run that another one makes: what decides the result, with the same model and texts;
+ * no output, and nothing of how it is run but what memory depends on. Borrows from `from`.
+ * SNRQ_INTERNAL without memory. Not collective. */
+snrq_status snrq_options_copy(const snrq_options *from, snrq_options *out);
+
 #endif

@@ -28,7 +28,7 @@ snrq_status snrq_output_find_foreign(const char *directory, char name[NAME_MAX +
     SNRQ_TRY(snrq_directory_names(directory, &names, &count));
     for (int i = 0; i < count && name[0] == '\0'; i++)
         if (strncmp(names[i], "snrq.lock", 9) != 0 && strcmp(names[i], "snrq.halt") != 0 &&
-            strcmp(names[i], "snrq.json.tmp") != 0)
+            strcmp(names[i], "snrq.json.tmp") != 0 && strcmp(names[i], SNRQ_OWN_ASSESSMENT) != 0)
             snprintf(name, NAME_MAX + 1, "%s", names[i]);
     snrq_names_free(&names, count);
     return SNRQ_OK;

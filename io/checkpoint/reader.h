@@ -10,6 +10,10 @@
 #include "io/checkpoint/block_file.h"
 #include "io/lock.h"
 
+/* In OUT: a directory for what a budget was chosen by (pipeline/assess.h). It may be there before
+ * anything else is. */
+#define SNRQ_OWN_ASSESSMENT "assessment"
+
 /* True if `path` is a directory that holds snrq.json. */
 bool snrq_output_is(const char *path);
 

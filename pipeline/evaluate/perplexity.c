@@ -63,7 +63,11 @@ void snrq_perplexity_print(const snrq_perplexity *p, FILE *out)
     snrq_figure kl = snrq_figure_of(p->kl, count), top1 = snrq_figure_of(p->top1, count);
     fprintf(out, "KL to reference  %.6g", kl.mean);
     print_error(kl.error, out);
-    fprintf(out, " nats per token\ntop-1 agreement  %.4f", top1.mean);
+    fprintf(out, " nats per token\n");
+    if (p->predicted > 0.0)
+        fprintf(out, "predicted KL     %.6g nats per token, by the budget of the run\n",
+                p->predicted);
+    fprintf(out, "top-1 agreement  %.4f", top1.mean);
     print_error(top1.error, out);
     fputc('\n', out);
 }
@@ -90,6 +94,8 @@ json_t *snrq_perplexity_json(const snrq_perplexity *p)
         good = add_figure(object, "kl", "kl_stderr", snrq_figure_of(p->kl, count)) &&
                add_figure(object, "top1_agreement", "top1_agreement_stderr",
                           snrq_figure_of(p->top1, count));
+    if (good && p->compared && p->predicted > 0.0)
+        good = json_object_set_new(object, "predicted_kl", json_real(p->predicted)) == 0;
     if (good) return object;
     json_decref(object);
     return NULL;

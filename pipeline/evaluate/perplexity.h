@@ -12,6 +12,7 @@ typedef struct snrq_perplexity {
     const snrq_perplexity_order *order; /* borrowed */
     snrq_windows windows;               /* owned, as the rest */
     bool compared;                      /* with a reference */
+    double predicted;                   /* KL that a budget was chosen by; 0: none */
     double *loss;                       /* [windows] mean loss of its tokens, in nats */
     double *kl, *top1; /* [windows] means of KL(reference || model) and of agreeing first choices */
 } snrq_perplexity;

@@ -761,8 +761,9 @@ static void inputs_are_all_that_is_read(void)
     accepts("quantize M --token-file F -o OUT", &o);
     CU_ASSERT_EQUAL(snrq_options_inputs(&o, paths), 9);
     assert_texts(paths, 9, "M - F - - - - - - ");
-    refuses("quantize M --calibration T -o OUT --target-bits 3",
-            "--target-bits needs --assessment");
+    accepts("quantize M --calibration T -o OUT --target-bits 3", &o);
+    CU_ASSERT_PTR_NULL(o.assessment);
+    refuses("plan M --calibration T --target-bits 3", "--target-bits needs --assessment");
     refuses("quantize M --calibration T -o OUT --assessment A",
             "--assessment is for --target-bits");
     refuses("quantize M --calibration T -o OUT --target-bits 3 --target-size 1GB --assessment A",

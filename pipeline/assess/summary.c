@@ -1,5 +1,5 @@
-/* Files of an assessment; see assess_summary.h. */
-#include "pipeline/assess_summary.h"
+/* Files of an assessment; see summary.h. */
+#include "pipeline/assess/summary.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -17,10 +17,15 @@ typedef struct place {
     double kl;
 } place;
 
-static double kl_of(const json_t *step, size_t width)
+/* What an assessment was made with. */
+typedef struct sizes {
+    size_t widths, sizes, usual; /* usual: of the widths */
+} sizes;
+
+static double kl_of(const json_t *step, size_t choice)
 {
     const json_t *list = json_object_get(step, "divergence");
-    return json_number_value(json_object_get(json_array_get(list, width), "kl"));
+    return json_number_value(json_object_get(json_array_get(list, choice), "kl"));
 }
 
 static int by_falling_kl(const void *a, const void *b)
@@ -30,13 +35,15 @@ static int by_falling_kl(const void *a, const void *b)
     return (x->block > y->block) - (x->block < y->block);
 }
 
-/* The first width above 2 bits, or the only one. */
-static size_t ranking_width(const json_t *widths)
+static sizes sizes_of(const json_t *configuration)
 {
-    size_t w = 0;
-    while (w + 1 < json_array_size(widths) && json_integer_value(json_array_get(widths, w)) < 3)
-        w++;
-    return w;
+    const json_t *widths = json_object_get(configuration, "widths");
+    sizes s = {json_array_size(widths),
+               json_array_size(json_object_get(configuration, "group_sizes")), 0};
+    const json_int_t usual = json_integer_value(json_object_get(configuration, "usual_bits"));
+    while (s.usual + 1 < s.widths && json_integer_value(json_array_get(widths, s.usual)) != usual)
+        s.usual++;
+    return s;
 }
 
 static const char *kind_of(const char *name)
@@ -46,18 +53,21 @@ static const char *kind_of(const char *name)
     return name;
 }
 
-static void print_modules(FILE *out, const json_t *unit)
+static void print_modules(FILE *out, const json_t *unit, const sizes *n)
 {
-    const json_t *module, *width, *inputs = json_object_get(unit, "inputs");
-    size_t m, w;
+    const json_t *module, *inputs = json_object_get(unit, "inputs");
+    size_t m;
     json_array_foreach(json_object_get(unit, "modules"), m, module)
     {
         const json_t *weights = json_object_get(module, "weights");
+        const json_t *choices = json_object_get(module, "choices");
         fprintf(out, "    %-28s", kind_of(json_string_value(json_object_get(module, "name"))));
-        json_array_foreach(json_object_get(module, "widths"), w, width)
+        for (size_t w = 0; w < n->widths; w++) {
+            const json_t *one = json_array_get(choices, w * n->sizes);
             fprintf(out, " %6.2f /%6.2f",
-                    100.0 * json_number_value(json_object_get(width, "nearest_output_error")),
-                    100.0 * json_number_value(json_object_get(width, "output_error")));
+                    100.0 * json_number_value(json_object_get(one, "nearest_output_error")),
+                    100.0 * json_number_value(json_object_get(one, "output_error")));
+        }
         fprintf(out, "  kurtosis %5.1f  inputs: dead %lld, rare %lld, outliers %lld\n",
                 json_number_value(json_object_get(weights, "kurtosis")),
                 (long long)json_integer_value(json_object_get(inputs, "dead")),
@@ -66,32 +76,33 @@ static void print_modules(FILE *out, const json_t *unit)
     }
 }
 
-static void print_step(FILE *out, const place *p, size_t widths)
+static void print_step(FILE *out, const place *p, const sizes *n)
 {
     const json_t *unit;
     size_t u;
     fprintf(out, "block %lld, %-20s", (long long)p->block,
             json_string_value(json_object_get(p->step, "name")));
-    for (size_t w = 0; w < widths; w++) fprintf(out, " %14.3g", kl_of(p->step, w));
+    for (size_t w = 0; w < n->widths; w++) fprintf(out, " %14.3g", kl_of(p->step, w * n->sizes));
     fputc('\n', out);
     json_array_foreach(json_object_get(p->step, "units"), u, unit) if (u < 4)
-        print_modules(out, unit);
+        print_modules(out, unit, n);
 }
 
 static void print(FILE *out, const json_t *whole, const place *steps, size_t count)
 {
-    const json_t *widths = json_object_get(json_object_get(whole, "configuration"), "widths");
+    const json_t *configuration = json_object_get(whole, "configuration");
     const json_t *row;
-    size_t i, all = json_array_size(widths);
+    const sizes n = sizes_of(configuration);
+    size_t i;
     fprintf(out,
             "KL(model || model with one step rounded), nats per token; below, output errors "
-            "in %%: to nearest / by the method\n%-30s",
+            "in %%: to nearest / greedily\n%-30s",
             "");
-    json_array_foreach((json_t *)widths, i, row)
+    json_array_foreach(json_object_get(configuration, "widths"), i, row)
         fprintf(out, " %9lld bits", (long long)json_integer_value(row));
     fputc('\n', out);
-    for (i = 0; i < count; i++) print_step(out, &steps[i], all);
-    fprintf(out, "\nblocks, the worst first:");
+    for (i = 0; i < count; i++) print_step(out, &steps[i], &n);
+    fprintf(out, "\nblocks rounded alone, the worst first:");
     json_array_foreach(json_object_get(whole, "ranking"), i, row)
         fprintf(out, " %lld (%.3g)", (long long)json_integer_value(json_object_get(row, "block")),
                 json_number_value(json_object_get(row, "kl")));
@@ -99,19 +110,18 @@ static void print(FILE *out, const json_t *whole, const place *steps, size_t cou
 }
 
 /* places [all steps], places of blocks [blocks]: by falling divergence. */
-static void rank(const json_t *whole, size_t width, place *steps, size_t *count, place *blocks)
+static void rank(const json_t *whole, place *steps, size_t *count, place *blocks)
 {
     const json_t *block, *step;
+    const sizes n = sizes_of(json_object_get(whole, "configuration"));
     size_t b, s;
     *count = 0;
     json_array_foreach(json_object_get(whole, "blocks"), b, block)
     {
-        blocks[b] = (place){.block = (int64_t)b};
-        json_array_foreach(json_object_get(block, "steps"), s, step)
-        {
-            steps[(*count)++] = (place){(int64_t)b, step, kl_of(step, width)};
-            blocks[b].kl += kl_of(step, width);
-        }
+        blocks[b] =
+            (place){.block = (int64_t)b, .kl = json_number_value(json_object_get(block, "kl"))};
+        json_array_foreach(json_object_get(block, "steps"), s, step) steps[(*count)++] =
+            (place){(int64_t)b, step, kl_of(step, n.usual * n.sizes)};
     }
     qsort(steps, *count, sizeof *steps, by_falling_kl);
     qsort(blocks, b, sizeof *blocks, by_falling_kl);
@@ -128,7 +138,7 @@ static snrq_status put(const char *directory, const char *name, char *text)
 }
 
 static snrq_status write_text(const char *directory, const json_t *whole, const place *steps,
-                              size_t count)
+                              size_t count, bool tells)
 {
     char *text = NULL;
     size_t bytes = 0;
@@ -136,15 +146,13 @@ static snrq_status write_text(const char *directory, const json_t *whole, const 
     if (out == NULL) return snrq_fail(SNRQ_INTERNAL, "no memory for assessment.txt");
     print(out, whole, steps, count);
     fclose(out);
-    if (text != NULL) fputs(text, stdout);
+    if (text != NULL && tells) fputs(text, stdout);
     SNRQ_TRY(put(directory, "assessment.txt", text));
     return snrq_print_end(stdout);
 }
 
-snrq_status snrq_assess_write(const char *directory, json_t *whole)
+snrq_status snrq_assess_write(const char *directory, json_t *whole, bool tells)
 {
-    const json_t *widths = json_object_get(json_object_get(whole, "configuration"), "widths");
-    const size_t width = ranking_width(widths);
     const json_t *blocks = json_object_get(whole, "blocks"), *block;
     size_t b, most = 0, count = 0;
     place *steps = NULL, *ranked = NULL;
@@ -154,7 +162,7 @@ snrq_status snrq_assess_write(const char *directory, json_t *whole)
     if (status == SNRQ_OK)
         status = snrq_allocate(json_array_size(blocks), sizeof *ranked, "ranking", &ranked);
     if (status == SNRQ_OK) {
-        rank(whole, width, steps, &count, ranked);
+        rank(whole, steps, &count, ranked);
         json_t *ranking = json_array();
         for (b = 0; b < json_array_size(blocks); b++)
             json_array_append_new(
@@ -163,7 +171,7 @@ snrq_status snrq_assess_write(const char *directory, json_t *whole)
         json_object_set_new(whole, "ranking", ranking);
         status = put(directory, "assessment.json", snrq_json_dump(whole, JSON_INDENT(1)));
     }
-    if (status == SNRQ_OK) status = write_text(directory, whole, steps, count);
+    if (status == SNRQ_OK) status = write_text(directory, whole, steps, count, tells);
     free(steps);
     free(ranked);
     return status;

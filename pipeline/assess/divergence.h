@@ -1,9 +1,9 @@
-/* KL(model || model with one step of one block rounded), for every step and width of a block.
+/* KL(model || model with one block changed).
  */
 #ifndef SNRQ_ASSESS_DIVERGENCE_H
 #define SNRQ_ASSESS_DIVERGENCE_H
 
-#include "pipeline/assess_widths.h"
+#include "pipeline/model/model.h"
 #include "pipeline/model/stream.h"
 
 /* What it is measured on. All borrowed. */
@@ -16,11 +16,10 @@ typedef struct snrq_divergence {
     const float *after;        /* h of the same sequences behind the last block */
 } snrq_divergence;
 
-/* kl [steps, widths], in nats per token: `full` is block `layer`, quantized [widths] its codes. All
- * variants go through the blocks behind it together. Collective; agreed. */
+/* kl [count], in nats per token, of each variant of block `layer`. All go through the blocks behind
+ * it together. Collective; agreed. */
 snrq_status snrq_divergence_measure(const snrq_divergence *of, int64_t layer,
-                                    const snrq_loaded_block *full,
-                                    const snrq_loaded_block *quantized, int widths, double *kl);
+                                    const snrq_block *variant, int count, double *kl);
 
 /* *kl <- that of the OUT directory `path` of the same model; of->before is what enters the first
  * block. Collective; agreed. */

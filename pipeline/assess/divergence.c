@@ -1,5 +1,5 @@
-/* Divergence of one rounded step; see assess_divergence.h. */
-#include "pipeline/assess_divergence.h"
+/* Divergences of a block's variants; see divergence.h. */
+#include "pipeline/assess/divergence.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -7,7 +7,7 @@
 #include "mpi/collective.h"
 #include "pipeline/evaluate/head.h"
 
-/* Streams, each with another step or width rounded. */
+/* Streams, each through another variant of a block. */
 typedef struct variants {
     const snrq_divergence *of;
     int count;
@@ -36,24 +36,6 @@ static void destroy(variants *v)
 {
     for (int i = 0; i < v->count; i++) snrq_stream_free(&v->stream[i]);
     free(v->stream);
-}
-
-/* Through the block that has a rounded step. modules [modules of the block] is scratch. */
-static snrq_status enter(variants *v, const snrq_block *full, const snrq_loaded_block *quantized,
-                         int widths, snrq_weight *modules)
-{
-    const snrq_family *f = full->family;
-    snrq_status status = SNRQ_OK;
-    for (int i = 0; status == SNRQ_OK && i < v->count; i++) {
-        snrq_block mixed = *full;
-        int first, end;
-        memcpy(modules, full->module, (size_t)f->modules * sizeof *modules);
-        snrq_step_modules(f, i / widths, &first, &end);
-        for (int m = first; m < end; m++) modules[m] = quantized[i % widths].block.module[m];
-        mixed.module = modules;
-        status = snrq_stream_forward(&v->stream[i], &mixed);
-    }
-    return status;
 }
 
 static snrq_status pass_block(variants *v, const snrq_model *model, int64_t layer)
@@ -121,22 +103,17 @@ static snrq_status ask(const variants *v, double *kl)
 }
 
 snrq_status snrq_divergence_measure(const snrq_divergence *of, int64_t layer,
-                                    const snrq_loaded_block *full,
-                                    const snrq_loaded_block *quantized, int widths, double *kl)
+                                    const snrq_block *variant, int count, double *kl)
 {
-    const snrq_family *f = full->block.family;
     variants v;
-    snrq_weight *modules = NULL;
-    snrq_status status = create(of, f->steps * widths, &v);
-    if (status == SNRQ_OK)
-        status = snrq_allocate((size_t)f->modules, sizeof *modules, "modules", &modules);
-    if (status == SNRQ_OK) status = enter(&v, &full->block, quantized, widths, modules);
+    snrq_status status = create(of, count, &v);
+    for (int i = 0; status == SNRQ_OK && i < count; i++)
+        status = snrq_stream_forward(&v.stream[i], &variant[i]);
     status = snrq_agree(of->context, status);
     while (status == SNRQ_OK && ++layer < of->model->config.layers)
         status = pass_block(&v, of->model, layer);
     if (status == SNRQ_OK) status = ask(&v, kl);
     destroy(&v);
-    free(modules);
     return status;
 }
 

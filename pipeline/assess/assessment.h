@@ -1,0 +1,33 @@
+/* An assessment on its way: what its parts share.
+ */
+#ifndef SNRQ_ASSESS_ASSESSMENT_H
+#define SNRQ_ASSESS_ASSESSMENT_H
+
+#include "pipeline/assess/choices.h"
+#include "pipeline/assess/divergence.h"
+
+typedef struct snrq_assessment {
+    const snrq_context *context;
+    const snrq_options *options;
+    snrq_choices choices;
+    snrq_rule rule;              /* of the options, with the usual width */
+    snrq_rule alone;             /* the same without strengths: nothing is rounded before */
+    snrq_model *model;           /* owned, as the following */
+    json_t *configuration;       /* what decides the figures */
+    snrq_windows windows;        /* those that H is of, then those that divergences are of */
+    snrq_windows fitted, judged; /* views of them */
+    snrq_ropes ropes;
+    snrq_stream full, twin; /* of the fitted windows; both the same where a block begins */
+    double *alphas;         /* [local sequences] of alpha sampled, or NULL */
+    snrq_stream before;     /* of the judged ones, as they enter the block */
+    float *after;           /* their h behind the last block */
+    json_t *uniform;        /* [{"bits", "kl"}]: all modules rounded with one width */
+} snrq_assessment;
+
+/* What divergences are measured on. Not collective. */
+snrq_divergence snrq_assessment_divergence(const snrq_assessment *assessment);
+
+/* Bytes of a stream's h on this rank. */
+size_t snrq_stream_bytes(const snrq_stream *stream);
+
+#endif
