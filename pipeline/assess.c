@@ -15,6 +15,7 @@
 #include "mpi/collective.h"
 #include "mpi/log.h"
 #include "pipeline/assess/block.h"
+#include "pipeline/assess/suggestion.h"
 #include "pipeline/assess/summary.h"
 #include "pipeline/assess/uniform.h"
 #include "pipeline/model/findings.h"
@@ -288,7 +289,7 @@ static snrq_status write_whole(const snrq_assessment *a)
         status = snrq_assess_write(a->options->output, whole,
                                    a->options->command == SNRQ_COMMAND_ASSESS);
     json_decref(whole);
-    return status;
+    return status == SNRQ_OK ? snrq_assess_suggest(a) : status;
 }
 
 static snrq_status assess(snrq_assessment *a)

@@ -57,6 +57,21 @@ static double module_bytes(const snrq_rule *rule, const snrq_module_shape *s, co
                               (double)groups * (1.0 + (double)snrq_dtype_size(r.scale_type)));
 }
 
+double snrq_uniform_bits(const snrq_options *o, const snrq_model *m, int bits)
+{
+    const snrq_rule rule = snrq_options_rule(o);
+    const choice all = {.bits = bits, .group_size = o->group_size};
+    double bytes = 0.0, weights = 0.0;
+    for (int64_t layer = 0; layer < m->config.layers; layer++) {
+        const snrq_family *f = snrq_model_family(m, layer);
+        for (int i = 0; i < f->modules; i++) {
+            bytes += module_bytes(&rule, &f->module[i], &all);
+            weights += (double)f->module[i].rows * (double)f->module[i].columns;
+        }
+    }
+    return 8.0 * bytes / weights;
+}
+
 /* The same model, and what else sizes and divergences depend on. */
 static snrq_status check_configuration(const search *s, const json_t *configuration)
 {

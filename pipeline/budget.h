@@ -15,6 +15,10 @@ typedef struct snrq_budget {
     double kl;              /* predicted, in nats per token */
 } snrq_budget;
 
+/* Bits per weight of all modules with so many bits each, in groups of the options' size. Not
+ * collective. */
+double snrq_uniform_bits(const snrq_options *options, const snrq_model *model, int bits);
+
 /* *rules <- the rules of a recipe for --target-bits or --target-size; the caller releases them.
  * SNRQ_USAGE if the budget is too small, or the assessment is of another model or of other
  * settings; SNRQ_BAD_DATA if it is damaged. Not collective. */

@@ -16,6 +16,7 @@
 #include "mpi/memory_limit.h"
 #include "mpi/placement.h"
 #include "mpi/timers.h"
+#include "pipeline/assess/cost.h"
 #include "pipeline/export.h"
 #include "pipeline/export/engines.h"
 #include "pipeline/model/expert_stream.h"
@@ -382,6 +383,8 @@ static snrq_status find_cost(const snrq_context *c, const snrq_options *o, const
     SNRQ_TRY(snrq_cost_make(&p->machine, rules, m, w, &alone, &p->alone));
     p->sensitivity_seconds = snrq_sensitivity_seconds(&p->machine, m, w, &layout, o->pass_memory);
     p->sensitivity_bytes = snrq_sensitivity_rank_bytes(m, w, p->ranks, o->pass_memory);
+    p->assess_seconds = snrq_assess_seconds(&p->cost, rules, m, w);
+    p->assess_bytes = p->rank_bytes + snrq_assess_rank_bytes(m, w, p->ranks);
     p->costed = true;
     p->seconds = p->cost.total;
     return o->plan ? find_best(o, m, rules, w, limit, p) : SNRQ_OK;
@@ -594,6 +597,9 @@ static void print_cost(const snrq_context *c, const snrq_options *o, const snrq_
     snrq_clock_text(p->sensitivity_seconds, before, sizeof before);
     snrq_note(c, "sensitivity  about %s, %.0f MB per rank, for `snrq sensitivity` of these windows",
               before, p->sensitivity_bytes / 1e6);
+    snrq_clock_text(p->assess_seconds, before, sizeof before);
+    snrq_note(c, "assess       about %s, %.0f MB per rank, for `snrq assess --no-uniform`", before,
+              p->assess_bytes / 1e6);
     snrq_note(c, "network      %.1f us, %.2f GB/s%s", 1e6 * p->machine.latency,
               1e-9 * p->machine.bandwidth,
               p->machine.network_measured ? ""
@@ -630,9 +636,10 @@ static json_t *cost_json(const snrq_plan *p, const snrq_windows *w)
                         "threads", p->best.threads, "layer_groups", p->best.groups, "seconds",
                         p->best_seconds, "node_bytes", p->best_node_bytes)
             : NULL;
-    return json_pack("{s:o, s:f, s:s, s:{s:f, s:f}, s:o*, s:o}", "phases", phases, "efficiency",
-                     efficiency_of(p), "limit", limit, "sensitivity", "seconds",
-                     p->sensitivity_seconds, "rank_bytes", p->sensitivity_bytes, "best", best,
+    return json_pack("{s:o, s:f, s:s, s:{s:f, s:f}, s:{s:f, s:f}, s:o*, s:o}", "phases", phases,
+                     "efficiency", efficiency_of(p), "limit", limit, "sensitivity", "seconds",
+                     p->sensitivity_seconds, "rank_bytes", p->sensitivity_bytes, "assess",
+                     "seconds", p->assess_seconds, "rank_bytes", p->assess_bytes, "best", best,
                      "machine", snrq_machine_json(&p->machine));
 }
 

@@ -54,6 +54,7 @@ typedef struct snrq_plan {
     double best_seconds, best_node_bytes;
     double seconds;                                /* of the cost; 0 if it is not known */
     double sensitivity_seconds, sensitivity_bytes; /* of `sensitivity`, laid out so: of a rank */
+    double assess_seconds, assess_bytes;           /* of `assess`, the same */
     snrq_plan_output output;                       /* of --dry-run; set by the caller */
 } snrq_plan;
 

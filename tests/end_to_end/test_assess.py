@@ -166,6 +166,9 @@ class Assess(helpers.Test):
                                 sums[size + more] = min(sums.get(size + more, 1e9), kl + cost)
                     best = sums
                 self.assertLessEqual(predicted, 1.02 * min(best.values()))
+                if target == 3.375:  # as many as 3 bits everywhere have
+                    with open(os.path.join(self.one, "recipe.json")) as f:
+                        self.assertEqual(json.load(f)["rules"], configuration["recipe"])
                 # The recipe that is stored makes the same by itself.
                 again = self.quantize("again-%s" % target, "--recipe", self.recipe(configuration["recipe"]))
                 self.assertEqual(helpers.weights(again), helpers.weights(out))

@@ -42,6 +42,11 @@ class Plan(helpers.Test):
         weights = 6 * 128 * (128 + 2 * 64 + 128 + 3 * 384)
         self.assertAlmostEqual(plan["cost"]["phases"]["forward"]["seconds"], 2 * 4 * 64 * weights * 1e-9, places=9)
         self.assertEqual(plan["cost"]["phases"]["gram"]["seconds"], 0.0)
+        # An assessment: two quantizations, and 5 variants of 6 blocks through those behind them, for 8 windows in place of 2 x 4.
+        forward, assess = plan["cost"]["phases"]["forward"]["seconds"], plan["cost"]["assess"]
+        search = plan["cost"]["phases"]["search"]["seconds"] / (8 * 4) + 2 * plan["cost"]["phases"]["factor"]["seconds"]
+        self.assertAlmostEqual(assess["seconds"], 2 * plan["seconds"] + 12 * search + forward / 6 * 5 * (6 + 5 + 4 + 3 + 2 + 1), places=9)
+        self.assertAlmostEqual(assess["rank_bytes"], plan["rank_bytes"] + 64 * 128 * 4 * (8 * (3 + 5) + 4), places=3)
         halves = self.plan("--machine", machine, "--threads", 1, "--held-out", 0, "--plan-ranks", 2)
         self.assertAlmostEqual(halves["cost"]["phases"]["forward"]["seconds"], 4 * 64 * weights * 1e-9, places=9)
 
