@@ -14,10 +14,10 @@
 #include "io/user_output.h"
 #include "mpi/collective.h"
 #include "mpi/log.h"
-#include "pipeline/assess/block.h"
-#include "pipeline/assess/suggestion.h"
 #include "pipeline/assess/summary.h"
-#include "pipeline/assess/uniform.h"
+#include "pipeline/assess_block.h"
+#include "pipeline/assess_suggestion.h"
+#include "pipeline/assess_uniform.h"
 #include "pipeline/model/findings.h"
 #include "pipeline/rounding/statistics.h"
 #include "pipeline/rules.h"
@@ -78,7 +78,7 @@ static snrq_status open_inputs(snrq_assessment *a)
 {
     const snrq_options *o = a->options;
     snrq_rules rules = {0};
-    SNRQ_TRY(snrq_choices_parse(o, &a->choices));
+    SNRQ_TRY(snrq_choices_parse(o->widths_text, o->group_sizes_text, o->group_size, &a->choices));
     SNRQ_TRY(snrq_model_open(a->context, o->path, &a->model));
     if (a->model->quantized)
         return snrq_fail(SNRQ_USAGE, "%s is quantized already; give the original checkpoint",

@@ -16,7 +16,7 @@
 #include "mpi/memory_limit.h"
 #include "mpi/placement.h"
 #include "mpi/timers.h"
-#include "pipeline/assess/cost.h"
+#include "pipeline/assess_cost.h"
 #include "pipeline/export.h"
 #include "pipeline/export/engines.h"
 #include "pipeline/model/expert_stream.h"

@@ -5,8 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "mpi/status.h"
-
 enum { USUAL_BITS = 3 };
 
 static bool parse_widths(const char *text, snrq_choices *out)
@@ -48,24 +46,25 @@ static bool parse_sizes(const char *text, snrq_choices *out)
     }
 }
 
-snrq_status snrq_choices_parse(const snrq_options *o, snrq_choices *out)
+snrq_status snrq_choices_parse(const char *widths, const char *group_sizes, int64_t group_size,
+                               snrq_choices *out)
 {
-    *out = (snrq_choices){.sizes = 1, .group_size = {o->group_size}};
-    if (!parse_widths(o->widths_text, out))
+    *out = (snrq_choices){.sizes = 1, .group_size = {group_size}};
+    if (!parse_widths(widths, out))
         return snrq_fail(SNRQ_USAGE, "--widths: expected 2 to 8, growing, as in 2,3,4,8; found %s",
-                         o->widths_text);
+                         widths);
     while (out->usual + 1 < out->widths && out->bits[out->usual] < USUAL_BITS) out->usual++;
-    if (strcmp(o->group_sizes_text, "auto") == 0) {
-        if (o->group_size == 0) return SNRQ_OK;
-        add_size(out, 2 * o->group_size);
+    if (strcmp(group_sizes, "auto") == 0) {
+        if (group_size == 0) return SNRQ_OK;
+        add_size(out, 2 * group_size);
         add_size(out, 0);
         return SNRQ_OK;
     }
-    if (parse_sizes(o->group_sizes_text, out)) return SNRQ_OK;
+    if (parse_sizes(group_sizes, out)) return SNRQ_OK;
     return snrq_fail(SNRQ_USAGE,
                      "--group-sizes: expected auto, or up to %d sizes as in 64,128,channel, "
                      "--group-size among them; found %s",
-                     (int)SNRQ_MOST_SIZES, o->group_sizes_text);
+                     (int)SNRQ_MOST_SIZES, group_sizes);
 }
 
 bool snrq_group_size_fits(int64_t size, int64_t usual, int64_t columns)

@@ -1,5 +1,5 @@
-/* Memory and time of an assessment; see cost.h. */
-#include "pipeline/assess/cost.h"
+/* Memory and time of an assessment; see assess_cost.h. */
+#include "pipeline/assess_cost.h"
 
 #include <math.h>
 

@@ -1,11 +1,11 @@
-/* Steps of a block alone, and all of it; see block.h. */
-#include "pipeline/assess/block.h"
+/* Steps of a block alone, and all of it; see assess_block.h. */
+#include "pipeline/assess_block.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "mpi/collective.h"
-#include "pipeline/assess/unit.h"
+#include "pipeline/assess_unit.h"
 #include "pipeline/model/expert_stream.h"
 
 typedef struct block_work {

@@ -1,5 +1,5 @@
-/* A unit rounded once and with every choice; see unit.h. */
-#include "pipeline/assess/unit.h"
+/* A unit rounded once and with every choice; see assess_unit.h. */
+#include "pipeline/assess_unit.h"
 
 #include <math.h>
 #include <stdlib.h>

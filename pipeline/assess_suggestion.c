@@ -1,5 +1,5 @@
-/* A recipe from an assessment; see suggestion.h. */
-#include "pipeline/assess/suggestion.h"
+/* A recipe from an assessment; see assess_suggestion.h. */
+#include "pipeline/assess_suggestion.h"
 
 #include <limits.h>
 #include <stdlib.h>

@@ -3,7 +3,7 @@
 #ifndef SNRQ_ASSESS_BLOCK_H
 #define SNRQ_ASSESS_BLOCK_H
 
-#include "pipeline/assess/assessment.h"
+#include "pipeline/assessment.h"
 
 /* *out <- {"block", "kl", "steps"}; a new reference. `full` is block `layer`. The streams go
  * through it, unrounded. Collective; agreed. */

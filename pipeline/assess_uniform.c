@@ -1,5 +1,5 @@
-/* Models with one width; see uniform.h. */
-#include "pipeline/assess/uniform.h"
+/* Models with one width; see assess_uniform.h. */
+#include "pipeline/assess_uniform.h"
 
 #include <limits.h>
 #include <stdio.h>

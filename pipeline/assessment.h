@@ -1,10 +1,11 @@
 /* An assessment on its way: what its parts share.
  */
-#ifndef SNRQ_ASSESS_ASSESSMENT_H
-#define SNRQ_ASSESS_ASSESSMENT_H
+#ifndef SNRQ_ASSESSMENT_H
+#define SNRQ_ASSESSMENT_H
 
 #include "pipeline/assess/choices.h"
 #include "pipeline/assess/divergence.h"
+#include "pipeline/options.h"
 
 typedef struct snrq_assessment {
     const snrq_context *context;

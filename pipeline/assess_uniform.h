@@ -3,7 +3,7 @@
 #ifndef SNRQ_ASSESS_UNIFORM_H
 #define SNRQ_ASSESS_UNIFORM_H
 
-#include "pipeline/assess/assessment.h"
+#include "pipeline/assessment.h"
 
 /* Quantizes the model with each width up to 4 bits, and fills in assessment->uniform; of
  * --no-uniform, with nothing. Collective; agreed. */
