@@ -17,6 +17,9 @@ static const double agreement_bytes = 8.0;
 /* Tokens of a sequence that are one fp32 sum (mpi/algebra/gram.c). */
 static const double piece_tokens = 2048.0;
 
+/* Times of a search of single rows that one of coupled rows takes (docs/method.md). */
+static const double coupled_search = 1.4;
+
 /* What one group of ranks works with. */
 typedef struct group {
     const snrq_machine *machine;
@@ -76,15 +79,17 @@ static void gram_of_unit(const group *g, const snrq_rule *r, const snrq_unit_sha
     compute(g, SNRQ_PHASE_GRAM, SNRQ_RATE_GRAM_PIECES, pieces * numbers, c);
 }
 
-static void round_unit(const group *g, const snrq_unit_shape *unit, snrq_cost *c)
+static void round_unit(const group *g, const snrq_rule *r, const snrq_unit_shape *unit,
+                       snrq_cost *c)
 {
+    const double searches = snrq_rule_couples_rows(r) ? coupled_search : 1.0;
     const double n = (double)unit->columns, mine = rows_of_rank(unit->rows, g->ranks);
     const double square = n * n;
     compute(g, SNRQ_PHASE_FACTOR, SNRQ_RATE_FACTOR_CUBE, n * square / g->ranks, c);
     compute(g, SNRQ_PHASE_FACTOR, SNRQ_RATE_FACTOR_ROWS, mine * square, c);
     compute(g, SNRQ_PHASE_GRID, SNRQ_RATE_GRID, mine * n, c);
-    compute(g, SNRQ_PHASE_SEARCH, SNRQ_RATE_SEARCH_ROWS, mine * square, c);
-    compute(g, SNRQ_PHASE_SEARCH, SNRQ_RATE_SEARCH_CELLS, mine * n, c);
+    compute(g, SNRQ_PHASE_SEARCH, SNRQ_RATE_SEARCH_ROWS, searches * mine * square, c);
+    compute(g, SNRQ_PHASE_SEARCH, SNRQ_RATE_SEARCH_CELLS, searches * mine * n, c);
 }
 
 /* Products of both streams, or of the full-precision one alone. */
@@ -138,7 +143,7 @@ static void cost_of_unit(const group *g, const snrq_family *f, int64_t layer, in
     gram_of_unit(g, r, unit, share, makes_up, c);
     snrq_traffic_of_unit(r, unit, makes_up ? unit->rows : 0, g->ranks, teams, all, within);
     send_all(g, all, c);
-    round_unit(&team, unit, &of_team);
+    round_unit(&team, r, unit, &of_team);
     send_all(&team, within, &of_team);
     add_share(c, &of_team, 1.0 / teams);
 }

@@ -21,11 +21,12 @@ static const char *text_of(const json_t *object, const char *key)
 
 static void print_module(const snrq_module_record *m)
 {
-    printf("%-40s %6lld %6lld %4d %6lld  %-6s %6.3f %12.5g %8.3f %8.3f %8.3f %7.3f %10.4g%s%s\n",
-           m->name, (long long)m->rows, (long long)m->columns, m->bits, (long long)m->group_size,
-           m->method, m->alpha, m->objective, 100 * m->output_error, 100 * m->model_error,
-           100 * m->held_out_error, 100 * m->clipped, m->largest_activation,
-           m->format[0] != '\0' ? "  " : "", m->format);
+    printf(
+        "%-40s %6lld %6lld %4d %6lld  %-6s %6.3f %12.5g %8.3f %8.3f %8.3f %7.3f %10.4g %9.3g%s%s\n",
+        m->name, (long long)m->rows, (long long)m->columns, m->bits, (long long)m->group_size,
+        m->method, m->alpha, m->objective, 100 * m->output_error, 100 * m->model_error,
+        100 * m->held_out_error, 100 * m->clipped, m->largest_activation, m->predicted_loss,
+        m->format[0] != '\0' ? "  " : "", m->format);
 }
 
 /* All module records of the manifest as they stand there, in block order. New reference. */
@@ -82,9 +83,9 @@ static snrq_status print_output(const snrq_output_facts *output, const json_t *e
            output->complete ? "complete" : "UNFINISHED (run the same command again)",
            options ? options : "");
     print_recipe(output->configuration);
-    printf("%-40s %6s %6s %4s %6s  %-6s %6s %12s %8s %8s %8s %7s %10s\n", "module", "rows", "cols",
-           "bits", "group", "method", "alpha", "objective", "output%", "model%", "held%", "clip%",
-           "largest");
+    printf("%-40s %6s %6s %4s %6s  %-6s %6s %12s %8s %8s %8s %7s %10s %9s\n", "module", "rows",
+           "cols", "bits", "group", "method", "alpha", "objective", "output%", "model%", "held%",
+           "clip%", "largest", "loss");
     for (int64_t i = 0; i < count; i++) print_module(&modules[i]);
     print_kept(output->configuration);
     if (exports != NULL) print_exports(exports);

@@ -11,6 +11,7 @@
 #include "pipeline/export.h"
 #include "pipeline/model/checksum.h"
 #include "pipeline/model/findings.h"
+#include "pipeline/own_sensitivity.h"
 #include "pipeline/settings.h"
 #include "pipeline/summary.h"
 #include "pipeline/text_options.h"
@@ -195,6 +196,9 @@ static snrq_status make_configuration(const snrq_job *job, json_t **configuratio
         failed |= json_object_set_new(*configuration, "kept", snrq_model_kept_names(job->model));
     if (job->grams.file != NULL)
         failed |= json_object_set_new(*configuration, "sensitivity", json_string(job->grams.hash));
+    if (snrq_options_make_sensitivity(job->options))
+        failed |=
+            json_object_set_new(*configuration, "sensitivity", json_string(SNRQ_SENSITIVITY_AUTO));
     if (failed == 0) return SNRQ_OK;
     return snrq_fail(SNRQ_INTERNAL, "no memory for the configuration");
 }
@@ -277,7 +281,7 @@ static snrq_status look_at_output(snrq_job *job, snrq_plan_output *found)
 /* The groups' ranks, what they tell each other by, and the clock. */
 static snrq_status start_groups(snrq_job *job)
 {
-    double work = 0.0;
+    double work = snrq_own_sensitivity_work(job);
     for (int64_t layer = 0; layer < job->model->config.layers; layer++)
         work += snrq_job_block_work(job, layer);
     SNRQ_TRY(snrq_layer_groups_split(job->context, &job->groups));
@@ -358,7 +362,7 @@ static snrq_status read_inputs(snrq_job *job)
     SNRQ_TRY(snrq_agree(c, snrq_rules_create(o, job->model, &job->rules)));
     SNRQ_TRY(snrq_agree(c, snrq_plan_check_engine(job->model, &job->rules, o->engine)));
     SNRQ_TRY(snrq_agree(c, snrq_rules_mark_kept(&job->rules, job->model)));
-    if (o->sensitivity != NULL)
+    if (o->sensitivity != NULL && !snrq_options_make_sensitivity(o))
         SNRQ_TRY(snrq_row_grams_open(c, o->sensitivity, job->model, &job->grams));
     const snrq_window_order windows = snrq_calibration_windows(o);
     SNRQ_TRY(snrq_windows_make(c, &windows, job->model, &job->windows));

@@ -22,7 +22,7 @@ typedef struct snrq_job {
     snrq_model *model;
     snrq_windows windows;
     snrq_rules rules;
-    snrq_row_grams grams; /* of --sensitivity */
+    snrq_row_grams grams; /* of --sensitivity; not open before own_sensitivity.h made it */
     snrq_layer_groups groups;
     snrq_mail *mail; /* between the groups; NULL: there is one */
     snrq_plan plan;

@@ -50,7 +50,8 @@ typedef struct snrq_machine {
 /* The widest matrices of a trial. */
 enum { SNRQ_MACHINE_COLUMNS = 2048 };
 
-/* Runs the trials (machine_trial.c), for rules like this one, with matrices of up to `columns`.
+/* Runs the trials (machine_trial.c), for rules like this one (rows that do not know
+ * of each other), with matrices of up to `columns`.
  * Collective; agreed. */
 snrq_status snrq_machine_measure(const snrq_context *context, const snrq_rule *rule,
                                  int64_t columns, snrq_machine *out);

@@ -301,6 +301,7 @@ snrq_status snrq_machine_measure(const snrq_context *c, const snrq_rule *rule, i
                                  snrq_machine *out)
 {
     int64_t n = columns / 128 * 128;
+    snrq_rule single = *rule; /* cost.c knows what coupled rows take */
     snrq_context *alone = NULL;
     double *all = NULL, sums[2] = {0.0, 0.0};
     *out = (snrq_machine){.ranks = c->size,
@@ -312,7 +313,8 @@ snrq_status snrq_machine_measure(const snrq_context *c, const snrq_rule *rule, i
     snrq_status status = snrq_context_split(c, c->rank, &alone);
     if (status == SNRQ_OK) status = snrq_allocate(places, sizeof *all, "rates", &all);
     SNRQ_TRY(snrq_agree(c, status));
-    status = time_in_turns(c, alone, rule, n, all + (size_t)c->rank * (SNRQ_RATES + 1));
+    single.weighs_outputs = false;
+    status = time_in_turns(c, alone, &single, n, all + (size_t)c->rank * (SNRQ_RATES + 1));
     snrq_context_destroy(&alone);
     if (status == SNRQ_OK) status = snrq_collect(c, all, (int64_t)places);
     for (int r = 0; status == SNRQ_OK && r < c->size; r++) {

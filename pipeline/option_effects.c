@@ -57,10 +57,15 @@ static bool starts_are_chosen(const snrq_options *o)
     return reads_text(o) && o->sampling == SNRQ_SAMPLING_NONE;
 }
 
+static bool goes_back(const snrq_options *o)
+{
+    return o->command == SNRQ_COMMAND_SENSITIVITY || snrq_options_make_sensitivity(o);
+}
+
 /* Windows are drawn, or strengths, by a method that has them. */
 static bool draws(const snrq_options *o)
 {
-    if (o->command == SNRQ_COMMAND_SENSITIVITY) return true; /* labels */
+    if (goes_back(o)) return true; /* labels */
     if (o->command == SNRQ_COMMAND_EVALUATE)
         return o->protocol != NULL && strstr(o->protocol, "c4") != NULL;
     return (reads_text(o) && (!o->consecutive || o->sampling != SNRQ_SAMPLING_NONE)) ||
@@ -162,6 +167,10 @@ static const struct {
     {"length", ANY, has_windows, {"tasks have no windows", "0"}},
     {"reference", ANY, has_windows, {"tasks are compared with nothing", NULL}},
     {"task-dir", ANY, has_tasks, {"it belongs to --tasks", NULL}},
+    {"pass-memory",
+     ANY,
+     goes_back,
+     {"only a backward pass keeps inputs of blocks: --sensitivity auto", NULL}},
     {"limit", ANY, has_tasks, {"it belongs to --tasks", "0"}},
     {"task-bos", ANY, has_tasks, {"it belongs to --tasks", "tokenizer"}},
     {"plan-ranks", ANY, is_dry_run, {"plans for other ranks need --dry-run", "0"}},

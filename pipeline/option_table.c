@@ -152,9 +152,10 @@ const snrq_option_row snrq_option_table[] = {
      "other bits, groups, methods for some modules: JSON rules such as "
      "{\"modules\": \"*.down_proj\", \"blocks\": \"0-3\", \"bits\": 4}; the first that matches "
      "counts (docs/operations.md)"},
-    {"sensitivity", 0, TEXT, FIELD(sensitivity), NULL, 0, 0, NULL, Q, false, "FILE",
+    {"sensitivity", 0, TEXT, FIELD(sensitivity), NULL, 0, 0, NULL, Q, false, "FILE|auto",
      "weigh errors by what a module's outputs are worth: a file of `snrq sensitivity MODEL`; the "
-     "error of a row is made up for by the rows after it"},
+     "error of a row is made up for by the rows after it; auto: makes the file first, from the "
+     "calibration windows, and keeps it in OUT (a file of this name is ./auto)"},
     {"target-bits", 0, REAL, FIELD(target_bits), "0", 0, 16, NULL, Q, false, "B",
      "bits per weight that the modules may have on average, scales and zeros counted: each step of "
      "a "
@@ -186,7 +187,7 @@ const snrq_option_row snrq_option_table[] = {
      "which more engines load"},
     {"max-shard-size", 0, SIZE, FIELD(max_shard_bytes), "5GB", 1, 9e18, NULL, X, false, "BYTES",
      "largest weight file, if no single tensor is larger: a number with KB, MB, GB, KiB, MiB, GiB"},
-    {"pass-memory", 0, SIZE, FIELD(pass_memory), "1GiB", 1, 9e18, NULL, F, false, "BYTES",
+    {"pass-memory", 0, SIZE, FIELD(pass_memory), "1GiB", 1, 9e18, NULL, Q | F, false, "BYTES",
      "what a rank keeps of the inputs of blocks: with less of it, fewer sequences are taken at a "
      "time, and the checkpoint is read more often (same result)"},
     {"weights", 0, CHOICE, FIELD(export_float32), "model", 0, 0, "model|f32", X, false, "T",

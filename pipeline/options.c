@@ -520,11 +520,17 @@ snrq_status snrq_options_parse(int argc, char **argv, snrq_options *o, char **te
     return parse_command(&p, argc, argv, text);
 }
 
+bool snrq_options_make_sensitivity(const snrq_options *o)
+{
+    return o->sensitivity != NULL && strcmp(o->sensitivity, SNRQ_SENSITIVITY_AUTO) == 0;
+}
+
 int snrq_options_inputs(const snrq_options *o, const char *paths[SNRQ_MOST_INPUTS])
 {
-    const char *const others[] = {o->path,   o->reference,    o->token_file,
-                                  o->decode, o->options_file, o->machine,
-                                  o->recipe, o->assessment,   o->sensitivity};
+    const char *const others[] = {
+        o->path,   o->reference,    o->token_file,
+        o->decode, o->options_file, o->machine,
+        o->recipe, o->assessment,   snrq_options_make_sensitivity(o) ? NULL : o->sensitivity};
     int count = 0;
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) paths[count++] = others[i];
     for (int i = 0; i < o->texts.count; i++) paths[count++] = o->texts.path[i];

@@ -89,7 +89,8 @@ typedef struct snrq_options {
     const char *group_sizes_text; /* assess: "64,128,channel", or "auto" */
     bool no_uniform;              /* assess: no runs with one width for all */
     int64_t judged_windows;       /* assess: of which divergences are measured */
-    const char *sensitivity; /* what outputs are worth: a file of `snrq sensitivity`, or NULL */
+    const char *sensitivity;      /* what outputs are worth: a file of `snrq sensitivity`, or
+                                     SNRQ_SENSITIVITY_AUTO, or NULL */
     int64_t expert_tokens, weighted_experts; /* 0: auto */
     const char *factor_grid_text;
     int factor_rows, factor_columns; /* 0: chosen by size */
@@ -129,6 +130,10 @@ typedef struct snrq_options {
  * reads the file. */
 snrq_status snrq_options_parse(int argc, char **argv, snrq_options *out, char **text);
 void snrq_options_free(snrq_options *options);
+
+/* The word of --sensitivity that is no file: quantize makes it. */
+#define SNRQ_SENSITIVITY_AUTO "auto"
+bool snrq_options_make_sensitivity(const snrq_options *options);
 
 /* Every path that the command reads, the options' file among them, NULL where there is none.
  * Borrowed. Returns their number. */

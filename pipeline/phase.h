@@ -4,6 +4,7 @@
 
 typedef enum snrq_phase {
     SNRQ_PHASE_READ,
+    SNRQ_PHASE_BACKWARD, /* of --sensitivity auto */
     SNRQ_PHASE_FORWARD,
     SNRQ_PHASE_GRAM,
     SNRQ_PHASE_FACTOR,

@@ -325,16 +325,37 @@ static void lay_out(const snrq_options *o, const snrq_model *m, const snrq_rules
                     const snrq_windows *w, snrq_plan *out)
 {
     const snrq_config *k = &m->config;
+    const snrq_windows texts = snrq_windows_of_text(w);
     const int group_ranks = out->ranks > out->groups ? out->ranks / out->groups : 1;
     double full, codes, stored;
     double table = (double)(k->vocabulary * k->hidden) * (double)snrq_dtype_size(k->dtype);
     block_bytes(rules, m, &full, &codes, &stored);
     out->rank_bytes = rank_bytes(group_ranks, o, rules, m, w);
+    out->sensitivity_bytes = snrq_sensitivity_rank_bytes(m, &texts, out->ranks, o->pass_memory);
+    if (snrq_options_make_sensitivity(o))
+        out->rank_bytes = fmax(out->rank_bytes, process_bytes + out->sensitivity_bytes);
     out->shared_bytes = fmax((full + codes) * groups_of_node(out, group_ranks), table);
     out->node_bytes = out->rank_bytes * out->ranks_per_node + out->shared_bytes;
     out->output_bytes = stored + table * (k->tied_embeddings ? 1.0 : 2.0);
+    if (snrq_options_make_sensitivity(o)) out->output_bytes += snrq_sensitivity_file_bytes(m);
     out->block_bytes = full;
     out->bits_per_weight = 8.0 * stored / weights_of(m);
+}
+
+/* The cost of a run that is laid out so, with the backward pass that it makes. */
+static snrq_status cost_of(const snrq_options *o, const snrq_model *m, const snrq_rules *rules,
+                           const snrq_windows *w, const snrq_machine *machine,
+                           const snrq_layout_of_run *layout, snrq_cost *out)
+{
+    const snrq_windows texts = snrq_windows_of_text(w);
+    const int phase = SNRQ_PHASE_BACKWARD;
+    SNRQ_TRY(snrq_cost_make(machine, rules, m, w, layout, out));
+    if (!snrq_options_make_sensitivity(o)) return SNRQ_OK;
+    out->messages[phase] =
+        snrq_sensitivity_traffic(m, &texts, layout, o->pass_memory, &out->bytes[phase]);
+    out->seconds[phase] = snrq_sensitivity_seconds(machine, m, &texts, layout, o->pass_memory);
+    out->total += out->seconds[phase];
+    return SNRQ_OK;
 }
 
 /* Tries the layouts of as many nodes: ranks of a node that divide its cores, and layer groups. */
@@ -354,7 +375,7 @@ static snrq_status find_best(const snrq_options *o, const snrq_model *m, const s
         snrq_cost cost;
         lay_out(o, m, rules, w, &memory);
         if (limit > 0.0 && memory.node_bytes > limit) continue;
-        SNRQ_TRY(snrq_cost_make(&p->machine, rules, m, w, &layout, &cost));
+        SNRQ_TRY(cost_of(o, m, rules, w, &p->machine, &layout, &cost));
         /* Fewer ranks where it makes no difference. */
         if (p->best.ranks > 0 && cost.total > 0.98 * p->best_seconds) continue;
         p->best = layout;
@@ -370,6 +391,7 @@ static snrq_status find_cost(const snrq_context *c, const snrq_options *o, const
                              snrq_plan *p)
 {
     const int threads = omp_get_max_threads();
+    const snrq_windows texts = snrq_windows_of_text(w);
     if (o->machine != NULL)
         SNRQ_TRY(snrq_agree(c, snrq_machine_read(o->machine, &p->machine)));
     else
@@ -379,10 +401,10 @@ static snrq_status find_cost(const snrq_context *c, const snrq_options *o, const
     p->cost_threads = threads;
     const snrq_layout_of_run layout = {p->ranks, p->nodes, threads, p->groups};
     const snrq_layout_of_run alone = {1, 1, threads, 1};
-    SNRQ_TRY(snrq_cost_make(&p->machine, rules, m, w, &layout, &p->cost));
-    SNRQ_TRY(snrq_cost_make(&p->machine, rules, m, w, &alone, &p->alone));
-    p->sensitivity_seconds = snrq_sensitivity_seconds(&p->machine, m, w, &layout, o->pass_memory);
-    p->sensitivity_bytes = snrq_sensitivity_rank_bytes(m, w, p->ranks, o->pass_memory);
+    SNRQ_TRY(cost_of(o, m, rules, w, &p->machine, &layout, &p->cost));
+    SNRQ_TRY(cost_of(o, m, rules, w, &p->machine, &alone, &p->alone));
+    p->sensitivity_seconds =
+        snrq_sensitivity_seconds(&p->machine, m, &texts, &layout, o->pass_memory);
     p->assess_seconds = snrq_assess_seconds(&p->cost, rules, m, w);
     p->assess_bytes = p->rank_bytes + snrq_assess_rank_bytes(m, w, p->ranks);
     p->costed = true;
@@ -595,8 +617,9 @@ static void print_cost(const snrq_context *c, const snrq_options *o, const snrq_
               p->ranks);
     snrq_note(c, "limit        %s", limit);
     snrq_clock_text(p->sensitivity_seconds, before, sizeof before);
-    snrq_note(c, "sensitivity  about %s, %.0f MB per rank, for `snrq sensitivity` of these windows",
-              before, p->sensitivity_bytes / 1e6);
+    snrq_note(c, "sensitivity  about %s, %.0f MB per rank, for %s of these windows", before,
+              p->sensitivity_bytes / 1e6,
+              snrq_options_make_sensitivity(o) ? "the backward pass" : "`snrq sensitivity`");
     snrq_clock_text(p->assess_seconds, before, sizeof before);
     snrq_note(c, "assess       about %s, %.0f MB per rank, for `snrq assess --no-uniform`", before,
               p->assess_bytes / 1e6);
@@ -760,7 +783,7 @@ snrq_status snrq_plan_print(const snrq_context *c, const snrq_options *o, const 
               p->rank_bytes / 1e6, p->shared_bytes / 1e6, p->node_bytes / 1e6, p->ranks_per_node,
               p->ranks_per_node == 1 ? "" : "s");
     snrq_note(c, "output       %.1f MB in %lld files", p->output_bytes / 1e6,
-              (long long)k->layers + 1);
+              (long long)k->layers + (snrq_options_make_sensitivity(o) ? 2 : 1));
     if (p->activation_bytes > 0)
         snrq_note(c,
                   "activations  %.1f MB are kept until the run is complete, twice that while a "

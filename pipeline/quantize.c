@@ -1,5 +1,6 @@
 /* The method, block by block and step by step (docs/method.md; arXiv 2602.05902):
  *
+ *     where it is asked for, one backward pass tells what outputs are worth (own_sensitivity.h)
  *     for each block:
  *         for each step [q,k,v], [o], [gate,up], [down]:
  *             before [gate,up] of a mixture: route, which tells what tokens each expert reads
@@ -35,6 +36,7 @@
 #include "pipeline/model/expert_stream.h"
 #include "pipeline/model/kept.h"
 #include "pipeline/model/read_ahead.h"
+#include "pipeline/own_sensitivity.h"
 #include "pipeline/pass_stream.h"
 #include "pipeline/unit.h"
 
@@ -592,6 +594,7 @@ static snrq_status run(const snrq_context *context, const snrq_options *options)
     snrq_status status = snrq_job_open(context, options, &job);
     if (status == SNRQ_OK && job.output != NULL) {
         status = snrq_job_commit_rest(&job);
+        if (status == SNRQ_OK) status = snrq_own_sensitivity(&job);
         if (status == SNRQ_OK) status = quantize_groups(&job);
         if (status == SNRQ_OK) status = snrq_job_complete(&job);
         status = snrq_job_finish(&job, status);

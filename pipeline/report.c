@@ -17,6 +17,8 @@
 #include "pipeline/model/model.h"
 #include "pipeline/rounding/rounding.h"
 
+enum { SECONDS_BETWEEN_LINES = 5 }; /* of the backward pass */
+
 static double seconds_left(const snrq_progress *p)
 {
     double here = p->done - p->replayed, elapsed = snrq_now() - p->started;
@@ -324,6 +326,34 @@ void snrq_progress_step(snrq_progress *p, snrq_output *output, const snrq_family
                                   "block", (json_int_t)layer, "stage", f->step[step].name,
                                   "seconds", seconds, "modules", modules, "units", units,
                                   unlogged_key, "work", work));
+}
+
+void snrq_progress_pass(snrq_progress *p, snrq_output *output, const char *direction, int64_t layer,
+                        double work)
+{
+    const double now = snrq_now();
+    char left[32];
+    p->done += work;
+    p->step_started = now;
+    if (p->context->rank != 0) return;
+    put_status(p, output, "running",
+               json_pack("{s:I, s:s}", "block", (json_int_t)layer, "stage", "backward pass"));
+    if (now - p->told < SECONDS_BETWEEN_LINES) return;
+    p->told = now;
+    snrq_clock_text(seconds_left(p), left, sizeof left);
+    snrq_note_timed(p->context, "backward pass: %s through block %lld/%lld  left %s", direction,
+                    (long long)layer + 1, (long long)p->blocks, left);
+}
+
+void snrq_progress_passed(snrq_progress *p, snrq_output *output, int64_t tokens, double loss,
+                          double seconds)
+{
+    json_t *event = json_pack("{s:s, s:I, s:f, s:f}", "event", "sensitivity", "tokens",
+                              (json_int_t)tokens, "label_loss", loss, "seconds", seconds);
+    snrq_output_event(output, event);
+    json_decref(event);
+    snrq_note_timed(p->context, "backward pass: done in %.1f s, loss of the drawn labels %.4f",
+                    seconds, loss);
 }
 
 static json_t *trouble_event(const snrq_family *f, int64_t layer, int unit, const snrq_trouble *t,

@@ -35,7 +35,7 @@ typedef struct snrq_progress {
     bool terminal;                   /* standard error is a terminal: one line, rewritten */
     int64_t blocks, committed;
     double total, done, replayed;
-    double started, step_started;
+    double started, step_started, told;
     bool *told_few_tokens; /* [units of a block] owned */
 } snrq_progress;
 
@@ -62,6 +62,13 @@ void snrq_progress_event(snrq_progress *progress, snrq_output *output, json_t *e
 /* Reports how many tokens the experts of a block read. */
 void snrq_progress_coverage(snrq_progress *progress, snrq_output *output, int64_t layer,
                             const snrq_coverage *coverage);
+
+/* Reports that the backward pass of --sensitivity auto went through a block, "forward" or "back",
+ * and that it is done: tokens, mean loss of the drawn labels, seconds. Of the job. */
+void snrq_progress_pass(snrq_progress *progress, snrq_output *output, const char *direction,
+                        int64_t layer, double work);
+void snrq_progress_passed(snrq_progress *progress, snrq_output *output, int64_t tokens, double loss,
+                          double seconds);
 
 /* Reports a finished step of the family: `records` of all modules of the block, `measures` of all
  * its units. Here and below, rank 0 of a group tells; its other ranks return at once. */

@@ -1,65 +1,32 @@
-/* The backward pass over calibration windows; see sensitivity.h. */
+/* The command `sensitivity`; see sensitivity.h. */
 #include "pipeline/sensitivity.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "io/checkpoint/sensitivity_file.h"
 #include "io/json.h"
 #include "io/standard_streams.h"
 #include "io/user_output.h"
+#include "mpi/collective.h"
 #include "mpi/log.h"
 #include "mpi/timers.h"
-#include "pipeline/model/block_backward.h"
 #include "pipeline/model/findings.h"
-#include "pipeline/model/label_gradient.h"
-#include "pipeline/model/stream.h"
 #include "pipeline/sensitivity_cost.h"
+#include "pipeline/sensitivity_pass.h"
 #include "pipeline/text_options.h"
 
-enum { SECONDS_BETWEEN_LINES = 5, BACKWARD_PARTS = 3 /* times of a block forward */ };
+enum { SECONDS_BETWEEN_LINES = 5 };
 
 typedef struct run {
     const snrq_context *context;
     const snrq_options *options;
     snrq_model *model;
     snrq_windows windows;
-    snrq_ropes ropes;
     snrq_user_output *output; /* of rank 0 */
     char path[PATH_MAX];      /* of the file until it is complete */
-    snrq_sensitivity_facts facts;
-    snrq_sensitivity_module *module; /* [modules] of all blocks */
-    int modules;
-    int *first_module; /* [layers] */
-    snrq_sensitivity_writer *writer;
-    snrq_range mine;           /* sequences of this rank */
-    int64_t at_a_time, passes; /* sequences; how often, the same on all ranks */
-    int64_t pass;              /* which one this is, of sequences: */
-    snrq_range now;
-    float *inputs; /* [layers + 1][at_a_time, tokens, hidden]: of the blocks, and of the head */
-    snrq_fixed **total; /* [layers] sums of this rank's tiles */
-    double *loss;       /* [windows] of the drawn labels */
-    double started, told, done, work;
+    double started, told, done;
 } run;
-
-static int64_t layers_of(const run *r)
-{
-    return r->model->config.layers;
-}
-
-/* Numbers of the residual stream of a sequence. */
-static int64_t sequence_floats(const run *r)
-{
-    return r->windows.length * r->model->config.hidden;
-}
-
-static float *inputs_of(const run *r, int64_t layer)
-{
-    return r->inputs + layer * r->at_a_time * sequence_floats(r);
-}
-
-/* ---- before ---- */
 
 /* Rank 0 tries the file before anything is computed. */
 static snrq_status open_output(run *r)
@@ -93,56 +60,6 @@ static snrq_status make_windows(run *r)
     return snrq_windows_make(r->context, &order, r->model, &r->windows);
 }
 
-/* Names and rows of all modules. */
-static snrq_status list_modules(run *r)
-{
-    for (int64_t l = 0; l < layers_of(r); l++)
-        r->modules += snrq_model_family(r->model, l)->modules;
-    SNRQ_TRY(snrq_allocate((size_t)r->modules, sizeof *r->module, "modules", &r->module));
-    SNRQ_TRY(
-        snrq_allocate((size_t)layers_of(r), sizeof *r->first_module, "blocks", &r->first_module));
-    int next = 0;
-    for (int64_t l = 0; l < layers_of(r); l++) {
-        const snrq_family *f = snrq_model_family(r->model, l);
-        r->first_module[l] = next;
-        for (int m = 0; m < f->modules; m++) {
-            snrq_sensitivity_module *to = &r->module[next++];
-            snrq_module_name(l, f->module[m].name, to->name, sizeof to->name);
-            to->rows = f->module[m].rows;
-        }
-    }
-    return SNRQ_OK;
-}
-
-static snrq_status prepare(run *r)
-{
-    int64_t all = layers_of(r) + 1;
-    r->mine = snrq_stream_share(r->context, &r->windows);
-    r->at_a_time = snrq_sensitivity_at_a_time(r->model, r->mine.end - r->mine.begin,
-                                              r->windows.length, r->options->pass_memory);
-    r->facts = (snrq_sensitivity_facts){.tokens = r->windows.count * r->windows.length,
-                                        .seed = r->options->seed};
-    SNRQ_TRY(snrq_model_fingerprint(r->model, r->facts.model));
-    SNRQ_TRY(list_modules(r));
-    SNRQ_TRY(snrq_ropes_create(&r->model->config, r->windows.length, &r->ropes));
-    SNRQ_TRY(snrq_allocate((size_t)r->windows.count, sizeof *r->loss, "losses", &r->loss));
-    SNRQ_TRY(snrq_allocate((size_t)layers_of(r), sizeof(snrq_fixed *), "sums", &r->total));
-    return snrq_allocate_scratch((size_t)(all * r->at_a_time * sequence_floats(r)), sizeof(float),
-                                 "inputs of blocks", &r->inputs);
-}
-
-static snrq_status count_passes(run *r)
-{
-    int64_t own = r->mine.end - r->mine.begin;
-    double most = r->at_a_time > 0 ? (double)((own + r->at_a_time - 1) / r->at_a_time) : 0.0;
-    SNRQ_TRY(snrq_max_double(r->context, &most, 1));
-    r->passes = (int64_t)most;
-    r->work = most * (double)(layers_of(r) * (1 + BACKWARD_PARTS));
-    return SNRQ_OK;
-}
-
-/* ---- progress ---- */
-
 static void tell_memory(const run *r)
 {
     double bytes = snrq_sensitivity_rank_bytes(r->model, &r->windows, r->context->size,
@@ -152,219 +69,56 @@ static void tell_memory(const run *r)
                   bytes / 1e6);
 }
 
-/* So much work is done, in times of a block forward. */
-static void tell(run *r, double parts, const char *what, int64_t block)
+static snrq_status tell(void *user, const snrq_sensitivity_step *s)
 {
+    run *r = user;
     char left[32];
-    double now = snrq_now();
-    r->done += parts;
-    bool last = r->done == r->work;
-    if (r->options->json || (now - r->told < SECONDS_BETWEEN_LINES && !last)) return;
+    const int forward = SNRQ_SENSITIVITY_FORWARD_PARTS, back = SNRQ_SENSITIVITY_BACK_PARTS;
+    const int64_t layers = r->model->config.layers;
+    const double work = (double)(s->passes * layers * (forward + back)), now = snrq_now();
+    r->done += s->back ? back : forward;
+    bool last = r->done == work;
+    if (r->options->json || (now - r->told < SECONDS_BETWEEN_LINES && !last)) return SNRQ_OK;
     r->told = now;
-    snrq_clock_text((now - r->started) * (r->work - r->done) / r->done, left, sizeof left);
-    snrq_note(r->context, "%s through block %lld of %lld%s%.0d done, left %s", what,
-              (long long)block + 1, (long long)layers_of(r), r->passes > 1 ? ", pass " : "",
-              r->passes > 1 ? (int)r->pass + 1 : 0, left);
-}
-
-/* ---- a pass ---- */
-
-static snrq_status embed(const run *r)
-{
-    const int64_t tokens = r->windows.length, hidden = r->model->config.hidden;
-    const int32_t *ids = r->windows.ids + r->now.begin * tokens;
-    snrq_table embedding;
-    SNRQ_TRY(snrq_model_load_embedding(r->context, r->model, &embedding));
-    for (int64_t i = 0; i < (r->now.end - r->now.begin) * tokens; i++)
-        snrq_embed_token(&embedding.weight, r->model->config.embedding_scale, ids[i],
-                         r->inputs + i * hidden);
-    snrq_table_free(&embedding);
+    snrq_clock_text((now - r->started) * (work - r->done) / r->done, left, sizeof left);
+    snrq_note(r->context, "%s through block %lld of %lld%s%.0d done, left %s",
+              s->back ? "back" : "forward", (long long)s->block + 1, (long long)layers,
+              s->passes > 1 ? ", pass " : "", s->passes > 1 ? (int)s->pass + 1 : 0, left);
     return SNRQ_OK;
 }
 
-/* Sequences of a batch that begins with the pass's number `first`. */
-static int64_t batch_of(const run *r, int64_t first)
+static snrq_status print_answer(const run *r, const snrq_sensitivity_outcome *found)
 {
-    int64_t batch = snrq_stream_batch(r->at_a_time, r->windows.length);
-    int64_t left = r->now.end - r->now.begin - first;
-    return batch < left ? batch : left;
-}
-
-/* The inputs of the block behind it. */
-static snrq_status forward_block(const run *r, int64_t layer, const snrq_block *block)
-{
-    const snrq_family *f = block->family;
-    int64_t sequences = r->now.end - r->now.begin, tokens = r->windows.length;
-    int64_t most = snrq_stream_batch(r->at_a_time, tokens);
-    snrq_unit_arrays x = {0}, y = {0};
-    snrq_span *span = NULL;
-    memcpy(inputs_of(r, layer + 1), inputs_of(r, layer),
-           (size_t)(sequences * sequence_floats(r)) * sizeof(float));
-    snrq_status status = snrq_unit_arrays_create(f, 0, f->steps, most * tokens, true, &x);
-    if (status == SNRQ_OK)
-        status = snrq_unit_arrays_create(f, 0, f->steps, most * tokens, false, &y);
-    if (status == SNRQ_OK) status = snrq_allocate((size_t)most, sizeof *span, "spans", &span);
-    for (int64_t s = 0; status == SNRQ_OK && s < sequences; s += most) {
-        int64_t count = batch_of(r, s);
-        const snrq_layout layout = {count * tokens, count, span};
-        snrq_spans_fill(count, tokens, span);
-        status = snrq_block_forward(block, &layout,
-                                    inputs_of(r, layer + 1) + s * sequence_floats(r), &x, &y);
-    }
-    free(span);
-    snrq_unit_arrays_free(&y);
-    snrq_unit_arrays_free(&x);
-    return status;
-}
-
-static snrq_status forward(run *r)
-{
-    SNRQ_TRY(embed(r));
-    for (int64_t l = 0; l < layers_of(r); l++) {
-        snrq_loaded_block block = {0};
-        snrq_status status = snrq_model_load_block(r->context, r->model, l, &r->ropes, &block);
-        if (status == SNRQ_OK) status = snrq_agree(r->context, forward_block(r, l, &block.block));
-        snrq_loaded_block_free(&block);
-        SNRQ_TRY(status);
-        tell(r, 1, "forward", l);
-    }
-    return SNRQ_OK;
-}
-
-/* What the head reads becomes the gradient with respect to it. */
-static snrq_status draw_labels(const run *r)
-{
-    snrq_label_head head = {0};
-    snrq_status status = snrq_label_head_load(r->context, r->model, &head);
-    for (int64_t s = r->now.begin; status == SNRQ_OK && s < r->now.end; s++)
-        status = snrq_label_gradient(
-            &head, (uint64_t)r->options->seed, s, r->windows.length,
-            inputs_of(r, layers_of(r)) + (s - r->now.begin) * sequence_floats(r), &r->loss[s]);
-    status = snrq_agree(r->context, status);
-    snrq_label_head_free(&head);
-    return status;
-}
-
-/* Adds this rank's sequences. */
-static snrq_status backward_block(const run *r, int64_t layer, const snrq_block *block,
-                                  snrq_gradient_gram *gram)
-{
-    snrq_status status = snrq_block_backward(block, r->now.end - r->now.begin, r->windows.length,
-                                             inputs_of(r, layer), inputs_of(r, layers_of(r)), gram);
-    if (status != SNRQ_BAD_DATA) return status;
-    return snrq_fail(status, "%s: model.layers.%lld.%s", r->model->path, (long long)layer,
-                     snrq_error_message());
-}
-
-/* Writes the tiles of this rank, of which the sums are complete. */
-static snrq_status write_block(const run *r, int64_t layer, const snrq_gradient_gram *gram)
-{
-    const snrq_fixed *sum = r->total[layer];
-    float *tiles = NULL;
-    for (int m = 0; m < gram->family->modules; m++) {
-        snrq_range mine = snrq_gradient_gram_share(r->context, gram, m);
-        int64_t count = (mine.end - mine.begin) * SNRQ_GRADIENT_TILE;
-        if (count == 0) continue;
-        SNRQ_TRY(snrq_allocate_scratch((size_t)count, sizeof *tiles, "tiles", &tiles));
-        snrq_gradient_means(sum, mine.end - mine.begin, r->facts.tokens, tiles);
-        snrq_status status =
-            snrq_sensitivity_put(r->writer, r->first_module[layer] + m, mine, tiles);
-        free(tiles);
-        SNRQ_TRY(status);
-        sum += count;
-    }
-    return SNRQ_OK;
-}
-
-/* Room for this rank's sums of a block, in the first pass. */
-static snrq_status make_total(run *r, int64_t layer, const snrq_gradient_gram *gram)
-{
-    int64_t tiles = 0;
-    if (r->total[layer] != NULL) return SNRQ_OK;
-    for (int m = 0; m < gram->family->modules; m++) {
-        snrq_range mine = snrq_gradient_gram_share(r->context, gram, m);
-        tiles += mine.end - mine.begin;
-    }
-    return snrq_allocate((size_t)(tiles * SNRQ_GRADIENT_TILE), sizeof(snrq_fixed), "sums",
-                         &r->total[layer]);
-}
-
-static snrq_status backward_loaded(run *r, int64_t layer, const snrq_block *block)
-{
-    snrq_gradient_gram gram = {0};
-    snrq_status status = snrq_gradient_gram_create(block->family, &gram);
-    if (status == SNRQ_OK) status = make_total(r, layer, &gram);
-    if (status == SNRQ_OK) status = backward_block(r, layer, block, &gram);
-    status = snrq_agree(r->context, status);
-    if (status == SNRQ_OK) status = snrq_gradient_gram_collect(r->context, &gram, r->total[layer]);
-    if (status == SNRQ_OK && r->pass + 1 == r->passes) {
-        status = snrq_agree(r->context, write_block(r, layer, &gram));
-        free(r->total[layer]);
-        r->total[layer] = NULL;
-    }
-    snrq_gradient_gram_free(&gram);
-    return status;
-}
-
-static snrq_status backward(run *r)
-{
-    for (int64_t l = layers_of(r) - 1; l >= 0; l--) {
-        snrq_loaded_block block = {0};
-        snrq_status status = snrq_model_load_block(r->context, r->model, l, &r->ropes, &block);
-        if (status == SNRQ_OK) status = backward_loaded(r, l, &block.block);
-        snrq_loaded_block_free(&block);
-        SNRQ_TRY(status);
-        tell(r, BACKWARD_PARTS, "back", l);
-    }
-    return SNRQ_OK;
-}
-
-static snrq_status run_passes(run *r)
-{
-    snrq_status status = SNRQ_OK;
-    r->now = (snrq_range){r->mine.begin, r->mine.begin};
-    for (r->pass = 0; status == SNRQ_OK && r->pass < r->passes; r->pass++) {
-        int64_t end = r->now.end + r->at_a_time;
-        r->now = (snrq_range){r->now.end, end < r->mine.end ? end : r->mine.end};
-        status = forward(r);
-        if (status == SNRQ_OK) status = draw_labels(r);
-        if (status == SNRQ_OK) status = backward(r);
-    }
-    return status;
-}
-
-/* ---- after ---- */
-
-static snrq_status print_answer(const run *r)
-{
-    double loss = 0.0, bytes = (double)snrq_sensitivity_bytes(r->module, r->modules);
-    for (int64_t s = 0; s < r->windows.count; s++) loss += r->loss[s];
-    loss /= (double)r->facts.tokens;
     if (r->context->rank != 0) return SNRQ_OK;
     if (r->options->json)
         return snrq_json_write(
             stdout, json_pack("{s:o, s:i, s:I, s:I, s:I, s:f, s:f}", "file",
-                              snrq_json_text(r->options->output), "modules", r->modules, "windows",
-                              (json_int_t)r->windows.count, "length", (json_int_t)r->windows.length,
-                              "tokens", (json_int_t)r->facts.tokens, "label_loss", loss, "seconds",
-                              snrq_now() - r->started));
+                              snrq_json_text(r->options->output), "modules", found->modules,
+                              "windows", (json_int_t)r->windows.count, "length",
+                              (json_int_t)r->windows.length, "tokens", (json_int_t)found->tokens,
+                              "label_loss", found->loss, "seconds", snrq_now() - r->started));
     printf("%s: %d modules, %.1f MB; %lld tokens in %lld windows; loss of the drawn labels %.4f\n",
-           r->options->output, r->modules, bytes / 1e6, (long long)r->facts.tokens,
-           (long long)r->windows.count, loss);
+           r->options->output, found->modules, (double)found->bytes / 1e6, (long long)found->tokens,
+           (long long)r->windows.count, found->loss);
     return snrq_print_end(stdout);
 }
 
 static snrq_status write_file(run *r)
 {
-    SNRQ_TRY(
-        snrq_sensitivity_create(r->context, r->path, &r->facts, r->module, r->modules, &r->writer));
-    SNRQ_TRY(snrq_sensitivity_finish(&r->writer, run_passes(r)));
+    const snrq_sensitivity_order order = {.path = r->path,
+                                          .seed = (uint64_t)r->options->seed,
+                                          .pass_memory = r->options->pass_memory,
+                                          .listen = tell,
+                                          .user = r};
+    snrq_sensitivity_outcome found;
+    SNRQ_TRY(snrq_sensitivity_pass(r->context, &order, r->model, &r->windows, &found));
     snrq_status status = SNRQ_OK;
     if (r->context->rank == 0) {
         status = snrq_user_output_publish(r->output, r->path);
         r->path[0] = '\0';
     }
-    return snrq_agree(r->context, status);
+    SNRQ_TRY(snrq_agree(r->context, status));
+    return snrq_agree(r->context, print_answer(r, &found));
 }
 
 static snrq_status compute(run *r)
@@ -373,12 +127,8 @@ static snrq_status compute(run *r)
     SNRQ_TRY(snrq_broadcast(r->context, r->path, sizeof r->path));
     SNRQ_TRY(open_model(r));
     SNRQ_TRY(make_windows(r));
-    SNRQ_TRY(snrq_agree(r->context, prepare(r)));
-    SNRQ_TRY(count_passes(r));
     tell_memory(r);
-    SNRQ_TRY(write_file(r));
-    SNRQ_TRY(snrq_collect(r->context, r->loss, r->windows.count));
-    return snrq_agree(r->context, print_answer(r));
+    return write_file(r);
 }
 
 snrq_status snrq_sensitivity(const snrq_context *context, const snrq_options *options)
@@ -390,13 +140,6 @@ snrq_status snrq_sensitivity(const snrq_context *context, const snrq_options *op
     r->started = r->told = snrq_now();
     snrq_status status = compute(r);
     if (context->rank == 0 && r->path[0] != '\0') snrq_user_output_discard(r->path);
-    for (int64_t l = 0; r->total != NULL && l < layers_of(r); l++) free(r->total[l]);
-    free(r->total);
-    free(r->inputs);
-    free(r->loss);
-    free(r->first_module);
-    free(r->module);
-    snrq_ropes_free(&r->ropes);
     snrq_windows_free(&r->windows);
     snrq_model_close(&r->model);
     snrq_user_output_close(&r->output);

@@ -54,17 +54,56 @@ double snrq_sensitivity_rank_bytes(const snrq_model *m, const snrq_windows *w, i
     return room + (double)((c->layers + 1) * at_a_time * w->length * c->hidden) * sizeof(float);
 }
 
+double snrq_sensitivity_block_work(const snrq_family *f, const snrq_windows *w)
+{
+    double products = 0.0;
+    for (int u = 0; u < f->units; u++)
+        products += f->unit[u].share * (double)f->unit[u].rows * (double)f->unit[u].columns;
+    return products * (double)(w->count * w->length);
+}
+
+/* Numbers in the tiles of a model. */
+static double all_tiles(const snrq_model *m)
+{
+    double numbers = 0.0;
+    for (int64_t layer = 0; layer < m->config.layers; layer++)
+        numbers += tiles_of(snrq_model_family(m, layer));
+    return numbers;
+}
+
+double snrq_sensitivity_file_bytes(const snrq_model *m)
+{
+    return sizeof(float) * all_tiles(m);
+}
+
+static double count_passes(const snrq_model *m, const snrq_windows *w, int ranks,
+                           int64_t pass_memory)
+{
+    const int64_t own = most_sequences(w, ranks);
+    return ceil((double)own / (double)snrq_sensitivity_at_a_time(m, own, w->length, pass_memory));
+}
+
+double snrq_sensitivity_traffic(const snrq_model *m, const snrq_windows *w,
+                                const snrq_layout_of_run *l, int64_t pass_memory, double *bytes)
+{
+    const double passes = count_passes(m, w, l->ranks, pass_memory), p = l->ranks;
+    double sums = 0.0;
+    for (int64_t layer = 0; layer < m->config.layers; layer++)
+        sums += snrq_model_family(m, layer)->modules;
+    *bytes = 2.0 * (p - 1.0) / p * passes * sent_bytes * all_tiles(m);
+    return 2.0 * ceil(log2(p)) * passes * sums;
+}
+
 double snrq_sensitivity_seconds(const snrq_machine *machine, const snrq_model *m,
                                 const snrq_windows *w, const snrq_layout_of_run *l,
                                 int64_t pass_memory)
 {
     const snrq_config *c = &m->config;
     const int64_t own = most_sequences(w, l->ranks);
-    const double passes =
-        ceil((double)own / (double)snrq_sensitivity_at_a_time(m, own, w->length, pass_memory));
+    const double passes = count_passes(m, w, l->ranks, pass_memory);
     const double tokens = (double)(own * w->length), seen = 0.5 * (double)w->length;
     const double read = machine->read > 0.0 ? machine->read : assumed_file_rate;
-    double products = HEADS * tokens * (double)(c->vocabulary * c->hidden), sums = 0.0, bytes = 0.0;
+    double products = HEADS * tokens * (double)(c->vocabulary * c->hidden), bytes = 0.0, sent;
     for (int64_t layer = 0; layer < c->layers; layer++) {
         const snrq_family *f = snrq_model_family(m, layer);
         for (int u = 0; u < f->units; u++) {
@@ -73,14 +112,13 @@ double snrq_sensitivity_seconds(const snrq_machine *machine, const snrq_model *m
             products += share * (PRODUCTS * columns + SNRQ_GRADIENT_ROWS);
             bytes += rows * columns * (double)snrq_dtype_size(c->dtype);
         }
-        sums += tiles_of(f);
     }
     double attention = ATTENTIONS * tokens * seen * (double)(c->layers * c->heads) *
                        (double)(c->head_dim + c->value_dim);
     double computed = machine->seconds[SNRQ_RATE_FORWARD_DENSE] * products +
                       machine->seconds[SNRQ_RATE_ATTENTION] * attention +
-                      machine->seconds[SNRQ_RATE_GRAM_PIECES] * (double)own * sums;
-    double sent = l->ranks > 1 ? 2.0 * passes * sent_bytes * sums * (l->ranks - 1) / l->ranks : 0.0;
+                      machine->seconds[SNRQ_RATE_GRAM_PIECES] * (double)own * all_tiles(m);
+    const double messages = snrq_sensitivity_traffic(m, w, l, pass_memory, &sent);
     return computed * machine->threads / l->threads + sent / machine->bandwidth +
-           2.0 * passes * bytes / read;
+           messages * machine->latency + 2.0 * passes * bytes / read;
 }

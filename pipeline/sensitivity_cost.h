@@ -13,6 +13,17 @@ int64_t snrq_sensitivity_at_a_time(const snrq_model *model, int64_t own, int64_t
 double snrq_sensitivity_rank_bytes(const snrq_model *model, const snrq_windows *windows, int ranks,
                                    int64_t pass_memory);
 
+/* Multiply-adds of a block forward, over all windows. */
+double snrq_sensitivity_block_work(const snrq_family *family, const snrq_windows *windows);
+
+/* Bytes of the tiles in the file. */
+double snrq_sensitivity_file_bytes(const snrq_model *model);
+
+/* What a rank sends in all passes, as cost.h counts it: *bytes, and returns the messages. */
+double snrq_sensitivity_traffic(const snrq_model *model, const snrq_windows *windows,
+                                const snrq_layout_of_run *layout, int64_t pass_memory,
+                                double *bytes);
+
 /* Seconds. With the symbols of cost.h, for each module:
  *
  *     forward, again, back   3 t m n, and 64 t m for the tiles

@@ -29,6 +29,7 @@ typedef struct summary {
     kind_row *kind; /* [count] owned; [kinds] are in use */
     int kinds, worsts;
     const snrq_module_record *worst[WORST]; /* by falling model_error */
+    double predicted;                       /* loss of all modules, in nats per token */
     int damped;                             /* modules whose damping was raised */
     int64_t starts;
     json_t *troubles; /* {"dead_inputs": modules, ...}; owned */
@@ -87,6 +88,7 @@ static snrq_status read_modules(const char *directory, summary *s)
     SNRQ_TRY(snrq_allocate((size_t)s->count, sizeof *s->kind, "kinds of modules", &s->kind));
     for (int64_t i = 0; i < s->count; i++) {
         s->damped += s->modules[i].damping_attempts > 1;
+        s->predicted += s->modules[i].predicted_loss;
         add_kind(s, &s->modules[i]);
         add_worst(s, &s->modules[i]);
     }
@@ -153,6 +155,9 @@ static void print_summary(const summary *s)
             "%.2f %% on the calibration text: more --sequences would help\n",
             100.0 * held_out / (double)s->count, 100.0 * fitted / (double)s->count);
     print_experts(s);
+    if (s->predicted > 0.0)
+        fprintf(stderr, "predicted  %.4g nats per token lost by the errors of all modules\n",
+                s->predicted);
     fputs("worst five ", stderr);
     for (int i = 0; i < s->worsts; i++)
         fprintf(stderr, "%s %s (%.2f %%)", i > 0 ? "," : "", s->worst[i]->name,
@@ -182,10 +187,11 @@ static json_t *summary_event(const summary *s, double megabytes, double minutes)
     }
     for (int i = 0; i < s->worsts; i++)
         json_array_append_new(worst, json_string(s->worst[i]->name));
-    return json_pack("{s:s, s:I, s:i, s:I, s:O, s:o, s:o, s:{s:f, s:f}}", "event", "summary",
-                     "modules", (json_int_t)s->count, "damping_raised", s->damped, "starts",
-                     (json_int_t)s->starts, "troubles", s->troubles, "kinds", kinds, "worst", worst,
-                     "advice", "node_megabytes", megabytes, "minutes", minutes);
+    return json_pack("{s:s, s:I, s:f, s:i, s:I, s:O, s:o, s:o, s:{s:f, s:f}}", "event", "summary",
+                     "modules", (json_int_t)s->count, "predicted_loss", s->predicted,
+                     "damping_raised", s->damped, "starts", (json_int_t)s->starts, "troubles",
+                     s->troubles, "kinds", kinds, "worst", worst, "advice", "node_megabytes",
+                     megabytes, "minutes", minutes);
 }
 
 /* Counts the modules of a warning. A block that was begun twice warned twice of its modules. */

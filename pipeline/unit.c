@@ -162,6 +162,12 @@ snrq_status snrq_unit_publish(const snrq_context *c, const snrq_team *team,
                                             n * sizeof *u->g_idx);
 }
 
+/* tr(G E S E^T) / 2, with S the mean of x x^T. */
+static double predicted_loss(const snrq_rounding *rounding, const snrq_rounded_module *m)
+{
+    return isnan(m->weighted) ? 0.0 : 0.5 * m->weighted * rounding->statistics->per_token;
+}
+
 snrq_module_record snrq_unit_record(const snrq_rounding *rounding, const snrq_family *f,
                                     int64_t layer, int module)
 {
@@ -191,6 +197,7 @@ snrq_module_record snrq_unit_record(const snrq_rounding *rounding, const snrq_fa
                                  .tokens = rounding->statistics->tokens,
                                  .dead_inputs = rounding->statistics->dead_inputs,
                                  .objective = m->objective,
+                                 .predicted_loss = predicted_loss(rounding, m),
                                  .output_error = m->output_error,
                                  .clipped = m->clipped};
     snrq_module_name(layer, shape->name, record.name, sizeof record.name);

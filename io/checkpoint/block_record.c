@@ -19,7 +19,8 @@ static const struct field {
     size_t offset, size;
     int optional; /* where it is absent it keeps 0, false, "" */
 } fields[] = {
-/* SPARSE: optional, and "" is not written: the bytes of integers are those of older versions. */
+/* SPARSE: optional, and "" or 0 is not written: where there is no such thing, the bytes are those
+ * of older versions. */
 #define SPARSE 2
 #define FIELD(type, name, optional)                                                                \
     {                                                                                              \
@@ -53,6 +54,7 @@ static const struct field {
     FIELD(INTEGER64, tokens_sent, true),
     FIELD(INTEGER64, dead_inputs, false),
     FIELD(REAL, objective, false),
+    FIELD(REAL, predicted_loss, SPARSE),
     FIELD(REAL, output_error, false),
     FIELD(REAL, model_error, false),
     FIELD(REAL, held_out_error, true),
@@ -171,7 +173,9 @@ static snrq_status take_name(const char *where, const char *name, snrq_module_re
 
 static bool is_left_out(const struct field *f, const snrq_module_record *r)
 {
-    return f->optional == SPARSE && place_of(f, r).text[0] == '\0';
+    const place from = place_of(f, r);
+    if (f->optional != SPARSE) return false;
+    return f->type == TEXT ? from.text[0] == '\0' : *from.real == 0.0;
 }
 
 static snrq_status put_field(const snrq_hdf5_object *group, const struct field *f,

@@ -40,6 +40,7 @@ typedef struct snrq_module_record {
     int64_t tokens_sent; /* of an expert: calibration tokens that its router sent to it */
     int64_t dead_inputs;
     double objective;      /* tr((Q - R) H (Q - R)^T), damped H */
+    double predicted_loss; /* with G: nats per token, tr(G E H E^T) in units of that; 0: unknown */
     double output_error;   /* ||W X - Q X|| / ||W X|| */
     double model_error;    /* ||W Xf - Q X|| / ||W Xf|| */
     double held_out_error; /* the same over windows that nothing was fitted to; 0: there are none */

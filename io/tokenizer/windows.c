@@ -214,6 +214,15 @@ snrq_status snrq_windows_random(const char *source, const int32_t *ids, int64_t 
     return SNRQ_OK;
 }
 
+snrq_windows snrq_windows_of_text(const snrq_windows *w)
+{
+    return (snrq_windows){.count = w->count - w->held_out - w->first_tokens,
+                          .length = w->length,
+                          .ids = w->ids,
+                          .total_tokens = w->total_tokens,
+                          .distinct = w->distinct};
+}
+
 void snrq_windows_free(snrq_windows *windows)
 {
     free(windows->ids);

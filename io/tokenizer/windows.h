@@ -57,6 +57,10 @@ snrq_status snrq_windows_hold_out(const int32_t *ids, int64_t total, int64_t wan
  * is what all later ones attend to, and `count` texts show only `count` of them. */
 snrq_status snrq_windows_add_first_tokens(int64_t count, uint64_t seed, snrq_windows *windows);
 
+/* The windows that are texts to fit to: without those of single tokens, and those held out. Borrows
+ * the ids. */
+snrq_windows snrq_windows_of_text(const snrq_windows *windows);
+
 /* Positions that windows from `starts` [count] on cover. Sorts them. */
 int64_t snrq_windows_distinct(int64_t *starts, int64_t count, int64_t length);
 

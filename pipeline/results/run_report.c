@@ -23,6 +23,11 @@ static double objective_of(const snrq_module_record *m)
     return m->objective;
 }
 
+static double predicted_loss_of(const snrq_module_record *m)
+{
+    return m->predicted_loss > 0.0 ? m->predicted_loss : NAN;
+}
+
 static double output_error_of(const snrq_module_record *m)
 {
     return 100.0 * m->output_error;
@@ -71,6 +76,8 @@ static double rounding_of(const snrq_run_unit *u)
 static const measure measures[] = {
     {"objective", "Objective of the rounding by layer", "tr((Q - R) H (Q - R)')", true,
      objective_of, NULL},
+    {"predicted-loss", "Predicted loss of the rounding by layer",
+     "tr((Q - R)' G (Q - R) S) / 2, nats per token", true, predicted_loss_of, NULL},
     {"output-error", "Output error by layer", "||W X - Q X|| / ||W X|| in %", false,
      output_error_of, NULL},
     {"model-error", "Error against the full-precision model by layer",
@@ -356,6 +363,14 @@ static double mean_in_layer(const snrq_run *run, const measure *m, const char *k
     return count > 0 ? sum / count : NAN;
 }
 
+/* Is the figure of a module known of any? */
+static bool is_known(const snrq_run *run, const measure *m)
+{
+    for (int64_t i = 0; m->of_module != NULL && i < run->modules; i++)
+        if (!isnan(m->of_module(&run->module[i].record))) return true;
+    return m->of_unit != NULL;
+}
+
 static void report_measure(const snrq_run *run, const measure *m, snrq_document *d)
 {
     kinds k = m->of_module != NULL ? kinds_of_modules(run) : kinds_of_units(run);
@@ -375,10 +390,10 @@ static void report_modules(const snrq_run *run, snrq_document *d)
     snrq_sheet *s = snrq_document_sheet(d, "modules", "All modules");
     if (s == NULL) return;
     snrq_document_detail(d);
-    static const char *const numbers[] = {"rows",          "columns",   "bits",
-                                          "alpha",         "objective", "output error %",
-                                          "model error %", "clipped %", "largest activation",
-                                          "dead inputs"};
+    static const char *const numbers[] = {
+        "rows",           "columns",        "bits",          "alpha",     "objective",
+        "predicted loss", "output error %", "model error %", "clipped %", "largest activation",
+        "dead inputs"};
     snrq_sheet_column_add(s, "module", SNRQ_SHEET_TEXT);
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         snrq_sheet_column_add(s, numbers[i], SNRQ_SHEET_NUMBER);
@@ -390,6 +405,7 @@ static void report_modules(const snrq_run *run, snrq_document *d)
         snrq_sheet_number(s, m->bits, 0);
         snrq_sheet_number(s, m->alpha, 3);
         snrq_sheet_number(s, m->objective, -5);
+        snrq_sheet_number(s, predicted_loss_of(m), -5);
         snrq_sheet_number(s, output_error_of(m), 3);
         snrq_sheet_number(s, model_error_of(m), 3);
         snrq_sheet_number(s, clipped_of(m), 3);
@@ -414,7 +430,8 @@ snrq_status snrq_run_report(const snrq_run *run, snrq_document *d)
     report_units(run, d);
     report_phases(run, d);
     report_groups(run, d);
-    for (int m = 0; m < MEASURES; m++) report_measure(run, &measures[m], d);
+    for (int m = 0; m < MEASURES; m++)
+        if (is_known(run, &measures[m])) report_measure(run, &measures[m], d);
     report_modules(run, d);
     snrq_document_close(d);
     return d->failed ? snrq_fail(SNRQ_INTERNAL, "no memory for the report") : SNRQ_OK;

@@ -167,6 +167,7 @@ snrq_status snrq_statistics_gather(const snrq_context *c, const snrq_team *team,
     s->tokens = snrq_activations_tokens(in->x);
     snrq_status status = snrq_agree(c, snrq_allocate(2 * n, sizeof *norms, "column norms", &norms));
     if (status == SNRQ_OK) status = snrq_sum_int64(c, &s->tokens, 1);
+    if (s->tokens > 0) s->per_token = 0.5 * (double)in->sequences_global / (double)s->tokens;
     if (in->distinct_global > 0 && s->tokens > in->distinct_global) s->tokens = in->distinct_global;
     s->strengths = snrq_strengths_choose(rule, s->columns, s->tokens);
     if (status == SNRQ_OK) status = gather(&g, norms, norms + n, s);

@@ -21,6 +21,7 @@
 typedef struct snrq_statistics {
     int64_t columns, dead_inputs;
     int64_t tokens;                  /* distinct ones that were gathered; 0: unknown */
+    double per_token;                /* N / (2 tokens), all counted: times H is the mean of x x^T */
     int32_t *order;                  /* [columns] original column at decision position k; owned */
     unsigned char *dead;             /* [columns] by decision position; owned */
     snrq_process_grid *process_grid; /* owned; NULL on ranks of another team */

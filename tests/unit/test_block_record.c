@@ -15,7 +15,8 @@ static const char whole[] =
     "\"beam\":8,\"refine\":2,\"regrid\":3,\"alpha_rule\":\"fixed:0.5\",\"alpha\":0.5,"
     "\"alpha_next\":null,\"damp\":0.125,\"damping\":0.25,\"damping_attempts\":1,"
     "\"shrink\":0.375,\"compensation\":0.625,"
-    "\"tokens\":300,\"tokens_sent\":200,\"dead_inputs\":4,\"objective\":1.75,\"output_error\":0."
+    "\"tokens\":300,\"tokens_sent\":200,\"dead_inputs\":4,\"objective\":1.75,"
+    "\"predicted_loss\":0.03125,\"output_error\":0."
     "375,\"model_error\":0.625,"
     "\"held_out_error\":0.75,\"clipped\":0.0625,\"largest_activation\":96.5}";
 
@@ -45,6 +46,7 @@ static const snrq_module_record sample = {.name = "model.layers.3.mlp.up_proj",
                                           .tokens_sent = 200,
                                           .dead_inputs = 4,
                                           .objective = 1.75,
+                                          .predicted_loss = 0.03125,
                                           .output_error = 0.375,
                                           .held_out_error = 0.75,
                                           .model_error = 0.625,
@@ -83,6 +85,7 @@ static void check_equal(const snrq_module_record *a, const snrq_module_record *b
     CU_ASSERT_TRUE(a->alpha == b->alpha && a->damp == b->damp && a->damping == b->damping);
     CU_ASSERT_TRUE(a->shrink == b->shrink && a->compensation == b->compensation);
     CU_ASSERT_EQUAL(a->held_out_error, b->held_out_error);
+    CU_ASSERT_EQUAL(a->predicted_loss, b->predicted_loss);
     CU_ASSERT_TRUE(a->tokens == b->tokens && a->tokens_sent == b->tokens_sent);
     CU_ASSERT_TRUE(isnan(b->alpha_next) ? isnan(a->alpha_next) : a->alpha_next == b->alpha_next);
     CU_ASSERT_TRUE(a->damping_attempts == b->damping_attempts && a->objective == b->objective);
@@ -105,14 +108,16 @@ static void reading_gives_it_back(void)
 /* Files of version 0.1.0 do not have these fields. */
 static void newer_fields_may_be_absent(void)
 {
-    static const char *const newer[] = {"alpha_rule",   "damp",           "order",  "shrink",
-                                        "compensation", "held_out_error", "tokens", "tokens_sent"};
+    static const char *const newer[] = {"alpha_rule", "damp",         "order",
+                                        "shrink",     "compensation", "held_out_error",
+                                        "tokens",     "tokens_sent",  "predicted_loss"};
     snrq_module_record found, expected = sample;
     json_t *object = parse(whole);
     for (size_t i = 0; i < sizeof newer / sizeof *newer; i++) json_object_del(object, newer[i]);
     expected.alpha_rule[0] = expected.order[0] = '\0';
     expected.damp = expected.shrink = expected.compensation = expected.held_out_error = 0;
     expected.tokens = expected.tokens_sent = 0;
+    expected.predicted_loss = 0;
     CU_ASSERT_EQUAL(snrq_module_record_from_json("here", object, &found), SNRQ_OK);
     check_equal(&found, &expected);
     json_decref(object);

@@ -277,7 +277,8 @@ static void options_that_are_not_stored_are_known_to_decide_nothing(void)
     static const char harmless[] =
         " output calibration text-key token-file symmetric threads json max-time watchdog strict "
         "keep-activations force-unlock ignore-memory ignore-unused-layers plan-ranks plan-nodes "
-        "network machine recipe sensitivity for target-bits target-size assessment redo dry-run "
+        "network machine recipe sensitivity pass-memory for target-bits target-size assessment "
+        "redo dry-run "
         "options "
         "print-options help baseline-grid paper "
         "factor-grid ";

@@ -1,0 +1,98 @@
+"""quantize --sensitivity auto: the run makes the file itself, what comes of it is the same, and it survives stops and kills."""
+import json
+import os
+import shutil
+import signal
+
+import helpers
+
+TEXT = ["--calibration", helpers.CALIBRATION, "--length", 64, "--seed", 3]
+
+
+def arguments(out, *more):
+    return helpers.with_options(["quantize", helpers.MODEL, *TEXT, "-o", out, "--bits", 2, "--group-size", 64, "--sequences", 32,
+                                 "--refine", 1, "--regrid", 1, "--beam", 2, "--sensitivity", "auto"], *more)
+
+
+def events(out, kind):
+    with open(os.path.join(out, "run.jsonl")) as f:
+        return [event for event in map(json.loads, f) if event["event"] == kind]
+
+
+class OwnSensitivity(helpers.Test):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        folder = helpers.temporary_folder(cls)
+        cls.file, cls.out = os.path.join(folder, "auto"), os.path.join(folder, "out")
+        helpers.succeed("sensitivity", helpers.MODEL, *TEXT, "--sequences", 32, "-o", cls.file)
+        helpers.succeed(*arguments(cls.out))
+        cls.expected = helpers.weights(cls.out)
+
+    def in_pass(self, out):
+        return lambda: os.path.exists(os.path.join(out, "sensitivity.h5.tmp"))
+
+    def test_it_is_the_file_of_the_command(self):
+        self.assertEqual(self.expected["sensitivity.h5"], helpers.sha256(self.file))
+        self.assertEqual([r["file"] for r in helpers.manifest(self.out) if r.get("file") == "sensitivity.h5"], ["sensitivity.h5"])
+        self.assertEqual(len(events(self.out, "sensitivity")), 1)
+        # A file of that name is a path: at two bits, windows of first tokens are none of the pass.
+        here = os.getcwd()
+        os.chdir(os.path.dirname(self.file))
+        try:
+            helpers.succeed(*arguments(self.path("given"), "--sensitivity", "./auto"))
+        finally:
+            os.chdir(here)
+        given = helpers.weights(self.path("given"))
+        self.assertEqual(given, {name: self.expected[name] for name in given})
+
+    def test_stopped_and_killed_in_the_pass_and_after_it(self):
+        out = self.path("out")
+        process = helpers.start(*arguments(out), ranks=2)
+        while not self.in_pass(out)():
+            self.assertIsNone(process.poll())
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(process.wait(timeout=60), helpers.STOPPED)
+        process.stderr.close()
+        with open(os.path.join(out, "status.json")) as f:
+            self.assertEqual(json.load(f)["state"], "stopped")
+        self.assertNotIn("sensitivity.h5", helpers.weights(out))
+        helpers.kill_when(self.in_pass(out), *arguments(out), ranks=2)
+        self.assertNotIn("sensitivity.h5", helpers.weights(out))
+        helpers.kill_when(lambda: os.path.exists(os.path.join(out, "block-00000.h5")), *arguments(out), ranks=3)
+        self.assertEqual(helpers.weights(out)["sensitivity.h5"], self.expected["sensitivity.h5"])
+        helpers.succeed(*arguments(out), ranks=1)
+        self.assertEqual(helpers.weights(out), self.expected)
+        self.assertEqual(len(events(out, "sensitivity")), 1)
+
+    def test_with_layer_groups_all_ranks_make_it(self):
+        helpers.succeed(*arguments(self.path("out"), "--layer-groups", 2), ranks=3)
+        self.assertEqual(helpers.weights(self.path("out"))["sensitivity.h5"], self.expected["sensitivity.h5"])
+
+    def test_a_resume_needs_the_same_word(self):
+        out = shutil.copytree(self.out, self.path("out"))
+        helpers.drop_records(out, 2)
+        result = helpers.run(*arguments(out, "--sensitivity", self.file))
+        self.assertEqual(result.code, helpers.USAGE, result)
+        self.assertIn("sensitivity", result.stderr)
+
+    def test_the_plan_has_it(self):
+        auto = helpers.succeed("plan", *arguments(self.path("new"))[1:], "--json", "--pass-memory", "1MB").json()
+        given = helpers.succeed("plan", *arguments(self.path("new"), "--sensitivity", self.file)[1:], "--json").json()
+        self.assertEqual(given["cost"]["phases"]["backward"]["seconds"], 0)
+        self.assertGreater(auto["cost"]["phases"]["backward"]["seconds"], 0)
+        self.assertAlmostEqual(auto["seconds"], sum(p["seconds"] for p in auto["cost"]["phases"].values()), delta=1e-6)
+        extra = auto["output_bytes"] - given["output_bytes"]
+        self.assertLess(abs(os.path.getsize(self.file) - extra), 0.1 * extra)
+        # More of the inputs of blocks at a time is more memory.
+        more = helpers.succeed("plan", *arguments(self.path("new"))[1:], "--json", "--pass-memory", "20GB").json()
+        self.assertGreater(more["rank_bytes"], auto["rank_bytes"])
+
+    def test_what_is_refused(self):
+        result = helpers.run(*arguments(self.path("out"), "--sensitivity", self.file), "--pass-memory", "1GB")
+        self.assertEqual(result.code, helpers.USAGE, result)
+        self.assertIn("--sensitivity auto", result.stderr)
+
+
+if __name__ == "__main__":
+    helpers.main()
