@@ -123,15 +123,16 @@ static void search(const sender *s, snrq_traffic *t)
     const bool coupled = snrq_rule_couples_rows(r);
     const double groups = (double)snrq_rule_groups(r, n);
     const double rounds = coupled && r->regrid == 0 ? 1.0 : r->regrid;
-    const double searches = (coupled ? SNRQ_ROW_BLOCKS : 1.0) + rounds;
+    const double parts = coupled ? (double)SNRQ_TILE_ROWS / snrq_row_part(r->bits) : 1.0;
+    const double searches = (coupled ? SNRQ_ROW_BLOCKS : 1.0) + parts * rounds;
     const double modules = s->unit->end - s->unit->first;
     const double panels = (double)((n + NARROW - 1) / NARROW);
     /* Passes through H, as fp32: refinement after each search, scales before each but the first. */
     double passes = searches * r->refine;
     if (r->refine == 0 && !coupled) passes += r->regrid;
-    passes += r->regrid * (double)snrq_regrid_parts(n, (int64_t)groups);
+    passes += parts * r->regrid * (double)snrq_regrid_parts(n, (int64_t)groups);
     t->agreements += SEARCH_AGREEMENTS + searches * (AGREEMENTS_OF_A_SEARCH + panels);
-    for (double time = 0.0; coupled && time < 1.0 + rounds; time++) /* E H */
+    for (double time = 0.0; coupled && time < 1.0 + parts * rounds; time++) /* E H */
         send_panels(s, n, NARROW, number * s->n * s->n, t);
     for (double pass = 0.0; pass < passes; pass++)
         send_panels(s, n, SNRQ_GRAM_PANEL, sizeof(float) * s->n * s->n, t);

@@ -19,14 +19,8 @@ typedef struct coupling {
     int64_t tiles, columns;
     snrq_tile_feedback *feedback; /* [tiles] owned */
     float *errors;                /* [threads][ROWS][n] owned */
-    snrq_rows next;               /* by place: the roundings of a round; owned */
     float *products;              /* [rows, n] by place: E H of the rows as they are; owned */
 } coupling;
-
-/* What a round measures of its new roundings, by place. */
-typedef struct measured {
-    float *errors, *products; /* [rows, n] E, E H */
-} measured;
 
 /* Row by place -> row of this rank. */
 static int64_t row_at(const coupling *c, int64_t place)
@@ -115,81 +109,89 @@ static snrq_status decide_block(coupling *c, int begin)
 
 /* ---- rounds ---- */
 
-/* The rows as they are, with their best targets; gradient, unless NULL: of these, by place. */
-static void aim_tile(const coupling *c, int64_t tile, snrq_rows *next, float *gradient)
+/* Some places of every tile: what is rounded again at a time. */
+typedef struct part {
+    int begin, size;
+    int64_t count;  /* tiles * size; more rows are padding */
+    snrq_rows rows; /* owned */
+    float *errors;  /* [count, n] E of these rows; owned, as E H: */
+    float *products;
+} part;
+
+/* Row of a part -> its place. */
+static int64_t place_at(const part *p, int64_t r)
 {
-    const float *others = c->feedback[tile].others[0];
-    const int64_t n = c->columns, at = tile * ROWS * n;
+    return r / p->size * ROWS + p->begin + r % p->size;
+}
+
+/* The rows of a tile as they are, with their best targets; gradient, unless NULL: of these. */
+static void aim_tile(const coupling *c, int64_t tile, part *p, float *gradient)
+{
+    const float *others = c->feedback[tile].others[p->begin];
+    const int64_t n = c->columns, first = tile * p->size;
     const float *errors = tile_errors(c, tile, 0);
-    for (int64_t place = tile * ROWS; place < (tile + 1) * ROWS; place++) {
-        snrq_rows_copy_rounding(&c->w->rows, row_at(c, place), place, next);
-        for (int64_t k = 0; k < n; k++)
-            next->target[place * n + k] = snrq_rows_value(next, place, k);
+    for (int64_t r = first; r < first + p->size; r++) {
+        snrq_rows_copy_rounding(&c->w->rows, row_at(c, place_at(p, r)), r, &p->rows);
+        for (int64_t k = 0; k < n; k++) p->rows.target[r * n + k] = snrq_rows_value(&p->rows, r, k);
     }
     /* R_i + sum over j != i is Q_i + sum over all j. */
-    snrq_sgemm(false, false, ROWS, n, ROWS, 1.0f, others, ROWS, errors, n, 1.0f, next->target + at,
-               n);
+    snrq_sgemm(false, false, p->size, n, ROWS, 1.0f, others, ROWS, errors, n, 1.0f,
+               p->rows.target + first * n, n);
     if (gradient != NULL)
-        snrq_sgemm(false, false, ROWS, n, ROWS, 1.0f, others, ROWS, c->products + at, n, 0.0f,
-                   gradient + at, n);
+        snrq_sgemm(false, false, p->size, n, ROWS, 1.0f, others, ROWS,
+                   c->products + tile * ROWS * n, n, 0.0f, gradient + first * n, n);
 }
 
-static snrq_status allocate_gradient(const coupling *c, float **scales, snrq_gradient *g)
+static snrq_status allocate_gradient(const snrq_rows *rows, float **scales, snrq_gradient *g)
 {
-    size_t rows = (size_t)c->next.rows, cells = rows * (size_t)c->columns;
-    SNRQ_TRY(snrq_allocate(rows * (size_t)c->w->groups.count, sizeof **scales, "scales", scales));
-    SNRQ_TRY(snrq_allocate_scratch(cells, sizeof *g->g, "gradient", &g->g));
+    size_t count = (size_t)rows->rows, cells = count * (size_t)rows->columns;
+    SNRQ_TRY(snrq_allocate(count * (size_t)rows->groups->count, sizeof **scales, "scales", scales));
+    SNRQ_TRY(snrq_allocate(cells, sizeof *g->g, "gradient", &g->g));
     SNRQ_TRY(snrq_allocate(cells, 1, "codes", &g->before));
-    return snrq_allocate(rows * (size_t)snrq_gram_panels(c->columns), 1, "changes", &g->changes);
+    return snrq_allocate(count * (size_t)snrq_gram_panels(rows->columns), 1, "changes",
+                         &g->changes);
 }
 
-/* Best targets for all rows, and the best scales for these. */
-static snrq_status aim(coupling *c)
+/* Best targets for the rows of a part, and the best scales for these. */
+static snrq_status aim(coupling *c, part *p)
 {
     snrq_rounding *w = c->w;
     snrq_gradient gradient = {0};
     float *scales = NULL;
     const bool regrids = w->rule->regrid > 0;
     snrq_status status =
-        snrq_agree(w->context, regrids ? allocate_gradient(c, &scales, &gradient) : SNRQ_OK);
+        snrq_agree(w->context, regrids ? allocate_gradient(&p->rows, &scales, &gradient) : SNRQ_OK);
     if (status == SNRQ_OK) {
 #pragma omp parallel for schedule(dynamic)
-        for (int64_t t = 0; t < c->tiles; t++) aim_tile(c, t, &c->next, gradient.g);
+        for (int64_t t = 0; t < c->tiles; t++) aim_tile(c, t, p, gradient.g);
     }
     if (status == SNRQ_OK && regrids) {
         status =
-            snrq_regrid(w->statistics->h, w->rule, SNRQ_REGRID_SCALES, &c->next, &gradient, scales);
+            snrq_regrid(w->statistics->h, w->rule, SNRQ_REGRID_SCALES, &p->rows, &gradient, scales);
         if (status == SNRQ_OK)
-            memcpy(c->next.scales, scales,
-                   (size_t)(c->next.rows * w->groups.count) * sizeof *scales);
+            memcpy(p->rows.scales, scales,
+                   (size_t)(p->rows.rows * w->groups.count) * sizeof *scales);
     }
     snrq_gradient_free(&gradient);
     free(scales);
     return status;
 }
 
-/* E and E H of c->next; the caller frees them, also after a failure. */
-static snrq_status measure(const coupling *c, measured *out)
+/* E and E H of a part's rows. */
+static snrq_status measure(const coupling *c, part *p)
 {
     const snrq_rounding *w = c->w;
-    size_t cells = (size_t)(c->next.rows * c->columns);
+    size_t cells = (size_t)(p->count * c->columns);
     snrq_status status =
-        snrq_allocate_scratch(cells, sizeof *out->errors, "rounding errors", &out->errors);
+        snrq_allocate_scratch(cells, sizeof *p->errors, "rounding errors", &p->errors);
     if (status == SNRQ_OK)
-        status = snrq_allocate_scratch(cells, sizeof *out->products, "products of errors",
-                                       &out->products);
+        status =
+            snrq_allocate_scratch(cells, sizeof *p->products, "products of errors", &p->products);
     SNRQ_TRY(snrq_agree(w->context, status));
 #pragma omp parallel for schedule(static)
-    for (int64_t place = 0; place < c->next.rows; place++)
-        take_error(c, row_at(c, place), &c->next, place, out->errors + place * c->columns);
-    return snrq_row_multiply(w->statistics->h, 1.0, c->next.rows, out->errors, out->products);
-}
-
-static void free_measured(measured *m)
-{
-    free(m->errors);
-    free(m->products);
-    *m = (measured){0};
+    for (int64_t r = 0; r < p->count; r++)
+        take_error(c, row_at(c, place_at(p, r)), &p->rows, r, p->errors + r * c->columns);
+    return snrq_row_multiply(w->statistics->h, 1.0, p->count, p->errors, p->products);
 }
 
 /* sum [n] <- sum over j of factor_j E_j H of a tile */
@@ -199,12 +201,12 @@ static void add_products(const coupling *c, int64_t tile, const float *factor, f
                c->products + tile * ROWS * c->columns, c->columns, 0.0f, sum, c->columns);
 }
 
-/* Whether tr(G E H E^T) falls with the new rounding at a place: with d the change of E, over G_ii,
- * it changes by d H d^T + 2 sum over j of (G_ij / G_ii) d H E_j^T. */
-static bool falls(const coupling *c, int64_t place, const measured *new, float *old, float *sum)
+/* Whether tr(G E H E^T) falls with the new rounding of a part's row: with d the change of E, over
+ * G_ii, it changes by d H d^T + 2 sum over j of (G_ij / G_ii) d H E_j^T. */
+static bool falls(const coupling *c, const part *p, int64_t r, float *old, float *sum)
 {
-    const int64_t n = c->columns, row = row_at(c, place);
-    const float *errors = new->errors + place *n, *products = new->products + place *n;
+    const int64_t n = c->columns, place = place_at(p, r), row = row_at(c, place);
+    const float *errors = p->errors + r * n, *products = p->products + r * n;
     double change = 0.0;
     take_error(c, row, &c->w->rows, row, old);
     add_products(c, place / ROWS, c->feedback[place / ROWS].others[place % ROWS], sum);
@@ -215,36 +217,61 @@ static bool falls(const coupling *c, int64_t place, const measured *new, float *
 }
 
 /* Returns how many rows of a tile took their new rounding. */
-static int64_t keep_better(const coupling *c, int64_t tile, const measured *new)
+static int64_t keep_better(const coupling *c, int64_t tile, const part *p)
 {
     const int64_t n = c->columns;
     float *scratch = c->errors + omp_get_thread_num() * ROWS * n;
     int64_t kept = 0;
-    for (int64_t place = (tile + 1) * ROWS - 1; place >= tile * ROWS; place--) {
-        if (!falls(c, place, new, scratch, scratch + n)) continue;
-        snrq_rows_copy_rounding(&c->next, place, row_at(c, place), &c->w->rows);
-        memcpy(c->products + place * n, new->products + place *n, (size_t)n * sizeof *c->products);
+    for (int64_t r = (tile + 1) * p->size - 1; r >= tile * p->size; r--) {
+        const int64_t place = place_at(p, r);
+        if (!falls(c, p, r, scratch, scratch + n)) continue;
+        snrq_rows_copy_rounding(&p->rows, r, row_at(c, place), &c->w->rows);
+        memcpy(c->products + place * n, p->products + r * n, (size_t)n * sizeof *c->products);
         kept++;
     }
     return kept;
 }
 
+static snrq_status create_part(const coupling *c, int begin, int size, part *p)
+{
+    *p = (part){.begin = begin, .size = size, .count = c->tiles * size};
+    return snrq_agree(c->w->context,
+                      snrq_rows_create(p->count, c->w->rows.bits, &c->w->groups, &p->rows));
+}
+
+static void free_part(part *p)
+{
+    snrq_rows_free(&p->rows);
+    free(p->errors);
+    free(p->products);
+}
+
+/* Rounds the rows of a part again; *kept += those that took their new rounding. */
+static snrq_status run_part(coupling *c, int begin, int size, int64_t *kept)
+{
+    part p;
+    int64_t count = 0;
+    snrq_status status = create_part(c, begin, size, &p);
+    if (status == SNRQ_OK) status = aim(c, &p);
+    if (status == SNRQ_OK) status = snrq_rounding_round(c->w, &p.rows, NULL);
+    if (status == SNRQ_OK) status = measure(c, &p);
+    if (status == SNRQ_OK) {
+#pragma omp parallel for schedule(dynamic) reduction(+ : count)
+        for (int64_t t = 0; t < c->tiles; t++) count += keep_better(c, t, &p);
+        *kept += count;
+    }
+    free_part(&p);
+    return status;
+}
+
 /* *kept: rows of all ranks that got another rounding. */
 static snrq_status run_round(coupling *c, int64_t *kept)
 {
-    measured new = {0};
-    int64_t count = 0;
-    SNRQ_TRY(aim(c));
-    SNRQ_TRY(snrq_rounding_round(c->w, &c->next, NULL));
-    snrq_status status = measure(c, &new);
-    if (status == SNRQ_OK) {
-#pragma omp parallel for schedule(dynamic) reduction(+ : count)
-        for (int64_t t = 0; t < c->tiles; t++) count += keep_better(c, t, &new);
-        *kept = count;
-        status = snrq_sum_int64(c->w->context, kept, 1);
-    }
-    free_measured(&new);
-    return status;
+    const int size = snrq_row_part(c->w->rows.bits);
+    *kept = 0;
+    for (int begin = ROWS - size; begin >= 0; begin -= size)
+        SNRQ_TRY(run_part(c, begin, size, kept));
+    return snrq_sum_int64(c->w->context, kept, 1);
 }
 
 /* ---- all of it ---- */
@@ -288,7 +315,6 @@ static snrq_status create(snrq_rounding *w, coupling *c)
 static void release(coupling *c)
 {
     free(c->products);
-    snrq_rows_free(&c->next);
     free(c->errors);
     free(c->feedback);
 }
@@ -297,14 +323,14 @@ static void release(coupling *c)
 static snrq_status begin_rounds(coupling *c)
 {
     snrq_rounding *w = c->w;
-    measured now = {0};
-    snrq_status status =
-        snrq_agree(w->context, snrq_rows_create(w->rows.rows, w->rows.bits, &w->groups, &c->next));
+    part all;
+    snrq_status status = create_part(c, 0, ROWS, &all);
     for (int64_t place = 0; status == SNRQ_OK && place < w->rows.rows; place++)
-        snrq_rows_copy_rounding(&w->rows, row_at(c, place), place, &c->next);
-    if (status == SNRQ_OK) status = measure(c, &now);
-    c->products = now.products;
-    free(now.errors);
+        snrq_rows_copy_rounding(&w->rows, row_at(c, place), place, &all.rows);
+    if (status == SNRQ_OK) status = measure(c, &all);
+    c->products = all.products;
+    all.products = NULL;
+    free_part(&all);
     return status;
 }
 

@@ -14,7 +14,9 @@
  *     R_B + M_BB^-T M_DB^T E_D
  *
  * Once all are decided, a row can be rounded again with all others as they are: the best target
- * of row i is then R_i + sum over j != i of (G_ij / G_ii) E_j.
+ * of row i is then R_i + sum over j != i of (G_ij / G_ii) E_j. Rows that are rounded again at the
+ * same time do not know of each other's new roundings. Where errors are large they should: there
+ * a part of a tile's rows is taken at a time.
  *
  * Sources: Kronecker-factored Fisher, Martens and Grosse (arXiv 1503.05671); rounding with both
  * factors, YAQA (arXiv 2505.22988). docs/method.md, "Row feedback".
@@ -25,6 +27,12 @@
 #include "pipeline/rounding/search.h"
 
 enum { SNRQ_ROW_BLOCK = 16, SNRQ_ROW_BLOCKS = SNRQ_TILE_ROWS / SNRQ_ROW_BLOCK };
+
+/* Rows of a tile that are rounded again at a time. */
+static inline int snrq_row_part(int bits)
+{
+    return bits <= 2 ? SNRQ_ROW_BLOCK : SNRQ_TILE_ROWS;
+}
 
 /* A tile's coefficients; rows by the place at which they are decided. */
 typedef struct snrq_tile_feedback {

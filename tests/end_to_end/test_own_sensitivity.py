@@ -51,7 +51,7 @@ class OwnSensitivity(helpers.Test):
         process = helpers.start(*arguments(out), ranks=2)
         while not self.in_pass(out)():
             self.assertIsNone(process.poll())
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGUSR1)
         self.assertEqual(process.wait(timeout=60), helpers.STOPPED)
         process.stderr.close()
         with open(os.path.join(out, "status.json")) as f:

@@ -74,6 +74,8 @@ static void make_row_grams(problem *p)
         }
 }
 
+static int bits = 3;
+
 static void make_problem(int beam, int refine, int regrid, bool coupled, problem *p)
 {
     static double undamped[N * N];
@@ -81,7 +83,7 @@ static void make_problem(int beam, int refine, int regrid, bool coupled, problem
     const snrq_process_shape shape = {1, rank_test_world->size};
     memset(p, 0, sizeof *p);
     p->rule = (snrq_rule){.method = SNRQ_LDLQ,
-                          .bits = 3,
+                          .bits = bits,
                           .group_size = GROUP,
                           .symmetric = true,
                           .natural_order = true,
@@ -209,14 +211,15 @@ static void decide_tile_reference(problem *p, const snrq_tile_feedback *f, int64
     }
 }
 
-/* The twin of a round without new scales. */
-static void round_tile_reference(problem *p, const snrq_tile_feedback *f, int64_t first)
+/* The twin of a round without new scales, for places [begin, end). */
+static void round_part_reference(problem *p, const snrq_tile_feedback *f, int64_t first, int begin,
+                                 int end)
 {
     snrq_rows *rows = &p->rounding.rows;
     static uint8_t next[TILE][N], old[N];
     double e[TILE][N], target[N];
     for (int i = 0; i < TILE; i++) error_of(rows, first + f->row[i], e[i]);
-    for (int i = 0; i < TILE; i++) {
+    for (int i = begin; i < end; i++) {
         int64_t row = first + f->row[i];
         for (int64_t k = 0; k < N; k++) {
             target[k] = (double)rows->target[row * N + k];
@@ -228,7 +231,7 @@ static void round_tile_reference(problem *p, const snrq_tile_feedback *f, int64_
         memcpy(next[i], rows->codes + row * N, N);
         memcpy(rows->codes + row * N, old, N);
     }
-    for (int i = TILE - 1; i >= 0; i--) {
+    for (int i = end - 1; i >= begin; i--) {
         int64_t row = first + f->row[i];
         double before = weighted(p, first, 2.0); /* G is damped */
         memcpy(old, rows->codes + row * N, N);
@@ -253,7 +256,8 @@ static void codes_are_those_of_the_twin(int beam)
             snrq_tile_feedback_create(twin.g[twin.rounding.mine.begin + first], TOKENS, &f),
             SNRQ_OK);
         decide_tile_reference(&twin, &f, first);
-        round_tile_reference(&twin, &f, first);
+        for (int end = TILE, part = snrq_row_part(bits); end > 0; end -= part)
+            round_part_reference(&twin, &f, first, end - part, end);
         found += weighted(&p, first, 1.0);
         wanted += weighted(&twin, first, 1.0);
     }
@@ -273,6 +277,13 @@ static void greedy_equals_its_twin(void)
 static void beams_equal_their_twin(void)
 {
     codes_are_those_of_the_twin(4);
+}
+
+static void at_two_bits_parts_of_a_tile_follow_each_other(void)
+{
+    bits = 2;
+    codes_are_those_of_the_twin(4);
+    bits = 3;
 }
 
 /* The whole weighted loss, over all ranks. */
@@ -338,6 +349,7 @@ int main(int argc, char **argv)
 {
     static const snrq_test tests[] = {SNRQ_TEST(greedy_equals_its_twin),
                                       SNRQ_TEST(beams_equal_their_twin),
+                                      SNRQ_TEST(at_two_bits_parts_of_a_tile_follow_each_other),
                                       SNRQ_TEST(loss_falls_with_feedback_and_with_rounds),
                                       SNRQ_TEST(figures_are_those_of_the_codes),
                                       SNRQ_TEST(rows_with_nothing_in_common_are_single)};
