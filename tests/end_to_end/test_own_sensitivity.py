@@ -88,6 +88,20 @@ class OwnSensitivity(helpers.Test):
         more = helpers.succeed("plan", *arguments(self.path("new"))[1:], "--json", "--pass-memory", "20GB").json()
         self.assertGreater(more["rank_bytes"], auto["rank_bytes"])
 
+    def test_predicted_loss_is_what_evaluate_finds(self):
+        """On the calibration windows, with errors that are small: to a fifth, though errors of modules are taken as unrelated."""
+        out, windows = self.path("out"), ["--sequences", 16, "--length", 64]
+        result = helpers.succeed("quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "--windows", "consecutive",
+                                 *windows, "--held-out", 0, "--bits", 5, "--group-size", 64, "--method", "ldlq", "--refine", 0,
+                                 "--regrid", 0, "--shrink", 0, "--sensitivity", "auto", "-o", out, ranks=2)
+        found = helpers.succeed("evaluate", out, "--reference", helpers.MODEL, "--text", helpers.CALIBRATION, *windows,
+                                "--json").json()
+        modules = helpers.succeed("inspect", out, "--json").json()["modules"]
+        predicted = sum(module["predicted_loss"] for module in modules)
+        self.assertLess(abs(predicted - found["kl"]), 0.2 * found["kl"])
+        self.assertAlmostEqual(events(out, "summary")[-1]["predicted_loss"], predicted, delta=1e-9 * predicted)
+        self.assertIn("predicted", result.stderr)
+
     def test_what_is_refused(self):
         result = helpers.run(*arguments(self.path("out"), "--sensitivity", self.file), "--pass-memory", "1GB")
         self.assertEqual(result.code, helpers.USAGE, result)
