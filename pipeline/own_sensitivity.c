@@ -16,8 +16,8 @@ static bool is_made(const snrq_job *job)
 /* Work of a block, `parts` times forward. */
 static double block_work(const snrq_job *job, int64_t layer, int parts)
 {
-    const snrq_windows texts = snrq_windows_of_text(&job->windows);
-    return parts * snrq_sensitivity_block_work(snrq_model_family(job->model, layer), &texts);
+    const snrq_windows first = snrq_sensitivity_windows(&job->windows);
+    return parts * snrq_sensitivity_block_work(snrq_model_family(job->model, layer), &first);
 }
 
 double snrq_own_sensitivity_work(const snrq_job *job)
@@ -43,7 +43,7 @@ static snrq_status listen(void *user, const snrq_sensitivity_step *s)
 static snrq_status make(snrq_job *job)
 {
     const snrq_options *o = job->options;
-    const snrq_windows texts = snrq_windows_of_text(&job->windows);
+    const snrq_windows first = snrq_sensitivity_windows(&job->windows);
     char path[PATH_MAX];
     snprintf(path, sizeof path, "%s", snrq_output_temporary(job->output, SNRQ_OWN_SENSITIVITY));
     const snrq_sensitivity_order order = {.path = path,
@@ -54,7 +54,7 @@ static snrq_status make(snrq_job *job)
     snrq_sensitivity_outcome found;
     const double started = snrq_now();
     snrq_timers_enter(&job->timers, SNRQ_PHASE_BACKWARD);
-    SNRQ_TRY(snrq_sensitivity_pass(job->context, &order, job->model, &texts, &found));
+    SNRQ_TRY(snrq_sensitivity_pass(job->context, &order, job->model, &first, &found));
     snrq_timers_enter(&job->timers, SNRQ_PHASE_WRITE);
     SNRQ_TRY(snrq_output_commit(job->output, job->context, SNRQ_OWN_SENSITIVITY, NULL));
     snrq_progress_passed(&job->progress, job->output, found.tokens, found.loss,

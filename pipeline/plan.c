@@ -320,12 +320,18 @@ static double weights_of(const snrq_model *m)
     return weights;
 }
 
+/* What a backward pass goes through: that of the run, or one of the command with its windows. */
+static snrq_windows pass_windows(const snrq_options *o, const snrq_windows *w)
+{
+    return snrq_options_make_sensitivity(o) ? snrq_sensitivity_windows(w) : snrq_windows_of_text(w);
+}
+
 /* Memory of a run that is laid out so. */
 static void lay_out(const snrq_options *o, const snrq_model *m, const snrq_rules *rules,
                     const snrq_windows *w, snrq_plan *out)
 {
     const snrq_config *k = &m->config;
-    const snrq_windows texts = snrq_windows_of_text(w);
+    const snrq_windows texts = pass_windows(o, w);
     const int group_ranks = out->ranks > out->groups ? out->ranks / out->groups : 1;
     double full, codes, stored;
     double table = (double)(k->vocabulary * k->hidden) * (double)snrq_dtype_size(k->dtype);
@@ -347,7 +353,7 @@ static snrq_status cost_of(const snrq_options *o, const snrq_model *m, const snr
                            const snrq_windows *w, const snrq_machine *machine,
                            const snrq_layout_of_run *layout, snrq_cost *out)
 {
-    const snrq_windows texts = snrq_windows_of_text(w);
+    const snrq_windows texts = pass_windows(o, w);
     const int phase = SNRQ_PHASE_BACKWARD;
     SNRQ_TRY(snrq_cost_make(machine, rules, m, w, layout, out));
     if (!snrq_options_make_sensitivity(o)) return SNRQ_OK;
@@ -391,7 +397,7 @@ static snrq_status find_cost(const snrq_context *c, const snrq_options *o, const
                              snrq_plan *p)
 {
     const int threads = omp_get_max_threads();
-    const snrq_windows texts = snrq_windows_of_text(w);
+    const snrq_windows texts = pass_windows(o, w);
     if (o->machine != NULL)
         SNRQ_TRY(snrq_agree(c, snrq_machine_read(o->machine, &p->machine)));
     else

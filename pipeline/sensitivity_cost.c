@@ -12,6 +12,14 @@ static const double assumed_file_rate = 500e6;
 static const double sum_bytes = sizeof(snrq_fixed);
 static const double sent_bytes = 24.0; /* of a sum: three parts */
 
+snrq_windows snrq_sensitivity_windows(const snrq_windows *w)
+{
+    snrq_windows first = snrq_windows_of_text(w);
+    const int64_t most = SNRQ_SENSITIVITY_TOKENS / w->length;
+    if (first.count > most) first.count = most > 1 ? most : 1;
+    return first;
+}
+
 int64_t snrq_sensitivity_at_a_time(const snrq_model *m, int64_t own, int64_t length,
                                    int64_t pass_memory)
 {

@@ -4,6 +4,12 @@
 
 #include "pipeline/cost.h"
 
+/* The windows that the pass of `quantize --sensitivity auto` goes through: of those that are texts
+ * the first, with up to so many tokens, but one at least. A tile has 64 rows, and more tokens would
+ * tell little more of them. Borrows the ids. */
+enum { SNRQ_SENSITIVITY_TOKENS = 65536 };
+snrq_windows snrq_sensitivity_windows(const snrq_windows *windows);
+
 /* Sequences of `own` that a rank takes at a time, so that the inputs of all blocks fit into
  * `pass_memory` bytes: one at least. */
 int64_t snrq_sensitivity_at_a_time(const snrq_model *model, int64_t own, int64_t length,

@@ -4,13 +4,15 @@ import os
 import shutil
 import signal
 
+import numpy as np
+
 import helpers
 
 TEXT = ["--calibration", helpers.CALIBRATION, "--length", 64, "--seed", 3]
 
 
 def arguments(out, *more):
-    return helpers.with_options(["quantize", helpers.MODEL, *TEXT, "-o", out, "--bits", 2, "--group-size", 64, "--sequences", 32,
+    return helpers.with_options(["quantize", helpers.MODEL, *TEXT, "-o", out, "--bits", 2, "--group-size", 64, "--sequences", 16,
                                  "--refine", 1, "--regrid", 1, "--beam", 2, "--sensitivity", "auto"], *more)
 
 
@@ -25,7 +27,7 @@ class OwnSensitivity(helpers.Test):
         super().setUpClass()
         folder = helpers.temporary_folder(cls)
         cls.file, cls.out = os.path.join(folder, "auto"), os.path.join(folder, "out")
-        helpers.succeed("sensitivity", helpers.MODEL, *TEXT, "--sequences", 32, "-o", cls.file)
+        helpers.succeed("sensitivity", helpers.MODEL, *TEXT, "--sequences", 16, "-o", cls.file)
         helpers.succeed(*arguments(cls.out))
         cls.expected = helpers.weights(cls.out)
 
@@ -64,6 +66,14 @@ class OwnSensitivity(helpers.Test):
         helpers.succeed(*arguments(out), ranks=1)
         self.assertEqual(helpers.weights(out), self.expected)
         self.assertEqual(len(events(out, "sensitivity")), 1)
+
+    def test_a_part_of_many_windows_is_enough(self):
+        """The plan alone: a pass through 65536 tokens, however many windows there are."""
+        ids = helpers.write_ids(self.path("ids.i32"), np.zeros(3 * 65536, np.int32))
+        words = ["plan", helpers.MODEL, "--token-file", ids, "--length", 128, "--json", "--sensitivity", "auto", "--held-out", 0]
+        costs = [helpers.succeed(*words, "--sequences", n).json()["cost"]["sensitivity"]["rank_bytes"] for n in (256, 512, 1536)]
+        self.assertLess(costs[0], costs[1])
+        self.assertEqual(costs[1], costs[2])
 
     def test_with_layer_groups_all_ranks_make_it(self):
         helpers.succeed(*arguments(self.path("out"), "--layer-groups", 2), ranks=3)
