@@ -34,6 +34,7 @@ double snrq_assess_seconds(const snrq_cost *q, const snrq_rules *rules, const sn
         q->seconds[SNRQ_PHASE_FORWARD] / ((double)(STREAMS * w->count) * (double)m->config.layers);
     const double choice =
         ROUNDINGS * q->seconds[SNRQ_PHASE_FACTOR] + q->seconds[SNRQ_PHASE_SEARCH] / searches;
-    return 2.0 * q->total + SNRQ_PLANNED_CHOICES * choice +
+    /* No backward pass belongs to it. */
+    return 2.0 * (q->total - q->seconds[SNRQ_PHASE_BACKWARD]) + SNRQ_PLANNED_CHOICES * choice +
            SNRQ_PLANNED_JUDGED * pass * passes_of(m);
 }

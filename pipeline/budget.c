@@ -16,6 +16,7 @@
 #include "pipeline/assess/choices.h"
 #include "pipeline/model/tensors.h"
 #include "pipeline/rules.h"
+#include "pipeline/sensitivity_cost.h"
 
 enum { LIMIT = 1 << 28, MOST_EXCHANGES = 1000, MOST_CHOICES = SNRQ_MOST_WIDTHS * SNRQ_MOST_SIZES };
 
@@ -274,6 +275,7 @@ static snrq_status set_budget(search *s)
 {
     double rest = 0.0;
     SNRQ_TRY(rest_bytes(s->model, &rest));
+    if (snrq_options_make_sensitivity(s->options)) rest += snrq_sensitivity_file_bytes(s->model);
     s->budget = s->options->target_bytes > 0 ? (double)s->options->target_bytes - rest
                                              : s->options->target_bits * s->weights / 8.0;
     if (s->used <= s->budget) return SNRQ_OK;

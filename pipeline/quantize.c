@@ -171,10 +171,10 @@ static snrq_status round_unit(group *g, unit_work *w)
 static snrq_status stack_rows(const group *g, const block_work *b, unit_work *w)
 {
     const snrq_context *team = w->team.context;
-    const snrq_range mine =
-        snrq_rounding_share(b->family->unit[w->unit].rows, team->size, team->rank);
+    const snrq_unit_shape *unit = &b->family->unit[w->unit];
+    const snrq_range mine = snrq_rounding_share(unit->rows, team->size, team->rank);
     SNRQ_TRY(snrq_unit_stack_create(&b->full.block, b->layer, w->unit, b->alpha_before, &w->rows));
-    return snrq_row_grams_read(&g->job->grams, mine, &w->rows.stack, &w->rows.grams);
+    return snrq_row_grams_read(&g->job->grams, mine, unit->share, &w->rows.stack, &w->rows.grams);
 }
 
 static snrq_status round_of_team(group *g, block_work *b, unit_work *w)

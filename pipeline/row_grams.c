@@ -113,8 +113,8 @@ static snrq_status read_module(const snrq_row_grams *g, const char *name, int64_
     return status;
 }
 
-snrq_status snrq_row_grams_read(const snrq_row_grams *g, snrq_range mine, snrq_stack *stack,
-                                float **out)
+snrq_status snrq_row_grams_read(const snrq_row_grams *g, snrq_range mine, double share,
+                                snrq_stack *stack, float **out)
 {
     const int64_t tiles = (mine.end - mine.begin + ROWS - 1) / ROWS;
     *out = NULL;
@@ -124,6 +124,6 @@ snrq_status snrq_row_grams_read(const snrq_row_grams *g, snrq_range mine, snrq_s
     for (int m = 0; m < stack->count; m++)
         SNRQ_TRY(read_module(g, stack->names[m], stack->first[m], stack->first[m + 1], mine, *out));
     stack->row_grams = *out;
-    stack->row_gram_tokens = snrq_sensitivity_facts_of(g->file)->tokens;
+    stack->row_gram_tokens = (int64_t)(share * (double)snrq_sensitivity_facts_of(g->file)->tokens);
     return SNRQ_OK;
 }

@@ -25,8 +25,9 @@ snrq_status snrq_row_grams_open(const snrq_context *context, const char *path,
 void snrq_row_grams_close(snrq_row_grams *grams);
 
 /* Gives a stack G of its rows `mine`: *out [tiles of `mine`][64][64] is allocated and outlives the
- * stack; NULL without a file. Not collective. */
-snrq_status snrq_row_grams_read(const snrq_row_grams *grams, snrq_range mine, snrq_stack *stack,
-                                float **out);
+ * stack; NULL without a file. share: of the tokens, that reach the unit; an expert's G is known
+ * from few. Not collective. */
+snrq_status snrq_row_grams_read(const snrq_row_grams *grams, snrq_range mine, double share,
+                                snrq_stack *stack, float **out);
 
 #endif
