@@ -13,6 +13,7 @@
  *   DIR/assess-00003.json   figures of block 3; a run that is started again goes on behind them
  *   DIR/assessment.json     {"format", "configuration", "blocks"}: all of them, for --assessment
  *   DIR/assessment.txt      the same in short, the worst first
+ *   DIR/report/             pictures and tables by layer
  *   DIR/recipe.json         the best choices within the bytes of 3 bits everywhere
  *
  * The bytes do not depend on the number of ranks. docs/method.md, "Bits within a budget".

@@ -9,6 +9,7 @@
 #include "io/file.h"
 #include "io/json.h"
 #include "io/standard_streams.h"
+#include "pipeline/assess/pictures.h"
 
 /* A block, or a step of one, and what it costs at the width that ranks. */
 typedef struct place {
@@ -171,6 +172,7 @@ snrq_status snrq_assess_write(const char *directory, json_t *whole, bool tells)
         json_object_set_new(whole, "ranking", ranking);
         status = put(directory, "assessment.json", snrq_json_dump(whole, JSON_INDENT(1)));
     }
+    if (status == SNRQ_OK && tells) status = snrq_assess_pictures(directory, whole);
     if (status == SNRQ_OK) status = write_text(directory, whole, steps, count, tells);
     free(steps);
     free(ranked);

@@ -9,7 +9,7 @@
 #include "mpi/status.h"
 
 /* Adds "ranking" to `whole` (blocks by what each costs alone, the worst first), writes both files
- * to `directory`, and if it `tells` the text to standard output. Not collective. */
+ * to `directory`, and if it `tells` pictures, and the text to standard output. Not collective. */
 snrq_status snrq_assess_write(const char *directory, json_t *whole, bool tells);
 
 #endif

@@ -108,6 +108,20 @@ class Assess(helpers.Test):
         self.assertEqual(result.code, 64, result)
         self.assertIn("was made with other options", result.stderr)
 
+    def test_pictures_have_the_figures(self):
+        def table(name):
+            with open(os.path.join(self.one, "report", name + ".tsv")) as f:
+                rows = [line.rstrip("\n").split("\t") for line in f if not line.startswith("#")]
+            return {column: [float(row[i] or "nan") for row in rows[1:]] for i, column in enumerate(rows[0])}
+        blocks = self.found["blocks"]
+        for name, column, figure in (
+                ("divergence", "block", lambda b: b["kl"]), ("divergence", "down", lambda b: b["steps"][3]["divergence"][3]["kl"]),
+                ("output-error", "up_proj", lambda b: b["steps"][2]["units"][0]["modules"][1]["output_error"]),
+                ("kurtosis", "q_proj", lambda b: b["steps"][0]["units"][0]["modules"][0]["weights"]["kurtosis"]),
+                ("largest-input", "o", lambda b: b["steps"][1]["units"][0]["inputs"]["largest_to_middle"])):
+            for found, block in zip(table(name)[column], blocks, strict=True):
+                self.assertLess(abs(found - figure(block)), 1e-3 * abs(figure(block)))
+
     def points(self):
         """[(bytes, divergence) of each choice] of every step, counted here."""
         out = []
