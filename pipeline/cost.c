@@ -8,6 +8,7 @@
 #include "pipeline/plan.h"
 #include "pipeline/rounding/rounding.h"
 #include "pipeline/traffic.h"
+#include "pipeline/tuning/tuning_cost.h"
 #include "pipeline/unit.h"
 
 /* A machine whose files were not measured. */
@@ -215,6 +216,26 @@ static void pass_stream(const group *g, int64_t blocks, int groups, double token
     if (groups > 1) take(g, SNRQ_PHASE_FORWARD, bytes, groups, bytes / g->machine->bandwidth, c);
 }
 
+/* Tuning, by all ranks; the sequences of a step may not be shared out evenly. */
+static void tune(const group *all, snrq_cost *c)
+{
+    const int64_t epochs = all->rules->tune;
+    const double shares = fmin((double)all->ranks, SNRQ_TUNING_BATCH);
+    const double part = ceil(SNRQ_TUNING_BATCH / shares) / SNRQ_TUNING_BATCH;
+    snrq_tuning_work work;
+    if (epochs == 0) return;
+    snrq_tuning_work_make(all->rules, all->model, all->windows, &work);
+    const snrq_traffic sums = {.summed = (double)epochs * work.summed,
+                               .sums = (double)epochs * work.steps *
+                                       (double)(all->model->config.layers + 1),
+                               .agreements = (double)epochs * work.steps * 2.0};
+    compute(all, SNRQ_PHASE_TUNE, SNRQ_RATE_FORWARD_CODES, part * (double)epochs * work.products,
+            c);
+    compute(all, SNRQ_PHASE_TUNE, SNRQ_RATE_FORWARD_DENSE, work.full / all->ranks, c);
+    compute(all, SNRQ_PHASE_TUNE, SNRQ_RATE_ATTENTION, part * (double)epochs * work.attention, c);
+    send(all, SNRQ_PHASE_TUNE, &sums, c);
+}
+
 snrq_status snrq_cost_make(const snrq_machine *machine, const snrq_rules *rules,
                            const snrq_model *model, const snrq_windows *w,
                            const snrq_layout_of_run *l, snrq_cost *out)
@@ -242,6 +263,9 @@ snrq_status snrq_cost_make(const snrq_machine *machine, const snrq_rules *rules,
     snrq_cost passed = {.total = 0.0};
     pass_stream(&g, groups.first[groups.count - 1], groups.count, share_of(all, l->ranks, w->count),
                 &passed);
+    g.ranks = l->ranks;
+    g.nodes = l->nodes;
+    tune(&g, &passed);
     add(out, &passed);
     snrq_layer_groups_free(&groups);
     return SNRQ_OK;

@@ -10,6 +10,7 @@
  *     factor    n^3 / P; m' n^2
  *     grid      m' n
  *     search    m' n^2, m' n
+ *     tune      as tuning_cost.h has it, for each epoch
  *     write     what is stored
  *
  * What is sent is counted by pipeline/traffic.h. An all-reduction of b bytes sends 2 (P - 1) / P b

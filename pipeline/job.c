@@ -15,6 +15,7 @@
 #include "pipeline/settings.h"
 #include "pipeline/summary.h"
 #include "pipeline/text_options.h"
+#include "pipeline/tuning/tune.h"
 
 bool snrq_job_is_committed(const snrq_job *job, int64_t layer)
 {
@@ -138,7 +139,7 @@ static snrq_status commit_unquantized(snrq_job *job)
     SNRQ_TRY(snrq_agree(job->context, snrq_model_rest_names(job->model, &names, &count)));
     snrq_status status =
         snrq_rest_file_write(job->context, snrq_output_temporary(job->output, "rest.h5"),
-                             job->model->tensors, (const char *const *)names, count);
+                             job->model->tensors, (const char *const *)names, count, NULL);
     free(names);
     if (status != SNRQ_OK) return status;
     return snrq_output_commit(job->output, job->context, "rest.h5", NULL);
@@ -159,7 +160,11 @@ snrq_status snrq_job_complete(snrq_job *job)
     const snrq_range all = {0, job->model->config.layers};
     snrq_timers_enter(&job->timers, SNRQ_PHASE_WRITE);
     SNRQ_TRY(snrq_output_drop_kept(job->output, job->context, all));
-    return snrq_output_finish(job->output, NULL);
+    json_t *details = NULL;
+    if (job->tuning != NULL) details = json_pack("{s:O}", "tuning", job->tuning);
+    snrq_status status = snrq_output_finish(job->output, details);
+    json_decref(details);
+    return status;
 }
 
 /* ---- start and end ---- */
@@ -366,6 +371,7 @@ static snrq_status read_inputs(snrq_job *job)
         SNRQ_TRY(snrq_row_grams_open(c, o->sensitivity, job->model, &job->grams));
     const snrq_window_order windows = snrq_calibration_windows(o);
     SNRQ_TRY(snrq_windows_make(c, &windows, job->model, &job->windows));
+    SNRQ_TRY(snrq_agree(c, snrq_tune_check(&job->rules, job->model, &job->windows)));
     SNRQ_TRY(choose_groups(job));
     return check_ranks(job);
 }
@@ -453,6 +459,8 @@ void snrq_job_close(snrq_job *job)
     snrq_watchdog_stop(&job->watchdog);
     snrq_output_close(&job->output);
     snrq_progress_free(&job->progress);
+    json_decref(job->tuning);
+    job->tuning = NULL;
     snrq_mail_free(&job->mail);
     snrq_layer_groups_free(&job->groups);
     snrq_windows_free(&job->windows);

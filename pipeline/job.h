@@ -27,6 +27,7 @@ typedef struct snrq_job {
     snrq_mail *mail; /* between the groups; NULL: there is one */
     snrq_plan plan;
     snrq_output *output; /* NULL: there is nothing to do (a dry run, a run that was complete) */
+    json_t *tuning;      /* what the last record says of it; NULL: nothing was tuned. Owned */
     snrq_progress progress;
     snrq_timers timers; /* this rank's */
     snrq_stop stop;

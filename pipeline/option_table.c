@@ -101,6 +101,10 @@ const snrq_option_row snrq_option_table[] = {
     {"first-tokens", 0, INTEGER, FIELD(first_tokens), "1", 0, 1 << 20, NULL, Q, true, "N",
      "more windows of tokens that each stand alone, as the first of a text does, which all later "
      "tokens attend to: at most one for 16 of --sequences, none for fewer"},
+    {"tune", 0, INTEGER, FIELD(tune), "0", 0, 1000, NULL, Q, true, "EPOCHS",
+     "afterwards tune scales and norms, with all codes as they are, so that the whole model's "
+     "predictions come closer to those of the original: so many times over the calibration windows "
+     "at most, as long as the held-out ones agree; 0: not at all"},
     {"length", 0, INTEGER, FIELD(length), "0", 0, 1 << 24, NULL, Q | E | F | A, true, "T",
      "tokens per window; 0: the model's context, at most 2048"},
     {"seed", 0, INTEGER, FIELD(seed), "0", 0, 9007199254740992.0, NULL, Q | E | F | A, true, "S",

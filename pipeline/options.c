@@ -583,6 +583,8 @@ json_t *snrq_options_stored(const snrq_options *o)
     for (int i = 0; i < snrq_option_rows && object != NULL; i++) {
         if (!table[i].stored || !(table[i].commands & (unsigned)o->command)) continue;
         if (table[i].kind == CHOICE && !snrq_option_has_value(&table[i], o)) continue;
+        /* Outputs of older versions, which did not tune, say nothing of it. */
+        if (table[i].field == offsetof(snrq_options, tune) && o->tune == 0) continue;
         if (json_object_set_new(object, table[i].name, stored_value(&table[i], o)) == 0) continue;
         json_decref(object);
         return NULL;

@@ -72,6 +72,7 @@ typedef struct snrq_options {
     bool paper;
     int64_t refine, regrid;
     bool baseline_grid; /* of grid, refine, regrid and damp, the values of the baselines */
+    int64_t tune;       /* epochs; 0: none */
     int64_t sequences, held_out, first_tokens, length, seed, consecutive;
     int64_t sampling;        /* snrq_sampling_choice */
     const char *protocol;    /* evaluate: names with commas between them, or NULL */

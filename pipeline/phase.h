@@ -10,6 +10,7 @@ typedef enum snrq_phase {
     SNRQ_PHASE_FACTOR,
     SNRQ_PHASE_GRID,
     SNRQ_PHASE_SEARCH,
+    SNRQ_PHASE_TUNE,
     SNRQ_PHASE_WRITE,
     SNRQ_PHASES
 } snrq_phase;

@@ -22,6 +22,7 @@
 #include "pipeline/model/expert_stream.h"
 #include "pipeline/rounding/rounding.h"
 #include "pipeline/sensitivity_cost.h"
+#include "pipeline/tuning/tuning_cost.h"
 #include "pipeline/unit.h"
 
 /* Does the unit's target take the residual stream's error along? */
@@ -341,6 +342,11 @@ static void lay_out(const snrq_options *o, const snrq_model *m, const snrq_rules
     if (snrq_options_make_sensitivity(o))
         out->rank_bytes = fmax(out->rank_bytes, process_bytes + out->sensitivity_bytes);
     out->shared_bytes = fmax((full + codes) * groups_of_node(out, group_ranks), table);
+    if (rules->tune > 0) {
+        out->rank_bytes =
+            fmax(out->rank_bytes, process_bytes + snrq_tuning_rank_bytes(rules, m, w, out->ranks));
+        out->shared_bytes = fmax(out->shared_bytes, snrq_tuning_node_bytes(rules, m) + full);
+    }
     out->node_bytes = out->rank_bytes * out->ranks_per_node + out->shared_bytes;
     out->output_bytes = stored + table * (k->tied_embeddings ? 1.0 : 2.0);
     if (snrq_options_make_sensitivity(o)) out->output_bytes += snrq_sensitivity_file_bytes(m);

@@ -38,6 +38,7 @@
 #include "pipeline/model/read_ahead.h"
 #include "pipeline/own_sensitivity.h"
 #include "pipeline/pass_stream.h"
+#include "pipeline/tuning/tune.h"
 #include "pipeline/unit.h"
 
 typedef struct group {
@@ -378,17 +379,9 @@ static snrq_status commit_block(group *g, const block_work *b)
     snrq_status status = snrq_agree(
         g->context, snrq_allocate((size_t)f->modules, sizeof *modules, "modules", &modules));
     for (int m = 0; status == SNRQ_OK && m < f->modules; m++) {
-        const snrq_weight *w = &b->quantized.block.module[m];
-        snrq_range rows = snrq_unit_module_rows(g->context, f, m);
         if (snrq_model_keeps(g->model, b->layer, m)) continue;
-        modules[count++] = (snrq_module_rows){
-            .record = b->records[m],
-            .rows = rows,
-            .codes = w->codes + rows.begin * w->columns,
-            .scales = w->scales + rows.begin * w->groups,
-            .zeros = w->zeros + rows.begin * w->groups,
-            .minima = w->minima != NULL ? w->minima + rows.begin * w->groups : NULL,
-            .g_idx = w->g_idx};
+        modules[count].record = b->records[m];
+        snrq_unit_fill_rows(g->context, f, m, &b->quantized.block.module[m], &modules[count++]);
     }
     if (status == SNRQ_OK) status = snrq_job_commit_block(g->job, g->context, b->layer, modules);
     free(modules);
@@ -596,6 +589,7 @@ static snrq_status run(const snrq_context *context, const snrq_options *options)
         status = snrq_job_commit_rest(&job);
         if (status == SNRQ_OK) status = snrq_own_sensitivity(&job);
         if (status == SNRQ_OK) status = quantize_groups(&job);
+        if (status == SNRQ_OK) status = snrq_tune(&job);
         if (status == SNRQ_OK) status = snrq_job_complete(&job);
         status = snrq_job_finish(&job, status);
     }

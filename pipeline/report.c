@@ -408,6 +408,28 @@ void snrq_progress_replayed(snrq_progress *p, snrq_output *output, int64_t layer
                                   (json_int_t)layer, "work", work));
 }
 
+void snrq_progress_tuning(const snrq_progress *p, snrq_output *output,
+                          const snrq_tuning_progress *t)
+{
+    char left[32];
+    json_t *facts = json_pack("{s:I, s:I, s:I, s:f, s:f}", "epoch", (json_int_t)t->epoch, "epochs",
+                              (json_int_t)t->epochs, "best", (json_int_t)t->best, "held_out_kl",
+                              t->held_out, "seconds_left", t->seconds_left);
+    snrq_clock_text(t->seconds_left, left, sizeof left);
+    if (t->epoch == 0)
+        snrq_note_timed(p->context, "tuning: KL on held-out windows is %.4f", t->held_out);
+    else
+        snrq_note_timed(p->context, "tuning %lld/%lld  KL %.4f, held out %.4f%s  %.2f s  left %s",
+                        (long long)t->epoch, (long long)t->epochs, t->fitted, t->held_out,
+                        t->best == t->epoch ? ", the best so far" : "", t->seconds, left);
+    put_status(p, output, "tuning", json_pack("{s:O}", "tuning", facts));
+    json_object_set_new(facts, "event", json_string("tuning"));
+    json_object_set_new(facts, "seconds", json_real(t->seconds));
+    if (t->epoch > 0) json_object_set_new(facts, "kl", json_real(t->fitted));
+    snrq_output_event(output, facts);
+    json_decref(facts);
+}
+
 void snrq_progress_end(const snrq_progress *p, snrq_output *output, snrq_status status)
 {
     const char *state = status == SNRQ_OK        ? "complete"

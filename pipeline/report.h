@@ -89,6 +89,15 @@ void snrq_progress_replayed(snrq_progress *progress, snrq_output *output, int64_
 /* Counts the blocks before `blocks` of this group, whose activations were read. */
 void snrq_progress_read(snrq_progress *progress, snrq_output *output, int64_t blocks, double work);
 
+/* An epoch of tuning that is done; 0: what was there before. KL in nats a token. */
+typedef struct snrq_tuning_progress {
+    int64_t epoch, epochs, best;
+    double fitted, held_out;
+    double seconds, seconds_left;
+} snrq_tuning_progress;
+void snrq_progress_tuning(const snrq_progress *progress, snrq_output *output,
+                          const snrq_tuning_progress *tuning);
+
 /* Says in status.json and run.jsonl how the run ended: complete, stopped, or failed with
  * snrq_error_message(). */
 void snrq_progress_end(const snrq_progress *progress, snrq_output *output, snrq_status status);

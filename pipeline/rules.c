@@ -77,7 +77,8 @@ snrq_status snrq_rules_create(const snrq_options *options, const snrq_model *mod
     int64_t layers = model->config.layers, count = layers * snrq_model_max_modules(model);
     *out = (snrq_rules){.layers = layers,
                         .modules = snrq_model_max_modules(model),
-                        .expert_tokens = options->expert_tokens};
+                        .expert_tokens = options->expert_tokens,
+                        .tune = options->tune};
     SNRQ_TRY(snrq_allocate((size_t)count, sizeof *out->rule, "rules", &out->rule));
     snrq_rule rule = snrq_options_rule(options);
     count_inputs(model, &rule);

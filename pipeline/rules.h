@@ -17,6 +17,7 @@ typedef struct snrq_rules {
     int modules;           /* of a block, at most */
     snrq_rule *rule;       /* [layers, modules] owned */
     int64_t expert_tokens; /* --expert-tokens; 0: auto */
+    int64_t tune;          /* epochs of tuning behind it; 0: none */
     json_t *recipe;        /* that some of them are from, or NULL; owned */
     snrq_budget budget;    /* that the recipe was made for, or zeros */
 } snrq_rules;

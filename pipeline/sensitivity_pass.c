@@ -117,39 +117,13 @@ static snrq_status embed(const run *r)
     return SNRQ_OK;
 }
 
-/* Sequences of a batch that begins with the pass's number `first`. */
-static int64_t batch_of(const run *r, int64_t first)
-{
-    int64_t batch = snrq_stream_batch(r->at_a_time, r->windows->length);
-    int64_t left = r->now.end - r->now.begin - first;
-    return batch < left ? batch : left;
-}
-
 /* The inputs of the block behind it. */
 static snrq_status forward_block(const run *r, int64_t layer, const snrq_block *block)
 {
-    const snrq_family *f = block->family;
-    int64_t sequences = r->now.end - r->now.begin, tokens = r->windows->length;
-    int64_t most = snrq_stream_batch(r->at_a_time, tokens);
-    snrq_unit_arrays x = {0}, y = {0};
-    snrq_span *span = NULL;
+    int64_t sequences = r->now.end - r->now.begin;
     memcpy(inputs_of(r, layer + 1), inputs_of(r, layer),
            (size_t)(sequences * sequence_floats(r)) * sizeof(float));
-    snrq_status status = snrq_unit_arrays_create(f, 0, f->steps, most * tokens, true, &x);
-    if (status == SNRQ_OK)
-        status = snrq_unit_arrays_create(f, 0, f->steps, most * tokens, false, &y);
-    if (status == SNRQ_OK) status = snrq_allocate((size_t)most, sizeof *span, "spans", &span);
-    for (int64_t s = 0; status == SNRQ_OK && s < sequences; s += most) {
-        int64_t count = batch_of(r, s);
-        const snrq_layout layout = {count * tokens, count, span};
-        snrq_spans_fill(count, tokens, span);
-        status = snrq_block_forward(block, &layout,
-                                    inputs_of(r, layer + 1) + s * sequence_floats(r), &x, &y);
-    }
-    free(span);
-    snrq_unit_arrays_free(&y);
-    snrq_unit_arrays_free(&x);
-    return status;
+    return snrq_sequences_forward(block, sequences, r->windows->length, inputs_of(r, layer + 1));
 }
 
 static snrq_status forward(run *r)
@@ -184,8 +158,10 @@ static snrq_status draw_labels(const run *r)
 static snrq_status backward_block(const run *r, int64_t layer, const snrq_block *block,
                                   snrq_gradient_gram *gram)
 {
-    snrq_status status = snrq_block_backward(block, r->now.end - r->now.begin, r->windows->length,
-                                             inputs_of(r, layer), inputs_of(r, layers_of(r)), gram);
+    const snrq_gradient_sums sums = {.gram = gram};
+    snrq_status status =
+        snrq_block_backward(block, r->now.end - r->now.begin, r->windows->length,
+                            inputs_of(r, layer), inputs_of(r, layers_of(r)), &sums);
     if (status != SNRQ_BAD_DATA) return status;
     return snrq_fail(status, "%s: model.layers.%lld.%s", r->model->path, (long long)layer,
                      snrq_error_message());

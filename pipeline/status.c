@@ -190,7 +190,7 @@ static run_state find_state(const job_facts *f)
     bool held = f->lock.found && !f->lock.stale;
     bool damaged = json_array_size(f->damage) > 0;
     if (held && !f->output.complete && !lock_has_ended(f))
-        return strcmp(said, "running") == 0 ? RUNNING : STARTING;
+        return strcmp(said, "running") == 0 || strcmp(said, "tuning") == 0 ? RUNNING : STARTING;
     if (damaged) return DAMAGED;
     if (f->output.complete) return COMPLETE;
     if (f->lock.found && !lock_has_ended(f)) return KILLED;
@@ -257,16 +257,32 @@ static snrq_status print_json(const job_facts *f)
     return snrq_json_print(object);
 }
 
+static bool is_tuning(const job_facts *f)
+{
+    return f->state == RUNNING && json_object_get(f->status, "tuning") != NULL;
+}
+
+static void print_tuning(const job_facts *f)
+{
+    const json_t *tuning = json_object_get(f->status, "tuning");
+    printf("tuning      epoch %.0f of %.0f, KL on held-out windows %.4f, the best after epoch "
+           "%.0f\n",
+           number_of(tuning, "epoch"), number_of(tuning, "epochs"),
+           number_of(tuning, "held_out_kl"), number_of(tuning, "best"));
+}
+
 static void print_rate(const job_facts *f)
 {
     char left[32], when[32] = "";
-    double seconds = number_of(f->status, "seconds_left");
+    const json_t *of = is_tuning(f) ? json_object_get(f->status, "tuning") : f->status;
+    double seconds = number_of(of, "seconds_left");
     time_t end = time(NULL) + (time_t)seconds;
     struct tm at;
     if (localtime_r(&end, &at) != NULL) strftime(when, sizeof when, "%Y-%m-%d %H:%M", &at);
     snrq_clock_text(seconds, left, sizeof left);
-    printf("rate        %.3g blocks per hour\nleft        %s, until %s\n",
-           number_of(f->status, "blocks_per_hour"), left, when);
+    if (!is_tuning(f))
+        printf("rate        %.3g blocks per hour\n", number_of(f->status, "blocks_per_hour"));
+    printf("left        %s, until %s\n", left, when);
 }
 
 /* A layer group: blocks are counted from 1, as in the other lines. */
@@ -297,6 +313,7 @@ static void print_text(const job_facts *f)
                text_of(f->status, "stage"));
     printf("\ndone        %.1f %%\n", 100.0 * f->done);
     json_array_foreach(json_object_get(f->status, "groups"), i, item) print_group(f, (int)i, item);
+    if (is_tuning(f)) print_tuning(f);
     if (f->state == RUNNING) print_rate(f);
     if (f->last_event >= 0)
         printf("last heard  %.0f s ago in run.jsonl; started %lld time%s\n", f->last_event,

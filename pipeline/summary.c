@@ -32,6 +32,7 @@ typedef struct summary {
     double predicted;                       /* loss of all modules, in nats per token */
     int damped;                             /* modules whose damping was raised */
     int64_t starts;
+    json_t *tuning;   /* of the last record, or NULL; owned */
     json_t *troubles; /* {"dead_inputs": modules, ...}; owned */
 } summary;
 
@@ -83,6 +84,8 @@ static snrq_status read_modules(const char *directory, summary *s)
     snrq_output_facts output;
     snrq_status status = snrq_output_read(directory, &output);
     if (status == SNRQ_OK) status = snrq_output_modules(&output, &s->modules, &s->count);
+    const json_t *last = json_array_get(output.records, json_array_size(output.records) - 1);
+    s->tuning = json_incref(json_object_get(last, "tuning"));
     snrq_output_facts_free(&output);
     SNRQ_TRY(status);
     SNRQ_TRY(snrq_allocate((size_t)s->count, sizeof *s->kind, "kinds of modules", &s->kind));
@@ -129,6 +132,25 @@ static void print_formats(const summary *s)
         any = any || count > 0;
     }
     if (any) fputc('\n', stderr);
+}
+
+/* KL on the held-out windows, before and after. */
+static void print_tuning(const summary *s)
+{
+    const json_t *epochs = json_object_get(s->tuning, "kl");
+    const json_int_t best = json_integer_value(json_object_get(s->tuning, "best"));
+    const double before = json_number_value(json_object_get(json_array_get(epochs, 0), "held_out"));
+    const double after =
+        json_number_value(json_object_get(json_array_get(epochs, (size_t)best), "held_out"));
+    if (s->tuning == NULL) return;
+    if (best == 0)
+        fprintf(stderr, "tuning     did not lower KL on held-out windows, %.4f: all is as it was\n",
+                before);
+    else
+        fprintf(stderr,
+                "tuning     KL on held-out windows from %.4f to %.4f, after epoch %lld; the errors "
+                "above are from before\n",
+                before, after, (long long)best);
 }
 
 static void print_summary(const summary *s)
@@ -255,6 +277,7 @@ snrq_status snrq_summary(const snrq_context *c, const char *directory, double se
     if (status == SNRQ_OK) {
         print_summary(&s);
         print_formats(&s);
+        print_tuning(&s);
         print_advice(c, &s, megabytes, minutes);
         json_t *event = summary_event(&s, megabytes, minutes);
         snrq_output_event(output, event);
@@ -264,5 +287,6 @@ snrq_status snrq_summary(const snrq_context *c, const char *directory, double se
     free(s.modules);
     free(s.kind);
     json_decref(s.troubles);
+    json_decref(s.tuning);
     return SNRQ_OK;
 }

@@ -209,3 +209,15 @@ snrq_module_record snrq_unit_record(const snrq_rounding *rounding, const snrq_fa
     snprintf(record.grid, sizeof record.grid, "%s", snrq_quant_grid_name(rule->grid));
     return record;
 }
+
+void snrq_unit_fill_rows(const snrq_context *context, const snrq_family *family, int module,
+                         const snrq_weight *w, snrq_module_rows *out)
+{
+    snrq_range rows = snrq_unit_module_rows(context, family, module);
+    out->rows = rows;
+    out->codes = w->codes + rows.begin * w->columns;
+    out->scales = w->scales + rows.begin * w->groups;
+    out->zeros = w->zeros + rows.begin * w->groups;
+    out->minima = w->minima != NULL ? w->minima + rows.begin * w->groups : NULL;
+    out->g_idx = w->g_idx;
+}

@@ -57,4 +57,9 @@ snrq_module_record snrq_unit_record(const snrq_rounding *rounding, const snrq_fa
 snrq_range snrq_unit_module_rows(const snrq_context *context, const snrq_family *family,
                                  int module);
 
+/* out->rows, and what it holds of them <- this rank's rows of a module whose weights are `weight`.
+ * Borrowed. */
+void snrq_unit_fill_rows(const snrq_context *context, const snrq_family *family, int module,
+                         const snrq_weight *weight, snrq_module_rows *out);
+
 #endif

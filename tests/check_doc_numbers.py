@@ -133,7 +133,7 @@ QUOTES = [Quote(*row) for row in [
     (FORMAT, r'"snrq-sensitivity", `format_version` = (\d+)', "io/checkpoint/sensitivity_file.c", r"FORMAT_VERSION = (\d+)"),
     (FORMAT, r"`tile_rows` = (\d+)", "io/checkpoint/sensitivity_file.h", r"SNRQ_SENSITIVITY_ROWS = (\d+)"),
     (METHOD, r"blocks of (\d+) rows on the diagonal", "pipeline/model/gradient_gram.h", r"SNRQ_GRADIENT_ROWS = (\d+)"),
-    (METHOD, r"128 bits with a unit of 2\^-(\d+)", "pipeline/model/gradient_gram.c", r"UNIT_BITS = (\d+)"),
+    (METHOD, r"128 bits with a unit of 2\^-(\d+)", "pipeline/model/fixed.h", r"UNIT_BITS = (\d+)"),
     (OPERATIONS, r"up to\s+(\d+) tokens, labels by", "pipeline/sensitivity_cost.h", r"SNRQ_SENSITIVITY_TOKENS = (\d+)"),
     (OPERATIONS, r"fit into `--pass-memory` \((\d+) GiB\)", OPTIONS, option("pass-memory"), lambda s: s.replace("GiB", "")),
     (FORMAT, r"width of a code, (\d to \d) \|", "io/checkpoint/block_record.c", r"bits must be (\d to \d)"),

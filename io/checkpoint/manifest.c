@@ -36,8 +36,8 @@ snrq_status snrq_fingerprint(const json_t *value, char out[33])
 
 bool snrq_manifest_name_is_valid(const char *name)
 {
-    static const char *const own[] = {"snrq.json",   "manifest.jsonl", "run.jsonl",
-                                      "status.json", "snrq.lock",      "snrq.redo"};
+    static const char *const own[] = {"snrq.json", "manifest.jsonl", "run.jsonl",  "status.json",
+                                      "snrq.lock", "snrq.redo",      "snrq.tuning"};
     static const char folder[] = SNRQ_CHAT_TEMPLATES "/";
     size_t length = strlen(name);
     if (length > sizeof folder - 1 && strncmp(name, folder, sizeof folder - 1) == 0)
@@ -47,7 +47,8 @@ bool snrq_manifest_name_is_valid(const char *name)
         if ((unsigned char)*c < ' ' || *c == '/' || *c == 0x7f) return false;
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
         if (strcmp(name, own[i]) == 0) return false;
-    return !snrq_ends_with(name, ".tmp") && !snrq_ends_with(name, ".record");
+    return !snrq_ends_with(name, ".tmp") && !snrq_ends_with(name, ".record") &&
+           !snrq_ends_with(name, ".next");
 }
 
 snrq_status snrq_manifest_line(const json_t *record, char **line)

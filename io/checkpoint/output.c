@@ -81,6 +81,7 @@ static snrq_status mend_manifest(snrq_output *output, size_t used, size_t torn)
 {
     bool pending = false;
     if (output->start.look) return SNRQ_OK;
+    if (snrq_output_is_replacing(output->directory)) return snrq_output_finish_replacing(output);
     if (torn > 0) SNRQ_TRY(cut_manifest(output, used, torn));
     SNRQ_TRY(snrq_output_find_settled(output, &pending));
     return pending ? snrq_output_settle(output) : SNRQ_OK;
@@ -145,23 +146,30 @@ static snrq_status open_on_rank_0(snrq_output *output, const json_t *configurati
     return start_or_resume(output, configuration);
 }
 
+/* What only an unfinished run needs. */
+static bool is_done_with(const void *user, const char *name)
+{
+    (void)user;
+    return strcmp(name, SNRQ_REDO_FILE) == 0 || strcmp(name, SNRQ_TUNING_FILE) == 0;
+}
+
 /* What an interrupted run left: a file that was being written (MPI-IO tries its locks on
  * NAME.tmp.locktest.N), or a data file without a record. */
 static bool is_leftover(const void *user, const char *name)
 {
     const snrq_output *output = user;
-    bool unfinished = snrq_ends_with(name, ".tmp") || strstr(name, ".tmp.locktest.") != NULL;
+    bool unfinished = snrq_ends_with(name, ".tmp") || strstr(name, ".tmp.locktest.") != NULL ||
+                      snrq_ends_with(name, SNRQ_NEXT_SUFFIX);
     if (unfinished && strcmp(name, "snrq.lock.tmp") != 0 &&
         snrq_is_plain_file(output->directory, name))
         return true;
-    if (strcmp(name, SNRQ_REDO_FILE) == 0) return snrq_manifest_complete(output->records);
+    if (is_done_with(NULL, name)) return snrq_manifest_complete(output->records);
     return snrq_output_is_stray(output->directory, name, output->records);
 }
 
 /* Opening, all ranks. */
 
-/* The records of rank 0 on all ranks, and who holds the lock. */
-static snrq_status share_records(snrq_output *output)
+snrq_status snrq_output_share_records(snrq_output *output)
 {
     const snrq_context *context = output->context;
     char *text = NULL;
@@ -178,15 +186,24 @@ static snrq_status share_records(snrq_output *output)
     if (status == SNRQ_OK) status = share_text(context, &text);
     if (status == SNRQ_OK && context->rank != 0) {
         status = snrq_json_parse("records", text, strlen(text), &wrapped);
-        if (status == SNRQ_OK) output->records = json_incref(json_object_get(wrapped, "records"));
+        if (status == SNRQ_OK) {
+            json_decref(output->records);
+            output->records = json_incref(json_object_get(wrapped, "records"));
+        }
         json_decref(wrapped);
     }
     free(text);
-    if (output->lock != NULL) snrq_lock_tell_owner(output->lock, &output->owner);
-    if (status == SNRQ_OK)
-        status = snrq_broadcast(context, output->configuration, sizeof output->configuration);
-    if (status == SNRQ_OK) status = snrq_broadcast(context, &output->owner, sizeof output->owner);
     return snrq_agree(context, status);
+}
+
+/* The records of rank 0 on all ranks, and who holds the lock. */
+static snrq_status share_start(snrq_output *output)
+{
+    const snrq_context *context = output->context;
+    SNRQ_TRY(snrq_output_share_records(output));
+    if (output->lock != NULL) snrq_lock_tell_owner(output->lock, &output->owner);
+    SNRQ_TRY(snrq_broadcast(context, output->configuration, sizeof output->configuration));
+    return snrq_broadcast(context, &output->owner, sizeof output->owner);
 }
 
 /* Every node must see what rank 0 wrote: the lock, which differs from every other. A network file
@@ -260,6 +277,7 @@ static void release(snrq_output *output)
     snrq_lock_release(&output->lock);
     json_decref(output->records);
     json_decref(output->pending);
+    json_decref(output->next);
     free(output);
 }
 
@@ -275,7 +293,9 @@ static snrq_status create(const snrq_context *context, const char *directory,
     output->start = *start;
     output->blocks = snrq_output_blocks(configuration);
     output->pending = json_array();
-    if (output->pending == NULL) return snrq_fail(SNRQ_INTERNAL, "no memory for records");
+    output->next = json_array();
+    if (output->pending == NULL || output->next == NULL)
+        return snrq_fail(SNRQ_INTERNAL, "no memory for records");
     if (length == 0 || length >= sizeof output->directory)
         return snrq_fail(SNRQ_USAGE,
                          "the name of the output directory is empty or longer than %zu bytes",
@@ -297,7 +317,7 @@ snrq_status snrq_output_open_as(const snrq_context *context, const char *directo
         status = snrq_agree(context, status);
     }
     if (status == SNRQ_OK && !start->look) status = check_is_shared(output);
-    if (status == SNRQ_OK) status = share_records(output);
+    if (status == SNRQ_OK) status = share_start(output);
     if (status == SNRQ_OK) status = check_files(output);
     if (status == SNRQ_OK && !start->look) {
         if (context->rank == 0)
@@ -375,10 +395,8 @@ static bool is_whole_job(const snrq_output *output, const snrq_context *context)
     return context->size == output->context->size;
 }
 
-/* Rank 0 of the context: the fields of `details` and those of the manifest's own. The caller
- * releases *record. */
-static snrq_status make_record(const snrq_output *output, const snrq_context *context,
-                               const json_t *details, json_t **record)
+snrq_status snrq_output_make_record(const snrq_output *output, const snrq_context *context,
+                                    const json_t *details, json_t **record)
 {
     static const char *const own[] = {"file",   "bytes",    "xxh3", "configuration",
                                       "record", "complete", "line"};
@@ -421,20 +439,27 @@ static snrq_status sync_folder(const snrq_output *output, const char *name)
     return snrq_directory_sync(path);
 }
 
+snrq_status snrq_output_describe_file(const char *path, const char *name, json_t *record)
+{
+    char hash[33];
+    uint64_t bytes = 0;
+    SNRQ_TRY(snrq_file_hash(path, hash, &bytes));
+    if (json_object_set_new(record, "file", json_string(name)) != 0 ||
+        json_object_set_new(record, "bytes", json_integer((json_int_t)bytes)) != 0 ||
+        json_object_set_new(record, "xxh3", json_string(hash)) != 0)
+        return snrq_fail(SNRQ_INTERNAL, "no memory for a record");
+    return SNRQ_OK;
+}
+
 /* Rank 0 of the context: hash, rename, record. A failure takes the name back, unless the record may
  * be there. */
 static snrq_status commit_file(snrq_output *output, const snrq_context *context, const char *name,
                                json_t *record)
 {
-    char path[PATH_MAX], hash[33];
+    char path[PATH_MAX];
     const char *temporary = snrq_output_temporary(output, name);
-    uint64_t bytes = 0;
     SNRQ_TRY(own_path(output, name, path));
-    SNRQ_TRY(snrq_file_hash(temporary, hash, &bytes));
-    if (json_object_set_new(record, "file", json_string(name)) != 0 ||
-        json_object_set_new(record, "bytes", json_integer((json_int_t)bytes)) != 0 ||
-        json_object_set_new(record, "xxh3", json_string(hash)) != 0)
-        return snrq_fail(SNRQ_INTERNAL, "no memory for a record");
+    SNRQ_TRY(snrq_output_describe_file(temporary, name, record));
     if (rename(temporary, path) != 0)
         return snrq_fail(SNRQ_IO_ERROR, "%s: cannot be renamed: %s", temporary, strerror(errno));
     bool recorded = false;
@@ -502,19 +527,13 @@ snrq_status snrq_output_commit(snrq_output *output, const snrq_context *context,
     SNRQ_TRY(snrq_output_sync(output, context, name));
     if (context->rank == 0) {
         status = snrq_output_check_lock(output);
-        if (status == SNRQ_OK) status = make_record(output, context, details, &record);
+        if (status == SNRQ_OK) status = snrq_output_make_record(output, context, details, &record);
         if (status == SNRQ_OK) status = commit_file(output, context, name, record);
     }
     status = snrq_agree(context, status);
     if (status == SNRQ_OK) return share_record(output, context, record);
     json_decref(record);
     return status;
-}
-
-static bool is_redo(const void *user, const char *name)
-{
-    (void)user;
-    return strcmp(name, SNRQ_REDO_FILE) == 0;
 }
 
 snrq_status snrq_output_finish(snrq_output *output, const json_t *details)
@@ -528,12 +547,12 @@ snrq_status snrq_output_finish(snrq_output *output, const json_t *details)
     SNRQ_TRY(snrq_output_merge(output));
     if (context->rank == 0) {
         status = snrq_output_check_lock(output);
-        if (status == SNRQ_OK) status = make_record(output, context, details, &record);
+        if (status == SNRQ_OK) status = snrq_output_make_record(output, context, details, &record);
         if (status == SNRQ_OK && json_object_set_new(record, "complete", json_true()) != 0)
             status = snrq_fail(SNRQ_INTERNAL, "no memory for a record");
         if (status == SNRQ_OK) status = append_line(output, record, &changed);
         if (status == SNRQ_OK) /* if that fails, the next start does it */
-            (void)snrq_directory_remove(output->directory, is_redo, output);
+            (void)snrq_directory_remove(output->directory, is_done_with, output);
     }
     status = snrq_agree(context, status);
     if (status == SNRQ_OK) return share_record(output, context, record);

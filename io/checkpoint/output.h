@@ -6,6 +6,7 @@
  *   OUT/run.jsonl       events and timers;   OUT/status.json: replaced atomically
  *   OUT/snrq.lock       who works here (host, process, job, heartbeat)
  *   OUT/snrq.halt       made by somebody else: asks the run to stop
+ *   OUT/snrq.tuning     where tuning is, until complete (tuning_file.h)
  *   OUT/snrq.redo       which block a run began again from (snrq_output_start.redo), until complete
  *
  * Commit of a file: it is complete as NAME.tmp on all ranks -> fsync on every node -> rank 0 hashes
@@ -100,6 +101,20 @@ const char *snrq_output_temporary(snrq_output *output, const char *name);
  * Collective over the context; agreed. */
 snrq_status snrq_output_commit(snrq_output *output, const snrq_context *context, const char *name,
                                const json_t *details);
+
+/* Replaces committed files, all at once. prepare: takes NAME.tmp as what NAME will be, with a
+ * record as snrq_output_commit() makes it; what was prepared is lost if the run ends before they
+ * are replaced. replace: does it; whoever reads the directory meanwhile, or after a kill at any
+ * moment, finds the old files with their records, or the new ones. Collective over the job; agreed.
+ */
+snrq_status snrq_output_prepare(snrq_output *output, const char *name, const json_t *details);
+snrq_status snrq_output_replace(snrq_output *output);
+
+/* The file that says where tuning is (tuning_file.h): no part of the output, and gone when the run
+ * is complete. put: makes its temporary durable and gives it its name. Collective over the job;
+ * agreed. */
+#define SNRQ_TUNING_FILE "snrq.tuning"
+snrq_status snrq_output_put_tuning(snrq_output *output);
 
 /* Brings the records of what groups have committed into the manifest, and to all ranks. Changes
  * nothing if there are none. Collective over the job; agreed. */

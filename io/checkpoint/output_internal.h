@@ -15,6 +15,7 @@ struct snrq_output {
     char path[PATH_MAX];    /* of the last snrq_output_temporary() */
     char configuration[33]; /* fingerprint of snrq.json */
     json_t *records;       /* array: those of the manifest, and what this rank's groups committed */
+    json_t *next;          /* array: those of files that will be replaced; rank 0 */
     json_t *pending;       /* array: those that this rank put beside their files */
     snrq_lock *lock;       /* rank 0 */
     snrq_lock_owner owner; /* who took it */
@@ -86,6 +87,32 @@ snrq_status snrq_output_find_settled(const snrq_output *output, bool *found);
 
 /* Replaces the manifest by the records, then removes those that are beside their files. Rank 0. */
 snrq_status snrq_output_settle(const snrq_output *output);
+
+/* Lines of the manifest of all records. The caller frees *text. */
+snrq_status snrq_output_lines(const json_t *records, char **text, size_t *bytes);
+
+/* For one that is being committed. Rank 0 of the context: a record with the fields of `details` and
+ * those of the manifest's own, which the caller releases; then name, size and hash of its file,
+ * which lies at `path`. */
+snrq_status snrq_output_make_record(const snrq_output *output, const snrq_context *context,
+                                    const json_t *details, json_t **record);
+snrq_status snrq_output_describe_file(const char *path, const char *name, json_t *record);
+
+/* Gives the records of rank 0 to all ranks. Collective over the job; agreed. */
+snrq_status snrq_output_share_records(snrq_output *output);
+
+/* What the names of files that are to replace others end with. */
+#define SNRQ_NEXT_SUFFIX ".next"
+
+/* Has a run begun to give such files their names, and not ended? */
+bool snrq_output_is_replacing(const char *directory);
+
+/* Goes on with that: output->records are those of the new manifest. Rank 0. */
+snrq_status snrq_output_finish_replacing(const snrq_output *output);
+
+/* Where the file NAME of a record, or the manifest, is now: NAME, or NAME.next while files are
+ * replaced. */
+snrq_status snrq_output_current_path(const char *directory, const char *name, char path[PATH_MAX]);
 
 /* True if `name` is a data file that a run makes but no record knows: not part of the output. */
 bool snrq_output_is_stray(const char *directory, const char *name, const json_t *records);

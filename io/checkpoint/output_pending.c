@@ -116,8 +116,7 @@ snrq_status snrq_output_add_pending(const char *directory, const char *configura
     return snrq_manifest_sort(records, &changed);
 }
 
-/* The lines of all records. The caller frees *text. */
-static snrq_status write_lines(const json_t *records, char **text, size_t *bytes)
+snrq_status snrq_output_lines(const json_t *records, char **text, size_t *bytes)
 {
     FILE *stream = open_memstream(text, bytes);
     if (stream == NULL) return snrq_fail(SNRQ_INTERNAL, "no memory for the manifest");
@@ -159,7 +158,7 @@ snrq_status snrq_output_settle(const snrq_output *output)
     char *text = NULL;
     size_t bytes = 0;
     SNRQ_TRY(snrq_path_join(output->directory, "manifest.jsonl", path, sizeof path));
-    snrq_status status = write_lines(output->records, &text, &bytes);
+    snrq_status status = snrq_output_lines(output->records, &text, &bytes);
     if (status == SNRQ_OK) status = snrq_file_replace(path, text, bytes);
     free(text);
     SNRQ_TRY(status);

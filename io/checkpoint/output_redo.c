@@ -26,9 +26,16 @@ int64_t snrq_output_blocks(const json_t *configuration)
                : 0;
 }
 
+/* Was this file tuned? Then it depends on all blocks. */
+static bool is_tuned(const json_t *record)
+{
+    return json_is_true(json_object_get(record, "tuned"));
+}
+
 int64_t snrq_output_redo_block(const json_t *record, int64_t blocks)
 {
     int64_t block = snrq_manifest_block(record);
+    if (is_tuned(record)) return 0;
     if (block >= 0) return block;
     return blocks > 0 ? blocks : -1;
 }
@@ -101,6 +108,8 @@ static snrq_status check_block(const snrq_output *output)
 static snrq_status is_dropped(const snrq_output *output, const json_t *record, bool *out)
 {
     const int64_t block = snrq_manifest_block(record);
+    *out = is_tuned(record);
+    if (*out) return SNRQ_OK;
     *out = block >= 0 ? block >= output->start.block : json_object_get(record, "file") == NULL;
     if (block >= 0 || *out) return SNRQ_OK;
     snrq_status status = snrq_output_check_file(output->directory, record);

@@ -55,7 +55,7 @@ snrq_status snrq_output_check_size(const char *directory, const json_t *record)
     const char *name = json_string_value(json_object_get(record, "file"));
     json_int_t expected = json_integer_value(json_object_get(record, "bytes"));
     struct stat facts;
-    SNRQ_TRY(snrq_path_join(directory, name, path, sizeof path));
+    SNRQ_TRY(snrq_output_current_path(directory, name, path));
     if (lstat(path, &facts) != 0)
         return snrq_fail(SNRQ_BAD_DATA, "%s: %s, though its manifest record says it is complete",
                          path, errno == ENOENT ? "missing" : strerror(errno));
@@ -74,7 +74,7 @@ snrq_status snrq_output_check_file(const char *directory, const json_t *record)
     json_int_t expected = json_integer_value(json_object_get(record, "bytes"));
     const char *expected_hash = json_string_value(json_object_get(record, "xxh3"));
     SNRQ_TRY(snrq_output_check_size(directory, record));
-    SNRQ_TRY(snrq_path_join(directory, name, path, sizeof path));
+    SNRQ_TRY(snrq_output_current_path(directory, name, path));
     SNRQ_TRY(snrq_file_hash(path, hash, &bytes));
     if (bytes != (uint64_t)expected || strcmp(hash, expected_hash) != 0)
         return snrq_fail(SNRQ_BAD_DATA,

@@ -57,7 +57,7 @@ snrq_status snrq_output_load_manifest(const char *directory, const char *configu
     json_t *pending = NULL;
     snrq_status status = SNRQ_OK;
     *records = NULL;
-    SNRQ_TRY(snrq_path_join(directory, "manifest.jsonl", path, sizeof path));
+    SNRQ_TRY(snrq_output_current_path(directory, "manifest.jsonl", path));
     /* First what may be moved into the manifest meanwhile. */
     SNRQ_TRY(snrq_output_load_pending(directory, &pending));
     /* A run that was stopped early has no manifest yet. */

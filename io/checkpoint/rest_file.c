@@ -38,6 +38,7 @@ struct source {
     const snrq_tensor *tensor;
     size_t row_bytes;
     snrq_dtype dtype;
+    const float *instead; /* of a vector; NULL: the tensor as it is */
 };
 
 /* *type <- its row in the table above. */
@@ -79,6 +80,7 @@ struct layout {
     const snrq_safetensors *model;
     const char *const *names;
     int count;
+    const snrq_rest_changes *changes; /* or NULL */
 };
 
 static snrq_status lay_out(const snrq_hdf5_object *root, const void *source)
@@ -96,10 +98,28 @@ static snrq_status lay_out(const snrq_hdf5_object *root, const void *source)
     return SNRQ_OK;
 }
 
+/* Numbers in place of those of the tensor. */
+static void fill_changed(const struct source *source, snrq_range rows, unsigned char *out)
+{
+    for (int64_t i = rows.begin; i < rows.end; i++, out += snrq_dtype_size(source->dtype)) {
+        float value = source->instead[i];
+        uint16_t half =
+            source->dtype == SNRQ_F16 ? snrq_float_to_f16(value) : snrq_float_to_bf16(value);
+        if (source->dtype == SNRQ_F32)
+            memcpy(out, &value, sizeof value);
+        else
+            memcpy(out, &half, sizeof half);
+    }
+}
+
 /* A checkpoint whose embeddings, norms or head are no numbers is no use to anybody. */
 static snrq_status fill_tensor(const void *user, snrq_range rows, void *out)
 {
     const struct source *source = user;
+    if (source->instead != NULL) {
+        fill_changed(source, rows, out);
+        return SNRQ_OK;
+    }
     uint64_t begin = (uint64_t)rows.begin * source->row_bytes;
     uint64_t bytes = (uint64_t)(rows.end - rows.begin) * source->row_bytes;
     SNRQ_TRY(snrq_safetensors_read(source->model, source->tensor, begin, bytes, out));
@@ -153,6 +173,26 @@ static snrq_status open_tables(const snrq_hdf5_writer *w, const struct layout *l
     return SNRQ_OK;
 }
 
+/* Writes this rank's rows of a tensor. */
+static snrq_status write_tensor(snrq_hdf5_writer *w, const struct layout *layout, int i,
+                                const snrq_hdf5_table *table)
+{
+    const snrq_tensor *tensor = snrq_safetensors_find(layout->model, layout->names[i]);
+    const snrq_rest_changes *changes = layout->changes;
+    snrq_range rows = snrq_share(table->rows, 1, w->context->size, w->context->rank);
+    float *instead = NULL;
+    int type = 0;
+    SNRQ_TRY(find_type(layout->model, tensor, &type));
+    if (changes != NULL && tensor->dimensions == 1)
+        SNRQ_TRY(snrq_allocate((size_t)table->rows, sizeof *instead, tensor->name, &instead));
+    const bool changed = instead != NULL && changes->get(changes->user, tensor->name, instead);
+    const struct source source = {layout->model, tensor, table->row_bytes, types[type].dtype,
+                                  changed ? instead : NULL};
+    snrq_status status = snrq_hdf5_write_rows(w, table, rows, fill_tensor, &source);
+    free(instead);
+    return status;
+}
+
 /* Copies this rank's rows of all tensors, once every rank has opened every table. */
 static snrq_status write_all(snrq_hdf5_writer *w, const struct layout *layout)
 {
@@ -161,22 +201,16 @@ static snrq_status write_all(snrq_hdf5_writer *w, const struct layout *layout)
         snrq_allocate((size_t)layout->count, sizeof *tables, "tables of tensors", &tables);
     SNRQ_TRY(snrq_agree(w->context, status));
     status = snrq_agree(w->context, snrq_hdf5_opened(w, open_tables(w, layout, tables)));
-    for (int i = 0; i < layout->count && status == SNRQ_OK; i++) {
-        const snrq_tensor *tensor = snrq_safetensors_find(layout->model, layout->names[i]);
-        snrq_range rows = snrq_share(tables[i].rows, 1, w->context->size, w->context->rank);
-        int type = 0;
-        status = find_type(layout->model, tensor, &type);
-        struct source source = {layout->model, tensor, tables[i].row_bytes, types[type].dtype};
-        if (status == SNRQ_OK)
-            status = snrq_hdf5_write_rows(w, &tables[i], rows, fill_tensor, &source);
-    }
+    for (int i = 0; i < layout->count && status == SNRQ_OK; i++)
+        status = write_tensor(w, layout, i, &tables[i]);
     for (int i = 0; i < layout->count; i++) snrq_hdf5_table_close(&tables[i]);
     free(tables);
     return status;
 }
 
 snrq_status snrq_rest_file_write(const snrq_context *context, const char *path,
-                                 const snrq_safetensors *model, const char *const *names, int count)
+                                 const snrq_safetensors *model, const char *const *names, int count,
+                                 const snrq_rest_changes *changes)
 {
     const char **sorted = NULL;
     int64_t bytes = 0;
@@ -186,7 +220,7 @@ snrq_status snrq_rest_file_write(const snrq_context *context, const char *path,
         status = snrq_fail(SNRQ_INTERNAL, "%s: %d tensors cannot be stored", path, count);
     if (status == SNRQ_OK) status = sort_names(names, count, &sorted);
     if (status == SNRQ_OK) status = check_tensors(model, sorted, count, &bytes);
-    const struct layout layout = {model, sorted, count};
+    const struct layout layout = {model, sorted, count, changes};
     status = snrq_agree(context, status);
     if (status == SNRQ_OK)
         status = snrq_hdf5_create(context, path, bytes, lay_out, &layout, &writer);

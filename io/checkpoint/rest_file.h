@@ -11,12 +11,19 @@
 #include "io/safetensors.h"
 #include "mpi/context.h"
 
+/* Other numbers for some vectors of the model: get() puts those of the tensor `name` into out,
+ * which its type holds exactly, or returns false to leave it as it is. */
+typedef struct snrq_rest_changes {
+    bool (*get)(const void *user, const char *name, float *out);
+    const void *user;
+} snrq_rest_changes;
+
 /* Copies the tensors `names` [count] from a safetensors checkpoint to `path`, rows split over the
  * ranks, in chunks of bounded memory; reads back on rank 0 (order-free sum of row hashes).
- * Collective; agreed. */
+ * `changes` may be NULL. Collective; agreed. */
 snrq_status snrq_rest_file_write(const snrq_context *context, const char *path,
-                                 const snrq_safetensors *model, const char *const *names,
-                                 int count);
+                                 const snrq_safetensors *model, const char *const *names, int count,
+                                 const snrq_rest_changes *changes);
 
 /* Reading. Not collective. snrq_tensor.offset and .file have no meaning here. */
 typedef struct snrq_rest_file snrq_rest_file;

@@ -187,20 +187,27 @@ static void cut_gradient(const snrq_config *c, const float *weight, const float 
         if (fabsf(normed[i]) > most) g[i] = 0.0f;
 }
 
-/* g of `count` numbers of query or key heads: from what they became to what they were. */
+/* g of `count` numbers of query or key heads: from what they became to what their norm gave. */
 static void backward_heads(const work *w, const float *weight, int64_t position, const float *in,
                            int64_t count, float *normed, float *g)
 {
     const snrq_config *c = w->settings->config;
-    int64_t together = normed_together(c, count);
     for (int64_t i = 0; w->settings->rope != NULL && i < count; i += c->head_dim)
         turn_back(w->settings->rope, position, g + i);
     if (c->qkv_clip > 0.0) cut_gradient(c, weight, in, count, normed, g);
+}
+
+/* The same through the norm. */
+static void backward_head_norms(const work *w, const float *weight, const float *in, int64_t count,
+                                float *g)
+{
+    const snrq_config *c = w->settings->config;
+    int64_t together = normed_together(c, count);
     for (int64_t i = 0; weight != NULL && i < count; i += together)
         snrq_rms_norm_backward_row(in + i, weight, c->rms_norm_eps, together, g + i, g + i);
 }
 
-/* The gradient of a token's qkv. */
+/* The gradient of a token's qkv, but for the norms of heads. */
 static void backward_token(const work *w, int64_t row, float *normed)
 {
     const snrq_attention_settings *s = w->settings;
@@ -216,9 +223,50 @@ static void backward_token(const work *w, int64_t row, float *normed)
                      g + queries + keys);
 }
 
+/* Adds the gradient of a norm's weight; its `count` numbers of a token begin at `at`. */
+static snrq_status add_head_norm(const work *w, int64_t sequences, snrq_vector norm, int64_t at,
+                                 int64_t count, const snrq_gradient_sums *sums)
+{
+    const int64_t together = normed_together(w->settings->config, count);
+    const snrq_normed_rows rows = {.count = together,
+                                   .heads = count / together,
+                                   .h_stride = w->width,
+                                   .g_stride = w->width,
+                                   .h = w->qkv + at,
+                                   .g = w->g_qkv + at,
+                                   .eps = w->settings->config->rms_norm_eps};
+    int64_t *first = NULL;
+    if (sums->parameters == NULL) return SNRQ_OK;
+    SNRQ_TRY(snrq_allocate((size_t)sequences + 1, sizeof *first, "sequences", &first));
+    for (int64_t s = 0; s <= sequences; s++) first[s] = s * w->tokens;
+    snrq_status status = snrq_gradient_sums_add_norm(sums, norm, &rows, sequences, first);
+    free(first);
+    return status;
+}
+
+/* Through the norms of heads, and their gradients. */
+static snrq_status backward_norms(const work *w, int64_t sequences, const snrq_gradient_sums *sums)
+{
+    const snrq_attention_settings *s = w->settings;
+    const int64_t queries = s->config->heads * s->config->head_dim;
+    const int64_t keys = s->config->kv_heads * s->config->head_dim;
+    if (s->query_norm == NULL && s->key_norm == NULL) return SNRQ_OK;
+    SNRQ_TRY(add_head_norm(w, sequences, SNRQ_QUERY_NORM, 0, queries, sums));
+    SNRQ_TRY(add_head_norm(w, sequences, SNRQ_KEY_NORM, queries, keys, sums));
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < sequences * w->tokens; r++) {
+        const float *in = w->qkv + r * w->width;
+        float *g = w->g_qkv + r * w->width;
+        backward_head_norms(w, s->query_norm, in, queries, g);
+        backward_head_norms(w, s->key_norm, in + queries, keys, g + queries);
+    }
+    return SNRQ_OK;
+}
+
 snrq_status snrq_attention_backward(const snrq_attention_settings *settings, const float *qkv,
                                     const float *prepared, int64_t sequences, int64_t tokens,
-                                    const float *g_out, float *g_qkv)
+                                    const float *g_out, float *g_qkv,
+                                    const snrq_gradient_sums *sums)
 {
     const snrq_config *c = settings->config;
     const work w = {
@@ -241,5 +289,5 @@ snrq_status snrq_attention_backward(const snrq_attention_settings *settings, con
         for (int64_t r = 0; r < rows; r++) backward_token(&w, r, mine);
     }
     free(memory);
-    return SNRQ_OK;
+    return backward_norms(&w, sequences, sums);
 }

@@ -14,12 +14,15 @@
 #define SNRQ_ATTENTION_BACKWARD_H
 
 #include "pipeline/model/attention.h"
+#include "pipeline/model/gradient_sums.h"
 
 /* qkv [sequences, tokens, snrq_attention_width()]: as snrq_attention() takes them; prepared: what
  * it leaves there; g_out [sequences, tokens, heads * value_dim]; g_qkv, of the shape of qkv, is
- * written. No sequence depends on the others. Not collective. SNRQ_INTERNAL without memory. */
+ * written. The gradients of norms of heads are added to sums. No sequence depends on the others.
+ * Not collective. SNRQ_INTERNAL without memory. */
 snrq_status snrq_attention_backward(const snrq_attention_settings *settings, const float *qkv,
                                     const float *prepared, int64_t sequences, int64_t tokens,
-                                    const float *g_out, float *g_qkv);
+                                    const float *g_out, float *g_qkv,
+                                    const snrq_gradient_sums *sums);
 
 #endif

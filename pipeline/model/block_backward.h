@@ -18,14 +18,14 @@
 #define SNRQ_BLOCK_BACKWARD_H
 
 #include "pipeline/model/block.h"
-#include "pipeline/model/gradient_gram.h"
+#include "pipeline/model/gradient_sums.h"
 
 /* Of `sequences` whole sequences of `tokens` tokens, some at a time (snrq_stream_batch()): h [rows,
  * hidden] is the block's input; g [rows, hidden], the gradient of its output, becomes that of its
  * input. Gradients of module outputs are added to gram. Not collective. SNRQ_BAD_DATA if they are
  * not finite. */
 snrq_status snrq_block_backward(const snrq_block *block, int64_t sequences, int64_t tokens,
-                                const float *h, float *g, snrq_gradient_gram *gram);
+                                const float *h, float *g, const snrq_gradient_sums *sums);
 
 /* Bytes that it takes for so many rows at a time, besides h and g. */
 int64_t snrq_block_backward_bytes(const snrq_config *config, const snrq_family *family,

@@ -22,7 +22,7 @@ typedef struct work {
     const float *x, *g;
     float *g_x, *g_weight; /* g_weight [rows, experts] */
     int64_t *begin;        /* [sequences + 1] where the visitors of each sequence begin */
-    snrq_gradient_gram *gram;
+    const snrq_gradient_sums *sums;
     /* of the visitors: */
     float *in, *gate_up, *middle, *y, *g_gate_up;
 } work;
@@ -73,11 +73,12 @@ static void backward_weights(const work *w, const visitors *v)
     }
 }
 
-static snrq_status backward_unit(const work *w, int unit, const float *g_y, int64_t count,
-                                 float *g_x)
+/* g_x, which may be x, of a unit. */
+static snrq_status backward_unit(const work *w, int unit, const float *x, const float *g_y,
+                                 int64_t count, float *g_x)
 {
     const snrq_unit_shape *u = &w->block->family->unit[unit];
-    SNRQ_TRY(snrq_gradient_gram_add(w->gram, unit, w->sequences, w->begin, g_y));
+    SNRQ_TRY(snrq_gradient_sums_add(w->sums, unit, w->sequences, w->begin, x, g_y));
     return snrq_linear_backward(w->block->module + u->first, u->end - u->first, g_y, count, u->rows,
                                 g_x);
 }
@@ -96,10 +97,10 @@ static snrq_status backward_expert(const work *w, int up, int down, const visito
     snrq_gated_activation(b->config->activation, v->count, width, w->gate_up, w->middle);
     SNRQ_TRY(snrq_block_apply(b, down, v->count, w->middle, w->y));
     backward_weights(w, v);
-    SNRQ_TRY(backward_unit(w, down, w->y, v->count, w->middle));
+    SNRQ_TRY(backward_unit(w, down, w->middle, w->y, v->count, w->middle));
     snrq_gated_backward(b->config->activation, v->count, width, w->gate_up, w->middle,
                         w->g_gate_up);
-    SNRQ_TRY(backward_unit(w, up, w->g_gate_up, v->count, w->in));
+    SNRQ_TRY(backward_unit(w, up, w->in, w->g_gate_up, v->count, w->in));
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < v->count; i++) {
         float *to = w->g_x + (v->token != NULL ? v->token[i] : i) * hidden;
@@ -157,7 +158,7 @@ static snrq_status backward_all(work *w, int step, const snrq_routes *routes,
 
 snrq_status snrq_experts_backward(const snrq_block *b, int step, int64_t sequences,
                                   const int64_t *first, const float *x, const float *g, float *g_x,
-                                  snrq_gradient_gram *gram)
+                                  const snrq_gradient_sums *sums)
 {
     snrq_routes routes = {0};
     snrq_expert_tokens tokens = {0};
@@ -167,7 +168,7 @@ snrq_status snrq_experts_backward(const snrq_block *b, int step, int64_t sequenc
               .x = x,
               .g = g,
               .g_x = g_x,
-              .gram = gram};
+              .sums = sums};
     snrq_status status = snrq_block_route(b, first[sequences], x, &routes);
     if (status == SNRQ_OK) status = snrq_expert_tokens_create(&routes, &tokens);
     if (status == SNRQ_OK) status = backward_all(&w, step, &routes, &tokens);

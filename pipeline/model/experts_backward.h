@@ -7,14 +7,14 @@
 #define SNRQ_EXPERTS_BACKWARD_H
 
 #include "pipeline/model/block.h"
-#include "pipeline/model/gradient_gram.h"
+#include "pipeline/model/gradient_sums.h"
 
 /* The two steps of experts, the first of which is `step`. x [rows, hidden] is what they read; g
  * [rows, hidden] the gradient of h behind them; g_x [rows, hidden] becomes that of x. first
- * [sequences + 1]: rows where sequences begin, and their end. Gradients of module outputs are added
- * to gram. Not collective. */
+ * [sequences + 1]: rows where sequences begin, and their end. sums gathers what it wants.
+ * Not collective. */
 snrq_status snrq_experts_backward(const snrq_block *block, int step, int64_t sequences,
                                   const int64_t *first, const float *x, const float *g, float *g_x,
-                                  snrq_gradient_gram *gram);
+                                  const snrq_gradient_sums *sums);
 
 #endif

@@ -17,8 +17,6 @@ enum {
     PADDED = (SIDE + ROWS - 1) / ROWS * ROWS, /* whole strips of rows */
     UNIT_BITS = 72,
     LIMIT_BITS = 40, /* of a sequence's sum: less than 2^40 */
-    PART_BITS = 42,
-    PARTS = 3 /* of a fixed-point number, on its way through MPI */
 };
 
 /* Room of a thread for one tile. */
@@ -47,22 +45,6 @@ void snrq_gradient_gram_free(snrq_gradient_gram *g)
 }
 
 /* ---- adding ---- */
-
-/* Adds x to *sum; false: not finite, or too large. */
-static inline bool add_fixed(float x, snrq_fixed *sum)
-{
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    int exponent = (int)(bits >> 23 & 0xff);
-    snrq_fixed value = (bits & 0x7fffff) | (exponent > 0 ? 0x800000 : 0);
-    int shift = (exponent > 0 ? exponent : 1) - 150 + UNIT_BITS;
-    if (shift > LIMIT_BITS + UNIT_BITS - 24) return value == 0;
-    if (shift >= 0)
-        value <<= shift;
-    else
-        value = shift > -24 ? value >> -shift : 0;
-    return !__builtin_add_overflow(*sum, bits >> 31 ? -value : value, sum);
-}
 
 /* r->c <- g' g of rows [begin, end) of g and `rows` columns of it, on and below the diagonal. */
 static void multiply(const float *g, int64_t stride, int64_t rows, int64_t begin, int64_t end,
@@ -106,7 +88,7 @@ static bool add_tile(const float *g, int64_t stride, int64_t rows, int64_t seque
         multiply(g, stride, rows, first[s], first[s + 1], r);
         for (int64_t i = 0; i < rows; i++)
             for (int64_t j = 0; j <= i; j++)
-                good &= add_fixed(r->c[i * SIDE + j], &sum[i * SIDE + j]);
+                good &= snrq_fixed_add(r->c[i * SIDE + j], &sum[i * SIDE + j]);
     }
     return good;
 }
@@ -147,56 +129,25 @@ snrq_range snrq_gradient_gram_share(const snrq_context *c, const snrq_gradient_g
     return snrq_share(g->first[module + 1] - g->first[module], 1, c->size, c->rank);
 }
 
-/* A number in parts that can be added up without carry. */
-static void split(const snrq_fixed *sum, int64_t count, int64_t *parts)
-{
-    const snrq_fixed mask = ((snrq_fixed)1 << PART_BITS) - 1;
-    for (int64_t i = 0; i < count; i++) {
-        parts[PARTS * i] = (int64_t)(sum[i] & mask);
-        parts[PARTS * i + 1] = (int64_t)(sum[i] >> PART_BITS & mask);
-        parts[PARTS * i + 2] = (int64_t)(sum[i] >> 2 * PART_BITS);
-    }
-}
-
-static bool add_parts(const int64_t *parts, int64_t count, snrq_fixed *total)
-{
-    const snrq_fixed part = (snrq_fixed)1 << PART_BITS;
-    bool good = true;
-    for (int64_t i = 0; i < count; i++) {
-        snrq_fixed high, all;
-        good &= !__builtin_mul_overflow(part * part, (snrq_fixed)parts[PARTS * i + 2], &high);
-        good &= !__builtin_add_overflow(high, part * parts[PARTS * i + 1] + parts[PARTS * i], &all);
-        good &= !__builtin_add_overflow(total[i], all, &total[i]);
-    }
-    return good;
-}
-
 snrq_status snrq_gradient_gram_collect(const snrq_context *c, snrq_gradient_gram *g,
                                        snrq_fixed *total)
 {
     const snrq_family *f = g->family;
-    int64_t most = 0, *parts = NULL;
-    for (int m = 0; m < f->modules; m++)
-        if (g->first[m + 1] - g->first[m] > most) most = g->first[m + 1] - g->first[m];
-    snrq_status status =
-        snrq_allocate_scratch((size_t)(most * TILE * PARTS), sizeof *parts, "sums", &parts);
-    status = snrq_agree(c, status);
-    for (int m = 0; status == SNRQ_OK && m < f->modules; m++) {
+    for (int m = 0; m < f->modules; m++) {
         snrq_range mine = snrq_gradient_gram_share(c, g, m);
         int64_t count = (g->first[m + 1] - g->first[m]) * TILE;
         snrq_fixed *sum = g->sum + g->first[m] * TILE;
-        split(sum, count, parts);
-        status = snrq_sum_int64(c, parts, PARTS * count);
-        if (status == SNRQ_OK &&
-            !add_parts(parts + PARTS * mine.begin * TILE, (mine.end - mine.begin) * TILE, total))
+        snrq_status status = snrq_fixed_sum(c, sum, count);
+        bool good = true;
+        for (int64_t i = mine.begin * TILE; status == SNRQ_OK && i < mine.end * TILE; i++, total++)
+            good &= !__builtin_add_overflow(*total, sum[i], total);
+        if (status == SNRQ_BAD_DATA || !good)
             status = snrq_fail(SNRQ_BAD_DATA, "%s: the gradients of its outputs are too large",
                                f->module[m].name);
-        status = snrq_agree(c, status);
+        SNRQ_TRY(snrq_agree(c, status));
         memset(sum, 0, (size_t)count * sizeof *sum);
-        total += (mine.end - mine.begin) * TILE;
     }
-    free(parts);
-    return status;
+    return SNRQ_OK;
 }
 
 void snrq_gradient_means(const snrq_fixed *sum, int64_t tiles, int64_t tokens, float *out)
@@ -205,5 +156,5 @@ void snrq_gradient_means(const snrq_fixed *sum, int64_t tiles, int64_t tokens, f
         for (int64_t i = 0; i < SIDE; i++)
             for (int64_t j = 0; j <= i; j++)
                 out[i * SIDE + j] = out[j * SIDE + i] =
-                    (float)(ldexp((double)sum[i * SIDE + j], -UNIT_BITS) / (double)tokens);
+                    (float)(snrq_fixed_value(sum[i * SIDE + j]) / (double)tokens);
 }

@@ -2,7 +2,7 @@
  * the outputs only the blocks of SNRQ_GRADIENT_ROWS rows on the diagonal.
  *
  * A sequence's tile is an fp32 product, summed in a fixed order, hence the same bits on any rank.
- * It is added in fixed point, 128 bits with a unit of 2^-72: what is left of a square that is
+ * It is added in fixed point (fixed.h): what is left of a square that is
  * larger than 2e-22 does not depend on the order of the sequences, or on who has which.
  */
 #ifndef SNRQ_GRADIENT_GRAM_H
@@ -10,11 +10,9 @@
 
 #include "mpi/collective.h"
 #include "pipeline/model/family.h"
+#include "pipeline/model/fixed.h"
 
 enum { SNRQ_GRADIENT_ROWS = 64, SNRQ_GRADIENT_TILE = 64 * 64 };
-
-/* Fixed-point numbers. */
-__extension__ typedef __int128 snrq_fixed;
 
 /* The sums of a block. */
 typedef struct snrq_gradient_gram {

@@ -14,6 +14,7 @@
 #define SNRQ_LABEL_GRADIENT_H
 
 #include "pipeline/model/model.h"
+#include "pipeline/model/parameter_gradient.h"
 
 /* A head that is loaded, with room for the logits of some rows. */
 typedef struct snrq_label_head {
@@ -39,5 +40,21 @@ double snrq_label_head_bytes(const snrq_config *config);
  * collective. */
 snrq_status snrq_label_gradient(snrq_label_head *head, uint64_t seed, int64_t sequence,
                                 int64_t tokens, float *h, double *loss);
+
+/* Another loss: KL(full || model) of every position, with q of the full-precision model's last
+ * hidden states `full` [tokens, hidden] and its last norm's weight `full_norm` [hidden], through
+ * the same head:
+ *
+ *     dl = p - q
+ *
+ * *kl is the sum over the positions of a sequence, in nats. Not collective. SNRQ_INTERNAL without
+ * memory. */
+snrq_status snrq_kl(snrq_label_head *head, const float *full_norm, int64_t tokens,
+                    const float *full, const float *h, double *kl);
+
+/* Also, h [tokens, hidden] becomes the gradient, and that of the last norm's weight is added to
+ * `norm` [hidden]. SNRQ_BAD_DATA if it is not finite. */
+snrq_status snrq_kl_gradient(snrq_label_head *head, const float *full_norm, int64_t tokens,
+                             const float *full, float *h, double *kl, snrq_fixed *norm);
 
 #endif

@@ -118,6 +118,12 @@ snrq_status snrq_quantized_block_read(const snrq_context *context, const snrq_mo
                                       const char *directory, int64_t layer,
                                       snrq_loaded_block *block);
 
+/* Both: loads the committed file of block `layer`, with the norms and biases of `model`.
+ * Collective; agreed. */
+snrq_status snrq_quantized_block_load(const snrq_context *context, const snrq_model *model,
+                                      const char *directory, int64_t layer, const snrq_ropes *ropes,
+                                      snrq_loaded_block *out);
+
 /* Opens the file of a block of an OUT directory, which must have the family's modules, but for
  * those that are kept: see snrq_model_stored_index(). Not collective. */
 snrq_status snrq_model_open_block(const snrq_model *model, int64_t layer, snrq_block_file **out);

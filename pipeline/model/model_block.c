@@ -282,10 +282,11 @@ snrq_status snrq_quantized_block_read(const snrq_context *c, const snrq_model *m
 }
 
 /* groups [units] <- how many the modules of each unit have in the file of a block. */
-static snrq_status stored_groups(const snrq_model *m, int64_t layer, snrq_unit_groups *groups)
+static snrq_status stored_groups(const snrq_model *m, const char *directory, int64_t layer,
+                                 snrq_unit_groups *groups)
 {
     snrq_block_file *file = NULL;
-    SNRQ_TRY(snrq_model_open_block(m, layer, &file));
+    SNRQ_TRY(open_block(m, directory, layer, &file));
     const snrq_family *f = snrq_model_family(m, layer);
     for (int u = 0; u < f->units; u++) {
         if (snrq_model_keeps(m, layer, f->unit[u].first)) continue;
@@ -297,25 +298,27 @@ static snrq_status stored_groups(const snrq_model *m, int64_t layer, snrq_unit_g
     return SNRQ_OK;
 }
 
-static snrq_status load_quantized_block(const snrq_context *c, const snrq_model *m, int64_t layer,
-                                        const snrq_ropes *ropes, snrq_loaded_block *out)
+snrq_status snrq_quantized_block_load(const snrq_context *c, const snrq_model *m,
+                                      const char *directory, int64_t layer, const snrq_ropes *ropes,
+                                      snrq_loaded_block *out)
 {
     snrq_unit_groups *groups = NULL;
+    memset(out, 0, sizeof *out);
     size_t units = (size_t)snrq_model_family(m, layer)->units;
     snrq_status status = snrq_allocate(units, sizeof *groups, "groups", &groups);
-    if (status == SNRQ_OK) status = stored_groups(m, layer, groups);
+    if (status == SNRQ_OK) status = stored_groups(m, directory, layer, groups);
     status = snrq_agree(c, status);
     if (status == SNRQ_OK) status = snrq_quantized_block_create(c, m, layer, groups, ropes, out);
     free(groups);
     SNRQ_TRY(status);
-    return snrq_quantized_block_read(c, m, m->path, layer, out);
+    return snrq_quantized_block_read(c, m, directory, layer, out);
 }
 
 snrq_status snrq_model_load_block(const snrq_context *c, const snrq_model *m, int64_t layer,
                                   const snrq_ropes *ropes, snrq_loaded_block *out)
 {
     memset(out, 0, sizeof *out);
-    if (m->quantized) return load_quantized_block(c, m, layer, ropes, out);
+    if (m->quantized) return snrq_quantized_block_load(c, m, m->path, layer, ropes, out);
     SNRQ_TRY(snrq_agree(c, start_block(m, layer, ropes, out)));
     return load_dense_block(c, m, layer, out);
 }

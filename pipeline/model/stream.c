@@ -339,3 +339,25 @@ snrq_status snrq_stream_forward(snrq_stream *s, const snrq_block *b)
     snrq_unit_arrays_free(&x);
     return status;
 }
+
+snrq_status snrq_sequences_forward(const snrq_block *b, int64_t sequences, int64_t tokens, float *h)
+{
+    const snrq_family *f = b->family;
+    int64_t batch = snrq_stream_batch(sequences, tokens);
+    snrq_unit_arrays x = {0}, y = {0};
+    snrq_span *span = NULL;
+    snrq_status status = snrq_unit_arrays_create(f, 0, f->steps, batch * tokens, true, &x);
+    if (status == SNRQ_OK)
+        status = snrq_unit_arrays_create(f, 0, f->steps, batch * tokens, false, &y);
+    if (status == SNRQ_OK) status = snrq_allocate((size_t)batch, sizeof *span, "spans", &span);
+    for (int64_t s = 0; status == SNRQ_OK && s < sequences; s += batch) {
+        int64_t count = sequences - s < batch ? sequences - s : batch;
+        const snrq_layout layout = {count * tokens, count, span};
+        snrq_spans_fill(count, tokens, span);
+        status = snrq_block_forward(b, &layout, h + s * tokens * b->config->hidden, &x, &y);
+    }
+    free(span);
+    snrq_unit_arrays_free(&y);
+    snrq_unit_arrays_free(&x);
+    return status;
+}

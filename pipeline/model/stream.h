@@ -79,4 +79,8 @@ snrq_status snrq_streams_advance(snrq_stream *quantized, const snrq_block *quant
 /* Takes a stream through a whole block. Not collective. */
 snrq_status snrq_stream_forward(snrq_stream *stream, const snrq_block *block);
 
+/* The same for h [sequences, tokens, hidden] of whole sequences that are in no stream. */
+snrq_status snrq_sequences_forward(const snrq_block *block, int64_t sequences, int64_t tokens,
+                                   float *h);
+
 #endif

@@ -5,7 +5,7 @@ import re
 
 import helpers
 
-PHASES = ["read", "backward", "forward", "gram", "factor", "grid", "search", "write", "rest"]
+PHASES = ["read", "backward", "forward", "gram", "factor", "grid", "search", "tune", "write", "rest"]
 STAGES = ["q,k,v", "o", "gate,up", "down"]
 
 

@@ -2,7 +2,7 @@
 import collections
 import glob
 
-PHASES = ("rest", "read", "backward", "forward", "gram", "factor", "grid", "search", "write")
+PHASES = ("rest", "read", "backward", "forward", "gram", "factor", "grid", "search", "tune", "write")
 ADDED = ("Allreduce", "Iallreduce", "Reduce", "Ireduce")
 SENT = ("Bcast", "Ibcast")
 

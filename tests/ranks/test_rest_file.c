@@ -78,7 +78,7 @@ static void tensors_survive_in_any_piece(void)
     rank_files_begin();
     snrq_safetensors *model = open_model();
     const char *path = scratch_path("rest.h5");
-    if (assert_ok(snrq_rest_file_write(rank_test_world, path, model, good_names, GOOD)) &&
+    if (assert_ok(snrq_rest_file_write(rank_test_world, path, model, good_names, GOOD, NULL)) &&
         assert_ok(snrq_rest_file_open(path, &file))) {
         CU_ASSERT_EQUAL(snrq_rest_file_count(file), GOOD);
         CU_ASSERT_PTR_NULL(snrq_rest_file_find(file, "nothing"));
@@ -122,7 +122,7 @@ static void bytes_do_not_depend_on_ranks_or_order(void)
         snrq_context *group = rank_test_group(ranks);
         snprintf(name, sizeof name, "by-%d-from-%d.h5", ranks, rank_test_world->rank / ranks);
         assert_ok(snrq_rest_file_write(group, scratch_path(name), model,
-                                       ranks % 2 ? good_names : sorted, GOOD));
+                                       ranks % 2 ? good_names : sorted, GOOD, NULL));
         assert_ok(snrq_file_hash(scratch_path(name), ranks == 1 ? expected : found, &bytes));
         if (ranks > 1) CU_ASSERT_STRING_EQUAL(found, expected);
         snrq_context_destroy(&group);
@@ -138,13 +138,13 @@ static void what_cannot_be_stored_is_refused_everywhere(void)
     rank_files_begin();
     snrq_safetensors *model = open_model();
     const char *path = scratch_path("rest.h5");
-    assert_failed(snrq_rest_file_write(rank_test_world, path, model, integers, 1), SNRQ_BAD_DATA,
-                  "h.integers is I64");
-    assert_failed(snrq_rest_file_write(rank_test_world, path, model, slash, 1), SNRQ_BAD_DATA,
+    assert_failed(snrq_rest_file_write(rank_test_world, path, model, integers, 1, NULL),
+                  SNRQ_BAD_DATA, "h.integers is I64");
+    assert_failed(snrq_rest_file_write(rank_test_world, path, model, slash, 1, NULL), SNRQ_BAD_DATA,
                   "'/'");
-    assert_failed(snrq_rest_file_write(rank_test_world, path, model, missing, 2), SNRQ_BAD_DATA,
-                  "no tensor z");
-    assert_failed(snrq_rest_file_write(rank_test_world, path, model, twice, 2), SNRQ_INTERNAL,
+    assert_failed(snrq_rest_file_write(rank_test_world, path, model, missing, 2, NULL),
+                  SNRQ_BAD_DATA, "no tensor z");
+    assert_failed(snrq_rest_file_write(rank_test_world, path, model, twice, 2, NULL), SNRQ_INTERNAL,
                   "twice");
     CU_ASSERT_FALSE(file_exists(path));
     snrq_safetensors_close(&model);
@@ -163,7 +163,7 @@ static void a_failing_read_on_one_rank_fails_everywhere(void)
         CU_ASSERT_EQUAL(truncate(scratch_path("model.safetensors"), (off_t)(t->offset + 390)), 0);
     MPI_Barrier(rank_test_world->comm);
     const char *path = scratch_path("rest.h5");
-    assert_failed(snrq_rest_file_write(rank_test_world, path, model, names, 2), SNRQ_IO_ERROR,
+    assert_failed(snrq_rest_file_write(rank_test_world, path, model, names, 2, NULL), SNRQ_IO_ERROR,
                   "model.safetensors");
     CU_ASSERT_FALSE(file_exists(path));
     snrq_safetensors_close(&model);
@@ -176,7 +176,7 @@ static void odd_files_are_refused(void)
     snrq_safetensors *model = open_model();
     snrq_rest_file *file = NULL;
     const char *path = scratch_path("rest.h5");
-    assert_ok(snrq_rest_file_write(rank_test_world, path, model, good_names, GOOD));
+    assert_ok(snrq_rest_file_write(rank_test_world, path, model, good_names, GOOD, NULL));
     if (rank_test_world->rank == 0) {
         hid_t id = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
         hid_t tensor = H5Dopen2(id, "b.weight", H5P_DEFAULT);

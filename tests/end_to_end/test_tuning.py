@@ -1,0 +1,188 @@
+"""quantize --tune: scales and norms against Adam in float64, the same bytes on any number of ranks and after kills."""
+import json
+import os
+import shutil
+import sys
+
+import h5py
+import numpy as np
+
+import helpers
+import small_models
+
+sys.path.insert(0, helpers.DATA)
+import backward_reference
+import forward_reference
+
+OPTIONS = "--bits 3 --group-size 16 --method rtn --sequences 16 --held-out 1"
+BATCH, RATE, WARM_UP, MEAN, SQUARE = 8, 0.01, 0.05, 0.9, 0.99
+
+
+class Leaf(backward_reference.Traced):
+    """Weights that get a gradient."""
+    def astype(self, _):
+        return self
+
+
+def unpack(packed, columns, bits):
+    flat = np.unpackbits(packed, axis=1, bitorder="little")[:, :columns * bits].reshape(len(packed), columns, bits)
+    return (flat << np.arange(bits)).sum(axis=2)
+
+
+def stored(values, kind):
+    """float64 rounded to what a tensor of this type holds."""
+    if kind == "BF16":
+        bits = values.astype(np.float32).view(np.uint32).astype(np.uint64)
+        bits = (bits + 0x7fff + (bits >> np.uint64(16) & np.uint64(1))) >> np.uint64(16) << np.uint64(16)
+        return bits.astype(np.uint32).view(np.float32).astype(np.float64)
+    return values.astype({"F16": np.float16, "F32": np.float32}[kind]).astype(np.float64)
+
+
+class Twin:
+    """The quantized model of OUT and its optimizer."""
+    def __init__(self, directory, out):
+        self.model = backward_reference.Model(directory)
+        self.full = forward_reference.Model(directory)
+        self.less = float(self.model.gemma)
+        self.value, self.kind, self.codes, self.g_idx = {}, {}, {}, {}
+        for name in sorted(os.listdir(out)):
+            if name.startswith("block-"):
+                with h5py.File(os.path.join(out, name), "r") as f:
+                    for module, data in f.items():
+                        self.read_module(module + ".weight", data)
+        for name, w in self.model.w.items():
+            if w.ndim == 1 and "norm" in name:
+                self.value[name], self.kind[name] = w + self.less, self.kind_of(directory)
+        self.mean = {name: np.zeros_like(v) for name, v in self.value.items()}
+        self.square = {name: np.zeros_like(v) for name, v in self.value.items()}
+
+    @staticmethod
+    def kind_of(directory):
+        with open(os.path.join(directory, "config.json")) as f:
+            c = json.load(f)
+        return {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}[c.get("torch_dtype", c.get("dtype"))]
+
+    def read_module(self, name, data):
+        self.value[name], self.kind[name] = data["scales"][()].astype(np.float64), "F16"
+        self.g_idx[name] = data["g_idx"][()]
+        codes = unpack(data["codes"][()], len(self.g_idx[name]), int(data.attrs["bits"]))
+        self.codes[name] = codes - data["zeros"][()].astype(float)[:, self.g_idx[name]]
+
+    def parameter(self, name):
+        """As it is stored."""
+        less = 0.0 if name in self.codes else self.less
+        return stored(self.value[name] - less, self.kind[name]) + less
+
+    def gradients(self, windows):
+        """Of the mean KL of a token."""
+        leaves = {}
+        for name in self.value:
+            p = self.parameter(name)
+            w = p[:, self.g_idx[name]] * self.codes[name] if name in self.codes else p - self.less
+            leaves[name] = self.model.w[name] = Leaf(w)
+        for ids in windows:
+            z = self.model.logits(ids)
+            p = np.exp(z.value - z.value.max(axis=1, keepdims=True))
+            q = np.exp(self.full.log_p(ids))
+            backward_reference.go_back(z, p / p.sum(axis=1, keepdims=True) - q)  # adds to those of leaves
+            self.model.outputs = {}
+        return {name: self.of_parameter(name, leaf.grad) / windows.size for name, leaf in leaves.items()}
+
+    def of_parameter(self, name, g):
+        if g is None:
+            return np.zeros_like(self.value[name])
+        if name not in self.codes:
+            return g
+        out = np.zeros_like(self.value[name])
+        np.add.at(out, (slice(None), self.g_idx[name]), g * self.codes[name])
+        return out
+
+    def step(self, windows, number, rate):
+        for name, g in self.gradients(windows).items():
+            slope = g * np.abs(self.value[name])
+            self.mean[name] = MEAN * self.mean[name] + (1 - MEAN) * slope
+            self.square[name] = SQUARE * self.square[name] + (1 - SQUARE) * slope ** 2
+            root = np.sqrt(self.square[name] / (1 - SQUARE ** number)) + 1e-12
+            self.value[name] = self.value[name] * (1 - rate * self.mean[name] / (1 - MEAN ** number) / root)
+
+
+def batches(count, seed, epoch):
+    """Which windows go together: one of each run of as many as there are batches."""
+    n = -(-count // BATCH)
+    out = [[] for _ in range(n)]
+    for run in range(-(-count // n)):
+        order = list(range(n))
+        for i in range(n):
+            j = i + int(backward_reference.uniform(seed, epoch, run * n + i) * (n - i))
+            order[i], order[j] = order[j], order[i]
+        for k in range(n):  # number k is where it was moved to
+            at = order.index(k)
+            if run * n + at < count:
+                out[k].append(run * n + at)
+    return out
+
+
+class Tuning(helpers.Test):
+    def write(self, config, length=20):
+        """The model, and windows to fit to, with one more that is held out."""
+        model = small_models.write(self.path("model"), config)
+        windows = small_models.windows(config, 17, length)
+        helpers.write_ids(self.path("ids.i32"), windows)
+        return model, windows
+
+    def quantize(self, model, name, *options, length=20, **how):
+        out = self.path(name)
+        words = ["quantize", model, "--token-file", self.path("ids.i32"), "-o", out, "--length", length]
+        return out, helpers.succeed(*helpers.with_options(words + OPTIONS.split(), *options), **how)
+
+    def check_an_epoch(self, config):
+        """Two steps."""
+        model, windows = self.write(config)
+        before, _ = self.quantize(model, "before")
+        after, result = self.quantize(model, "after", "--tune", 1)
+        self.assertIn("the best so far", result.stderr)
+        twin = Twin(model, before)
+        for k, which in enumerate(batches(16, 0, 1)):
+            part = (k + 0.5) / 2
+            twin.step(windows[which], k + 1, RATE * min(part / WARM_UP, 1) * (1 - part * part * (3 - 2 * part)))
+        changed, worst = 0, 0.0
+        found = {}
+        for name in sorted(os.listdir(after)):
+            if name.startswith("block-"):
+                with h5py.File(os.path.join(after, name), "r") as f:
+                    found.update({module + ".weight": data["scales"][()].astype(float) for module, data in f.items()})
+        with h5py.File(os.path.join(after, "rest.h5"), "r") as f:
+            for name in f:
+                if name in twin.value:
+                    data = f[name][()]
+                    if f[name].attrs.get("dtype") is not None:
+                        data = (data.astype(np.uint32) << np.uint32(16)).view(np.float32)
+                    found[name] = data.astype(float) + twin.less
+        self.assertEqual(sorted(found), sorted(twin.value))
+        for name, values in found.items():
+            expected = twin.parameter(name)
+            step = {"F16": 2.0 ** -10, "BF16": 2.0 ** -7, "F32": 1e-4}[twin.kind[name]]
+            size = np.abs(expected - (0 if name in twin.codes else twin.less)) + 1e-3
+            # one step of the stored type apart at most, and hardly any of them
+            self.assertLess(np.max(np.abs(values - expected) / size), 1.1 * step, name)
+            changed += np.sum(values != expected)
+            worst = max(worst, np.max(np.abs(values - expected) / size))
+        count = sum(v.size for v in found.values())
+        print("%s: %d of %d differ by a step of their type" % (config["model_type"], changed, count))
+        self.assertLess(changed, 0.02 * count)
+
+    def test_qwen3(self):
+        self.check_an_epoch(small_models.QWEN3_WITH_WINDOW)
+
+    def test_gemma3(self):
+        self.check_an_epoch(small_models.GEMMA3)
+
+    def test_mixtral(self):
+        self.check_an_epoch(small_models.MIXTRAL)
+
+    def test_deepseek(self):
+        self.check_an_epoch(small_models.DEEPSEEK_V3)
+
+
+if __name__ == "__main__":
+    helpers.main()
