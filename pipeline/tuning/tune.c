@@ -12,8 +12,7 @@
 #include "pipeline/tuning/tuning_cost.h"
 
 enum { PATIENCE = 3 /* epochs without a better model */ };
-static const double warm_up = 0.05; /* share of all steps */
-static double highest_rate = 0.01;
+static const double highest_rate = 0.01, warm_up = 0.05 /* share of all steps */;
 
 static int64_t fitted_of(const snrq_tuner *t)
 {
@@ -149,7 +148,6 @@ static snrq_status prepare(snrq_tuner *t)
 {
     const snrq_job *job = t->job;
     const snrq_windows *w = &job->windows;
-    if (getenv("TUNE_RATE")) highest_rate = atof(getenv("TUNE_RATE"));
     t->epochs = job->options->tune;
     t->batches = (fitted_of(t) + SNRQ_TUNING_BATCH - 1) / SNRQ_TUNING_BATCH;
     t->held_out = snrq_passes_held_out(w);
@@ -182,7 +180,6 @@ static snrq_status tune(snrq_tuner *t)
     SNRQ_TRY(snrq_tuner_resume(t, &resumed));
     if (!resumed) SNRQ_TRY(begin(t));
     while (!is_over(t)) SNRQ_TRY(run_epoch(t));
-    if (getenv("TUNE_DRY")) return snrq_fail(SNRQ_USAGE, "dry");
     t->job->tuning = snrq_tuner_record(t);
     return t->best > 0 ? snrq_tuner_publish(t) : SNRQ_OK;
 }
@@ -205,10 +202,10 @@ snrq_status snrq_tune_check(const snrq_rules *rules, const snrq_model *model,
     }
     if (windows->held_out > 0) return SNRQ_OK;
     return snrq_fail(SNRQ_USAGE,
-                     "--tune needs windows that are held out, which tell when to stop; expected "
-                     "--held-out 1 or more, 16 or more --sequences and a text that has more than "
-                     "those, found %lld windows and none held out",
-                     (long long)windows->count);
+                     "--tune needs windows that are held out, which tell when to stop: expected "
+                     "--held-out 1 or more, and a text of more than the %lld windows that are "
+                     "fitted to",
+                     (long long)(windows->count - windows->first_tokens));
 }
 
 snrq_status snrq_tune(snrq_job *job)

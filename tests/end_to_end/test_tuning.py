@@ -127,6 +127,7 @@ class Tuning(helpers.Test):
         """The model, and windows to fit to, with one more that is held out."""
         model = small_models.write(self.path("model"), config)
         windows = small_models.windows(config, 17, length)
+        windows[16] = windows[0]  # random tokens have nothing in common that could be learned
         helpers.write_ids(self.path("ids.i32"), windows)
         return model, windows
 
@@ -170,6 +171,73 @@ class Tuning(helpers.Test):
         count = sum(v.size for v in found.values())
         print("%s: %d of %d differ by a step of their type" % (config["model_type"], changed, count))
         self.assertLess(changed, 0.02 * count)
+
+    def test_ranks_kills_and_what_is_read_meanwhile(self):
+        """A run that is killed during its third epoch, and at every moment of replacing its files."""
+        model, _ = self.write(small_models.MIXTRAL)
+        whole, result = self.quantize(model, "whole", "--tune", 4)
+        self.assertRegex(result.stderr, r"tuning 4/4 .*\n(.*\n)*tuning +KL on held-out windows from")
+        expected, lines = helpers.weights(whole), self.lines(whole)
+        last = json.loads(lines[-1])
+        self.assertEqual((last["tuning"]["epochs"], len(last["tuning"]["kl"])), (4, 5))
+        self.assertLess(last["tuning"]["kl"][last["tuning"]["best"]]["held_out"], last["tuning"]["kl"][0]["held_out"])
+        for ranks in (2, 3, 4):
+            out, _ = self.quantize(model, "ranks", "--tune", 4, ranks=ranks)
+            self.assertEqual((helpers.weights(out), self.lines(out)), (expected, lines), ranks)
+            shutil.rmtree(out)
+        killed = self.path("killed")
+        words = ["quantize", model, "--token-file", self.path("ids.i32"), "--length", 20, *OPTIONS.split(), "--tune", 4]
+        helpers.kill_when(lambda: os.path.exists(os.path.join(killed, "snrq.tuning")), *words, "-o", killed, ranks=2)
+        if helpers.manifest(killed)[-1].get("complete"):
+            self.skipTest("it was too fast to be killed")
+        resumed = shutil.copytree(killed, self.path("resumed"))
+        result = helpers.succeed(*words, "-o", resumed, ranks=3)
+        self.assertRegex(result.stderr, "tuning goes on after epoch [1-4] of 4")
+        self.assertEqual((helpers.weights(resumed), self.lines(resumed)), (expected, lines))
+        self.check_replacing(killed, whole, words)
+
+    def lines(self, out):
+        with open(os.path.join(out, "manifest.jsonl")) as f:
+            return f.read().splitlines()
+
+    def check_replacing(self, before, after, words):
+        """States that a kill leaves while the files of `before` become those of `after`."""
+        names = sorted(helpers.weights(after))
+        for renamed in (None, 0, 2, len(names)):  # None: before there is a new manifest
+            out = shutil.copytree(before, self.path("replacing"))
+            for i, name in enumerate(names):
+                at = name if renamed is not None and i < renamed else name + ".next"
+                shutil.copy(os.path.join(after, name), os.path.join(out, at))
+            if renamed is not None:
+                with open(os.path.join(out, "manifest.jsonl.next"), "w") as f:
+                    f.write("\n".join(self.lines(after)[:-1]) + "\n")
+            verified = helpers.run("verify", out, "--json")
+            self.assertEqual((verified.code, verified.json()["complete"]), (0, False), verified)
+            self.assertEqual(helpers.run("status", out, "--json").json()["state"], "killed")
+            refused = helpers.run("evaluate", out, "--token-file", self.path("ids.i32"))
+            self.assertNotEqual(refused.code, 0)
+            self.assertIn("is unfinished", refused.stderr)
+            helpers.succeed(*words, "-o", out, ranks=1)
+            self.assertEqual((helpers.weights(out), self.lines(out)), (helpers.weights(after), self.lines(after)))
+            self.assertFalse([name for name in os.listdir(out) if name.endswith((".next", ".tuning"))])
+            shutil.rmtree(out)
+
+    def test_what_does_not_help_changes_nothing(self):
+        model, _ = self.write(small_models.LLAMA_WITH_BIASES)
+        before, _ = self.quantize(model, "before", "--bits", 8)
+        after, result = self.quantize(model, "after", "--bits", 8, "--tune", 5)
+        self.assertIn("did not lower KL", result.stderr)
+        self.assertNotIn("tuning 4/5", result.stderr)  # it stops
+        self.assertEqual(helpers.weights(after), helpers.weights(before))
+        self.assertEqual(json.loads(self.lines(after)[-1])["tuning"]["best"], 0)
+
+    def test_refused(self):
+        for options, expected in (("--held-out 0", "--tune needs windows that are held out"),
+                                  ("--format q4_0", "is stored as q4_0, whose scales cannot change freely")):
+            result = helpers.run("quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", self.path("out"),
+                                 "--sequences", 4, "--length", 64, "--tune", 1, *options.split())
+            self.assertEqual(result.code, 64, result)
+            self.assertIn(expected, result.stderr)
 
     def test_qwen3(self):
         self.check_an_epoch(small_models.QWEN3_WITH_WINDOW)
