@@ -8,7 +8,7 @@
 #include "pipeline/plan.h"
 #include "pipeline/rounding/rounding.h"
 #include "pipeline/traffic.h"
-#include "pipeline/tuning/tuning_cost.h"
+#include "pipeline/tuning_cost.h"
 #include "pipeline/unit.h"
 
 /* A machine whose files were not measured. */

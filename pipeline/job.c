@@ -15,7 +15,7 @@
 #include "pipeline/settings.h"
 #include "pipeline/summary.h"
 #include "pipeline/text_options.h"
-#include "pipeline/tuning/tune.h"
+#include "pipeline/tune.h"
 
 bool snrq_job_is_committed(const snrq_job *job, int64_t layer)
 {

@@ -22,7 +22,7 @@
 #include "pipeline/model/expert_stream.h"
 #include "pipeline/rounding/rounding.h"
 #include "pipeline/sensitivity_cost.h"
-#include "pipeline/tuning/tuning_cost.h"
+#include "pipeline/tuning_cost.h"
 #include "pipeline/unit.h"
 
 /* Does the unit's target take the residual stream's error along? */

@@ -38,7 +38,7 @@
 #include "pipeline/model/read_ahead.h"
 #include "pipeline/own_sensitivity.h"
 #include "pipeline/pass_stream.h"
-#include "pipeline/tuning/tune.h"
+#include "pipeline/tune.h"
 #include "pipeline/unit.h"
 
 typedef struct group {

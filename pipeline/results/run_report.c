@@ -343,6 +343,40 @@ static void report_groups(const snrq_run *run, snrq_document *d)
                        "model errors leave out those of the groups before.");
 }
 
+/* What the manifest says of tuning, or NULL. Borrowed. */
+static const json_t *tuning_of(const snrq_run *run)
+{
+    const json_t *record, *found = NULL;
+    size_t i;
+    json_array_foreach(run->output.records, i, record)
+    {
+        if (json_object_get(record, "tuning") != NULL) found = json_object_get(record, "tuning");
+    }
+    return found;
+}
+
+static void report_tuning(const snrq_run *run, snrq_document *d)
+{
+    const json_t *tuning = tuning_of(run), *epoch;
+    size_t i;
+    if (tuning == NULL) return;
+    snrq_sheet *s = snrq_document_sheet(d, "tuning", "Tuning");
+    if (s == NULL) return;
+    snrq_sheet_column_add(s, "epoch", SNRQ_SHEET_NUMBER);
+    snrq_sheet_column_add(s, "KL while fitting", SNRQ_SHEET_NUMBER);
+    snrq_sheet_column_add(s, "KL held out", SNRQ_SHEET_NUMBER);
+    json_array_foreach(json_object_get(tuning, "kl"), i, epoch)
+    {
+        const json_t *fitted = json_object_get(epoch, "fitted");
+        snrq_sheet_number(s, (double)i, 0);
+        snrq_sheet_number(s, fitted != NULL ? json_number_value(fitted) : NAN, 4);
+        snrq_sheet_number(s, json_number_value(json_object_get(epoch, "held_out")), 4);
+    }
+    snrq_sheet_note(s,
+                    "Nats of a token. Epoch 0 is what was there before; the best one of those held "
+                    "out was kept. Errors of modules are from before tuning.");
+}
+
 /* ---- by layer ---- */
 
 /* The mean of what several modules of one kind have in a layer: the experts. */
@@ -430,6 +464,7 @@ snrq_status snrq_run_report(const snrq_run *run, snrq_document *d)
     report_units(run, d);
     report_phases(run, d);
     report_groups(run, d);
+    report_tuning(run, d);
     for (int m = 0; m < MEASURES; m++)
         if (is_known(run, &measures[m])) report_measure(run, &measures[m], d);
     report_modules(run, d);

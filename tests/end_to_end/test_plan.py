@@ -30,7 +30,7 @@ class Plan(helpers.Test):
         out = helpers.quantize(self.path("out"), "--bits", 3, ranks=2)
         with open(os.path.join(out, "run.jsonl")) as f:
             timers, = (event for event in map(json.loads, f) if event["event"] == "timers")
-        phases = self.plan("--plan-ranks", 2)["cost"]["phases"]
+        phases = self.plan("--plan-ranks", 2, "--tune", 1)["cost"]["phases"]
         self.assertEqual(set(phases), set(timers["phases"]) - {"rest"})
         self.assertEqual(phases.pop("backward")["seconds"], 0.0)  # --sensitivity auto has it
         for name, cost in phases.items():

@@ -181,6 +181,9 @@ class Tuning(helpers.Test):
         last = json.loads(lines[-1])
         self.assertEqual((last["tuning"]["epochs"], len(last["tuning"]["kl"])), (4, 5))
         self.assertLess(last["tuning"]["kl"][last["tuning"]["best"]]["held_out"], last["tuning"]["kl"][0]["held_out"])
+        report = helpers.succeed("report", whole).stdout
+        self.assertIn("KL held out", report)
+        self.assertIn("%.4f" % last["tuning"]["kl"][4]["held_out"], report)
         for ranks in (2, 3, 4):
             out, _ = self.quantize(model, "ranks", "--tune", 4, ranks=ranks)
             self.assertEqual((helpers.weights(out), self.lines(out)), (expected, lines), ranks)
@@ -194,6 +197,11 @@ class Tuning(helpers.Test):
         result = helpers.succeed(*words, "-o", resumed, ranks=3)
         self.assertRegex(result.stderr, "tuning goes on after epoch [1-4] of 4")
         self.assertEqual((helpers.weights(resumed), self.lines(resumed)), (expected, lines))
+        damaged = shutil.copytree(killed, self.path("damaged"))
+        helpers.flip_bit(os.path.join(damaged, "snrq.tuning"), os.path.getsize(os.path.join(damaged, "snrq.tuning")) // 2)
+        result = helpers.succeed(*words, "-o", damaged, ranks=1)
+        self.assertIn("tuning begins again", result.stderr)
+        self.assertEqual((helpers.weights(damaged), self.lines(damaged)), (expected, lines))
         self.check_replacing(killed, whole, words)
 
     def lines(self, out):

@@ -263,6 +263,7 @@ static void stored_options_decide_the_result(void)
     CU_ASSERT_STRING_EQUAL(json_string_value(json_object_get(stored, "method")), "ksnrq");
     CU_ASSERT_STRING_EQUAL(json_string_value(json_object_get(stored, "alpha")), "auto");
     CU_ASSERT_STRING_EQUAL(json_string_value(json_object_get(stored, "shrink")), "auto");
+    CU_ASSERT_PTR_NULL(json_object_get(stored, "tune")); /* as before there was tuning */
     CU_ASSERT_PTR_NULL(json_object_get(stored, "threads"));
     CU_ASSERT_PTR_NULL(json_object_get(stored, "output"));
     CU_ASSERT_PTR_NULL(json_object_get(stored, "calibration"));
@@ -287,7 +288,7 @@ static void options_that_are_not_stored_are_known_to_decide_nothing(void)
     int options = 0;
     CU_ASSERT_EQUAL(parse("quantize --help", &o, &help), SNRQ_OK);
     CU_ASSERT_PTR_NOT_NULL_FATAL(help);
-    accepts("quantize M -o OUT --calibration T --format q4_k", &o);
+    accepts("quantize M -o OUT --calibration T --format q4_k --tune 2", &o);
     json_t *stored = snrq_options_stored(&o);
     for (const char *line = help; line != NULL; line = strchr(line + 1, '\n')) {
         if (sscanf(line, "%*[ \n]--%38[a-z-]", name) != 1 &&

@@ -1,10 +1,10 @@
 /* Memory and work of tuning; see tuning_cost.h. */
-#include "pipeline/tuning/tuning_cost.h"
+#include "pipeline/tuning_cost.h"
 
 #include <math.h>
 
 #include "pipeline/model/block_backward.h"
-#include "pipeline/tuning/passes.h"
+#include "pipeline/tuning_passes.h"
 
 static const double passes_to_learn = 4.0, attentions = 5.0, head_products = 3.0;
 static const double sum_bytes = sizeof(snrq_fixed), sent_bytes = 24.0 /* of a sum: three parts */;

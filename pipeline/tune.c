@@ -1,5 +1,5 @@
 /* Tuning scales and norms; see tune.h. */
-#include "pipeline/tuning/tune.h"
+#include "pipeline/tune.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -8,8 +8,8 @@
 #include "mpi/log.h"
 #include "mpi/timers.h"
 #include "pipeline/model/philox.h"
-#include "pipeline/tuning/tuner.h"
-#include "pipeline/tuning/tuning_cost.h"
+#include "pipeline/tuner.h"
+#include "pipeline/tuning_cost.h"
 
 enum { PATIENCE = 3 /* epochs without a better model */ };
 static const double highest_rate = 0.01, warm_up = 0.05 /* share of all steps */;
@@ -211,8 +211,9 @@ snrq_status snrq_tune_check(const snrq_rules *rules, const snrq_model *model,
 snrq_status snrq_tune(snrq_job *job)
 {
     snrq_tuner t = {.job = job, .context = job->context};
-    const json_t *before = json_object_get(snrq_output_record(job->output, "rest.h5"), "tuning");
     if (job->options->tune == 0) return SNRQ_OK;
+    SNRQ_TRY(snrq_output_merge(job->output)); /* what groups committed */
+    const json_t *before = json_object_get(snrq_output_record(job->output, "rest.h5"), "tuning");
     if (before != NULL) { /* the run before this one replaced the files, and did not end */
         job->tuning = json_incref((json_t *)before);
         return SNRQ_OK;

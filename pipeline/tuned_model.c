@@ -1,5 +1,5 @@
 /* Scales and norms in memory, and Adam; see tuned_model.h. */
-#include "pipeline/tuning/tuned_model.h"
+#include "pipeline/tuned_model.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -85,8 +85,9 @@ static void take_values(const snrq_tuned_model *m, int64_t layer)
     const snrq_block *b = &m->block[layer].block;
     float *to = m->of[SNRQ_TUNED_VALUE] + m->first[layer];
     for (int i = 0; i < b->family->modules; i++)
-        memcpy(to + g->first[i], b->module[i].scales,
-               (size_t)(g->first[i + 1] - g->first[i]) * sizeof *to);
+        if (b->module[i].groups > 0)
+            memcpy(to + g->first[i], b->module[i].scales,
+                   (size_t)(g->first[i + 1] - g->first[i]) * sizeof *to);
     for (int v = 0; v < SNRQ_ROUTER; v++)
         if (b->vector[v] != NULL)
             memcpy(to + g->norm[v], b->vector[v], (size_t)b->family->vector[v].count * sizeof *to);

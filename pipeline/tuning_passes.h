@@ -8,7 +8,7 @@
 #define SNRQ_TUNING_PASSES_H
 
 #include "pipeline/model/stream.h"
-#include "pipeline/tuning/tuned_model.h"
+#include "pipeline/tuned_model.h"
 
 typedef struct snrq_passes {
     const snrq_context *context; /* borrowed, as the next two */

@@ -3,7 +3,7 @@
 #define SNRQ_TUNER_H
 
 #include "pipeline/job.h"
-#include "pipeline/tuning/passes.h"
+#include "pipeline/tuning_passes.h"
 
 typedef struct snrq_tuner {
     snrq_job *job;

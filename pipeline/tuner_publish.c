@@ -4,7 +4,7 @@
 
 #include "io/file.h"
 #include "pipeline/model/kept.h"
-#include "pipeline/tuning/tuner.h"
+#include "pipeline/tuner.h"
 #include "pipeline/unit.h"
 
 /* A record of the manifest, of a file that was tuned. New reference. */

@@ -9,7 +9,7 @@
 #include "io/file.h"
 #include "io/json.h"
 #include "mpi/log.h"
-#include "pipeline/tuning/tuner.h"
+#include "pipeline/tuner.h"
 
 json_t *snrq_tuner_record(const snrq_tuner *t)
 {

@@ -1,5 +1,5 @@
-/* Sequences through a model that is tuned; see passes.h. */
-#include "pipeline/tuning/passes.h"
+/* Sequences through a model that is tuned; see tuning_passes.h. */
+#include "pipeline/tuning_passes.h"
 
 #include <stdlib.h>
 #include <string.h>
