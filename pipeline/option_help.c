@@ -27,7 +27,7 @@ static const struct topic {
      "target-size assessment widths group-sizes no-uniform "},
     {"how it is rounded",
      " method beam grid alpha refine regrid order damp shrink compensate paper baseline-grid "
-     "sensitivity expert-tokens expert-weights "},
+     "sensitivity tune expert-tokens expert-weights "},
     {"texts and windows",
      " sequences length seed windows sampling held-out first-tokens judged-windows "
      "text-key "
