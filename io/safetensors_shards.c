@@ -54,7 +54,8 @@ static int element_bytes(const char *dtype)
     static const struct {
         const char *dtype;
         int bytes;
-    } types[] = {{"I64", 8}, {"I32", 4}, {"F32", 4}, {"F16", 2}, {"BF16", 2}};
+    } types[] = {{"I64", 8}, {"I32", 4}, {"U8", 1},  {"F8_E4M3", 1},
+                 {"F32", 4}, {"F16", 2}, {"BF16", 2}};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (strcmp(types[i].dtype, dtype) == 0) return types[i].bytes;
     return 0;

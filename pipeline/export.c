@@ -36,6 +36,8 @@ static const snrq_export_format formats[] = {
                           .write = snrq_export_gguf, .recognize = snrq_export_gguf_is,
                           .verify = snrq_export_gguf_verify, .takes_dense = true},
     [SNRQ_FORMAT_SAFETENSORS] = {"safetensors", snrq_dense_possible, .layout = &snrq_dense_layout},
+    [SNRQ_FORMAT_FP8] = {"fp8", snrq_fp8_possible, .fits = snrq_fp8_fits,
+                         .layout = &snrq_fp8_layout},
 };
 _Static_assert(sizeof formats / sizeof *formats == SNRQ_FORMATS, "a row for every choice");
 

@@ -47,11 +47,15 @@ const snrq_option_row snrq_option_table[] = {
     {"group-size", 0, GROUP, FIELD(group_size), "128", 1, 1 << 20, NULL, Q | R | A, true,
      "N|channel", "columns that share a scale"},
     {"format", 0, CHOICE, FIELD(weight_format), NULL, 0, 0,
-     "q4_0|q4_1|q5_0|q5_1|q8_0|q2_k|q3_k|q4_k|q5_k|q6_k|iq4_nl|iq4_xs|mxfp4", Q, true, "F",
-     "round to weights as this type of llama.cpp stores them, instead of --bits and --group-size: "
-     "its groups, scales and minima (docs/gguf.md)"},
-    {"format", 0, CHOICE, FIELD(format), NULL, 0, 0, "gptq|compressed-tensors|gguf|safetensors", X,
-     false, "F", "what to export to; `snrq inspect OUT` tells what is possible"},
+     "q4_0|q4_1|q5_0|q5_1|q8_0|q2_k|q3_k|q4_k|q5_k|q6_k|iq4_nl|iq4_xs|mxfp4|"
+     "nvfp4|fp8_block",
+     Q, true, "F",
+     "round to weights as machines run them, instead of --bits and --group-size, with this "
+     "format's "
+     "levels, groups, scales and minima: types of llama.cpp, microscaling, FP8 (docs/gguf.md, "
+     "docs/exporting.md)"},
+    {"format", 0, CHOICE, FIELD(format), NULL, 0, 0, "gptq|compressed-tensors|gguf|safetensors|fp8",
+     X, false, "F", "what to export to; `snrq inspect OUT` tells what is possible"},
     {"symmetric", 0, FLAG, FIELD(asymmetric), NULL, 0, 0, NULL, Q | R | A, false, NULL,
      "zero point in the middle of the codes (default)"},
     {"asymmetric", 0, FLAG, FIELD(asymmetric), NULL, 1, 1, NULL, Q | R | A, true, NULL,

@@ -32,6 +32,7 @@ typedef enum snrq_format_choice {
     SNRQ_FORMAT_COMPRESSED_TENSORS,
     SNRQ_FORMAT_GGUF,
     SNRQ_FORMAT_SAFETENSORS,
+    SNRQ_FORMAT_FP8,
     SNRQ_FORMATS
 } snrq_format_choice;
 

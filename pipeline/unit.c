@@ -203,6 +203,8 @@ snrq_module_record snrq_unit_record(const snrq_rounding *rounding, const snrq_fa
     snrq_module_name(layer, shape->name, record.name, sizeof record.name);
     if (rule->format != NULL)
         snprintf(record.format, sizeof record.format, "%s", rule->format->name);
+    if (rule->format != NULL && rule->format->scale.tensor)
+        record.tensor_scale = (double)rounding->rows.tensor_scale;
     snprintf(record.method, sizeof record.method, "%s", snrq_method_name(rule->method));
     snrq_rule_alpha_text(rule, record.alpha_rule, sizeof record.alpha_rule);
     snprintf(record.order, sizeof record.order, "%s", snrq_order_name(rule->natural_order));

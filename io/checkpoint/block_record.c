@@ -36,6 +36,7 @@ static const struct field {
     FIELD(FLAG, permuted_groups, false),
     FIELD(SCALE_TYPE, scale_type, false),
     FIELD(TEXT, format, SPARSE),
+    FIELD(REAL, tensor_scale, SPARSE),
     FIELD(TEXT, method, false),
     FIELD(TEXT, grid, false),
     FIELD(TEXT, order, true),
@@ -100,6 +101,7 @@ static const char *format_problem(const snrq_module_record *r)
         r->symmetric != snrq_weight_format_symmetric(f) || r->permuted_groups ||
         r->scale_type != snrq_weight_format_scale_type(f))
         return "bits, groups and scales are not those of the format";
+    if (f->scale.tensor != (r->tensor_scale > 0.0)) return "tensor_scale is not that of the format";
     return NULL;
 }
 

@@ -24,7 +24,8 @@ typedef struct snrq_module_record {
     bool symmetric;
     bool permuted_groups; /* groups are runs of columns in decision order, not in original order */
     snrq_dtype scale_type;
-    char format[16]; /* "q4_k": of the table in mpi/algebra/weight_format.h; "": integers */
+    char format[16];     /* "q4_k": of the table in mpi/algebra/weight_format.h; "": integers */
+    double tensor_scale; /* what all scales are multiples of; 0: the format has no such number */
     char method[16], grid[16];
     char order[16]; /* of decisions: "diagonal", "natural"; "": unknown (0.1.0) */
     int beam, refine, regrid;

@@ -1,4 +1,5 @@
-/* compressed-tensors "pack-quantized" checkpoints; see formats.h.
+/* compressed-tensors checkpoints; see formats.h. Those of floating point numbers are in floats.h;
+ * the rest is "pack-quantized".
  *
  * Symbols: K inputs, N outputs, b bits, G groups. Tensors of a module, in this order:
  *
@@ -16,6 +17,7 @@
 #include <string.h>
 
 #include "io/codes.h"
+#include "pipeline/export/floats.h"
 #include "pipeline/export/formats.h"
 #include "pipeline/model/kept.h"
 
@@ -41,6 +43,8 @@ static bool needs_g_idx(const snrq_export_facts *f)
 void snrq_compressed_fits(const snrq_model *m, const snrq_export_facts *f, char *why, size_t size)
 {
     const char *no_integers = snrq_export_why_not_integers(f);
+    why[0] = '\0';
+    if (snrq_float_coding_of(f->format) != NULL) return;
     snprintf(why, size, "%s", no_integers != NULL ? no_integers : "");
     if (no_integers != NULL) return;
     if (!f->ragged) return;
@@ -52,14 +56,32 @@ void snrq_compressed_fits(const snrq_model *m, const snrq_export_facts *f, char 
              (long long)f->group_size, (long long)nearest);
 }
 
+/* Integers cast their scales to one type, floating point numbers have their own. */
+static snrq_status refuse_both(const snrq_model *m, bool *floats, char *why, size_t size)
+{
+    snrq_export_mixture x;
+    int count = 0;
+    snrq_status status = snrq_export_mixture_read(m, false, &x);
+    for (int k = 0; status == SNRQ_OK && k < x.kinds; k++)
+        count += snrq_float_coding_of(x.kind[k].format) != NULL;
+    if (count > 0 && count < x.kinds)
+        snprintf(why, size, "some modules are integers, others are not; export to safetensors");
+    *floats = count > 0;
+    snrq_export_mixture_free(&x);
+    return status;
+}
+
 snrq_status snrq_compressed_possible(const snrq_model *m, char *why, size_t size)
 {
+    bool floats = false;
     snrq_export_facts f;
     snrq_dtype type;
     bool found = true;
     SNRQ_TRY(snrq_export_facts_read(m, &f));
     SNRQ_TRY(snrq_export_mixture_fits(m, snrq_compressed_fits, why, size));
     if (why[0] != '\0') return SNRQ_OK;
+    SNRQ_TRY(refuse_both(m, &floats, why, size));
+    if (floats) return SNRQ_OK;
     SNRQ_TRY(choose_type(m, &f, &type, &found));
     if (!found)
         snprintf(why, size,
@@ -73,6 +95,8 @@ static snrq_status settle(snrq_export_job *job, const snrq_export_settings *sett
 {
     bool found = true;
     (void)settings;
+    job->type = job->model_type = job->model->config.dtype;
+    if (snrq_float_coding_of(job->facts.format) != NULL) return SNRQ_OK;
     SNRQ_TRY(choose_type(job->model, &job->facts, &job->type, &found));
     job->model_type = snrq_export_model_type(job->model, job->type);
     return SNRQ_OK;
@@ -84,6 +108,8 @@ static snrq_status add(const snrq_export_job *job, const char *name, int64_t row
     const int bits = job->facts.bits;
     const int64_t groups = snrq_export_groups(&job->facts, columns);
     int index;
+    if (snrq_float_coding_of(job->facts.format) != NULL)
+        return snrq_floats_add(job, name, "weight_scale", rows, columns, first);
     SNRQ_TRY(snrq_export_add(job, name, "weight_packed", "I32", 2, rows,
                              snrq_packed_words(columns, bits), first));
     SNRQ_TRY(snrq_export_add(job, name, "weight_scale", snrq_dtype_name(job->type), 2, rows, groups,
@@ -170,6 +196,8 @@ static snrq_status write(const snrq_export_job *job, const snrq_export_module *m
     const snrq_module_record *r = module->record;
     const int64_t shape[2] = {r->rows, r->columns};
     struct target target = {job, first};
+    if (snrq_float_coding_of(job->facts.format) != NULL)
+        return snrq_floats_write(job, module, range, first);
     SNRQ_TRY(snrq_export_module_rows(module, range, write_some, &target));
     if (range.begin != 0) return SNRQ_OK;
     SNRQ_TRY(snrq_shards_write(job->shards, first + 2, 0, shape, sizeof shape));
@@ -178,9 +206,26 @@ static snrq_status write(const snrq_export_job *job, const snrq_export_module *m
                              (size_t)r->columns * sizeof *module->g_idx);
 }
 
+/* "nvfp4-pack-quantized" */
+static const char *name_of(const snrq_export_facts *f)
+{
+    const snrq_float_coding *coding = snrq_float_coding_of(f->format);
+    return coding != NULL ? snrq_float_coding_name(coding) : "pack-quantized";
+}
+
+/* One of floating point numbers says its format, since there may be several. */
+static json_t *describe_floats(const snrq_float_coding *c, json_t *targets)
+{
+    return json_pack("{s:o, s:o, s:n, s:n, s:s}", "targets", targets, "weights",
+                     snrq_float_coding_weights(c), "input_activations", "output_activations",
+                     "format", snrq_float_coding_name(c));
+}
+
 /* A group of modules with the same settings. `targets`: stolen. */
 static json_t *describe_group(const snrq_export_facts *f, json_t *targets)
 {
+    const snrq_float_coding *coding = snrq_float_coding_of(f->format);
+    if (coding != NULL) return describe_floats(coding, targets);
     const bool grouped = f->group_size > 0;
     json_t *size = grouped ? json_integer(f->group_size) : json_null();
     json_t *weights = json_pack("{s:i, s:s, s:b, s:s, s:o, s:b, s:s?, s:n, s:s, s:{}}", "num_bits",
@@ -208,16 +253,18 @@ static json_t *describe(const snrq_export_job *job, double damp)
     const snrq_export_mixture *x = job->mixture;
     json_t *groups = json_object(), *ignored = json_pack("[s]", "lm_head");
     json_t *kept = snrq_model_kept_names(job->model);
+    const char *format = name_of(&x->kind[0]);
     char name[32];
     (void)damp;
     for (int k = 0; k < x->kinds; k++) {
+        if (strcmp(format, name_of(&x->kind[k])) != 0) format = "mixed-precision";
         snprintf(name, sizeof name, "group_%d", k);
         json_object_set_new(groups, name, describe_group(&x->kind[k], targets_of(x, k)));
     }
     if (kept != NULL) json_array_extend(ignored, kept);
     json_decref(kept);
     return json_pack("{s:s, s:s, s:s, s:n, s:n, s:o, s:o}", "quant_method", "compressed-tensors",
-                     "format", "pack-quantized", "quantization_status", "compressed",
+                     "format", format, "quantization_status", "compressed",
                      "global_compression_ratio", "kv_cache_scheme", "ignore", ignored,
                      "config_groups", groups);
 }

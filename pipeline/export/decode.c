@@ -2,6 +2,7 @@
 #include "pipeline/export/decode.h"
 
 #include <limits.h>
+#include <math.h>
 #include <regex.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,13 +13,13 @@
 
 enum { CONFIG_LIMIT = 1 << 24, NAME = 320 };
 /* The kinds of directories that can be read; names as in --format. */
-typedef enum kind { GPTQ, COMPRESSED, DENSE, KINDS } kind;
-static const char *const kind_names[] = {"gptq", "compressed-tensors", "safetensors"};
+typedef enum directory_kind { GPTQ, COMPRESSED, FP8, DENSE, KINDS } directory_kind;
+static const char *const kind_names[] = {"gptq", "compressed-tensors", "fp8", "safetensors"};
 _Static_assert(sizeof kind_names / sizeof *kind_names == KINDS, "a name for every kind");
 
 struct snrq_export_decoder {
     char path[PATH_MAX]; /* of config.json */
-    kind kind;
+    directory_kind kind;
     snrq_decoded_settings usual; /* of modules that nothing else names */
     bool has_usual;
     snrq_decoded_settings *group; /* [groups] owned */
@@ -38,13 +39,14 @@ static snrq_status read_config(const char *directory, char path[PATH_MAX], json_
 }
 
 /* KINDS if config.json names another method. */
-static kind kind_of(const json_t *config)
+static directory_kind kind_of(const json_t *config)
 {
     const json_t *quantization = json_object_get(config, "quantization_config");
     const char *method = json_string_value(json_object_get(quantization, "quant_method"));
     if (quantization == NULL) return DENSE;
     for (int k = 0; k < KINDS; k++)
-        if (k != DENSE && method != NULL && strcmp(method, kind_names[k]) == 0) return (kind)k;
+        if (k != DENSE && method != NULL && strcmp(method, kind_names[k]) == 0)
+            return (directory_kind)k;
     return KINDS;
 }
 
@@ -53,7 +55,7 @@ const char *snrq_export_decoder_recognize(const char *directory)
     char path[PATH_MAX];
     json_t *config = NULL;
     if (read_config(directory, path, &config) != SNRQ_OK) return NULL;
-    kind k = kind_of(config);
+    directory_kind k = kind_of(config);
     json_decref(config);
     return k == KINDS ? NULL : kind_names[k];
 }
@@ -110,13 +112,49 @@ static snrq_status parse_gptq(const json_t *q, snrq_export_decoder *d)
     return snrq_fail(SNRQ_BAD_DATA, "%s: checkpoint_format: expected gptq or gptq_v2", d->path);
 }
 
+/* Of floating point numbers, what the group says must be what the format has. */
+static snrq_status check_floats(const snrq_export_decoder *d, const json_t *weights,
+                                snrq_float_kind kind)
+{
+    static const char *const strategies[] = {
+        [SNRQ_MXFP4] = "group", [SNRQ_NVFP4] = "tensor_group", [SNRQ_FP8_BLOCK] = "block"};
+    const char *type, *strategy;
+    const int64_t none = 0, bits = snrq_float_kind_bits(kind);
+    int64_t found, group, size[2] = {snrq_float_kind_rows(kind), snrq_float_kind_inputs(kind)};
+    const json_t *block = json_object_get(weights, "block_structure");
+    SNRQ_TRY(snrq_json_string(d->path, weights, "type", NULL, &type));
+    SNRQ_TRY(snrq_json_string(d->path, weights, "strategy", NULL, &strategy));
+    SNRQ_TRY(snrq_json_integer(d->path, weights, "num_bits", bits, bits, NULL, &found));
+    SNRQ_TRY(snrq_json_integer(d->path, weights, "group_size", 0, INT32_MAX, &none, &group));
+    bool fits = strcmp(type, "float") == 0 && strcmp(strategy, strategies[kind]) == 0;
+    if (kind != SNRQ_FP8_BLOCK)
+        fits = fits && group == size[1];
+    else
+        for (size_t i = 0; i < 2; i++)
+            fits = fits && json_integer_value(json_array_get(block, i)) == size[i];
+    if (fits) return SNRQ_OK;
+    return snrq_fail(SNRQ_BAD_DATA,
+                     "%s: a group of weights does not have the type, the strategy and the groups "
+                     "of its format",
+                     d->path);
+}
+
+/* format: of a group that says none, NULL: it must. */
 static snrq_status parse_weights(const snrq_export_decoder *d, const json_t *group,
-                                 snrq_decoded_settings *out)
+                                 const char *format, snrq_decoded_settings *out)
 {
     const char *strategy, *order;
     const int64_t none = 0;
     json_t *weights;
     SNRQ_TRY(snrq_json_object(d->path, group, "weights", &weights));
+    SNRQ_TRY(snrq_json_string(d->path, group, "format", format, &format));
+    out->floats = snrq_float_kind_named(format);
+    if (out->floats != SNRQ_NO_FLOATS) return check_floats(d, weights, out->floats);
+    if (strcmp(format, "pack-quantized") != 0)
+        return snrq_fail(SNRQ_BAD_DATA,
+                         "%s: the format is %s; expected pack-quantized, mxfp4-pack-quantized, "
+                         "nvfp4-pack-quantized or float-quantized",
+                         d->path, format);
     SNRQ_TRY(snrq_json_integer(d->path, weights, "num_bits", 2, 8, NULL, &out->bits));
     SNRQ_TRY(snrq_json_string(d->path, weights, "strategy", NULL, &strategy));
     SNRQ_TRY(snrq_json_string(d->path, weights, "actorder", "", &order));
@@ -156,16 +194,30 @@ static snrq_status parse_compressed(const json_t *q, snrq_export_decoder *d)
     json_t *groups, *group;
     SNRQ_TRY(snrq_json_string(d->path, q, "format", NULL, &format));
     SNRQ_TRY(snrq_json_object(d->path, q, "config_groups", &groups));
-    if (strcmp(format, "pack-quantized") != 0)
-        return snrq_fail(SNRQ_BAD_DATA, "%s: expected the format pack-quantized", d->path);
+    if (strcmp(format, "mixed-precision") == 0) format = NULL; /* each group says its own */
     SNRQ_TRY(snrq_allocate(json_object_size(groups) + 1, sizeof *d->group, "settings", &d->group));
     d->named = json_object();
     json_object_foreach(groups, key, group)
     {
-        SNRQ_TRY(parse_weights(d, group, &d->group[d->groups]));
+        SNRQ_TRY(parse_weights(d, group, format, &d->group[d->groups]));
         SNRQ_TRY(parse_targets(group, d->groups++, d));
     }
     return SNRQ_OK;
+}
+
+static snrq_status parse_fp8(const json_t *q, snrq_export_decoder *d)
+{
+    json_t *size;
+    const char *format;
+    SNRQ_TRY(snrq_json_array(d->path, q, "weight_block_size", &size));
+    SNRQ_TRY(snrq_json_string(d->path, q, "fmt", "e4m3", &format));
+    d->has_usual = true;
+    d->usual.floats = SNRQ_FP8_BLOCK;
+    if (strcmp(format, "e4m3") == 0 && json_array_size(size) == 2 &&
+        json_integer_value(json_array_get(size, 0)) == snrq_float_kind_rows(SNRQ_FP8_BLOCK) &&
+        json_integer_value(json_array_get(size, 1)) == snrq_float_kind_inputs(SNRQ_FP8_BLOCK))
+        return SNRQ_OK;
+    return snrq_fail(SNRQ_BAD_DATA, "%s: expected e4m3 with weight_block_size [128, 128]", d->path);
 }
 
 /* What the directory says about a module. */
@@ -195,6 +247,7 @@ static snrq_status open_all(const char *directory, snrq_export_decoder *d)
         status = snrq_json_object(d->path, config, "quantization_config", &q);
     if (status == SNRQ_OK && d->kind == GPTQ) status = parse_gptq(q, d);
     if (status == SNRQ_OK && d->kind == COMPRESSED) status = parse_compressed(q, d);
+    if (status == SNRQ_OK && d->kind == FP8) status = parse_fp8(q, d);
     json_decref(config);
     if (status == SNRQ_OK) status = snrq_safetensors_open(directory, &d->tensors);
     return status;
@@ -330,10 +383,71 @@ static snrq_status check_shape_tensor(const snrq_export_decoder *d, const char *
                      (long long)shape[1], (long long)m->rows, (long long)m->columns);
 }
 
+/* Scales of floating point numbers, as they multiply: of E8M0 or E4M3, or fp32. */
+static snrq_status load_float_scales(const snrq_export_decoder *d, const snrq_tensor *t,
+                                     float divisor, size_t count, snrq_decoded *m)
+{
+    uint8_t *stored = NULL;
+    const snrq_float_kind kind = m->settings.floats;
+    snrq_status status = snrq_allocate(count, sizeof *m->scales, "scales", &m->scales);
+    if (status == SNRQ_OK) status = load(d, t, &stored);
+    for (size_t i = 0; status == SNRQ_OK && i < count; i++) {
+        if (kind == SNRQ_MXFP4) m->scales[i] = snrq_e8m0_number(stored[i]);
+        if (kind == SNRQ_NVFP4) m->scales[i] = snrq_e4m3_number(stored[i]) / divisor;
+        if (kind == SNRQ_FP8_BLOCK) memcpy(&m->scales[i], stored + 4 * i, 4);
+        if (!isfinite(m->scales[i]))
+            status = snrq_fail(SNRQ_BAD_DATA, "%s: %s: scale %zu is no number",
+                               snrq_safetensors_file(d->tensors, t), t->name, i);
+    }
+    free(stored);
+    return status;
+}
+
+/* What the scales of a module are divided by. */
+static snrq_status load_divisor(const snrq_export_decoder *d, const char *name, float *out)
+{
+    const snrq_tensor *t;
+    SNRQ_TRY(find(d, name, "weight_global_scale", "F32", 1, 0, &t));
+    SNRQ_TRY(snrq_safetensors_read(d->tensors, t, 0, sizeof *out, out));
+    if (*out > 0.0f && isfinite(*out)) return SNRQ_OK;
+    return snrq_fail(SNRQ_BAD_DATA, "%s: %s is %g, expected a number above 0",
+                     snrq_safetensors_file(d->tensors, t), t->name, (double)*out);
+}
+
+static snrq_status open_floats(const snrq_export_decoder *d, const char *name,
+                               const char *scale_name, snrq_decoded *m)
+{
+    static const char *const types[] = {
+        [SNRQ_MXFP4] = "U8", [SNRQ_NVFP4] = "F8_E4M3", [SNRQ_FP8_BLOCK] = "F32"};
+    const snrq_float_kind kind = m->settings.floats;
+    const int64_t inputs = snrq_float_kind_inputs(kind), shared = snrq_float_kind_rows(kind);
+    const int64_t rows = (m->rows + shared - 1) / shared;
+    const bool packed = snrq_float_kind_bits(kind) == 4;
+    const snrq_tensor *scales;
+    float divisor = 1.0f;
+    m->groups = (m->columns + inputs - 1) / inputs;
+    if (packed && m->columns % inputs != 0)
+        return snrq_fail(SNRQ_BAD_DATA, "%s: groups of %lld do not divide %lld inputs of %s",
+                         d->path, (long long)inputs, (long long)m->columns, name);
+    SNRQ_TRY(find(d, name, packed ? "weight_packed" : "weight", packed ? "U8" : "F8_E4M3", m->rows,
+                  packed ? m->columns / 2 : m->columns, &m->codes_of));
+    SNRQ_TRY(find(d, name, scale_name, types[kind], rows, m->groups, &scales));
+    if (kind == SNRQ_NVFP4) SNRQ_TRY(load_divisor(d, name, &divisor));
+    m->tensors = kind == SNRQ_NVFP4 ? 3 : 2;
+    SNRQ_TRY(load(d, m->codes_of, &m->floats));
+    return load_float_scales(d, scales, divisor, (size_t)(rows * m->groups), m);
+}
+
+static snrq_status open_fp8(const snrq_export_decoder *d, const char *name, snrq_decoded *m)
+{
+    return open_floats(d, name, "weight_scale_inv", m);
+}
+
 static snrq_status open_compressed(const snrq_export_decoder *d, const char *name, snrq_decoded *m)
 {
     const snrq_tensor *zeros = NULL, *scales, *g_idx = NULL;
     const int64_t width = (m->columns * m->settings.bits + 31) / 32, b = m->settings.bits;
+    if (m->settings.floats != SNRQ_NO_FLOATS) return open_floats(d, name, "weight_scale", m);
     if (m->settings.group_size > 0 && m->columns % m->settings.group_size != 0)
         return snrq_fail(SNRQ_BAD_DATA, "%s: groups of %lld do not divide %lld inputs of %s",
                          d->path, (long long)m->settings.group_size, (long long)m->columns, name);
@@ -377,7 +491,7 @@ snrq_status snrq_decoded_open(const snrq_export_decoder *d, const char *name, in
                               int64_t columns, snrq_decoded *m)
 {
     static snrq_status (*const open_kind[])(const snrq_export_decoder *, const char *,
-                                            snrq_decoded *) = {open_gptq, open_compressed,
+                                            snrq_decoded *) = {open_gptq, open_compressed, open_fp8,
                                                                open_dense};
     _Static_assert(sizeof open_kind / sizeof *open_kind == KINDS, "a reader for every kind");
     *m = (snrq_decoded){.decoder = d, .rows = rows, .columns = columns, .groups = 1};
@@ -403,6 +517,7 @@ void snrq_decoded_close(snrq_decoded *m)
     free(m->row_scales);
     free(m->row_zeros);
     free(m->raw);
+    free(m->floats);
     *m = (snrq_decoded){0};
 }
 
@@ -424,6 +539,16 @@ snrq_status snrq_decoded_row(snrq_decoded *m, int64_t row, float *out)
             snrq_safetensors_read(d->tensors, m->codes_of, (uint64_t)row * bytes, bytes, m->raw));
         snrq_widen(m->type, m->raw, (size_t)m->columns, out);
         return SNRQ_OK;
+    }
+    if (m->floats != NULL) {
+        const snrq_float_kind kind = m->settings.floats;
+        const int64_t bytes = m->columns * snrq_float_kind_bits(kind) / 8;
+        if (snrq_float_row(kind, m->columns, m->floats + row * bytes,
+                           m->scales + row / snrq_float_kind_rows(kind) * m->groups, out))
+            return SNRQ_OK;
+        return snrq_fail(SNRQ_BAD_DATA, "%s: %s: a weight of output %lld is no number",
+                         snrq_safetensors_file(d->tensors, m->codes_of), m->codes_of->name,
+                         (long long)row);
     }
     for (int64_t g = 0; g < m->groups; g++) {
         int zero = 1 << (m->settings.bits - 1);

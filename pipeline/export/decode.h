@@ -11,9 +11,10 @@
 
 #include "io/safetensors.h"
 #include "mpi/algebra/dtype.h"
+#include "pipeline/export/decode_floats.h"
 
-/* "gptq", "compressed-tensors" or "safetensors", as DIRECTORY/config.json says; NULL if there is
- * none or it says something else. */
+/* "gptq", "compressed-tensors", "fp8" or "safetensors", as DIRECTORY/config.json says; NULL if
+ * there is none or it says something else. */
 const char *snrq_export_decoder_recognize(const char *directory);
 
 typedef struct snrq_export_decoder snrq_export_decoder;
@@ -24,6 +25,7 @@ const snrq_safetensors *snrq_export_decoder_tensors(const snrq_export_decoder *d
 
 /* How a module is stored. */
 typedef struct snrq_decoded_settings {
+    snrq_float_kind floats;   /* instead of integers; nothing else counts then */
     int64_t bits, group_size; /* group_size 0: one group per row */
     bool symmetric;           /* compressed-tensors: no zeros are stored */
     bool has_g_idx;           /* compressed-tensors: groups are not runs of inputs */
@@ -44,6 +46,8 @@ typedef struct snrq_decoded {
     float *row_scales;  /* [groups] */
     int *row_zeros;     /* [groups] */
     unsigned char *raw; /* a row as it is stored, if not quantized */
+    uint8_t *floats;    /* [rows, columns * bits / 8] of floating point numbers, or NULL; scales are
+                           then [ceil(rows / rows that share them), groups] */
     int64_t code_step, code_row, zero_step, zero_group, scale_row, scale_group;
 } snrq_decoded;
 

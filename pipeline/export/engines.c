@@ -7,9 +7,9 @@
 static const struct {
     const char *name, *formats;
 } engines[] = {
-    [SNRQ_ENGINE_TRANSFORMERS] = {"transformers", "gptq, compressed-tensors, safetensors"},
+    [SNRQ_ENGINE_TRANSFORMERS] = {"transformers", "gptq, compressed-tensors, safetensors, fp8"},
     [SNRQ_ENGINE_GPTQMODEL] = {"gptqmodel", "gptq"},
-    [SNRQ_ENGINE_VLLM] = {"vllm", "gptq, compressed-tensors, safetensors"},
+    [SNRQ_ENGINE_VLLM] = {"vllm", "gptq, compressed-tensors, safetensors, fp8"},
     [SNRQ_ENGINE_VLLM_CPU] = {"vllm-cpu", "gptq, compressed-tensors, safetensors"},
     [SNRQ_ENGINE_LLAMA_CPP] = {"llama.cpp", "gguf"},
 };
@@ -186,10 +186,16 @@ bool snrq_engine_reads(snrq_engine engine, const char *format)
 const snrq_engine_trouble *snrq_engine_trouble_next(int64_t engine, const char *format,
                                                     const snrq_export_facts *facts, int *at)
 {
+    snrq_export_facts known = *facts;
+    if (snrq_export_why_not_integers(facts) != NULL) { /* troubles with codes are not theirs */
+        known.bits = 4;
+        known.group_size = 128;
+        known.symmetric = true;
+    }
     while (*at < TROUBLES) {
         const snrq_engine_trouble *t = &troubles[(*at)++];
         if ((engine < 0 || engine == (int64_t)t->engine) && strcmp(t->format, format) == 0 &&
-            t->concerns(facts))
+            t->concerns(&known))
             return t;
     }
     return NULL;

@@ -57,7 +57,8 @@ static snrq_status sort_modules(const snrq_model *m, const snrq_export_facts *al
     for (int64_t i = 0; i < x->count; i++) {
         snrq_export_facts f = facts_of(all, &x->module[i]);
         int k = 0;
-        if (fold) SNRQ_TRY(fold_zeros(m, &x->module[i], &f));
+        if (fold && snrq_export_why_not_integers(&f) == NULL)
+            SNRQ_TRY(fold_zeros(m, &x->module[i], &f));
         while (k < x->kinds && !same_kind(&x->kind[k], &f)) k++;
         if (k == x->kinds) x->kind[x->kinds++] = f;
         x->kind[k].ragged |= f.ragged;

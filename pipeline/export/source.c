@@ -107,9 +107,14 @@ snrq_export_facts snrq_export_facts_planned(const snrq_model *m, int bits, int64
 
 const char *snrq_export_why_not_integers(const snrq_export_facts *f)
 {
-    return f->format != NULL && !snrq_weight_format_symmetric(f->format)
-               ? "weights are not integers times a scale; export to gguf or safetensors"
-               : NULL;
+    if (f->format == NULL || snrq_weight_format_symmetric(f->format)) return NULL;
+    if (f->format->shared_rows > 0)
+        return "weights are not integers; export to compressed-tensors, fp8 or safetensors";
+    if (f->format->scale.tensor)
+        return "weights are not integers; export to compressed-tensors or safetensors";
+    if (f->format->scale.power)
+        return "weights are not integers; export to compressed-tensors, gguf or safetensors";
+    return "weights are not integers times a scale; export to gguf or safetensors";
 }
 
 /* code - zero lies between -(2^bits - 1) and 2^bits - 1: one bit more would do. */

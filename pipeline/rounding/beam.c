@@ -159,6 +159,12 @@ SNRQ_INLINE snrq_status start_strip(snrq_beam_shape shape, const strip *s)
     return SNRQ_OK;
 }
 
+/* Levels that are looked up, or NULL. */
+static const float *book_of(const snrq_rows *rows)
+{
+    return rows->top < SNRQ_BOOK ? rows->levels : NULL;
+}
+
 /* Column c of the panel for the rows. */
 static snrq_beam_column load_column(const strip *s, int64_t c)
 {
@@ -168,7 +174,7 @@ static snrq_beam_column load_column(const strip *s, int64_t c)
     snrq_lanes share = scale * snrq_lanes_load(s->beams->per_scale + s->tile->row + s->lane);
     snrq_lanes weight = snrq_lanes_all((float)(s->panel->d2[c] / s->beams->d2));
     snrq_beam_column out = {
-        .at = (int)(c - s->begin), .top = (float)rows->top, .levels = rows->levels};
+        .at = (int)(c - s->begin), .top = (float)rows->top, .levels = book_of(rows)};
     snrq_lanes_store(out.scale, scale);
     snrq_lanes_store(out.steps, 1.0f / scale);
     snrq_lanes_store(out.weight, weight * share * share);
@@ -241,7 +247,7 @@ SNRQ_INLINE void store_nodes(snrq_beam_shape shape, const strip *s, const strip_
         if (k >= shape.width) continue;
         int32_t node = newest + row * shape.width + k;
         h->errors[node] = g->target[row] -
-                          g->scale[row] * snrq_level_value(shape, s->tile->rows->levels, level[l]);
+                          g->scale[row] * snrq_level_value(shape, book_of(s->tile->rows), level[l]);
         h->codes[node] = snrq_lanes_to_bytes(level[l] + g->zero[row]);
     }
 }

@@ -22,7 +22,8 @@ typedef struct snrq_beam_column {
     float weight[SNRQ_LANES];                   /* of a miss by one step, in units of the row */
     float lowest[SNRQ_LANES];                   /* level: minus zero point */
     float target[SNRQ_LANES];
-    const float *levels; /* [SNRQ_BOOK] of a code book: a level is then its place there; or NULL */
+    const float *levels; /* [SNRQ_BOOK] of a code book: a level is then its place there; or NULL:
+                            integers, and if the shape has a book, E4M3 */
 } snrq_beam_column;
 
 /* What the beams of the rows can become: costs and levels of their extensions; [P] each. */
@@ -45,6 +46,30 @@ SNRQ_INLINE snrq_lanes snrq_extension_cost(snrq_lanes weight, snrq_lanes cost, s
     return snrq_lanes_madd(weight * miss, miss, cost);
 }
 
+/* E4M3 by its place among its numbers. The bits of its magnitude, exponent and fraction, are those
+ * of an fp32 number that is 2^-120 times as large. */
+SNRQ_INLINE snrq_lanes snrq_e4m3_value(snrq_lanes place)
+{
+    snrq_lanes number = place - (float)SNRQ_E4M3_ZERO;
+    snrq_int_lanes bits =
+        __builtin_convertvector(snrq_lanes_magnitude(number), snrq_int_lanes) * (1 << 20);
+    snrq_lanes value = (snrq_lanes)bits * 0x1p120f;
+    return snrq_lanes_select(snrq_lanes_less(number, snrq_lanes_all(0.0f)), -value, value);
+}
+
+/* The place of the E4M3 number that is not above a value; from 0 to the last but one. */
+SNRQ_INLINE snrq_lanes snrq_e4m3_below(snrq_lanes value)
+{
+    const snrq_lanes most = snrq_lanes_all(448.0f), one = snrq_lanes_all(1.0f);
+    snrq_lanes within = snrq_lanes_max(snrq_lanes_min(value, most), -most);
+    snrq_int_lanes bits = (snrq_int_lanes)(snrq_lanes_magnitude(within) * 0x1p-120f) / (1 << 20);
+    snrq_lanes number = __builtin_convertvector(bits, snrq_lanes), zero = snrq_lanes_all(0.0f);
+    number = snrq_lanes_select(snrq_lanes_less(within, zero), -number, number);
+    snrq_lanes place = number + (float)SNRQ_E4M3_ZERO;
+    place -= snrq_lanes_select(snrq_lanes_less(within, snrq_e4m3_value(place)), one, zero);
+    return snrq_lanes_min(place, snrq_lanes_all((float)(SNRQ_E4M3_LEVELS - 2)));
+}
+
 /* Levels in scales. level: from 0 to SNRQ_BOOK - 1 of a code book; of others, anything comes out.
  */
 SNRQ_INLINE snrq_lanes snrq_level_value(snrq_beam_shape s, const float *levels, snrq_lanes level)
@@ -52,6 +77,7 @@ SNRQ_INLINE snrq_lanes snrq_level_value(snrq_beam_shape s, const float *levels, 
     enum { VECTORS = SNRQ_BOOK / SNRQ_LANES };
     snrq_lanes book[VECTORS];
     if (!s.book) return level;
+    if (levels == NULL) return snrq_e4m3_value(level);
     for (int v = 0; v < VECTORS; v++) book[v] = snrq_lanes_load(levels + v * SNRQ_LANES);
     snrq_int_lanes place = __builtin_convertvector(level, snrq_int_lanes);
     return snrq_beam_pick(VECTORS, book, place & (SNRQ_BOOK - 1));
@@ -61,6 +87,7 @@ SNRQ_INLINE snrq_lanes snrq_level_value(snrq_beam_shape s, const float *levels, 
 SNRQ_INLINE snrq_lanes snrq_level_below(const snrq_beam_column *column, snrq_lanes value)
 {
     snrq_lanes below = {0};
+    if (column->levels == NULL) return snrq_e4m3_below(value);
     for (int k = 1; k < SNRQ_BOOK - 1; k++)
         below += snrq_lanes_select(snrq_lanes_less(value, snrq_lanes_all(column->levels[k])),
                                    snrq_lanes_all(0.0f), snrq_lanes_all(1.0f));

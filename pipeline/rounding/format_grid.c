@@ -1,6 +1,7 @@
 /* Fitting scales and minima that a format can store; see format_grid.h. */
 #include "pipeline/rounding/format_grid.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -22,6 +23,7 @@ typedef struct sample {
 typedef struct grid {
     float scale, minimum, low, high;
     const snrq_weight_format *format;
+    float tensor; /* what the tensor's scales are multiples of, or 1 */
 } grid;
 
 /* The level of each value, as the search finds it. */
@@ -86,7 +88,7 @@ static bool solve(const sample *s, const snrq_weight_format *f, grid *g)
         minimum = 0.0f;
     }
     if (!isfinite(scale) || !isfinite(minimum) || scale == 0.0f) return false;
-    if (f->minimum.present && scale < 0.0f) return false;
+    if ((f->minimum.present || f->scale.tensor) && scale < 0.0f) return false;
     g->scale = scale;
     g->minimum = minimum;
     return true;
@@ -101,9 +103,10 @@ static void range_of(const sample *s, const snrq_weight_format *f, float *lo, fl
     }
 }
 
-/* Of a group of zeros: 1, or where no level is 0 the smallest one. */
-static float no_scale(const snrq_weight_format *f)
+/* Of a group of zeros: 1, or where that cannot be stored or no level is 0 the smallest one. */
+static float no_scale(const snrq_weight_format *f, float tensor)
 {
+    if (f->scale.tensor) return snrq_stored_number(&f->scale, tensor, FLT_MIN);
     for (int k = 0; f->levels != NULL && k <= f->top; k++)
         if (f->levels[k] == 0.0f) return 1.0f;
     return f->levels != NULL ? 0x1p-24f : 1.0f;
@@ -111,22 +114,24 @@ static float no_scale(const snrq_weight_format *f)
 
 /* The grid of a share of the range. Without a minimum, the value of largest magnitude is the level
  * of largest magnitude: that may take a negative scale; the level at the other end if `turned`. */
-static grid grid_of_range(const snrq_weight_format *f, float lo, float hi, float share, bool turned)
+static grid grid_of_range(const snrq_weight_format *f, float tensor, float lo, float hi,
+                          float share, bool turned)
 {
     const int zero = snrq_weight_format_zero(f);
     grid g = {.format = f,
+              .tensor = tensor,
               .low = f->levels != NULL ? f->levels[0] : -(float)zero,
               .high = f->levels != NULL ? f->levels[f->top] : (float)(f->top - zero)};
     if (f->minimum.present) {
         g.scale = (hi - lo) * share / g.high;
         g.minimum = -lo * share;
-    } else if (f->scale.power) {
+    } else if (f->scale.power || f->scale.tensor) {
         g.scale = fmaxf(-lo, hi) * share / g.high;
     } else {
         float most = -lo >= hi ? lo : hi;
         g.scale = most * share / (turned ? g.high : g.low);
     }
-    if (g.scale == 0.0f) g.scale = no_scale(f);
+    if (g.scale == 0.0f) g.scale = no_scale(f, tensor);
     return g;
 }
 
@@ -139,15 +144,16 @@ static void offer(const sample *s, const grid *g, grid *best, float *least)
 }
 
 /* A group by itself, as if any number could be stored. */
-static grid fit_alone(const sample *s, const snrq_weight_format *f, bool search)
+static grid fit_alone(const sample *s, const snrq_weight_format *f, float tensor, bool search)
 {
     float lo, hi, least = INFINITY;
+    const int ends = f->minimum.present || f->scale.tensor ? 1 : 2;
     range_of(s, f, &lo, &hi);
-    grid best = grid_of_range(f, lo, hi, 1.0f, false);
+    grid best = grid_of_range(f, tensor, lo, hi, 1.0f, false);
     if (!search || lo == hi || f->scale.power) return best;
-    for (int turned = 0; turned <= !f->minimum.present; turned++)
+    for (int turned = 0; turned < ends; turned++)
         for (int i = 0; i < RANGES; i++) {
-            grid g = grid_of_range(f, lo, hi, 1.04f - 0.02f * (float)i, turned != 0);
+            grid g = grid_of_range(f, tensor, lo, hi, 1.04f - 0.02f * (float)i, turned != 0);
             for (int again = 0; again < 2 && solve(s, f, &g); again++) offer(s, &g, &best, &least);
         }
     return best;
@@ -277,7 +283,7 @@ static void settle_minima(block *b)
 static void make_zero(block *b)
 {
     for (int i = 0; i < b->groups; i++) {
-        b->grid[i].scale = no_scale(b->format);
+        b->grid[i].scale = no_scale(b->format, 1.0f);
         b->grid[i].minimum = 0.0f;
     }
 }
@@ -304,15 +310,27 @@ static void store_power(block *b, bool search)
 {
     const snrq_weight_format *f = b->format;
     grid *g = &b->grid[0], best;
-    float least = INFINITY, near = snrq_stored_number(&f->scale, g->scale);
+    float least = INFINITY, near = snrq_stored_number(&f->scale, 1.0f, g->scale);
     best = *g;
     best.scale = near;
     for (int i = -2; i <= 1 && search; i++) {
         grid other = *g;
-        other.scale = snrq_stored_number(&f->scale, ldexpf(near, i));
+        other.scale = snrq_stored_number(&f->scale, 1.0f, ldexpf(near, i));
         if (isfinite(other.scale)) offer(&b->sample[0], &other, &best, &least);
     }
     *g = best;
+}
+
+/* The neighbours of a scale of few bits. */
+static void try_neighbours(const sample *s, grid *best, float *least)
+{
+    const grid middle = *best;
+    for (int i = -3; i <= 3; i++) {
+        grid g = middle;
+        g.scale = snrq_stored_number(&g.format->scale, g.tensor,
+                                     middle.scale * (1.0f + (float)i / 16.0f));
+        offer(s, &g, best, least);
+    }
 }
 
 /* A group that shares nothing: scale and minimum, one rounded before the other is settled. */
@@ -320,27 +338,28 @@ static void store_group(block *b, bool search)
 {
     const snrq_weight_format *f = b->format;
     grid *g = &b->grid[0], best;
-    float least = INFINITY, scale = snrq_stored_number(&f->scale, g->scale);
-    g->scale = scale != 0.0f ? scale : no_scale(f);
+    float least = INFINITY, scale = snrq_stored_number(&f->scale, g->tensor, g->scale);
+    g->scale = scale != 0.0f ? scale : no_scale(f, g->tensor);
     g->minimum = snrq_round_to(SNRQ_F16, g->minimum);
     best = *g;
     offer(&b->sample[0], g, &best, &least);
     for (int i = 0; search && i < 3; i++) {
         grid other = best;
         if (!solve(&b->sample[0], f, &other)) break;
-        other.scale = snrq_stored_number(&f->scale, other.scale);
+        other.scale = snrq_stored_number(&f->scale, g->tensor, other.scale);
         other.minimum = snrq_round_to(SNRQ_F16, other.minimum);
         if (other.scale != 0.0f && isfinite(other.scale) && isfinite(other.minimum))
             offer(&b->sample[0], &other, &best, &least);
     }
+    if (search && f->scale.tensor) try_neighbours(&b->sample[0], &best, &least);
     *g = best;
 }
 
-static snrq_status fit_block(const snrq_rule *rule, block *b)
+static snrq_status fit_block(const snrq_rule *rule, float tensor, block *b)
 {
     const snrq_weight_format *f = b->format;
     bool search = rule->grid != SNRQ_QUANT_GRID_MINMAX;
-    for (int i = 0; i < b->groups; i++) b->grid[i] = fit_alone(&b->sample[i], f, search);
+    for (int i = 0; i < b->groups; i++) b->grid[i] = fit_alone(&b->sample[i], f, tensor, search);
     if (f->scale.shared)
         store_block(b, search);
     else if (f->scale.power)
@@ -359,7 +378,7 @@ static snrq_status fit_block(const snrq_rule *rule, block *b)
 }
 
 snrq_status snrq_format_grid_fit(const snrq_rule *rule, const snrq_groups *groups,
-                                 const float *target, const double *d2, float *scales,
+                                 const float *target, const double *d2, float tensor, float *scales,
                                  float *minima)
 {
     const snrq_weight_format *f = rule->format;
@@ -378,7 +397,7 @@ snrq_status snrq_format_grid_fit(const snrq_rule *rule, const snrq_groups *group
                 s->weight[k] = rule->grid == SNRQ_QUANT_GRID_HESSIAN ? (float)d2[member[k]] : 1.0f;
             }
         }
-        status = fit_block(rule, b);
+        status = fit_block(rule, tensor, b);
         for (int i = 0; i < step; i++) {
             scales[first + i] = b->grid[i].scale;
             minima[first + i] = b->grid[i].minimum;
@@ -413,8 +432,8 @@ static bool store_nearest(const snrq_stored_numbers *set, int64_t count, const d
     return true;
 }
 
-bool snrq_format_store(const snrq_weight_format *f, const snrq_stored_numbers *set, int64_t groups,
-                       const double *weights, bool nonzero, float *values)
+bool snrq_format_store(const snrq_weight_format *f, const snrq_stored_numbers *set, float tensor,
+                       int64_t groups, const double *weights, bool nonzero, float *values)
 {
     int64_t step = set->shared ? f->super_block / f->group : 1;
     for (int64_t g = 0; g < groups; g += step) {
@@ -422,7 +441,7 @@ bool snrq_format_store(const snrq_weight_format *f, const snrq_stored_numbers *s
             if (!store_nearest(set, step, weights + g, nonzero, values + g)) return false;
             continue;
         }
-        values[g] = snrq_stored_number(set, values[g]);
+        values[g] = snrq_stored_number(set, tensor, values[g]);
         if (!isfinite(values[g]) || (nonzero && values[g] == 0.0f)) return false;
     }
     return true;

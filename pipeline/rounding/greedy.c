@@ -32,7 +32,9 @@ static void decide_level(const snrq_rows *rows, const float *restrict wanted,
 {
     float level[ROWS] = {0};
     int32_t code[ROWS] = {0};
-    for (int k = 0; k < rows->top; k++) {
+    for (int r = 0; r < ROWS && rows->top >= SNRQ_BOOK; r++)
+        code[r] = snrq_nearest_level(rows->levels, rows->top, wanted[r] / scales[r]);
+    for (int k = 0; k < rows->top && rows->top < SNRQ_BOOK; k++) {
         float middle = 0.5f * (rows->levels[k] + rows->levels[k + 1]);
 #pragma omp simd
         for (int r = 0; r < ROWS; r++) code[r] += wanted[r] / scales[r] > middle;

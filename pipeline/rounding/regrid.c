@@ -194,7 +194,8 @@ static bool store_numbers(const systems *s, const double *weights, const float *
                (!scales || (new[g] < 0.0f ? old[g] < 0.0f : new[g] > 0.0f && old[g] > 0.0f));
     }
     if (f == NULL || !good) return good;
-    return snrq_format_store(f, scales ? &f->scale : &f->minimum, groups, weights, scales, new);
+    return snrq_format_store(f, scales ? &f->scale : &f->minimum, s->rows->tensor_scale, groups,
+                             weights, scales, new);
 }
 
 /* Rows of a batch, from lane `lane` of their tile on: numbers <- those of now and the step. weights

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "pipeline/rounding/format_grid.h"
+#include "pipeline/rounding/shared_scales.h"
 
 snrq_range snrq_rounding_share(int64_t rows, int size, int rank)
 {
@@ -81,7 +82,17 @@ static snrq_status check_target(const snrq_rounding *w, int64_t r)
     return SNRQ_OK;
 }
 
-/* Scales of a row, and zeros or minima. minima [groups] is scratch of a thread. */
+/* What is done to each row; minima [groups] is scratch of a thread. */
+typedef snrq_status row_step(snrq_rounding *w, int64_t r, float *minima);
+
+static snrq_status aim_row(snrq_rounding *w, int64_t r, float *minima)
+{
+    (void)minima;
+    snrq_target_row(&w->target, r, alpha_of_row(w, r), w->rows.target + r * w->rows.columns);
+    return check_target(w, r);
+}
+
+/* Scales of a row, and zeros or minima. */
 static snrq_status fit_row(snrq_rounding *w, int64_t r, float *minima)
 {
     const snrq_weight_format *f = w->rule->format;
@@ -90,15 +101,17 @@ static snrq_status fit_row(snrq_rounding *w, int64_t r, float *minima)
     uint8_t *zeros = w->rows.zeros + r * w->groups.count;
     if (f == NULL) return snrq_quant_grid_fit(w->rule, &w->groups, target, w->d2, scales, zeros);
     memset(zeros, snrq_weight_format_zero(f), (size_t)w->groups.count);
-    SNRQ_TRY(snrq_format_grid_fit(w->rule, &w->groups, target, w->d2, scales, minima));
+    if (f->shared_rows > 0) return SNRQ_OK;
+    SNRQ_TRY(snrq_format_grid_fit(w->rule, &w->groups, target, w->d2, w->rows.tensor_scale, scales,
+                                  minima));
     if (f->minimum.present) snrq_rows_set_minima(&w->rows, r, minima);
     return SNRQ_OK;
 }
 
-/* Targets and grids of this rank's rows. */
-static snrq_status fit_rows(snrq_rounding *w)
+/* This rank's rows. */
+static snrq_status each_row(snrq_rounding *w, row_step *step)
 {
-    int64_t count = w->mine.end - w->mine.begin, n = w->rows.columns, first = count;
+    int64_t count = w->mine.end - w->mine.begin, first = count;
     snrq_status worst = SNRQ_OK;
     char message[512] = "";
     float *minima = NULL;
@@ -106,10 +119,7 @@ static snrq_status fit_rows(snrq_rounding *w)
                            "minima", &minima));
 #pragma omp parallel for schedule(dynamic, 16)
     for (int64_t r = 0; r < count; r++) {
-        snrq_target_row(&w->target, r, alpha_of_row(w, r), w->rows.target + r * n);
-        snrq_status status = check_target(w, r);
-        if (status == SNRQ_OK)
-            status = fit_row(w, r, minima + omp_get_thread_num() * w->groups.count);
+        snrq_status status = step(w, r, minima + omp_get_thread_num() * w->groups.count);
         if (status != SNRQ_OK) {
             int64_t row = w->mine.begin + r;
             int module = module_of_row(w, row);
@@ -276,7 +286,9 @@ snrq_status snrq_rounding_shift(snrq_rounding *w)
 snrq_status snrq_rounding_fit(snrq_rounding *w)
 {
     SNRQ_TRY(column_weights(w));
-    SNRQ_TRY(snrq_agree(w->context, fit_rows(w)));
+    SNRQ_TRY(snrq_agree(w->context, each_row(w, aim_row)));
+    SNRQ_TRY(snrq_shared_scales_choose(w));
+    SNRQ_TRY(snrq_agree(w->context, each_row(w, fit_row)));
     snrq_target_free_shifts(&w->target);
     return snrq_trouble_find(w->context, w->rule, w->statistics, w->stack, &w->target, &w->rows,
                              &w->troubles);

@@ -65,6 +65,7 @@ void snrq_rule_set_format(snrq_rule *r, const snrq_weight_format *f)
     r->symmetric = snrq_weight_format_symmetric(f);
     r->permuted_groups = false;
     r->scale_type = snrq_weight_format_scale_type(f);
+    if (f->shared_rows > 0) r->regrid = 0; /* not a row's own scales */
 }
 
 bool snrq_rule_has_minima(const snrq_rule *r)

@@ -20,6 +20,7 @@ snrq_status snrq_rows_create(int64_t rows, int bits, const snrq_groups *groups, 
     out->bits = bits;
     out->top = (1 << bits) - 1;
     out->groups = groups;
+    out->tensor_scale = 1.0f;
     SNRQ_TRY(snrq_allocate(m * n, sizeof(float), "rounding targets", &out->target));
     SNRQ_TRY(snrq_allocate(m * g, sizeof(float), "scales", &out->scales));
     SNRQ_TRY(snrq_allocate(m * g, 1, "zeros", &out->zeros));

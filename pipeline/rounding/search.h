@@ -38,6 +38,7 @@ typedef struct snrq_rows {
     const float *levels; /* a code book (mpi/algebra/weight_format.h), zeros being 0; or NULL */
     int top;             /* the last code */
     const snrq_groups *groups; /* borrowed */
+    float tensor_scale;        /* what all scales are multiples of, or 1 */
     float *target;  /* R [rows, columns]; plus the minimum of the group, if there are any:
                        (R + m) - s (c - z) is what R - Q is */
     float *scales;  /* [rows, groups] */

@@ -77,11 +77,16 @@ static int nearest_in_book(const snrq_rows *r, double steps)
  * those next to y. */
 static int side_of(const snrq_rows *r, int64_t row, int64_t j, int code, double y)
 {
-    int lower = 0;
+    int lower = 0, above = r->top; /* levels of one order: halving finds the one next to y */
     bool turned = grid_value(r, row, j, 1) < grid_value(r, row, j, 0);
-    while (lower < r->top - 1 &&
-           (turned ? grid_value(r, row, j, lower + 1) >= y : grid_value(r, row, j, lower + 1) <= y))
-        lower++;
+    while (above - lower > 1) {
+        int middle = (lower + above) / 2;
+        double value = grid_value(r, row, j, middle);
+        if (turned ? value >= y : value <= y)
+            lower = middle;
+        else
+            above = middle;
+    }
     return code == lower ? 0 : code == lower + 1 ? 1 : 2;
 }
 

@@ -60,6 +60,7 @@ snrq_status snrq_trial_create(const snrq_rows *rows, snrq_trial *out)
     SNRQ_TRY(snrq_rows_create(rows->rows, rows->bits, rows->groups, &out->rows));
     out->rows.levels = rows->levels;
     out->rows.top = rows->top;
+    out->rows.tensor_scale = rows->tensor_scale;
     if (rows->minima != NULL) SNRQ_TRY(snrq_rows_add_minima(&out->rows));
     SNRQ_TRY(snrq_allocate((size_t)rows->rows, sizeof *out->origin, "rows", &out->origin));
     out->count = rows->rows;
