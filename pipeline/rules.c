@@ -51,12 +51,6 @@ static snrq_status fit_formats(const snrq_model *m, snrq_rules *rules)
         for (int i = 0; i < f->modules; i++) {
             snrq_rule *rule = &rules->rule[layer * rules->modules + i];
             if (rule->format == NULL || rule->keep) continue;
-            if (rule->weighs_outputs)
-                return snrq_fail(
-                    SNRQ_USAGE,
-                    "--sensitivity does not know formats (--format %s of %s) yet; leave "
-                    "one of the two out",
-                    rule->format->name, f->module[i].name);
             const snrq_weight_format *format =
                 snrq_weight_format_for(rule->format, f->module[i].columns);
             if (format == NULL)

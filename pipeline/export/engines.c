@@ -91,6 +91,11 @@ static bool gate_and_up(const snrq_export_facts *f)
     return f->fused;
 }
 
+static bool cut_blocks(const snrq_export_facts *f)
+{
+    return f->ragged;
+}
+
 static bool not_4_bits(const snrq_export_facts *f)
 {
     return f->bits != 4 && !asymmetric_2_3(f);
@@ -123,6 +128,9 @@ static const snrq_engine_trouble troubles[] = {
     {SNRQ_ENGINE_TRANSFORMERS, "gptq", whole_rows_4, "4 bits, one scale for more than 256 columns",
      "GPTQModel 7.6.0", "has no kernel on a CPU when optimum chooses it",
      "load it with GPTQModel itself, or quantize with --group-size 128", false},
+    {SNRQ_ENGINE_TRANSFORMERS, "fp8", cut_blocks, "widths that 128 does not divide",
+     "transformers 5.24.0", "takes other blocks when it dequantizes, without an error",
+     "export to compressed-tensors", true},
     {SNRQ_ENGINE_GPTQMODEL, "gptq", mixtral_experts, "experts of Mixtral", "GPTQModel 7.6.0",
      "looks for them under other names, and stops", "take vLLM, or export to safetensors", true},
     {SNRQ_ENGINE_GPTQMODEL, "gptq", gate_and_up, "modules that hold gate and up together",

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "mpi/algebra/blas.h"
+#include "pipeline/rounding/format_grid.h"
 #include "pipeline/rounding/regrid.h"
 #include "pipeline/rounding/rounds.h"
 #include "pipeline/rounding/row_feedback.h"
@@ -67,20 +68,41 @@ static void aim_block(const coupling *c, int64_t tile, int begin, snrq_rows *blo
                errors + end * n, n, 1.0f, target, n);
 }
 
+/* Fits the grid of a row of a block to its target. Minima are inside of that: they come off before
+ * and on after. minima [groups] is scratch. */
+static snrq_status fit_row(const snrq_rounding *w, snrq_rows *block, int64_t r, float *minima)
+{
+    const int64_t groups = w->groups.count;
+    const float *target = block->target + r * w->rows.columns;
+    float *scales = block->scales + r * groups;
+    if (w->rule->format == NULL)
+        return snrq_quant_grid_fit(w->rule, &w->groups, target, w->d2, scales,
+                                   block->zeros + r * groups);
+    memset(minima, 0, (size_t)groups * sizeof *minima);
+    if (block->minima != NULL) snrq_rows_set_minima(block, r, minima);
+    SNRQ_TRY(snrq_format_grid_fit(w->rule, &w->groups, target, w->d2, block->tensor_scale, scales,
+                                  minima));
+    if (block->minima != NULL) snrq_rows_set_minima(block, r, minima);
+    return SNRQ_OK;
+}
+
 /* Fits the grids of a block to its targets. */
 static snrq_status fit_block(const coupling *c, snrq_rows *block)
 {
     const snrq_rounding *w = c->w;
     const int64_t groups = w->groups.count;
     snrq_status worst = SNRQ_OK;
+    float *minima = NULL;
+    if (w->rule->format != NULL && w->rule->format->shared_rows > 0) return SNRQ_OK;
+    SNRQ_TRY(
+        snrq_allocate((size_t)(omp_get_max_threads() * groups), sizeof *minima, "minima", &minima));
 #pragma omp parallel for schedule(dynamic, 16)
     for (int64_t r = 0; r < c->tiles * BLOCK; r++) {
-        snrq_status status =
-            snrq_quant_grid_fit(w->rule, &w->groups, block->target + r * c->columns, w->d2,
-                                block->scales + r * groups, block->zeros + r * groups);
+        snrq_status status = fit_row(w, block, r, minima + omp_get_thread_num() * groups);
 #pragma omp critical
         if (status != SNRQ_OK) worst = status;
     }
+    free(minima);
     if (worst == SNRQ_OK) return SNRQ_OK;
     return snrq_fail(worst,
                      "%s: with what other rows add to the targets, a scale is beyond the "
@@ -92,7 +114,7 @@ static snrq_status decide_block(coupling *c, int begin)
 {
     snrq_rounding *w = c->w;
     snrq_rows block = {0};
-    snrq_status status = snrq_rows_create(c->tiles * BLOCK, w->rows.bits, &w->groups, &block);
+    snrq_status status = snrq_rows_create_like(&w->rows, c->tiles * BLOCK, &block);
     if (status == SNRQ_OK) {
 #pragma omp parallel for schedule(dynamic)
         for (int64_t t = 0; t < c->tiles; t++) aim_block(c, t, begin, &block);
@@ -100,9 +122,12 @@ static snrq_status decide_block(coupling *c, int begin)
     }
     status = snrq_agree(w->context, status);
     if (status == SNRQ_OK) status = snrq_rounding_round(w, &block, NULL);
-    for (int64_t r = 0; status == SNRQ_OK && r < c->tiles * BLOCK; r++)
-        snrq_rows_copy_rounding(&block, r, row_at(c, r / BLOCK * ROWS + begin + r % BLOCK),
-                                &w->rows);
+    for (int64_t r = 0; status == SNRQ_OK && r < c->tiles * BLOCK; r++) {
+        int64_t row = row_at(c, r / BLOCK * ROWS + begin + r % BLOCK);
+        if (block.minima != NULL)
+            snrq_rows_set_minima(&w->rows, row, block.minima + r * w->groups.count);
+        snrq_rows_copy_rounding(&block, r, row, &w->rows);
+    }
     snrq_rows_free(&block);
     return status;
 }
@@ -235,8 +260,7 @@ static int64_t keep_better(const coupling *c, int64_t tile, const part *p)
 static snrq_status create_part(const coupling *c, int begin, int size, part *p)
 {
     *p = (part){.begin = begin, .size = size, .count = c->tiles * size};
-    return snrq_agree(c->w->context,
-                      snrq_rows_create(p->count, c->w->rows.bits, &c->w->groups, &p->rows));
+    return snrq_agree(c->w->context, snrq_rows_create_like(&c->w->rows, p->count, &p->rows));
 }
 
 static void free_part(part *p)

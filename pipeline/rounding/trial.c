@@ -4,6 +4,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+snrq_status snrq_rows_create_like(const snrq_rows *rows, int64_t count, snrq_rows *out)
+{
+    SNRQ_TRY(snrq_rows_create(count, rows->bits, rows->groups, out));
+    out->levels = rows->levels;
+    out->top = rows->top;
+    out->tensor_scale = rows->tensor_scale;
+    return rows->minima != NULL ? snrq_rows_add_minima(out) : SNRQ_OK;
+}
+
 void snrq_rows_copy_rounding(const snrq_rows *source, int64_t from, int64_t to, snrq_rows *out)
 {
     size_t n = (size_t)source->columns, g = (size_t)source->groups->count, f = (size_t)from,
@@ -57,11 +66,7 @@ static void cut(snrq_trial *trial, int64_t count, snrq_gradient *gradient)
 snrq_status snrq_trial_create(const snrq_rows *rows, snrq_trial *out)
 {
     memset(out, 0, sizeof *out);
-    SNRQ_TRY(snrq_rows_create(rows->rows, rows->bits, rows->groups, &out->rows));
-    out->rows.levels = rows->levels;
-    out->rows.top = rows->top;
-    out->rows.tensor_scale = rows->tensor_scale;
-    if (rows->minima != NULL) SNRQ_TRY(snrq_rows_add_minima(&out->rows));
+    SNRQ_TRY(snrq_rows_create_like(rows, rows->rows, &out->rows));
     SNRQ_TRY(snrq_allocate((size_t)rows->rows, sizeof *out->origin, "rows", &out->origin));
     out->count = rows->rows;
     for (int64_t r = 0; r < rows->rows; r++) {

@@ -10,6 +10,9 @@
 
 #include "pipeline/rounding/refine.h"
 
+/* Makes `count` rows of the same groups and format, not filled in. Not collective. */
+snrq_status snrq_rows_create_like(const snrq_rows *rows, int64_t count, snrq_rows *out);
+
 /* The rounding of a row (codes, scales, zeros, cost) becomes that of row `to` of another set of
  * rows, or of the same. Not collective. */
 void snrq_rows_copy_rounding(const snrq_rows *source, int64_t from, int64_t to, snrq_rows *out);

@@ -18,7 +18,8 @@ import test_export_gguf
 from helpers import BAD_DATA, CANNOT_WRITE, NO_INPUT, USAGE
 
 FORMATS = ("gptq", "compressed-tensors", "safetensors")
-TYPES = {"F16": np.float16, "F32": np.float32, "I32": np.uint32, "I64": np.int64, "BF16": np.uint16}
+TYPES = {"F16": np.float16, "F32": np.float32, "I32": np.uint32, "I64": np.int64, "BF16": np.uint16,
+         "U8": np.uint8, "F8_E4M3": np.uint8}
 INDEX = "model.safetensors.index.json"
 
 
@@ -39,6 +40,18 @@ def round_to(kind, values):
         bits = values.view(np.uint32)
         return (bits + 0x7FFF + (bits >> 16 & 1) & 0xFFFF0000).view(np.float32)
     return values.astype(TYPES[kind]).astype(np.float32)
+
+
+def small_floats(bits, exponents, fractions, bias):
+    """Numbers of a sign, so many bits of exponent and of fraction, with denormals."""
+    sign, exponent = bits >> exponents + fractions & 1, bits >> fractions & (1 << exponents) - 1
+    fraction = (bits & (1 << fractions) - 1) + np.where(exponent > 0, 1 << fractions, 0)
+    return np.where(sign, -1.0, 1.0) * fraction * 2.0 ** (np.maximum(exponent, 1) - bias - fractions)
+
+
+E2M1 = small_floats(np.r_[15:8:-1, 0:8], 2, 1, 1).astype(np.float32)
+E4M3 = small_floats(np.r_[254:128:-1, 0:127], 4, 3, 7).astype(np.float32)
+BOOKS = {b"mxfp4": E2M1, b"nvfp4": E2M1, b"fp8_block": E4M3}
 
 
 def numbers(words, count, bits):
@@ -70,6 +83,8 @@ class Master:
         g_idx, scales = group["g_idx"][...], group["scales"]
         scales = floats(scales.attrs.get("dtype", b"").decode(), scales[...])
         levels = codes - group["zeros"][...].astype(np.int64)[:, g_idx]
+        if group.attrs.get("format") in BOOKS:
+            levels = BOOKS[group.attrs["format"]][codes]
         return scales[:, g_idx] * levels.astype(np.float32), dict(group.attrs)
 
 
@@ -132,8 +147,12 @@ class Export:
     def compressed(self, module, rows, columns):
         """weight_packed, weight_scale, weight_shape, weight_zero_point, weight_g_idx"""
         groups = self.quantization["config_groups"].values()
-        q, = [g["weights"] for g in groups if module in g["targets"] or g["targets"] == ["Linear"]]
+        group, = [g for g in groups if module in g["targets"] or g["targets"] == ["Linear"]]
+        q = group["weights"]
         assert module not in self.quantization["ignore"]
+        if group.get("format", "pack-quantized") != "pack-quantized":
+            assert self.quantization["format"] in (group["format"], "mixed-precision")
+            return self.small(module, rows, columns, group["format"].split("-")[0], "weight_scale", q)
         bits, half = q["num_bits"], 1 << q["num_bits"] - 1
         size = q["group_size"] if q["strategy"] == "group" else columns
         assert columns % size == 0 and (q["strategy"] == "group" or q["group_size"] is None)
@@ -151,6 +170,31 @@ class Export:
         if q["actorder"] == "group":
             g_idx = self.take(module + ".weight_g_idx", "I32", (columns,)).astype(np.int64)
         return scales[:, g_idx] * (signed - zeros[:, g_idx]).astype(np.float32)
+
+    def small(self, module, rows, columns, kind, scale, q):
+        """weight_packed or weight, scales of their own type, weight_global_scale"""
+        if kind == "float":
+            assert (q["num_bits"], q["strategy"], q["block_structure"]) == (8, "block", [128, 128])
+            weights = small_floats(self.take(module + ".weight", "F8_E4M3", (rows, columns)).astype(int), 4, 3, 7)
+            scales = self.take(module + "." + scale, "F32", (-(-rows // 128), -(-columns // 128)))
+            return weights.astype(np.float32) * scales.repeat(128, 0)[:rows].repeat(128, 1)[:, :columns]
+        packed = self.take(module + ".weight_packed", "U8", (rows, columns // 2)).astype(int)
+        weights = small_floats(np.stack((packed & 15, packed >> 4), -1).reshape(rows, columns), 2, 1, 1)
+        if kind == "mxfp4":
+            assert (q["num_bits"], q["strategy"], q["group_size"]) == (4, "group", 32)
+            scales = 2.0 ** (self.take(module + "." + scale, "U8", (rows, columns // 32)).astype(int) - 127)
+        else:
+            assert (kind, q["num_bits"], q["strategy"], q["group_size"]) == ("nvfp4", 4, "tensor_group", 16)
+            scales = small_floats(self.take(module + "." + scale, "F8_E4M3", (rows, columns // 16)).astype(int), 4, 3, 7)
+            scales = scales / float(self.take(module + ".weight_global_scale", "F32", (1,))[0])
+        return (weights * scales.repeat(q["group_size"], 1)).astype(np.float32)
+
+    def fp8(self, module, rows, columns):
+        """weight, weight_scale_inv"""
+        q = self.quantization
+        assert (q["fmt"], q["weight_block_size"], q["activation_scheme"]) == ("e4m3", [128, 128], "dynamic")
+        q = {"num_bits": 8, "strategy": "block", "block_structure": [128, 128]}
+        return self.small(module, rows, columns, "float", "weight_scale_inv", q)
 
     def dense(self, module, rows, columns):
         kind = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}[
@@ -173,7 +217,8 @@ class ExportTest(helpers.Test):
     def check(self, out, name, target, folded=None):
         """Every weight and every other tensor, and nothing else. folded: bits of codes that contain the zeros."""
         master, export = Master(out), Export(target)
-        read = {"gptq": export.gptq, "compressed-tensors": export.compressed, "safetensors": export.dense}[name]
+        read = {"gptq": export.gptq, "compressed-tensors": export.compressed, "fp8": export.fp8,
+                "safetensors": export.dense}[name]
         for module, (expected, attributes) in master.modules.items():
             found = read(module, *expected.shape)
             if name == "safetensors":
@@ -242,6 +287,9 @@ SETTINGS = {
     "8-asymmetric-bf16": (FORMATS, "--bits 8 --group-size 64 --asymmetric --scale-type bf16"),
     "5-asymmetric-permuted": (("compressed-tensors", "safetensors"),
                               "--bits 5 --group-size 32 --asymmetric --groups permuted"),
+    "mxfp4": (("compressed-tensors", "safetensors"), "--format mxfp4"),
+    "nvfp4": (("compressed-tensors",), "--format nvfp4"),
+    "fp8-block": (("compressed-tensors", "fp8"), "--format fp8_block"),
 }
 
 

@@ -48,6 +48,13 @@ def e2m1(code):
     return value if code >= 7 else -value
 
 
+def e4m3(code):
+    """The code-th number of four bits of exponent and three of fraction, in ascending order; 126 is zero."""
+    bits = abs(code - 126)
+    value = bits / 512 if bits < 8 else (1 + bits % 8 / 8) * 2.0 ** (bits // 8 - 7)
+    return value if code >= 126 else -value
+
+
 def unpack(module):
     """Weights, one by one: a row of codes is one big integer."""
     rows, columns, bits = (int(module.attrs[key]) for key in ("rows", "columns", "bits"))
@@ -60,8 +67,10 @@ def unpack(module):
         for c in range(columns):
             code = (stream >> (c * bits)) & ((1 << bits) - 1)
             level = np.float32(code - int(zeros[r, group[c]]))
-            if module.attrs.get("format") == b"mxfp4":
+            if module.attrs.get("format") in (b"mxfp4", b"nvfp4"):
                 level = np.float32(e2m1(code))
+            if module.attrs.get("format") == b"fp8_block":
+                level = np.float32(e4m3(code))
             out[r, c] = scales[r, group[c]] * level
             if minima is not None:
                 out[r, c] -= minima[r, group[c]]
@@ -172,7 +181,7 @@ def main():
             quantize(program, data, out, "--bits", "3", "--group-size", "64", "--scale-type", scale_type)
             check_block(out / "block-00000.h5", dtype, page)
             check_reader(reader, out / "block-00000.h5", folder)
-        for name in ("q4_1", "mxfp4"):
+        for name in ("q4_1", "mxfp4", "nvfp4", "fp8_block"):
             quantize(program, data, folder / name, "--format", name)
             with h5py.File(folder / name / "block-00000.h5", "r") as file:
                 assert file.attrs["format_version"] == 2

@@ -1,5 +1,6 @@
 """Formats of --format: quantized, exported and read by the numpy reader of test_export_gguf.py, on any number of ranks
 the same; what narrow models get; what is refused; that the error is below that of plain rounding."""
+import json
 import os
 import shutil
 
@@ -11,6 +12,7 @@ import small_models
 import test_export_gguf as gguf
 
 FORMATS = ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs", "mxfp4"]
+FLOATS = ["nvfp4", "fp8_block"]  # what GGUF files do not have here
 NARROW = {"q2_k": "IQ4_NL", "q3_k": "IQ4_NL", "q4_k": "Q5_0", "q5_k": "Q5_1", "q6_k": "Q8_0", "iq4_xs": "IQ4_NL"}
 
 
@@ -42,7 +44,7 @@ class Formats(gguf.ExportTest):
 
     def test_same_bytes(self):
         model, ids = self.wide()
-        for name in ("q2_k", "iq4_xs", "mxfp4"):
+        for name in ("q2_k", "iq4_xs", "mxfp4", "nvfp4", "fp8_block"):
             seen = set()
             for ranks in (1, 2, 3):
                 out = self.round(model, ids, "--format", name, "--beam", 4, ranks=ranks)
@@ -57,7 +59,7 @@ class Formats(gguf.ExportTest):
     def test_below_plain_rounding(self):
         model, ids = self.wide()
         fixed = ["--alpha", "fixed:0", "--shrink", "0"]
-        for name in FORMATS:
+        for name in FORMATS + FLOATS:
             ours = self.objective(self.round(model, ids, "--format", name, *fixed))
             plain = self.objective(self.round(model, ids, "--format", name, "--method", "rtn"))
             # the first unit: its input does not depend on what was rounded before
@@ -75,11 +77,10 @@ class Formats(gguf.ExportTest):
             self.assertRegex(result.stderr, r"formats +\d+ modules " + kind.lower())
 
     def test_refusals(self):
-        for more in (["--sensitivity", self.path("s")], ["--target-bits", 3, "--assessment", self.path("a")]):
-            result = helpers.run("quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", self.path("x"),
-                                 "--format", "q4_0", *more)
-            self.assertEqual(result.code, helpers.USAGE, result)
-            self.assertIn("leave one of the two out", result.stderr)
+        result = helpers.run("quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", self.path("x"),
+                             "--format", "q4_0", "--target-bits", 3, "--assessment", self.path("a"))
+        self.assertEqual(result.code, helpers.USAGE, result)
+        self.assertIn("leave one of the two out", result.stderr)
         result = helpers.run("quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", self.path("x"),
                              "--format", "q4_k", "--bits", 3)
         self.assertEqual(result.code, helpers.USAGE, result)
@@ -96,6 +97,57 @@ class Formats(gguf.ExportTest):
         directory = self.path("dense")
         helpers.succeed("export", out, "--format", "safetensors", "--weights", "f32", "-o", directory)
         helpers.succeed("verify", out, "--export", directory)
+
+    def test_row_feedback(self):
+        model, ids = self.wide()
+        file = self.path("sensitivity.h5")
+        helpers.succeed("sensitivity", model, "--token-file", ids, "--sequences", 4, "--length", 64, "-o", file)
+        for name in ("q4_k", "nvfp4"):
+            how = ["--format", name, "--beam", 4, "--sensitivity", file]
+            seen = [self.round(model, ids, *how, ranks=ranks, name="out-%d" % ranks) for ranks in (1, 2)]
+            blocks = [helpers.sha256(os.path.join(out, "block-00000.h5")) for out in seen]
+            self.assertEqual(blocks[0], blocks[1], name)
+            alone = self.round(model, ids, *how[:4])
+            self.assertNotEqual(blocks[0], helpers.sha256(os.path.join(alone, "block-00000.h5")))
+
+    def test_mixed_floats(self):
+        model, ids = self.wide()
+        recipe = self.path("recipe")
+        with open(recipe, "w") as f:
+            json.dump([{"modules": "*down_proj", "format": "nvfp4"}], f)
+        out = self.round(model, ids, "--format", "mxfp4", "--recipe", recipe, "--method", "rtn")
+        directory = self.path("mixed")
+        helpers.succeed("export", out, "--format", "compressed-tensors", "-o", directory)
+        helpers.succeed("verify", out, "--export", directory)
+        for kind, words in (("gguf", "GGUF has no type for nvfp4"), ("fp8", "--format fp8_block"), ("gptq", "compressed")):
+            result = helpers.run("export", out, "--format", kind, "-o", self.path("refused"))
+            self.assertEqual(result.code, helpers.USAGE, result)
+            self.assertIn(words, result.stderr)
+
+    def test_rows_of_blocks_share_scales(self):
+        """FP8: modules of 256 and 512 rows, in blocks of 128 of their own; powers of 2 that hold the largest weight."""
+        model, ids = self.wide()
+        out = self.round(model, ids, "--format", "fp8_block", "--method", "rtn", ranks=3)
+        with h5py.File(os.path.join(out, "block-00000.h5"), "r") as f:
+            for module in f.values():
+                scales, codes = module["scales"][...], module["codes"][...].astype(int)
+                blocks = scales.reshape(-1, min(128, len(scales)), scales.shape[1])
+                self.assertTrue(np.all(blocks == blocks[:, :1]))
+                self.assertTrue(np.all(np.frexp(scales)[0] == 0.5))
+                levels = np.abs(codes - 126).reshape(*blocks.shape[:2], -1, 128).max((1, 3))
+                self.assertTrue(np.all((levels >= 118) & (levels <= 126)))  # from 224 on, rounded
+            tensor = {name: module.attrs.get("tensor_scale") for name, module in f.items()}
+            self.assertEqual(set(tensor.values()), {None})
+
+    def test_modules_of_a_unit_share_their_number(self):
+        model, ids = self.wide()
+        out = self.round(model, ids, "--format", "nvfp4", "--method", "rtn", ranks=2)
+        with h5py.File(os.path.join(out, "block-00000.h5"), "r") as f:
+            of = lambda name: f["model.layers.0." + name].attrs["tensor_scale"]
+            self.assertEqual(len({of("self_attn.%s_proj" % x) for x in "qkv"}), 1)
+            self.assertEqual(of("mlp.gate_proj"), of("mlp.up_proj"))
+            largest = max(f["model.layers.0.self_attn.%s_proj" % x]["scales"][...].max() for x in "qkv")
+            self.assertTrue(112 <= largest / of("self_attn.q_proj") <= 240)
 
     def test_widths_without_groups(self):
         model = helpers.shared("data", "models", "stories260K")

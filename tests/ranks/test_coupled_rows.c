@@ -7,13 +7,16 @@
 #include "pipeline/rounding/row_feedback.h"
 #include "tests/ranks/rank_test.h"
 
-enum { N = 90, M = 213, MODULES = 2, TILE = SNRQ_TILE_ROWS, BLOCK = SNRQ_ROW_BLOCK, GROUP = 30 };
+enum { N = 96, M = 213, MODULES = 2, TILE = SNRQ_TILE_ROWS, BLOCK = SNRQ_ROW_BLOCK, GROUP = 32 };
 enum { TOKENS = 1024 }; /* G with so many is damped by as much as its diagonal */
 
 /* The second module begins inside a tile. */
 static const int64_t FIRST[MODULES + 1] = {0, 70, M};
 static const double NO_ALPHA[MODULES] = {0};
 static const char *const NAMES[MODULES] = {"q", "k"};
+
+/* Of all modules; NULL: integers. */
+static const snrq_weight_format *format = NULL;
 
 typedef struct problem {
     double h[N * N], l[N * N]; /* damped, and its factor, column-major */
@@ -93,6 +96,8 @@ static void make_problem(int beam, int refine, int regrid, bool coupled, problem
                           .regrid = regrid,
                           .damp = 0.01,
                           .weighs_outputs = coupled};
+    if (format != NULL) p->rule.grid = SNRQ_QUANT_GRID_HESSIAN;
+    snrq_rule_set_format(&p->rule, format);
     make_gram(0.0, undamped);
     make_gram(p->rule.damp, p->h);
     factorize(p->h, p->l);
@@ -345,9 +350,40 @@ static void rows_with_nothing_in_common_are_single(void)
     free_problem(&p);
 }
 
+/* Minima go with their targets: what is left of R is W, and the error of a row that of its weights.
+ */
+static void targets_are_those_of_the_weights(const problem *p)
+{
+    const snrq_rows *rows = &p->rounding.rows;
+    for (int64_t r = 0; r < p->rounding.mine.end - p->rounding.mine.begin; r++)
+        for (int64_t k = 0; k < N; k++) {
+            float target = rows->target[r * N + k] - snrq_rows_minimum(rows, r, k);
+            CU_ASSERT(fabsf(target - p->w[p->rounding.mine.begin + r][k]) <= 2e-6f);
+        }
+}
+
+static void formats_know_of_other_rows(void)
+{
+    static const char *const names[] = {"q4_1", "q5_0", "iq4_nl", "mxfp4", "nvfp4", "fp8_block"};
+    static problem p;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        format = snrq_weight_format_find(names[i]);
+        double alone = loss_of_all(2, false), together = loss_of_all(2, true);
+        if (!(together < 0.9 * alone)) fprintf(stderr, "%s: %g, %g\n", names[i], together, alone);
+        CU_ASSERT(together < 0.9 * alone);
+        figures_are_those_of_the_codes();
+        make_problem(4, 1, 2, true, &p);
+        CU_ASSERT_EQUAL(snrq_rounding_search(&p.rounding), SNRQ_OK);
+        targets_are_those_of_the_weights(&p);
+        free_problem(&p);
+    }
+    format = NULL;
+}
+
 int main(int argc, char **argv)
 {
-    static const snrq_test tests[] = {SNRQ_TEST(greedy_equals_its_twin),
+    static const snrq_test tests[] = {SNRQ_TEST(formats_know_of_other_rows),
+                                      SNRQ_TEST(greedy_equals_its_twin),
                                       SNRQ_TEST(beams_equal_their_twin),
                                       SNRQ_TEST(at_two_bits_parts_of_a_tile_follow_each_other),
                                       SNRQ_TEST(loss_falls_with_feedback_and_with_rounds),
