@@ -114,7 +114,7 @@ class Formats(gguf.ExportTest):
         model, ids = self.wide()
         recipe = self.path("recipe")
         with open(recipe, "w") as f:
-            json.dump([{"modules": "*down_proj", "format": "nvfp4"}], f)
+            json.dump({"rules": [{"modules": "*down_proj", "format": "nvfp4"}]}, f)
         out = self.round(model, ids, "--format", "mxfp4", "--recipe", recipe, "--method", "rtn")
         directory = self.path("mixed")
         helpers.succeed("export", out, "--format", "compressed-tensors", "-o", directory)
