@@ -243,10 +243,10 @@ static snrq_status create_quantized(block_work *b)
 {
     const snrq_assessment *a = b->assessment;
     const snrq_family *f = b->full->block.family;
-    snrq_unit_groups *groups = NULL;
-    snrq_status status = snrq_allocate((size_t)f->units, sizeof *groups, "groups", &groups);
-    for (int u = 0; status == SNRQ_OK && u < f->units; u++)
-        groups[u].count = snrq_rule_groups(&a->rule, f->unit[u].columns);
+    snrq_part_groups *groups = NULL;
+    snrq_status status = snrq_allocate((size_t)f->parts, sizeof *groups, "groups", &groups);
+    for (int p = 0; status == SNRQ_OK && p < f->parts; p++)
+        groups[p].count = snrq_rule_groups(&a->rule, f->part[p].columns);
     if (status == SNRQ_OK)
         status = snrq_allocate(snrq_stream_bytes(&a->full) + 1, 1, "hidden states", &b->entry);
     status = snrq_agree(a->context, status);

@@ -31,6 +31,13 @@ static snrq_rule nearest_rule(const snrq_rule *rule)
     return r;
 }
 
+/* All modules of the unit have one rule. */
+static int part_of(const snrq_assess_unit *u)
+{
+    const snrq_family *f = u->full->block.family;
+    return f->module[f->unit[u->unit].first].part;
+}
+
 static snrq_status round_once(const snrq_assess_unit *u, const snrq_rule *rule,
                               snrq_statistics *statistics, const snrq_stack *stack, bool publish,
                               snrq_rounded_module *out)
@@ -43,7 +50,7 @@ static snrq_status round_once(const snrq_assess_unit *u, const snrq_rule *rule,
     if (status == SNRQ_OK) status = snrq_rounding_search(&rounding);
     if (status == SNRQ_OK) status = snrq_rounding_measure(&rounding);
     if (status == SNRQ_OK && publish)
-        status = snrq_unit_publish(u->context, &all, &rounding, u->quantized, u->unit);
+        status = snrq_part_publish(u->context, &all, &rounding, u->quantized, part_of(u));
     for (int m = 0; status == SNRQ_OK && out != NULL && m < stack->count; m++)
         out[m] = rounding.modules[m];
     snrq_rounding_free(&rounding);
@@ -198,12 +205,12 @@ static snrq_status assess(const snrq_assess_unit *u, const snrq_choices *choices
 }
 
 /* strengths [modules of the block]: none of a block before */
-static snrq_status stack_rows(const snrq_assess_unit *u, double **strengths, snrq_unit_stack *rows)
+static snrq_status stack_rows(const snrq_assess_unit *u, double **strengths, snrq_part_stack *rows)
 {
     const int count = u->full->block.family->modules;
     snrq_status status = snrq_allocate((size_t)count, sizeof **strengths, "strengths", strengths);
     if (status == SNRQ_OK)
-        status = snrq_unit_stack_create(&u->full->block, u->layer, u->unit, *strengths, rows);
+        status = snrq_part_stack_create(&u->full->block, u->layer, part_of(u), *strengths, rows);
     return snrq_agree(u->context, status);
 }
 
@@ -211,10 +218,10 @@ snrq_status snrq_assess_round(const snrq_assess_unit *u, const snrq_rule *rule,
                               snrq_statistics *statistics)
 {
     double *none = NULL;
-    snrq_unit_stack rows = {0};
+    snrq_part_stack rows = {0};
     snrq_status status = stack_rows(u, &none, &rows);
     if (status == SNRQ_OK) status = round_once(u, rule, statistics, &rows.stack, true, NULL);
-    snrq_unit_stack_free(&rows);
+    snrq_part_stack_free(&rows);
     free(none);
     return status;
 }
@@ -224,12 +231,12 @@ snrq_status snrq_assess_choices(const snrq_assess_unit *u, const snrq_choices *c
                                 json_t **modules, json_t **inputs)
 {
     double *none = NULL;
-    snrq_unit_stack rows = {0};
+    snrq_part_stack rows = {0};
     *modules = *inputs = NULL;
     snrq_status status = stack_rows(u, &none, &rows);
     if (status == SNRQ_OK)
         status = assess(u, choices, rule, statistics, &rows.stack, modules, inputs);
-    snrq_unit_stack_free(&rows);
+    snrq_part_stack_free(&rows);
     free(none);
     return status;
 }

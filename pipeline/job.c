@@ -367,6 +367,7 @@ static snrq_status read_inputs(snrq_job *job)
     SNRQ_TRY(snrq_agree(c, snrq_rules_create(o, job->model, &job->rules)));
     SNRQ_TRY(snrq_agree(c, snrq_plan_check_engine(job->model, &job->rules, o->engine)));
     SNRQ_TRY(snrq_agree(c, snrq_rules_mark_kept(&job->rules, job->model)));
+    snrq_rules_cut_units(&job->rules, job->model);
     if (o->sensitivity != NULL && !snrq_options_make_sensitivity(o))
         SNRQ_TRY(snrq_row_grams_open(c, o->sensitivity, job->model, &job->grams));
     const snrq_window_order windows = snrq_calibration_windows(o);

@@ -29,7 +29,12 @@ static bool compensates(const snrq_options *o)
 
 static bool has_integers(const snrq_options *o)
 {
-    return o->weight_format < 0;
+    return o->weight_format < 0 && o->preset < 0;
+}
+
+static bool has_no_preset(const snrq_options *o)
+{
+    return o->preset < 0;
 }
 
 static bool has_groups(const snrq_options *o)
@@ -109,7 +114,7 @@ static bool has_export(const snrq_options *o)
     return o->command != SNRQ_COMMAND_VERIFY || o->export_path != NULL;
 }
 
-#define BY_FORMAT "--format says it"
+#define BY_FORMAT "the format says it"
 
 /* An option that several rows name has an effect only if all of them say so. */
 static const struct {
@@ -118,6 +123,7 @@ static const struct {
     bool (*used)(const snrq_options *); /* with the others as they are */
     snrq_option_idle idle;
 } table[] = {
+    {"format", ANY, has_no_preset, {"--preset says it", NULL}},
     {"bits", ANY, has_integers, {BY_FORMAT, NULL}},
     {"group-size", ANY, has_integers, {BY_FORMAT, NULL}},
     {"symmetric", ANY, has_integers, {BY_FORMAT, NULL}},

@@ -1,6 +1,8 @@
 /* The options and the commands; see option_table.h. */
 #include "pipeline/option_table.h"
 
+#include "pipeline/preset.h"
+
 #include <stddef.h>
 #include <string.h>
 
@@ -46,6 +48,9 @@ const snrq_option_row snrq_option_table[] = {
     {"bits", 0, INTEGER, FIELD(bits), "4", 2, 8, NULL, Q | R, true, "B", "bits per weight"},
     {"group-size", 0, GROUP, FIELD(group_size), "128", 1, 1 << 20, NULL, Q | R | A, true,
      "N|channel", "columns that share a scale"},
+    {"preset", 0, CHOICE, FIELD(preset), NULL, 0, 0, SNRQ_PRESETS, Q, true, "P",
+     "a type for each module, embeddings and head, as llama-quantize chooses them for a file of "
+     "this name (docs/gguf.md)"},
     {"format", 0, CHOICE, FIELD(weight_format), NULL, 0, 0,
      "q4_0|q4_1|q5_0|q5_1|q8_0|q2_k|q3_k|q4_k|q5_k|q6_k|iq4_nl|iq4_xs|mxfp4|"
      "nvfp4|fp8_block",

@@ -15,6 +15,7 @@
 #include "pipeline/option_help.h"
 #include "pipeline/option_row.h"
 #include "pipeline/option_table.h"
+#include "pipeline/preset.h"
 
 static const snrq_option_row *const table = snrq_option_table;
 /* What --paper means, but for what is given. */
@@ -188,6 +189,12 @@ static snrq_status check_budget(const snrq_options *o)
     if ((bits || size) && o->weight_format >= 0)
         return snrq_fail(SNRQ_USAGE, "quantize: a budget chooses bits, and --format has its own; "
                                      "leave one of the two out");
+    if (o->preset >= 0 && (bits || size || o->recipe != NULL || o->weight_format >= 0))
+        return snrq_fail(SNRQ_USAGE, "quantize: --preset has a type for every module; leave out %s",
+                         bits                ? "--target-bits"
+                         : size              ? "--target-size"
+                         : o->recipe != NULL ? "--recipe"
+                                             : "--format");
     if ((bits || size) && o->assessment == NULL && o->dry_run)
         return snrq_fail(SNRQ_USAGE,
                          "quantize: a plan of %s needs --assessment FILE: assessment.json of `snrq "
@@ -435,6 +442,8 @@ static snrq_status check_effects(const parser *p)
 /* Options without effect say what is done. */
 static snrq_status settle(snrq_options *o)
 {
+    if (o->preset >= 0)
+        o->weight_format = (int64_t)(snrq_preset_format((int)o->preset) - snrq_weight_formats);
     if (o->weight_format >= 0) {
         const snrq_weight_format *f = &snrq_weight_formats[o->weight_format];
         o->bits = f->bits;
@@ -457,6 +466,7 @@ static snrq_status set_defaults(snrq_options *o)
     memset(o, 0, sizeof *o);
     o->format = -1;
     o->weight_format = -1;
+    o->preset = -1;
     o->engine = -1;
     for (int i = 0; i < snrq_option_rows; i++)
         if (table[i].fallback != NULL) SNRQ_TRY(snrq_option_set(&table[i], table[i].fallback, o));

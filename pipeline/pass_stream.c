@@ -12,6 +12,17 @@ snrq_status snrq_embed(const snrq_context *context, const snrq_job *job, snrq_st
     return SNRQ_OK;
 }
 
+snrq_status snrq_embed_coded(const snrq_context *context, const snrq_job *job, snrq_stream *stream)
+{
+    snrq_table embedding;
+    if (!job->model->coded[SNRQ_EMBEDDING_TABLE]) return SNRQ_OK;
+    SNRQ_TRY(
+        snrq_model_load_coded_embedding(context, job->model, job->options->output, &embedding));
+    snrq_stream_embed(stream, &embedding.weight, job->model->config.embedding_scale, &job->windows);
+    snrq_table_free(&embedding);
+    return SNRQ_OK;
+}
+
 /* The ranks of group k get their sequences of the stream that all ranks share. */
 static snrq_status hand_over(const snrq_job *job, const snrq_stream *all, int k, snrq_stream *full)
 {

@@ -12,6 +12,10 @@
 /* stream's h = embeddings of its windows. Collective over the context; agreed. */
 snrq_status snrq_embed(const snrq_context *context, const snrq_job *job, snrq_stream *stream);
 
+/* The same by the rounded embeddings that the run has committed; nothing where they are not
+ * quantized. Collective over the context; agreed. */
+snrq_status snrq_embed_coded(const snrq_context *context, const snrq_job *job, snrq_stream *stream);
+
 /* full <- the full-precision stream at the first block of this rank's group, on the ranks of the
  * groups that wait for it: waits [groups], the same on all ranks, not 0 if so. There, `full` has
  * the group's share of sequences; elsewhere it is not looked at. Can be stopped between two blocks.

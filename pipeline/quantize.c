@@ -38,6 +38,7 @@
 #include "pipeline/model/read_ahead.h"
 #include "pipeline/own_sensitivity.h"
 #include "pipeline/pass_stream.h"
+#include "pipeline/tables.h"
 #include "pipeline/tune.h"
 #include "pipeline/unit.h"
 
@@ -69,10 +70,11 @@ typedef struct block_work {
 /* A unit on its way. What is rounded is only on the ranks of its team. */
 typedef struct unit_work {
     int unit;
+    int part; /* of the unit, that is rounded now */
     snrq_team team;
-    const snrq_rule *rule;
+    const snrq_rule *rule; /* of the part */
     snrq_statistics statistics;
-    snrq_unit_stack rows;
+    snrq_part_stack rows;
     snrq_rounding rounding;
 } unit_work;
 
@@ -148,13 +150,14 @@ static snrq_status gather(group *g, block_work *b, unit_work *w)
     if (status == SNRQ_OK) status = gather_from(g, b, w, &read);
     snrq_unit_tokens_free(&read);
     if (status == SNRQ_OK) return SNRQ_OK;
-    snrq_unit_name(b->family, b->layer, w->unit, name, sizeof name);
+    const snrq_unit_shape *u = &b->family->unit[w->unit];
+    snrq_modules_name(b->family, b->layer, u->first, u->end, name, sizeof name);
     return snrq_fail(status, "the input of %s: %s", name, snrq_error_message());
 }
 
-/* Rounds the modules of a unit, from their weights and statistics to codes. Collective over its
+/* Rounds the modules of a part, from their weights and statistics to codes. Collective over its
  * team. */
-static snrq_status round_unit(group *g, unit_work *w)
+static snrq_status round_part(group *g, unit_work *w)
 {
     snrq_rounding *rounding = &w->rounding;
     enter(g, SNRQ_PHASE_FACTOR);
@@ -168,14 +171,15 @@ static snrq_status round_unit(group *g, unit_work *w)
     return snrq_rounding_measure(rounding);
 }
 
-/* The rows of a unit, and what they are worth. */
+/* The rows of a part, and what they are worth. */
 static snrq_status stack_rows(const group *g, const block_work *b, unit_work *w)
 {
     const snrq_context *team = w->team.context;
-    const snrq_unit_shape *unit = &b->family->unit[w->unit];
-    const snrq_range mine = snrq_rounding_share(unit->rows, team->size, team->rank);
-    SNRQ_TRY(snrq_unit_stack_create(&b->full.block, b->layer, w->unit, b->alpha_before, &w->rows));
-    return snrq_row_grams_read(&g->job->grams, mine, unit->share, &w->rows.stack, &w->rows.grams);
+    const int64_t rows = b->family->part[w->part].rows;
+    const snrq_range mine = snrq_rounding_share(rows, team->size, team->rank);
+    SNRQ_TRY(snrq_part_stack_create(&b->full.block, b->layer, w->part, b->alpha_before, &w->rows));
+    return snrq_row_grams_read(&g->job->grams, mine, b->family->unit[w->unit].share, &w->rows.stack,
+                               &w->rows.grams);
 }
 
 static snrq_status round_of_team(group *g, block_work *b, unit_work *w)
@@ -185,26 +189,27 @@ static snrq_status round_of_team(group *g, block_work *b, unit_work *w)
     snrq_status status = snrq_agree(team, stack_rows(g, b, w));
     if (status == SNRQ_OK)
         status = snrq_rounding_create(team, w->rule, &w->statistics, &w->rows.stack, &w->rounding);
-    if (status == SNRQ_OK) status = round_unit(g, w);
+    if (status == SNRQ_OK) status = round_part(g, w);
     end_measures(g, &b->measures[w->unit]);
     return status;
 }
 
 /* Gives what a team has rounded to all ranks: codes to every node, records, numerical trouble. */
-static snrq_status finish_unit(group *g, block_work *b, unit_work *w)
+static snrq_status finish_part(group *g, block_work *b, unit_work *w)
 {
-    const snrq_unit_shape *u = &b->family->unit[w->unit];
+    const snrq_part_shape *u = &b->family->part[w->part];
+    const int expert = b->family->unit[w->unit].expert;
     enter(g, SNRQ_PHASE_SEARCH);
-    SNRQ_TRY(snrq_unit_publish(g->context, &w->team, &w->rounding, &b->quantized, w->unit));
+    SNRQ_TRY(snrq_part_publish(g->context, &w->team, &w->rounding, &b->quantized, w->part));
     for (int m = u->first; w->team.context != NULL && m < u->end; m++) {
-        b->records[m] = snrq_unit_record(&w->rounding, b->family, b->layer, m);
-        if (u->expert >= 0) b->records[m].tokens_sent = b->coverage.sent[u->expert];
+        b->records[m] = snrq_rounded_record(&w->rounding, b->family, b->layer, m);
+        if (expert >= 0) b->records[m].tokens_sent = b->coverage.sent[expert];
     }
     if (!snrq_team_is_whole(g->context, &w->team))
         SNRQ_TRY(snrq_broadcast_from(g->context, w->team.first, &b->records[u->first],
                                      (size_t)(u->end - u->first) * sizeof *b->records));
     SNRQ_TRY(snrq_trouble_share(g->context, &w->team, &w->rounding.troubles));
-    snrq_progress_troubles(&g->job->progress, g->job->output, b->family, b->layer, w->unit,
+    snrq_progress_troubles(&g->job->progress, g->job->output, b->family, b->layer, w->part,
                            w->rule->scale_type, &w->rounding.troubles);
     return SNRQ_OK;
 }
@@ -217,9 +222,8 @@ static void keep_unit(block_work *b, int unit)
                          sizeof b->records[m].name);
 }
 
-/* Quantizes `count` units at the same time, each by a team; but those that are kept. work [count]
- */
-static snrq_status quantize_at_once(group *g, block_work *b, int count, unit_work *work)
+/* Gathers what `count` units are calibrated on, but of those that are kept. work [count] */
+static snrq_status gather_units(group *g, block_work *b, int count, unit_work *work)
 {
     snrq_status status = SNRQ_OK;
     for (int k = 0; status == SNRQ_OK && k < count; k++) {
@@ -228,6 +232,13 @@ static snrq_status quantize_at_once(group *g, block_work *b, int count, unit_wor
         status = gather(g, b, &work[k]);
         end_measures(g, &b->measures[work[k].unit]);
     }
+    return status;
+}
+
+/* Rounds a part of `count` units at the same time, each by a team. work [count] */
+static snrq_status round_at_once(group *g, block_work *b, int count, unit_work *work)
+{
+    snrq_status status = SNRQ_OK;
     for (int k = 0; status == SNRQ_OK && k < count; k++)
         if (work[k].team.context != NULL && !work[k].rule->keep)
             status = round_of_team(g, b, &work[k]);
@@ -236,7 +247,42 @@ static snrq_status quantize_at_once(group *g, block_work *b, int count, unit_wor
         if (work[k].rule->keep)
             keep_unit(b, work[k].unit);
         else
-            status = finish_unit(g, b, &work[k]);
+            status = finish_part(g, b, &work[k]);
+    return status;
+}
+
+static void free_part(unit_work *w)
+{
+    snrq_rounding_free(&w->rounding);
+    snrq_part_stack_free(&w->rows);
+}
+
+static snrq_status begin_part(const group *g, const block_work *b, int part, unit_work *w)
+{
+    free_part(w);
+    w->part = part;
+    return snrq_rules_of_part(&g->job->rules, b->family, b->layer, part, &w->rule);
+}
+
+/* Rounds all parts of a unit that all ranks share: each of them damps the same H. */
+static snrq_status round_parts(group *g, block_work *b, unit_work *w)
+{
+    const int end = b->family->module[b->family->unit[w->unit].end - 1].part + 1;
+    double *diagonal = NULL;
+    if (w->part + 1 == end) return round_at_once(g, b, 1, w);
+    snrq_status status =
+        snrq_agree(g->context, snrq_allocate((size_t)w->statistics.columns, sizeof *diagonal,
+                                             "diagonal of H", &diagonal));
+    w->statistics.reused = true;
+    if (status == SNRQ_OK) status = snrq_matrix_diagonal(w->statistics.h, diagonal);
+    if (status == SNRQ_OK) status = round_at_once(g, b, 1, w);
+    while (status == SNRQ_OK && w->part + 1 < end) {
+        snrq_matrix_set_diagonal(w->statistics.h, diagonal);
+        w->statistics.reused = w->part + 2 < end;
+        status = begin_part(g, b, w->part + 1, w);
+        if (status == SNRQ_OK) status = round_at_once(g, b, 1, w);
+    }
+    free(diagonal);
     return status;
 }
 
@@ -248,14 +294,16 @@ static snrq_status quantize_units(group *g, block_work *b, int first, int count)
     snrq_status status =
         snrq_agree(g->context, snrq_allocate((size_t)count, sizeof *work, "units", &work));
     for (int k = 0; status == SNRQ_OK && k < count; k++) {
+        const int module = b->family->unit[first + k].first;
         work[k].unit = first + k;
         work[k].team = count > 1 ? snrq_teams_at(&g->teams, k) : all;
-        status = snrq_rules_of_unit(&g->job->rules, b->family, b->layer, first + k, &work[k].rule);
+        status = begin_part(g, b, b->family->module[module].part, &work[k]);
     }
-    if (status == SNRQ_OK) status = quantize_at_once(g, b, count, work);
+    if (status == SNRQ_OK) status = gather_units(g, b, count, work);
+    if (status == SNRQ_OK)
+        status = count > 1 ? round_at_once(g, b, count, work) : round_parts(g, b, work);
     for (int k = 0; work != NULL && k < count; k++) {
-        snrq_rounding_free(&work[k].rounding);
-        snrq_unit_stack_free(&work[k].rows);
+        free_part(&work[k]);
         snrq_statistics_free(&work[k].statistics);
     }
     free(work);
@@ -415,15 +463,15 @@ static snrq_status replay_block(group *g, block_work *b)
     return SNRQ_OK;
 }
 
-/* Room for the quantized block, with as many groups as its units' rules say. */
+/* Room for the quantized block, with as many groups as its parts' rules say. */
 static snrq_status create_quantized(group *g, block_work *b)
 {
     const snrq_family *f = b->family;
-    snrq_unit_groups *groups = NULL;
-    snrq_status status = snrq_allocate((size_t)f->units, sizeof *groups, "groups", &groups);
-    for (int u = 0; status == SNRQ_OK && u < f->units; u++) {
-        const snrq_rule *rule = snrq_rules_at(&g->job->rules, b->layer, f->unit[u].first);
-        groups[u] = (snrq_unit_groups){snrq_rule_groups(rule, f->unit[u].columns), rule->format};
+    snrq_part_groups *groups = NULL;
+    snrq_status status = snrq_allocate((size_t)f->parts, sizeof *groups, "groups", &groups);
+    for (int p = 0; status == SNRQ_OK && p < f->parts; p++) {
+        const snrq_rule *rule = snrq_rules_at(&g->job->rules, b->layer, f->part[p].first);
+        groups[p] = (snrq_part_groups){snrq_rule_groups(rule, f->part[p].columns), rule->format};
     }
     if (status == SNRQ_OK)
         status = snrq_allocate((size_t)f->modules, sizeof *b->records, "records", &b->records);
@@ -545,6 +593,8 @@ static snrq_status start_streams(group *g)
     else if (status == SNRQ_OK && starts)
         status = snrq_embed(g->context, g->job, &g->full);
     if (status == SNRQ_OK && starts) copy_full_stream(g);
+    if (status == SNRQ_OK && starts && g->blocks.begin == 0)
+        status = snrq_embed_coded(g->context, g->job, &g->quantized);
     free(waits);
     return status;
 }
@@ -588,6 +638,7 @@ static snrq_status run(const snrq_context *context, const snrq_options *options)
     if (status == SNRQ_OK && job.output != NULL) {
         status = snrq_job_commit_rest(&job);
         if (status == SNRQ_OK) status = snrq_own_sensitivity(&job);
+        if (status == SNRQ_OK) status = snrq_tables_commit(&job);
         if (status == SNRQ_OK) status = quantize_groups(&job);
         if (status == SNRQ_OK) status = snrq_tune(&job);
         if (status == SNRQ_OK) status = snrq_job_complete(&job);

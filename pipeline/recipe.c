@@ -176,6 +176,11 @@ static snrq_status rule_of(const char *path, size_t index, const json_t *entry,
     const char *key;
     json_t *value, *stored = snrq_options_stored(options);
     snrq_status status = stored != NULL ? SNRQ_OK : snrq_fail(SNRQ_INTERNAL, "no memory");
+    if (options->preset >= 0) { /* what it says of most modules */
+        json_object_del(stored, "preset");
+        json_object_set_new(stored, "format",
+                            json_string(snrq_weight_formats[options->weight_format].name));
+    }
     json_object_foreach((json_t *)entry, key, value)
     {
         if (is_rule_key(key) && json_object_set(stored, key, value) != 0)
@@ -207,9 +212,48 @@ static int64_t entry_of(const json_t *recipe, int64_t layer, const char *below)
     return -1;
 }
 
+/* Is it the name of a table? Patterns with wildcards never are. */
+static bool names_table(const json_t *pattern, int table)
+{
+    const char *text = json_string_value(pattern), *name = snrq_table_names[table];
+    return strcmp(text, name) == 0 ||
+           (strncmp(name, "model.", 6) == 0 && strcmp(text, name + 6) == 0);
+}
+
+/* The rule that the table gets: to the nearest, by the grid of the weights alone. */
+static snrq_rule rule_of_table(const snrq_rule *from)
+{
+    snrq_rule rule = *from;
+    rule.method = SNRQ_RTN;
+    rule.grid = from->grid == SNRQ_QUANT_GRID_HESSIAN ? SNRQ_QUANT_GRID_MSE : from->grid;
+    rule.permuted_groups = rule.natural_order = rule.weighs_outputs = false;
+    rule.alpha_mode = SNRQ_ALPHA_FIXED;
+    rule.alpha_value = rule.damp = rule.shrink = rule.compensate = 0.0;
+    rule.beam = 1;
+    rule.refine = rule.regrid = 0;
+    return rule;
+}
+
+/* The entry of a table: the first that names it, or -1. */
+static int64_t entry_of_table(const json_t *recipe, int table)
+{
+    size_t i, k;
+    const json_t *entry, *pattern;
+    json_array_foreach((json_t *)recipe, i, entry)
+    {
+        const json_t *patterns = json_object_get(entry, "modules");
+        if (json_is_string(patterns) && names_table(patterns, table)) return (int64_t)i;
+        json_array_foreach((json_t *)patterns, k,
+                           pattern) if (names_table(pattern, table)) return (int64_t)i;
+    }
+    return -1;
+}
+
 /* Does a pattern of the entry match a module? */
 static bool matches_any(const json_t *entry, const json_t *pattern, const snrq_model *model)
 {
+    if (names_table(pattern, SNRQ_EMBEDDING_TABLE)) return true;
+    if (names_table(pattern, SNRQ_HEAD_TABLE)) return !model->config.tied_embeddings;
     for (int64_t layer = 0; layer < model->config.layers; layer++) {
         const snrq_family *f = snrq_model_family(model, layer);
         for (int m = 0; m < f->modules && is_block_of(entry, layer); m++)
@@ -244,21 +288,30 @@ static snrq_status check_kept(const char *path, const snrq_model *model, const s
     return snrq_fail(SNRQ_USAGE, "%s: all modules are kept: nothing is left to quantize", path);
 }
 
-/* What reads the same input is rounded together. */
+/* What reads the same input shares its statistics; an expert's modules are rounded together, and so
+ * are those of gptaq, which solves with D in place. */
 static snrq_status check_units(const char *path, const snrq_model *model, const snrq_rules *rules)
 {
     for (int64_t layer = 0; layer < model->config.layers; layer++) {
         const snrq_family *f = snrq_model_family(model, layer);
         for (int u = 0; u < f->units; u++) {
             const snrq_rule *first = snrq_rules_at(rules, layer, f->unit[u].first);
-            for (int m = f->unit[u].first + 1; m < f->unit[u].end; m++)
-                if (!snrq_rule_equals(first, snrq_rules_at(rules, layer, m)))
-                    return snrq_fail(
-                        SNRQ_USAGE,
-                        "%s: block %lld: %s and %s read the same input and are rounded "
-                        "together; give them the same settings",
-                        path, (long long)layer, f->module[f->unit[u].first].name,
-                        f->module[m].name);
+            for (int m = f->unit[u].first + 1; m < f->unit[u].end; m++) {
+                const snrq_rule *other = snrq_rules_at(rules, layer, m);
+                const bool routed =
+                    snrq_step_is_routed(f, f->unit[u].step) || first->method == SNRQ_GPTAQ;
+                if (routed ? snrq_rule_equals(first, other)
+                           : snrq_rule_shares_statistics(first, other))
+                    continue;
+                return snrq_fail(SNRQ_USAGE,
+                                 "%s: block %lld: %s and %s read the same input; give them the "
+                                 "same %s",
+                                 path, (long long)layer, f->module[f->unit[u].first].name,
+                                 f->module[m].name,
+                                 routed ? "settings"
+                                        : "keep, method, order, alpha, damp, shrink and "
+                                          "compensate");
+            }
         }
     }
     return SNRQ_OK;
@@ -283,6 +336,10 @@ snrq_status snrq_recipe_apply(const char *path, const json_t *recipe, const snrq
             int64_t entry = entry_of(recipe, layer, f->module[m].name);
             if (entry >= 0) rules->rule[layer * rules->modules + m] = rule[entry];
         }
+    }
+    for (int t = 0; status == SNRQ_OK && t < SNRQ_TABLES; t++) {
+        const int64_t entry = entry_of_table(recipe, t);
+        if (entry >= 0 && !rule[entry].keep) rules->table[t] = rule_of_table(&rule[entry]);
     }
     free(rule);
     if (status == SNRQ_OK) status = check_units(path, model, rules);

@@ -7,9 +7,13 @@
  * pattern (of a shell: * ? [...]) stands for the whole name, "model.layers.3.mlp.down_proj", or for
  * what is behind the number, "mlp.down_proj". The other keys are options of `quantize` that a rule
  * is made of, with the values that they have on the command line; what a rule does not name is as
- * the options say. "keep": true leaves modules in the model's type (model/kept.h); such a rule has
+ * the options say. Embeddings and head, "model.embed_tokens" and "lm_head", are meant only where
+ * a rule has these names without wildcards; they are rounded to nearest, by bits, group size,
+ * asymmetric, format, grid and scale type. With tied weights they are one, "model.embed_tokens".
+ * "keep": true leaves modules in the model's type (model/kept.h); such a rule has
  * no other key. A pattern that matches no module is an error, and so are modules that read the
- * same input (q, k and v; gate and up) with different rules: they are rounded together.
+ * same input (q, k and v; gate and up) with different methods, orders, strengths or dampings: they
+ * share statistics. The modules of an expert have one rule.
  */
 #ifndef SNRQ_RECIPE_H
 #define SNRQ_RECIPE_H

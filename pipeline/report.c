@@ -356,15 +356,16 @@ void snrq_progress_passed(snrq_progress *p, snrq_output *output, int64_t tokens,
                     seconds, loss);
 }
 
-static json_t *trouble_event(const snrq_family *f, int64_t layer, int unit, const snrq_trouble *t,
+static json_t *trouble_event(const snrq_family *f, int64_t layer, int part, const snrq_trouble *t,
                              const char *text)
 {
+    const int unit = f->part[part].unit;
     const snrq_step *step = &f->step[f->unit[unit].step];
     const int told_as = f->unit[unit].expert >= 0 ? step->first : unit;
     json_t *modules = json_array();
     for (int m = 0; m < t->modules; m++) {
         char name[SNRQ_MODULES_NAME];
-        snrq_module_name(layer, f->module[f->unit[unit].first + t->first_module + m].name, name,
+        snrq_module_name(layer, f->module[f->part[part].first + t->first_module + m].name, name,
                          sizeof name);
         json_array_append_new(modules, json_string(name));
     }
@@ -376,13 +377,13 @@ static json_t *trouble_event(const snrq_family *f, int64_t layer, int unit, cons
 }
 
 void snrq_progress_troubles(snrq_progress *p, snrq_output *output, const snrq_family *f,
-                            int64_t layer, int unit, snrq_dtype scale_type,
+                            int64_t layer, int part, snrq_dtype scale_type,
                             const snrq_trouble_list *list)
 {
     char text[512];
     for (int i = 0; i < list->count && leads(p); i++) {
         snrq_trouble_text(&list->trouble[i], scale_type, text, sizeof text);
-        snrq_progress_event(p, output, trouble_event(f, layer, unit, &list->trouble[i], text));
+        snrq_progress_event(p, output, trouble_event(f, layer, part, &list->trouble[i], text));
     }
 }
 

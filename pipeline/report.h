@@ -76,9 +76,9 @@ void snrq_progress_step(snrq_progress *progress, snrq_output *output, const snrq
                         int64_t layer, int step, double work, const snrq_module_record *records,
                         const snrq_unit_measures *measures);
 
-/* Tells of the trouble of a unit: a line and an event "warning" each. */
+/* Tells of the trouble of a part: a line and an event "warning" each. */
 void snrq_progress_troubles(snrq_progress *progress, snrq_output *output, const snrq_family *family,
-                            int64_t layer, int unit, snrq_dtype scale_type,
+                            int64_t layer, int part, snrq_dtype scale_type,
                             const snrq_trouble_list *troubles);
 
 /* Counts a block that this run committed, and one that an earlier run did. */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "pipeline/model/kept.h"
+#include "pipeline/preset.h"
 #include "pipeline/recipe.h"
 
 snrq_rule snrq_options_rule(const snrq_options *o)
@@ -43,26 +44,34 @@ static void count_inputs(const snrq_model *m, snrq_rule *rule)
     }
 }
 
-/* Gives modules whose rows are not made of whole blocks of their format the narrow one. */
+/* Gives a module, called so, whose rows are not made of whole blocks of its format the narrow one.
+ */
+static snrq_status fit_format(const snrq_model *m, const char *name, int64_t columns,
+                              snrq_rule *rule)
+{
+    if (rule->format == NULL || rule->keep) return SNRQ_OK;
+    const snrq_weight_format *format = snrq_weight_format_for(rule->format, columns);
+    if (format == NULL)
+        return snrq_fail(SNRQ_USAGE,
+                         "%s: %s has %lld inputs, and %s has groups of %lld: quantize with "
+                         "--bits %d",
+                         m->path, name, (long long)columns, rule->format->name,
+                         (long long)rule->format->group, rule->format->bits);
+    snrq_rule_set_format(rule, format);
+    return SNRQ_OK;
+}
+
 static snrq_status fit_formats(const snrq_model *m, snrq_rules *rules)
 {
     for (int64_t layer = 0; layer < rules->layers; layer++) {
         const snrq_family *f = snrq_model_family(m, layer);
         for (int i = 0; i < f->modules; i++) {
             snrq_rule *rule = &rules->rule[layer * rules->modules + i];
-            if (rule->format == NULL || rule->keep) continue;
-            const snrq_weight_format *format =
-                snrq_weight_format_for(rule->format, f->module[i].columns);
-            if (format == NULL)
-                return snrq_fail(SNRQ_USAGE,
-                                 "%s: %s has %lld inputs, and %s has groups of %lld: quantize with "
-                                 "--bits %d",
-                                 m->path, f->module[i].name, (long long)f->module[i].columns,
-                                 rule->format->name, (long long)rule->format->group,
-                                 rule->format->bits);
-            snrq_rule_set_format(rule, format);
+            SNRQ_TRY(fit_format(m, f->module[i].name, f->module[i].columns, rule));
         }
     }
+    for (int t = 0; t < SNRQ_TABLES; t++)
+        SNRQ_TRY(fit_format(m, snrq_table_names[t], m->config.hidden, &rules->table[t]));
     return SNRQ_OK;
 }
 
@@ -77,11 +86,16 @@ snrq_status snrq_rules_create(const snrq_options *options, const snrq_model *mod
     snrq_rule rule = snrq_options_rule(options);
     count_inputs(model, &rule);
     for (int64_t i = 0; i < count; i++) out->rule[i] = rule;
+    for (int t = 0; t < SNRQ_TABLES; t++) out->table[t] = (snrq_rule){.keep = true};
     const bool budget = options->target_bits > 0.0 || options->target_bytes > 0;
-    if (options->recipe != NULL || budget) {
-        const char *from = budget ? options->assessment : options->recipe;
+    if (options->recipe != NULL || options->preset >= 0 || budget) {
+        const char *from = budget                    ? options->assessment
+                           : options->recipe != NULL ? options->recipe
+                                                     : "--preset";
         SNRQ_TRY(budget ? snrq_budget_rules(options, model, &out->recipe, &out->budget)
-                        : snrq_recipe_read(options->recipe, &out->recipe));
+                 : options->recipe != NULL
+                     ? snrq_recipe_read(options->recipe, &out->recipe)
+                     : snrq_preset_rules((int)options->preset, model, &out->recipe));
         SNRQ_TRY(snrq_recipe_apply(from, out->recipe, options, model, out));
     }
     return fit_formats(model, out);
@@ -99,6 +113,7 @@ snrq_status snrq_rules_mark_kept(const snrq_rules *rules, snrq_model *model)
     for (int64_t layer = 0; layer < rules->layers; layer++)
         for (int m = 0; m < snrq_model_family(model, layer)->modules; m++)
             if (snrq_rules_at(rules, layer, m)->keep) SNRQ_TRY(snrq_model_keep(model, layer, m));
+    for (int t = 0; t < SNRQ_TABLES; t++) model->coded[t] = !rules->table[t].keep;
     return SNRQ_OK;
 }
 
@@ -126,15 +141,28 @@ const snrq_rule *snrq_rules_at(const snrq_rules *rules, int64_t layer, int modul
     return &rules->rule[layer * rules->modules + module];
 }
 
-snrq_status snrq_rules_of_unit(const snrq_rules *rules, const snrq_family *f, int64_t layer,
-                               int unit, const snrq_rule **rule)
+void snrq_rules_cut_units(const snrq_rules *rules, snrq_model *model)
 {
-    const snrq_unit_shape *u = &f->unit[unit];
+    for (int64_t layer = 0; layer < rules->layers; layer++) {
+        snrq_family *f =
+            snrq_model_family(model, layer) == &model->sparse ? &model->sparse : &model->dense;
+        for (int m = 1; m < f->modules; m++)
+            if (f->module[m].part == f->module[m - 1].part &&
+                !snrq_rule_equals(snrq_rules_at(rules, layer, m - 1),
+                                  snrq_rules_at(rules, layer, m)))
+                snrq_family_cut(f, m);
+    }
+}
+
+snrq_status snrq_rules_of_part(const snrq_rules *rules, const snrq_family *f, int64_t layer,
+                               int part, const snrq_rule **rule)
+{
+    const snrq_part_shape *u = &f->part[part];
     *rule = snrq_rules_at(rules, layer, u->first);
     for (int m = u->first + 1; m < u->end; m++)
         if (!snrq_rule_equals(*rule, snrq_rules_at(rules, layer, m)))
             return snrq_fail(SNRQ_INTERNAL,
-                             "block %lld: %s and %s share their input, but not their rule",
+                             "block %lld: %s and %s are rounded together, but have different rules",
                              (long long)layer, f->module[u->first].name, f->module[m].name);
     return SNRQ_OK;
 }

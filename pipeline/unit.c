@@ -9,31 +9,31 @@
 /* Row of the stacked W. */
 static void stacked_row(const void *source, int64_t row, float *out)
 {
-    const snrq_unit_stack *s = source;
+    const snrq_part_stack *s = source;
     int m = 0;
     while (row >= s->first[m + 1]) m++;
-    int module = s->block->family->unit[s->unit].first + m;
+    int module = s->block->family->part[s->part].first + m;
     snrq_weight_widen(&s->block->module[module], row - s->first[m], 1, out);
 }
 
-void snrq_unit_name(const snrq_family *f, int64_t layer, int unit, char *out, size_t size)
+void snrq_modules_name(const snrq_family *f, int64_t layer, int first, int end, char *out,
+                       size_t size)
 {
-    const snrq_unit_shape *u = &f->unit[unit];
-    snrq_module_name(layer, f->module[u->first].name, out, size);
-    for (int m = u->first + 1; m < u->end; m++) {
+    snrq_module_name(layer, f->module[first].name, out, size);
+    for (int m = first + 1; m < end; m++) {
         const char *name = strrchr(f->module[m].name, '.');
         size_t length = strlen(out);
         snprintf(out + length, size - length, " + %s", name + 1);
     }
 }
 
-snrq_status snrq_unit_stack_create(const snrq_block *block, int64_t layer, int unit,
-                                   const double *alpha_before, snrq_unit_stack *s)
+snrq_status snrq_part_stack_create(const snrq_block *block, int64_t layer, int part,
+                                   const double *alpha_before, snrq_part_stack *s)
 {
     const snrq_family *f = block->family;
-    const snrq_unit_shape *u = &f->unit[unit];
+    const snrq_part_shape *u = &f->part[part];
     int count = u->end - u->first;
-    *s = (snrq_unit_stack){.block = block, .unit = unit};
+    *s = (snrq_part_stack){.block = block, .part = part};
     snrq_status status =
         snrq_allocate((size_t)count + 1, sizeof *s->first, "stacked modules", &s->first);
     if (status == SNRQ_OK)
@@ -41,7 +41,7 @@ snrq_status snrq_unit_stack_create(const snrq_block *block, int64_t layer, int u
     if (status == SNRQ_OK)
         status = snrq_allocate((size_t)count, sizeof *s->names, "module names", &s->names);
     if (status != SNRQ_OK) {
-        snrq_unit_stack_free(s);
+        snrq_part_stack_free(s);
         return status;
     }
     for (int m = 0; m < count; m++) {
@@ -51,7 +51,7 @@ snrq_status snrq_unit_stack_create(const snrq_block *block, int64_t layer, int u
         s->first[m + 1] = s->first[m] + f->module[u->first + m].rows;
     }
     char *together = s->text + (size_t)count * SNRQ_MODULES_NAME;
-    snrq_unit_name(f, layer, unit, together, SNRQ_MODULES_NAME);
+    snrq_modules_name(f, layer, u->first, u->end, together, SNRQ_MODULES_NAME);
     s->stack = (snrq_stack){.count = count,
                             .first = s->first,
                             .names = s->names,
@@ -62,13 +62,13 @@ snrq_status snrq_unit_stack_create(const snrq_block *block, int64_t layer, int u
     return SNRQ_OK;
 }
 
-void snrq_unit_stack_free(snrq_unit_stack *s)
+void snrq_part_stack_free(snrq_part_stack *s)
 {
     free(s->first);
     free(s->text);
     free(s->names);
     free(s->grams);
-    *s = (snrq_unit_stack){0};
+    *s = (snrq_part_stack){0};
 }
 
 static int64_t clamp(int64_t value, int64_t low, int64_t high)
@@ -76,12 +76,12 @@ static int64_t clamp(int64_t value, int64_t low, int64_t high)
     return value < low ? low : value > high ? high : value;
 }
 
-snrq_range snrq_unit_module_rows(const snrq_context *c, const snrq_family *f, int module)
+snrq_range snrq_module_rows_of_rank(const snrq_context *c, const snrq_family *f, int module)
 {
     const snrq_module_shape *m = &f->module[module];
-    snrq_range mine = snrq_rounding_share(f->unit[m->unit].rows, c->size, c->rank);
-    return (snrq_range){clamp(mine.begin - m->row, 0, m->rows),
-                        clamp(mine.end - m->row, 0, m->rows)};
+    snrq_range mine = snrq_rounding_share(f->part[m->part].rows, c->size, c->rank);
+    return (snrq_range){clamp(mine.begin - m->part_row, 0, m->rows),
+                        clamp(mine.end - m->part_row, 0, m->rows)};
 }
 
 int64_t snrq_unit_least_tokens(const snrq_family *f, int step, int64_t expert_tokens)
@@ -114,8 +114,8 @@ int snrq_unit_teams(const snrq_family *f, int unit, int ranks)
     return batch + teams <= experts ? teams : 1;
 }
 
-/* This rank's rows of the unit. */
-static void put_rows(const snrq_rounding *rounding, const snrq_quantized_unit *u)
+/* This rank's rows of the part. */
+static void put_rows(const snrq_rounding *rounding, const snrq_quantized_part *u)
 {
     const snrq_rows *rows = &rounding->rows;
     int64_t n = rows->columns, groups = rounding->groups.count, first = rounding->mine.begin;
@@ -135,28 +135,28 @@ static void put_rows(const snrq_rounding *rounding, const snrq_quantized_unit *u
         memcpy(u->g_idx, rounding->groups.g_idx, (size_t)n * sizeof *u->g_idx);
 }
 
-/* A table with a row for each of the unit's, which the team wrote. */
+/* A table with a row for each of the part's, which the team wrote. */
 static snrq_status share(const snrq_context *c, const snrq_team *team,
-                         const snrq_loaded_block *quantized, int unit, size_t at, size_t row_bytes)
+                         const snrq_loaded_block *quantized, int part, size_t at, size_t row_bytes)
 {
     return snrq_node_memory_share_team_rows(c, team, quantized->memory, at,
-                                            quantized->block.family->unit[unit].rows,
+                                            quantized->block.family->part[part].rows,
                                             SNRQ_TILE_ROWS, row_bytes);
 }
 
-snrq_status snrq_unit_publish(const snrq_context *c, const snrq_team *team,
+snrq_status snrq_part_publish(const snrq_context *c, const snrq_team *team,
                               const snrq_rounding *rounding, const snrq_loaded_block *quantized,
-                              int unit)
+                              int part)
 {
-    const snrq_quantized_unit *u = &quantized->unit[unit];
-    const size_t n = (size_t)quantized->block.family->unit[unit].columns;
+    const snrq_quantized_part *u = &quantized->part[part];
+    const size_t n = (size_t)quantized->block.family->part[part].columns;
     const size_t groups = (size_t)u->groups;
     if (team->context != NULL) put_rows(rounding, u);
-    SNRQ_TRY(share(c, team, quantized, unit, u->codes_at, n));
-    SNRQ_TRY(share(c, team, quantized, unit, u->scales_at, groups * sizeof *u->scales));
-    SNRQ_TRY(share(c, team, quantized, unit, u->zeros_at, groups));
+    SNRQ_TRY(share(c, team, quantized, part, u->codes_at, n));
+    SNRQ_TRY(share(c, team, quantized, part, u->scales_at, groups * sizeof *u->scales));
+    SNRQ_TRY(share(c, team, quantized, part, u->zeros_at, groups));
     if (u->minima != NULL)
-        SNRQ_TRY(share(c, team, quantized, unit, u->minima_at, groups * sizeof *u->minima));
+        SNRQ_TRY(share(c, team, quantized, part, u->minima_at, groups * sizeof *u->minima));
     if (snrq_team_is_whole(c, team)) return SNRQ_OK;
     return snrq_node_memory_share_team_rows(c, team, quantized->memory, u->g_idx_at, 1, 1,
                                             n * sizeof *u->g_idx);
@@ -168,12 +168,12 @@ static double predicted_loss(const snrq_rounding *rounding, const snrq_rounded_m
     return isnan(m->weighted) ? 0.0 : 0.5 * m->weighted * rounding->statistics->per_token;
 }
 
-snrq_module_record snrq_unit_record(const snrq_rounding *rounding, const snrq_family *f,
-                                    int64_t layer, int module)
+snrq_module_record snrq_rounded_record(const snrq_rounding *rounding, const snrq_family *f,
+                                       int64_t layer, int module)
 {
     const snrq_rule *rule = rounding->rule;
     const snrq_module_shape *shape = &f->module[module];
-    const snrq_rounded_module *m = &rounding->modules[module - f->unit[shape->unit].first];
+    const snrq_rounded_module *m = &rounding->modules[module - f->part[shape->part].first];
     snrq_module_record record = {.rows = shape->rows,
                                  .columns = shape->columns,
                                  .group_size = snrq_rule_group_columns(rule, shape->columns),

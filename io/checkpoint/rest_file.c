@@ -9,9 +9,10 @@
 #include "io/directory.h"
 #include "io/hdf5/reader.h"
 #include "io/hdf5/writer.h"
+#include "io/pieces.h"
 #include "mpi/algebra/dtype.h"
 
-enum { FORMAT_VERSION = 1, MAX_TENSORS = 1 << 20 };
+enum { FORMAT_VERSION = 1, MAX_TENSORS = 1 << 20, READ_BYTES = 16 << 20 };
 static const char format_name[] = "snrq-rest";
 
 /* The element types that are kept, as safetensors and as HDF5 know them. */
@@ -27,9 +28,10 @@ enum { TYPES = sizeof types / sizeof *types };
 struct snrq_rest_file {
     char *path;
     snrq_hdf5_object root;
-    int count;
-    snrq_tensor *tensors;    /* [count] in order of name */
-    snrq_hdf5_table *tables; /* [count] */
+    int count, stored;
+    snrq_tensor *tensors;    /* [count] in order of name; .file: which table, or coded module */
+    snrq_hdf5_table *tables; /* [stored] */
+    snrq_block_file *coded;  /* tables.h5, or NULL */
 };
 
 /* A tensor on its way from the model to a table. */
@@ -252,12 +254,13 @@ static snrq_status open_all(snrq_rest_file *file)
     char **names = NULL;
     SNRQ_TRY(snrq_hdf5_open(file->path, format_name, FORMAT_VERSION, &file->root));
     SNRQ_TRY(snrq_hdf5_names(&file->root, MAX_TENSORS, &names, &file->count));
-    size_t count = (size_t)file->count;
+    size_t count = (size_t)(file->stored = file->count);
     snrq_status status = snrq_allocate(count, sizeof *file->tensors, "tensors", &file->tensors);
     if (status == SNRQ_OK)
         status = snrq_allocate(count, sizeof *file->tables, "tables", &file->tables);
     for (int i = 0; i < file->count && status == SNRQ_OK; i++) {
         file->tensors[i].name = names[i]; /* taken over */
+        file->tensors[i].file = i;
         names[i] = NULL;
         status = open_tensor(file, i);
     }
@@ -285,13 +288,87 @@ void snrq_rest_file_close(snrq_rest_file **file)
     snrq_rest_file *f = *file;
     if (f == NULL) return;
     for (int i = 0; f->tensors != NULL && i < f->count; i++) free(f->tensors[i].name);
-    for (int i = 0; f->tables != NULL && i < f->count; i++) snrq_hdf5_table_close(&f->tables[i]);
+    for (int i = 0; f->tables != NULL && i < f->stored; i++) snrq_hdf5_table_close(&f->tables[i]);
     snrq_hdf5_close_file(&f->root);
     free(f->tensors);
     free(f->tables);
+    snrq_block_file_close(&f->coded);
     free(f->path);
     free(f);
     *file = NULL;
+}
+
+const snrq_block_file *snrq_rest_file_tables(const snrq_rest_file *file)
+{
+    return file->coded;
+}
+
+int snrq_rest_file_table(const snrq_rest_file *file, const char *name)
+{
+    static const char end[] = ".weight";
+    const size_t length = strlen(name) < sizeof end ? 0 : strlen(name) - (sizeof end - 1);
+    for (int i = 0; file->coded != NULL && i < snrq_block_file_count(file->coded); i++) {
+        const char *module = snrq_block_file_record(file->coded, i)->name;
+        if (strlen(module) == length && strncmp(module, name, length) == 0 &&
+            strcmp(name + length, end) == 0)
+            return i;
+    }
+    return -1;
+}
+
+static int by_tensor_name(const void *a, const void *b)
+{
+    return strcmp(((const snrq_tensor *)a)->name, ((const snrq_tensor *)b)->name);
+}
+
+static snrq_status describe_table(const snrq_module_record *r, snrq_tensor *out)
+{
+    *out = (snrq_tensor){.dtype = "F32",
+                         .element_bits = 32,
+                         .dimensions = 2,
+                         .shape = {r->rows, r->columns},
+                         .bytes = (uint64_t)r->rows * (uint64_t)r->columns * sizeof(float)};
+    SNRQ_TRY(snrq_allocate(strlen(r->name) + sizeof ".weight", 1, "name of a table", &out->name));
+    sprintf(out->name, "%s.weight", r->name);
+    return SNRQ_OK;
+}
+
+snrq_status snrq_rest_file_add_tables(snrq_rest_file *file, const char *path)
+{
+    snrq_tensor *more = NULL;
+    SNRQ_TRY(snrq_block_file_open(path, &file->coded));
+    const int coded = snrq_block_file_count(file->coded), before = file->count;
+    SNRQ_TRY(snrq_allocate((size_t)(before + coded), sizeof *more, "tensors", &more));
+    memcpy(more, file->tensors, (size_t)before * sizeof *more);
+    free(file->tensors);
+    file->tensors = more;
+    for (int i = 0; i < coded; i++) {
+        const snrq_module_record *r = snrq_block_file_record(file->coded, i);
+        SNRQ_TRY(describe_table(r, &more[file->count]));
+        more[file->count++].file = before + i;
+        for (int k = 0; k < before; k++)
+            if (strcmp(more[k].name, more[file->count - 1].name) == 0)
+                return snrq_fail(SNRQ_BAD_DATA, "%s: %s is in rest.h5, too", path, r->name);
+    }
+    qsort(more, (size_t)file->count, sizeof *more, by_tensor_name);
+    return SNRQ_OK;
+}
+
+/* Values of the codes of some rows. */
+static snrq_status read_coded(const snrq_block_file *file, int module, snrq_range rows, float *out)
+{
+    const snrq_module_record *r = snrq_block_file_record(file, module);
+    snrq_pieces p = snrq_pieces_of(rows, (size_t)(r->columns + 9 * r->groups), READ_BYTES, 1);
+    snrq_module_codes codes;
+    snrq_status status = snrq_module_codes_allocate(r, p.most, &codes);
+    while (status == SNRQ_OK && snrq_pieces_next(&p)) {
+        status = snrq_module_codes_read(file, module, p.piece, &codes);
+        for (int64_t i = 0; status == SNRQ_OK && i < p.piece.end - p.piece.begin; i++)
+            for (int64_t k = 0; k < r->columns; k++)
+                *out++ = snrq_module_codes_value(&codes, r, i, k);
+    }
+    snrq_module_codes_free(&codes);
+    return status;
 }
 
 int64_t snrq_rest_file_count(const snrq_rest_file *file)
@@ -344,7 +421,7 @@ static snrq_status read_rows(const snrq_rest_file *file, const snrq_hdf5_table *
 snrq_status snrq_rest_file_read(const snrq_rest_file *file, const snrq_tensor *tensor,
                                 uint64_t begin, uint64_t bytes, void *out)
 {
-    const snrq_hdf5_table *table = &file->tables[tensor - file->tensors];
+    const int place = tensor->file;
     size_t row_bytes = (size_t)tensor->element_bits / 8;
     if (tensor->dimensions > 1) row_bytes *= (size_t)tensor->shape[tensor->dimensions - 1];
     if (begin > tensor->bytes || bytes > tensor->bytes - begin)
@@ -354,6 +431,9 @@ snrq_status snrq_rest_file_read(const snrq_rest_file *file, const snrq_tensor *t
     if (begin % row_bytes != 0 || bytes % row_bytes != 0)
         return snrq_fail(SNRQ_INTERNAL, "%s: %s: only whole rows can be read", file->path,
                          tensor->name);
-    return read_rows(file, table, (int64_t)(begin / row_bytes), (int64_t)(bytes / row_bytes),
-                     row_bytes, out);
+    const int64_t first = (int64_t)(begin / row_bytes), rows = (int64_t)(bytes / row_bytes);
+    if (place >= file->stored)
+        return read_coded(file->coded, place - file->stored, (snrq_range){first, first + rows},
+                          out);
+    return read_rows(file, &file->tables[place], first, rows, row_bytes, out);
 }

@@ -4,10 +4,14 @@
  * Layout: one dataset per tensor, called by its Hugging Face name, shape as in the model; F32 as
  * f32, F16 as f16, BF16 as u16 with the attribute dtype = "BF16". The root has format =
  * "snrq-rest", format_version.
+ *
+ * Embeddings and head can be quantized. Then they are modules of tables.h5, a file like that of a
+ * block, and the reader has them among its tensors: in F32, with the values of their codes.
  */
 #ifndef SNRQ_REST_FILE_H
 #define SNRQ_REST_FILE_H
 
+#include "io/checkpoint/block_file.h"
 #include "io/safetensors.h"
 #include "mpi/context.h"
 
@@ -29,6 +33,11 @@ snrq_status snrq_rest_file_write(const snrq_context *context, const char *path,
 typedef struct snrq_rest_file snrq_rest_file;
 snrq_status snrq_rest_file_open(const char *path, snrq_rest_file **out);
 void snrq_rest_file_close(snrq_rest_file **file);
+/* Adds the modules of tables.h5, which is there. SNRQ_BAD_DATA for one that is there already. */
+snrq_status snrq_rest_file_add_tables(snrq_rest_file *file, const char *path);
+/* The tables file, or NULL; its module behind the tensor `name`, or -1. Borrowed. */
+const snrq_block_file *snrq_rest_file_tables(const snrq_rest_file *file);
+int snrq_rest_file_table(const snrq_rest_file *file, const char *name);
 /* Number of tensors, i-th in order of name, by name (NULL if there is none). Borrowed. */
 int64_t snrq_rest_file_count(const snrq_rest_file *file);
 const snrq_tensor *snrq_rest_file_at(const snrq_rest_file *file, int64_t index);

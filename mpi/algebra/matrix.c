@@ -307,6 +307,15 @@ void snrq_matrix_add_diagonal(snrq_matrix *m, double value, const unsigned char 
     }
 }
 
+void snrq_matrix_set_diagonal(snrq_matrix *m, const double *diagonal)
+{
+    for (int64_t j = 0; j < m->local_columns; j++) {
+        int64_t global;
+        double *element = own_diagonal(m, j, &global);
+        if (element != NULL) *element = diagonal[global];
+    }
+}
+
 void snrq_matrix_scale_diagonal(snrq_matrix *m, double factor)
 {
     int64_t global;

@@ -65,6 +65,9 @@ snrq_status snrq_matrix_broadcast_panel(const snrq_matrix *matrix, int64_t begin
 /* diagonal [n] = the diagonal, on every rank. Collective over the context. */
 snrq_status snrq_matrix_diagonal(const snrq_matrix *matrix, double *diagonal);
 
+/* The diagonal <- diagonal [n], which is the same on all ranks. Not collective. */
+void snrq_matrix_set_diagonal(snrq_matrix *matrix, const double *diagonal);
+
 /* Multiplies the diagonal by a factor. Not collective. */
 void snrq_matrix_scale_diagonal(snrq_matrix *matrix, double factor);
 

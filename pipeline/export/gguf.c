@@ -174,11 +174,16 @@ static snrq_status encode_module(job *j, const snrq_gguf_part *p, snrq_range row
                                  unsigned char *out)
 {
     snrq_module_codes c;
-    SNRQ_TRY(snrq_export_block_open(j->model, p->layer, &j->block));
-    const int index = snrq_model_stored_index(j->model, p->layer, p->module);
-    const snrq_module_record *r = snrq_block_file_record(j->block.file, index);
+    const snrq_block_file *file = snrq_rest_file_tables(j->model->rest);
+    int index = p->module;
+    if (p->origin == SNRQ_FROM_MODULE) {
+        SNRQ_TRY(snrq_export_block_open(j->model, p->layer, &j->block));
+        file = j->block.file;
+        index = snrq_model_stored_index(j->model, p->layer, p->module);
+    }
+    const snrq_module_record *r = snrq_block_file_record(file, index);
     snrq_status status = snrq_module_codes_allocate(r, rows.end - rows.begin, &c);
-    if (status == SNRQ_OK) status = snrq_module_codes_read(j->block.file, index, rows, &c);
+    if (status == SNRQ_OK) status = snrq_module_codes_read(file, index, rows, &c);
     if (status == SNRQ_OK) status = encode_read_codes(p, r, &c, rows.end - rows.begin, out);
     snrq_module_codes_free(&c);
     return status;
@@ -267,8 +272,8 @@ static snrq_status write_matrix(job *j, int64_t index, const snrq_gguf_part *p, 
     snrq_status status = SNRQ_OK;
     while (status == SNRQ_OK && snrq_pieces_next(&pieces)) {
         const snrq_range rows = pieces.piece;
-        status = p->origin == SNRQ_FROM_MODULE ? encode_module(j, p, rows, out)
-                                               : encode_floats(j, p, rows, out);
+        const bool codes = p->origin == SNRQ_FROM_MODULE || p->origin == SNRQ_FROM_TABLE;
+        status = codes ? encode_module(j, p, rows, out) : encode_floats(j, p, rows, out);
         if (status != SNRQ_OK)
             status = snrq_fail(status, "%s: %s, from row %lld on: %s", j->model->path, p->name,
                                (long long)(first + rows.begin), snrq_error_message());

@@ -90,6 +90,15 @@ static snrq_status add_tensor(const snrq_model *m, const snrq_export_settings *s
     snrq_gguf_part *p = next_part(plan, SNRQ_FROM_TENSOR, rows, columns);
     snprintf(p->name, sizeof p->name, "%s", file);
     snprintf(p->tensor, sizeof p->tensor, "%s", tensor);
+    p->module = m->quantized ? snrq_rest_file_table(m->rest, tensor) : -1;
+    if (p->module >= 0) {
+        const snrq_module_record *r =
+            snrq_block_file_record(snrq_rest_file_tables(m->rest), p->module);
+        p->origin = SNRQ_FROM_TABLE;
+        if (settings->embedding_type != SNRQ_EMBEDDING_MODEL)
+            return snrq_fail(SNRQ_USAGE, "%s is quantized: leave --embedding-type out", r->name);
+        return snrq_gguf_module_type(r, &p->type);
+    }
     return columns > 0 ? float_type(m, settings, tensor, rows, columns, &p->type) : SNRQ_OK;
 }
 

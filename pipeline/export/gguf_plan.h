@@ -9,6 +9,7 @@
 
 typedef enum snrq_gguf_origin {
     SNRQ_FROM_MODULE, /* codes of a block file */
+    SNRQ_FROM_TABLE,  /* codes of tables.h5 */
     SNRQ_FROM_TENSOR, /* a tensor of the checkpoint, or of rest.h5 */
     SNRQ_FROM_ROPE,   /* factors of the rope settings: by how much frequencies are divided */
     SNRQ_FROM_ROPE_SHORT,
@@ -22,7 +23,7 @@ typedef struct snrq_gguf_part {
     int64_t head;          /* rows of a head, whose two halves are interleaved; 0: rows stay */
     snrq_gguf_origin origin;
     int64_t layer;    /* of a module */
-    int module;       /* the first one, of experts */
+    int module;       /* the first one, of experts; of a table, its place in the file */
     int64_t stacked;  /* matrices of experts, each of `rows`; 0: it is one */
     int stride;       /* from an expert's module to that of the next one */
     bool less_one;    /* the checkpoint has it less 1 */

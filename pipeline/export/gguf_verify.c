@@ -33,6 +33,7 @@ typedef struct comparison {
     char source[256]; /* the tensor or module of the model */
     int64_t head;     /* rows of a head whose halves alternate in the file; 0: none */
     bool module;      /* codes of block `layer` */
+    bool coded;       /* or of a table */
     int64_t layer;
     int index; /* of the module in its block */
     snrq_export_block block;
@@ -136,11 +137,12 @@ static bool find_source(comparison *c)
     const char *name = c->tensor->name;
     char part[64], end[64], rest;
     long long layer;
-    c->module = c->less_one = false;
+    c->module = c->coded = c->less_one = false;
     c->head = c->stacked = 0;
     for (int i = 0; i < 3; i++)
         if (strcmp(name, whole[i][0]) == 0) {
             snprintf(c->source, sizeof c->source, "%s", whole[i][1]);
+            c->coded = m->quantized && snrq_rest_file_table(m->rest, whole[i][1]) >= 0;
             c->less_one = i == 1 && m->config.norms_less_one;
             return i < 2 || !m->config.tied_embeddings;
         }
@@ -275,8 +277,8 @@ static snrq_status compare_rows(comparison *c, snrq_range rows, float *expected,
                                  rows.end - rows.begin, found));
     SNRQ_TRY(c->module ? read_master_codes(c, rows, expected)
                        : read_master_floats(c, rows, &dtype, expected));
-    bool rounded = !c->module && !vector && strcmp(t->type, snrq_dtype_name(dtype)) != 0 &&
-                   strcmp(t->type, "F32") != 0;
+    bool rounded = !c->module && !c->coded && !vector &&
+                   strcmp(t->type, snrq_dtype_name(dtype)) != 0 && strcmp(t->type, "F32") != 0;
     if (vector && strcmp(t->type, "F32") != 0)
         return snrq_fail(SNRQ_BAD_DATA, "%s: vector %s is %s, expected F32", c->path, t->name,
                          t->type);

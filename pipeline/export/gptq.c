@@ -168,27 +168,39 @@ static snrq_status write(const snrq_export_job *job, const snrq_export_module *m
     return status;
 }
 
-/* A regular expression for the modules of a unit, and for the one that engines fuse them into:
+/* A regular expression for modules [begin, end) of a unit, and for the one that engines fuse all of
+ * them into, where those are all:
  * "+:^model\.layers\.3\.mlp\.(gate_proj|up_proj|gate_up_proj)$". */
-static void unit_pattern(const snrq_family *f, int64_t layer, int unit, char sign, char *out,
-                         size_t size)
+static void modules_pattern(const snrq_family *f, int64_t layer, int begin, int end, char sign,
+                            char *out, size_t size)
 {
-    const snrq_unit_shape *u = &f->unit[unit];
-    const char *first = strrchr(f->module[u->first].name, '.') + 1;
+    const snrq_unit_shape *u = &f->unit[f->module[begin].unit];
+    const bool whole = begin == u->first && end == u->end;
+    const char *first = strrchr(f->module[begin].name, '.') + 1;
     char name[200];
     size_t at = (size_t)snprintf(out, size, "%c:^", sign);
-    snrq_module_name(layer, f->module[u->first].name, name, sizeof name);
+    snrq_module_name(layer, f->module[begin].name, name, sizeof name);
     for (const char *c = name; c < strrchr(name, '.') + 1 && at + 2 < size; c++) {
         if (*c == '.') out[at++] = '\\';
         out[at++] = *c;
     }
-    for (int m = u->first; m < u->end && at < size; m++)
-        at += (size_t)snprintf(out + at, size - at, "%c%s", m == u->first ? '(' : '|',
+    for (int m = begin; m < end && at < size; m++)
+        at += (size_t)snprintf(out + at, size - at, "%c%s", m == begin ? '(' : '|',
                                strrchr(f->module[m].name, '.') + 1);
-    const char *fused = strcmp(first, "q_proj") == 0      ? "|qkv_proj"
+    const char *fused = !whole                            ? ""
+                        : strcmp(first, "q_proj") == 0    ? "|qkv_proj"
                         : strcmp(first, "gate_proj") == 0 ? "|gate_up_proj"
                                                           : "";
     if (at < size) snprintf(out + at, size - at, "%s)$", fused);
+}
+
+/* Modules from `begin` on, up to the end of its unit, that have its kind. */
+static int end_of_kind(const snrq_family *f, int begin, const int *kind_of)
+{
+    const int last = f->unit[f->module[begin].unit].end;
+    int end = begin + 1;
+    while (end < last && kind_of[end - begin] == kind_of[0]) end++;
+    return end;
 }
 
 /* What differs from the usual settings, unit by unit; NULL: nothing does. */
@@ -201,12 +213,14 @@ static json_t *describe_others(const snrq_export_job *job)
     char pattern[400];
     for (int64_t layer = 0; layer < m->config.layers; layer++) {
         const snrq_family *f = snrq_model_family(m, layer);
-        for (int u = 0; u < f->units; u++) {
-            const bool kept = snrq_model_keeps(m, layer, f->unit[u].first);
+        for (int begin = 0, end; begin < f->modules; begin = end) {
+            const bool kept = snrq_model_keeps(m, layer, begin);
             const int kind = kept ? -1 : x->kind_of[next];
-            if (!kept) next += f->unit[u].end - f->unit[u].first;
+            end = kept ? f->unit[f->module[begin].unit].end
+                       : end_of_kind(f, begin, x->kind_of + next);
+            if (!kept) next += end - begin;
             if (kind == x->usual) continue;
-            unit_pattern(f, layer, u, kept ? '-' : '+', pattern, sizeof pattern);
+            modules_pattern(f, layer, begin, end, kept ? '-' : '+', pattern, sizeof pattern);
             const snrq_export_facts *k = kept ? NULL : &x->kind[kind];
             json_object_set_new(
                 others, pattern,

@@ -87,17 +87,27 @@ static void add_unit(snrq_family *f, int expert, double share)
                                             .end = f->modules,
                                             .expert = expert,
                                             .share = share};
+    f->part[f->parts] = (snrq_part_shape){f->units - 1, f->modules, f->modules, 0, 0};
+    f->parts++;
     f->step[f->steps - 1].end++;
 }
 
 static void add_module(snrq_family *f, const char *name, int64_t rows, int64_t columns)
 {
     snrq_unit_shape *unit = &f->unit[f->units - 1];
+    snrq_part_shape *part = &f->part[f->parts - 1];
     snrq_module_shape *module = &f->module[f->modules++];
-    *module = (snrq_module_shape){
-        .rows = rows, .columns = columns, .unit = f->units - 1, .row = unit->rows};
+    *module = (snrq_module_shape){.rows = rows,
+                                  .columns = columns,
+                                  .unit = f->units - 1,
+                                  .part = f->parts - 1,
+                                  .row = unit->rows,
+                                  .part_row = unit->rows};
     snprintf(module->name, sizeof module->name, "%s", name);
     unit->end++;
+    part->end++;
+    part->rows += rows;
+    part->columns = columns;
     unit->rows += rows;
     unit->columns = columns;
     if (unit->rows > f->max_rows) f->max_rows = unit->rows;
@@ -260,6 +270,7 @@ snrq_status snrq_family_create(const snrq_config *c, bool experts, snrq_family *
     *f = (snrq_family){.vectors = SNRQ_BIAS + (int)modules};
     snrq_status status = snrq_allocate(modules, sizeof *f->module, "modules", &f->module);
     if (status == SNRQ_OK) status = snrq_allocate(modules, sizeof *f->unit, "units", &f->unit);
+    if (status == SNRQ_OK) status = snrq_allocate(modules, sizeof *f->part, "parts", &f->part);
     if (status == SNRQ_OK) status = snrq_allocate(modules, sizeof *f->step, "steps", &f->step);
     if (status == SNRQ_OK)
         status = snrq_allocate((size_t)f->vectors, sizeof *f->vector, "vectors", &f->vector);
@@ -280,10 +291,29 @@ snrq_status snrq_family_create(const snrq_config *c, bool experts, snrq_family *
     return SNRQ_OK;
 }
 
+void snrq_family_cut(snrq_family *f, int module)
+{
+    const int p = f->module[module].part;
+    snrq_part_shape *part = &f->part[p];
+    if (module == part->first) return;
+    memmove(part + 1, part, (size_t)(f->parts - p) * sizeof *part);
+    f->parts++;
+    part[0].end = part[1].first = module;
+    part[0].rows = part[1].rows = 0;
+    for (int m = part[0].first; m < f->modules; m++) {
+        snrq_module_shape *s = &f->module[m];
+        if (m >= module) s->part++;
+        if (s->part > p + 1) continue;
+        s->part_row = f->part[s->part].rows;
+        f->part[s->part].rows += s->rows;
+    }
+}
+
 void snrq_family_free(snrq_family *f)
 {
     free(f->module);
     free(f->unit);
+    free(f->part);
     free(f->step);
     free(f->vector);
     *f = (snrq_family){0};

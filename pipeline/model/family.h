@@ -2,8 +2,9 @@
  *
  *   module   one linear layer
  *   unit     the modules that read the same input matrix, and so share one H: q, k, v
- *   step     a point at which a block's forward pass is cut (block.h): units whose inputs are all
- *            known there, and which do not depend on each other
+ *   part     those of a unit that are rounded together, by one rule: all of them, unless rules
+ * differ step     a point at which a block's forward pass is cut (block.h): units whose inputs are
+ * all known there, and which do not depend on each other
  *
  * A dense block has four steps of one unit: [q,k,v] -> [o] -> [gate,up] -> [down] (docs/method.md,
  * "One pass through a block"). A family is a table of names and shapes; the forward pass is the
@@ -37,8 +38,9 @@ typedef enum snrq_step_kind {
 typedef struct snrq_module_shape {
     char name[SNRQ_MODULE_NAME]; /* below "model.layers.N.": "self_attn.q_proj" */
     int64_t rows, columns;       /* outputs, inputs */
-    int unit;
-    int64_t row; /* where its rows begin among those of its unit, stacked */
+    int unit, part;
+    int64_t row;      /* where its rows begin among those of its unit, stacked */
+    int64_t part_row; /* and of its part */
 } snrq_module_shape;
 
 typedef struct snrq_unit_shape {
@@ -48,6 +50,12 @@ typedef struct snrq_unit_shape {
     int expert;            /* whose tokens it reads; -1: it reads all */
     double share;          /* of the tokens that it reads, on average */
 } snrq_unit_shape;
+
+typedef struct snrq_part_shape {
+    int unit;
+    int first, end;        /* modules [first, end) */
+    int64_t rows, columns; /* as of a unit */
+} snrq_part_shape;
 
 typedef struct snrq_step {
     const char *name; /* for progress lines: "q,k,v" */
@@ -78,9 +86,10 @@ typedef struct snrq_vector_shape {
 
 /* A block's parts in the order in which they work. All lists are owned. */
 typedef struct snrq_family {
-    int modules, units, steps, vectors;
+    int modules, units, parts, steps, vectors;
     snrq_module_shape *module;
     snrq_unit_shape *unit;
+    snrq_part_shape *part;
     snrq_step *step;
     snrq_vector_shape *vector;     /* [SNRQ_BIAS + modules] */
     int64_t max_rows, max_columns; /* over the units */
@@ -94,6 +103,9 @@ typedef struct snrq_family {
  * only without memory. */
 snrq_status snrq_family_create(const snrq_config *config, bool experts, snrq_family *out);
 void snrq_family_free(snrq_family *family);
+
+/* Cuts a part in two: module `module` begins one. Not collective. */
+void snrq_family_cut(snrq_family *family, int module);
 
 /* Are a unit's outputs, and nothing else, added to the residual stream as they are? */
 bool snrq_unit_writes_residual(const snrq_family *family, int unit);

@@ -9,6 +9,7 @@
 
 #include "io/checkpoint/output.h"
 #include "io/checkpoint/reader.h"
+#include "io/directory.h"
 #include "io/file.h"
 #include "io/json.h"
 #include "pipeline/model/findings.h"
@@ -18,6 +19,7 @@
 const char snrq_embedding_name[] = "model.embed_tokens.weight";
 const char snrq_final_norm_name[] = "model.norm.weight";
 const char snrq_head_name[] = "lm_head.weight";
+const char *const snrq_table_names[SNRQ_TABLES] = {"model.embed_tokens", "lm_head"};
 
 enum { FINGERPRINT_SAMPLE = 4096, READ_BYTES = 4 << 20 };
 
@@ -54,7 +56,12 @@ int64_t snrq_model_max_columns(const snrq_model *m)
 snrq_status snrq_model_create_families(snrq_model *m)
 {
     SNRQ_TRY(snrq_family_create(&m->config, false, &m->dense));
-    return m->config.experts.count > 0 ? snrq_family_create(&m->config, true, &m->sparse) : SNRQ_OK;
+    if (m->config.experts.count > 0) SNRQ_TRY(snrq_family_create(&m->config, true, &m->sparse));
+    if (!m->quantized) return SNRQ_OK;
+    /* Whatever rules they had. */
+    for (int i = 0; i < m->dense.modules; i++) snrq_family_cut(&m->dense, i);
+    for (int i = 0; i < m->sparse.modules; i++) snrq_family_cut(&m->sparse, i);
+    return SNRQ_OK;
 }
 
 void snrq_model_free_families(snrq_model *m)
@@ -304,9 +311,25 @@ static snrq_status check_blocks(const snrq_model *m)
 /* What config.json does not say, the tensors do. */
 static void settle_dtype(snrq_model *m)
 {
-    const snrq_tensor *embedding = snrq_model_tensor(m, snrq_embedding_name);
+    const bool coded = m->coded[SNRQ_EMBEDDING_TABLE];
+    const snrq_tensor *embedding =
+        snrq_model_tensor(m, coded ? snrq_final_norm_name : snrq_embedding_name);
     if (!m->config.dtype_given && embedding != NULL)
         (void)snrq_dtype_find(embedding->dtype, &m->config.dtype);
+}
+
+/* Opens what of an OUT directory is not in blocks. */
+static snrq_status open_rest(snrq_model *m)
+{
+    char path[4096];
+    SNRQ_TRY(snrq_path_join(m->path, "rest.h5", path, sizeof path));
+    SNRQ_TRY(snrq_rest_file_open(path, &m->rest));
+    if (!snrq_is_plain_file(m->path, "tables.h5")) return SNRQ_OK;
+    SNRQ_TRY(snrq_path_join(m->path, "tables.h5", path, sizeof path));
+    SNRQ_TRY(snrq_rest_file_add_tables(m->rest, path));
+    m->coded[SNRQ_EMBEDDING_TABLE] = snrq_rest_file_table(m->rest, snrq_embedding_name) >= 0;
+    m->coded[SNRQ_HEAD_TABLE] = snrq_rest_file_table(m->rest, snrq_head_name) >= 0;
+    return SNRQ_OK;
 }
 
 /* Opens the tensors of a Hugging Face directory, under the names of its family. */
@@ -320,7 +343,6 @@ static snrq_status open_tensors(snrq_model *m)
 
 static snrq_status open_local(const snrq_context *context, snrq_model *m)
 {
-    char path[4096];
     snrq_status status = snrq_config_read(m->path, &m->config);
     if (status == SNRQ_NO_INPUT)
         return snrq_fail(status,
@@ -346,8 +368,7 @@ static snrq_status open_local(const snrq_context *context, snrq_model *m)
                          "%s: the quantization is unfinished; run the same `snrq quantize` command "
                          "again to complete it",
                          m->path);
-    SNRQ_TRY(snrq_path_join(m->path, "rest.h5", path, sizeof path));
-    SNRQ_TRY(snrq_rest_file_open(path, &m->rest));
+    SNRQ_TRY(open_rest(m));
     settle_dtype(m);
     return check_tensors(m);
 }
@@ -389,10 +410,8 @@ static snrq_status look_for_kept(snrq_model *m)
 /* Of an OUT directory whose config.json does not say it. */
 static snrq_status look_for_dtype(snrq_model *m)
 {
-    char path[4096];
     if (m->config.dtype_given) return SNRQ_OK;
-    SNRQ_TRY(snrq_path_join(m->path, "rest.h5", path, sizeof path));
-    SNRQ_TRY(snrq_rest_file_open(path, &m->rest));
+    SNRQ_TRY(open_rest(m));
     settle_dtype(m);
     snrq_rest_file_close(&m->rest);
     return SNRQ_OK;
@@ -477,9 +496,12 @@ snrq_status snrq_model_rest_names(const snrq_model *m, char ***names, int *count
     char *text = (char *)(list + total);
     for (int i = 0; i < total; i++) list[i] = text + (size_t)i * NAME_BYTES;
     int n = 0;
-    snprintf(list[n++], NAME_BYTES, "%s", snrq_embedding_name);
+    const bool *coded = m->coded, there = m->quantized; /* as what their codes stand for */
+    if (there || !coded[SNRQ_EMBEDDING_TABLE])
+        snprintf(list[n++], NAME_BYTES, "%s", snrq_embedding_name);
     snprintf(list[n++], NAME_BYTES, "%s", snrq_final_norm_name);
-    if (!m->config.tied_embeddings) snprintf(list[n++], NAME_BYTES, "%s", snrq_head_name);
+    if (!m->config.tied_embeddings && (there || !coded[SNRQ_HEAD_TABLE]))
+        snprintf(list[n++], NAME_BYTES, "%s", snrq_head_name);
     for (int64_t layer = 0; layer < m->config.layers; layer++) {
         const snrq_family *f = snrq_model_family(m, layer);
         for (int v = 0; v < f->vectors; v++)
@@ -568,6 +590,18 @@ snrq_status snrq_model_load_head(const snrq_context *context, const snrq_model *
 {
     return load_table(context, m, m->config.tied_embeddings ? snrq_embedding_name : snrq_head_name,
                       out);
+}
+
+snrq_status snrq_model_load_coded_embedding(const snrq_context *context, const snrq_model *m,
+                                            const char *directory, snrq_table *out)
+{
+    snrq_model written = {.quantized = true, .config = m->config};
+    memset(out, 0, sizeof *out);
+    snprintf(written.path, sizeof written.path, "%s", directory);
+    snrq_status status = snrq_agree(context, open_rest(&written));
+    if (status == SNRQ_OK) status = snrq_model_load_embedding(context, &written, out);
+    snrq_rest_file_close(&written.rest);
+    return status;
 }
 
 void snrq_table_free(snrq_table *table)

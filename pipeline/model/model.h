@@ -13,6 +13,11 @@
 #include "mpi/node_memory.h"
 #include "pipeline/model/block.h"
 
+/* Matrices with a row per token of the vocabulary. */
+typedef enum snrq_table_kind { SNRQ_EMBEDDING_TABLE, SNRQ_HEAD_TABLE, SNRQ_TABLES } snrq_table_kind;
+/* "model.embed_tokens", "lm_head". */
+extern const char *const snrq_table_names[SNRQ_TABLES];
+
 typedef struct snrq_model {
     char path[4096];
     const char *side_path; /* where its tokenizer and templates are, borrowed; NULL: `path` */
@@ -22,6 +27,7 @@ typedef struct snrq_model {
         sparse; /* blocks without and with experts; sparse: empty if there are none */
     snrq_safetensors *tensors; /* of a Hugging Face directory, else NULL */
     snrq_rest_file *rest;      /* of an OUT directory, else NULL */
+    bool coded[SNRQ_TABLES];   /* quantized, or to be: codes are in tables.h5 */
     bool
         *kept; /* [layers, most modules] those that are not quantized (kept.h); NULL: none; owned */
 } snrq_model;
@@ -52,7 +58,8 @@ void snrq_model_close(snrq_model **model);
  * the first and last 4 KiB of each tensor. Hugging Face directories only. Not collective. */
 snrq_status snrq_model_fingerprint(const snrq_model *model, char out[33]);
 
-/* Names of the tensors that are not quantized: embedding, last norm, head if there is one, then
+/* Names of the tensors that are not quantized (of an OUT directory, quantized tables as well):
+ * embedding, last norm, head if there is one, then
  * those of the blocks, block by block: norms, biases, weights of kept modules. *names [*count] and
  * the strings are one allocation; free(*names). */
 snrq_status snrq_model_rest_names(const snrq_model *model, char ***names, int *count);
@@ -67,6 +74,9 @@ snrq_status snrq_model_load_embedding(const snrq_context *context, const snrq_mo
                                       snrq_table *out);
 snrq_status snrq_model_load_head(const snrq_context *context, const snrq_model *model,
                                  snrq_table *out);
+/* The quantized embedding that a run has committed in `directory`. Collective; agreed. */
+snrq_status snrq_model_load_coded_embedding(const snrq_context *context, const snrq_model *model,
+                                            const char *directory, snrq_table *out);
 /* Collective over the node. */
 void snrq_table_free(snrq_table *table);
 /* The weight of the last RMSNorm, [hidden] fp32; the caller frees it. Not collective. */
@@ -79,7 +89,7 @@ typedef struct snrq_loaded_block {
     snrq_weight *module;              /* [modules] of `block`; owned, as the rest */
     const float **vector;             /* [vectors] of `block` */
     float *numbers;                   /* norms and biases */
-    struct snrq_quantized_unit *unit; /* [units] of a quantized block, else NULL */
+    struct snrq_quantized_part *part; /* [parts] of a quantized block, else NULL */
 } snrq_loaded_block;
 
 /* Loads block `layer` as stored: dense, or quantized. ropes are borrowed. Collective; agreed. */
@@ -88,28 +98,28 @@ snrq_status snrq_model_load_block(const snrq_context *context, const snrq_model 
 /* Collective over the node. */
 void snrq_loaded_block_free(snrq_loaded_block *block);
 
-/* A unit of a quantized block, to be filled in. In node memory the rows of a unit's modules are
- * stacked, so that snrq_node_memory_share_rows() moves a unit at once. */
-typedef struct snrq_quantized_unit {
+/* A part of a quantized block, to be filled in. In node memory the rows of its modules are
+ * stacked, so that snrq_node_memory_share_rows() moves a part at once. */
+typedef struct snrq_quantized_part {
     size_t codes_at, scales_at, zeros_at, minima_at, g_idx_at; /* offsets in the block's memory */
-    uint8_t *codes;                                            /* [unit rows, columns] */
-    float *scales;                                             /* [unit rows, groups] */
-    uint8_t *zeros;                                            /* [unit rows, groups] */
-    float *minima;                                             /* [unit rows, groups], or NULL */
+    uint8_t *codes;                                            /* [part rows, columns] */
+    float *scales;                                             /* [part rows, groups] */
+    uint8_t *zeros;                                            /* [part rows, groups] */
+    float *minima;                                             /* [part rows, groups], or NULL */
     int32_t *g_idx;                                            /* [columns] */
     int64_t groups;
-} snrq_quantized_unit;
+} snrq_quantized_part;
 
-/* How the rows of a unit are divided. */
-typedef struct snrq_unit_groups {
+/* How the rows of a part are divided. */
+typedef struct snrq_part_groups {
     int64_t count;
     const snrq_weight_format *format; /* or NULL: integers */
-} snrq_unit_groups;
+} snrq_part_groups;
 
-/* Allocates a quantized block with the norms and biases of `model`; groups [units]. out->unit
- * becomes its units. Kept modules get their weights. Collective; agreed. */
+/* Allocates a quantized block with the norms and biases of `model`; groups [parts]. out->part
+ * becomes its parts. Kept modules get their weights. Collective; agreed. */
 snrq_status snrq_quantized_block_create(const snrq_context *context, const snrq_model *model,
-                                        int64_t layer, const snrq_unit_groups *groups,
+                                        int64_t layer, const snrq_part_groups *groups,
                                         const snrq_ropes *ropes, snrq_loaded_block *out);
 
 /* Reads the committed file of block `layer` in an OUT directory of `model` into it. Collective;

@@ -92,31 +92,31 @@ static snrq_status load_dense_block(const snrq_context *c, const snrq_model *m, 
     return snrq_node_memory_sync(c, out->memory);
 }
 
-static bool has_minima(snrq_unit_groups groups)
+static bool has_minima(snrq_part_groups groups)
 {
     return groups.format != NULL && groups.format->minimum.present;
 }
 
-/* Places of a unit's arrays in the block's memory. */
-static void place_unit(const snrq_unit_shape *shape, snrq_unit_groups groups, size_t *bytes,
-                       snrq_quantized_unit *unit)
+/* Places of a part's arrays in the block's memory. */
+static void place_part(const snrq_part_shape *shape, snrq_part_groups groups, size_t *bytes,
+                       snrq_quantized_part *part)
 {
     size_t rows = (size_t)shape->rows, columns = (size_t)shape->columns,
            grids = rows * (size_t)groups.count;
-    unit->groups = groups.count;
-    unit->codes_at = take(bytes, rows * columns);
-    unit->scales_at = take(bytes, grids * sizeof(float));
-    unit->zeros_at = take(bytes, grids);
-    unit->minima_at = take(bytes, has_minima(groups) ? grids * sizeof(float) : 0);
-    unit->g_idx_at = take(bytes, columns * sizeof(int32_t));
+    part->groups = groups.count;
+    part->codes_at = take(bytes, rows * columns);
+    part->scales_at = take(bytes, grids * sizeof(float));
+    part->zeros_at = take(bytes, grids);
+    part->minima_at = take(bytes, has_minima(groups) ? grids * sizeof(float) : 0);
+    part->g_idx_at = take(bytes, columns * sizeof(int32_t));
 }
 
 /* The same of weights that are kept: all of them from codes_at on. */
-static void place_kept(const snrq_model *m, int64_t layer, const snrq_unit_shape *shape,
-                       size_t *bytes, snrq_quantized_unit *unit)
+static void place_kept(const snrq_model *m, int64_t layer, const snrq_part_shape *shape,
+                       size_t *bytes, snrq_quantized_part *part)
 {
     char name[256];
-    unit->codes_at = *bytes;
+    part->codes_at = *bytes;
     for (int i = shape->first; i < shape->end; i++) {
         snrq_weight_name(m, layer, i, name, sizeof name);
         take(bytes, snrq_model_weight_bytes(snrq_model_tensor(m, name)));
@@ -125,10 +125,10 @@ static void place_kept(const snrq_model *m, int64_t layer, const snrq_unit_shape
 
 /* Reads this rank's share of them. */
 static snrq_status load_kept(const snrq_context *c, const snrq_model *m, int64_t layer,
-                             const snrq_unit_shape *shape, const snrq_quantized_unit *unit,
+                             const snrq_part_shape *shape, const snrq_quantized_part *part,
                              snrq_loaded_block *out)
 {
-    size_t at = unit->codes_at;
+    size_t at = part->codes_at;
     char name[256];
     for (int i = shape->first; i < shape->end; i++) {
         const snrq_module_shape *s = &out->block.family->module[i];
@@ -146,61 +146,61 @@ static snrq_status load_all_kept(const snrq_context *c, const snrq_model *m, int
     const snrq_family *f = out->block.family;
     snrq_status status = SNRQ_OK;
     if (snrq_model_stored_modules(m, layer) == f->modules) return SNRQ_OK;
-    for (int u = 0; u < f->units && status == SNRQ_OK; u++)
-        if (snrq_model_keeps(m, layer, f->unit[u].first))
-            status = load_kept(c, m, layer, &f->unit[u], &out->unit[u], out);
+    for (int p = 0; p < f->parts && status == SNRQ_OK; p++)
+        if (snrq_model_keeps(m, layer, f->part[p].first))
+            status = load_kept(c, m, layer, &f->part[p], &out->part[p], out);
     SNRQ_TRY(snrq_agree(c, status));
     return snrq_node_memory_sync(c, out->memory);
 }
 
-static void point_unit(unsigned char *data, bool minima, snrq_quantized_unit *unit)
+static void point_part(unsigned char *data, bool minima, snrq_quantized_part *part)
 {
-    unit->codes = data + unit->codes_at;
-    unit->scales = (float *)(void *)(data + unit->scales_at);
-    unit->zeros = data + unit->zeros_at;
-    unit->minima = minima ? (float *)(void *)(data + unit->minima_at) : NULL;
-    unit->g_idx = (int32_t *)(void *)(data + unit->g_idx_at);
+    part->codes = data + part->codes_at;
+    part->scales = (float *)(void *)(data + part->scales_at);
+    part->zeros = data + part->zeros_at;
+    part->minima = minima ? (float *)(void *)(data + part->minima_at) : NULL;
+    part->g_idx = (int32_t *)(void *)(data + part->g_idx_at);
 }
 
 static snrq_status start_quantized_block(const snrq_model *m, int64_t layer,
-                                         const snrq_unit_groups *groups, const snrq_ropes *ropes,
+                                         const snrq_part_groups *groups, const snrq_ropes *ropes,
                                          size_t *bytes, snrq_loaded_block *out)
 {
     const snrq_family *f = snrq_model_family(m, layer);
     SNRQ_TRY(start_block(m, layer, ropes, out));
-    SNRQ_TRY(snrq_allocate((size_t)f->units, sizeof *out->unit, "units", &out->unit));
-    for (int u = 0; u < f->units; u++)
-        if (snrq_model_keeps(m, layer, f->unit[u].first))
-            place_kept(m, layer, &f->unit[u], bytes, &out->unit[u]);
+    SNRQ_TRY(snrq_allocate((size_t)f->parts, sizeof *out->part, "parts", &out->part));
+    for (int p = 0; p < f->parts; p++)
+        if (snrq_model_keeps(m, layer, f->part[p].first))
+            place_kept(m, layer, &f->part[p], bytes, &out->part[p]);
         else
-            place_unit(&f->unit[u], groups[u], bytes, &out->unit[u]);
+            place_part(&f->part[p], groups[p], bytes, &out->part[p]);
     return SNRQ_OK;
 }
 
 snrq_status snrq_quantized_block_create(const snrq_context *c, const snrq_model *m, int64_t layer,
-                                        const snrq_unit_groups *groups, const snrq_ropes *ropes,
+                                        const snrq_part_groups *groups, const snrq_ropes *ropes,
                                         snrq_loaded_block *out)
 {
     const snrq_family *f = snrq_model_family(m, layer);
     size_t bytes = 0;
     SNRQ_TRY(snrq_agree(c, start_quantized_block(m, layer, groups, ropes, &bytes, out)));
     SNRQ_TRY(snrq_node_memory_create(c, bytes, &out->memory));
-    for (int u = 0; u < f->units; u++)
-        point_unit(out->memory->data, has_minima(groups[u]), &out->unit[u]);
+    for (int p = 0; p < f->parts; p++)
+        point_part(out->memory->data, has_minima(groups[p]), &out->part[p]);
     for (int i = 0; i < f->modules; i++) {
         const snrq_module_shape *s = &f->module[i];
-        const snrq_quantized_unit *unit = &out->unit[s->unit];
+        const snrq_quantized_part *part = &out->part[s->part];
         if (snrq_model_keeps(m, layer, i)) continue;
         out->module[i] = (snrq_weight){
             .rows = s->rows,
             .columns = s->columns,
-            .codes = unit->codes + s->row * s->columns,
-            .scales = unit->scales + s->row * unit->groups,
-            .zeros = unit->zeros + s->row * unit->groups,
-            .minima = unit->minima != NULL ? unit->minima + s->row * unit->groups : NULL,
-            .levels = groups[s->unit].format != NULL ? groups[s->unit].format->levels : NULL,
-            .g_idx = unit->g_idx,
-            .groups = unit->groups};
+            .codes = part->codes + s->part_row * s->columns,
+            .scales = part->scales + s->part_row * part->groups,
+            .zeros = part->zeros + s->part_row * part->groups,
+            .minima = part->minima != NULL ? part->minima + s->part_row * part->groups : NULL,
+            .levels = groups[s->part].format != NULL ? groups[s->part].format->levels : NULL,
+            .g_idx = part->g_idx,
+            .groups = part->groups};
     }
     return load_all_kept(c, m, layer, out);
 }
@@ -240,9 +240,7 @@ static snrq_status read_module(const snrq_context *c, const snrq_block_file *fil
     if (snrq_module_record_has_minima(r) != (weight->minima != NULL) ||
         snrq_module_record_levels(r) != weight->levels)
         return snrq_fail(SNRQ_BAD_DATA,
-                         "%s and a module that reads the same input have different "
-                         "formats",
-                         r->name);
+                         "%s and a module that is stored with it have different formats", r->name);
     if (r->groups != weight->groups)
         return snrq_fail(SNRQ_BAD_DATA, "%s has %lld groups, expected %lld", r->name,
                          (long long)r->groups, (long long)weight->groups);
@@ -281,18 +279,18 @@ snrq_status snrq_quantized_block_read(const snrq_context *c, const snrq_model *m
     return snrq_node_memory_sync(c, block->memory);
 }
 
-/* groups [units] <- how many the modules of each unit have in the file of a block. */
+/* groups [parts] <- how many the modules of each part have in the file of a block. */
 static snrq_status stored_groups(const snrq_model *m, const char *directory, int64_t layer,
-                                 snrq_unit_groups *groups)
+                                 snrq_part_groups *groups)
 {
     snrq_block_file *file = NULL;
     SNRQ_TRY(open_block(m, directory, layer, &file));
     const snrq_family *f = snrq_model_family(m, layer);
-    for (int u = 0; u < f->units; u++) {
-        if (snrq_model_keeps(m, layer, f->unit[u].first)) continue;
+    for (int p = 0; p < f->parts; p++) {
+        if (snrq_model_keeps(m, layer, f->part[p].first)) continue;
         const snrq_module_record *r =
-            snrq_block_file_record(file, snrq_model_stored_index(m, layer, f->unit[u].first));
-        groups[u] = (snrq_unit_groups){r->groups, snrq_module_record_format(r)};
+            snrq_block_file_record(file, snrq_model_stored_index(m, layer, f->part[p].first));
+        groups[p] = (snrq_part_groups){r->groups, snrq_module_record_format(r)};
     }
     snrq_block_file_close(&file);
     return SNRQ_OK;
@@ -302,10 +300,10 @@ snrq_status snrq_quantized_block_load(const snrq_context *c, const snrq_model *m
                                       const char *directory, int64_t layer, const snrq_ropes *ropes,
                                       snrq_loaded_block *out)
 {
-    snrq_unit_groups *groups = NULL;
+    snrq_part_groups *groups = NULL;
     memset(out, 0, sizeof *out);
-    size_t units = (size_t)snrq_model_family(m, layer)->units;
-    snrq_status status = snrq_allocate(units, sizeof *groups, "groups", &groups);
+    size_t parts = (size_t)snrq_model_family(m, layer)->parts;
+    snrq_status status = snrq_allocate(parts, sizeof *groups, "groups", &groups);
     if (status == SNRQ_OK) status = stored_groups(m, directory, layer, groups);
     status = snrq_agree(c, status);
     if (status == SNRQ_OK) status = snrq_quantized_block_create(c, m, layer, groups, ropes, out);
@@ -326,7 +324,7 @@ snrq_status snrq_model_load_block(const snrq_context *c, const snrq_model *m, in
 void snrq_loaded_block_free(snrq_loaded_block *block)
 {
     snrq_node_memory_destroy(&block->memory);
-    free(block->unit);
+    free(block->part);
     free(block->module);
     free(block->vector);
     free(block->numbers);

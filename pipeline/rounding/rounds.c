@@ -29,7 +29,8 @@ static snrq_status keep_panels(snrq_rounding *w)
 {
     const snrq_process_grid *grid = w->target.l->grid;
     int64_t n = w->statistics->columns;
-    if (w->rule->method == SNRQ_GPTAQ || w->statistics->d == NULL) return SNRQ_OK;
+    if (w->rule->method == SNRQ_GPTAQ || w->statistics->d == NULL || w->statistics->reused)
+        return SNRQ_OK;
     snrq_matrix_destroy(&w->statistics->d);
     size_t freed = (size_t)(n * n) / (size_t)(grid->rows * grid->columns) * sizeof(double);
     if (w->rule->regrid == 0 || snrq_kept_panels_bytes(n) > freed) return SNRQ_OK;

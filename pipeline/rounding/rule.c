@@ -73,18 +73,24 @@ bool snrq_rule_has_minima(const snrq_rule *r)
     return r->format != NULL && r->format->minimum.present;
 }
 
+bool snrq_rule_shares_statistics(const snrq_rule *a, const snrq_rule *b)
+{
+    if (a->keep || b->keep) return a->keep && b->keep;
+    return a->method == b->method && a->natural_order == b->natural_order &&
+           a->alpha_mode == b->alpha_mode && a->alpha_value == b->alpha_value &&
+           a->damp == b->damp && a->weighs_outputs == b->weighs_outputs && a->shrink == b->shrink &&
+           a->compensate == b->compensate && a->weighted_tokens == b->weighted_tokens &&
+           a->inputs == b->inputs && a->residual_inputs == b->residual_inputs;
+}
+
 bool snrq_rule_equals(const snrq_rule *a, const snrq_rule *b)
 {
     if (a->keep || b->keep) return a->keep && b->keep;
-    return a->method == b->method && a->format == b->format && a->bits == b->bits &&
+    return snrq_rule_shares_statistics(a, b) && a->format == b->format && a->bits == b->bits &&
            a->group_size == b->group_size && a->symmetric == b->symmetric &&
-           a->permuted_groups == b->permuted_groups && a->natural_order == b->natural_order &&
-           a->scale_type == b->scale_type && a->grid == b->grid && a->alpha_mode == b->alpha_mode &&
-           a->alpha_value == b->alpha_value && a->beam == b->beam && a->refine == b->refine &&
-           a->regrid == b->regrid && a->damp == b->damp && a->weighs_outputs == b->weighs_outputs &&
-           a->shrink == b->shrink && a->compensate == b->compensate &&
-           a->weighted_tokens == b->weighted_tokens && a->inputs == b->inputs &&
-           a->residual_inputs == b->residual_inputs;
+           a->permuted_groups == b->permuted_groups && a->scale_type == b->scale_type &&
+           a->grid == b->grid && a->beam == b->beam && a->refine == b->refine &&
+           a->regrid == b->regrid;
 }
 
 const char *snrq_method_name(snrq_method method)

@@ -104,6 +104,9 @@ void snrq_rule_set_format(snrq_rule *rule, const snrq_weight_format *format);
 /* Has its format minima? */
 bool snrq_rule_has_minima(const snrq_rule *rule);
 
+/* Can modules with these rules be rounded with the same H, D, E and C? */
+bool snrq_rule_shares_statistics(const snrq_rule *a, const snrq_rule *b);
+
 /* Do two modules with these rules have the same codes for the same weights and statistics? */
 bool snrq_rule_equals(const snrq_rule *a, const snrq_rule *b);
 

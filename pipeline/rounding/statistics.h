@@ -20,6 +20,7 @@
 
 typedef struct snrq_statistics {
     int64_t columns, dead_inputs;
+    bool reused;                     /* other modules are rounded with them later: D stays */
     int64_t tokens;                  /* distinct ones that were gathered; 0: unknown */
     double per_token;                /* N / (2 tokens), all counted: times H is the mean of x x^T */
     int32_t *order;                  /* [columns] original column at decision position k; owned */

@@ -159,14 +159,14 @@ static snrq_status round_unit(subject *s, int unit, snrq_rounding *rounding)
     enter(s, SNRQ_PHASE_SEARCH);
     SNRQ_TRY(snrq_rounding_search(rounding));
     SNRQ_TRY(snrq_rounding_measure(rounding));
-    SNRQ_TRY(snrq_unit_publish(s->context, &all, rounding, &s->quantized, unit));
+    SNRQ_TRY(snrq_part_publish(s->context, &all, rounding, &s->quantized, unit));
     for (int m = f->unit[unit].first; m < f->unit[unit].end; m++)
-        s->records[m] = snrq_unit_record(rounding, f, 0, m);
+        s->records[m] = snrq_rounded_record(rounding, f, 0, m);
     return SNRQ_OK;
 }
 
 /* Outputs that are worth the more alike the closer their rows are. */
-static snrq_status make_grams(const subject *s, int unit, snrq_unit_stack *rows)
+static snrq_status make_grams(const subject *s, int unit, snrq_part_stack *rows)
 {
     const snrq_range mine = snrq_rounding_share(snrq_model_family(s->model, 0)->unit[unit].rows,
                                                 s->context->size, s->context->rank);
@@ -195,20 +195,20 @@ static snrq_status quantize_unit(subject *s, int unit)
     const snrq_team all = snrq_team_of_all(s->context);
     const snrq_rule *rule = NULL;
     snrq_statistics statistics = {0};
-    snrq_unit_stack rows = {0};
+    snrq_part_stack rows = {0};
     snrq_rounding rounding = {0};
-    SNRQ_TRY(snrq_rules_of_unit(&s->rules, f, 0, unit, &rule));
+    SNRQ_TRY(snrq_rules_of_part(&s->rules, f, 0, unit, &rule));
     enter(s, SNRQ_PHASE_GRAM);
     snrq_status status = snrq_statistics_gather(s->context, &all, rule, shape, &input, &statistics);
     if (status == SNRQ_OK)
         status = snrq_agree(
-            s->context, snrq_unit_stack_create(&s->full.block, 0, unit, s->alpha_before, &rows));
+            s->context, snrq_part_stack_create(&s->full.block, 0, unit, s->alpha_before, &rows));
     if (status == SNRQ_OK) status = snrq_agree(s->context, make_grams(s, unit, &rows));
     if (status == SNRQ_OK)
         status = snrq_rounding_create(s->context, rule, &statistics, &rows.stack, &rounding);
     if (status == SNRQ_OK) status = round_unit(s, unit, &rounding);
     snrq_rounding_free(&rounding);
-    snrq_unit_stack_free(&rows);
+    snrq_part_stack_free(&rows);
     snrq_statistics_free(&statistics);
     return status;
 }
@@ -236,7 +236,7 @@ static snrq_status run_step(subject *s, int step)
 static snrq_status read_block(subject *s)
 {
     const snrq_family *f = snrq_model_family(s->model, 0);
-    snrq_unit_groups groups[16] = {{0}};
+    snrq_part_groups groups[16] = {{0}};
     snrq_read_ahead *ahead = NULL;
     if (s->context->rank == 0) forget_block_model(s->folder);
     SNRQ_TRY(snrq_barrier(s->context));
@@ -262,7 +262,7 @@ static snrq_status write_block(subject *s)
     snrq_block_file_name(0, name);
     for (int m = 0; m < f->modules; m++) {
         const snrq_weight *w = &s->quantized.block.module[m];
-        snrq_range rows = snrq_unit_module_rows(s->context, f, m);
+        snrq_range rows = snrq_module_rows_of_rank(s->context, f, m);
         modules[m] = (snrq_module_rows){.record = s->records[m],
                                         .rows = rows,
                                         .codes = w->codes + rows.begin * w->columns,
