@@ -84,7 +84,7 @@ class Formats(gguf.ExportTest):
         result = helpers.run("quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", self.path("x"),
                              "--format", "q4_k", "--bits", 3)
         self.assertEqual(result.code, helpers.USAGE, result)
-        self.assertIn("--format says it", result.stderr)
+        self.assertIn("the format says it", result.stderr)
         result = helpers.run("quantize", helpers.MODEL, "--calibration", helpers.CALIBRATION, "-o", self.path("x"),
                              "--format", "gguf")
         self.assertEqual(result.code, helpers.USAGE, result)

@@ -140,6 +140,29 @@ class Recipe(helpers.Test):
                 self.assertEqual(result.code, 64 if words else 0, result)
                 self.assertIn(words or "", result.stderr)
 
+    def test_units_in_parts(self):
+        """Modules that share an input, each with a width of its own: the codes of a module that all options are for."""
+        alone = {}
+        for bits in (2, 3, 4):
+            out = self.quantize("all-%d" % bits, "--bits", bits, "--regrid", 1)
+            with h5py.File(os.path.join(out, "block-00000.h5"), "r") as f:
+                alone[bits] = {name: f[name]["codes"][...].tobytes() for name in f}
+        rules = [{"modules": ["*.k_proj", "*.gate_proj"], "bits": 2}, {"modules": "*.v_proj", "bits": 4}]
+        expected = None
+        for ranks in (1, 2, 3):
+            out = self.quantize("parts-%d" % ranks, "--regrid", 1, "--recipe", self.recipe(rules), ranks=ranks)
+            expected = expected or helpers.weights(out)
+            self.assertEqual(helpers.weights(out), expected)
+        with h5py.File(os.path.join(out, "block-00000.h5"), "r") as f:
+            for kind, bits in (("q", 3), ("k", 2), ("v", 4)):
+                name = "model.layers.0.self_attn.%s_proj" % kind
+                self.assertEqual(f[name]["codes"][...].tobytes(), alone[bits][name], name)
+        helpers.succeed("evaluate", out, "--text", helpers.HELDOUT, "--sequences", 2, "--length", 32)
+        for form in ("gptq", "compressed-tensors", "gguf"):
+            directory = self.path(form)
+            helpers.succeed("export", out, "--format", form, "-o", directory)
+            helpers.succeed("verify", out, "--export", directory)
+
     def test_bad_recipes(self):
         cases = (([], 65, "expected 1 to 10000 rules, found 0"), ({"rule": []}, 65, 'key "rules" is missing'),
                  ({"rules": [{"modules": "*"}], "more": 1}, 65, 'expected the key "rules" alone'),
@@ -160,8 +183,8 @@ class Recipe(helpers.Test):
                  ([{"modules": "*", "keep": False}], 65, "keep (true)"),
                  ([{"modules": "*", "blocks": "6-9"}], 64, "rule 1 matches no module"),
                  ([{"modules": "*", "bits": 9}], 64, "rule 1: --bits"), ([{"modules": "*", "method": "best"}], 64, "rule 1: --method"),
-                 ([{"modules": "*.q_proj", "bits": 4}], 64, "read the same input and are rounded together"),
-                 ([{"modules": "*.up_proj", "bits": 4}], 64, "mlp.gate_proj and mlp.up_proj read the same input"))
+                 ([{"modules": "*.q_proj", "method": "ldlq"}], 64, "read the same input; give them the same keep, method"),
+                 ([{"modules": "*.up_proj", "damp": 0.1}], 64, "mlp.gate_proj and mlp.up_proj read the same input"))
         for rules, code, message in cases:
             with self.subTest(message=message):
                 result = helpers.run(*self.arguments(self.path("none"), "--recipe", self.recipe(rules)))
