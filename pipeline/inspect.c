@@ -63,6 +63,28 @@ static void print_kept(const json_t *configuration)
         printf("%-40s kept in the model's type\n", json_string_value(name));
 }
 
+/* Embeddings and head, where they are quantized: a list, empty if not. New reference. */
+static json_t *collect_tables(const json_t *records)
+{
+    size_t i;
+    const json_t *record;
+    json_t *list = json_array();
+    json_array_foreach((json_t *)records, i, record) if (json_object_get(record, "tables") != NULL)
+        json_array_extend(list, json_object_get(record, "tables"));
+    return list;
+}
+
+static void print_tables(const char *where, const json_t *records)
+{
+    size_t i;
+    const json_t *table;
+    json_t *list = collect_tables(records);
+    snrq_module_record r;
+    json_array_foreach(list, i, table) if (snrq_module_record_from_json(where, table, &r) ==
+                                           SNRQ_OK) print_module(&r);
+    json_decref(list);
+}
+
 static void print_exports(const json_t *exports)
 {
     size_t i;
@@ -87,6 +109,7 @@ static snrq_status print_output(const snrq_output_facts *output, const json_t *e
            "cols", "bits", "group", "method", "alpha", "objective", "output%", "model%", "held%",
            "clip%", "largest", "loss");
     for (int64_t i = 0; i < count; i++) print_module(&modules[i]);
+    print_tables(output->directory, output->records);
     print_kept(output->configuration);
     if (exports != NULL) print_exports(exports);
     free(options);
@@ -96,11 +119,12 @@ static snrq_status print_output(const snrq_output_facts *output, const json_t *e
 
 static snrq_status print_output_json(const snrq_output_facts *output, json_t *exports)
 {
-    json_t *modules = collect_modules(output->records);
-    snrq_status status = snrq_json_print(
-        json_pack("{s:o, s:b, s:O, s:O, s:O?}", "path", snrq_json_text(output->directory),
-                  "complete", output->complete, "configuration", output->configuration, "modules",
-                  modules, "exports", exports));
+    json_t *modules = collect_modules(output->records), *tables = collect_tables(output->records);
+    snrq_status status = snrq_json_print(json_pack(
+        "{s:o, s:b, s:O, s:O, s:O*, s:O?}", "path", snrq_json_text(output->directory), "complete",
+        output->complete, "configuration", output->configuration, "modules", modules, "tables",
+        json_array_size(tables) > 0 ? tables : NULL, "exports", exports));
+    json_decref(tables);
     json_decref(modules);
     return status;
 }

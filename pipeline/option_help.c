@@ -23,7 +23,7 @@ static const struct topic {
      " output calibration text reference token-file decode protocol tasks task-dir export "
      "weights embedding-type zero-points for max-shard-size tokenizer logprobs samples data "},
     {"what is stored",
-     " format bits group-size symmetric asymmetric groups scale-type recipe target-bits "
+     " preset format bits group-size symmetric asymmetric groups scale-type recipe target-bits "
      "target-size assessment widths group-sizes no-uniform "},
     {"how it is rounded",
      " method beam grid alpha refine regrid order damp shrink compensate paper baseline-grid "

@@ -165,6 +165,31 @@ snrq_status snrq_plan_best_groups(const snrq_rules *rules, const snrq_model *m,
     return SNRQ_OK;
 }
 
+/* What is stored of a matrix that is quantized. */
+static double stored_bytes(const snrq_rule *r, double rows, int64_t columns)
+{
+    const double scale = (double)snrq_dtype_size(r->scale_type);
+    return rows * ceil((double)columns * (double)r->bits / 8.0) +
+           rows * (double)snrq_rule_groups(r, columns) *
+               (1.0 + scale * (snrq_rule_has_minima(r) ? 2.0 : 1.0));
+}
+
+/* The same of embeddings and head; *loaded: most that one of them takes in memory. */
+static double table_bytes(const snrq_rules *rules, const snrq_model *m, double *loaded)
+{
+    const snrq_config *c = &m->config;
+    const double rows = (double)c->vocabulary, weights = rows * (double)c->hidden;
+    double stored = 0.0;
+    *loaded = 0.0;
+    for (int t = 0; t < (c->tied_embeddings ? 1 : SNRQ_TABLES); t++) {
+        const snrq_rule *r = &rules->table[t];
+        const double dense = weights * (double)snrq_dtype_size(c->dtype);
+        stored += r->keep ? dense : stored_bytes(r, rows, c->hidden);
+        *loaded = fmax(*loaded, r->keep ? dense : weights * sizeof(float));
+    }
+    return stored;
+}
+
 /* Bytes of weights: of the largest block, in full precision and as codes with scales and zeros in
  * memory; and of all blocks as they are stored. Matrices in FP8 are widened when they are read. */
 static void block_bytes(const snrq_rules *rules, const snrq_model *m, double *full, double *codes,
@@ -186,10 +211,8 @@ static void block_bytes(const snrq_rules *rules, const snrq_model *m, double *fu
                 continue;
             }
             double minima = snrq_rule_has_minima(r) ? 1.0 : 0.0;
-            double scale = (double)snrq_dtype_size(r->scale_type);
             held += rows * columns + rows * groups * (5.0 + 4.0 * minima);
-            *stored += rows * ceil(columns * (double)r->bits / 8.0) +
-                       rows * groups * (1.0 + scale * (1.0 + minima));
+            *stored += stored_bytes(r, rows, f->module[i].columns);
         }
         *full = fmax(*full, weights * (double)size);
         *codes = fmax(*codes, held);
@@ -331,11 +354,10 @@ static snrq_windows pass_windows(const snrq_options *o, const snrq_windows *w)
 static void lay_out(const snrq_options *o, const snrq_model *m, const snrq_rules *rules,
                     const snrq_windows *w, snrq_plan *out)
 {
-    const snrq_config *k = &m->config;
     const snrq_windows texts = pass_windows(o, w);
     const int group_ranks = out->ranks > out->groups ? out->ranks / out->groups : 1;
-    double full, codes, stored;
-    double table = (double)(k->vocabulary * k->hidden) * (double)snrq_dtype_size(k->dtype);
+    double full, codes, stored, table;
+    const double tables = table_bytes(rules, m, &table);
     block_bytes(rules, m, &full, &codes, &stored);
     out->rank_bytes = rank_bytes(group_ranks, o, rules, m, w);
     out->sensitivity_bytes = snrq_sensitivity_rank_bytes(m, &texts, out->ranks, o->pass_memory);
@@ -348,7 +370,7 @@ static void lay_out(const snrq_options *o, const snrq_model *m, const snrq_rules
         out->shared_bytes = fmax(out->shared_bytes, snrq_tuning_node_bytes(rules, m) + full);
     }
     out->node_bytes = out->rank_bytes * out->ranks_per_node + out->shared_bytes;
-    out->output_bytes = stored + table * (k->tied_embeddings ? 1.0 : 2.0);
+    out->output_bytes = stored + tables;
     if (snrq_options_make_sensitivity(o)) out->output_bytes += snrq_sensitivity_file_bytes(m);
     out->block_bytes = full;
     out->bits_per_weight = 8.0 * stored / weights_of(m);
@@ -777,7 +799,10 @@ snrq_status snrq_plan_print(const snrq_context *c, const snrq_options *o, const 
         snrq_note(c,
                   "recipe       %s: the first module's rule is above; %.3f bits per weight in "
                   "all, scales and zeros counted",
-                  o->recipe != NULL ? o->recipe : o->assessment, p->bits_per_weight);
+                  o->recipe != NULL       ? o->recipe
+                  : o->assessment != NULL ? o->assessment
+                                          : "of the preset",
+                  p->bits_per_weight);
     if (rules->budget.bits_per_weight > 0.0)
         snrq_note(c,
                   "budget       %.4f bits per weight; predicted divergence from the model: KL %.4g "

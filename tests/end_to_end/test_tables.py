@@ -15,6 +15,7 @@ import test_format_page as page
 LLAMA = dict(small_models.LLAMA_WITH_BIASES, num_hidden_layers=1, hidden_size=256, intermediate_size=256, head_dim=64,
              attention_bias=False, mlp_bias=False, rope_scaling=None)
 EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
+IQ4 = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113]
 
 # Types of attn_v, ffn_down, attn_output and attn_k, layer by layer, of embeddings and output, as llama_model_quantize() of
 # llama-cpp-py-sync 0.11739 says for a model of 9 layers with 4 query heads on one key head, and one with 8 experts.
@@ -67,7 +68,7 @@ class Tables(gguf.ExportTest):
                     module, found, wanted = f[name], page.unpack(f[name]), weights[name + ".weight"]
                     levels = np.arange(1 << module.attrs["bits"])
                     if kind == "iq4_nl" and name == EMBEDDING:
-                        levels = np.array(page.IQ4)
+                        levels = np.array(IQ4)
                     group = module["g_idx"][...]
                     scale, zero = module["scales"][...][:, group], module["zeros"][...][:, group]
                     least = module["minima"][...][:, group] if "minima" in module else 0
@@ -156,6 +157,14 @@ class Tables(gguf.ExportTest):
                                        num_local_experts=8))
         for preset, expected in EXPERTS.items():
             self.check_preset(model, preset, expected, 4)
+
+    def test_presets_of_narrow_models(self):
+        """As llama_model_quantize() does with SmolLM2: Q4_0 for Q2_K and Q3_K, Q8_0 for Q6_K where 256 does not divide rows."""
+        out = self.quantize(self.model(hidden_size=320), "--preset", "q2_k", "--method", "rtn", "--grid", "minmax")
+        found = {module["name"].split(".")[-1]: module["format"] for record in helpers.manifest(out)
+                 for module in record.get("modules", []) + record.get("tables", [])}
+        narrow = dict.fromkeys(("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "embed_tokens"), "q4_0")
+        self.assertEqual(found, dict(narrow, o_proj="q3_k", down_proj="q3_k", lm_head="q8_0"))
 
     def test_refusals(self):
         for more, message in ((["--format", "q4_k"], "leave out --format"), (["--bits", 3], "says it"),

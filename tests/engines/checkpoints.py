@@ -71,6 +71,20 @@ class Stored(Setting):
 
 FORMATS = [Stored(name) for name in ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl",
                                      "iq4_xs", "mxfp4")]
+
+
+class Preset(Stored):
+    """A mixture of types, embeddings and head among them."""
+
+    def __init__(self, name):
+        super().__init__(name)
+        self.kind = "preset"
+
+    def options(self):
+        return ["--preset", self.group, "--method", "rtn"]
+
+
+PRESETS = [Preset(name) for name in ("q2_k", "q3_k_s", "q3_k_m", "q3_k_l", "q4_k_s", "q4_k_m", "q5_k_m", "q6_k")]
 COMMON = [Setting(bits, group, kind) for kind in ("symmetric", "asymmetric") for bits in (2, 3, 4, 8)
           for group in (32, 64, "channel")]
 RARE = [Setting(4, 64, kind) for kind in ("permuted", "permuted asymmetric", "BF16 scales")]

@@ -5,7 +5,7 @@ import shutil
 
 import checkpoints
 import small_models
-from checkpoints import COMMON, FORMATS, RARE, Setting, Source, helpers
+from checkpoints import COMMON, FORMATS, PRESETS, RARE, Setting, Source, helpers
 from judge import Tolerance
 
 GENERATED = 40
@@ -185,7 +185,7 @@ def jobs_of_family(engine, model):
 FEW = [Setting(bits, 64, kind) for kind in ("symmetric", "asymmetric") for bits in (3, 4, 8)]
 
 WIDE = [Setting(bits, group, kind) for bits, kind in ((2, "symmetric"), (2, "asymmetric"), (3, "symmetric"), (4, "asymmetric"))
-        for group in (256, "channel")] + FORMATS
+        for group in (256, "channel")] + FORMATS + PRESETS
 
 
 def jobs_of_model(engine, models, name):

@@ -13,7 +13,7 @@ import gguf
 import numpy as np
 from llama_cpp_py_sync import _cffi_bindings as bindings
 
-# enum llama_ftype of llama.h
+# enum llama_ftype
 FILE_TYPES = {"q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9, "q2_k": 10, "q3_k_s": 11, "q3_k_m": 12, "q3_k_l": 13,
               "q4_k_s": 14, "q4_k_m": 15, "q5_k_s": 16, "q5_k_m": 17, "q6_k": 18, "q2_k_s": 21, "iq4_nl": 25, "iq4_xs": 30,
               "q3_k": 11, "q4_k": 14, "q5_k": 16}
