@@ -65,7 +65,9 @@ class Tables(gguf.ExportTest):
             with h5py.File(os.path.join(out, "tables.h5"), "r") as f:
                 self.assertEqual(set(f), {EMBEDDING, HEAD})
                 for name in f:
-                    module, found, wanted = f[name], page.unpack(f[name]), weights[name + ".weight"]
+                    module, found = f[name], page.unpack(f[name])
+                    _, shape, data = weights[name + ".weight"]
+                    wanted = np.frombuffer(data, "<f4").reshape(shape)
                     levels = np.arange(1 << module.attrs["bits"])
                     if kind == "iq4_nl" and name == EMBEDDING:
                         levels = np.array(IQ4)

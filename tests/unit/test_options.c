@@ -290,17 +290,23 @@ static void options_that_are_not_stored_are_known_to_decide_nothing(void)
     CU_ASSERT_PTR_NOT_NULL_FATAL(help);
     accepts("quantize M -o OUT --calibration T --format q4_k --tune 2", &o);
     json_t *stored = snrq_options_stored(&o);
+    accepts("quantize M -o OUT --calibration T --preset q4_k_m", &o);
+    json_t *preset = snrq_options_stored(&o);
+    CU_ASSERT_STRING_EQUAL(json_string_value(json_object_get(preset, "preset")), "q4_k_m");
+    CU_ASSERT_TRUE(json_is_null(json_object_get(preset, "format")));
     for (const char *line = help; line != NULL; line = strchr(line + 1, '\n')) {
         if (sscanf(line, "%*[ \n]--%38[a-z-]", name) != 1 &&
             sscanf(line, "%*[ \n]-%*c, --%38[a-z-]", name) != 1)
             continue;
         snprintf(word, sizeof word, " %s ", name);
-        bool known = json_object_get(stored, name) != NULL || strstr(harmless, word) != NULL;
+        bool known = json_object_get(stored, name) != NULL ||
+                     json_object_get(preset, name) != NULL || strstr(harmless, word) != NULL;
         if (!known) fprintf(stderr, "--%s is neither stored nor listed in this test\n", name);
         CU_ASSERT_TRUE(known);
         options++;
     }
     CU_ASSERT_TRUE(options > 20);
+    json_decref(preset);
     json_decref(stored);
     free(help);
 }
