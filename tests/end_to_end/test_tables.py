@@ -72,8 +72,8 @@ class Tables(gguf.ExportTest):
                     if kind == "iq4_nl" and name == EMBEDDING:
                         levels = np.array(IQ4)
                     group = module["g_idx"][...]
-                    scale, zero = module["scales"][...][:, group], module["zeros"][...][:, group]
-                    least = module["minima"][...][:, group] if "minima" in module else 0
+                    scale, zero = module["scales"][...].astype(float)[:, group], module["zeros"][...][:, group]
+                    least = module["minima"][...].astype(float)[:, group] if "minima" in module else 0
                     distance = np.min([np.abs(scale * (level - zero.astype(float)) - least - wanted) for level in levels], axis=0)
                     self.assertTrue((np.abs(found - wanted) <= distance + 1e-6 * np.abs(wanted).max()).all(), name)
                     self.assertLess(np.square(found - wanted).mean(), 0.02 * np.square(wanted).mean(), name)
