@@ -70,8 +70,15 @@ static snrq_status fit_formats(const snrq_model *m, snrq_rules *rules)
             SNRQ_TRY(fit_format(m, f->module[i].name, f->module[i].columns, rule));
         }
     }
-    for (int t = 0; t < SNRQ_TABLES; t++)
+    for (int t = 0; t < SNRQ_TABLES; t++) {
         SNRQ_TRY(fit_format(m, snrq_table_names[t], m->config.hidden, &rules->table[t]));
+        if (!rules->table[t].keep && rules->tune > 0)
+            return snrq_fail(
+                SNRQ_USAGE,
+                "--tune does not know quantized embeddings and heads (%s) yet; leave one "
+                "of the two out",
+                snrq_table_names[t]);
+    }
     return SNRQ_OK;
 }
 

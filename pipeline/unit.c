@@ -215,7 +215,7 @@ snrq_module_record snrq_rounded_record(const snrq_rounding *rounding, const snrq
 void snrq_unit_fill_rows(const snrq_context *context, const snrq_family *family, int module,
                          const snrq_weight *w, snrq_module_rows *out)
 {
-    snrq_range rows = snrq_unit_module_rows(context, family, module);
+    snrq_range rows = snrq_module_rows_of_rank(context, family, module);
     out->rows = rows;
     out->codes = w->codes + rows.begin * w->columns;
     out->scales = w->scales + rows.begin * w->groups;
