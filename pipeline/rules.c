@@ -2,6 +2,7 @@
 #include "pipeline/rules.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "pipeline/model/kept.h"
 #include "pipeline/preset.h"
@@ -72,6 +73,11 @@ static snrq_status fit_formats(const snrq_model *m, snrq_rules *rules)
     }
     for (int t = 0; t < SNRQ_TABLES; t++) {
         SNRQ_TRY(fit_format(m, snrq_table_names[t], m->config.hidden, &rules->table[t]));
+        const snrq_weight_format *format = rules->table[t].format;
+        if (!rules->table[t].keep && format != NULL &&
+            (strcmp(format->name, "nvfp4") == 0 || strcmp(format->name, "fp8_block") == 0))
+            return snrq_fail(SNRQ_USAGE, "%s cannot be of %s: no export holds it",
+                             snrq_table_names[t], format->name);
         if (!rules->table[t].keep && rules->tune > 0)
             return snrq_fail(
                 SNRQ_USAGE,

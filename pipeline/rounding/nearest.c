@@ -40,7 +40,7 @@ static snrq_status fit(const shared *s, const float *row, float *scales, uint8_t
     memset(minima, 0, (size_t)s->groups.count * sizeof *minima);
     if (f == NULL) return snrq_quant_grid_fit(s->rule, &s->groups, row, s->alike, scales, zeros);
     memset(zeros, snrq_weight_format_zero(f), (size_t)s->groups.count);
-    return snrq_format_grid_fit(s->rule, &s->groups, row, s->alike, scales, minima);
+    return snrq_format_grid_fit(s->rule, &s->groups, row, s->alike, 1.0f, scales, minima);
 }
 
 static uint8_t nearest(const snrq_rule *rule, float x, float scale, int zero, float minimum)
