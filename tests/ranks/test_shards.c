@@ -168,7 +168,7 @@ static void too_many_bytes_are_refused(void)
     CU_ASSERT_EQUAL(snrq_shards_create(rank_test_world, 100, &shards), SNRQ_OK);
     CU_ASSERT_EQUAL(snrq_staging_create(rank_test_world, scratch_root, &staging), SNRQ_OK);
     CU_ASSERT_EQUAL(snrq_shards_add(shards, "t", "F32", 2, shape, &index), SNRQ_OK);
-    CU_ASSERT_EQUAL(snrq_shards_add(shards, "u", "U8", 2, shape, &index), SNRQ_INTERNAL);
+    CU_ASSERT_EQUAL(snrq_shards_add(shards, "u", "U4", 2, shape, &index), SNRQ_INTERNAL);
     shape[0] = INT64_MAX;
     CU_ASSERT_EQUAL(snrq_shards_add(shards, "u", "F32", 2, shape, &index), SNRQ_INTERNAL);
     CU_ASSERT_EQUAL(snrq_shards_begin(shards, staging), SNRQ_OK);
