@@ -7,6 +7,7 @@
 #include "mpi/collective.h"
 #include "pipeline/assess_unit.h"
 #include "pipeline/model/expert_stream.h"
+#include "pipeline/unit.h"
 
 typedef struct block_work {
     snrq_assessment *assessment;
@@ -90,11 +91,10 @@ static snrq_status route(block_work *b, int step, const snrq_block *quantized)
 {
     snrq_assessment *a = b->assessment;
     const snrq_family *f = b->full->block.family;
-    const int64_t asked = a->options->expert_tokens;
+    const int64_t least = snrq_unit_least_tokens(f, step, a->options->expert_tokens);
     if (f->step[step].kind != SNRQ_STEP_EXPERTS_ACTIVATION) return SNRQ_OK;
-    return snrq_streams_route(a->context, a->fitted.count,
-                              asked == 0 ? f->unit[f->step[step].first].columns : asked, &a->twin,
-                              quantized, &a->full, &b->full->block, &b->coverage);
+    return snrq_streams_route(a->context, a->fitted.count, least, &a->twin, quantized, &a->full,
+                              &b->full->block, &b->coverage);
 }
 
 static snrq_status advance(block_work *b, int step, const snrq_block *quantized)

@@ -10,6 +10,7 @@
 #include "pipeline/traffic.h"
 #include "pipeline/tuning_cost.h"
 #include "pipeline/unit.h"
+#include "pipeline/work.h"
 
 /* A machine whose files were not measured. */
 static const double assumed_file_rate = 500e6;
@@ -130,7 +131,7 @@ static void cost_of_unit(const group *g, const snrq_family *f, int64_t layer, in
 {
     const snrq_unit_shape *unit = &f->unit[u];
     const snrq_rule *r = snrq_rules_at(g->rules, layer, unit->first);
-    const bool makes_up = snrq_unit_writes_residual(f, u) && snrq_rule_compensates(r);
+    const bool makes_up = snrq_unit_makes_up(r, f, u);
     const int teams = snrq_unit_teams(f, u, g->ranks);
     const double all_tokens = (double)(g->windows->count * g->windows->length);
     const double share = snrq_unit_share(f, u, g->rules->expert_tokens, all_tokens);
@@ -254,7 +255,7 @@ snrq_status snrq_cost_make(const snrq_machine *machine, const snrq_rules *rules,
                ceil((double)w->count / ranks)};
     snrq_layer_groups groups;
     *out = (snrq_cost){.total = 0.0};
-    SNRQ_TRY(snrq_plan_groups(rules, model, w, l->groups, &groups));
+    SNRQ_TRY(snrq_work_groups(rules, model, w, l->groups, &groups));
     for (int k = 0; k < groups.count; k++) {
         snrq_cost one;
         cost_of_group(&g, (snrq_range){groups.first[k], groups.first[k + 1]}, nodes, &one);

@@ -16,6 +16,7 @@
 #include "pipeline/summary.h"
 #include "pipeline/text_options.h"
 #include "pipeline/tune.h"
+#include "pipeline/work.h"
 
 bool snrq_job_is_committed(const snrq_job *job, int64_t layer)
 {
@@ -26,8 +27,8 @@ bool snrq_job_is_committed(const snrq_job *job, int64_t layer)
 
 double snrq_job_block_work(const snrq_job *job, int64_t layer)
 {
-    return snrq_plan_block_work(&job->rules, snrq_model_family(job->model, layer), layer,
-                                &job->windows);
+    return snrq_work_of_block(&job->rules, snrq_model_family(job->model, layer), layer,
+                              &job->windows);
 }
 
 void snrq_job_chained_alphas(const snrq_job *job, int64_t layer, double *alphas)
@@ -322,7 +323,7 @@ static snrq_status choose_groups(snrq_job *job)
     int best = (int)groups;
     if (groups == 0)
         SNRQ_TRY(snrq_agree(
-            c, snrq_plan_best_groups(&job->rules, job->model, &job->windows, ranks, &best)));
+            c, snrq_work_best_groups(&job->rules, job->model, &job->windows, ranks, &best)));
     if (best > job->model->config.layers)
         return snrq_fail(SNRQ_USAGE,
                          "--layer-groups %d: the model has %lld blocks, a group needs one", best,
@@ -333,7 +334,7 @@ static snrq_status choose_groups(snrq_job *job)
                          "%d ranks (mpirun -n %d)",
                          best, ranks == 1 ? "is" : "are", ranks, best, best);
     return snrq_agree(c,
-                      snrq_plan_groups(&job->rules, job->model, &job->windows, best, &job->groups));
+                      snrq_work_groups(&job->rules, job->model, &job->windows, best, &job->groups));
 }
 
 /* What this start can be asked for, apart from memory. */

@@ -10,22 +10,6 @@
 #include "pipeline/model/model.h"
 #include "pipeline/rules.h"
 
-/* Multiply-adds of one step of a block: forward passes, Grams, factorization, search. For the ETA.
- */
-double snrq_plan_step_work(const snrq_rules *rules, const snrq_family *family, int64_t layer,
-                           int step, const snrq_windows *windows);
-double snrq_plan_block_work(const snrq_rules *rules, const snrq_family *family, int64_t layer,
-                            const snrq_windows *windows);
-
-/* The blocks of a model divided by work. Not collective. The caller frees *out. */
-snrq_status snrq_plan_groups(const snrq_rules *rules, const snrq_model *model,
-                             const snrq_windows *windows, int groups, snrq_layer_groups *out);
-
-/* The number of layer groups with which so many ranks are fastest: the least, unless more save a
- * tenth of the time. Not collective. */
-snrq_status snrq_plan_best_groups(const snrq_rules *rules, const snrq_model *model,
-                                  const snrq_windows *windows, int ranks, int *best);
-
 /* What a run would find in its output directory. */
 typedef struct snrq_plan_output {
     bool known;             /* it was looked at, and nothing would be refused */
@@ -69,6 +53,10 @@ snrq_status snrq_plan_make(const snrq_context *context, const snrq_options *opti
  * makes more formats possible, or 0. Not collective. */
 snrq_status snrq_plan_exports(const snrq_model *model, const snrq_rule *rule, json_t **rows,
                               int64_t *better);
+
+/* The same of a run: what the rule of a module makes impossible, it cannot be exported to. */
+snrq_status snrq_plan_forecast(const snrq_model *model, const snrq_rules *rules, json_t **rows,
+                               int64_t *better);
 
 /* Can the engine of --for (-1: none is named) load what these rules make, in some format?
  * SNRQ_USAGE says why not: of settings, and of experts that it fuses. Not collective. */

@@ -41,6 +41,7 @@
 #include "pipeline/tables.h"
 #include "pipeline/tune.h"
 #include "pipeline/unit.h"
+#include "pipeline/work.h"
 
 typedef struct group {
     snrq_job *job;               /* borrowed */
@@ -406,7 +407,7 @@ static snrq_status quantize_step(group *g, block_work *b, int step)
         return snrq_fail(status, "block %lld, step %s: %s", (long long)b->layer, s->name,
                          snrq_error_message());
     snrq_progress_step(&g->job->progress, g->job->output, f, b->layer, step,
-                       snrq_plan_step_work(&g->job->rules, f, b->layer, step, &g->job->windows),
+                       snrq_work_of_step(&g->job->rules, f, b->layer, step, &g->job->windows),
                        b->records, b->measures);
     return SNRQ_OK;
 }

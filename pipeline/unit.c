@@ -84,6 +84,11 @@ snrq_range snrq_module_rows_of_rank(const snrq_context *c, const snrq_family *f,
                         clamp(mine.end - m->part_row, 0, m->rows)};
 }
 
+bool snrq_unit_makes_up(const snrq_rule *rule, const snrq_family *f, int unit)
+{
+    return snrq_rule_compensates(rule) && snrq_unit_writes_residual(f, unit);
+}
+
 int64_t snrq_unit_least_tokens(const snrq_family *f, int step, int64_t expert_tokens)
 {
     const int gate_up = f->step[step].kind == SNRQ_STEP_EXPERTS_OUT ? step - 1 : step;

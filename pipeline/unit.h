@@ -30,6 +30,9 @@ void snrq_part_stack_free(snrq_part_stack *stack);
 void snrq_modules_name(const snrq_family *family, int64_t layer, int first, int end, char *out,
                        size_t size);
 
+/* Does the unit's target take the residual stream's error along? Not collective. */
+bool snrq_unit_makes_up(const snrq_rule *rule, const snrq_family *family, int unit);
+
 /* Tokens that an expert of the step is calibrated on at least: as many as --expert-tokens says, or,
  * if that is 0, as [gate, up] has inputs. Not collective. */
 int64_t snrq_unit_least_tokens(const snrq_family *family, int step, int64_t expert_tokens);

@@ -26,6 +26,7 @@
 #include "pipeline/phase.h"
 #include "pipeline/plan.h"
 #include "pipeline/unit.h"
+#include "pipeline/work.h"
 #include "tests/bench/block_model.h"
 
 static const double full_tokens = 128.0 * 2048.0;
@@ -439,7 +440,7 @@ static snrq_status check_memory(const snrq_context *context, const bench *b)
     SNRQ_TRY(make_windows(b, &windows));
     snrq_status status = snrq_model_create_families(&model);
     if (status == SNRQ_OK) status = snrq_rules_create(&b->options, &model, &rules);
-    if (status == SNRQ_OK) status = snrq_plan_groups(&rules, &model, &windows, 1, &groups);
+    if (status == SNRQ_OK) status = snrq_work_groups(&rules, &model, &windows, 1, &groups);
     if (status == SNRQ_OK)
         status = snrq_plan_make(context, &b->options, &model, &rules, &windows, &groups, &plan);
     snrq_layer_groups_free(&groups);

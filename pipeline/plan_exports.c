@@ -1,0 +1,85 @@
+/* What a planned run can be exported to, and which engines load it; see plan.h. */
+#include "pipeline/export.h"
+#include "pipeline/export/engines.h"
+#include "pipeline/plan.h"
+
+snrq_status snrq_plan_exports(const snrq_model *m, const snrq_rule *r, json_t **rows,
+                              int64_t *better)
+{
+    snrq_export_facts planned = snrq_export_facts_planned(m, r->bits, r->group_size, r->symmetric,
+                                                          r->permuted_groups, r->scale_type);
+    planned.format = r->format;
+    *better = r->format != NULL ? 0 : snrq_export_better_group(m, &planned);
+    return snrq_export_forecast(m, &planned, rows);
+}
+
+/* What a rule makes impossible, the mixture cannot be exported to. */
+static snrq_status add_forecast(const snrq_model *m, const snrq_rule *r, json_t *rows)
+{
+    json_t *own = NULL, *row;
+    int64_t better;
+    size_t i;
+    SNRQ_TRY(snrq_plan_exports(m, r, &own, &better));
+    json_array_foreach(own, i, row) if (!json_is_true(json_object_get(row, "possible")))
+        json_array_set(rows, i, row);
+    json_decref(own);
+    return SNRQ_OK;
+}
+
+/* Does a module before this one have the same rule? */
+static bool is_repeated(const snrq_rules *rules, const snrq_model *m, int64_t layer, int module)
+{
+    const snrq_rule *r = snrq_rules_at(rules, layer, module);
+    if (module > 0 && snrq_rule_equals(r, snrq_rules_at(rules, layer, module - 1))) return true;
+    return layer > 0 && module < snrq_model_family(m, layer - 1)->modules &&
+           snrq_rule_equals(r, snrq_rules_at(rules, layer - 1, module));
+}
+
+snrq_status snrq_plan_forecast(const snrq_model *m, const snrq_rules *rules, json_t **rows,
+                               int64_t *better)
+{
+    SNRQ_TRY(snrq_plan_exports(m, snrq_rules_first(rules, m), rows, better));
+    if (!snrq_rules_differ(rules, m)) return SNRQ_OK;
+    *better = 0;
+    for (int64_t layer = 0; layer < rules->layers; layer++)
+        for (int i = 0; i < snrq_model_family(m, layer)->modules; i++)
+            if (!snrq_rules_at(rules, layer, i)->keep && !is_repeated(rules, m, layer, i))
+                SNRQ_TRY(add_forecast(m, snrq_rules_at(rules, layer, i), *rows));
+    return SNRQ_OK;
+}
+
+/* Experts of a block that an engine fuses: vLLM all of their modules, llama.cpp those of a name. */
+static snrq_status check_experts(const snrq_model *m, const snrq_rules *rules, int64_t engine,
+                                 int64_t layer)
+{
+    const snrq_family *f = snrq_model_family(m, layer);
+    const bool all = engine == SNRQ_ENGINE_VLLM || engine == SNRQ_ENGINE_VLLM_CPU;
+    int first = -1;
+    for (int u = 0; u < f->units; u++) {
+        if (f->unit[u].expert < 0 || (!all && engine != SNRQ_ENGINE_LLAMA_CPP)) continue;
+        if (first < 0 || (!all && f->unit[u].step != f->unit[first].step)) first = u;
+        const int a = f->unit[first].first, b = f->unit[u].first;
+        if (snrq_rule_equals(snrq_rules_at(rules, layer, a), snrq_rules_at(rules, layer, b)))
+            continue;
+        return snrq_fail(SNRQ_USAGE,
+                         "--for %s: block %lld: it fuses %s and %s, which have different settings",
+                         snrq_engine_name((snrq_engine)engine), (long long)layer, f->module[a].name,
+                         f->module[b].name);
+    }
+    return SNRQ_OK;
+}
+
+snrq_status snrq_plan_check_engine(const snrq_model *m, const snrq_rules *rules, int64_t engine)
+{
+    for (int64_t layer = 0; engine >= 0 && layer < rules->layers; layer++) {
+        SNRQ_TRY(check_experts(m, rules, engine, layer));
+        for (int i = 0; i < snrq_model_family(m, layer)->modules; i++) {
+            const snrq_rule *r = snrq_rules_at(rules, layer, i);
+            if (r->keep || is_repeated(rules, m, layer, i)) continue;
+            const snrq_export_facts planned = snrq_export_facts_planned(
+                m, r->bits, r->group_size, r->symmetric, r->permuted_groups, r->scale_type);
+            SNRQ_TRY(snrq_export_check_planned(m, &planned, engine));
+        }
+    }
+    return SNRQ_OK;
+}
