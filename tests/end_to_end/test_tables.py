@@ -10,7 +10,6 @@ import numpy as np
 import helpers
 import small_models
 import test_export_gguf as gguf
-import test_format_page as page
 
 LLAMA = dict(small_models.LLAMA_WITH_BIASES, num_hidden_layers=1, hidden_size=256, intermediate_size=256, head_dim=64,
              attention_bias=False, mlp_bias=False, rope_scaling=None)
@@ -55,7 +54,7 @@ class Tables(gguf.ExportTest):
 
     def values_of(self, out):
         with h5py.File(os.path.join(out, "tables.h5"), "r") as f:
-            return {name: page.unpack(f[name]) for name in f}
+            return {name: gguf.dequantize(f[name]) for name in f}
 
     def test_values_are_the_nearest(self):
         model = self.model()
@@ -65,7 +64,7 @@ class Tables(gguf.ExportTest):
             with h5py.File(os.path.join(out, "tables.h5"), "r") as f:
                 self.assertEqual(set(f), {EMBEDDING, HEAD})
                 for name in f:
-                    module, found = f[name], page.unpack(f[name])
+                    module, found = f[name], gguf.dequantize(f[name])
                     _, shape, data = weights[name + ".weight"]
                     wanted = np.frombuffer(data, "<f4").reshape(shape)
                     levels = np.arange(1 << module.attrs["bits"])
