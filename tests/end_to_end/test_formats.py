@@ -46,7 +46,7 @@ class Formats(gguf.ExportTest):
         model, ids = self.wide()
         for name in ("q2_k", "iq4_xs", "mxfp4", "nvfp4", "fp8_block"):
             seen = set()
-            for ranks in (1, 2, 3):
+            for ranks in (1, 3):
                 out = self.round(model, ids, "--format", name, "--beam", 4, ranks=ranks)
                 with open(os.path.join(out, "block-00000.h5"), "rb") as f:
                     seen.add(f.read())
@@ -59,7 +59,7 @@ class Formats(gguf.ExportTest):
     def test_below_plain_rounding(self):
         model, ids = self.wide()
         fixed = ["--alpha", "fixed:0", "--shrink", "0"]
-        for name in FORMATS + FLOATS:
+        for name in ("q4_1", "q2_k", "q3_k", "q4_k", "iq4_xs", "mxfp4", *FLOATS):  # of each kind of scale and level one
             ours = self.objective(self.round(model, ids, "--format", name, *fixed))
             plain = self.objective(self.round(model, ids, "--format", name, "--method", "rtn"))
             # the first unit: its input does not depend on what was rounded before
