@@ -278,8 +278,8 @@ void snrq_progress_event(snrq_progress *p, snrq_output *output, json_t *event)
 static json_t *unit_json(const snrq_family *f, int unit, const snrq_module_record *records,
                          const snrq_unit_measures *measures)
 {
-    static const snrq_phase phases[] = {SNRQ_PHASE_GRAM, SNRQ_PHASE_FACTOR, SNRQ_PHASE_GRID,
-                                        SNRQ_PHASE_SEARCH};
+    static const int phases[] = {SNRQ_PHASE_GRAM, SNRQ_PHASE_FACTOR, SNRQ_PHASE_GRID,
+                                 SNRQ_PHASE_SEARCH};
     json_t *modules = json_array(), *times = json_object();
     for (int m = f->unit[unit].first; m < f->unit[unit].end; m++)
         json_array_append_new(modules, json_string(records[m].name));

@@ -133,7 +133,7 @@ static snrq_status write_tables(snrq_job *job, table *tables, int count)
 
 snrq_status snrq_tables_commit(snrq_job *job)
 {
-    table tables[SNRQ_TABLES] = {{NULL}};
+    table tables[SNRQ_TABLES] = {{.name = NULL}};
     int count = 0;
     for (int t = 0; t < SNRQ_TABLES; t++)
         if (job->model->coded[t])
