@@ -53,12 +53,12 @@ const snrq_option_row snrq_option_table[] = {
      "this name (docs/gguf.md)"},
     {"format", 0, CHOICE, FIELD(weight_format), NULL, 0, 0,
      "q4_0|q4_1|q5_0|q5_1|q8_0|q2_k|q3_k|q4_k|q5_k|q6_k|iq4_nl|iq4_xs|mxfp4|"
-     "nvfp4|fp8_block",
-     Q, true, "F",
+     "nvfp4|fp8_block|int2|int3|int4|int5|int6|int7|int8",
+     Q | R, true, "F",
      "round to weights as machines run them, instead of --bits and --group-size, with this "
      "format's "
      "levels, groups, scales and minima: types of llama.cpp, microscaling, FP8 (docs/gguf.md, "
-     "docs/exporting.md)"},
+     "docs/exporting.md); int2 to int8 are --bits 2 to 8"},
     {"format", 0, CHOICE, FIELD(format), NULL, 0, 0, "gptq|compressed-tensors|gguf|safetensors|fp8",
      X, false, "F", "what to export to; `snrq inspect OUT` tells what is possible"},
     {"symmetric", 0, FLAG, FIELD(asymmetric), NULL, 0, 0, NULL, Q | R | A, false, NULL,

@@ -79,6 +79,33 @@ static snrq_status apply_exceptions(const given_rows given, snrq_options *o)
     return SNRQ_OK;
 }
 
+static bool is_given(const given_rows given, const char *name)
+{
+    for (int row = 0; row < snrq_option_rows; row++)
+        if (given[row] != NOT_GIVEN && strcmp(table[row].name, name) == 0) return true;
+    return false;
+}
+
+/* The names of --format behind those of the table of formats are widths: int2 is --bits 2. */
+static snrq_status apply_width(const given_rows given, snrq_options *o)
+{
+    if (o->weight_format < SNRQ_WEIGHT_FORMATS) return SNRQ_OK;
+    const int64_t bits = 2 + o->weight_format - SNRQ_WEIGHT_FORMATS;
+    const char *other = o->preset >= 0            ? "--preset"
+                        : o->target_bits > 0.0    ? "--target-bits"
+                        : o->target_bytes > 0     ? "--target-size"
+                        : is_given(given, "bits") ? "--bits"
+                                                  : NULL;
+    if (other != NULL && (strcmp(other, "--bits") != 0 || o->bits != bits))
+        return snrq_fail(SNRQ_USAGE,
+                         "--format int%lld says --bits %lld, and %s says something else; leave one "
+                         "of the two out",
+                         (long long)bits, (long long)bits, other);
+    o->bits = bits;
+    o->weight_format = -1;
+    return SNRQ_OK;
+}
+
 static snrq_status parse_alpha(snrq_options *o)
 {
     bool is_fixed = o->command == SNRQ_COMMAND_ROUND || o->paper || o->baseline_grid;
@@ -480,6 +507,7 @@ static snrq_status parse_command(parser *p, int argc, char **argv, char **text)
     if (p->help) return snrq_help_make(p->command, text);
     SNRQ_TRY(parse_file(p));
     if (strcmp(p->command->name, "plan") == 0) o->plan = o->dry_run = true;
+    SNRQ_TRY(apply_width(p->given, o));
     SNRQ_TRY(apply_exceptions(p->given, o));
     SNRQ_TRY(parse_alpha(o));
     SNRQ_TRY(parse_factor_grid(o));
@@ -637,6 +665,7 @@ snrq_status snrq_options_restore(const json_t *stored, snrq_options *o)
         SNRQ_TRY(snrq_option_set(&table[i], text, o));
         given[i] = COMMAND_LINE;
     }
+    SNRQ_TRY(apply_width(given, o));
     SNRQ_TRY(apply_exceptions(given, o));
     SNRQ_TRY(parse_alpha(o));
     SNRQ_TRY(parse_redo(o));

@@ -168,6 +168,19 @@ static bool matches(const json_t *entry, int64_t layer, const char *below)
     return false;
 }
 
+/* A format says bits and groups by itself; a width that is named as one says bits alone. */
+static snrq_status check_format(const char *path, size_t index, const json_t *entry)
+{
+    static const char *const said[] = {"bits", "group-size", "asymmetric", "groups", "scale-type"};
+    const char *format = json_string_value(json_object_get(entry, "format"));
+    if (format == NULL || snrq_weight_format_find(format) == NULL) return SNRQ_OK;
+    for (size_t i = 0; i < sizeof said / sizeof *said; i++)
+        if (json_object_get(entry, said[i]) != NULL)
+            return snrq_fail(SNRQ_USAGE, "%s: rule %zu: \"format\": \"%s\" says %s; leave it out",
+                             path, index + 1, format, said[i]);
+    return SNRQ_OK;
+}
+
 /* The rule of an entry: the options, but for what it names. */
 static snrq_status rule_of(const char *path, size_t index, const json_t *entry,
                            const snrq_options *options, snrq_rule *out)
@@ -191,6 +204,8 @@ static snrq_status rule_of(const char *path, size_t index, const json_t *entry,
             json_object_del(stored, "format");
         if (strcmp(key, "method") == 0 && json_object_get(entry, "beam") == NULL)
             json_object_del(stored, "beam");
+        if (strcmp(key, "format") == 0 && json_object_get(entry, "bits") == NULL)
+            json_object_del(stored, "bits");
     }
     if (status == SNRQ_OK) status = snrq_options_restore(stored, &changed);
     if (status == SNRQ_OK) *out = snrq_options_rule(&changed);
@@ -325,7 +340,8 @@ snrq_status snrq_recipe_apply(const char *path, const json_t *recipe, const snrq
     snrq_status status = snrq_allocate(count, sizeof *rule, "rules of a recipe", &rule);
     for (size_t i = 0; status == SNRQ_OK && i < count; i++) {
         const json_t *entry = json_array_get(recipe, i);
-        status = rule_of(path, i, entry, options, &rule[i]);
+        status = check_format(path, i, entry);
+        if (status == SNRQ_OK) status = rule_of(path, i, entry, options, &rule[i]);
         rule[i].inputs = rules->rule[0].inputs;
         rule[i].residual_inputs = rules->rule[0].residual_inputs;
         if (status == SNRQ_OK) status = check_matches(path, i, entry, model);

@@ -139,17 +139,21 @@ static snrq_status write_result(const snrq_context *context, const layer_case *c
 {
     const snrq_rows *rows = &rounded->rows;
     size_t m = (size_t)c->rows, n = (size_t)c->columns, g = (size_t)rounded->groups.count;
-    size_t zeros_at = m * g * sizeof(float), codes_at = zeros_at + m * g * sizeof(int32_t);
+    size_t zeros_at = m * g * sizeof(float), minima_at = zeros_at + m * g * sizeof(int32_t);
+    size_t codes_at = minima_at + (rows->minima != NULL ? m * g * sizeof(float) : 0);
     snrq_node_memory *memory = NULL;
     SNRQ_TRY(snrq_node_memory_create(context, codes_at + m * n, &memory));
     float *scales = (float *)(void *)memory->data;
     int32_t *zeros = (int32_t *)(void *)(memory->data + zeros_at);
+    float *minima = (float *)(void *)(memory->data + minima_at);
     uint8_t *codes = memory->data + codes_at;
 #pragma omp parallel for schedule(static)
     for (int64_t r = rounded->mine.begin; r < rounded->mine.end; r++) {
         size_t local = (size_t)(r - rounded->mine.begin), global = (size_t)r;
         memcpy(scales + global * g, rows->scales + local * g, g * sizeof *scales);
         for (size_t i = 0; i < g; i++) zeros[global * g + i] = rows->zeros[local * g + i];
+        if (rows->minima != NULL)
+            memcpy(minima + global * g, rows->minima + local * g, g * sizeof *minima);
         for (size_t k = 0; k < n; k++)
             codes[global * n + (size_t)s->order[k]] = rows->codes[local * n + k];
     }
@@ -158,14 +162,20 @@ static snrq_status write_result(const snrq_context *context, const layer_case *c
     if (status == SNRQ_OK)
         status = snrq_node_memory_share_rows(context, memory, zeros_at, c->rows, SNRQ_TILE_ROWS,
                                              g * sizeof *zeros);
+    if (status == SNRQ_OK && rows->minima != NULL)
+        status = snrq_node_memory_share_rows(context, memory, minima_at, c->rows, SNRQ_TILE_ROWS,
+                                             g * sizeof *minima);
     if (status == SNRQ_OK)
         status = snrq_node_memory_share_rows(context, memory, codes_at, c->rows, SNRQ_TILE_ROWS, n);
+    const int without = rows->minima != NULL ? 0 : 1; /* the first one */
     const snrq_tensor_data tensors[] = {
+        {"minima", "F32", 2, {c->rows, (int64_t)g}, minima, m * g * sizeof *minima},
         {"scales", "F32", 2, {c->rows, (int64_t)g}, scales, m * g * sizeof *scales},
         {"zeros", "I32", 2, {c->rows, (int64_t)g}, zeros, m * g * sizeof *zeros},
         {"g_idx", "I32", 1, {c->columns}, rounded->groups.g_idx, n * sizeof(int32_t)},
         {"codes", "U8", 2, {c->rows, c->columns}, codes, m * n}};
-    if (status == SNRQ_OK && c->out != NULL) status = snrq_safetensors_write(c->out, tensors, 4);
+    if (status == SNRQ_OK && c->out != NULL)
+        status = snrq_safetensors_write(c->out, tensors + without, 5 - without);
     status = snrq_agree(context, status);
     snrq_node_memory_destroy(&memory);
     return status;
@@ -176,6 +186,10 @@ static snrq_status print_result(const snrq_context *context, const snrq_options 
                                 double total)
 {
     const snrq_rounded_module *m = &rounded->modules[0];
+    const snrq_rule *rule = rounded->rule;
+    char bits[16];
+    snprintf(bits, sizeof bits, "%d bits", rule->bits);
+    const char *levels = rule->format != NULL ? rule->format->name : bits;
     FILE *answers = c->out != NULL ? snrq_user_output_answers(c->out) : stdout;
     if (context->rank != 0) return SNRQ_OK;
     if (o->json)
@@ -187,12 +201,11 @@ static snrq_status print_result(const snrq_context *context, const snrq_options 
             rounding, total);
     else
         fprintf(answers,
-                "%lld x %lld, %lld bits, %s: objective %.8g, output error %.3f %%, alpha %.4f, "
+                "%lld x %lld, %s, %s: objective %.8g, output error %.3f %%, alpha %.4f, "
                 "rounding %.3f s "
                 "of %.3f s\n",
-                (long long)c->rows, (long long)c->columns, (long long)o->bits,
-                snrq_method_name(rounded->rule->method), m->objective, 100.0 * m->output_error,
-                m->alpha, rounding, total);
+                (long long)c->rows, (long long)c->columns, levels, snrq_method_name(rule->method),
+                m->objective, 100.0 * m->output_error, m->alpha, rounding, total);
     return snrq_print_end(answers);
 }
 
@@ -225,15 +238,30 @@ static snrq_status open_result(const snrq_context *context, const snrq_options *
     return snrq_agree(context, status);
 }
 
-static snrq_status round_case(const snrq_context *context, const snrq_options *o,
-                              const snrq_rule *rule, layer_case *c, snrq_statistics *s,
-                              snrq_rounding *rounded)
+/* Rows that are no whole super-blocks take the narrow format, as in a model. */
+static snrq_status fit_format(const snrq_context *context, const snrq_options *o,
+                              const layer_case *c, snrq_rule *rule)
+{
+    const snrq_weight_format *f = snrq_weight_format_for(rule->format, c->columns);
+    if (rule->format == NULL || f == rule->format) return SNRQ_OK;
+    if (f == NULL)
+        return snrq_fail(SNRQ_USAGE, "%s: W has %lld inputs, and %s has groups of %lld", o->path,
+                         (long long)c->columns, rule->format->name, (long long)rule->format->group);
+    snrq_note(context, "W has %lld inputs, no multiple of %lld: it becomes %s",
+              (long long)c->columns, (long long)rule->format->super_block, f->name);
+    snrq_rule_set_format(rule, f);
+    return SNRQ_OK;
+}
+
+static snrq_status round_case(const snrq_context *context, const snrq_options *o, snrq_rule *rule,
+                              layer_case *c, snrq_statistics *s, snrq_rounding *rounded)
 {
     const snrq_process_shape shape = {o->factor_rows, o->factor_columns};
     snrq_timers timers;
     snrq_timers_reset(&timers, SNRQ_PHASES);
     SNRQ_TRY(open_result(context, o, c));
     SNRQ_TRY(snrq_agree(context, read_case(o, rule, c)));
+    SNRQ_TRY(snrq_agree(context, fit_format(context, o, c, rule)));
     SNRQ_TRY(make_statistics(context, rule, shape, c, s));
     const int64_t first[2] = {0, c->rows};
     const char *name = "W";
@@ -251,7 +279,7 @@ static snrq_status round_case(const snrq_context *context, const snrq_options *o
 
 snrq_status snrq_round(const snrq_context *context, const snrq_options *options)
 {
-    const snrq_rule rule = snrq_options_rule(options);
+    snrq_rule rule = snrq_options_rule(options);
     layer_case c = {0};
     snrq_statistics statistics = {0};
     snrq_rounding rounded = {0};

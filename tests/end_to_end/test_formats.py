@@ -149,6 +149,85 @@ class Formats(gguf.ExportTest):
             largest = max(f["model.layers.0.self_attn.%s_proj" % x]["scales"][...].max() for x in "qkv")
             self.assertTrue(112 <= largest / of("self_attn.q_proj") <= 240)
 
+    def test_widths_as_formats(self):
+        model, ids = self.wide()
+        plain = ["--method", "rtn", "--group-size", 64]
+        expected = helpers.weights(self.round(model, ids, "--bits", 3, *plain))
+        self.assertEqual(helpers.weights(self.round(model, ids, "--format", "int3", *plain)), expected)
+        recipe = self.path("recipe")
+        with open(recipe, "w") as f:
+            json.dump({"rules": [{"modules": "*", "format": "int3", "group-size": 64}]}, f)
+        found = helpers.weights(self.round(model, ids, "--format", "q4_k", "--method", "rtn", "--recipe", recipe))
+        self.assertEqual(found, expected)
+
+    def case(self, weights, columns):
+        """A case of `snrq round`, and its H."""
+        x = np.random.default_rng(3).standard_normal((2 * columns, columns)) @ np.diag(np.linspace(0.2, 2, columns))
+        h = (x.T @ x / len(x)).astype(np.float32)
+        tensors = {"W": weights, "H": h}
+        helpers.write_safetensors(self.path("case"), {name: ("F32", list(a.shape), a.astype("<f4").tobytes())
+                                                      for name, a in tensors.items()})
+        return self.path("case"), h.astype(float)
+
+    def read_result(self, path):
+        kinds = {"F32": "<f4", "I32": "<i4", "U8": "u1"}
+        return {name: np.frombuffer(data, kinds[kind]).reshape(shape)
+                for name, (kind, shape, data) in helpers.read_safetensors(path).items()}
+
+    def test_round_does_as_quantize(self):
+        """Of a method that looks at no data, the unit of gate and up."""
+        model, ids = self.wide()
+        names = ["model.layers.0.mlp.%s_proj" % kind for kind in ("gate", "up")]
+        stored = helpers.read_safetensors(os.path.join(model, "model.safetensors"))
+        weights = np.concatenate([np.frombuffer(stored[n + ".weight"][2], "<f4").reshape(stored[n + ".weight"][1]) for n in names])
+        case, _ = self.case(weights, weights.shape[1])
+        for name in ("q2_k", "nvfp4", "fp8_block"):  # minima, a number of the unit, scales that rows share
+            how = ["--format", name, "--method", "rtn", "--grid", "mse"]
+            out = self.round(model, ids, *how)
+            helpers.succeed("round", case, *how, "-o", self.path("result"), ranks=2)
+            found = self.read_result(self.path("result"))
+            with h5py.File(os.path.join(out, "block-00000.h5"), "r") as f:
+                for part in ("scales", "zeros", "minima"):
+                    self.assertEqual(part in found, part in f[names[0]], name)
+                    if part in found:
+                        rows = np.concatenate([f[n][part][...] for n in names])
+                        self.assertTrue(np.array_equal(found[part], rows.astype(found[part].dtype)), (name, part))
+                bits = f[names[0]].attrs["bits"]
+                packed = np.concatenate([f[n]["codes"][...] for n in names])
+                stream = np.unpackbits(packed, axis=1, bitorder="little")[:, : weights.shape[1] * bits]
+                codes = stream.reshape(len(stream), weights.shape[1], bits) @ (1 << np.arange(bits))
+                self.assertTrue(np.array_equal(found["codes"], codes), name)
+
+    def test_round_with_formats(self):
+        """The objective is that of the weights which the result stands for, and below that of nearest values."""
+        weights = np.random.default_rng(4).standard_normal((24, 256)).astype(np.float32)
+        case, h = self.case(weights, 256)
+        h += 0.01 * np.trace(h) / 256 * np.eye(256)
+        for name in ("q4_k", "mxfp4"):
+            objective = {}
+            for method in (["rtn"], ["ksnrq", "--alpha", "fixed:0"]):
+                seen = set()
+                for ranks in (1, 2) if name == "q4_k" and method[0] == "ksnrq" else (1,):
+                    printed = helpers.succeed("round", case, "--format", name, "--grid", "hessian", "--method", *method, "--json",
+                                              "-o", self.path("result"), ranks=ranks).json()
+                    seen.add(helpers.sha256(self.path("result")))
+                self.assertEqual(len(seen), 1)
+                found = self.read_result(self.path("result"))
+                book = gguf.BOOKS.get(name.encode())
+                level = book[found["codes"]] if book is not None else found["codes"] - found["zeros"][:, found["g_idx"]]
+                value = found["scales"][:, found["g_idx"]] * level
+                if "minima" in found:
+                    value = value - found["minima"][:, found["g_idx"]]
+                miss = value.astype(float) - weights
+                objective[method[0]] = printed["objective"]
+                self.assertAlmostEqual(printed["objective"] / np.sum(miss @ h * miss), 1, delta=1e-4)
+            self.assertLess(objective["ksnrq"], 0.8 * objective["rtn"], name)
+        for columns, code, words in ((96, 0, "it becomes q5_0"), (40, helpers.USAGE, "W has 40 inputs")):
+            case, _ = self.case(weights[:, :columns], columns)
+            result = helpers.run("round", case, "--format", "q4_k", "--alpha", "fixed:0")
+            self.assertEqual(result.code, code, result)
+            self.assertIn(words, result.stderr)
+
     def test_widths_without_groups(self):
         model = helpers.shared("data", "models", "stories260K")
         result = helpers.run("quantize", model, "--calibration", helpers.CALIBRATION, "-o", self.path("x"), "--format",

@@ -181,6 +181,8 @@ class Recipe(helpers.Test):
                  ([{"modules": "*", "keep": True}], 64, "all modules are kept: nothing is left to quantize"),
                  ([{"modules": "*", "keep": True, "bits": 3}], 65, "rule 1: a module that is kept has no other settings"),
                  ([{"modules": "*", "keep": False}], 65, "keep (true)"),
+                 ([{"modules": "*", "format": "q4_k", "bits": 4}], 64, 'rule 1: "format": "q4_k" says bits; leave it out'),
+                 ([{"modules": "*", "format": "int3", "bits": 4}], 64, "rule 1: --format int3 says --bits 3"),
                  ([{"modules": "*", "blocks": "6-9"}], 64, "rule 1 matches no module"),
                  ([{"modules": "*", "bits": 9}], 64, "rule 1: --bits"), ([{"modules": "*", "method": "best"}], 64, "rule 1: --method"),
                  ([{"modules": "*.q_proj", "method": "ldlq"}], 64, "read the same input; give them the same keep, method"),

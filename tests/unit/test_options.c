@@ -678,6 +678,21 @@ static void export_reads_formats_and_sizes(void)
     CU_ASSERT_STRING_EQUAL(o.export_path, "DIR");
 }
 
+static void format_names_widths(void)
+{
+    snrq_options o;
+    accepts("quantize M -o OUT --calibration T --format int2 --group-size 64", &o);
+    CU_ASSERT(o.bits == 2 && o.group_size == 64 && o.weight_format == -1 && o.first_tokens == 1);
+    accepts("quantize M -o OUT --calibration T --format int8 --bits 8 --asymmetric", &o);
+    CU_ASSERT(o.bits == 8 && o.asymmetric && o.weight_format == -1);
+    accepts("round CASE --format q3_k", &o);
+    CU_ASSERT_STRING_EQUAL(snrq_weight_formats[o.weight_format].name, "q3_k");
+    refuses("quantize M -o OUT --calibration T --format int3 --bits 4", "--bits 3, and --bits");
+    refuses("quantize M -o OUT --calibration T --format int3 --preset q4_k_m", "--preset");
+    refuses("quantize M -o OUT --calibration T --format int3 --target-bits 3", "--target-bits");
+    refuses("quantize M -o OUT --calibration T --format int9", "int8");
+}
+
 static void export_refuses(void)
 {
     refuses("export OUT --format gptq", "-o DIR is missing");
@@ -833,6 +848,7 @@ int main(void)
         SNRQ_TEST(printed_options_are_read_back),
         SNRQ_TEST(printed_texts_are_read_back),
         SNRQ_TEST(export_reads_formats_and_sizes),
+        SNRQ_TEST(format_names_widths),
         SNRQ_TEST(export_refuses),
         SNRQ_TEST(texts_keep_their_order),
         SNRQ_TEST(a_file_gives_texts_in_order),
