@@ -70,8 +70,31 @@ static snrq_status describe(snrq_assessment *a)
                   "fitted_windows", (json_int_t)a->fitted.count, "judged_windows",
                   (json_int_t)a->judged.count, "length", (json_int_t)a->windows.length, "widths",
                   widths, "group_sizes", sizes, "usual_bits", c->bits[c->usual]);
+    json_t *formats = c->formats > 0 ? json_array() : NULL;
+    for (int f = 0; f < c->formats; f++)
+        json_array_append_new(formats, json_string(c->format[f]->name));
+    if (formats != NULL) json_object_set_new(a->configuration, "formats", formats);
     if (a->configuration != NULL) return SNRQ_OK;
     return snrq_fail(SNRQ_INTERNAL, "no memory for the configuration");
+}
+
+/* Every module can be of every format, or of its narrow one. */
+static snrq_status check_formats(const snrq_assessment *a)
+{
+    for (int64_t layer = 0; layer < a->model->config.layers; layer++) {
+        const snrq_family *f = snrq_model_family(a->model, layer);
+        for (int m = 0; m < f->modules; m++) {
+            const int64_t columns = f->module[m].columns;
+            const snrq_weight_format *unfit = snrq_choices_unfit(&a->choices, columns);
+            if (unfit != NULL)
+                return snrq_fail(SNRQ_USAGE,
+                                 "%s: %s has %lld inputs, and %s has groups of %lld: leave it out "
+                                 "of --formats",
+                                 a->model->path, f->module[m].name, (long long)columns, unfit->name,
+                                 (long long)unfit->group);
+        }
+    }
+    return SNRQ_OK;
 }
 
 static snrq_status open_inputs(snrq_assessment *a)
@@ -79,11 +102,13 @@ static snrq_status open_inputs(snrq_assessment *a)
     const snrq_options *o = a->options;
     snrq_rules rules = {0};
     SNRQ_TRY(snrq_choices_parse(o->widths_text, o->group_sizes_text, o->group_size, &a->choices));
+    SNRQ_TRY(snrq_choices_add_formats(o->formats_text, &a->choices));
     SNRQ_TRY(snrq_model_open(a->context, o->path, &a->model));
     if (a->model->quantized)
         return snrq_fail(SNRQ_USAGE, "%s is quantized already; give the original checkpoint",
                          o->path);
     SNRQ_TRY(snrq_model_check(a->context, a->model, o->ignore_unused_layers, o->strict));
+    SNRQ_TRY(snrq_agree(a->context, check_formats(a)));
     SNRQ_TRY(snrq_agree(a->context, snrq_rules_create(o, a->model, &rules)));
     a->rule = *snrq_rules_at(&rules, 0, 0);
     a->rule.bits = a->choices.bits[a->choices.usual];

@@ -182,11 +182,12 @@ static void add_divergences(const snrq_choices *c, double kl, json_t *step)
 {
     const int usual = c->usual * c->sizes;
     json_t *list = json_array();
-    for (int i = 0; i < c->widths * c->sizes; i++)
-        json_array_append_new(
-            list, json_pack("{s:i, s:I, s:f}", "bits", c->bits[i / c->sizes], "group_size",
-                            (json_int_t)c->group_size[i % c->sizes], "kl",
-                            i == usual ? kl : kl * growth_of(step, (size_t)i, (size_t)usual)));
+    for (int i = 0; i < snrq_choices_count(c); i++) {
+        json_t *row = snrq_choice_describe(c, i);
+        const double grown = i == usual ? kl : kl * growth_of(step, (size_t)i, (size_t)usual);
+        json_object_set_new(row, "kl", json_real(grown));
+        json_array_append_new(list, row);
+    }
     json_object_set_new(step, "divergence", list);
 }
 

@@ -33,6 +33,7 @@ snrq_status snrq_assess_suggest(const snrq_assessment *a)
     snrq_options o = *a->options;
     SNRQ_TRY(snrq_path_join(o.output, "assessment.json", path, sizeof path));
     o.assessment = path;
+    o.formats_text = NULL; /* of widths alone */
     o.target_bits = snrq_uniform_bits(&o, a->model, bits);
     SNRQ_TRY(snrq_budget_rules(&o, a->model, &rules, &budget));
     snrq_status status = write_recipe(o.output, rules);

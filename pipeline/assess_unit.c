@@ -86,10 +86,10 @@ static snrq_status round_all(const snrq_assess_unit *u, const snrq_choices *choi
     status = snrq_agree(u->context, status);
     if (status == SNRQ_OK && numbers > 0) memcpy(h.values, local->local, h.bytes);
     if (status == SNRQ_OK) status = round_again(u, rule, &h, statistics, stack, true, own);
-    for (int i = 0; status == SNRQ_OK && i < choices->widths * choices->sizes; i++) {
+    for (int i = 0; status == SNRQ_OK && i < snrq_choices_count(choices); i++) {
         snrq_rule greedy = greedy_rule(rule), nearest = nearest_rule(rule);
-        greedy.bits = nearest.bits = choices->bits[i / choices->sizes];
-        greedy.group_size = nearest.group_size = choices->group_size[i % choices->sizes];
+        snrq_choice_set(choices, i, statistics->columns, &greedy);
+        snrq_choice_set(choices, i, statistics->columns, &nearest);
         status = round_again(u, &greedy, &h, statistics, stack, false, one);
         for (int m = 0; status == SNRQ_OK && m < stack->count; m++)
             found[i * stack->count + m].greedy = one[m];
@@ -160,15 +160,14 @@ static json_t *describe_module(const snrq_assess_unit *u, const snrq_choices *ch
     const int module = u->full->block.family->unit[u->unit].first + m;
     const snrq_weight *weight = &u->full->block.module[module];
     json_t *list = json_array();
-    for (int i = 0; i < choices->widths * choices->sizes; i++) {
+    for (int i = 0; i < snrq_choices_count(choices); i++) {
         const figures *one = &f->found[i * stack->count + m];
-        json_array_append_new(list, json_pack("{s:i, s:I, s:f, s:f, s:f, s:f}", "bits",
-                                              choices->bits[i / choices->sizes], "group_size",
-                                              (json_int_t)choices->group_size[i % choices->sizes],
-                                              "objective", one->greedy.objective, "output_error",
-                                              one->greedy.output_error, "nearest_objective",
-                                              one->nearest.objective, "nearest_output_error",
-                                              one->nearest.output_error));
+        json_t *row = snrq_choice_describe(choices, i);
+        json_object_set_new(row, "objective", json_real(one->greedy.objective));
+        json_object_set_new(row, "output_error", json_real(one->greedy.output_error));
+        json_object_set_new(row, "nearest_objective", json_real(one->nearest.objective));
+        json_object_set_new(row, "nearest_output_error", json_real(one->nearest.output_error));
+        json_array_append_new(list, row);
     }
     return json_pack("{s:s, s:I, s:I, s:o, s:f, s:f, s:o}", "name", stack->names[m], "rows",
                      (json_int_t)weight->rows, "columns", (json_int_t)weight->columns, "weights",
@@ -186,7 +185,7 @@ static snrq_status assess(const snrq_assess_unit *u, const snrq_choices *choices
     if (status == SNRQ_OK) status = snrq_allocate(columns, sizeof *f.row, "a row", &f.row);
     if (status == SNRQ_OK) status = snrq_allocate(count, sizeof *f.own, "figures", &f.own);
     if (status == SNRQ_OK)
-        status = snrq_allocate((size_t)(choices->widths * choices->sizes) * count, sizeof *f.found,
+        status = snrq_allocate((size_t)snrq_choices_count(choices) * count, sizeof *f.found,
                                "figures", &f.found);
     status = snrq_agree(u->context, status);
     if (status == SNRQ_OK) status = snrq_matrix_diagonal(statistics->h, f.diagonal);

@@ -18,9 +18,15 @@
 #include "pipeline/rules.h"
 #include "pipeline/sensitivity_cost.h"
 
-enum { LIMIT = 1 << 28, MOST_EXCHANGES = 1000, MOST_CHOICES = SNRQ_MOST_WIDTHS * SNRQ_MOST_SIZES };
+enum {
+    LIMIT = 1 << 28,
+    MOST_EXCHANGES = 1000,
+    MOST_CHOICES = SNRQ_MOST_WIDTHS * SNRQ_MOST_SIZES + SNRQ_WEIGHT_FORMATS,
+    WIDTHS = 9
+};
 
 typedef struct choice {
+    const snrq_weight_format *format; /* NULL: integers */
     int bits;
     int64_t group_size;
     double bytes, kl;
@@ -41,17 +47,22 @@ typedef struct search {
     int64_t usual_bits;
     part *part; /* [parts] owned */
     int64_t parts;
+    snrq_choices among;           /* its formats; none: integers alone */
     double whole;                 /* divergences of the blocks alone */
-    double share[9];              /* by bits: what a whole model has of the sum; 0: unknown */
+    double sum[WIDTHS];           /* by bits: divergences of all parts, in groups of --group-size */
+    double share[WIDTHS];         /* by bits: what a whole model has of the sum; 0: unknown */
     double weights, budget, used; /* bytes */
 } search;
 
 /* ---- what is known ---- */
 
-/* Codes, scales and zeros as they are stored. */
+/* Codes, scales and zeros as they are stored; of a format, as its machines have them. */
 static double module_bytes(const snrq_rule *rule, const snrq_module_shape *s, const choice *c)
 {
     snrq_rule r = *rule;
+    if (c->format != NULL)
+        return (double)s->rows * (double)s->columns *
+               snrq_weight_format_for(c->format, s->columns)->weight_bits / 8.0;
     r.group_size = c->group_size;
     int64_t groups = snrq_rule_groups(&r, s->columns);
     return (double)s->rows * ((double)((s->columns * c->bits + 7) / 8) +
@@ -73,6 +84,22 @@ double snrq_uniform_bits(const snrq_options *o, const snrq_model *m, int bits)
     return 8.0 * bytes / weights;
 }
 
+/* All that are chosen among are in the assessment. */
+static snrq_status check_formats(const search *s, const json_t *theirs)
+{
+    for (int i = 0; i < s->among.formats; i++) {
+        const json_t *name;
+        size_t k, found = 0;
+        json_array_foreach((json_t *)theirs, k, name) found +=
+            json_is_string(name) && strcmp(json_string_value(name), s->among.format[i]->name) == 0;
+        if (found == 0)
+            return snrq_fail(SNRQ_USAGE,
+                             "%s: was made without %s; assess the model with --formats %s", s->path,
+                             s->among.format[i]->name, s->options->formats_text);
+    }
+    return SNRQ_OK;
+}
+
 /* The same model, and what else sizes and divergences depend on. */
 static snrq_status check_configuration(const search *s, const json_t *configuration)
 {
@@ -88,7 +115,7 @@ static snrq_status check_configuration(const search *s, const json_t *configurat
                          s->model->path);
     SNRQ_TRY(snrq_json_object(s->path, configuration, "options", &theirs));
     json_t *ours = snrq_options_stored(s->options);
-    snrq_status status = SNRQ_OK;
+    snrq_status status = check_formats(s, json_object_get(configuration, "formats"));
     for (size_t k = 0; status == SNRQ_OK && k < sizeof keys / sizeof *keys; k++)
         if (!json_equal(json_object_get(ours, keys[k]), json_object_get(theirs, keys[k])))
             status = snrq_fail(SNRQ_USAGE,
@@ -119,17 +146,33 @@ static void sort_choices(part *p)
 static snrq_status read_choice(const search *s, const json_t *row, choice *c)
 {
     int64_t bits;
+    const char *format;
     SNRQ_TRY(snrq_json_integer(s->path, row, "bits", 2, 8, NULL, &bits));
     SNRQ_TRY(snrq_json_integer(s->path, row, "group_size", 0, 1 << 20, NULL, &c->group_size));
+    SNRQ_TRY(snrq_json_string(s->path, row, "format", "", &format));
     c->bits = (int)bits;
+    c->format = snrq_weight_format_find(format);
+    if (c->format == NULL && format[0] != '\0')
+        return snrq_fail(SNRQ_BAD_DATA, "%s: \"format\" is \"%s\", which there is not", s->path,
+                         format);
     return snrq_json_number(s->path, row, "kl", -1.0, 1e6, NULL, &c->kl);
 }
 
-static bool fits(const snrq_family *f, int first, int end, int64_t size, int64_t usual)
+static bool fits(const snrq_family *f, int first, int end, const choice *c, int64_t usual)
 {
     for (int m = first; m < end; m++)
-        if (!snrq_group_size_fits(size, usual, f->module[m].columns)) return false;
+        if (c->format != NULL ? snrq_weight_format_for(c->format, f->module[m].columns) == NULL
+                              : !snrq_group_size_fits(c->group_size, usual, f->module[m].columns))
+            return false;
     return true;
+}
+
+/* Is it one of those to choose among? */
+static bool is_wanted(const search *s, const choice *c)
+{
+    for (int i = 0; i < s->among.formats; i++)
+        if (s->among.format[i] == c->format) return true;
+    return s->among.formats == 0 && c->format == NULL;
 }
 
 static snrq_status read_part(search *s, const snrq_rule *rule, const json_t *step, part *p)
@@ -147,8 +190,12 @@ static snrq_status read_part(search *s, const snrq_rule *rule, const json_t *ste
     {
         choice c = {0};
         SNRQ_TRY(read_choice(s, row, &c));
-        if (c.bits == s->usual_bits && c.group_size == rule->group_size) p->usual = c.kl;
-        if (p->choices == MOST_CHOICES || !fits(f, first, end, c.group_size, rule->group_size))
+        if (c.format == NULL && c.group_size == rule->group_size) {
+            if (c.bits == s->usual_bits) p->usual = c.kl;
+            s->sum[c.bits] += c.kl;
+        }
+        if (p->choices == MOST_CHOICES || !is_wanted(s, &c) ||
+            !fits(f, first, end, &c, rule->group_size))
             continue;
         for (int m = first; m < end; m++) c.bytes += module_bytes(rule, &f->module[m], &c);
         p->choice[p->choices++] = c;
@@ -194,21 +241,15 @@ static snrq_status read_parts(search *s, const json_t *blocks)
  * which each was tried. */
 static snrq_status read_uniform(search *s, const json_t *uniform)
 {
-    enum { WIDTHS = sizeof s->share / sizeof *s->share };
     double sum = 0.0;
     for (int64_t k = 0; k < s->parts; k++) sum += s->part[k].usual;
     for (size_t i = 0; i < json_array_size(uniform); i++) {
         const json_t *row = json_array_get(uniform, i);
-        double kl, steps = 0.0;
+        double kl;
         int64_t bits;
         SNRQ_TRY(snrq_json_integer(s->path, row, "bits", 2, 8, NULL, &bits));
         SNRQ_TRY(snrq_json_number(s->path, row, "kl", -1.0, 1e6, NULL, &kl));
-        for (int64_t k = 0; k < s->parts; k++)
-            for (int c = 0; c < s->part[k].choices; c++)
-                if (s->part[k].choice[c].bits == bits &&
-                    s->part[k].choice[c].group_size == s->options->group_size)
-                    steps += s->part[k].choice[c].kl;
-        s->share[bits] = steps > 0.0 && kl > 0.0 ? kl / steps : 0.0;
+        s->share[bits] = s->sum[bits] > 0.0 && kl > 0.0 ? kl / s->sum[bits] : 0.0;
     }
     for (int b = 1; b < WIDTHS; b++)
         if (s->share[b] == 0.0) s->share[b] = s->share[b - 1];
@@ -252,13 +293,13 @@ static snrq_status read_assessment(search *s)
     return status;
 }
 
-/* Bytes of what is not quantized, and of the groups of columns. */
-static snrq_status rest_bytes(const snrq_model *m, double *out)
+/* Bytes of what is not quantized, and of the groups of columns, which formats do not store. */
+static snrq_status rest_bytes(const snrq_model *m, bool groups, double *out)
 {
     char **names = NULL;
     int count = 0;
     *out = 0.0;
-    for (int64_t layer = 0; layer < m->config.layers; layer++) {
+    for (int64_t layer = 0; groups && layer < m->config.layers; layer++) {
         const snrq_family *f = snrq_model_family(m, layer);
         for (int i = 0; i < f->modules; i++) *out += (double)f->module[i].columns * sizeof(int32_t);
     }
@@ -274,15 +315,18 @@ static snrq_status rest_bytes(const snrq_model *m, double *out)
 static snrq_status set_budget(search *s)
 {
     double rest = 0.0;
-    SNRQ_TRY(rest_bytes(s->model, &rest));
-    if (snrq_options_make_sensitivity(s->options)) rest += snrq_sensitivity_file_bytes(s->model);
+    const bool formats = s->among.formats > 0;
+    SNRQ_TRY(rest_bytes(s->model, !formats, &rest));
+    if (!formats && snrq_options_make_sensitivity(s->options))
+        rest += snrq_sensitivity_file_bytes(s->model);
     s->budget = s->options->target_bytes > 0 ? (double)s->options->target_bytes - rest
                                              : s->options->target_bits * s->weights / 8.0;
     if (s->used <= s->budget) return SNRQ_OK;
     return snrq_fail(SNRQ_USAGE,
                      "the budget is too small: with the narrowest choice everywhere, modules have "
-                     "%.3f bits per weight, scales and zeros counted, and OUT has %.2f MB",
-                     8.0 * s->used / s->weights, (s->used + rest) / 1e6);
+                     "%.3f bits per weight, scales and zeros counted, and %s has %.2f MB",
+                     8.0 * s->used / s->weights, formats ? "an export" : "OUT",
+                     (s->used + rest) / 1e6);
 }
 
 /* ---- the search ---- */
@@ -384,10 +428,12 @@ static json_t *patterns_of(const search *s, const part *p)
 static snrq_status add_to_rule(const search *s, const part *p, json_t *rules)
 {
     const choice *c = &p->choice[p->chosen];
-    json_t *rule = json_pack("{s:o, s:i}", "modules", patterns_of(s, p), "bits", c->bits), *old;
+    json_t *rule = json_pack("{s:o}", "modules", patterns_of(s, p)), *old;
     char *blocks = NULL;
     size_t i;
-    if (c->group_size != s->options->group_size)
+    json_object_set_new(rule, c->format != NULL ? "format" : "bits",
+                        c->format != NULL ? json_string(c->format->name) : json_integer(c->bits));
+    if (c->format == NULL && c->group_size != s->options->group_size)
         json_object_set_new(rule, "group-size",
                             c->group_size == 0 ? json_string("channel")
                                                : json_integer(c->group_size));
@@ -419,6 +465,7 @@ static snrq_status add_to_rule(const search *s, const part *p, json_t *rules)
 static snrq_status find_rules(search *s, json_t **rules, snrq_budget *out)
 {
     int exchanges = 0;
+    SNRQ_TRY(snrq_choices_add_formats(s->options->formats_text, &s->among));
     SNRQ_TRY(read_assessment(s));
     SNRQ_TRY(set_budget(s));
     do {

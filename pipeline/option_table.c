@@ -183,6 +183,9 @@ const snrq_option_row snrq_option_table[] = {
     {"group-sizes", 0, TEXT, FIELD(group_sizes_text), "auto", 0, 0, NULL, A, false, "G,...",
      "sizes of groups that are tried with each width, --group-size among them; "
      "auto: --group-size, twice that, and channel"},
+    {"formats", 0, TEXT, FIELD(formats_text), NULL, 0, 0, NULL, Q | A, false, "F,...",
+     "of assess: formats of --format that are tried beside the widths; of quantize: what "
+     "--target-bits and --target-size choose among, instead of widths and sizes of groups"},
     {"no-uniform", 0, FLAG, FIELD(no_uniform), NULL, 1, 1, NULL, A, false, NULL,
      "do not quantize the whole model with each width up to 4 bits, which tells how far the sum of "
      "divergences holds: predictions are then that sum"},

@@ -215,7 +215,8 @@ static snrq_status check_budget(const snrq_options *o)
                          bits ? "--target-bits" : "--target-size");
     if ((bits || size) && o->weight_format >= 0)
         return snrq_fail(SNRQ_USAGE, "quantize: a budget chooses bits, and --format has its own; "
-                                     "leave one of the two out");
+                                     "leave one of the two out; --formats names several to choose "
+                                     "among");
     if (o->preset >= 0 && (bits || size || o->recipe != NULL || o->weight_format >= 0))
         return snrq_fail(SNRQ_USAGE, "quantize: --preset has a type for every module; leave out %s",
                          bits                ? "--target-bits"
@@ -228,9 +229,10 @@ static snrq_status check_budget(const snrq_options *o)
                          "assess MODEL --calibration TEXT -o DIR` with the same options; a run "
                          "makes one",
                          bits ? "--target-bits" : "--target-size");
-    if (!bits && !size && o->assessment != NULL)
-        return snrq_fail(SNRQ_USAGE,
-                         "quantize: --assessment is for --target-bits and --target-size");
+    if (!bits && !size && (o->assessment != NULL || o->formats_text != NULL))
+        return snrq_fail(SNRQ_USAGE, "quantize: --%s is for --target-bits and --target-size%s",
+                         o->assessment != NULL ? "assessment" : "formats",
+                         o->assessment != NULL ? "" : "; one for all modules is --format");
     return SNRQ_OK;
 }
 

@@ -89,6 +89,7 @@ typedef struct snrq_options {
     const char *assessment;  /* what they are chosen by, or NULL */
     const char *widths_text; /* assess: "2,3,4,8" */
     const char *group_sizes_text; /* assess: "64,128,channel", or "auto" */
+    const char *formats_text;     /* assess, budgets: "q3_k,q4_k", or NULL */
     bool no_uniform;              /* assess: no runs with one width for all */
     int64_t judged_windows;       /* assess: of which divergences are measured */
     const char *sensitivity;      /* what outputs are worth: a file of `snrq sensitivity`, or

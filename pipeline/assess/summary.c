@@ -21,7 +21,19 @@ typedef struct place {
 /* What an assessment was made with. */
 typedef struct sizes {
     size_t widths, sizes, usual; /* usual: of the widths */
+    size_t formats;
 } sizes;
+
+/* The choices that the text shows: widths with --group-size, then formats. */
+static size_t shown(const sizes *n)
+{
+    return n->widths + n->formats;
+}
+
+static size_t choice_shown(const sizes *n, size_t i)
+{
+    return i < n->widths ? i * n->sizes : n->widths * n->sizes + i - n->widths;
+}
 
 static double kl_of(const json_t *step, size_t choice)
 {
@@ -40,7 +52,8 @@ static sizes sizes_of(const json_t *configuration)
 {
     const json_t *widths = json_object_get(configuration, "widths");
     sizes s = {json_array_size(widths),
-               json_array_size(json_object_get(configuration, "group_sizes")), 0};
+               json_array_size(json_object_get(configuration, "group_sizes")), 0,
+               json_array_size(json_object_get(configuration, "formats"))};
     const json_int_t usual = json_integer_value(json_object_get(configuration, "usual_bits"));
     while (s.usual + 1 < s.widths && json_integer_value(json_array_get(widths, s.usual)) != usual)
         s.usual++;
@@ -63,8 +76,8 @@ static void print_modules(FILE *out, const json_t *unit, const sizes *n)
         const json_t *weights = json_object_get(module, "weights");
         const json_t *choices = json_object_get(module, "choices");
         fprintf(out, "    %-28s", kind_of(json_string_value(json_object_get(module, "name"))));
-        for (size_t w = 0; w < n->widths; w++) {
-            const json_t *one = json_array_get(choices, w * n->sizes);
+        for (size_t i = 0; i < shown(n); i++) {
+            const json_t *one = json_array_get(choices, choice_shown(n, i));
             fprintf(out, " %6.2f /%6.2f",
                     100.0 * json_number_value(json_object_get(one, "nearest_output_error")),
                     100.0 * json_number_value(json_object_get(one, "output_error")));
@@ -83,7 +96,8 @@ static void print_step(FILE *out, const place *p, const sizes *n)
     size_t u;
     fprintf(out, "block %lld, %-20s", (long long)p->block,
             json_string_value(json_object_get(p->step, "name")));
-    for (size_t w = 0; w < n->widths; w++) fprintf(out, " %14.3g", kl_of(p->step, w * n->sizes));
+    for (size_t i = 0; i < shown(n); i++)
+        fprintf(out, " %14.3g", kl_of(p->step, choice_shown(n, i)));
     fputc('\n', out);
     json_array_foreach(json_object_get(p->step, "units"), u, unit) if (u < 4)
         print_modules(out, unit, n);
@@ -101,6 +115,8 @@ static void print(FILE *out, const json_t *whole, const place *steps, size_t cou
             "");
     json_array_foreach(json_object_get(configuration, "widths"), i, row)
         fprintf(out, " %9lld bits", (long long)json_integer_value(row));
+    json_array_foreach(json_object_get(configuration, "formats"), i, row)
+        fprintf(out, " %14s", json_string_value(row));
     fputc('\n', out);
     for (i = 0; i < count; i++) print_step(out, &steps[i], &n);
     fprintf(out, "\nblocks rounded alone, the worst first:");

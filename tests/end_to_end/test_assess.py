@@ -11,6 +11,7 @@ import helpers
 FITTED, JUDGED, LENGTH = 4, 2, 48
 WIDTHS = (2, 3, 4)
 SIZES = (64, 128, 0)  # --group-sizes auto
+FORMATS = {"q4_0": 4.5, "q8_0": 8.5}  # bits per weight
 
 
 class Assess(helpers.Test):
@@ -32,7 +33,8 @@ class Assess(helpers.Test):
     @classmethod
     def arguments(cls, out, *more):
         return helpers.with_options(["assess", helpers.MODEL, "--token-file", cls.all, "--sequences", FITTED, "--length", LENGTH, "-o",
-                                     out, "--group-size", 64, "--beam", 2, "--widths", "2,3,4", "--judged-windows", JUDGED], *more)
+                                     out, "--group-size", 64, "--beam", 2, "--widths", "2,3,4", "--judged-windows", JUDGED, "--formats",
+                                     ",".join(FORMATS)], *more)
 
     def quantize(self, name, *more):
         helpers.succeed(*helpers.with_options(
@@ -78,7 +80,8 @@ class Assess(helpers.Test):
         record, = [m for r in helpers.manifest(out) for m in r.get("modules", [])]
         step = self.found["blocks"][0]["steps"][3]
         choices = step["units"][0]["modules"][0]["choices"]
-        self.assertEqual([(c["bits"], c["group_size"]) for c in choices], [(b, g) for b in WIDTHS for g in SIZES])
+        self.assertEqual([(c["bits"], c["group_size"]) for c in choices[:9]], [(b, g) for b in WIDTHS for g in SIZES])
+        self.assertEqual([c["format"] for c in choices[9:]], list(FORMATS))
         self.assertAlmostEqual(choices[1]["objective"] / record["objective"], 1.0, places=9)
         for c, d in zip(choices, step["divergence"]):
             self.assertAlmostEqual(d["kl"] / step["divergence"][3]["kl"], c["objective"] / choices[3]["objective"], places=9)
@@ -129,7 +132,7 @@ class Assess(helpers.Test):
             for step in block["steps"]:
                 modules = [m for unit in step["units"] for m in unit["modules"]]
                 out.append([(self.stored(modules, d["bits"], d["group_size"]), self.share(d["bits"]) * d["kl"])
-                            for d in step["divergence"] if all(d["group_size"] in (0, 64) or m["columns"] % d["group_size"] == 0
+                            for d in step["divergence"][:9] if all(d["group_size"] in (0, 64) or m["columns"] % d["group_size"] == 0
                                                                for m in modules)])
         return out
 
@@ -186,6 +189,49 @@ class Assess(helpers.Test):
                 # The recipe that is stored makes the same by itself.
                 again = self.quantize("again-%s" % target, "--recipe", self.recipe(configuration["recipe"]))
                 self.assertEqual(helpers.weights(again), helpers.weights(out))
+
+    def test_formats_as_choices(self):
+        step = self.found["blocks"][0]["steps"][3]
+        out = self.quantize("greedy", "--alpha", "fixed:0", "--beam", 1, "--refine", 0, "--regrid", 0, "--recipe", self.recipe(
+            [{"modules": "mlp.down_proj", "blocks": "0", "format": "q4_0"}, {"modules": "*", "keep": True}]))
+        record, = [m for r in helpers.manifest(out) for m in r.get("modules", [])]
+        self.assertEqual(record["format"], "q4_0")
+        self.assertAlmostEqual(step["units"][0]["modules"][0]["choices"][9]["objective"] / record["objective"], 1.0, places=9)
+        parts = []
+        for step in (s for b in self.found["blocks"] for s in b["steps"]):
+            modules = [m for unit in step["units"] for m in unit["modules"]]
+            costs = {d["format"]: self.share(4) * d["kl"] for d in step["divergence"][9:]}  # of the next width that was tried
+            parts.append((modules, sum(m["rows"] * m["columns"] for m in modules), costs))
+        weights = sum(n for _, n, _ in parts)
+        out = self.quantize("budget", "--target-bits", 6, "--formats", "q4_0,q8_0", "--assessment",
+                            os.path.join(self.one, "assessment.json"))
+        records = {m["name"]: m for r in helpers.manifest(out) for m in r.get("modules", [])}
+        with open(os.path.join(out, "snrq.json")) as f:
+            budget = json.load(f)["budget"]
+        bits, predicted, best = 0, 0.0, {0: 0.0}
+        for modules, n, costs in parts:
+            kind, = {records[m["name"]]["format"] for m in modules}
+            bits += n * FORMATS[kind]
+            predicted += costs[kind]
+            sums = {}
+            for used, kl in best.items():
+                for name, more in FORMATS.items():
+                    if used + n * more <= 6 * weights:
+                        sums[used + n * more] = min(sums.get(used + n * more, 1e9), kl + costs[name])
+            best = sums
+        self.assertLessEqual(bits, 6 * weights)
+        self.assertAlmostEqual(budget["bits_per_weight"], bits / weights, places=9)
+        self.assertAlmostEqual(budget["predicted_kl"], predicted, places=9)
+        self.assertLessEqual(predicted, 1.02 * min(best.values()))
+        tensors = helpers.read_safetensors(os.path.join(helpers.MODEL, "model.safetensors"))
+        rest = sum(len(data) for name, (_, _, data) in tensors.items() if name[: -len(".weight")] not in records)
+        size = 1200000  # as an export stores it
+        out = self.quantize("size", "--target-size", size, "--formats", "q4_0,q8_0", "--assessment",
+                            os.path.join(self.one, "assessment.json"))
+        stored = rest + sum(m["rows"] * m["columns"] * FORMATS[m["format"]] / 8
+                            for r in helpers.manifest(out) for m in r.get("modules", []))
+        self.assertLessEqual(stored, size)
+        self.assertGreater(stored, 0.98 * size)
 
     def test_a_budget_alone_makes_its_own_assessment(self):
         base = ["--target-bits", 2.75, "--sequences", 3]
@@ -245,6 +291,9 @@ class Assess(helpers.Test):
                 (["--group-size", 32, "--target-bits", 3, "--assessment", assessment], 64, "another --group-size"),
                 (["--group-size", 64, "--method", "rtn", "--target-bits", 3, "--assessment", assessment], 64, "another --method"),
                 (["--group-size", 64, "--target-bits", 3, "--assessment", damaged], 65, "kl"),
+                (["--formats", "q4_0"], 64, "--formats is for --target-bits"),
+                (["--group-size", 64, "--target-bits", 5, "--assessment", assessment, "--formats", "q4_0,q5_0"], 64, "made without q5_0"),
+                (["--group-size", 64, "--target-bits", 4, "--assessment", assessment, "--formats", "q4_0,q8_0"], 64, "too small"),
                 (["--group-size", 64, "--target-bits", 3, "--assessment", os.path.join(helpers.MODEL, "config.json")], 65,
                  "is no assessment.json"),
                 (["--group-size", 64, "--target-bits", 3, "--assessment", self.path("absent")], 66, "absent")):
@@ -262,6 +311,10 @@ class Assess(helpers.Test):
         for sizes in ("64,", "128,,64", "1,2,3,4", "row", ""):
             result = helpers.run(*self.arguments(self.path("sizes"), "--group-sizes", sizes))
             self.assertEqual(result.code, 64, result)
+        for formats in ("q4_0,", "q4_0,q4_0", "q4", "int4", ""):
+            result = helpers.run(*self.arguments(self.path("formats"), "--formats", formats))
+            self.assertEqual(result.code, 64, result)
+            self.assertIn("--formats: expected names", result.stderr)
         for widths in ("3,2", "1,2", "2;3", "9", ""):
             result = helpers.run(*self.arguments(self.path("widths"), "--widths", widths))
             self.assertEqual(result.code, 64, result)
