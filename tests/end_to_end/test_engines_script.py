@@ -75,6 +75,12 @@ class Judge(unittest.TestCase):
             self.assertRegex(self.wrong({"logprobs": answer}, expected, self.RELATIVE), "not finite")
         self.assertEqual(self.wrong({"error": "KeyError: x"}, expected), "KeyError: x")
 
+    def test_decoded_weights(self):
+        expected = {"different": {}}
+        self.assertIsNone(self.wrong({"compared": 9, "different": {}}, expected))
+        self.assertRegex(self.wrong({"compared": 9, "different": {"lm_head": 3}}, expected), "weights differ: 3 of lm_head")
+        self.assertRegex(self.wrong({"compared": 0, "different": {}}, expected), "no tensor")
+
     def test_ids(self):
         texts, expected = ["a", "</s>"], {"ids": [[1], [2]]}
         self.assertIsNone(self.wrong({"ids": [[1], [2]]}, expected, texts=texts))

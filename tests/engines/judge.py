@@ -43,10 +43,14 @@ def differing_ids(texts, expected, found, excuse):
 
 
 def problem(answer, expected, tolerance, texts, excuse):
-    """(distance, what is wrong or None). `expected` has what is compared: logprobs [windows, length - 1], ids, generated."""
+    """(distance, what is wrong or None). `expected` has what is compared: logprobs [windows, length - 1], ids, generated; or
+    different, the weights that are not those of the output."""
     if "error" in answer:
         return None, answer["error"]
     distance = None
+    if "different" in expected:
+        wrong = ", ".join("%d of %s" % (count, name) for name, count in list(answer["different"].items())[:4])
+        return 0.0, "weights differ: " + wrong if wrong else None if answer["compared"] else "no tensor was compared"
     if "logprobs" in expected:
         found = np.asarray(answer["logprobs"], dtype=np.float64)
         if found.shape != expected["logprobs"].shape or not np.isfinite(found).all():

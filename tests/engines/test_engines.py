@@ -69,7 +69,7 @@ def rows_of(engine, name, versions, jobs, requests, answers):
     rows, generated = [], {}
     text = " ".join("%s %s" % pair for pair in versions.items() if pair[0] != "torch")
     for job, request, answer in zip(jobs, requests, answers):
-        model, expected, tolerance = job.source.model, job.expected(), engine.tolerance_of(job)
+        model, expected, tolerance = job.source.model, job.expected(engine), engine.tolerance_of(job)
         if job.generate and job.source.setting is None:
             generated[model.name] = {key: answer[key] for key in ("generated", "margins") if key in answer}
         elif job.generate:
@@ -83,7 +83,7 @@ def rows_of(engine, name, versions, jobs, requests, answers):
         if result in judge.BAD:
             print("%s: %s, %s, %s, %s: %s" % (result, engine.name, model.name, job.label(), job.source.setting, why), flush=True)
         rows.append(judge.Row(engine.name, text, name if name == "families" else model.name, job.label(), job.source.setting,
-                              result, distance, tolerance if "logprobs" in expected else None, why))
+                              result, distance, tolerance if {"logprobs", "different"} & set(expected) else None, why))
         if "log" in answer and result == judge.FAILS:
             print("\n%s, %s, %s:\n%s" % (engine.name, model.name, job.label(), "\n".join(answer["log"].splitlines()[-6:])),
                   flush=True)
@@ -100,7 +100,7 @@ def prepare(engine, models, name):
     for job in jobs:
         try:
             requests.append(job.request(engine))
-            job.expected()
+            job.expected(engine)
             kept.append(job)
         except AssertionError as problem:
             why = problem.args[0].strip().splitlines()[-1]
