@@ -81,6 +81,21 @@ static void gram_of_unit(const group *g, const snrq_rule *r, const snrq_unit_sha
     compute(g, SNRQ_PHASE_GRAM, SNRQ_RATE_GRAM_PIECES, pieces * numbers, c);
 }
 
+/* Fits of scales: of a unit's modules, each by its format. */
+static void fit_unit(const group *g, const snrq_family *f, int64_t layer,
+                     const snrq_unit_shape *unit, snrq_cost *c)
+{
+    const double mine = rows_of_rank(unit->rows, g->ranks), n = (double)unit->columns;
+    double rate = 0.0;
+    for (int m = unit->first; m < unit->end; m++) {
+        const snrq_weight_format *format = snrq_rules_at(g->rules, layer, m)->format;
+        const double fits = format != NULL ? g->machine->fits[format - snrq_weight_formats] : 0.0;
+        rate += (double)f->module[m].rows / (double)unit->rows *
+                (fits > 0.0 ? fits : g->machine->seconds[SNRQ_RATE_GRID]);
+    }
+    c->seconds[SNRQ_PHASE_GRID] += g->scale * rate * mine * n;
+}
+
 static void round_unit(const group *g, const snrq_rule *r, const snrq_unit_shape *unit,
                        snrq_cost *c)
 {
@@ -89,7 +104,6 @@ static void round_unit(const group *g, const snrq_rule *r, const snrq_unit_shape
     const double square = n * n;
     compute(g, SNRQ_PHASE_FACTOR, SNRQ_RATE_FACTOR_CUBE, n * square / g->ranks, c);
     compute(g, SNRQ_PHASE_FACTOR, SNRQ_RATE_FACTOR_ROWS, mine * square, c);
-    compute(g, SNRQ_PHASE_GRID, SNRQ_RATE_GRID, mine * n, c);
     compute(g, SNRQ_PHASE_SEARCH, SNRQ_RATE_SEARCH_ROWS, searches * mine * square, c);
     compute(g, SNRQ_PHASE_SEARCH, SNRQ_RATE_SEARCH_CELLS, searches * mine * n, c);
 }
@@ -146,6 +160,7 @@ static void cost_of_unit(const group *g, const snrq_family *f, int64_t layer, in
     snrq_traffic_of_unit(r, unit, makes_up ? unit->rows : 0, g->ranks, teams, all, within);
     send_all(g, all, c);
     round_unit(&team, r, unit, &of_team);
+    fit_unit(&team, f, layer, unit, &of_team);
     send_all(&team, within, &of_team);
     add_share(c, &of_team, 1.0 / teams);
 }

@@ -20,14 +20,18 @@ static const char *const rate_names[SNRQ_RATES] = {
 
 json_t *snrq_machine_json(const snrq_machine *m)
 {
-    json_t *seconds = json_object();
+    json_t *seconds = json_object(), *fits = json_object();
     for (int k = 0; k < SNRQ_RATES; k++)
         json_object_set_new(seconds, rate_names[k], json_real(m->seconds[k]));
-    return json_pack("{s:s, s:o, s:f, s:i, s:i, s:i, s:i, s:f, s:f, s:b, s:f, s:f, s:s}", "format",
-                     "snrq machine 1", "seconds", seconds, "spread", m->spread, "ranks", m->ranks,
-                     "nodes", m->nodes, "threads", m->threads, "cores", m->cores, "latency",
-                     m->latency, "bandwidth", m->bandwidth, "network_measured", m->network_measured,
-                     "read", m->read, "write", m->write, "instructions", snrq_kernels_name());
+    for (int f = 0; f < SNRQ_WEIGHT_FORMATS; f++)
+        if (m->fits[f] > 0.0)
+            json_object_set_new(fits, snrq_weight_formats[f].name, json_real(m->fits[f]));
+    return json_pack("{s:s, s:o, s:o, s:f, s:i, s:i, s:i, s:i, s:f, s:f, s:b, s:f, s:f, s:s}",
+                     "format", "snrq machine 1", "seconds", seconds, "fits", fits, "spread",
+                     m->spread, "ranks", m->ranks, "nodes", m->nodes, "threads", m->threads,
+                     "cores", m->cores, "latency", m->latency, "bandwidth", m->bandwidth,
+                     "network_measured", m->network_measured, "read", m->read, "write", m->write,
+                     "instructions", snrq_kernels_name());
 }
 
 static snrq_status take_number(const char *path, const json_t *object, const char *key, double low,
@@ -54,6 +58,10 @@ static snrq_status read_machine(const char *path, const json_t *root, snrq_machi
     SNRQ_TRY(snrq_json_object(path, root, "seconds", &seconds));
     for (int k = 0; k < SNRQ_RATES; k++)
         SNRQ_TRY(take_number(path, seconds, rate_names[k], 0.0, &m->seconds[k]));
+    const json_t *fits = json_object_get(root, "fits"); /* older files have none */
+    for (int f = 0; f < SNRQ_WEIGHT_FORMATS; f++)
+        if (json_object_get(fits, snrq_weight_formats[f].name) != NULL)
+            SNRQ_TRY(take_number(path, fits, snrq_weight_formats[f].name, 0.0, &m->fits[f]));
     SNRQ_TRY(take_count(path, root, "ranks", &m->ranks));
     SNRQ_TRY(take_count(path, root, "nodes", &m->nodes));
     SNRQ_TRY(take_count(path, root, "threads", &m->threads));
@@ -130,12 +138,13 @@ static snrq_status write_machine(const char *path, const snrq_machine *m)
 snrq_status snrq_bench(const snrq_context *c, const snrq_options *o)
 {
     const double most_spread = 1.25;
+    const unsigned every_format = (1u << SNRQ_WEIGHT_FORMATS) - 1;
     snrq_machine m;
     char directory[4096];
     if (strcmp(o->path, "machine") != 0)
         return snrq_fail(SNRQ_USAGE, "bench: expected machine, found '%s'", o->path);
     const snrq_rule rule = snrq_options_rule(o);
-    SNRQ_TRY(snrq_machine_measure(c, &rule, SNRQ_MACHINE_COLUMNS, &m));
+    SNRQ_TRY(snrq_machine_measure(c, &rule, every_format, SNRQ_MACHINE_COLUMNS, &m));
     snprintf(directory, sizeof directory, "%s", o->output != NULL ? o->output : ".");
     char *slash = strrchr(directory, '/');
     if (o->output == NULL || slash == NULL)

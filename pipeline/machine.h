@@ -7,7 +7,7 @@
  *     forward   tokens m n (weights as they are, and as codes); tokens^2 (head_dim + value_dim)
  *     gram      tokens n^2, and n^2 for each piece of a sequence that is summed
  *     factor    n^3, m n^2
- *     grid      m n
+ *     grid      m n, of each format by itself
  *     search    m n^2, m n
  *
  * The slowest rank counts. Times of a run follow from these by pipeline/cost.h.
@@ -37,12 +37,13 @@ typedef enum snrq_rate {
 } snrq_rate;
 
 typedef struct snrq_machine {
-    double seconds[SNRQ_RATES]; /* of the slowest rank */
-    double spread;              /* its time over that of the fastest rank, all trials together */
-    int slowest;                /* rank */
-    int ranks, nodes, threads;  /* that it was measured with; threads of a rank */
-    int cores;                  /* of a node */
-    double latency, bandwidth;  /* of messages: seconds, bytes per second of a rank */
+    double seconds[SNRQ_RATES];       /* of the slowest rank; grid: of integers */
+    double fits[SNRQ_WEIGHT_FORMATS]; /* the same as grid, of formats; 0: not measured */
+    double spread;             /* its time over that of the fastest rank, all trials together */
+    int slowest;               /* rank */
+    int ranks, nodes, threads; /* that it was measured with; threads of a rank */
+    int cores;                 /* of a node */
+    double latency, bandwidth; /* of messages: seconds, bytes per second of a rank */
     bool network_measured;
     double read, write; /* bytes per second of a node; 0: not measured */
 } snrq_machine;
@@ -51,10 +52,17 @@ typedef struct snrq_machine {
 enum { SNRQ_MACHINE_COLUMNS = 2048 };
 
 /* Runs the trials (machine_trial.c), for rules like this one (rows that do not know
- * of each other), with matrices of up to `columns`.
+ * of each other), with matrices of up to `columns`. formats: a bit for each place in the table of
+ * formats whose fits are timed.
  * Collective; agreed. */
 snrq_status snrq_machine_measure(const snrq_context *context, const snrq_rule *rule,
-                                 int64_t columns, snrq_machine *out);
+                                 unsigned formats, int64_t columns, snrq_machine *out);
+
+/* Seconds per weight that the fit of scales takes with the rule's grid, whatever its format is: of
+ * integers, and of the formats of which there is a bit (fits [SNRQ_WEIGHT_FORMATS]; 0: none, or
+ * its scales come from the largest weights alone). Not collective. */
+snrq_status snrq_machine_time_fits(const snrq_rule *rule, unsigned formats, double *integers,
+                                   double *fits);
 
 /* Measures how fast a file in `directory` is written and read. Collective; agreed. */
 snrq_status snrq_machine_measure_files(const snrq_context *context, const char *directory,

@@ -17,6 +17,8 @@
 #include "pipeline/rounding/rounding.h"
 
 enum { LEAST_COLUMNS = 256, FEW_ROWS = 64, ROWS = 512, TOKENS = 512 };
+/* What a rank measures: rates, fits of formats, and its time for all of it. */
+enum { FITS = SNRQ_RATES, TIME = FITS + SNRQ_WEIGHT_FORMATS, NUMBERS };
 
 /* ---- a unit ---- */
 
@@ -249,6 +251,16 @@ static snrq_status time_units(const snrq_context *alone, const snrq_rule *rule, 
     return SNRQ_OK;
 }
 
+/* Of integers, the trial of a unit says it, with all that goes with it; but not where it was one of
+ * a format. */
+static snrq_status time_fits(const snrq_rule *rule, unsigned formats, double *mine)
+{
+    double integers = 0.0;
+    SNRQ_TRY(snrq_machine_time_fits(rule, formats, &integers, mine + FITS));
+    if (rule->format != NULL) mine[SNRQ_RATE_GRID] = integers;
+    return SNRQ_OK;
+}
+
 /* ---- network ---- */
 
 static snrq_status time_network(const snrq_context *c, snrq_machine *m)
@@ -277,7 +289,7 @@ static snrq_status time_network(const snrq_context *c, snrq_machine *m)
  * for in a run they work on the same matrices, and here each would push those of the others out of
  * the caches; rates are those of a rank with its part of a core. */
 static snrq_status time_in_turns(const snrq_context *c, const snrq_context *alone,
-                                 const snrq_rule *rule, int64_t n, double *mine)
+                                 const snrq_rule *rule, unsigned formats, int64_t n, double *mine)
 {
     snrq_placement placement;
     SNRQ_TRY(snrq_placement_find(c, omp_get_max_threads(), &placement));
@@ -289,18 +301,28 @@ static snrq_status time_in_turns(const snrq_context *c, const snrq_context *alon
         if (status == SNRQ_OK && c->node_rank % turns == turn) {
             status = time_forward(n, mine);
             if (status == SNRQ_OK) status = time_units(alone, rule, n, mine);
-            mine[SNRQ_RATES] = snrq_now() - started;
+            if (status == SNRQ_OK) status = time_fits(rule, formats, mine);
+            mine[TIME] = snrq_now() - started;
         }
         SNRQ_TRY(snrq_barrier(c));
     }
-    for (int k = 0; k <= SNRQ_RATES; k++) mine[k] *= turns;
+    for (int k = 0; k < NUMBERS; k++) mine[k] *= turns;
     return snrq_agree(c, status);
 }
 
-snrq_status snrq_machine_measure(const snrq_context *c, const snrq_rule *rule, int64_t columns,
-                                 snrq_machine *out)
+/* The widest matrix of a trial: with half of its columns, rows are whole super-blocks. */
+static int64_t trial_columns(const snrq_rule *rule, int64_t columns)
 {
-    int64_t n = columns / 128 * 128;
+    const int64_t block = rule->format != NULL ? rule->format->super_block : 0;
+    const int64_t unit = 2 * block > 128 ? 2 * block : 128;
+    const int64_t n = columns / unit * unit, least = unit > LEAST_COLUMNS ? unit : LEAST_COLUMNS;
+    return n > SNRQ_MACHINE_COLUMNS ? SNRQ_MACHINE_COLUMNS : n < least ? least : n;
+}
+
+snrq_status snrq_machine_measure(const snrq_context *c, const snrq_rule *rule, unsigned formats,
+                                 int64_t columns, snrq_machine *out)
+{
+    const int64_t n = trial_columns(rule, columns);
     snrq_rule single = *rule; /* cost.c knows what coupled rows take */
     snrq_context *alone = NULL;
     double *all = NULL, sums[2] = {0.0, 0.0};
@@ -308,21 +330,22 @@ snrq_status snrq_machine_measure(const snrq_context *c, const snrq_rule *rule, i
                           .nodes = c->nodes,
                           .threads = omp_get_max_threads(),
                           .cores = omp_get_num_procs()};
-    n = n > SNRQ_MACHINE_COLUMNS ? SNRQ_MACHINE_COLUMNS : n < LEAST_COLUMNS ? LEAST_COLUMNS : n;
-    size_t places = (size_t)c->size * (SNRQ_RATES + 1);
+    size_t places = (size_t)c->size * NUMBERS;
     snrq_status status = snrq_context_split(c, c->rank, &alone);
     if (status == SNRQ_OK) status = snrq_allocate(places, sizeof *all, "rates", &all);
     SNRQ_TRY(snrq_agree(c, status));
     single.weighs_outputs = false;
-    status = time_in_turns(c, alone, &single, n, all + (size_t)c->rank * (SNRQ_RATES + 1));
+    status = time_in_turns(c, alone, &single, formats, n, all + (size_t)c->rank * NUMBERS);
     snrq_context_destroy(&alone);
     if (status == SNRQ_OK) status = snrq_collect(c, all, (int64_t)places);
     for (int r = 0; status == SNRQ_OK && r < c->size; r++) {
-        const double *of = all + (size_t)r * (SNRQ_RATES + 1);
+        const double *of = all + (size_t)r * NUMBERS;
         for (int k = 0; k < SNRQ_RATES; k++) out->seconds[k] = fmax(out->seconds[k], of[k]);
-        if (r == 0 || of[SNRQ_RATES] < sums[0]) sums[0] = of[SNRQ_RATES];
-        if (of[SNRQ_RATES] > sums[1]) out->slowest = r;
-        sums[1] = fmax(sums[1], of[SNRQ_RATES]);
+        for (int f = 0; f < SNRQ_WEIGHT_FORMATS; f++)
+            out->fits[f] = fmax(out->fits[f], of[FITS + f]);
+        if (r == 0 || of[TIME] < sums[0]) sums[0] = of[TIME];
+        if (of[TIME] > sums[1]) out->slowest = r;
+        sums[1] = fmax(sums[1], of[TIME]);
     }
     out->spread = sums[0] > 0.0 ? sums[1] / sums[0] : 1.0;
     free(all);

@@ -58,6 +58,18 @@ static snrq_status find_best(const snrq_options *o, const snrq_model *m, const s
     return SNRQ_OK;
 }
 
+/* A bit for each format of a module. */
+static unsigned formats_of(const snrq_rules *rules, const snrq_model *m)
+{
+    unsigned found = 0;
+    for (int64_t layer = 0; layer < m->config.layers; layer++)
+        for (int i = 0; i < snrq_model_family(m, layer)->modules; i++) {
+            const snrq_rule *r = snrq_rules_at(rules, layer, i);
+            if (!r->keep && r->format != NULL) found |= 1u << (r->format - snrq_weight_formats);
+        }
+    return found;
+}
+
 /* Seconds and traffic, by a machine that was measured before, or by this one. */
 static snrq_status find_cost(const snrq_context *c, const snrq_options *o, const snrq_model *m,
                              const snrq_rules *rules, const snrq_windows *w, double limit,
@@ -68,8 +80,8 @@ static snrq_status find_cost(const snrq_context *c, const snrq_options *o, const
     if (o->machine != NULL)
         SNRQ_TRY(snrq_agree(c, snrq_machine_read(o->machine, &p->machine)));
     else
-        SNRQ_TRY(snrq_machine_measure(c, snrq_rules_first(rules, m), snrq_model_max_columns(m),
-                                      &p->machine));
+        SNRQ_TRY(snrq_machine_measure(c, snrq_rules_first(rules, m), formats_of(rules, m),
+                                      snrq_model_max_columns(m), &p->machine));
     if (o->network != NULL) SNRQ_TRY(snrq_machine_network(o->network, &p->machine));
     p->cost_threads = threads;
     const snrq_layout_of_run layout = {p->ranks, p->nodes, threads, p->groups};

@@ -51,6 +51,31 @@ class Plan(helpers.Test):
         halves = self.plan("--machine", machine, "--threads", 1, "--held-out", 0, "--plan-ranks", 2)
         self.assertAlmostEqual(halves["cost"]["phases"]["forward"]["seconds"], 4 * 64 * weights * 1e-9, places=9)
 
+    def test_fits_of_formats_have_their_own_rates(self):
+        """Blocks of 128 x (128 + 2 x 64 + 128 + 3 x 384) weights, a third of the last in down_proj."""
+        machine, recipe = self.machine(fits={"q4_0": 1e-6, "q3_k": 5e-6}), self.path("recipe.json")
+        with open(machine) as f:
+            rates = json.load(f)
+        rates["seconds"]["grid"] = 1e-7
+        with open(machine, "w") as f:
+            json.dump(rates, f)
+        with open(recipe, "w") as f:
+            json.dump({"rules": [{"modules": "*.down_proj", "bits": 3}]}, f)
+        down, rest = 6 * 128 * 384, 6 * 128 * (128 + 2 * 64 + 128 + 2 * 384)
+        for more, expected in ((["--format", "q4_0", "--recipe", recipe], 1e-6 * rest + 1e-7 * down), (["--bits", 3], 1e-7 * (rest + down)),
+                               (["--format", "q5_0"], 1e-7 * (rest + down))):
+            plan = self.plan("--machine", machine, "--threads", 1, *more)
+            self.assertAlmostEqual(plan["cost"]["phases"]["grid"]["seconds"], expected, places=9)
+
+    def test_trials_have_whole_super_blocks(self):
+        """Of a machine that is measured: the fit takes longer than that of integers, whatever the machine."""
+        model, ids = small_models.write(self.path("wide"), dict(small_models.LLAMA_WITH_BIASES, num_hidden_layers=1, hidden_size=256,
+                                                                intermediate_size=256, head_dim=64)), self.path("windows.npy")
+        np.save(ids, np.zeros(192, np.int32))
+        grid = [helpers.succeed("plan", model, "--token-file", ids, "--length", 32, "--sequences", 6, "--held-out", 0, "--json",
+                                *more).json()["cost"]["phases"]["grid"]["seconds"] for more in (["--format", "q3_k"], ["--bits", 3])]
+        self.assertGreater(grid[0], 2 * grid[1])
+
     def test_tokens_that_top_up_experts_are_counted(self):
         """4 experts of 3 x 32 x 48 weights, to which half of the 192 tokens are sent; at least so many are asked for."""
         model, ids = small_models.write(self.path("mixture"), small_models.MIXTRAL), self.path("windows.npy")
