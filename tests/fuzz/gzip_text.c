@@ -5,17 +5,21 @@
 
 enum { LIMIT = 1 << 16 };
 
+/* The first piece has `room` bytes, each further one twice as many, up to LIMIT. */
 static snrq_status read_by(const char *path, size_t room, char *text, size_t *total)
 {
     snrq_text_file *file;
-    size_t got = room;
+    bool more = true;
     *total = 0;
     SNRQ_TRY(snrq_text_file_open(path, LIMIT, &file));
     snrq_status status = SNRQ_OK;
-    while (status == SNRQ_OK && got == room && *total <= LIMIT) {
+    while (status == SNRQ_OK && more && *total <= LIMIT) {
+        size_t got;
         status = snrq_text_file_read(file, text + *total, room, &got);
         FUZZ_CHECK(got <= room && (status == SNRQ_OK || got == 0));
         *total += got;
+        more = got == room;
+        room = 2 * room < LIMIT ? 2 * room : LIMIT;
     }
     FUZZ_CHECK(*total <= LIMIT);
     snrq_text_file_close(&file);
