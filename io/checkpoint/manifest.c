@@ -110,6 +110,8 @@ static snrq_status check_record(const char *where, const json_t *record, int64_t
             SNRQ_BAD_DATA,
             "%s: made with another configuration than the lines before, or than snrq.json", where);
     SNRQ_TRY(snrq_json_boolean(where, record, "complete", false, &complete));
+    if (complete && json_object_get(record, "file") != NULL)
+        return snrq_fail(SNRQ_BAD_DATA, "%s: completes the run, and names a file as well", where);
     if (complete) return SNRQ_OK;
     SNRQ_TRY(snrq_json_integer(where, record, "bytes", 0, INT64_MAX, NULL, &value));
     SNRQ_TRY(snrq_json_string(where, record, "xxh3", NULL, &text));

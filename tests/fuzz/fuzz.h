@@ -59,7 +59,6 @@ static inline const char *fuzz_file(const char *name, const void *data, size_t s
     static struct {
         char name[64];
         int fd;
-        size_t size;
     } file[MOST];
     static char path[512];
     int i = 0;
@@ -71,9 +70,8 @@ static inline const char *fuzz_file(const char *name, const void *data, size_t s
         FUZZ_CHECK(file[i].fd >= 0);
         strcpy(file[i].name, name);
     }
-    if (size < file[i].size) FUZZ_CHECK(ftruncate(file[i].fd, (off_t)size) == 0);
+    FUZZ_CHECK(ftruncate(file[i].fd, (off_t)size) == 0);
     FUZZ_CHECK(size == 0 || pwrite(file[i].fd, data, size, 0) == (ssize_t)size);
-    file[i].size = size;
     return path;
 }
 
