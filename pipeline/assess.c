@@ -372,6 +372,7 @@ snrq_status snrq_assess_for_budget(const snrq_context *context, const snrq_optio
     o.output = directory;
     o.widths_text = "2,3,4,8";
     o.group_sizes_text = "auto";
+    o.formats_text = options->formats_text;
     o.no_uniform = true;
     o.judged_windows = judged_of(o.sequences);
     if (o.sequences > 0) o.sequences -= o.judged_windows;

@@ -312,11 +312,33 @@ static snrq_status rest_bytes(const snrq_model *m, bool groups, double *out)
     return SNRQ_OK;
 }
 
+/* What --table-format makes of embeddings and head, in place of the tensor: *bytes become as many
+ * as OUT stores; of an export, as many as the format has. */
+static void count_tables(const search *s, double *bytes)
+{
+    const snrq_model *m = s->model;
+    const int64_t rows = m->config.vocabulary, columns = m->config.hidden;
+    if (s->options->table_format < 0) return;
+    const snrq_weight_format *f =
+        snrq_weight_format_for(&snrq_weight_formats[s->options->table_format], columns);
+    for (int t = 0; f != NULL && t < (m->config.tied_embeddings ? 1 : SNRQ_TABLES); t++) {
+        const double weights = (double)rows * (double)columns;
+        const double numbers = f->minimum.present ? 2.0 : 1.0;
+        const double scale = (double)snrq_dtype_size(snrq_weight_format_scale_type(f));
+        *bytes -= weights * (double)snrq_dtype_size(m->config.dtype);
+        *bytes += s->among.formats > 0 ? weights * f->weight_bits / 8.0
+                                       : (double)rows * (double)((columns * f->bits + 7) / 8) +
+                                             weights / (double)f->group * (1.0 + numbers * scale) +
+                                             (double)columns * sizeof(int32_t);
+    }
+}
+
 static snrq_status set_budget(search *s)
 {
     double rest = 0.0;
     const bool formats = s->among.formats > 0;
     SNRQ_TRY(rest_bytes(s->model, !formats, &rest));
+    count_tables(s, &rest);
     if (!formats && snrq_options_make_sensitivity(s->options))
         rest += snrq_sensitivity_file_bytes(s->model);
     s->budget = s->options->target_bytes > 0 ? (double)s->options->target_bytes - rest

@@ -51,6 +51,10 @@ const snrq_option_row snrq_option_table[] = {
     {"preset", 0, CHOICE, FIELD(preset), NULL, 0, 0, SNRQ_PRESETS, Q, true, "P",
      "a type for each module, embeddings and head, as llama-quantize chooses them for a file of "
      "this name (docs/gguf.md)"},
+    {"table-format", 0, CHOICE, FIELD(table_format), NULL, 0, 0,
+     "q4_0|q4_1|q5_0|q5_1|q8_0|q2_k|q3_k|q4_k|q5_k|q6_k|iq4_nl|iq4_xs|mxfp4", Q, false, "F",
+     "round embeddings and head to this format, to nearest, where no rule of a recipe names them; "
+     "--target-size counts them so"},
     {"format", 0, CHOICE, FIELD(weight_format), NULL, 0, 0,
      "q4_0|q4_1|q5_0|q5_1|q8_0|q2_k|q3_k|q4_k|q5_k|q6_k|iq4_nl|iq4_xs|mxfp4|"
      "nvfp4|fp8_block|int2|int3|int4|int5|int6|int7|int8",

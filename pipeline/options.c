@@ -217,12 +217,14 @@ static snrq_status check_budget(const snrq_options *o)
         return snrq_fail(SNRQ_USAGE, "quantize: a budget chooses bits, and --format has its own; "
                                      "leave one of the two out; --formats names several to choose "
                                      "among");
-    if (o->preset >= 0 && (bits || size || o->recipe != NULL || o->weight_format >= 0))
+    if (o->preset >= 0 &&
+        (bits || size || o->recipe != NULL || o->weight_format >= 0 || o->table_format >= 0))
         return snrq_fail(SNRQ_USAGE, "quantize: --preset has a type for every module; leave out %s",
-                         bits                ? "--target-bits"
-                         : size              ? "--target-size"
-                         : o->recipe != NULL ? "--recipe"
-                                             : "--format");
+                         bits                    ? "--target-bits"
+                         : size                  ? "--target-size"
+                         : o->recipe != NULL     ? "--recipe"
+                         : o->weight_format >= 0 ? "--format"
+                                                 : "--table-format");
     if ((bits || size) && o->assessment == NULL && o->dry_run)
         return snrq_fail(SNRQ_USAGE,
                          "quantize: a plan of %s needs --assessment FILE: assessment.json of `snrq "
@@ -495,6 +497,7 @@ static snrq_status set_defaults(snrq_options *o)
     memset(o, 0, sizeof *o);
     o->format = -1;
     o->weight_format = -1;
+    o->table_format = -1;
     o->preset = -1;
     o->engine = -1;
     for (int i = 0; i < snrq_option_rows; i++)

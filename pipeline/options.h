@@ -98,6 +98,7 @@ typedef struct snrq_options {
     const char *factor_grid_text;
     int factor_rows, factor_columns; /* 0: chosen by size */
     int64_t weight_format;           /* place in snrq_weight_formats; -1: integers of --bits */
+    int64_t table_format;            /* of embeddings and head, like weight_format; -1: none */
     int64_t preset;                  /* place in the table of preset.c; -1: none */
     int64_t format;                  /* snrq_format_choice; -1: not given */
     int64_t max_shard_bytes;         /* export */

@@ -88,6 +88,19 @@ static snrq_status fit_formats(const snrq_model *m, snrq_rules *rules)
     return SNRQ_OK;
 }
 
+/* --table-format: rules behind those of the recipe, which count first. */
+static snrq_status add_tables(const snrq_options *o, const snrq_model *m, json_t **recipe)
+{
+    const int count = m->config.tied_embeddings ? 1 : SNRQ_TABLES;
+    int failed = 0;
+    if (*recipe == NULL) *recipe = json_array();
+    for (int t = 0; t < count; t++)
+        failed |= json_array_append_new(
+            *recipe, json_pack("{s:s, s:s}", "modules", snrq_table_names[t], "format",
+                               snrq_weight_formats[o->table_format].name));
+    return failed == 0 ? SNRQ_OK : snrq_fail(SNRQ_INTERNAL, "no memory for a recipe");
+}
+
 snrq_status snrq_rules_create(const snrq_options *options, const snrq_model *model, snrq_rules *out)
 {
     int64_t layers = model->config.layers, count = layers * snrq_model_max_modules(model);
@@ -101,16 +114,18 @@ snrq_status snrq_rules_create(const snrq_options *options, const snrq_model *mod
     for (int64_t i = 0; i < count; i++) out->rule[i] = rule;
     for (int t = 0; t < SNRQ_TABLES; t++) out->table[t] = (snrq_rule){.keep = true};
     const bool budget = options->target_bits > 0.0 || options->target_bytes > 0;
-    if (options->recipe != NULL || options->preset >= 0 || budget) {
-        const char *from = budget                    ? options->assessment
-                           : options->recipe != NULL ? options->recipe
-                                                     : "--preset";
-        SNRQ_TRY(budget ? snrq_budget_rules(options, model, &out->recipe, &out->budget)
-                 : options->recipe != NULL
-                     ? snrq_recipe_read(options->recipe, &out->recipe)
-                     : snrq_preset_rules((int)options->preset, model, &out->recipe));
-        SNRQ_TRY(snrq_recipe_apply(from, out->recipe, options, model, out));
-    }
+    const char *from = budget                    ? options->assessment
+                       : options->recipe != NULL ? options->recipe
+                       : options->preset >= 0    ? "--preset"
+                                                 : "--table-format";
+    if (budget)
+        SNRQ_TRY(snrq_budget_rules(options, model, &out->recipe, &out->budget));
+    else if (options->recipe != NULL)
+        SNRQ_TRY(snrq_recipe_read(options->recipe, &out->recipe));
+    else if (options->preset >= 0)
+        SNRQ_TRY(snrq_preset_rules((int)options->preset, model, &out->recipe));
+    if (options->table_format >= 0) SNRQ_TRY(add_tables(options, model, &out->recipe));
+    if (out->recipe != NULL) SNRQ_TRY(snrq_recipe_apply(from, out->recipe, options, model, out));
     return fit_formats(model, out);
 }
 

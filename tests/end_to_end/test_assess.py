@@ -223,6 +223,8 @@ class Assess(helpers.Test):
         self.assertAlmostEqual(budget["bits_per_weight"], bits / weights, places=9)
         self.assertAlmostEqual(budget["predicted_kl"], predicted, places=9)
         self.assertLessEqual(predicted, 1.02 * min(best.values()))
+        own = self.quantize("own", "--beam", 1, "--target-bits", 6, "--formats", "q4_0,q8_0", "--sequences", 2)
+        self.assertEqual({m["format"] for r in helpers.manifest(own) for m in r.get("modules", [])}, set(FORMATS))
         tensors = helpers.read_safetensors(os.path.join(helpers.MODEL, "model.safetensors"))
         rest = sum(len(data) for name, (_, _, data) in tensors.items() if name[: -len(".weight")] not in records)
         size = 1200000  # as an export stores it
@@ -267,17 +269,19 @@ class Assess(helpers.Test):
 
     def test_size_counts_all_of_the_output(self):
         assessment = os.path.join(self.one, "assessment.json")
-        size = 850000
-        out = self.quantize("size", "--target-size", size, "--assessment", assessment)
-        stored = 0
-        for name in os.listdir(out):
-            if name.endswith(".h5"):
-                with h5py.File(os.path.join(out, name)) as f:
-                    datasets = []
-                    f.visititems(lambda _, thing: datasets.append(thing) if isinstance(thing, h5py.Dataset) else None)
-                    stored += sum(d.size * d.dtype.itemsize for d in datasets)
-        self.assertLessEqual(stored, size)
-        self.assertGreater(stored, 0.99 * size)
+        for size, more in ((850000, []), (700000, ["--table-format", "q4_1"])):
+            out = self.quantize("size" + "".join(more), "--target-size", size, "--assessment", assessment, *more)
+            stored = 0
+            for name in os.listdir(out):
+                if name.endswith(".h5"):
+                    with h5py.File(os.path.join(out, name)) as f:
+                        datasets = []
+                        f.visititems(lambda _, thing: datasets.append(thing) if isinstance(thing, h5py.Dataset) else None)
+                        stored += sum(d.size * d.dtype.itemsize for d in datasets)
+            self.assertLessEqual(stored, size)
+            self.assertGreater(stored, 0.99 * size)
+        tables = {t["name"]: t["format"] for r in helpers.manifest(out) for t in r.get("tables", [])}
+        self.assertEqual(set(tables.values()), {"q4_1"})
 
     def test_what_is_refused(self):
         assessment = os.path.join(self.one, "assessment.json")

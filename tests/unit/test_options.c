@@ -278,8 +278,9 @@ static void options_that_are_not_stored_are_known_to_decide_nothing(void)
     static const char harmless[] =
         " output calibration text-key token-file symmetric threads json max-time watchdog strict "
         "keep-activations force-unlock ignore-memory ignore-unused-layers plan-ranks plan-nodes "
-        "network machine recipe sensitivity pass-memory for target-bits target-size assessment "
-        "redo dry-run "
+        "network machine recipe table-format sensitivity pass-memory for target-bits target-size "
+        "assessment "
+        "formats redo dry-run "
         "options "
         "print-options help baseline-grid paper "
         "factor-grid ";
@@ -691,6 +692,11 @@ static void format_names_widths(void)
     refuses("quantize M -o OUT --calibration T --format int3 --preset q4_k_m", "--preset");
     refuses("quantize M -o OUT --calibration T --format int3 --target-bits 3", "--target-bits");
     refuses("quantize M -o OUT --calibration T --format int9", "int8");
+    accepts("quantize M -o OUT --calibration T --table-format iq4_xs", &o);
+    CU_ASSERT_STRING_EQUAL(snrq_weight_formats[o.table_format].name, "iq4_xs");
+    refuses("quantize M -o OUT --calibration T --table-format nvfp4", "q4_0|q4_1");
+    refuses("quantize M -o OUT --calibration T --table-format q6_k --preset q4_k_m",
+            "leave out --table-format");
 }
 
 static void export_refuses(void)
