@@ -19,6 +19,7 @@
 #include "pipeline/assess_suggestion.h"
 #include "pipeline/assess_uniform.h"
 #include "pipeline/model/findings.h"
+#include "pipeline/phase.h"
 #include "pipeline/rounding/statistics.h"
 #include "pipeline/rules.h"
 #include "pipeline/text_options.h"
@@ -126,7 +127,8 @@ static snrq_status open_inputs(snrq_assessment *a)
 
 snrq_divergence snrq_assessment_divergence(const snrq_assessment *a)
 {
-    return (snrq_divergence){a->context, a->model, &a->ropes, &a->judged, &a->before, a->after};
+    return (snrq_divergence){a->context, a->model, &a->ropes, &a->judged,
+                             &a->before, a->after, a->watch};
 }
 
 size_t snrq_stream_bytes(const snrq_stream *s)
@@ -179,7 +181,11 @@ static snrq_status run_reference(snrq_assessment *a)
     snrq_status status = SNRQ_OK;
     for (int64_t layer = 0; status == SNRQ_OK && layer < a->model->config.layers; layer++) {
         snrq_loaded_block block = {0};
-        status = snrq_model_load_block(a->context, a->model, layer, &a->ropes, &block);
+        status = snrq_watch_check(a->context, a->watch);
+        snrq_watch_enter(a->watch, SNRQ_PHASE_READ);
+        if (status == SNRQ_OK)
+            status = snrq_model_load_block(a->context, a->model, layer, &a->ropes, &block);
+        snrq_watch_enter(a->watch, SNRQ_PHASE_FORWARD);
         if (status == SNRQ_OK)
             status = snrq_agree(a->context, snrq_stream_forward(&a->before, &block.block));
         snrq_loaded_block_free(&block);
@@ -195,6 +201,7 @@ static snrq_status run_reference(snrq_assessment *a)
 /* Past a block that an earlier start assessed. */
 static snrq_status skip_block(snrq_assessment *a, const snrq_block *full)
 {
+    snrq_watch_enter(a->watch, SNRQ_PHASE_FORWARD);
     snrq_status status = snrq_stream_forward(&a->full, full);
     if (status == SNRQ_OK) status = snrq_stream_forward(&a->before, full);
     if (status == SNRQ_OK) memcpy(a->twin.h, a->full.h, snrq_stream_bytes(&a->full));
@@ -262,7 +269,9 @@ static snrq_status process_block(snrq_assessment *a, int64_t layer)
     snrq_loaded_block full = {0};
     json_t *found = NULL;
     bool done = false;
+    SNRQ_TRY(snrq_watch_check(a->context, a->watch));
     SNRQ_TRY(is_done(a, layer, &done));
+    snrq_watch_enter(a->watch, SNRQ_PHASE_READ);
     snrq_status status = snrq_model_load_block(a->context, a->model, layer, &a->ropes, &full);
     if (status == SNRQ_OK)
         status = done ? skip_block(a, &full.block) : snrq_assess_block(a, layer, &full, &found);
@@ -337,10 +346,27 @@ static snrq_status assess(snrq_assessment *a)
     return snrq_agree(a->context, a->context->rank == 0 ? write_whole(a) : SNRQ_OK);
 }
 
-snrq_status snrq_assess(const snrq_context *context, const snrq_options *options)
+/* What the user is told of a request to stop. Rank 0 looks for the files. */
+static snrq_status say_stopped(const snrq_assessment *a)
 {
-    snrq_assessment a = {.context = context, .options = options};
+    const int64_t layers = a->model->config.layers;
+    char path[PATH_MAX];
+    int64_t there = 0;
+    while (a->context->rank == 0 && there < layers &&
+           block_path(a, there, path, sizeof path) == SNRQ_OK && access(path, F_OK) == 0)
+        there++;
+    return snrq_fail(SNRQ_STOPPED,
+                     "stopped: %s; %lld of %lld blocks are assessed and none is quantized, run the "
+                     "same command again to go on",
+                     snrq_error_message(), (long long)there, (long long)layers);
+}
+
+static snrq_status assess_for(const snrq_context *context, const snrq_options *options,
+                              const snrq_watch *watch)
+{
+    snrq_assessment a = {.context = context, .options = options, .watch = watch};
     snrq_status status = assess(&a);
+    if (status == SNRQ_STOPPED && watch != NULL) status = say_stopped(&a);
     snrq_stream_free(&a.full);
     snrq_stream_free(&a.twin);
     snrq_stream_free(&a.before);
@@ -354,6 +380,11 @@ snrq_status snrq_assess(const snrq_context *context, const snrq_options *options
     return status;
 }
 
+snrq_status snrq_assess(const snrq_context *context, const snrq_options *options)
+{
+    return assess_for(context, options, NULL);
+}
+
 /* Some of the run's windows, no more of the text. */
 static int64_t judged_of(int64_t windows)
 {
@@ -362,7 +393,7 @@ static int64_t judged_of(int64_t windows)
 }
 
 snrq_status snrq_assess_for_budget(const snrq_context *context, const snrq_options *options,
-                                   char *path, size_t size)
+                                   const snrq_watch *watch, char *path, size_t size)
 {
     char directory[PATH_MAX];
     snrq_options o = {0};
@@ -378,7 +409,7 @@ snrq_status snrq_assess_for_budget(const snrq_context *context, const snrq_optio
     if (o.sequences > 0) o.sequences -= o.judged_windows;
     snrq_status status =
         snrq_agree(context, context->rank == 0 ? snrq_directory_make(options->output) : SNRQ_OK);
-    if (status == SNRQ_OK) status = snrq_assess(context, &o);
+    if (status == SNRQ_OK) status = assess_for(context, &o, watch);
     if (status == SNRQ_OK) status = snrq_path_join(directory, "assessment.json", path, size);
     return status;
 }

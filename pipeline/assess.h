@@ -21,16 +21,17 @@
 #ifndef SNRQ_ASSESS_H
 #define SNRQ_ASSESS_H
 
-#include "mpi/context.h"
+#include "mpi/watch.h"
 #include "pipeline/options.h"
 
 /* Collective; agreed. */
 snrq_status snrq_assess(const snrq_context *context, const snrq_options *options);
 
 /* The assessment that a budget without --assessment goes by: made in OUT, without uniform models,
- * on a part of the run's windows; one that is there already is used. path [size] <- its file.
- * Collective; agreed. */
+ * on a part of the run's windows; one that is there already is used. It can be stopped as the run
+ * can, whose `watch` is (borrowed): SNRQ_STOPPED, and the next start goes on. path [size] <- its
+ * file. Collective; agreed. */
 snrq_status snrq_assess_for_budget(const snrq_context *context, const snrq_options *options,
-                                   char *path, size_t size);
+                                   const snrq_watch *watch, char *path, size_t size);
 
 #endif

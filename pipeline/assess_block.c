@@ -7,6 +7,7 @@
 #include "mpi/collective.h"
 #include "pipeline/assess_unit.h"
 #include "pipeline/model/expert_stream.h"
+#include "pipeline/phase.h"
 #include "pipeline/unit.h"
 
 typedef struct block_work {
@@ -46,12 +47,15 @@ static snrq_status gather(const block_work *b, const snrq_rule *rule, int unit,
     snrq_unit_tokens read = {0};
     snrq_unit_input input = {.x = &read.x, .xf = &read.xf};
     describe_inputs_of(a, &h, &hf, snrq_unit_writes_residual(f, unit), &input);
+    SNRQ_TRY(snrq_watch_check(a->context, a->watch));
+    snrq_watch_enter(a->watch, SNRQ_PHASE_GRAM);
     snrq_status status = snrq_agree(a->context, snrq_streams_tokens(&a->twin, &a->full, f, step,
                                                                     unit - f->step[step].first,
                                                                     rule->weighted_tokens, &read));
     if (status == SNRQ_OK)
         status = snrq_statistics_gather(a->context, &all, rule, shape, &input, out);
     snrq_unit_tokens_free(&read);
+    snrq_watch_enter(a->watch, SNRQ_PHASE_SEARCH);
     return status;
 }
 
@@ -93,6 +97,7 @@ static snrq_status route(block_work *b, int step, const snrq_block *quantized)
     const snrq_family *f = b->full->block.family;
     const int64_t least = snrq_unit_least_tokens(f, step, a->options->expert_tokens);
     if (f->step[step].kind != SNRQ_STEP_EXPERTS_ACTIVATION) return SNRQ_OK;
+    snrq_watch_enter(a->watch, SNRQ_PHASE_FORWARD);
     return snrq_streams_route(a->context, a->fitted.count, least, &a->twin, quantized, &a->full,
                               &b->full->block, &b->coverage);
 }
@@ -104,6 +109,7 @@ static snrq_status advance(block_work *b, int step, const snrq_block *quantized)
     int first, end;
     double *measures = NULL;
     snrq_step_modules(b->full->block.family, step, &first, &end);
+    snrq_watch_enter(a->watch, SNRQ_PHASE_FORWARD);
     snrq_status status = snrq_allocate(SNRQ_MEASURES * (size_t)(end - first) * (size_t)count,
                                        sizeof *measures, "measures", &measures);
     if (status == SNRQ_OK)
@@ -209,6 +215,7 @@ static snrq_status measure(const block_work *b, snrq_block *variant, double *kl,
 {
     const snrq_divergence of = snrq_assessment_divergence(b->assessment);
     const snrq_family *f = b->full->block.family;
+    snrq_watch_enter(b->assessment->watch, SNRQ_PHASE_FORWARD);
     for (int s = 0; s < f->steps; s++)
         variant[s] = with_step(b, s, modules + (size_t)s * (size_t)f->modules);
     variant[f->steps] = b->whole.block;

@@ -10,6 +10,7 @@
 typedef struct snrq_assessment {
     const snrq_context *context;
     const snrq_options *options;
+    const snrq_watch *watch; /* of the run that it is made for, or NULL */
     snrq_choices choices;
     snrq_rule rule;              /* of the options, with the usual width */
     snrq_rule alone;             /* the same without strengths: nothing is rounded before */

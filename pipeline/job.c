@@ -8,6 +8,7 @@
 #include "io/checkpoint/reader.h"
 #include "io/user_output.h"
 #include "mpi/log.h"
+#include "pipeline/assess.h"
 #include "pipeline/export.h"
 #include "pipeline/model/checksum.h"
 #include "pipeline/model/findings.h"
@@ -412,6 +413,19 @@ static snrq_status start_watchdog(snrq_job *job)
     return snrq_agree(job->context, snrq_watchdog_start(job->context, &settings, &job->watchdog));
 }
 
+/* A budget without --assessment goes by one of the run's own. */
+static snrq_status assess_first(snrq_job *job)
+{
+    const snrq_options *o = job->options;
+    if ((o->target_bits == 0.0 && o->target_bytes == 0) || o->assessment != NULL) return SNRQ_OK;
+    SNRQ_TRY(snrq_assess_for_budget(job->context, o, &job->watch, job->assessment,
+                                    sizeof job->assessment));
+    job->own = *o;
+    job->own.assessment = job->assessment;
+    job->options = &job->own;
+    return SNRQ_OK;
+}
+
 snrq_status snrq_job_open(const snrq_context *context, const snrq_options *options, snrq_job *job)
 {
     *job = (snrq_job){.context = context, .options = options};
@@ -419,10 +433,12 @@ snrq_status snrq_job_open(const snrq_context *context, const snrq_options *optio
              options->output ? options->output : ".");
     snrq_stop_begin(job->halt_file, options->max_time, &job->stop);
     snrq_timers_reset(&job->timers, SNRQ_PHASES);
+    job->watch = (snrq_watch){&job->stop, &job->timers};
     SNRQ_TRY(start_watchdog(job));
     if (options->output != NULL)
         SNRQ_TRY(snrq_agree(context, context->rank == 0 ? snrq_user_directory_check(options->output)
                                                         : SNRQ_OK));
+    SNRQ_TRY(assess_first(job));
     SNRQ_TRY(read_inputs(job));
     SNRQ_TRY(make_plan(job));
     if (options->dry_run) return SNRQ_OK;

@@ -8,6 +8,7 @@
 
 #include "mpi/mail.h"
 #include "mpi/stop.h"
+#include "mpi/watch.h"
 #include "mpi/watchdog.h"
 #include "pipeline/layer_groups.h"
 #include "pipeline/phase.h"
@@ -18,7 +19,9 @@
 
 typedef struct snrq_job {
     const snrq_context *context; /* all ranks; borrowed */
-    const snrq_options *options; /* borrowed */
+    const snrq_options *options; /* borrowed, or `own` */
+    snrq_options own;            /* with an assessment of the run's own; its texts are borrowed */
+    char assessment[4200];       /* that it made for a budget */
     snrq_model *model;
     snrq_windows windows;
     snrq_rules rules;
@@ -31,6 +34,7 @@ typedef struct snrq_job {
     snrq_progress progress;
     snrq_timers timers; /* this rank's */
     snrq_stop stop;
+    snrq_watch watch; /* of stop and timers */
     snrq_watchdog *watchdog;
     _Atomic bool works_in_output; /* read by the watchdog's thread */
     char halt_file[4200];

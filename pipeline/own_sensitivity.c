@@ -34,6 +34,7 @@ double snrq_own_sensitivity_work(const snrq_job *job)
 static snrq_status listen(void *user, const snrq_sensitivity_step *s)
 {
     snrq_job *job = user;
+    snrq_timers_enter(&job->timers, SNRQ_PHASE_BACKWARD); /* a sign of life */
     const int parts = s->back ? SNRQ_SENSITIVITY_BACK_PARTS : SNRQ_SENSITIVITY_FORWARD_PARTS;
     snrq_progress_pass(&job->progress, job->output, s->back ? "back" : "forward", s->block,
                        block_work(job, s->block, parts) / (double)s->passes);

@@ -30,7 +30,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "pipeline/assess.h"
 #include "pipeline/job.h"
 #include "pipeline/keeper.h"
 #include "pipeline/model/expert_stream.h"
@@ -632,7 +631,7 @@ static snrq_status quantize_groups(snrq_job *job)
     return snrq_job_join(job, status);
 }
 
-static snrq_status run(const snrq_context *context, const snrq_options *options)
+snrq_status snrq_quantize(const snrq_context *context, const snrq_options *options)
 {
     snrq_job job;
     snrq_status status = snrq_job_open(context, options, &job);
@@ -649,16 +648,4 @@ static snrq_status run(const snrq_context *context, const snrq_options *options)
     snprintf(message, sizeof message, "%s", snrq_error_message());
     snrq_job_close(&job);
     return status == SNRQ_OK ? SNRQ_OK : snrq_fail(status, "%s", message);
-}
-
-snrq_status snrq_quantize(const snrq_context *context, const snrq_options *options)
-{
-    char path[PATH_MAX];
-    snrq_options own = *options;
-    const bool budget = own.target_bits > 0.0 || own.target_bytes > 0;
-    if (budget && own.assessment == NULL) {
-        SNRQ_TRY(snrq_assess_for_budget(context, options, path, sizeof path));
-        own.assessment = path;
-    }
-    return run(context, &own);
 }

@@ -160,7 +160,7 @@ static snrq_status prepare(snrq_tuner *t)
     SNRQ_TRY(snrq_agree(t->context, status));
     SNRQ_TRY(snrq_tuned_model_load(t->context, job->model, &job->rules, job->options->output,
                                    &t->ropes, &t->model));
-    return snrq_passes_create(t->context, job->model, w, &t->ropes, &t->passes);
+    return snrq_passes_create(t->context, job->model, w, &job->watch, &t->ropes, &t->passes);
 }
 
 static snrq_status begin(snrq_tuner *t)

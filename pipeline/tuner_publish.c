@@ -80,6 +80,7 @@ snrq_status snrq_tuner_publish(snrq_tuner *t)
     SNRQ_TRY(snrq_tuned_model_apply(&t->model));
     for (int64_t l = 0; l < t->model.blocks; l++) {
         snrq_block_file_name(l, name);
+        snrq_timers_enter(&t->job->timers, SNRQ_PHASE_WRITE); /* a sign of life */
         SNRQ_TRY(write_block(t, l, snrq_output_temporary(t->job->output, name)));
         SNRQ_TRY(prepare_file(t, name, tuned_record(t, name)));
     }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "pipeline/model/block_backward.h"
+#include "pipeline/phase.h"
 #include "pipeline/sensitivity_cost.h"
 
 static const int64_t bytes_of_inputs = (int64_t)1 << 30;
@@ -83,6 +84,8 @@ static snrq_status run_full_model(snrq_passes *p, const snrq_ropes *ropes)
     for (int64_t s = p->held_out.begin; s < p->held_out.end; s++) embed(p, s, full_of(p, s));
     for (int64_t l = 0; l < p->model->config.layers; l++) {
         snrq_loaded_block block = {0};
+        SNRQ_TRY(snrq_watch_check(p->context, p->watch));
+        snrq_watch_enter(p->watch, SNRQ_PHASE_TUNE);
         snrq_status status = snrq_model_load_block(p->context, p->model, l, ropes, &block);
         if (status == SNRQ_OK)
             status = snrq_agree(
@@ -94,12 +97,13 @@ static snrq_status run_full_model(snrq_passes *p, const snrq_ropes *ropes)
 }
 
 snrq_status snrq_passes_create(const snrq_context *c, const snrq_model *model,
-                               const snrq_windows *windows, const snrq_ropes *ropes,
-                               snrq_passes *out)
+                               const snrq_windows *windows, const snrq_watch *watch,
+                               const snrq_ropes *ropes, snrq_passes *out)
 {
     *out = (snrq_passes){.context = c,
                          .model = model,
                          .windows = windows,
+                         .watch = watch,
                          .fitted = share_of(c, snrq_passes_fitted(windows)),
                          .held_out = share_of(c, snrq_passes_held_out(windows))};
     SNRQ_TRY(snrq_agree(c, allocate_all(out)));
@@ -127,6 +131,7 @@ static snrq_status forward(const snrq_passes *p, const snrq_tuned_model *t, int6
         float *next = keeps ? inputs_of(p, l + 1) : *out;
         if (keeps) memcpy(next, *out, (size_t)(count * sequence_floats(p)) * sizeof *next);
         *out = next;
+        snrq_watch_enter(p->watch, SNRQ_PHASE_TUNE);
         SNRQ_TRY(snrq_sequences_forward(&t->block[l].block, count, p->windows->length, *out));
     }
     return SNRQ_OK;
@@ -136,6 +141,7 @@ static snrq_status backward(const snrq_passes *p, snrq_tuned_model *t, int64_t c
 {
     for (int64_t l = t->blocks - 1; l >= 0; l--) {
         const snrq_gradient_sums sums = {.parameters = &t->gradient[l]};
+        snrq_watch_enter(p->watch, SNRQ_PHASE_TUNE);
         snrq_status status = snrq_block_backward(&t->block[l].block, count, p->windows->length,
                                                  inputs_of(p, l), g, &sums);
         if (status == SNRQ_BAD_DATA)
@@ -156,6 +162,7 @@ static snrq_status run_some(const snrq_passes *p, snrq_tuned_model *t, const int
     SNRQ_TRY(forward(p, t, count, learns, &h));
     for (int64_t i = 0; i < count; i++) {
         const float *full = full_of(p, list[i]);
+        snrq_watch_enter(p->watch, SNRQ_PHASE_TUNE);
         float *own = h + i * sequence_floats(p);
         double *to = &kl[list[i]];
         if (learns)

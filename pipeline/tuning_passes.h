@@ -7,6 +7,7 @@
 #ifndef SNRQ_TUNING_PASSES_H
 #define SNRQ_TUNING_PASSES_H
 
+#include "mpi/watch.h"
 #include "pipeline/model/stream.h"
 #include "pipeline/tuned_model.h"
 
@@ -14,6 +15,7 @@ typedef struct snrq_passes {
     const snrq_context *context; /* borrowed, as the next two */
     const snrq_model *model;     /* in full precision */
     const snrq_windows *windows;
+    const snrq_watch *watch;     /* of the run; borrowed */
     snrq_range fitted, held_out; /* sequences of this rank among all windows */
     snrq_table embedding;
     float *full;       /* [fitted, then held out; tokens, hidden] last hidden states; owned */
@@ -27,11 +29,11 @@ typedef struct snrq_passes {
 snrq_range snrq_passes_fitted(const snrq_windows *windows);
 snrq_range snrq_passes_held_out(const snrq_windows *windows);
 
-/* Takes this rank's sequences through the full-precision model. ropes are borrowed. Collective;
- * agreed. Free it after a failure, too: collective. */
+/* Takes this rank's sequences through the full-precision model. watch and ropes are borrowed.
+ * Collective; agreed. Free it after a failure, too: collective. */
 snrq_status snrq_passes_create(const snrq_context *context, const snrq_model *model,
-                               const snrq_windows *windows, const snrq_ropes *ropes,
-                               snrq_passes *out);
+                               const snrq_windows *windows, const snrq_watch *watch,
+                               const snrq_ropes *ropes, snrq_passes *out);
 void snrq_passes_free(snrq_passes *passes);
 
 /* kl [windows] <- KL in nats of the sequences `list` [count], each of this rank, summed over their

@@ -42,7 +42,9 @@ static snrq_status pass_block(variants *v, const snrq_model *model, int64_t laye
 {
     const snrq_divergence *of = v->of;
     snrq_loaded_block block = {0};
+    SNRQ_TRY(snrq_watch_check(of->context, of->watch));
     SNRQ_TRY(snrq_model_load_block(of->context, model, layer, of->ropes, &block));
+    snrq_watch_go_on(of->watch);
     snrq_status status = SNRQ_OK;
     for (int i = 0; status == SNRQ_OK && i < v->count; i++)
         status = snrq_stream_forward(&v->stream[i], &block.block);
@@ -60,7 +62,8 @@ static snrq_status compare(const variants *v, snrq_head head[2], double *sums)
     snrq_head_comparison *found = NULL;
     SNRQ_TRY(snrq_allocate(SNRQ_HEAD_ROWS, sizeof *found, "comparisons", &found));
     snrq_status status = SNRQ_OK;
-    for (int64_t i = s->range.begin; i < s->range.end; i++)
+    for (int64_t i = s->range.begin; i < s->range.end; i++) {
+        snrq_watch_go_on(v->of->watch);
         for (int k = 0; k < v->count; k++)
             for (int64_t at = 0; status == SNRQ_OK && at < rows; at += SNRQ_HEAD_ROWS) {
                 int64_t some = rows - at < SNRQ_HEAD_ROWS ? rows - at : SNRQ_HEAD_ROWS;
@@ -72,6 +75,7 @@ static snrq_status compare(const variants *v, snrq_head head[2], double *sums)
                 for (int64_t r = 0; status == SNRQ_OK && r < some; r++)
                     sums[k * v->of->windows->count + i] += found[r].kl;
             }
+    }
     free(found);
     return status;
 }

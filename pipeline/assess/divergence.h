@@ -3,6 +3,7 @@
 #ifndef SNRQ_ASSESS_DIVERGENCE_H
 #define SNRQ_ASSESS_DIVERGENCE_H
 
+#include "mpi/watch.h"
 #include "pipeline/model/model.h"
 #include "pipeline/model/stream.h"
 
@@ -14,6 +15,7 @@ typedef struct snrq_divergence {
     const snrq_windows *windows;
     const snrq_stream *before; /* as it enters the block; nothing is rounded in it */
     const float *after;        /* h of the same sequences behind the last block */
+    const snrq_watch *watch;   /* NULL: nobody can stop it */
 } snrq_divergence;
 
 /* kl [count], in nats per token, of each variant of block `layer`. All go through the blocks behind
