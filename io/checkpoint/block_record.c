@@ -97,7 +97,8 @@ static const char *format_problem(const snrq_module_record *r)
     const snrq_weight_format *f = snrq_module_record_format(r);
     if (r->format[0] == '\0') return NULL;
     if (f == NULL) return "the format is unknown";
-    if (r->bits != f->bits || r->group_size != f->group || r->columns % f->super_block != 0 ||
+    const int64_t group = r->columns < f->group ? r->columns : f->group; /* rows may be shorter */
+    if (r->bits != f->bits || r->group_size != group || r->columns % f->super_block != 0 ||
         r->symmetric != snrq_weight_format_symmetric(f) || r->permuted_groups ||
         r->scale_type != snrq_weight_format_scale_type(f))
         return "bits, groups and scales are not those of the format";

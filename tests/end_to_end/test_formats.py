@@ -139,6 +139,14 @@ class Formats(gguf.ExportTest):
             tensor = {name: module.attrs.get("tensor_scale") for name, module in f.items()}
             self.assertEqual(set(tensor.values()), {None})
 
+    def test_rows_shorter_than_a_block(self):
+        model = small_models.write(self.path("model"), small_models.MISTRAL_WITH_WINDOW)  # inputs of 48 and 64
+        ids = helpers.write_ids(self.path("ids"), np.arange(400) * 7 % 64)
+        out = self.round(model, ids, "--format", "fp8_block", "--beam", 2)
+        for name in ("fp8", "compressed-tensors", "safetensors"):
+            helpers.succeed("export", out, "--format", name, "-o", self.path(name))
+            self.assertIn("all equal", helpers.succeed("verify", out, "--export", self.path(name)).stdout)
+
     def test_modules_of_a_unit_share_their_number(self):
         model, ids = self.wide()
         out = self.round(model, ids, "--format", "nvfp4", "--method", "rtn", ranks=2)
