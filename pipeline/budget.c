@@ -17,6 +17,7 @@
 #include "pipeline/model/tensors.h"
 #include "pipeline/rules.h"
 #include "pipeline/sensitivity_cost.h"
+#include "pipeline/text_options.h"
 
 enum {
     LIMIT = 1 << 28,
@@ -333,6 +334,15 @@ static void count_tables(const search *s, double *bytes)
     }
 }
 
+/* Tokens of the file of sensitivities that the run makes, at most. */
+static int64_t pass_tokens(const search *s)
+{
+    const snrq_window_order order = snrq_calibration_windows(s->options);
+    const int64_t length = order.length > 0 ? order.length : s->model->config.max_positions;
+    const int64_t most = SNRQ_SENSITIVITY_TOKENS / length;
+    return order.count > 0 && order.count < most ? order.count * length : SNRQ_SENSITIVITY_TOKENS;
+}
+
 static snrq_status set_budget(search *s)
 {
     double rest = 0.0;
@@ -340,7 +350,7 @@ static snrq_status set_budget(search *s)
     SNRQ_TRY(rest_bytes(s->model, !formats, &rest));
     count_tables(s, &rest);
     if (!formats && snrq_options_make_sensitivity(s->options))
-        rest += snrq_sensitivity_file_bytes(s->model);
+        rest += snrq_sensitivity_file_bytes(s->model, pass_tokens(s));
     s->budget = s->options->target_bytes > 0 ? (double)s->options->target_bytes - rest
                                              : s->options->target_bits * s->weights / 8.0;
     if (s->used <= s->budget) return SNRQ_OK;

@@ -63,8 +63,8 @@ static snrq_status gather_trial(const snrq_context *c, const snrq_rule *rule, co
                                 const float *data, snrq_statistics *statistics)
 {
     int64_t count = t->sequences * t->tokens * t->columns;
-    const snrq_activations x = {t->sequences, t->tokens, t->columns, data, NULL};
-    const snrq_activations xf = {t->sequences, t->tokens, t->columns, data + count, NULL};
+    const snrq_activations x = {t->sequences, t->tokens, t->columns, data, NULL, NULL};
+    const snrq_activations xf = {t->sequences, t->tokens, t->columns, data + count, NULL, NULL};
     const snrq_unit_input input = {&x, &xf, t->sequences, NULL, 0, NULL, NULL, 1.0};
     const snrq_team all = snrq_team_of_all(c);
     return snrq_statistics_gather(c, &all, rule, (snrq_process_shape){0, 0}, &input, statistics);

@@ -7,6 +7,7 @@
 #include "mpi/log.h"
 #include "pipeline/sensitivity_cost.h"
 #include "pipeline/sensitivity_pass.h"
+#include "pipeline/token_weights.h"
 
 static bool is_made(const snrq_job *job)
 {
@@ -71,5 +72,7 @@ snrq_status snrq_own_sensitivity(snrq_job *job)
     if (!is_made(job)) SNRQ_TRY(make(job));
     snprintf(path, sizeof path, "%s/%s", job->options->output, SNRQ_OWN_SENSITIVITY);
     snrq_timers_enter(&job->timers, SNRQ_PHASE_READ);
-    return snrq_row_grams_open(job->context, path, job->model, &job->grams);
+    SNRQ_TRY(snrq_row_grams_open(job->context, path, job->model, &job->grams));
+    snrq_token_weights_match(&job->windows, &job->grams);
+    return SNRQ_OK;
 }

@@ -215,7 +215,8 @@ void snrq_plan_lay_out(const snrq_options *o, const snrq_model *m, const snrq_ru
     }
     out->node_bytes = out->rank_bytes * out->ranks_per_node + out->shared_bytes;
     out->output_bytes = stored + tables;
-    if (snrq_options_make_sensitivity(o)) out->output_bytes += snrq_sensitivity_file_bytes(m);
+    if (snrq_options_make_sensitivity(o))
+        out->output_bytes += snrq_sensitivity_file_bytes(m, texts.count * texts.length);
     out->block_bytes = full;
     out->bits_per_weight = 8.0 * stored / weights_of(m);
 }

@@ -38,6 +38,7 @@
 #include "pipeline/own_sensitivity.h"
 #include "pipeline/pass_stream.h"
 #include "pipeline/tables.h"
+#include "pipeline/token_weights.h"
 #include "pipeline/tune.h"
 #include "pipeline/unit.h"
 #include "pipeline/work.h"
@@ -114,8 +115,10 @@ static snrq_range fitted_range(const group *g)
     return mine;
 }
 
-/* H, D and E of what a unit reads, in decision order, and its mismatch. */
-static snrq_status gather_from(group *g, block_work *b, unit_work *w, snrq_unit_tokens *read)
+/* H, D and E of what a unit reads, in decision order, and its mismatch. roots [tokens of this rank]
+ * or NULL: of the tokens' weights. */
+static snrq_status gather_from(group *g, block_work *b, unit_work *w, const float *roots,
+                               snrq_unit_tokens *read)
 {
     int64_t fitted = g->job->windows.count - g->job->windows.held_out;
     snrq_range mine = fitted_range(g);
@@ -123,6 +126,7 @@ static snrq_status gather_from(group *g, block_work *b, unit_work *w, snrq_unit_
     snrq_activations hf = snrq_stream_residual(&g->full);
     bool writes = snrq_unit_writes_residual(b->family, w->unit);
     read->x.sequences = read->xf.sequences = h.sequences = hf.sequences = mine.end - mine.begin;
+    read->x.factor = read->xf.factor = h.factor = hf.factor = roots;
     const snrq_unit_input input = {&read->x,
                                    &read->xf,
                                    fitted,
@@ -142,13 +146,18 @@ static snrq_status gather(group *g, block_work *b, unit_work *w)
 {
     const int step = b->family->unit[w->unit].step;
     snrq_unit_tokens read = {0};
+    float *roots = NULL;
     char name[SNRQ_MODULES_NAME];
     snrq_status status =
-        snrq_agree(g->context, snrq_streams_tokens(&g->quantized, &g->full, b->family, step,
-                                                   w->unit - b->family->step[step].first,
-                                                   w->rule->weighted_tokens, &read));
-    if (status == SNRQ_OK) status = gather_from(g, b, w, &read);
+        snrq_streams_tokens(&g->quantized, &g->full, b->family, step,
+                            w->unit - b->family->step[step].first, w->rule->weighted_tokens, &read);
+    if (status == SNRQ_OK)
+        status = snrq_token_weights_read(&g->job->grams, b->family, b->layer, w->unit,
+                                         &g->job->windows, g->quantized.range, &roots);
+    status = snrq_agree(g->context, status);
+    if (status == SNRQ_OK) status = gather_from(g, b, w, roots, &read);
     snrq_unit_tokens_free(&read);
+    free(roots);
     if (status == SNRQ_OK) return SNRQ_OK;
     const snrq_unit_shape *u = &b->family->unit[w->unit];
     snrq_modules_name(b->family, b->layer, u->first, u->end, name, sizeof name);

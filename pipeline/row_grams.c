@@ -10,6 +10,17 @@
 enum { ROWS = SNRQ_TILE_ROWS };
 _Static_assert((int)ROWS == (int)SNRQ_SENSITIVITY_ROWS, "tiles of the file are those of a search");
 
+/* The squares of a module's tokens. */
+static snrq_status check_squares(const snrq_row_grams *g, const char *name)
+{
+    const int64_t tokens = snrq_sensitivity_facts_of(g->file)->tokens;
+    float *values = NULL;
+    SNRQ_TRY(snrq_allocate((size_t)tokens, sizeof *values, "squares of gradients", &values));
+    snrq_status status = snrq_sensitivity_read_squares(g->file, name, values);
+    free(values);
+    return status;
+}
+
 /* Every tile of a module. */
 static snrq_status check_module(const snrq_row_grams *g, const char *path, const char *name,
                                 int64_t rows)
@@ -43,6 +54,7 @@ static snrq_status check_modules(const snrq_context *context, const snrq_row_gra
             if (number++ % context->size != context->rank) continue;
             snrq_module_name(layer, f->module[m].name, name, sizeof name);
             SNRQ_TRY(check_module(g, path, name, f->module[m].rows));
+            if (f->unit[f->module[m].unit].expert < 0) SNRQ_TRY(check_squares(g, name));
         }
     }
     return SNRQ_OK;

@@ -79,9 +79,14 @@ static double all_tiles(const snrq_model *m)
     return numbers;
 }
 
-double snrq_sensitivity_file_bytes(const snrq_model *m)
+double snrq_sensitivity_file_bytes(const snrq_model *m, int64_t tokens)
 {
-    return sizeof(float) * all_tiles(m);
+    double modules = 0.0;
+    for (int64_t layer = 0; layer < m->config.layers; layer++) {
+        const snrq_family *f = snrq_model_family(m, layer);
+        for (int i = 0; i < f->modules; i++) modules += f->unit[f->module[i].unit].expert < 0;
+    }
+    return sizeof(float) * (all_tiles(m) + modules * (double)tokens);
 }
 
 static double count_passes(const snrq_model *m, const snrq_windows *w, int ranks,

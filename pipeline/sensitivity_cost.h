@@ -22,8 +22,8 @@ double snrq_sensitivity_rank_bytes(const snrq_model *model, const snrq_windows *
 /* Multiply-adds of a block forward, over all windows. */
 double snrq_sensitivity_block_work(const snrq_family *family, const snrq_windows *windows);
 
-/* Bytes of the tiles in the file. */
-double snrq_sensitivity_file_bytes(const snrq_model *model);
+/* Bytes of what the file of so many tokens holds. */
+double snrq_sensitivity_file_bytes(const snrq_model *model, int64_t tokens);
 
 /* What a rank sends in all passes, as cost.h counts it: *bytes, and returns the messages. */
 double snrq_sensitivity_traffic(const snrq_model *model, const snrq_windows *windows,

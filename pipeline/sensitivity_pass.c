@@ -64,6 +64,7 @@ static snrq_status list_modules(run *r)
             snrq_sensitivity_module *to = &r->module[next++];
             snrq_module_name(l, f->module[m].name, to->name, sizeof to->name);
             to->rows = f->module[m].rows;
+            to->all_tokens = f->unit[f->module[m].unit].expert < 0;
         }
     }
     return SNRQ_OK;
@@ -76,7 +77,9 @@ static snrq_status prepare(run *r)
     r->at_a_time = snrq_sensitivity_at_a_time(r->model, r->mine.end - r->mine.begin,
                                               r->windows->length, r->order->pass_memory);
     r->facts = (snrq_sensitivity_facts){.tokens = r->windows->count * r->windows->length,
+                                        .length = r->windows->length,
                                         .seed = (int64_t)r->order->seed};
+    snrq_windows_hash(r->windows, r->facts.windows);
     SNRQ_TRY(snrq_model_fingerprint(r->model, r->facts.model));
     SNRQ_TRY(list_modules(r));
     SNRQ_TRY(snrq_ropes_create(&r->model->config, r->windows->length, &r->ropes));
@@ -167,6 +170,17 @@ static snrq_status backward_block(const run *r, int64_t layer, const snrq_block 
                      snrq_error_message());
 }
 
+/* Writes what the tokens of this pass have. */
+static snrq_status write_squares(const run *r, int64_t layer, const snrq_gradient_gram *gram)
+{
+    const snrq_family *f = gram->family;
+    for (int u = 0; u < f->units; u++)
+        for (int m = f->unit[u].first; f->unit[u].expert < 0 && m < f->unit[u].end; m++)
+            SNRQ_TRY(snrq_sensitivity_put_squares(r->writer, r->first_module[layer] + m, r->now,
+                                                  gram->squares + m * gram->tokens));
+    return SNRQ_OK;
+}
+
 /* Writes the tiles of this rank, of which the sums are complete. */
 static snrq_status write_block(const run *r, int64_t layer, const snrq_gradient_gram *gram)
 {
@@ -203,9 +217,11 @@ static snrq_status make_total(run *r, int64_t layer, const snrq_gradient_gram *g
 static snrq_status backward_loaded(run *r, int64_t layer, const snrq_block *block)
 {
     snrq_gradient_gram gram = {0};
-    snrq_status status = snrq_gradient_gram_create(block->family, &gram);
+    const int64_t tokens = (r->now.end - r->now.begin) * r->windows->length;
+    snrq_status status = snrq_gradient_gram_create(block->family, tokens, &gram);
     if (status == SNRQ_OK) status = make_total(r, layer, &gram);
     if (status == SNRQ_OK) status = backward_block(r, layer, block, &gram);
+    if (status == SNRQ_OK) status = write_squares(r, layer, &gram);
     status = snrq_agree(r->context, status);
     if (status == SNRQ_OK) status = snrq_gradient_gram_collect(r->context, &gram, r->total[layer]);
     if (status == SNRQ_OK && r->pass + 1 == r->passes) {
@@ -256,9 +272,10 @@ static snrq_status write_file(run *r)
 
 static void take_outcome(const run *r, snrq_sensitivity_outcome *out)
 {
-    *out = (snrq_sensitivity_outcome){.modules = r->modules,
-                                      .tokens = r->facts.tokens,
-                                      .bytes = snrq_sensitivity_bytes(r->module, r->modules)};
+    *out = (snrq_sensitivity_outcome){
+        .modules = r->modules,
+        .tokens = r->facts.tokens,
+        .bytes = snrq_sensitivity_bytes(r->module, r->modules, r->facts.tokens)};
     for (int64_t s = 0; s < r->windows->count; s++) out->loss += r->loss[s];
     out->loss /= (double)r->facts.tokens;
 }

@@ -11,13 +11,14 @@
 #include "io/hdf5/reader.h"
 #include "io/hdf5/writer.h"
 
-enum { FORMAT_VERSION = 1, ROWS = SNRQ_SENSITIVITY_ROWS, DIMENSIONS = 3 };
-static const char format_name[] = "snrq-sensitivity";
+enum { FORMAT_VERSION = 2, ROWS = SNRQ_SENSITIVITY_ROWS, DIMENSIONS = 3 };
+static const char format_name[] = "snrq-sensitivity", squares_name[] = "squares";
 
 struct snrq_sensitivity_writer {
     snrq_hdf5_writer hdf5;
     int count;
     snrq_sensitivity_module *module; /* [count] owned */
+    snrq_sensitivity_facts facts;
 };
 
 struct snrq_sensitivity_file {
@@ -36,13 +37,30 @@ static snrq_status open_tiles(const snrq_hdf5_object *root, const char *name, in
     return SNRQ_OK;
 }
 
+static int64_t windows_of(const snrq_sensitivity_facts *f)
+{
+    return f->tokens / f->length;
+}
+
+/* Opens the squares of a module, in their group. */
+static snrq_status open_squares(const snrq_hdf5_object *group, const char *name,
+                                const snrq_sensitivity_facts *f, snrq_hdf5_table *out)
+{
+    const int64_t shape[] = {windows_of(f), f->length};
+    SNRQ_TRY(snrq_hdf5_open_table(group, name, SNRQ_HDF5_F32, 2, shape, out));
+    out->index = ~(int64_t)XXH3_64bits(name, strlen(name));
+    return SNRQ_OK;
+}
+
 /* ---- writing ---- */
 
-int64_t snrq_sensitivity_bytes(const snrq_sensitivity_module *modules, int count)
+int64_t snrq_sensitivity_bytes(const snrq_sensitivity_module *modules, int count, int64_t tokens)
 {
-    int64_t tiles = 0;
-    for (int i = 0; i < count; i++) tiles += snrq_sensitivity_tiles(modules[i].rows);
-    return tiles * SNRQ_SENSITIVITY_TILE * (int64_t)sizeof(float);
+    int64_t numbers = 0;
+    for (int i = 0; i < count; i++)
+        numbers += snrq_sensitivity_tiles(modules[i].rows) * SNRQ_SENSITIVITY_TILE +
+                   (modules[i].all_tokens ? tokens : 0);
+    return numbers * (int64_t)sizeof(float);
 }
 
 /* What rank 0 lays out. */
@@ -52,12 +70,27 @@ struct layout {
     int count;
 };
 
+static snrq_status lay_out_squares(const snrq_hdf5_object *root, const struct layout *l)
+{
+    const int64_t shape[] = {windows_of(l->facts), l->facts->length};
+    snrq_hdf5_object group;
+    SNRQ_TRY(snrq_hdf5_make_group(root, squares_name, &group));
+    snrq_status status = SNRQ_OK;
+    for (int i = 0; status == SNRQ_OK && i < l->count; i++)
+        if (l->modules[i].all_tokens)
+            status = snrq_hdf5_make_table(&group, l->modules[i].name, SNRQ_HDF5_F32, 2, shape);
+    snrq_hdf5_close_group(&group);
+    return status;
+}
+
 static snrq_status lay_out(const snrq_hdf5_object *root, const void *source)
 {
     const struct layout *l = source;
     SNRQ_TRY(snrq_hdf5_put_text(root, "format", format_name));
     SNRQ_TRY(snrq_hdf5_put_integer(root, "format_version", FORMAT_VERSION));
     SNRQ_TRY(snrq_hdf5_put_integer(root, "tokens", l->facts->tokens));
+    SNRQ_TRY(snrq_hdf5_put_integer(root, "length", l->facts->length));
+    SNRQ_TRY(snrq_hdf5_put_text(root, "windows", l->facts->windows));
     SNRQ_TRY(snrq_hdf5_put_integer(root, "seed", l->facts->seed));
     SNRQ_TRY(snrq_hdf5_put_integer(root, "tile_rows", ROWS));
     SNRQ_TRY(snrq_hdf5_put_text(root, "model", l->facts->model));
@@ -65,7 +98,7 @@ static snrq_status lay_out(const snrq_hdf5_object *root, const void *source)
         const int64_t shape[DIMENSIONS] = {snrq_sensitivity_tiles(l->modules[i].rows), ROWS, ROWS};
         SNRQ_TRY(snrq_hdf5_make_table(root, l->modules[i].name, SNRQ_HDF5_F32, DIMENSIONS, shape));
     }
-    return SNRQ_OK;
+    return lay_out_squares(root, l);
 }
 
 snrq_status snrq_sensitivity_create(const snrq_context *context, const char *path,
@@ -83,8 +116,10 @@ snrq_status snrq_sensitivity_create(const snrq_context *context, const char *pat
     if (status == SNRQ_OK) {
         memcpy(w->module, modules, (size_t)count * sizeof *modules);
         w->count = count;
-        status = snrq_hdf5_create(context, path, snrq_sensitivity_bytes(modules, count), lay_out,
-                                  &layout, &w->hdf5);
+        w->facts = *facts;
+        status =
+            snrq_hdf5_create(context, path, snrq_sensitivity_bytes(modules, count, facts->tokens),
+                             lay_out, &layout, &w->hdf5);
     }
     if (status == SNRQ_OK) {
         *out = w;
@@ -95,17 +130,17 @@ snrq_status snrq_sensitivity_create(const snrq_context *context, const char *pat
     return status;
 }
 
-/* Tiles that a rank has, the first of which is number `begin`. */
-struct tiles {
-    int64_t begin;
+/* Rows of a table that a rank has, the first of which is number `begin`. */
+struct rows {
+    int64_t begin, numbers; /* of a row */
     const float *data;
 };
 
-static snrq_status fill_tiles(const void *source, snrq_range rows, void *out)
+static snrq_status fill_rows(const void *source, snrq_range rows, void *out)
 {
-    const struct tiles *t = source;
-    memcpy(out, t->data + (rows.begin - t->begin) * SNRQ_SENSITIVITY_TILE,
-           (size_t)(rows.end - rows.begin) * SNRQ_SENSITIVITY_TILE * sizeof(float));
+    const struct rows *r = source;
+    memcpy(out, r->data + (rows.begin - r->begin) * r->numbers,
+           (size_t)((rows.end - rows.begin) * r->numbers) * sizeof(float));
     return SNRQ_OK;
 }
 
@@ -113,42 +148,64 @@ snrq_status snrq_sensitivity_put(snrq_sensitivity_writer *w, int index, snrq_ran
                                  const float *data)
 {
     const snrq_sensitivity_module *m = &w->module[index];
-    const struct tiles source = {tiles.begin, data};
+    const struct rows source = {tiles.begin, SNRQ_SENSITIVITY_TILE, data};
     snrq_hdf5_table table = {0};
     snrq_status status = open_tiles(&w->hdf5.root, m->name, m->rows, &table);
     status = snrq_hdf5_opened(&w->hdf5, status);
     if (status == SNRQ_OK)
-        status = snrq_hdf5_write_rows(&w->hdf5, &table, tiles, fill_tiles, &source);
+        status = snrq_hdf5_write_rows(&w->hdf5, &table, tiles, fill_rows, &source);
     snrq_hdf5_table_close(&table);
     return status;
 }
 
-/* Opens a module's tiles, however many they are. */
-static snrq_status find_tiles(const snrq_hdf5_object *root, const char *name, snrq_hdf5_table *out)
+snrq_status snrq_sensitivity_put_squares(snrq_sensitivity_writer *w, int index, snrq_range windows,
+                                         const float *data)
+{
+    const struct rows source = {windows.begin, w->facts.length, data};
+    snrq_hdf5_object group = {.id = -1};
+    snrq_hdf5_table table = {0};
+    snrq_status status = snrq_hdf5_open_group(&w->hdf5.root, squares_name, &group);
+    if (status == SNRQ_OK) status = open_squares(&group, w->module[index].name, &w->facts, &table);
+    status = snrq_hdf5_opened(&w->hdf5, status);
+    if (status == SNRQ_OK)
+        status = snrq_hdf5_write_rows(&w->hdf5, &table, windows, fill_rows, &source);
+    snrq_hdf5_table_close(&table);
+    snrq_hdf5_close_group(&group);
+    return status;
+}
+
+/* Sums up the hashes of all tables of a group. */
+static snrq_status hash_tables(const char *path, const snrq_hdf5_object *group, bool squares,
+                               uint64_t *sum)
 {
     const snrq_hdf5_kind kind = SNRQ_HDF5_F32;
     snrq_hdf5_kind found;
-    SNRQ_TRY(snrq_hdf5_find_table(root, name, &kind, 1, &found, out));
-    out->index = (int64_t)XXH3_64bits(name, strlen(name));
-    return SNRQ_OK;
-}
-
-/* Rank 0: sums up the hashes of all tiles. */
-static snrq_status read_back(const char *path, uint64_t *sum)
-{
-    snrq_hdf5_object root;
     char **names = NULL;
     int count = 0;
-    *sum = 0;
-    SNRQ_TRY(snrq_hdf5_open(path, format_name, FORMAT_VERSION, &root));
-    snrq_status status = snrq_hdf5_names(&root, INT_MAX, &names, &count);
+    snrq_status status = snrq_hdf5_names(group, INT_MAX, &names, &count);
     for (int i = 0; i < count && status == SNRQ_OK; i++) {
+        const int64_t number = (int64_t)XXH3_64bits(names[i], strlen(names[i]));
         snrq_hdf5_table table = {0};
-        status = find_tiles(&root, names[i], &table);
+        if (!squares && strcmp(names[i], squares_name) == 0) continue;
+        status = snrq_hdf5_find_table(group, names[i], &kind, 1, &found, &table);
+        table.index = squares ? ~number : number;
         if (status == SNRQ_OK) status = snrq_hdf5_hash_table(path, &table, sum);
         snrq_hdf5_table_close(&table);
     }
     snrq_names_free(&names, count);
+    return status;
+}
+
+/* Rank 0: sums up the hashes of all tables. */
+static snrq_status read_back(const char *path, uint64_t *sum)
+{
+    snrq_hdf5_object root, group = {.id = -1};
+    *sum = 0;
+    SNRQ_TRY(snrq_hdf5_open(path, format_name, FORMAT_VERSION, &root));
+    snrq_status status = hash_tables(path, &root, false, sum);
+    if (status == SNRQ_OK) status = snrq_hdf5_open_group(&root, squares_name, &group);
+    if (status == SNRQ_OK) status = hash_tables(path, &group, true, sum);
+    snrq_hdf5_close_group(&group);
     snrq_hdf5_close_file(&root);
     return status;
 }
@@ -169,6 +226,8 @@ static snrq_status read_facts(snrq_sensitivity_file *f)
 {
     int64_t tile_rows = 0;
     SNRQ_TRY(snrq_hdf5_get_integer(&f->root, "tokens", &f->facts.tokens));
+    SNRQ_TRY(snrq_hdf5_get_integer(&f->root, "length", &f->facts.length));
+    SNRQ_TRY(snrq_hdf5_get_text(&f->root, "windows", f->facts.windows, sizeof f->facts.windows));
     SNRQ_TRY(snrq_hdf5_get_integer(&f->root, "seed", &f->facts.seed));
     SNRQ_TRY(snrq_hdf5_get_integer(&f->root, "tile_rows", &tile_rows));
     SNRQ_TRY(snrq_hdf5_get_text(&f->root, "model", f->facts.model, sizeof f->facts.model));
@@ -178,6 +237,10 @@ static snrq_status read_facts(snrq_sensitivity_file *f)
     if (f->facts.tokens < 1)
         return snrq_fail(SNRQ_BAD_DATA, "%s: tokens is %lld, expected at least 1", f->path,
                          (long long)f->facts.tokens);
+    if (f->facts.length < 1 || f->facts.tokens % f->facts.length != 0)
+        return snrq_fail(SNRQ_BAD_DATA,
+                         "%s: length is %lld, expected that %lld tokens are whole windows of it",
+                         f->path, (long long)f->facts.length, (long long)f->facts.tokens);
     return SNRQ_OK;
 }
 
@@ -246,5 +309,31 @@ snrq_status snrq_sensitivity_read(const snrq_sensitivity_file *f, const char *na
             status = snrq_fail(SNRQ_BAD_DATA, "%s: tile %lld of %s %s", f->path, (long long)t, name,
                                problem);
     }
+    return status;
+}
+
+/* What is wrong with squares, or NULL. */
+static const char *squares_problem(const float *squares, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        if (!(squares[i] >= 0.0f && isfinite(squares[i])))
+            return "hold a number that is negative or not finite";
+    return NULL;
+}
+
+snrq_status snrq_sensitivity_read_squares(const snrq_sensitivity_file *f, const char *name,
+                                          float *out)
+{
+    snrq_hdf5_object group = {.id = -1};
+    snrq_hdf5_table table = {0};
+    snrq_status status = snrq_hdf5_open_group(&f->root, squares_name, &group);
+    if (status == SNRQ_OK) status = open_squares(&group, name, &f->facts, &table);
+    if (status == SNRQ_OK)
+        status = snrq_hdf5_read_rows(f->path, &table, (snrq_range){0, windows_of(&f->facts)}, out);
+    snrq_hdf5_table_close(&table);
+    snrq_hdf5_close_group(&group);
+    const char *problem = status == SNRQ_OK ? squares_problem(out, f->facts.tokens) : NULL;
+    if (problem != NULL)
+        status = snrq_fail(SNRQ_BAD_DATA, "%s: the squares of %s %s", f->path, name, problem);
     return status;
 }

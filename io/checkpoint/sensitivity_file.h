@@ -3,12 +3,15 @@
  * Layout:
  *
  *   /       attributes: format = "snrq-sensitivity", format_version, tokens (that were summed
- *           over), seed (of the drawn labels), tile_rows = 64, model (fingerprint of the model,
- *           snrq_model_fingerprint())
+ *           over), length (of the windows that they are), windows (their fingerprint,
+ *           snrq_windows_hash()), seed (of the drawn labels), tile_rows = 64, model (fingerprint
+ *           of the model, snrq_model_fingerprint())
  *   NAME    f32 [ceil(rows / 64), 64, 64], one for each module, named as in the checkpoint without
  *           ".weight": tile t holds, for rows 64 t + i and 64 t + j of the weight, the mean over
  *           the tokens of g_i g_j, where g is the gradient of a token's outputs. Rows that do not
  *           exist in the last tile are 0.
+ *   squares/NAME   f32 [tokens / length, length], one for each module that all tokens go through,
+ *           which experts are not: sum over all rows of g_i^2 of every token
  *
  * The bytes do not depend on the number of ranks: see io/hdf5/writer.h.
  */
@@ -21,8 +24,8 @@ enum { SNRQ_SENSITIVITY_ROWS = 64, SNRQ_SENSITIVITY_TILE = 64 * 64 };
 
 /* What the file belongs to. Same on all ranks. */
 typedef struct snrq_sensitivity_facts {
-    int64_t tokens, seed;
-    char model[33]; /* 32 hex digits */
+    int64_t tokens, length, seed;
+    char windows[33], model[33]; /* 32 hex digits */
 } snrq_sensitivity_facts;
 
 /* Tiles of a module of so many rows. */
@@ -36,6 +39,7 @@ static inline int64_t snrq_sensitivity_tiles(int64_t rows)
 typedef struct snrq_sensitivity_module {
     char name[128]; /* "model.layers.0.self_attn.q_proj" */
     int64_t rows;
+    bool all_tokens; /* go through it: it has squares */
 } snrq_sensitivity_module;
 
 typedef struct snrq_sensitivity_writer snrq_sensitivity_writer;
@@ -52,12 +56,16 @@ snrq_status snrq_sensitivity_create(const snrq_context *context, const char *pat
 snrq_status snrq_sensitivity_put(snrq_sensitivity_writer *writer, int index, snrq_range tiles,
                                  const float *data);
 
+/* Writes the squares of some windows, [windows, length], of a module that has them. As above. */
+snrq_status snrq_sensitivity_put_squares(snrq_sensitivity_writer *writer, int index,
+                                         snrq_range windows, const float *data);
+
 /* `status`: this rank's outcome. Agrees, makes durable, reads back; frees, sets *writer to NULL. If
  * anything failed, nothing is left at the path. Collective; agreed. */
 snrq_status snrq_sensitivity_finish(snrq_sensitivity_writer **writer, snrq_status status);
 
-/* Bytes of the tiles of these modules. */
-int64_t snrq_sensitivity_bytes(const snrq_sensitivity_module *modules, int count);
+/* Bytes of what is stored of these modules. */
+int64_t snrq_sensitivity_bytes(const snrq_sensitivity_module *modules, int count, int64_t tokens);
 
 /* ---- reading ---- */
 
@@ -76,5 +84,10 @@ const snrq_sensitivity_facts *snrq_sensitivity_facts_of(const snrq_sensitivity_f
  * symmetric, with a negative diagonal, or with rows beyond the last. */
 snrq_status snrq_sensitivity_read(const snrq_sensitivity_file *file, const char *name, int64_t rows,
                                   snrq_range tiles, float *out);
+
+/* Reads the squares of all tokens of the module `name` into out [tokens]. SNRQ_BAD_DATA if they are
+ * not there, or one is negative or not finite. */
+snrq_status snrq_sensitivity_read_squares(const snrq_sensitivity_file *file, const char *name,
+                                          float *out);
 
 #endif

@@ -285,7 +285,8 @@ static float *packed_columns(const gram *g, int64_t index, int64_t at)
 /* Tokens of a slab of columns, times units, before they are cut into strips. */
 typedef float staged[PACK_TOKENS][SLAB];
 
-/* rows <- columns [column, column + count) of (x - minus) times units, of `tokens` tokens. */
+/* rows <- columns [column, column + count) of (x - minus) times units and factors, of `tokens`
+ * tokens. */
 static inline __attribute__((always_inline)) void
 stage(const snrq_activations *x, const snrq_activations *minus, const float *units, int64_t token,
       int64_t tokens, int64_t column, int64_t count, staged rows)
@@ -298,6 +299,8 @@ stage(const snrq_activations *x, const snrq_activations *minus, const float *uni
         else
             for (int64_t j = 0; j < count; j++)
                 rows[t][j] = (from[j] - less[j]) * units[column + j];
+        if (x->factor == NULL) continue;
+        for (int64_t j = 0; j < count; j++) rows[t][j] *= x->factor[token + t];
     }
 }
 

@@ -26,6 +26,8 @@ typedef struct snrq_activations {
     const float *data;    /* [tokens of all sequences, columns] fp32, row-major; borrowed */
     const int64_t *first; /* [sequences + 1] row of data where each sequence begins, and the end;
                              NULL: all are of `tokens`. Borrowed */
+    const float *factor;  /* [tokens of all sequences] or NULL: 1. The columns of a token are taken
+                             times this, the same in all activations of a request. Borrowed */
 } snrq_activations;
 
 /* Row of data where sequence s begins; of s = sequences: the number of rows. */

@@ -23,8 +23,9 @@ static void add_squares(const snrq_activations *a, const snrq_activations *minus
         size_t at = (size_t)(t * a->columns);
         const float *x = a->data + at;
         const float *y = minus == NULL ? NULL : minus->data + at;
+        const double factor = a->factor == NULL ? 1.0 : a->factor[t];
         for (int64_t j = begin; j < end; j++) {
-            double value = y == NULL ? x[j] : x[j] - y[j];
+            double value = factor * (double)(y == NULL ? x[j] : x[j] - y[j]);
             sums[j] += value * value;
         }
     }

@@ -1,12 +1,13 @@
 /* The twin of snrq_gram_reduce: the definition, in fp64; see gram.h. */
 #include "mpi/algebra/gram.h"
 
-/* x - minus at (token, column), subtracted in fp32 as the fast path does. */
+/* x - minus at (token, column) times the token's factor, in fp32 as the fast path does. */
 static float reference_item(const snrq_activations *x, const snrq_activations *minus, int64_t t,
                             int64_t column)
 {
     size_t at = (size_t)(t * x->columns + column);
-    return minus == NULL ? x->data[at] : x->data[at] - minus->data[at];
+    float value = minus == NULL ? x->data[at] : x->data[at] - minus->data[at];
+    return x->factor == NULL ? value : value * x->factor[t];
 }
 
 void snrq_gram_reference(const snrq_gram_request *r, double *out)

@@ -102,8 +102,8 @@ static snrq_status expert_tokens(const snrq_stream *q, const snrq_stream *f, int
         weigh(t->counted + begin, count, width, out->x_data);
         weigh(t->counted + begin, count, width, out->xf_data);
     }
-    out->x = (snrq_activations){sequences, q->tokens, width, out->x_data, out->first};
-    out->xf = (snrq_activations){sequences, q->tokens, width, out->xf_data, out->first};
+    out->x = (snrq_activations){sequences, q->tokens, width, out->x_data, out->first, NULL};
+    out->xf = (snrq_activations){sequences, q->tokens, width, out->xf_data, out->first, NULL};
     return SNRQ_OK;
 }
 
@@ -119,8 +119,8 @@ snrq_status snrq_streams_tokens(const snrq_stream *q, const snrq_stream *f,
     if (snrq_step_is_routed(family, step)) {
         const float *x = middle ? q->experts->middle_all : q->input[0].x;
         const float *xf = middle ? f->experts->middle_all : f->input[0].x;
-        out->x = (snrq_activations){sequences, q->tokens, u->columns, x, NULL};
-        out->xf = (snrq_activations){sequences, q->tokens, u->columns, xf, NULL};
+        out->x = (snrq_activations){sequences, q->tokens, u->columns, x, NULL, NULL};
+        out->xf = (snrq_activations){sequences, q->tokens, u->columns, xf, NULL, NULL};
         return SNRQ_OK;
     }
     out->x = snrq_stream_activations(q, unit);

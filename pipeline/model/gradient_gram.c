@@ -17,6 +17,7 @@ enum {
     PADDED = (SIDE + ROWS - 1) / ROWS * ROWS, /* whole strips of rows */
     UNIT_BITS = 72,
     LIMIT_BITS = 40, /* of a sequence's sum: less than 2^40 */
+    LANES = 8,
 };
 
 /* Room of a thread for one tile. */
@@ -26,9 +27,12 @@ typedef struct room {
     float c[PADDED * SIDE];
 } room;
 
-snrq_status snrq_gradient_gram_create(const snrq_family *f, snrq_gradient_gram *out)
+snrq_status snrq_gradient_gram_create(const snrq_family *f, int64_t tokens, snrq_gradient_gram *out)
 {
-    *out = (snrq_gradient_gram){.family = f};
+    *out = (snrq_gradient_gram){.family = f, .tokens = tokens};
+    SNRQ_TRY(snrq_allocate((size_t)f->units, sizeof *out->added, "tokens of units", &out->added));
+    SNRQ_TRY(snrq_allocate_scratch((size_t)(f->modules * tokens), sizeof *out->squares,
+                                   "squares of gradients", &out->squares));
     SNRQ_TRY(
         snrq_allocate((size_t)f->modules + 1, sizeof *out->first, "tiles of modules", &out->first));
     for (int m = 0; m < f->modules; m++)
@@ -41,6 +45,8 @@ void snrq_gradient_gram_free(snrq_gradient_gram *g)
 {
     free(g->first);
     free(g->sum);
+    free(g->added);
+    free(g->squares);
     *g = (snrq_gradient_gram){0};
 }
 
@@ -93,6 +99,39 @@ static bool add_tile(const float *g, int64_t stride, int64_t rows, int64_t seque
     return good;
 }
 
+/* g' g of `count` numbers, in partial sums of a fixed order. */
+static float square(const float *g, int64_t count)
+{
+    double part[LANES] = {0}, sum = 0.0;
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+        for (int k = 0; k < LANES; k++) part[k] += (double)g[i + k] * g[i + k];
+    for (; i < count; i++) sum += (double)g[i] * g[i];
+    for (int k = 0; k < LANES; k++) sum += part[k];
+    return (float)sum;
+}
+
+/* Of each of `tokens` tokens. */
+static snrq_status add_squares(snrq_gradient_gram *gram, int unit, int64_t tokens, const float *g)
+{
+    const snrq_family *f = gram->family;
+    const snrq_unit_shape *u = &f->unit[unit];
+    const int64_t at = gram->added[unit];
+    if (u->expert >= 0) return SNRQ_OK;
+    if (tokens > gram->tokens - at)
+        return snrq_fail(SNRQ_INTERNAL, "gradients of %lld tokens, expected %lld at most",
+                         (long long)(at + tokens), (long long)gram->tokens);
+    gram->added[unit] += tokens;
+    for (int m = u->first; m < u->end; m++) {
+        const snrq_module_shape *module = &f->module[m];
+        float *out = gram->squares + m * gram->tokens + at;
+#pragma omp parallel for
+        for (int64_t t = 0; t < tokens; t++)
+            out[t] = square(g + t * u->rows + module->row, module->rows);
+    }
+    return SNRQ_OK;
+}
+
 snrq_status snrq_gradient_gram_add(snrq_gradient_gram *gram, int unit, int64_t sequences,
                                    const int64_t *first, const float *g)
 {
@@ -100,6 +139,7 @@ snrq_status snrq_gradient_gram_add(snrq_gradient_gram *gram, int unit, int64_t s
     const snrq_unit_shape *u = &f->unit[unit];
     int bad = -1;
     room *rooms;
+    SNRQ_TRY(add_squares(gram, unit, first[sequences], g));
     SNRQ_TRY(snrq_allocate_scratch((size_t)omp_get_max_threads(), sizeof *rooms, "tiles", &rooms));
     for (int m = u->first; m < u->end; m++) {
         const snrq_module_shape *module = &f->module[m];

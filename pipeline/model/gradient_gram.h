@@ -1,5 +1,6 @@
 /* Sums of g g' over tokens, where g is the gradient of a module's outputs, in tiles: of the Gram of
- * the outputs only the blocks of SNRQ_GRADIENT_ROWS rows on the diagonal.
+ * the outputs only the blocks of SNRQ_GRADIENT_ROWS rows on the diagonal. And g' g of every token,
+ * but of experts, which are sent only some.
  *
  * A sequence's tile is an fp32 product, summed in a fixed order, hence the same bits on any rank.
  * It is added in fixed point (fixed.h): what is left of a square that is
@@ -19,15 +20,19 @@ typedef struct snrq_gradient_gram {
     const snrq_family *family; /* borrowed */
     int64_t *first;            /* [modules + 1] a module's first tile; owned */
     snrq_fixed *sum;           /* [first[modules], 64, 64] on and below the diagonal; owned */
+    int64_t tokens;            /* that can be added */
+    int64_t *added;            /* [units] tokens so far; owned */
+    float *squares;            /* [modules, tokens] g' g, in the order of adding; owned */
 } snrq_gradient_gram;
 
-/* All sums are 0. Not collective. Free it after a failure, too. */
-snrq_status snrq_gradient_gram_create(const snrq_family *family, snrq_gradient_gram *out);
+/* All sums are 0; for so many tokens of this rank. Not collective. Free it after a failure, too. */
+snrq_status snrq_gradient_gram_create(const snrq_family *family, int64_t tokens,
+                                      snrq_gradient_gram *out);
 void snrq_gradient_gram_free(snrq_gradient_gram *gram);
 
 /* Adds the sequences of a batch: g [first[sequences], unit rows] of a unit, sequence s in rows
- * [first[s], first[s + 1]). SNRQ_BAD_DATA names the module if a sum is not finite or larger than
- * 1e12. Not collective. */
+ * [first[s], first[s + 1]). Batches come in the order of their sequences. SNRQ_BAD_DATA names the
+ * module if a sum is not finite or larger than 1e12. Not collective. */
 snrq_status snrq_gradient_gram_add(snrq_gradient_gram *gram, int unit, int64_t sequences,
                                    const int64_t *first, const float *g);
 

@@ -98,12 +98,14 @@ static snrq_layout layout_of(const snrq_stream *s, int64_t first, int64_t sequen
 snrq_activations snrq_stream_activations(const snrq_stream *s, int unit)
 {
     const snrq_stream_input *in = &s->input[unit];
-    return (snrq_activations){s->range.end - s->range.begin, s->tokens, in->columns, in->x, NULL};
+    return (snrq_activations){
+        s->range.end - s->range.begin, s->tokens, in->columns, in->x, NULL, NULL};
 }
 
 snrq_activations snrq_stream_residual(const snrq_stream *s)
 {
-    return (snrq_activations){s->range.end - s->range.begin, s->tokens, s->hidden, s->h, NULL};
+    return (snrq_activations){
+        s->range.end - s->range.begin, s->tokens, s->hidden, s->h, NULL, NULL};
 }
 
 /* Room for the inputs of `step`; experts read from one. *count = 0 after the last step. */

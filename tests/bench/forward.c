@@ -142,8 +142,8 @@ static snrq_status create_activations(const shape *p, subject *s)
     for (int32_t k = 0; k < p->hidden; k++) s->order[k] = k;
     fill(s->a, count, 3);
     fill(s->b, count, 4);
-    s->quantized = (snrq_activations){p->gram_sequences, s->tokens, p->hidden, s->a, NULL};
-    s->full = (snrq_activations){p->gram_sequences, s->tokens, p->hidden, s->b, NULL};
+    s->quantized = (snrq_activations){p->gram_sequences, s->tokens, p->hidden, s->a, NULL, NULL};
+    s->full = (snrq_activations){p->gram_sequences, s->tokens, p->hidden, s->b, NULL, NULL};
     SNRQ_TRY(snrq_gram_norms(s->context, &s->quantized, NULL, NULL, s->norms));
     SNRQ_TRY(snrq_gram_norms(s->context, &s->full, &s->quantized, NULL, s->mismatch_norms));
     SNRQ_TRY(snrq_process_grid_create(s->context, 1, 1, &s->grid));

@@ -273,11 +273,19 @@ def check_by_differences(directory, ids, size=1e-5):
     return worst
 
 
-def grams(directory, windows, seed):
-    """{module: the mean over tokens of g g'}, and the mean of -log p of the labels."""
-    model, sums = Model(directory), {}
+def sums_of_squares(directory, windows, seed):
+    """{module: the mean over tokens of g g'}, and {module: g' g of every token, [windows, tokens]} but for experts."""
+    model, sums, squares = Model(directory), {}, {}
     for sequence, ids in enumerate(windows):
         _, gradients = model.gradients(ids, seed, sequence)
         for name, g in gradients.items():
             sums[name] = sums.get(name, 0) + g.T @ g
-    return {name: total / windows.size for name, total in sums.items()}
+            if ".experts." not in name:
+                squares.setdefault(name, []).append((g * g).sum(axis=1))
+    return {name: total / windows.size for name, total in sums.items()}, \
+        {name: np.array(rows) for name, rows in squares.items()}
+
+
+def grams(directory, windows, seed):
+    """{module: the mean over tokens of g g'}"""
+    return sums_of_squares(directory, windows, seed)[0]

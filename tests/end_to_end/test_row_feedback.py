@@ -106,11 +106,49 @@ class RowFeedback(helpers.Test):
         def both(f):
             f[name][1, 2, 3] = f[name][1, 3, 2] = 1e6
 
+        def spoil_square(f):
+            f["squares"][name][3, 5] = -1.0
+
+        def remove_squares(f):
+            del f["squares"][name]
+
+        def change_length(f):
+            f.attrs["length"] = 63
+
+        self.refused(helpers.BAD_DATA, name, "squares", file=self.changed(spoil_square))
+        self.refused(helpers.BAD_DATA, name, "missing", file=self.changed(remove_squares))
+        self.refused(helpers.BAD_DATA, "length is 63", file=self.changed(change_length))
         self.refused(helpers.BAD_DATA, name, file=self.changed(remove))
         self.refused(helpers.BAD_DATA, name, file=self.changed(reshape))
         self.refused(helpers.BAD_DATA, name, "tile 1", file=self.changed(put(1, 5, 5, np.nan)))
         self.refused(helpers.BAD_DATA, name, "tile 1", file=self.changed(put(1, 5, 5, -1.0)))
         self.refused(helpers.BAD_DATA, name, "tile 1", "positive definite", file=self.changed(both))
+
+    def test_tokens_count_by_their_gradients(self):
+        """Codes change with the squares of the run's own windows, and with nothing else: not with equal ones, a common
+        factor, or those of other windows."""
+        def set_squares(values):
+            def change(f):
+                for table in f["squares"].values():
+                    table[...] = values(table[()])
+            return change
+
+        def of_other_windows(f):
+            f.attrs["windows"] = np.bytes_("0" * 32)
+
+        def codes(name, change):
+            self.file_now = self.changed(change)
+            out = self.path(name)
+            helpers.succeed(*self.arguments(out, file=self.file_now))
+            with h5py.File(os.path.join(out, "block-00001.h5")) as f:
+                return {key: f[key]["codes"][()].tobytes() for key in f}
+
+        usual = codes("usual", lambda f: None)
+        equal = codes("equal", set_squares(np.ones_like))
+        self.assertNotEqual(usual, equal)
+        self.assertEqual(usual, codes("larger", set_squares(lambda squares: 4 * squares)))
+        self.assertEqual(equal, codes("none", set_squares(np.zeros_like)))
+        self.assertEqual(equal, codes("others", of_other_windows))
 
     def test_a_file_of_another_model_and_none(self):
         model = helpers.copy_model(self.path("model"), rms_norm_eps=1e-6)

@@ -46,13 +46,16 @@ class Sensitivity(helpers.Test):
         model = small_models.write(self.path("model"), config)
         windows = small_models.windows(config, 2, length)
         self.assertLess(backward_reference.check_by_differences(model, windows[0]), 1e-6)
-        expected = backward_reference.grams(model, windows, 9)
+        expected, squares = backward_reference.sums_of_squares(model, windows, 9)
         out, _ = self.compute(model, windows, "--seed", 9)
         modules = ["model.layers.%d.%s" % (layer, name) for layer in range(config["num_hidden_layers"])
                    for name in small_models.modules_of_block(config, layer)]
         worst, unused = 0.0, 0
         with h5py.File(out, "r") as f:
-            self.assertEqual(sorted(f), sorted(modules))
+            self.assertEqual(sorted(f), sorted(modules + ["squares"]))
+            self.assertEqual(sorted(f["squares"]), sorted(name for name in modules if ".experts." not in name))
+            for name, table in f["squares"].items():
+                np.testing.assert_allclose(table[()], squares[name], rtol=2e-4, atol=1e-6 * squares[name].max())
             for name in modules:
                 self.assertEqual(f[name].dtype, np.float32)
                 if name in expected:
@@ -132,8 +135,9 @@ class Sensitivity(helpers.Test):
         expected = backward_reference.grams(helpers.MODEL, windows, 4)
         with h5py.File(out, "r") as f:
             self.assertEqual(f.attrs["format"], b"snrq-sensitivity")
-            self.assertEqual([f.attrs[key] for key in ("format_version", "tokens", "seed", "tile_rows")], [1, 192, 4, 64])
-            worst = max(difference(f[name][()], expected[name]) for name in f)
+            self.assertEqual([f.attrs[key] for key in ("format_version", "tokens", "length", "seed", "tile_rows")],
+                             [2, 192, 64, 4, 64])
+            worst = max(difference(f[name][()], expected[name]) for name in f if name != "squares")
         print("largest difference %.1e" % worst)
         self.assertLess(worst, TOLERANCE)
         self.assertEqual({key: result.json()[key] for key in ("file", "modules", "windows", "length", "tokens")},

@@ -13,7 +13,7 @@ enum { SEQUENCES = 6, LONGEST = 411, SIDE = SNRQ_GRADIENT_ROWS, TILE = SNRQ_GRAD
 enum { FIRST = 70, SECOND = 64, ROWS = FIRST + SECOND, TILES = 3 };
 static snrq_module_shape module[] = {{.name = "first", .rows = FIRST},
                                      {.name = "second", .rows = SECOND, .row = FIRST}};
-static snrq_unit_shape unit[] = {{.first = 0, .end = 2, .rows = ROWS}};
+static snrq_unit_shape unit[] = {{.first = 0, .end = 2, .rows = ROWS, .expert = -1}};
 static const snrq_family family = {.modules = 2, .units = 1, .module = module, .unit = unit};
 
 /* Sequence s has so many rows; one has none. */
@@ -46,6 +46,42 @@ static snrq_status add(snrq_gradient_gram *gram, int64_t begin, int64_t end, int
     return SNRQ_OK;
 }
 
+/* g' g of every token, of both modules, in whatever batches they come. */
+static void squares_are_those_of_each_token(void)
+{
+    for (int64_t batch = 1; batch <= 4; batch += 3) {
+        snrq_gradient_gram gram;
+        int64_t at = 0;
+        double worst = 0.0;
+        assert_ok(snrq_gradient_gram_create(&family, SEQUENCES * LONGEST, &gram));
+        assert_ok(add(&gram, 0, SEQUENCES, batch, 0.0f));
+        for (int64_t s = 0; s < SEQUENCES; s++)
+            for (int64_t t = 0; t < length(s); t++, at++) {
+                double sum[2] = {0.0, 0.0};
+                for (int64_t r = 0; r < ROWS; r++)
+                    sum[r >= FIRST] += (double)gradient(s, t, r) * (double)gradient(s, t, r);
+                for (int m = 0; m < 2; m++)
+                    worst = fmax(worst, fabs(gram.squares[m * gram.tokens + at] / sum[m] - 1.0));
+            }
+        CU_ASSERT_EQUAL(gram.added[0], at);
+        CU_ASSERT_TRUE(worst < 1e-6);
+        snrq_gradient_gram_free(&gram);
+    }
+}
+
+static void more_tokens_than_there_are_and_experts(void)
+{
+    snrq_gradient_gram gram;
+    assert_ok(snrq_gradient_gram_create(&family, LONGEST - 1, &gram));
+    assert_failed(add(&gram, 0, 1, 1, 0.0f), SNRQ_INTERNAL, "gradients of 411 tokens");
+    snrq_gradient_gram_free(&gram);
+    unit[0].expert = 0; /* it is sent some tokens, and has no squares */
+    assert_ok(snrq_gradient_gram_create(&family, 1, &gram));
+    assert_ok(add(&gram, 0, 1, 1, 0.0f));
+    snrq_gradient_gram_free(&gram);
+    unit[0].expert = -1;
+}
+
 /* means [TILES, 64, 64] of all sequences, as all ranks of `c` compute them together; each rank has
  * its own tiles of them. */
 static void compute(const snrq_context *c, int64_t batch, float *means)
@@ -55,7 +91,7 @@ static void compute(const snrq_context *c, int64_t batch, float *means)
     snrq_range mine = snrq_share(SEQUENCES, 1, c->size, c->rank);
     memset(means, 0, TILES * TILE * sizeof *means);
     memset(total, 0, sizeof total);
-    assert_ok(snrq_gradient_gram_create(&family, &gram));
+    assert_ok(snrq_gradient_gram_create(&family, SEQUENCES * LONGEST, &gram));
     assert_ok(add(&gram, mine.begin, mine.end, batch, 0.0f));
     assert_ok(snrq_gradient_gram_collect(c, &gram, total));
     int64_t at = 0;
@@ -128,7 +164,7 @@ static void what_cannot_be_added_is_refused(void)
     const float spoilt[] = {NAN, INFINITY, -INFINITY, 1e7f, 1e25f};
     for (size_t i = 0; i < sizeof spoilt / sizeof *spoilt; i++) {
         snrq_gradient_gram gram;
-        assert_ok(snrq_gradient_gram_create(&family, &gram));
+        assert_ok(snrq_gradient_gram_create(&family, SEQUENCES * LONGEST, &gram));
         assert_failed(add(&gram, 0, 1, 1, spoilt[i]), SNRQ_BAD_DATA,
                       "second: the gradients of its outputs are not finite, or larger");
         snrq_gradient_gram_free(&gram);
@@ -139,6 +175,8 @@ int main(int argc, char **argv)
 {
     const snrq_test tests[] = {SNRQ_TEST(agrees_with_sums_in_fp64),
                                SNRQ_TEST(bits_depend_on_neither_ranks_nor_batches),
+                               SNRQ_TEST(squares_are_those_of_each_token),
+                               SNRQ_TEST(more_tokens_than_there_are_and_experts),
                                SNRQ_TEST(what_cannot_be_added_is_refused)};
     return rank_test_main(argc, argv, "gradient_gram", tests, sizeof tests / sizeof *tests);
 }

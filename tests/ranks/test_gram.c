@@ -10,7 +10,7 @@
 
 typedef struct problem {
     int64_t n, tokens, sequences;
-    bool minus, scaled, symmetric, permuted;
+    bool minus, scaled, symmetric, permuted, weighted;
     const int64_t *lengths; /* [sequences] tokens of each; NULL: all have `tokens` */
     int64_t wide; /* columns of B and of the result; 0: n. Only the rows are permuted then */
 } problem;
@@ -40,6 +40,8 @@ static const problem PROBLEMS[] = {
     {.n = 33, .wide = 200, .tokens = 19, .sequences = 5, .minus = true, .permuted = true},
     {.n = 520, .wide = 70, .tokens = 40, .sequences = 3, .scaled = true, .permuted = true},
     {.n = 70, .wide = 700, .lengths = SHORT_LENGTHS, .sequences = 8, .permuted = true},
+    {.n = 77, .tokens = 19, .sequences = 5, .symmetric = true, .minus = true, .weighted = true},
+    {.n = 515, .lengths = FEW_LENGTHS, .sequences = 3, .minus = true, .weighted = true},
 };
 enum { PROBLEMS_COUNT = sizeof PROBLEMS / sizeof *PROBLEMS };
 
@@ -49,6 +51,7 @@ typedef struct inputs {
     snrq_activations a, m, b;
     float *a_data, *m_data, *b_data;
     int64_t *first; /* [sequences + 1] of a problem with lengths, else NULL */
+    float *factor;  /* [tokens] of a problem with weights, else NULL */
     double *scale, *a_norms, *b_norms;
     int32_t *order;
     snrq_gram_request request;
@@ -98,8 +101,19 @@ static int64_t *starts(const problem *p, snrq_range own)
     return first;
 }
 
+/* Factors of a problem with weights, else NULL; some are 0. */
+static float *factors(const problem *p, snrq_range own)
+{
+    if (!p->weighted) return NULL;
+    float *factor = malloc((size_t)(tokens_in(p, own) + 1) * sizeof *factor), *next = factor;
+    for (int64_t s = own.begin; s < own.end; s++)
+        for (int64_t t = 0; t < tokens_of(p, s); t++)
+            *next++ = t % 5 == 2 ? 0.0f : (float)(2.0 + rank_test_number(5, s, t));
+    return factor;
+}
+
 static float *fill(const problem *p, snrq_range own, int64_t stream, int64_t columns,
-                   const int64_t *first, snrq_activations *out)
+                   const int64_t *first, const float *factor, snrq_activations *out)
 {
     float *data = malloc((size_t)(tokens_in(p, own) * columns + 1) * sizeof *data), *next = data;
     for (int64_t s = own.begin; s < own.end; s++)
@@ -109,7 +123,8 @@ static float *fill(const problem *p, snrq_range own, int64_t stream, int64_t col
                               .tokens = p->tokens,
                               .columns = columns,
                               .data = data,
-                              .first = first};
+                              .first = first,
+                              .factor = factor};
     return data;
 }
 
@@ -117,9 +132,10 @@ static void inputs_create(const snrq_context *context, const problem *p, snrq_ra
 {
     int64_t n = p->n;
     in->first = starts(p, own);
-    in->a_data = fill(p, own, 1, n, in->first, &in->a);
-    in->m_data = fill(p, own, 2, n, in->first, &in->m);
-    in->b_data = p->symmetric ? NULL : fill(p, own, 3, wide(p), in->first, &in->b);
+    in->factor = factors(p, own);
+    in->a_data = fill(p, own, 1, n, in->first, in->factor, &in->a);
+    in->m_data = fill(p, own, 2, n, in->first, in->factor, &in->m);
+    in->b_data = p->symmetric ? NULL : fill(p, own, 3, wide(p), in->first, in->factor, &in->b);
     in->scale = malloc((size_t)(own.end - own.begin + 1) * sizeof(double));
     for (int64_t s = own.begin; s < own.end; s++)
         in->scale[s - own.begin] = 0.75 + 0.25 * rank_test_number(4, s, 0);
@@ -153,6 +169,7 @@ static void inputs_free(inputs *in)
     free(in->m_data);
     free(in->b_data);
     free(in->first);
+    free(in->factor);
     free(in->scale);
     free(in->a_norms);
     free(in->b_norms);
@@ -410,6 +427,7 @@ static void symmetric_gram_is_symmetric_and_zero_where_columns_are(void)
 static const problem NORMS[] = {
     {.n = 600, .tokens = 7, .sequences = 9, .minus = true, .scaled = true},
     {.n = 70, .lengths = SHORT_LENGTHS, .sequences = 8, .minus = true, .scaled = true},
+    {.n = 70, .tokens = 7, .sequences = 9, .minus = true, .scaled = true, .weighted = true},
 };
 enum { NORMS_COUNT = sizeof NORMS / sizeof *NORMS };
 
@@ -447,8 +465,9 @@ static void expect_sums_of_squares(const snrq_context *alone, const problem *p)
         int64_t at = j;
         for (int64_t s = 0; s < p->sequences; s++)
             for (int64_t t = 0; t < tokens_of(p, s); t++, at += p->n) {
-                float x = in.a_data[at] - in.m_data[at];
-                sum += in.scale[s] * in.scale[s] * ((double)x * x);
+                double x = in.a_data[at] - in.m_data[at];
+                if (p->weighted) x *= in.factor[at / p->n];
+                sum += in.scale[s] * in.scale[s] * (x * x);
             }
         double error = fabs(sum - in.a_norms[j]);
         if (error > largest * sum) largest = error / sum;

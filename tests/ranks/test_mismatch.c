@@ -28,8 +28,8 @@ static snrq_status measure(const snrq_context *c, snrq_mismatch *out)
         }
         first[s - mine.begin + 1] = at / COLUMNS;
     }
-    const snrq_activations a = {mine.end - mine.begin, 0, COLUMNS, x, first};
-    const snrq_activations b = {mine.end - mine.begin, 0, COLUMNS, xf, first};
+    const snrq_activations a = {mine.end - mine.begin, 0, COLUMNS, x, first, NULL};
+    const snrq_activations b = {mine.end - mine.begin, 0, COLUMNS, xf, first, NULL};
     return snrq_mismatch_measure(c, &a, &b, mine, SEQUENCES, out);
 }
 

@@ -6,13 +6,24 @@
 
 #include "tests/ranks/rank_files.h"
 
-enum { MODULES = 3, SIDE = SNRQ_SENSITIVITY_ROWS, TILE = SNRQ_SENSITIVITY_TILE, MOST_TILES = 3 };
+enum {
+    MODULES = 3,
+    SIDE = SNRQ_SENSITIVITY_ROWS,
+    TILE = SNRQ_SENSITIVITY_TILE,
+    MOST_TILES = 3,
+    TOKENS = 15,
+    LENGTH = 5
+};
 
-static const snrq_sensitivity_module modules[MODULES] = {{"model.layers.0.self_attn.q_proj", 130},
-                                                         {"model.layers.0.self_attn.k_proj", 64},
-                                                         {"model.layers.0.mlp.down_proj", 7}};
-static const snrq_sensitivity_facts good = {
-    .tokens = 1024, .seed = -5, .model = "0123456789abcdef0123456789abcdef"};
+static const snrq_sensitivity_module modules[MODULES] = {
+    {"model.layers.0.self_attn.q_proj", 130, true},
+    {"model.layers.0.self_attn.k_proj", 64, true},
+    {"model.layers.0.mlp.experts.0.down_proj", 7, false}};
+static const snrq_sensitivity_facts good = {.tokens = TOKENS,
+                                            .length = LENGTH,
+                                            .seed = -5,
+                                            .windows = "fedcba9876543210fedcba9876543210",
+                                            .model = "0123456789abcdef0123456789abcdef"};
 
 /* Tiles of a module: symmetric, zero beyond the last row. */
 static void fill(int module, float *data)
@@ -26,7 +37,25 @@ static void fill(int module, float *data)
             }
 }
 
-/* `spoil` is added to a number of the first tile of module 2. */
+static void fill_squares(int module, float *squares)
+{
+    for (int t = 0; t < TOKENS; t++)
+        squares[t] = (float)fabs(rank_test_number(module, MOST_TILES, t));
+}
+
+/* A rank's windows of the squares of a module; `spoil` is added to the last one's first. */
+static snrq_status put_squares(const snrq_context *c, snrq_sensitivity_writer *writer, int module,
+                               float spoil)
+{
+    const snrq_range mine = snrq_share(TOKENS / LENGTH, 1, c->size, c->rank);
+    float squares[TOKENS];
+    fill_squares(module, squares);
+    squares[TOKENS - LENGTH] += spoil;
+    return snrq_sensitivity_put_squares(writer, module, mine, squares + mine.begin * LENGTH);
+}
+
+/* `spoil` is added to a number of the first tile of module 2, or, with at = -1, to a square of
+ * module 1. */
 static snrq_status write_file(const snrq_context *c, const char *path, int at, float spoil)
 {
     float data[MOST_TILES * TILE];
@@ -36,7 +65,9 @@ static snrq_status write_file(const snrq_context *c, const char *path, int at, f
     for (int m = MODULES - 1; m >= 0 && status == SNRQ_OK; m--) { /* in any order */
         snrq_range mine = snrq_share(snrq_sensitivity_tiles(modules[m].rows), 1, c->size, c->rank);
         fill(m, data);
-        if (m == 2) data[at] += spoil;
+        if (m == 2 && at >= 0) data[at] += spoil;
+        if (modules[m].all_tokens) status = put_squares(c, writer, m, m == 1 && at < 0 ? spoil : 0);
+        if (status != SNRQ_OK) break;
         status = snrq_sensitivity_put(writer, m, mine, data + mine.begin * TILE);
     }
     return snrq_sensitivity_finish(&writer, status);
@@ -50,6 +81,8 @@ static snrq_status read_tiles(const char *path, int module, snrq_range tiles)
     SNRQ_TRY(snrq_sensitivity_open(path, &file));
     const snrq_sensitivity_facts *facts = snrq_sensitivity_facts_of(file);
     CU_ASSERT_EQUAL(facts->tokens, good.tokens);
+    CU_ASSERT_EQUAL(facts->length, good.length);
+    CU_ASSERT_STRING_EQUAL(facts->windows, good.windows);
     CU_ASSERT_EQUAL(facts->seed, good.seed);
     CU_ASSERT_STRING_EQUAL(facts->model, good.model);
     snrq_status status =
@@ -72,7 +105,37 @@ static void any_tiles_can_be_read(void)
         for (int64_t begin = 0; begin <= snrq_sensitivity_tiles(modules[m].rows); begin++)
             for (int64_t end = begin; end <= snrq_sensitivity_tiles(modules[m].rows); end++)
                 assert_ok(read_tiles(path, m, (snrq_range){begin, end}));
-    CU_ASSERT_TRUE(file_size(path) > snrq_sensitivity_bytes(modules, MODULES));
+    CU_ASSERT_TRUE(file_size(path) > snrq_sensitivity_bytes(modules, MODULES, TOKENS));
+    rank_files_end();
+}
+
+/* Those of a module must be what was written. */
+static snrq_status read_squares(const char *path, int module)
+{
+    float expected[TOKENS], found[TOKENS];
+    snrq_sensitivity_file *file = NULL;
+    SNRQ_TRY(snrq_sensitivity_open(path, &file));
+    snrq_status status = snrq_sensitivity_read_squares(file, modules[module].name, found);
+    fill_squares(module, expected);
+    if (status == SNRQ_OK) CU_ASSERT_EQUAL(memcmp(found, expected, sizeof found), 0);
+    snrq_sensitivity_close(&file);
+    return status;
+}
+
+static void squares_of_tokens_can_be_read(void)
+{
+    rank_files_begin();
+    const char *path = scratch_path("s.h5");
+    assert_ok(write_file(rank_test_world, path, 0, 0.0f));
+    assert_ok(read_squares(path, 0));
+    assert_ok(read_squares(path, 1));
+    assert_failed(read_squares(path, 2), SNRQ_BAD_DATA, "experts.0.down_proj: missing");
+    MPI_Barrier(rank_test_world->comm);
+    assert_ok(write_file(rank_test_world, path, -1, NAN));
+    assert_failed(read_squares(path, 1), SNRQ_BAD_DATA, "negative or not finite");
+    MPI_Barrier(rank_test_world->comm);
+    assert_ok(write_file(rank_test_world, path, -1, -9.0f));
+    assert_failed(read_squares(path, 1), SNRQ_BAD_DATA, "negative or not finite");
     rank_files_end();
 }
 
@@ -180,9 +243,10 @@ static void a_file_that_is_cut_is_refused(void)
 int main(int argc, char **argv)
 {
     const snrq_test tests[] = {
-        SNRQ_TEST(any_tiles_can_be_read),      SNRQ_TEST(bytes_do_not_depend_on_ranks),
-        SNRQ_TEST(other_modules_are_refused),  SNRQ_TEST(what_is_no_gram_matrix_is_refused),
-        SNRQ_TEST(a_flipped_bit_does_no_harm), SNRQ_TEST(a_file_that_is_cut_is_refused),
+        SNRQ_TEST(any_tiles_can_be_read),         SNRQ_TEST(bytes_do_not_depend_on_ranks),
+        SNRQ_TEST(other_modules_are_refused),     SNRQ_TEST(what_is_no_gram_matrix_is_refused),
+        SNRQ_TEST(a_flipped_bit_does_no_harm),    SNRQ_TEST(a_file_that_is_cut_is_refused),
+        SNRQ_TEST(squares_of_tokens_can_be_read),
     };
     return rank_test_main(argc, argv, "sensitivity_file", tests, sizeof tests / sizeof *tests);
 }
