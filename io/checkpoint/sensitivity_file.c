@@ -244,6 +244,24 @@ static snrq_status read_facts(snrq_sensitivity_file *f)
     return SNRQ_OK;
 }
 
+/* Before anything is allocated for so many tokens: do the first module's squares have them? */
+static snrq_status check_squares(const snrq_sensitivity_file *f)
+{
+    snrq_hdf5_object group = {.id = -1};
+    snrq_hdf5_table table = {0};
+    char **names = NULL;
+    int count = 0;
+    SNRQ_TRY(snrq_hdf5_open_group(&f->root, squares_name, &group));
+    snrq_status status = snrq_hdf5_names(&group, INT_MAX, &names, &count);
+    if (status == SNRQ_OK && count > 0) {
+        status = open_squares(&group, names[0], &f->facts, &table);
+        snrq_hdf5_table_close(&table);
+    }
+    snrq_names_free(&names, count);
+    snrq_hdf5_close_group(&group);
+    return status;
+}
+
 snrq_status snrq_sensitivity_open(const char *path, snrq_sensitivity_file **out)
 {
     snrq_sensitivity_file *f = NULL;
@@ -256,6 +274,7 @@ snrq_status snrq_sensitivity_open(const char *path, snrq_sensitivity_file **out)
         status = snrq_hdf5_open(f->path, format_name, FORMAT_VERSION, &f->root);
     }
     if (status == SNRQ_OK) status = read_facts(f);
+    if (status == SNRQ_OK) status = check_squares(f);
     if (status == SNRQ_OK)
         *out = f;
     else

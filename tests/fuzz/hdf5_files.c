@@ -90,12 +90,20 @@ static void make_sensitivity(const snrq_hdf5_object *root)
     const int64_t shape[] = {1, SNRQ_SENSITIVITY_ROWS, SNRQ_SENSITIVITY_ROWS};
     static float tile[SNRQ_SENSITIVITY_TILE];
     FUZZ_CHECK(snrq_hdf5_put_integer(root, "tokens", 10) == SNRQ_OK);
+    FUZZ_CHECK(snrq_hdf5_put_integer(root, "length", 5) == SNRQ_OK);
+    FUZZ_CHECK(snrq_hdf5_put_text(root, "windows", "fedcba9876543210fedcba9876543210") == SNRQ_OK);
     FUZZ_CHECK(snrq_hdf5_put_integer(root, "seed", 1) == SNRQ_OK);
     FUZZ_CHECK(snrq_hdf5_put_integer(root, "tile_rows", SNRQ_SENSITIVITY_ROWS) == SNRQ_OK);
     FUZZ_CHECK(snrq_hdf5_put_text(root, "model", "0123456789abcdef0123456789abcdef") == SNRQ_OK);
     make_table(root, "m", SNRQ_HDF5_F32, 3, shape);
     for (int i = 0; i < TILED_ROWS; i++) tile[i * SNRQ_SENSITIVITY_ROWS + i] = 1.0f;
     write_all(root, "m", H5T_NATIVE_FLOAT, tile);
+    const int64_t windows[] = {2, 5};
+    snrq_hdf5_object group;
+    FUZZ_CHECK(snrq_hdf5_make_group(root, "squares", &group) == SNRQ_OK);
+    make_table(&group, "m", SNRQ_HDF5_F32, 2, windows);
+    write_all(&group, "m", H5T_NATIVE_FLOAT, tile);
+    snrq_hdf5_close_group(&group);
 }
 
 /* The bytes of a good file, which the program keeps. */
@@ -110,7 +118,7 @@ static char *good_file(int which, size_t *bytes)
         .id = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), .path = path, .name = "/"};
     FUZZ_CHECK(root.id >= 0);
     FUZZ_CHECK(snrq_hdf5_put_text(&root, "format", formats[which]) == SNRQ_OK);
-    FUZZ_CHECK(snrq_hdf5_put_integer(&root, "format_version", which == BLOCK ? 2 : 1) == SNRQ_OK);
+    FUZZ_CHECK(snrq_hdf5_put_integer(&root, "format_version", which == REST ? 1 : 2) == SNRQ_OK);
     make[which](&root);
     H5Fclose(root.id);
     FUZZ_CHECK(snrq_file_read(path, 1 << 20, &data, bytes) == SNRQ_OK);
@@ -124,9 +132,9 @@ static const char *const attributes[] = {
     "bits",         "groups",         "group_size", "symmetric", "scale_type",  "format",
     "tensor_scale", "method",         "grid",       "beam",      "alpha_next",  "dead_inputs",
     "tokens",       "seed",           "model",      "tile_rows", "tokens_sent", "permuted_groups",
-    "dtype",        "other"};
+    "dtype",        "other",          "length",     "windows"};
 static const char *const names[] = {"m",     "k",      "x",     "codes", "scales",
-                                    "zeros", "minima", "g_idx", "other"};
+                                    "zeros", "minima", "g_idx", "other", "squares"};
 static const char *const words[] = {"F16", "BF16", "F32", "q4_0", "q4_1", "q2_k", "nvfp4", "mxfp4"};
 
 #define PICK(list, number) (list)[(number) % (sizeof(list) / sizeof *(list))]
@@ -354,6 +362,10 @@ static void read_sensitivity(const char *path)
             FUZZ_CHECK(tile[i] == tile[column * SNRQ_SENSITIVITY_ROWS + row]);
             FUZZ_CHECK(tile[i] == 0.0f || (row < TILED_ROWS && column < TILED_ROWS));
         }
+    const int64_t tokens = snrq_sensitivity_facts_of(file)->tokens;
+    if (tokens <= SNRQ_SENSITIVITY_TILE &&
+        snrq_sensitivity_read_squares(file, "m", tile) == SNRQ_OK)
+        for (int64_t i = 0; i < tokens; i++) FUZZ_CHECK(isfinite(tile[i]) && tile[i] >= 0.0f);
     snrq_sensitivity_close(&file);
 }
 
