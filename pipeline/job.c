@@ -375,7 +375,7 @@ static snrq_status read_inputs(snrq_job *job)
         SNRQ_TRY(snrq_row_grams_open(c, o->sensitivity, job->model, &job->grams));
     const snrq_window_order windows = snrq_calibration_windows(o);
     SNRQ_TRY(snrq_windows_make(c, &windows, job->model, &job->windows));
-    snrq_token_weights_match(&job->windows, &job->grams);
+    SNRQ_TRY(snrq_agree(c, snrq_token_weights_match(&job->windows, &job->grams)));
     SNRQ_TRY(snrq_agree(c, snrq_tune_check(&job->rules, job->model, &job->windows)));
     SNRQ_TRY(choose_groups(job));
     return check_ranks(job);

@@ -73,6 +73,5 @@ snrq_status snrq_own_sensitivity(snrq_job *job)
     snprintf(path, sizeof path, "%s/%s", job->options->output, SNRQ_OWN_SENSITIVITY);
     snrq_timers_enter(&job->timers, SNRQ_PHASE_READ);
     SNRQ_TRY(snrq_row_grams_open(job->context, path, job->model, &job->grams));
-    snrq_token_weights_match(&job->windows, &job->grams);
-    return SNRQ_OK;
+    return snrq_agree(job->context, snrq_token_weights_match(&job->windows, &job->grams));
 }

@@ -15,7 +15,7 @@
 typedef struct snrq_row_grams {
     snrq_sensitivity_file *file; /* NULL: none was given; owned */
     char hash[33];               /* of the file */
-    int64_t weighted_tokens;     /* its tokens, which have weights (token_weights.h); or 0 */
+    int64_t weighted_tokens;     /* the first of its tokens, that have weights (token_weights.h) */
 } snrq_row_grams;
 
 /* Opens the file and reads all of it once, each rank a share. SNRQ_USAGE if it is of another model;

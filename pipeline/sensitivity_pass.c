@@ -79,7 +79,6 @@ static snrq_status prepare(run *r)
     r->facts = (snrq_sensitivity_facts){.tokens = r->windows->count * r->windows->length,
                                         .length = r->windows->length,
                                         .seed = (int64_t)r->order->seed};
-    snrq_windows_hash(r->windows, r->facts.windows);
     SNRQ_TRY(snrq_model_fingerprint(r->model, r->facts.model));
     SNRQ_TRY(list_modules(r));
     SNRQ_TRY(snrq_ropes_create(&r->model->config, r->windows->length, &r->ropes));
@@ -248,7 +247,8 @@ static snrq_status backward(run *r)
 
 static snrq_status run_passes(run *r)
 {
-    snrq_status status = SNRQ_OK;
+    const int32_t *ids = r->windows->ids + r->mine.begin * r->windows->length;
+    snrq_status status = snrq_agree(r->context, snrq_sensitivity_put_ids(r->writer, r->mine, ids));
     r->now = (snrq_range){r->mine.begin, r->mine.begin};
     for (r->pass = 0; status == SNRQ_OK && r->pass < r->passes; r->pass++) {
         int64_t end = r->now.end + r->at_a_time;

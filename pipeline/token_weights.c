@@ -7,16 +7,23 @@
 
 static const double most = 20.0;
 
-void snrq_token_weights_match(const snrq_windows *windows, snrq_row_grams *grams)
+snrq_status snrq_token_weights_match(const snrq_windows *windows, snrq_row_grams *grams)
 {
+    int32_t *ids = NULL;
     grams->weighted_tokens = 0;
-    if (grams->file == NULL) return;
+    if (grams->file == NULL) return SNRQ_OK;
     const snrq_sensitivity_facts *f = snrq_sensitivity_facts_of(grams->file);
-    snrq_windows first = snrq_windows_of_text(windows);
-    if (f->length != first.length || f->tokens > first.count * first.length) return;
-    first.count = f->tokens / f->length;
-    snrq_windows_hash(&first, first.fingerprint);
-    if (strcmp(first.fingerprint, f->windows) == 0) grams->weighted_tokens = f->tokens;
+    const snrq_windows texts = snrq_windows_of_text(windows);
+    if (f->length != texts.length) return SNRQ_OK;
+    SNRQ_TRY(snrq_allocate((size_t)f->tokens, sizeof *ids, "tokens", &ids));
+    snrq_status status = snrq_sensitivity_read_ids(grams->file, ids);
+    for (int64_t at = 0; status == SNRQ_OK && at < f->tokens && at < texts.count * f->length;
+         at += f->length) {
+        if (memcmp(ids + at, texts.ids + at, (size_t)f->length * sizeof *ids) != 0) break;
+        grams->weighted_tokens = at + f->length;
+    }
+    free(ids);
+    return status;
 }
 
 static double mean(const double *x, int64_t count, int64_t step)
@@ -45,7 +52,7 @@ static snrq_status add_module(const snrq_row_grams *g, const char *name, float *
     return SNRQ_OK;
 }
 
-/* e [tokens of the file] <- w. squares, q: room for as many. */
+/* e [weighted tokens] <- w. q: room for as many; squares: for all of the file. */
 static snrq_status weigh(const snrq_row_grams *g, const snrq_family *f, int64_t layer, int unit,
                          float *squares, double *q, double *e)
 {
@@ -62,18 +69,20 @@ static snrq_status weigh(const snrq_row_grams *g, const snrq_family *f, int64_t 
     return SNRQ_OK;
 }
 
-/* The roots of what tokens of windows `mine` weigh. w [tokens of the file] */
+/* The roots of what tokens of windows `mine` weigh. w [weighted tokens]. What becomes of a first
+ * token, all others attend to: a slope says little of how much they lose by a large error there. */
 static void take_roots(const double *w, int64_t tokens, const snrq_windows *windows,
                        snrq_range mine, float *out)
 {
     const int64_t length = windows->length, fitted = windows->count - windows->held_out;
     const snrq_range alone = {fitted - windows->first_tokens, fitted};
-    const double first = mean(w, tokens, length);
+    const double first = fmax(mean(w, tokens, length), 1.0);
     for (int64_t s = mine.begin; s < mine.end; s++)
         for (int64_t t = 0; t < length; t++) {
             const int64_t at = s * length + t;
             const double other = s >= alone.begin && s < alone.end ? first : 1.0;
-            out[(s - mine.begin) * length + t] = (float)sqrt(at < tokens ? w[at] : other);
+            const double found = at < tokens ? w[at] : other;
+            out[(s - mine.begin) * length + t] = (float)sqrt(t == 0 ? fmax(found, 1.0) : found);
         }
 }
 
@@ -82,12 +91,13 @@ snrq_status snrq_token_weights_read(const snrq_row_grams *g, const snrq_family *
                                     float **out)
 {
     const size_t tokens = (size_t)g->weighted_tokens;
+    const size_t all = tokens > 0 ? (size_t)snrq_sensitivity_facts_of(g->file)->tokens : 0;
     const size_t own = (size_t)((mine.end - mine.begin) * windows->length);
     float *squares = NULL;
     double *q = NULL, *e = NULL;
     *out = NULL;
     if (tokens == 0 || f->unit[unit].expert >= 0) return SNRQ_OK;
-    snrq_status status = snrq_allocate(tokens, sizeof *squares, "squares of gradients", &squares);
+    snrq_status status = snrq_allocate(all, sizeof *squares, "squares of gradients", &squares);
     if (status == SNRQ_OK) status = snrq_allocate(tokens, sizeof *q, "weights of tokens", &q);
     if (status == SNRQ_OK) status = snrq_allocate(tokens, sizeof *e, "weights of tokens", &e);
     if (status == SNRQ_OK) status = snrq_allocate(own, sizeof **out, "weights of tokens", out);

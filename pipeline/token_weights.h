@@ -8,8 +8,8 @@
  *     v = min( sqrt(e) / mean(sqrt(e)), 20 ),   w = v / mean(v)
  *
  * of which the mean is 1. Labels are drawn once, so that q is a sample of one: its root is between
- * what it says and no weight at all. Windows that the file does not have count 1; tokens that stand
- * alone count as much as the first ones of the file's windows do in the mean.
+ * what it says and no weight at all. Other windows than the file's count 1; tokens that stand alone
+ * as much as the first ones of its windows do in the mean. First tokens and those count at least 1.
  *
  * Source: the Fisher information of a module's weights is the mean of (g g') (x) (x x'); of
  * factors G and H, H is the better the more it is weighted by what the tokens' gradients are
@@ -21,9 +21,9 @@
 #include "io/tokenizer/windows.h"
 #include "pipeline/row_grams.h"
 
-/* From now on tokens have weights if the file's windows are the first of these; else none have.
- * Nothing without a file. Not collective. */
-void snrq_token_weights_match(const snrq_windows *windows, snrq_row_grams *grams);
+/* From now on tokens of the windows that the file and the run begin with have weights, if there are
+ * any. Nothing without a file. Not collective. */
+snrq_status snrq_token_weights_match(const snrq_windows *windows, snrq_row_grams *grams);
 
 /* *out [tokens of `mine`]: roots of the weights of the tokens of windows `mine`, allocated; NULL if
  * none have weights, or those of an expert are asked for. Not collective. */

@@ -11,8 +11,9 @@
 #include "io/hdf5/reader.h"
 #include "io/hdf5/writer.h"
 
-enum { FORMAT_VERSION = 2, ROWS = SNRQ_SENSITIVITY_ROWS, DIMENSIONS = 3 };
-static const char format_name[] = "snrq-sensitivity", squares_name[] = "squares";
+enum { FORMAT_VERSION = 2, ROWS = SNRQ_SENSITIVITY_ROWS, DIMENSIONS = 3, NUMBER = sizeof(float) };
+static const char format_name[] = "snrq-sensitivity", squares_name[] = "squares",
+                  ids_name[] = "ids";
 
 struct snrq_sensitivity_writer {
     snrq_hdf5_writer hdf5;
@@ -52,11 +53,21 @@ static snrq_status open_squares(const snrq_hdf5_object *group, const char *name,
     return SNRQ_OK;
 }
 
+/* Opens the tokens. */
+static snrq_status open_ids(const snrq_hdf5_object *root, const snrq_sensitivity_facts *f,
+                            snrq_hdf5_table *out)
+{
+    const int64_t shape[] = {windows_of(f), f->length};
+    SNRQ_TRY(snrq_hdf5_open_table(root, ids_name, SNRQ_HDF5_I32, 2, shape, out));
+    out->index = (int64_t)XXH3_64bits(ids_name, strlen(ids_name));
+    return SNRQ_OK;
+}
+
 /* ---- writing ---- */
 
 int64_t snrq_sensitivity_bytes(const snrq_sensitivity_module *modules, int count, int64_t tokens)
 {
-    int64_t numbers = 0;
+    int64_t numbers = tokens;
     for (int i = 0; i < count; i++)
         numbers += snrq_sensitivity_tiles(modules[i].rows) * SNRQ_SENSITIVITY_TILE +
                    (modules[i].all_tokens ? tokens : 0);
@@ -70,10 +81,11 @@ struct layout {
     int count;
 };
 
-static snrq_status lay_out_squares(const snrq_hdf5_object *root, const struct layout *l)
+static snrq_status lay_out_tokens(const snrq_hdf5_object *root, const struct layout *l)
 {
     const int64_t shape[] = {windows_of(l->facts), l->facts->length};
     snrq_hdf5_object group;
+    SNRQ_TRY(snrq_hdf5_make_table(root, ids_name, SNRQ_HDF5_I32, 2, shape));
     SNRQ_TRY(snrq_hdf5_make_group(root, squares_name, &group));
     snrq_status status = SNRQ_OK;
     for (int i = 0; status == SNRQ_OK && i < l->count; i++)
@@ -90,7 +102,6 @@ static snrq_status lay_out(const snrq_hdf5_object *root, const void *source)
     SNRQ_TRY(snrq_hdf5_put_integer(root, "format_version", FORMAT_VERSION));
     SNRQ_TRY(snrq_hdf5_put_integer(root, "tokens", l->facts->tokens));
     SNRQ_TRY(snrq_hdf5_put_integer(root, "length", l->facts->length));
-    SNRQ_TRY(snrq_hdf5_put_text(root, "windows", l->facts->windows));
     SNRQ_TRY(snrq_hdf5_put_integer(root, "seed", l->facts->seed));
     SNRQ_TRY(snrq_hdf5_put_integer(root, "tile_rows", ROWS));
     SNRQ_TRY(snrq_hdf5_put_text(root, "model", l->facts->model));
@@ -98,7 +109,7 @@ static snrq_status lay_out(const snrq_hdf5_object *root, const void *source)
         const int64_t shape[DIMENSIONS] = {snrq_sensitivity_tiles(l->modules[i].rows), ROWS, ROWS};
         SNRQ_TRY(snrq_hdf5_make_table(root, l->modules[i].name, SNRQ_HDF5_F32, DIMENSIONS, shape));
     }
-    return lay_out_squares(root, l);
+    return lay_out_tokens(root, l);
 }
 
 snrq_status snrq_sensitivity_create(const snrq_context *context, const char *path,
@@ -132,15 +143,15 @@ snrq_status snrq_sensitivity_create(const snrq_context *context, const char *pat
 
 /* Rows of a table that a rank has, the first of which is number `begin`. */
 struct rows {
-    int64_t begin, numbers; /* of a row */
-    const float *data;
+    int64_t begin, numbers; /* of 4 bytes, of a row */
+    const void *data;
 };
 
 static snrq_status fill_rows(const void *source, snrq_range rows, void *out)
 {
     const struct rows *r = source;
-    memcpy(out, r->data + (rows.begin - r->begin) * r->numbers,
-           (size_t)((rows.end - rows.begin) * r->numbers) * sizeof(float));
+    memcpy(out, (const char *)r->data + (rows.begin - r->begin) * r->numbers * NUMBER,
+           (size_t)((rows.end - rows.begin) * r->numbers * NUMBER));
     return SNRQ_OK;
 }
 
@@ -174,11 +185,23 @@ snrq_status snrq_sensitivity_put_squares(snrq_sensitivity_writer *w, int index, 
     return status;
 }
 
+snrq_status snrq_sensitivity_put_ids(snrq_sensitivity_writer *w, snrq_range windows,
+                                     const int32_t *ids)
+{
+    const struct rows source = {windows.begin, w->facts.length, ids};
+    snrq_hdf5_table table = {0};
+    snrq_status status = snrq_hdf5_opened(&w->hdf5, open_ids(&w->hdf5.root, &w->facts, &table));
+    if (status == SNRQ_OK)
+        status = snrq_hdf5_write_rows(&w->hdf5, &table, windows, fill_rows, &source);
+    snrq_hdf5_table_close(&table);
+    return status;
+}
+
 /* Sums up the hashes of all tables of a group. */
 static snrq_status hash_tables(const char *path, const snrq_hdf5_object *group, bool squares,
                                uint64_t *sum)
 {
-    const snrq_hdf5_kind kind = SNRQ_HDF5_F32;
+    const snrq_hdf5_kind kinds[] = {SNRQ_HDF5_F32, SNRQ_HDF5_I32};
     snrq_hdf5_kind found;
     char **names = NULL;
     int count = 0;
@@ -187,7 +210,7 @@ static snrq_status hash_tables(const char *path, const snrq_hdf5_object *group, 
         const int64_t number = (int64_t)XXH3_64bits(names[i], strlen(names[i]));
         snrq_hdf5_table table = {0};
         if (!squares && strcmp(names[i], squares_name) == 0) continue;
-        status = snrq_hdf5_find_table(group, names[i], &kind, 1, &found, &table);
+        status = snrq_hdf5_find_table(group, names[i], kinds, 2, &found, &table);
         table.index = squares ? ~number : number;
         if (status == SNRQ_OK) status = snrq_hdf5_hash_table(path, &table, sum);
         snrq_hdf5_table_close(&table);
@@ -227,7 +250,6 @@ static snrq_status read_facts(snrq_sensitivity_file *f)
     int64_t tile_rows = 0;
     SNRQ_TRY(snrq_hdf5_get_integer(&f->root, "tokens", &f->facts.tokens));
     SNRQ_TRY(snrq_hdf5_get_integer(&f->root, "length", &f->facts.length));
-    SNRQ_TRY(snrq_hdf5_get_text(&f->root, "windows", f->facts.windows, sizeof f->facts.windows));
     SNRQ_TRY(snrq_hdf5_get_integer(&f->root, "seed", &f->facts.seed));
     SNRQ_TRY(snrq_hdf5_get_integer(&f->root, "tile_rows", &tile_rows));
     SNRQ_TRY(snrq_hdf5_get_text(&f->root, "model", f->facts.model, sizeof f->facts.model));
@@ -244,21 +266,12 @@ static snrq_status read_facts(snrq_sensitivity_file *f)
     return SNRQ_OK;
 }
 
-/* Before anything is allocated for so many tokens: do the first module's squares have them? */
-static snrq_status check_squares(const snrq_sensitivity_file *f)
+/* Before anything is allocated for so many tokens: are there as many? */
+static snrq_status check_tokens(const snrq_sensitivity_file *f)
 {
-    snrq_hdf5_object group = {.id = -1};
     snrq_hdf5_table table = {0};
-    char **names = NULL;
-    int count = 0;
-    SNRQ_TRY(snrq_hdf5_open_group(&f->root, squares_name, &group));
-    snrq_status status = snrq_hdf5_names(&group, INT_MAX, &names, &count);
-    if (status == SNRQ_OK && count > 0) {
-        status = open_squares(&group, names[0], &f->facts, &table);
-        snrq_hdf5_table_close(&table);
-    }
-    snrq_names_free(&names, count);
-    snrq_hdf5_close_group(&group);
+    snrq_status status = open_ids(&f->root, &f->facts, &table);
+    snrq_hdf5_table_close(&table);
     return status;
 }
 
@@ -274,7 +287,7 @@ snrq_status snrq_sensitivity_open(const char *path, snrq_sensitivity_file **out)
         status = snrq_hdf5_open(f->path, format_name, FORMAT_VERSION, &f->root);
     }
     if (status == SNRQ_OK) status = read_facts(f);
-    if (status == SNRQ_OK) status = check_squares(f);
+    if (status == SNRQ_OK) status = check_tokens(f);
     if (status == SNRQ_OK)
         *out = f;
     else
@@ -328,6 +341,16 @@ snrq_status snrq_sensitivity_read(const snrq_sensitivity_file *f, const char *na
             status = snrq_fail(SNRQ_BAD_DATA, "%s: tile %lld of %s %s", f->path, (long long)t, name,
                                problem);
     }
+    return status;
+}
+
+snrq_status snrq_sensitivity_read_ids(const snrq_sensitivity_file *f, int32_t *out)
+{
+    snrq_hdf5_table table = {0};
+    snrq_status status = open_ids(&f->root, &f->facts, &table);
+    if (status == SNRQ_OK)
+        status = snrq_hdf5_read_rows(f->path, &table, (snrq_range){0, windows_of(&f->facts)}, out);
+    snrq_hdf5_table_close(&table);
     return status;
 }
 

@@ -3,9 +3,9 @@
  * Layout:
  *
  *   /       attributes: format = "snrq-sensitivity", format_version, tokens (that were summed
- *           over), length (of the windows that they are), windows (their fingerprint,
- *           snrq_windows_hash()), seed (of the drawn labels), tile_rows = 64, model (fingerprint
- *           of the model, snrq_model_fingerprint())
+ *           over), length (of the windows that they are), seed (of the drawn labels), tile_rows =
+ *           64, model (fingerprint of the model, snrq_model_fingerprint())
+ *   ids     i32 [tokens / length, length]: the tokens
  *   NAME    f32 [ceil(rows / 64), 64, 64], one for each module, named as in the checkpoint without
  *           ".weight": tile t holds, for rows 64 t + i and 64 t + j of the weight, the mean over
  *           the tokens of g_i g_j, where g is the gradient of a token's outputs. Rows that do not
@@ -25,7 +25,7 @@ enum { SNRQ_SENSITIVITY_ROWS = 64, SNRQ_SENSITIVITY_TILE = 64 * 64 };
 /* What the file belongs to. Same on all ranks. */
 typedef struct snrq_sensitivity_facts {
     int64_t tokens, length, seed;
-    char windows[33], model[33]; /* 32 hex digits */
+    char model[33]; /* 32 hex digits */
 } snrq_sensitivity_facts;
 
 /* Tiles of a module of so many rows. */
@@ -56,6 +56,10 @@ snrq_status snrq_sensitivity_create(const snrq_context *context, const char *pat
 snrq_status snrq_sensitivity_put(snrq_sensitivity_writer *writer, int index, snrq_range tiles,
                                  const float *data);
 
+/* Writes the tokens of some windows, [windows, length]. As above. */
+snrq_status snrq_sensitivity_put_ids(snrq_sensitivity_writer *writer, snrq_range windows,
+                                     const int32_t *ids);
+
 /* Writes the squares of some windows, [windows, length], of a module that has them. As above. */
 snrq_status snrq_sensitivity_put_squares(snrq_sensitivity_writer *writer, int index,
                                          snrq_range windows, const float *data);
@@ -84,6 +88,9 @@ const snrq_sensitivity_facts *snrq_sensitivity_facts_of(const snrq_sensitivity_f
  * symmetric, with a negative diagonal, or with rows beyond the last. */
 snrq_status snrq_sensitivity_read(const snrq_sensitivity_file *file, const char *name, int64_t rows,
                                   snrq_range tiles, float *out);
+
+/* Reads all tokens into out [tokens]. */
+snrq_status snrq_sensitivity_read_ids(const snrq_sensitivity_file *file, int32_t *out);
 
 /* Reads the squares of all tokens of the module `name` into out [tokens]. SNRQ_BAD_DATA if they are
  * not there, or one is negative or not finite. */

@@ -30,19 +30,14 @@ static uint64_t uniform(uint64_t seed, uint64_t index, uint64_t range)
 }
 
 /* XXH3-128 of count, length and the hash of the ids, each count as 8 little-endian bytes. */
-void snrq_windows_hash(const snrq_windows *windows, char fingerprint[33])
+void snrq_windows_finish(snrq_windows *windows)
 {
     unsigned char summary[2 * sizeof(int64_t) + 33];
     memcpy(summary, &windows->count, sizeof(int64_t));
     memcpy(summary + sizeof(int64_t), &windows->length, sizeof(int64_t));
     snrq_hash(windows->ids, (size_t)(windows->count * windows->length) * sizeof *windows->ids,
               (char *)summary + 2 * sizeof(int64_t));
-    snrq_hash(summary, sizeof summary - 1, fingerprint);
-}
-
-void snrq_windows_finish(snrq_windows *windows)
-{
-    snrq_windows_hash(windows, windows->fingerprint);
+    snrq_hash(summary, sizeof summary - 1, windows->fingerprint);
 }
 
 snrq_status snrq_windows_create(const char *source, int64_t total, int64_t count, int64_t length,

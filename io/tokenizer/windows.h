@@ -47,9 +47,6 @@ snrq_status snrq_windows_create(const char *source, int64_t total, int64_t count
                                 snrq_windows *out);
 void snrq_windows_finish(snrq_windows *windows);
 
-/* The fingerprint that windows of these ids have, whatever `windows` says. */
-void snrq_windows_hash(const snrq_windows *windows, char fingerprint[33]);
-
 /* Adds windows that share no token with those there are, spread over the text: `wanted`, or as many
  * as fit. ids [total] of the text that the windows were cut from. */
 snrq_status snrq_windows_hold_out(const int32_t *ids, int64_t total, int64_t wanted,

@@ -134,7 +134,7 @@ class RowFeedback(helpers.Test):
             return change
 
         def of_other_windows(f):
-            f.attrs["windows"] = np.bytes_("0" * 32)
+            f["ids"][0, 7] += 1
 
         def codes(name, change):
             self.file_now = self.changed(change)

@@ -91,7 +91,6 @@ static void make_sensitivity(const snrq_hdf5_object *root)
     static float tile[SNRQ_SENSITIVITY_TILE];
     FUZZ_CHECK(snrq_hdf5_put_integer(root, "tokens", 10) == SNRQ_OK);
     FUZZ_CHECK(snrq_hdf5_put_integer(root, "length", 5) == SNRQ_OK);
-    FUZZ_CHECK(snrq_hdf5_put_text(root, "windows", "fedcba9876543210fedcba9876543210") == SNRQ_OK);
     FUZZ_CHECK(snrq_hdf5_put_integer(root, "seed", 1) == SNRQ_OK);
     FUZZ_CHECK(snrq_hdf5_put_integer(root, "tile_rows", SNRQ_SENSITIVITY_ROWS) == SNRQ_OK);
     FUZZ_CHECK(snrq_hdf5_put_text(root, "model", "0123456789abcdef0123456789abcdef") == SNRQ_OK);
@@ -101,6 +100,8 @@ static void make_sensitivity(const snrq_hdf5_object *root)
     const int64_t windows[] = {2, 5};
     snrq_hdf5_object group;
     FUZZ_CHECK(snrq_hdf5_make_group(root, "squares", &group) == SNRQ_OK);
+    make_table(root, "ids", SNRQ_HDF5_I32, 2, windows);
+    write_all(root, "ids", H5T_NATIVE_INT32, &(int32_t[10]){0});
     make_table(&group, "m", SNRQ_HDF5_F32, 2, windows);
     write_all(&group, "m", H5T_NATIVE_FLOAT, tile);
     snrq_hdf5_close_group(&group);
@@ -132,9 +133,9 @@ static const char *const attributes[] = {
     "bits",         "groups",         "group_size", "symmetric", "scale_type",  "format",
     "tensor_scale", "method",         "grid",       "beam",      "alpha_next",  "dead_inputs",
     "tokens",       "seed",           "model",      "tile_rows", "tokens_sent", "permuted_groups",
-    "dtype",        "other",          "length",     "windows"};
-static const char *const names[] = {"m",     "k",      "x",     "codes", "scales",
-                                    "zeros", "minima", "g_idx", "other", "squares"};
+    "dtype",        "other",          "length"};
+static const char *const names[] = {"m",      "k",     "x",     "codes",   "scales", "zeros",
+                                    "minima", "g_idx", "other", "squares", "ids"};
 static const char *const words[] = {"F16", "BF16", "F32", "q4_0", "q4_1", "q2_k", "nvfp4", "mxfp4"};
 
 #define PICK(list, number) (list)[(number) % (sizeof(list) / sizeof *(list))]
