@@ -151,7 +151,7 @@ static snrq_status gather(group *g, block_work *b, unit_work *w)
     snrq_status status =
         snrq_streams_tokens(&g->quantized, &g->full, b->family, step,
                             w->unit - b->family->step[step].first, w->rule->weighted_tokens, &read);
-    if (status == SNRQ_OK)
+    if (status == SNRQ_OK && snrq_rule_weighs_tokens(w->rule))
         status = snrq_token_weights_read(&g->job->grams, b->family, b->layer, w->unit,
                                          &g->job->windows, g->quantized.range, &roots);
     status = snrq_agree(g->context, status);

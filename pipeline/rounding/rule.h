@@ -87,6 +87,13 @@ bool snrq_rule_compensates(const snrq_rule *rule);
  * (row_feedback.h)? */
 bool snrq_rule_couples_rows(const snrq_rule *rule);
 
+/* Do tokens count by what their gradients are (token_weights.h)? A slope tells what a small error
+ * costs; those of 2 bits are not small. */
+static inline bool snrq_rule_weighs_tokens(const snrq_rule *rule)
+{
+    return rule->bits > 2 && rule->method != SNRQ_RTN;
+}
+
 /* Can its scales be fitted again after the search? Not those of rtn, which looks at no data, and of
  * the methods that fit their grids on the way. */
 bool snrq_method_regrids(snrq_method method);
