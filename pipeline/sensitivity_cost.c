@@ -86,7 +86,7 @@ double snrq_sensitivity_file_bytes(const snrq_model *m, int64_t tokens)
         const snrq_family *f = snrq_model_family(m, layer);
         for (int i = 0; i < f->modules; i++) modules += f->unit[f->module[i].unit].expert < 0;
     }
-    return sizeof(float) * (all_tiles(m) + modules * (double)tokens);
+    return sizeof(float) * (all_tiles(m) + (modules + 1.0) * (double)tokens);
 }
 
 static double count_passes(const snrq_model *m, const snrq_windows *w, int ranks,
