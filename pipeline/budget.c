@@ -242,6 +242,7 @@ static snrq_status read_parts(search *s, const json_t *blocks)
  * which each was tried. */
 static snrq_status read_uniform(search *s, const json_t *uniform)
 {
+    const double least = 1e-30; /* a share of less may be infinite */
     double sum = 0.0;
     for (int64_t k = 0; k < s->parts; k++) sum += s->part[k].usual;
     for (size_t i = 0; i < json_array_size(uniform); i++) {
@@ -250,14 +251,14 @@ static snrq_status read_uniform(search *s, const json_t *uniform)
         int64_t bits;
         SNRQ_TRY(snrq_json_integer(s->path, row, "bits", 2, 8, NULL, &bits));
         SNRQ_TRY(snrq_json_number(s->path, row, "kl", -1.0, 1e6, NULL, &kl));
-        s->share[bits] = s->sum[bits] > 0.0 && kl > 0.0 ? kl / s->sum[bits] : 0.0;
+        s->share[bits] = s->sum[bits] > least && kl > 0.0 ? kl / s->sum[bits] : 0.0;
     }
     for (int b = 1; b < WIDTHS; b++)
         if (s->share[b] == 0.0) s->share[b] = s->share[b - 1];
     for (int b = WIDTHS - 1; b >= 0; b--)
         if (s->share[b] == 0.0) s->share[b] = b + 1 < WIDTHS ? s->share[b + 1] : 0.0;
     for (int b = 0; b < WIDTHS && s->share[WIDTHS - 1] == 0.0; b++)
-        s->share[b] = sum > 0.0 && s->whole > 0.0 ? s->whole / sum : 1.0;
+        s->share[b] = sum > least && s->whole > 0.0 ? s->whole / sum : 1.0;
     return SNRQ_OK;
 }
 
