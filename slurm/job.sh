@@ -43,9 +43,11 @@ prepare() {
 # Starts the program on all ranks, hands signals on, and sets `code` to how it ended.
 run_ranks() {
     local pid
-    # Two mpiruns of a user on a node must not share the folder of their sessions: the first that ends removes it.
-    local sessions=${TMPDIR:-/tmp}/snrq.${SLURM_JOB_ID:-$$}
-    export OMPI_MCA_orte_tmpdir_base=$sessions PRTE_MCA_prte_tmpdir_base=$sessions # Open MPI 4 and 5; they make it
+    # Two mpiruns of a user on a node must not share the folder of their sessions: the first that ends removes it. That
+    # of this job's last start may not have ended. On other nodes, mpirun makes a folder of this name.
+    local sessions
+    sessions=$(mktemp -d "${TMPDIR:-/tmp}/snrq.${SLURM_JOB_ID:-$$}.XXXXXX") || fail 73 "no folder can be made in ${TMPDIR:-/tmp}"
+    export OMPI_MCA_orte_tmpdir_base=$sessions PRTE_MCA_prte_tmpdir_base=$sessions # Open MPI 4 and 5
     "${launch[@]}" "$SNRQ" "$@" &
     pid=$!
     trap 'say "asked to stop: the ranks end at the next safe point"; kill -USR1 $pid 2>/dev/null' USR1 USR2

@@ -19,6 +19,7 @@ shift
 find "$base" -maxdepth 1 -name 'snrq-test.*' -user "$(id -u)" -mmin +240 -exec rm -rf {} + 2>/dev/null
 TMPDIR=$(mktemp -d "$base/snrq-test.XXXXXX") || exit 1
 export TMPDIR
+unset OMPI_MCA_orte_tmpdir_base PRTE_MCA_prte_tmpdir_base # they would be taken instead
 trap 'rm -rf "$TMPDIR"' EXIT
 trap 'exit 143' TERM
 trap 'exit 130' INT

@@ -29,6 +29,11 @@ for need in "$model/config.json" "$model/model.safetensors" "$model/tokenizer.js
 done
 command -v "$snrq" >/dev/null || fail "there is no program '$snrq'; ./bootstrap.sh demo builds it"
 
+# Two mpiruns at once must not share the folder of their sessions: the first that ends removes it.
+sessions=$(mktemp -d)
+trap 'rm -rf "$sessions"' EXIT
+export OMPI_MCA_orte_tmpdir_base=$sessions PRTE_MCA_prte_tmpdir_base=$sessions # Open MPI 4 and 5
+
 if [ -n "${SNRQ_DEMO_DIR:-}" ]; then
     work=$SNRQ_DEMO_DIR
     [ ! -e "$work" ] || fail "$work (SNRQ_DEMO_DIR) exists; remove it or name another folder"
@@ -36,7 +41,7 @@ if [ -n "${SNRQ_DEMO_DIR:-}" ]; then
     work=$(CDPATH='' cd -- "$work" && pwd)
 else
     work=$(mktemp -d)
-    trap 'rm -rf "$work"' EXIT
+    trap 'rm -rf "$work" "$sessions"' EXIT
 fi
 
 # run COMMAND...: its stdout goes to $work/stdout; a failure ends the demo with everything it said.

@@ -61,6 +61,8 @@ def sessions():
 def environment(threads):
     """For one run: its TMPDIR is its own, so that several may go on at a time."""
     changed = dict(os.environ, TMPDIR=tempfile.mkdtemp(prefix="", dir=sessions()))
+    for name in ("OMPI_MCA_orte_tmpdir_base", "PRTE_MCA_prte_tmpdir_base"):  # they would be taken instead
+        changed.pop(name, None)
     # Without mpirun, a process need not start the daemon through which it could start others.
     changed.setdefault("OMPI_MCA_ess_singleton_isolated", "1")
     changed.setdefault("OPENBLAS_NUM_THREADS", "1")

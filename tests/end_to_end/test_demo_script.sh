@@ -15,6 +15,8 @@ done
 # mpirun -n 2 COMMAND...: one process will do.
 cat >"$work/bin/mpirun" <<'FAKE'
 #!/bin/sh
+[ -d "$OMPI_MCA_orte_tmpdir_base" ] && [ "$PRTE_MCA_prte_tmpdir_base" = "$OMPI_MCA_orte_tmpdir_base" ] || exit 3
+echo "$OMPI_MCA_orte_tmpdir_base" >>"$SESSIONS"
 shift 2
 exec "$@"
 FAKE
@@ -47,7 +49,7 @@ evaluate)
 esac
 FAKE
 chmod +x "$work/bin/mpirun" "$work/bin/snrq"
-export PATH="$work/bin:$PATH" SNRQ="$work/bin/snrq" SNRQ_TEST_DATA="$work/data" FAIL_METHOD=none
+export PATH="$work/bin:$PATH" SNRQ="$work/bin/snrq" SNRQ_TEST_DATA="$work/data" FAIL_METHOD=none SESSIONS="$work/sessions"
 
 SNRQ_DEMO_DIR="$work/kept here" bash "$demo" >"$work/table" 2>"$work/progress"
 cat "$work/table"
@@ -78,5 +80,8 @@ if FAIL_METHOD=snrq bash "$demo" >"$work/table" 2>"$work/progress"; then
     exit 1
 fi
 [ ! -s "$work/table" ]
+# Each of the two demos had a folder of its own for what mpirun keeps, and removed it.
+[ "$(sort -u "$work/sessions" | wc -l)" -eq 2 ]
+while read -r folder; do [ ! -e "$folder" ]; done <"$work/sessions"
 grep -q 'this did not work' "$work/progress"
 grep -q 'exit code 65' "$work/progress"
