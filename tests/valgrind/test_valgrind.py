@@ -1,6 +1,6 @@
 """Commands under valgrind, on one rank: no invalid or undefined memory is used, none is lost.
 
-Opt-in (`cmake --workflow --preset valgrind`): a command takes some fifty times as long as without it. Models are small; what the
+Opt-in (`cmake --workflow --preset valgrind`): a command takes tens of times as long as without it. Models are small; what the
 commands compute is tested elsewhere. The table names the errors of each command, and its seconds.
 """
 import json
