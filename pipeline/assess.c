@@ -16,6 +16,7 @@
 #include "mpi/log.h"
 #include "pipeline/assess/summary.h"
 #include "pipeline/assess_block.h"
+#include "pipeline/assess_mismatch.h"
 #include "pipeline/assess_suggestion.h"
 #include "pipeline/assess_uniform.h"
 #include "pipeline/model/findings.h"
@@ -75,6 +76,8 @@ static snrq_status describe(snrq_assessment *a)
     for (int f = 0; f < c->formats; f++)
         json_array_append_new(formats, json_string(c->format[f]->name));
     if (formats != NULL) json_object_set_new(a->configuration, "formats", formats);
+    if (a->options->alone_modules != 0)
+        json_object_set_new(a->configuration, "alone", json_string("modules"));
     if (a->configuration != NULL) return SNRQ_OK;
     return snrq_fail(SNRQ_INTERNAL, "no memory for the configuration");
 }
@@ -199,13 +202,14 @@ static snrq_status run_reference(snrq_assessment *a)
 /* ---- a block ---- */
 
 /* Past a block that an earlier start assessed. */
-static snrq_status skip_block(snrq_assessment *a, const snrq_block *full)
+static snrq_status skip_block(snrq_assessment *a, int64_t layer, const snrq_block *full)
 {
     snrq_watch_enter(a->watch, SNRQ_PHASE_FORWARD);
     snrq_status status = snrq_stream_forward(&a->full, full);
     if (status == SNRQ_OK) status = snrq_stream_forward(&a->before, full);
     if (status == SNRQ_OK) memcpy(a->twin.h, a->full.h, snrq_stream_bytes(&a->full));
-    return snrq_agree(a->context, status);
+    SNRQ_TRY(snrq_agree(a->context, status));
+    return snrq_assess_mismatch_skip(a, layer);
 }
 
 /* ---- files ---- */
@@ -274,7 +278,8 @@ static snrq_status process_block(snrq_assessment *a, int64_t layer)
     snrq_watch_enter(a->watch, SNRQ_PHASE_READ);
     snrq_status status = snrq_model_load_block(a->context, a->model, layer, &a->ropes, &full);
     if (status == SNRQ_OK)
-        status = done ? skip_block(a, &full.block) : snrq_assess_block(a, layer, &full, &found);
+        status =
+            done ? skip_block(a, layer, &full.block) : snrq_assess_block(a, layer, &full, &found);
     if (status == SNRQ_OK && !done)
         status =
             snrq_agree(a->context, a->context->rank == 0 ? write_block(a, layer, found) : SNRQ_OK);
@@ -317,8 +322,9 @@ static snrq_status write_whole(const snrq_assessment *a)
         json_object_del(file, "configuration");
         json_array_append_new(blocks, file);
     }
-    json_t *whole = json_pack("{s:s, s:O, s:O, s:o}", "format", "snrq-assessment", "configuration",
-                              a->configuration, "uniform", a->uniform, "blocks", blocks);
+    json_t *whole = json_pack("{s:s, s:O, s:O, s:o*, s:o}", "format", "snrq-assessment",
+                              "configuration", a->configuration, "uniform", a->uniform, "alpha",
+                              snrq_assess_alpha(a, blocks), "blocks", blocks);
     if (status == SNRQ_OK)
         status = snrq_assess_write(a->options->output, whole,
                                    a->options->command == SNRQ_COMMAND_ASSESS);
@@ -341,6 +347,7 @@ static snrq_status assess(snrq_assessment *a)
     SNRQ_TRY(create_streams(a));
     SNRQ_TRY(run_reference(a));
     SNRQ_TRY(snrq_assess_uniform(a));
+    SNRQ_TRY(snrq_agree(a->context, snrq_assess_mismatch_create(a)));
     for (int64_t layer = 0; layer < a->model->config.layers; layer++)
         SNRQ_TRY(process_block(a, layer));
     return snrq_agree(a->context, a->context->rank == 0 ? write_whole(a) : SNRQ_OK);
@@ -370,6 +377,9 @@ static snrq_status assess_for(const snrq_context *context, const snrq_options *o
     snrq_stream_free(&a.full);
     snrq_stream_free(&a.twin);
     snrq_stream_free(&a.before);
+    snrq_stream_free(&a.rounded);
+    snrq_stream_free(&a.judged_rounded);
+    free(a.rounded_path);
     free(a.after);
     free(a.alphas);
     snrq_ropes_free(&a.ropes);

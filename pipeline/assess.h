@@ -6,7 +6,8 @@
  * are. Then the divergences KL(model || model with one step, or this block, rounded) over windows
  * that nothing was fitted to; for other widths and groups, they grow as the objective does. A step
  * is what engines fuse, or what is chosen as one (q, k and v; all experts), so it is the part that
- * a recipe gives its own width.
+ * a recipe gives its own width. Behind the uniform model of the usual width, the mismatch grows,
+ * and has the strengths that it would choose (assess_mismatch.h).
  *
  *   DIR/uniform-3/         an output of `quantize` with 3 bits everywhere, calibrated on the same
  *                          windows; its divergence tells how far the sum of the others holds

@@ -5,9 +5,11 @@
 #include <string.h>
 
 #include "mpi/collective.h"
+#include "pipeline/assess_mismatch.h"
 #include "pipeline/assess_unit.h"
 #include "pipeline/model/expert_stream.h"
 #include "pipeline/phase.h"
+#include "pipeline/recipe.h"
 #include "pipeline/unit.h"
 
 typedef struct block_work {
@@ -16,8 +18,9 @@ typedef struct block_work {
     const snrq_loaded_block *full;
     snrq_loaded_block alone, whole; /* codes of steps that are rounded alone; of all together */
     snrq_coverage coverage;
-    float *entry;  /* h of the fitted windows, as they enter the block */
-    json_t *steps; /* a list with what was found of each */
+    float *entry;     /* h of the fitted windows, as they enter the block */
+    json_t *steps;    /* a list with what was found of each */
+    json_t *mismatch; /* of the rounded model, or NULL */
 } block_work;
 
 /* ---- steps ---- */
@@ -163,6 +166,20 @@ static snrq_status round_whole(block_work *b)
 
 /* ---- divergences ---- */
 
+/* A module, or all experts' of a name, and what was found of it. */
+typedef struct place_of_module {
+    int step;
+    json_t *found; /* borrowed */
+} place_of_module;
+
+/* That of a step, as it was measured. Borrowed. */
+static json_t *divergence_of(const block_work *b, const json_t *step)
+{
+    const snrq_choices *c = &b->assessment->choices;
+    const json_t *list = json_object_get(step, "divergence");
+    return json_object_get(json_array_get(list, (size_t)(c->usual * c->sizes)), "kl");
+}
+
 /* The mean over a step's modules of how its error grows with a choice, from the usual one. */
 static double growth_of(const json_t *step, size_t choice, size_t usual)
 {
@@ -197,14 +214,20 @@ static void add_divergences(const snrq_choices *c, double kl, json_t *step)
     json_object_set_new(step, "divergence", list);
 }
 
-/* The block with one step rounded. modules [modules of the block] */
-static snrq_block with_step(const block_work *b, int step, snrq_weight *modules)
+/* The block with one step rounded, or with those of its modules that a recipe names so. modules
+ * [modules of the block] */
+static snrq_block with_rounded(const block_work *b, int step, const char *pattern,
+                               snrq_weight *modules)
 {
     snrq_block mixed = b->full->block;
+    char own[SNRQ_MODULE_NAME + 2];
     int first, end;
     memcpy(modules, mixed.module, (size_t)mixed.family->modules * sizeof *modules);
     snrq_step_modules(mixed.family, step, &first, &end);
-    for (int m = first; m < end; m++) modules[m] = b->alone.block.module[m];
+    for (int m = first; m < end; m++) {
+        snrq_recipe_pattern(mixed.family, m, own);
+        if (pattern == NULL || strcmp(own, pattern) == 0) modules[m] = b->alone.block.module[m];
+    }
     mixed.module = modules;
     return mixed;
 }
@@ -217,9 +240,77 @@ static snrq_status measure(const block_work *b, snrq_block *variant, double *kl,
     const snrq_family *f = b->full->block.family;
     snrq_watch_enter(b->assessment->watch, SNRQ_PHASE_FORWARD);
     for (int s = 0; s < f->steps; s++)
-        variant[s] = with_step(b, s, modules + (size_t)s * (size_t)f->modules);
+        variant[s] = with_rounded(b, s, NULL, modules + (size_t)s * (size_t)f->modules);
     variant[f->steps] = b->whole.block;
     return snrq_divergence_measure(&of, b->layer, variant, f->steps + 1, kl);
+}
+
+/* "modules" of a step: a list with the name of each, and no divergence yet. */
+static json_t *list_modules(const snrq_family *f, int step)
+{
+    json_t *list = json_array(), *last;
+    int first, end;
+    snrq_step_modules(f, step, &first, &end);
+    for (int m = first; m < end; m++) {
+        char name[SNRQ_MODULE_NAME + 2];
+        bool known = false;
+        size_t i;
+        snrq_recipe_pattern(f, m, name);
+        json_array_foreach(list, i, last) known |=
+            strcmp(json_string_value(json_object_get(last, "name")), name) == 0;
+        if (!known) json_array_append_new(list, json_pack("{s:s}", "name", name));
+    }
+    return list;
+}
+
+/* Fills in "kl" of `count` of the places, which a step's modules take in turn. variant [count], kl
+ * [count], modules [count, modules] */
+static snrq_status measure_some(const block_work *b, const place_of_module *place, int count,
+                                snrq_block *variant, double *kl, snrq_weight *modules)
+{
+    const snrq_divergence of = snrq_assessment_divergence(b->assessment);
+    const size_t size = (size_t)b->full->block.family->modules;
+    for (int i = 0; i < count; i++)
+        variant[i] = with_rounded(b, place[i].step,
+                                  json_string_value(json_object_get(place[i].found, "name")),
+                                  modules + (size_t)i * size);
+    SNRQ_TRY(snrq_divergence_measure(&of, b->layer, variant, count, kl));
+    for (int i = 0; i < count; i++) json_object_set_new(place[i].found, "kl", json_real(kl[i]));
+    return SNRQ_OK;
+}
+
+/* Each module alone, as many at a time as there are variants; where a step has one, it is the step.
+ * The arguments: as measure() has them, kl being that of the steps before. */
+static snrq_status measure_modules(block_work *b, snrq_block *variant, double *kl,
+                                   snrq_weight *modules)
+{
+    const snrq_family *f = b->full->block.family;
+    const int most = f->steps;
+    place_of_module *place = NULL;
+    int count = 0;
+    json_t *module;
+    size_t m;
+    snrq_status status = snrq_agree(b->assessment->context,
+                                    snrq_allocate((size_t)most, sizeof *place, "modules", &place));
+    for (int s = 0; status == SNRQ_OK && s < f->steps; s++) {
+        json_t *list = list_modules(f, s), *step = json_array_get(b->steps, (size_t)s);
+        json_object_set_new(step, "modules", list);
+        if (json_array_size(list) == 1)
+            json_object_set(json_array_get(list, 0), "kl", divergence_of(b, step));
+        else
+            json_array_foreach(list, m, module)
+            {
+                if (status != SNRQ_OK) break;
+                place[count++] = (place_of_module){s, module};
+                if (count < most) continue;
+                status = measure_some(b, place, count, variant, kl, modules);
+                count = 0;
+            }
+    }
+    if (status == SNRQ_OK && count > 0)
+        status = measure_some(b, place, count, variant, kl, modules);
+    free(place);
+    return status;
 }
 
 /* Adds the divergences to what was found of the steps. */
@@ -239,6 +330,8 @@ static snrq_status judge(block_work *b, double *whole)
     for (size_t s = 0; status == SNRQ_OK && s < steps; s++)
         add_divergences(&b->assessment->choices, kl[s], json_array_get(b->steps, s));
     if (status == SNRQ_OK) *whole = kl[steps];
+    if (status == SNRQ_OK && b->assessment->options->alone_modules != 0)
+        status = measure_modules(b, variant, kl, modules);
     free(kl);
     free(modules);
     free(variant);
@@ -275,9 +368,13 @@ static snrq_status assess(block_work *b, double *kl)
     memcpy(b->entry, a->full.h, snrq_stream_bytes(&a->full));
     SNRQ_TRY(round_alone(b));
     SNRQ_TRY(round_whole(b));
-    memcpy(a->twin.h, a->full.h, snrq_stream_bytes(&a->full));
     SNRQ_TRY(judge(b, kl));
-    return snrq_agree(a->context, snrq_stream_forward(&a->before, &b->full->block));
+    snrq_loaded_block_free(&b->alone);
+    snrq_loaded_block_free(&b->whole);
+    memcpy(a->full.h, b->entry, snrq_stream_bytes(&a->full));
+    SNRQ_TRY(snrq_assess_mismatch(a, b->layer, b->full, b->steps, &b->mismatch));
+    memcpy(a->twin.h, a->full.h, snrq_stream_bytes(&a->full));
+    return SNRQ_OK;
 }
 
 snrq_status snrq_assess_block(snrq_assessment *a, int64_t layer, const snrq_loaded_block *full,
@@ -286,7 +383,8 @@ snrq_status snrq_assess_block(snrq_assessment *a, int64_t layer, const snrq_load
     block_work b = {.assessment = a, .layer = layer, .full = full, .steps = json_array()};
     double kl = 0.0;
     snrq_status status = assess(&b, &kl);
-    *out = json_pack("{s:I, s:f, s:O}", "block", (json_int_t)layer, "kl", kl, "steps", b.steps);
+    *out = json_pack("{s:I, s:f, s:o*, s:O}", "block", (json_int_t)layer, "kl", kl, "mismatch",
+                     b.mismatch, "steps", b.steps);
     snrq_loaded_block_free(&b.alone);
     snrq_loaded_block_free(&b.whole);
     snrq_coverage_free(&b.coverage);

@@ -5,8 +5,8 @@
 
 #include "pipeline/assessment.h"
 
-/* *out <- {"block", "kl", "steps"}; a new reference. `full` is block `layer`. The streams go
- * through it, unrounded. Collective; agreed. */
+/* *out <- {"block", "kl", "steps"}, and "mismatch" where there is a rounded model; a new reference.
+ * `full` is block `layer`. The streams go through it, unrounded. Collective; agreed. */
 snrq_status snrq_assess_block(snrq_assessment *assessment, int64_t layer,
                               const snrq_loaded_block *full, json_t **out);
 

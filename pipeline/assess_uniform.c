@@ -3,8 +3,10 @@
 
 #include <limits.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "io/file.h"
+#include "mpi/collective.h"
 #include "pipeline/quantize.h"
 #include "pipeline/text_options.h"
 
@@ -33,7 +35,10 @@ static snrq_status try_width(snrq_assessment *a, int bits)
     SNRQ_TRY(snrq_quantize(a->context, &o));
     SNRQ_TRY(snrq_divergence_of_output(&of, path, &kl));
     json_array_append_new(a->uniform, json_pack("{s:i, s:f}", "bits", bits, "kl", kl));
-    return SNRQ_OK;
+    if (bits != a->choices.bits[a->choices.usual]) return SNRQ_OK;
+    a->rounded_path = strdup(path);
+    return snrq_agree(a->context,
+                      a->rounded_path != NULL ? SNRQ_OK : snrq_fail(SNRQ_INTERNAL, "no memory"));
 }
 
 /* Wider ones cost next to nothing, and nothing is learned from them. */

@@ -5,8 +5,8 @@
 
 #include "pipeline/assessment.h"
 
-/* Quantizes the model with each width up to 4 bits, and fills in assessment->uniform; of
- * --no-uniform, with nothing. Collective; agreed. */
+/* Quantizes the model with each width up to 4 bits, and fills in assessment->uniform and
+ * ->rounded_path; of --no-uniform, with nothing. Collective; agreed. */
 snrq_status snrq_assess_uniform(snrq_assessment *assessment);
 
 #endif

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pipeline/rounding/alpha_trial.h"
+
 /* An input whose root mean square is so many times that of the middle one is an outlier. */
 static const double outlier = 6.0;
 
@@ -220,6 +222,39 @@ snrq_status snrq_assess_round(const snrq_assess_unit *u, const snrq_rule *rule,
     snrq_part_stack rows = {0};
     snrq_status status = stack_rows(u, &none, &rows);
     if (status == SNRQ_OK) status = round_once(u, rule, statistics, &rows.stack, true, NULL);
+    snrq_part_stack_free(&rows);
+    free(none);
+    return status;
+}
+
+static snrq_status try_alphas(const snrq_assess_unit *u, const snrq_rule *rule,
+                              snrq_statistics *fitted, const snrq_statistics *other,
+                              const snrq_stack *stack, json_t *list)
+{
+    snrq_alpha_trial *trials = NULL;
+    snrq_status status = snrq_agree(
+        u->context, snrq_allocate((size_t)stack->count, sizeof *trials, "strengths", &trials));
+    if (status == SNRQ_OK)
+        status = snrq_alpha_trial_make(u->context, rule, fitted, other, stack, trials);
+    for (int m = 0; status == SNRQ_OK && m < stack->count; m++) {
+        const snrq_alpha_trial *t = &trials[m];
+        json_array_append_new(list,
+                              json_pack("{s:f, s:f, s:f, s:f, s:f, s:f}", "corr", t->corr,
+                                        "held_out", t->held_out, "energy", t->energy, "reachable",
+                                        t->reachable, "product", t->product, "shift", t->shift));
+    }
+    free(trials);
+    return status;
+}
+
+snrq_status snrq_assess_alphas(const snrq_assess_unit *u, const snrq_rule *rule,
+                               snrq_statistics *fitted, const snrq_statistics *other, json_t **list)
+{
+    double *none = NULL;
+    snrq_part_stack rows = {0};
+    *list = json_array();
+    snrq_status status = stack_rows(u, &none, &rows);
+    if (status == SNRQ_OK) status = try_alphas(u, rule, fitted, other, &rows.stack, *list);
     snrq_part_stack_free(&rows);
     free(none);
     return status;

@@ -18,6 +18,13 @@ typedef struct snrq_assess_unit {
     int unit;
 } snrq_assess_unit;
 
+/* The strengths of its modules by the statistics of fitted and of other tokens
+ * (rounding/alpha_trial.h), in *list: an object for each; a new reference. `fitted` is used up.
+ * Collective; agreed. */
+snrq_status snrq_assess_alphas(const snrq_assess_unit *unit, const snrq_rule *rule,
+                               snrq_statistics *fitted, const snrq_statistics *other,
+                               json_t **list);
+
 /* Rounds it by a rule. The statistics are used up. Collective; agreed. */
 snrq_status snrq_assess_round(const snrq_assess_unit *unit, const snrq_rule *rule,
                               snrq_statistics *statistics);

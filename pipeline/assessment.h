@@ -24,6 +24,8 @@ typedef struct snrq_assessment {
     snrq_stream before;     /* of the judged ones, as they enter the block */
     float *after;           /* their h behind the last block */
     json_t *uniform;        /* [{"bits", "kl"}]: all modules rounded with one width */
+    char *rounded_path;     /* of the model with the usual width, or NULL: there is none */
+    snrq_stream rounded, judged_rounded; /* both kinds of windows on their way through it */
 } snrq_assessment;
 
 /* What divergences are measured on. Not collective. */

@@ -15,6 +15,7 @@
 #include "mpi/log.h"
 #include "pipeline/assess/choices.h"
 #include "pipeline/model/tensors.h"
+#include "pipeline/recipe.h"
 #include "pipeline/rules.h"
 #include "pipeline/sensitivity_cost.h"
 #include "pipeline/text_options.h"
@@ -427,19 +428,6 @@ static bool exchange(search *s)
 
 /* ---- what becomes of it ---- */
 
-/* The name of a module; of an expert, a pattern for all of them. */
-static json_t *pattern_of(const snrq_family *f, int module)
-{
-    static const char experts[] = ".experts.";
-    const char *name = f->module[module].name, *number = strstr(name, experts);
-    char text[SNRQ_MODULE_NAME + 2];
-    if (number == NULL || f->unit[f->module[module].unit].expert < 0) return json_string(name);
-    number += sizeof experts - 1;
-    snprintf(text, sizeof text, "%.*s*%s", (int)(number - name), name,
-             number + strspn(number, "0123456789"));
-    return json_string(text);
-}
-
 static json_t *patterns_of(const search *s, const part *p)
 {
     const snrq_family *f = snrq_model_family(s->model, p->layer);
@@ -447,11 +435,11 @@ static json_t *patterns_of(const search *s, const part *p)
     int first, end;
     snrq_step_modules(f, p->step, &first, &end);
     for (int m = first; m < end; m++) {
-        json_t *pattern = pattern_of(f, m);
-        if (json_object_get(known, json_string_value(pattern)) == NULL)
-            json_array_append(list, pattern);
-        json_object_set_new(known, json_string_value(pattern), json_true());
-        json_decref(pattern);
+        char pattern[SNRQ_MODULE_NAME + 2];
+        snrq_recipe_pattern(f, m, pattern);
+        if (json_object_get(known, pattern) == NULL)
+            json_array_append_new(list, json_string(pattern));
+        json_object_set_new(known, pattern, json_true());
     }
     json_decref(known);
     return list;

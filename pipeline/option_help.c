@@ -24,7 +24,7 @@ static const struct topic {
      "weights embedding-type zero-points for max-shard-size tokenizer logprobs samples data "},
     {"what is stored",
      " preset format bits group-size symmetric asymmetric groups scale-type table-format recipe "
-     "target-bits target-size assessment widths group-sizes formats no-uniform "},
+     "target-bits target-size assessment widths group-sizes formats no-uniform alone "},
     {"how it is rounded",
      " method beam grid alpha refine regrid order damp shrink compensate paper baseline-grid "
      "sensitivity tune expert-tokens expert-weights "},

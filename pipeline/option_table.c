@@ -195,6 +195,9 @@ const snrq_option_row snrq_option_table[] = {
      "divergences holds: predictions are then that sum"},
     {"judged-windows", 0, INTEGER, FIELD(judged_windows), "8", 1, 1 << 20, NULL, A, false, "N",
      "more windows that nothing is fitted to: the divergence is measured on them"},
+    {"alone", 0, CHOICE, FIELD(alone_modules), "steps", 0, 0, "steps|modules", A, false, "WHAT",
+     "what is rounded alone to measure its divergence, beside whole blocks: steps (q, k and v; o; "
+     "gate and up; down), or each module of them, too, all experts of a block as one"},
     {"factor-grid", 0, TEXT, FIELD(factor_grid_text), NULL, 0, 0, NULL, Q | R | A, false, "RxC",
      "process grid of the factorization, for speed alone; default: by matrix size"},
     {"for", 0, CHOICE, FIELD(engine), NULL, 0, 0, "transformers|gptqmodel|vllm|vllm-cpu|llama.cpp",

@@ -361,3 +361,17 @@ snrq_status snrq_recipe_apply(const char *path, const json_t *recipe, const snrq
     if (status == SNRQ_OK) status = check_units(path, model, rules);
     return status == SNRQ_OK ? check_kept(path, model, rules) : status;
 }
+
+void snrq_recipe_pattern(const snrq_family *f, int module, char *out)
+{
+    static const char experts[] = ".experts.";
+    const size_t size = SNRQ_MODULE_NAME + 2;
+    const char *name = f->module[module].name, *number = strstr(name, experts);
+    if (number == NULL || f->unit[f->module[module].unit].expert < 0) {
+        snprintf(out, size, "%s", name);
+        return;
+    }
+    number += sizeof experts - 1;
+    snprintf(out, size, "%.*s*%s", (int)(number - name), name,
+             number + strspn(number, "0123456789"));
+}

@@ -32,4 +32,8 @@ snrq_status snrq_recipe_read(const char *path, json_t **out);
 snrq_status snrq_recipe_apply(const char *path, const json_t *recipe, const snrq_options *options,
                               const snrq_model *model, snrq_rules *rules);
 
+/* out [SNRQ_MODULE_NAME + 2] <- the pattern for a module in all blocks, its name behind the number
+ * of the block; of an expert, one for all of them. Not collective. */
+void snrq_recipe_pattern(const snrq_family *family, int module, char *out);
+
 #endif

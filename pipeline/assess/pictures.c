@@ -22,6 +22,8 @@ static const figure figures[] = {
     {"largest-input", "Largest input of a unit, beside the middle one", "ratio", "inputs",
      "largest_to_middle", true},
     {"dead-inputs", "Inputs that are never used", "inputs", "inputs", "dead", true},
+    {"alpha-corr", "Strength by the windows that are fitted to", "alpha", "alpha", "corr", false},
+    {"alpha-held-out", "Strength by the judged windows", "alpha", "alpha", "held_out", false},
 };
 
 static double value_of(const json_t *from, const figure *f)
@@ -103,16 +105,65 @@ static void draw_divergences(snrq_document *d, const json_t *whole)
     }
 }
 
+/* --alone modules */
+static void draw_modules(snrq_document *d, const json_t *blocks)
+{
+    const json_t *block, *step, *module;
+    size_t b, s, m;
+    snrq_picture *p =
+        snrq_document_picture(d, "divergence-modules", "Divergence with one module rounded alone",
+                              "layer", "KL in nats per token");
+    if (p == NULL) return;
+    p->whole_x = true;
+    json_array_foreach((json_t *)blocks, b, block)
+        json_array_foreach(json_object_get(block, "steps"), s, step)
+            json_array_foreach(json_object_get(step, "modules"), m, module)
+    {
+        snrq_picture_series_add(p, kind_of(module), SNRQ_PICTURE_LINES);
+        snrq_picture_value(p, (double)b, json_number_value(json_object_get(module, "kl")));
+    }
+}
+
+/* There may be none. */
+static bool is_of_strengths(const figure *f)
+{
+    return f->object != NULL && strcmp(f->object, "alpha") == 0;
+}
+
+/* By block, where all of the model is rounded. */
+static void draw_mismatch(snrq_document *d, const json_t *blocks)
+{
+    const json_t *block;
+    size_t b;
+    snrq_picture *p = snrq_document_picture(d, "mismatch", "Error of the residual stream", "layer",
+                                            "relative error");
+    if (p == NULL) return;
+    p->whole_x = true;
+    json_array_foreach((json_t *)blocks, b, block)
+    {
+        const json_t *mismatch = json_object_get(block, "mismatch");
+        snrq_picture_series_add(p, "as it enters the block", SNRQ_PICTURE_LINES);
+        snrq_picture_value(p, (double)b, json_number_value(json_object_get(mismatch, "input")));
+        snrq_picture_series_add(p, "behind it", SNRQ_PICTURE_LINES);
+        snrq_picture_value(p, (double)b, json_number_value(json_object_get(mismatch, "output")));
+    }
+}
+
 snrq_status snrq_assess_pictures(const char *directory, const json_t *whole)
 {
     char path[PATH_MAX], why[160];
+    const json_t *blocks = json_object_get(whole, "blocks");
     bool drawn;
     snrq_document d;
     SNRQ_TRY(snrq_path_join(directory, "report", path, sizeof path));
     snrq_document_create("What rounding each part costs", &d);
     draw_divergences(&d, whole);
+    if (json_object_get(json_object_get(whole, "configuration"), "alone") != NULL)
+        draw_modules(&d, blocks);
+    if (json_object_get(json_array_get(blocks, 0), "mismatch") != NULL) draw_mismatch(&d, blocks);
     for (size_t i = 0; i < sizeof figures / sizeof *figures; i++)
-        draw_figure(&d, json_object_get(whole, "blocks"), &figures[i]);
+        if (!is_of_strengths(&figures[i]) || json_object_get(whole, "alpha") != NULL)
+            draw_figure(&d, blocks, &figures[i]);
     snrq_document_close(&d);
     snrq_status status = snrq_document_write(&d, path, &drawn, why);
     snrq_document_free(&d);

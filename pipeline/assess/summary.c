@@ -90,6 +90,19 @@ static void print_modules(FILE *out, const json_t *unit, const sizes *n)
     }
 }
 
+/* --alone modules: of a step with several. */
+static void print_alone(FILE *out, const json_t *list)
+{
+    const json_t *module;
+    size_t m;
+    if (json_array_size(list) < 2) return;
+    fprintf(out, "    alone:");
+    json_array_foreach((json_t *)list, m, module)
+        fprintf(out, " %s %.3g", json_string_value(json_object_get(module, "name")),
+                json_number_value(json_object_get(module, "kl")));
+    fputc('\n', out);
+}
+
 static void print_step(FILE *out, const place *p, const sizes *n)
 {
     const json_t *unit;
@@ -99,8 +112,36 @@ static void print_step(FILE *out, const place *p, const sizes *n)
     for (size_t i = 0; i < shown(n); i++)
         fprintf(out, " %14.3g", kl_of(p->step, choice_shown(n, i)));
     fputc('\n', out);
+    print_alone(out, json_object_get(p->step, "modules"));
     json_array_foreach(json_object_get(p->step, "units"), u, unit) if (u < 4)
         print_modules(out, unit, n);
+}
+
+/* Growth of the mismatch, and the strengths for all modules, where there is a rounded model. */
+static void print_mismatch(FILE *out, const json_t *whole)
+{
+    const json_t *configuration = json_object_get(whole, "configuration"), *block;
+    const json_t *alpha = json_object_get(whole, "alpha");
+    size_t b, told = 0;
+    json_array_foreach(json_object_get(whole, "blocks"), b, block)
+    {
+        const json_t *mismatch = json_object_get(block, "mismatch");
+        if (mismatch == NULL) continue;
+        if (told++ == 0)
+            fprintf(out,
+                    "error of the residual stream behind each block, all rounded to %lld bits:",
+                    (long long)json_integer_value(json_object_get(configuration, "usual_bits")));
+        fprintf(out, " %.1f", 100.0 * json_number_value(json_object_get(mismatch, "output")));
+    }
+    if (told > 0) fprintf(out, " %%\n");
+    if (alpha == NULL) return;
+    fprintf(
+        out,
+        "alpha for all modules: by the windows that are fitted to (corr) %.3f, by the judged ones "
+        "%.3f; --alpha auto takes %.3f\n",
+        json_number_value(json_object_get(alpha, "corr")),
+        json_number_value(json_object_get(alpha, "held_out")),
+        json_number_value(json_object_get(alpha, "auto")));
 }
 
 static void print(FILE *out, const json_t *whole, const place *steps, size_t count)
@@ -124,6 +165,7 @@ static void print(FILE *out, const json_t *whole, const place *steps, size_t cou
         fprintf(out, " %lld (%.3g)", (long long)json_integer_value(json_object_get(row, "block")),
                 json_number_value(json_object_get(row, "kl")));
     fputc('\n', out);
+    print_mismatch(out, whole);
 }
 
 /* places [all steps], places of blocks [blocks]: by falling divergence. */

@@ -51,7 +51,8 @@ typedef struct gathering {
     const snrq_rule *rule;
     snrq_process_shape shape;
     const snrq_unit_input *in;
-    snrq_gram_request request; /* of H; what the others have in common with it */
+    const snrq_statistics *like; /* whose order is taken, or NULL */
+    snrq_gram_request request;   /* of H; what the others have in common with it */
 } gathering;
 
 /* The outcome of a step that is agreed within the team. Collective over all ranks. */
@@ -126,13 +127,25 @@ static snrq_status reduce_residual(const gathering *g, snrq_statistics *s)
     return status;
 }
 
+/* The order of other statistics; no input is taken for dead. */
+static snrq_status order_like(const snrq_statistics *like, snrq_statistics *s)
+{
+    const size_t n = (size_t)s->columns;
+    SNRQ_TRY(snrq_allocate(n, sizeof *s->order, "decision order", &s->order));
+    SNRQ_TRY(snrq_allocate(n, 1, "dead inputs", &s->dead));
+    memcpy(s->order, like->order, n * sizeof *s->order);
+    return SNRQ_OK;
+}
+
 static snrq_status gather(gathering *g, double *norms, double *mismatch_norms, snrq_statistics *s)
 {
     const snrq_unit_input *in = g->in;
     double factor = 2.0 / (double)in->sequences_global;
     SNRQ_TRY(snrq_gram_norms(g->context, in->x, NULL, NULL, norms));
     for (int64_t j = 0; j < s->columns; j++) mismatch_norms[j] = factor * norms[j];
-    SNRQ_TRY(snrq_agree(g->context, snrq_statistics_order(g->rule, mismatch_norms, s)));
+    SNRQ_TRY(snrq_agree(g->context, g->like != NULL
+                                        ? order_like(g->like, s)
+                                        : snrq_statistics_order(g->rule, mismatch_norms, s)));
     SNRQ_TRY(start(g, s));
     g->request = (snrq_gram_request){.a = in->x,
                                      .b = in->x,
@@ -153,14 +166,19 @@ static snrq_status gather(gathering *g, double *norms, double *mismatch_norms, s
     return reduce_mismatch(g, mismatch_norms, s);
 }
 
-snrq_status snrq_statistics_gather(const snrq_context *c, const snrq_team *team,
-                                   const snrq_rule *rule, snrq_process_shape shape,
-                                   const snrq_unit_input *in, snrq_statistics *s)
+snrq_status snrq_statistics_gather_like(const snrq_context *c, const snrq_team *team,
+                                        const snrq_rule *rule, snrq_process_shape shape,
+                                        const snrq_unit_input *in, const snrq_statistics *like,
+                                        snrq_statistics *s)
 {
     size_t n = (size_t)in->x->columns;
     const snrq_process_shape by_size = {0, 0};
-    gathering g = {c,  team,           rule, snrq_team_is_whole(c, team) ? shape : by_size,
-                   in, {.factor = 0.0}};
+    gathering g = {.context = c,
+                   .team = team,
+                   .rule = rule,
+                   .shape = snrq_team_is_whole(c, team) ? shape : by_size,
+                   .in = in,
+                   .like = like};
     double *norms = NULL;
     memset(s, 0, sizeof *s);
     s->columns = in->x->columns;
@@ -174,6 +192,13 @@ snrq_status snrq_statistics_gather(const snrq_context *c, const snrq_team *team,
     free(norms);
     if (status != SNRQ_OK) snrq_statistics_free(s);
     return status;
+}
+
+snrq_status snrq_statistics_gather(const snrq_context *c, const snrq_team *team,
+                                   const snrq_rule *rule, snrq_process_shape shape,
+                                   const snrq_unit_input *in, snrq_statistics *s)
+{
+    return snrq_statistics_gather_like(c, team, rule, shape, in, NULL, s);
 }
 
 void snrq_statistics_free(snrq_statistics *s)

@@ -53,6 +53,12 @@ typedef struct snrq_unit_input {
 snrq_status snrq_statistics_gather(const snrq_context *context, const snrq_team *team,
                                    const snrq_rule *rule, snrq_process_shape shape,
                                    const snrq_unit_input *input, snrq_statistics *out);
+/* The same of other tokens of a unit, in the order of its statistics `like`, and with dead inputs
+ * as they are (H_jj may be 0): to judge what was made of those. Collective; agreed. */
+snrq_status snrq_statistics_gather_like(const snrq_context *context, const snrq_team *team,
+                                        const snrq_rule *rule, snrq_process_shape shape,
+                                        const snrq_unit_input *input, const snrq_statistics *like,
+                                        snrq_statistics *out);
 void snrq_statistics_free(snrq_statistics *statistics);
 
 /* The two steps that do not need activations, for statistics that come from elsewhere. order:

@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 
 import helpers
+import test_independent_evaluation as independent
 
 FITTED, JUDGED, LENGTH = 4, 2, 48
 WIDTHS = (2, 3, 4)
@@ -34,7 +35,7 @@ class Assess(helpers.Test):
     def arguments(cls, out, *more):
         return helpers.with_options(["assess", helpers.MODEL, "--token-file", cls.all, "--sequences", FITTED, "--length", LENGTH, "-o",
                                      out, "--group-size", 64, "--beam", 2, "--widths", "2,3,4", "--judged-windows", JUDGED, "--formats",
-                                     ",".join(FORMATS)], *more)
+                                     ",".join(FORMATS), "--alone", "modules"], *more)
 
     def quantize(self, name, *more):
         helpers.succeed(*helpers.with_options(
@@ -65,6 +66,18 @@ class Assess(helpers.Test):
                 for module in found["units"][0]["modules"]:
                     for key in ("objective", "output_error"):
                         self.assertAlmostEqual(module[key] / records[module["name"]][key], 1.0, places=9)
+        with self.subTest(module="k_proj"):
+            key, model = "model.layers.4.self_attn.k_proj.weight", independent.forward_reference.Model(helpers.MODEL)
+            windows, steps = np.fromfile(self.judged, "<i4").reshape(-1, LENGTH), self.found["blocks"][4]["steps"]
+            expected = np.array([model.log_p(row)[:-1] for row in windows])
+            model.w[key] = independent.dequantize(out)[key]  # of the last run above
+            kl = (np.exp(expected) * (expected - np.array([model.log_p(row)[:-1] for row in windows]))).sum(axis=2).mean()
+            found, = [m["kl"] for m in steps[0]["modules"] if m["name"] == "self_attn.k_proj"]
+            self.assertLess(abs(found - kl), 1e-6 + 1e-3 * kl)
+            self.assertEqual([m["name"] for s in steps for m in s["modules"]], [
+                "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj",
+                "mlp.down_proj"])
+            self.assertEqual(steps[3]["modules"][0]["kl"], steps[3]["divergence"][3]["kl"])
         for block in (0, 3):
             with self.subTest(block=block):
                 out = self.quantize("whole-%d" % block, "--bits", 3, "--recipe", self.recipe(
@@ -111,6 +124,14 @@ class Assess(helpers.Test):
         self.assertEqual(result.code, 64, result)
         self.assertIn("was made with other options", result.stderr)
 
+    def test_text_has_growth_and_strengths(self):
+        with open(os.path.join(self.one, "assessment.txt")) as f:
+            text = f.read()
+        errors = " ".join("%.1f" % (100 * b["mismatch"]["output"]) for b in self.found["blocks"])
+        self.assertIn("behind each block, all rounded to 3 bits: %s %%\n" % errors, text)
+        self.assertIn("(corr) %.3f, by the judged ones %.3f; --alpha auto takes %.3f\n" % tuple(
+            self.found["alpha"][key] for key in ("corr", "held_out", "auto")), text)
+
     def test_pictures_have_the_figures(self):
         def table(name):
             with open(os.path.join(self.one, "report", name + ".tsv")) as f:
@@ -120,10 +141,74 @@ class Assess(helpers.Test):
         for name, column, figure in (
                 ("divergence", "block", lambda b: b["kl"]), ("divergence", "down", lambda b: b["steps"][3]["divergence"][3]["kl"]),
                 ("output-error", "up_proj", lambda b: b["steps"][2]["units"][0]["modules"][1]["output_error"]),
+                ("divergence-modules", "k_proj", lambda b: b["steps"][0]["modules"][1]["kl"]),
+                ("mismatch", "as it enters the block", lambda b: b["mismatch"]["input"]),
+                ("mismatch", "behind it", lambda b: b["mismatch"]["output"]),
+                ("alpha-corr", "v_proj", lambda b: b["steps"][0]["units"][0]["modules"][2]["alpha"]["corr"]),
+                ("alpha-held-out", "o_proj", lambda b: b["steps"][1]["units"][0]["modules"][0]["alpha"]["held_out"]),
                 ("kurtosis", "q_proj", lambda b: b["steps"][0]["units"][0]["modules"][0]["weights"]["kurtosis"]),
                 ("largest-input", "o", lambda b: b["steps"][1]["units"][0]["inputs"]["largest_to_middle"])):
             for found, block in zip(table(name)[column], blocks, strict=True):
-                self.assertLess(abs(found - figure(block)), 1e-3 * abs(figure(block)))
+                self.assertLessEqual(abs(found - figure(block)), 1e-3 * abs(figure(block)))
+
+    def walk(self, weights):
+        """Inputs of modules by name, [windows, tokens, columns], and the residual stream where blocks begin, in numpy float64."""
+        model, tokens = independent.forward_reference.Model(helpers.MODEL), np.fromfile(self.all, "<i4").reshape(-1, LENGTH)
+        if weights:
+            model.w = weights
+        inputs, residuals, linear = {}, [[] for _ in range(model.layers + 1)], model.linear
+
+        def watched(x, name):
+            inputs.setdefault(name, []).append(x)
+            return linear(x, name)
+        model.linear = watched
+        for row in tokens:
+            x = model.w["model.embed_tokens.weight"][row].astype(np.float64)
+            for layer in range(model.layers):
+                residuals[layer].append(x)
+                x = model.block(x, layer)
+            residuals[-1].append(x)
+        return {name: np.array(x) for name, x in inputs.items()}, np.array(residuals)
+
+    def test_mismatch_and_strengths_are_those_of_the_models_in_numpy(self):
+        full, hf = self.walk(None)
+        rounded, h = self.walk(independent.dequantize(os.path.join(self.one, "uniform-3")))
+        model = independent.forward_reference.Model(helpers.MODEL)
+        names, weigh = ("o_proj", "v_proj", "down_proj", "up_proj"), []
+        for number, block in enumerate(self.found["blocks"]):
+            for key, at in (("input", number), ("output", number + 1)):
+                apart = hf[at][FITTED:] - h[at][FITTED:]
+                error = np.sqrt((apart ** 2).sum() / (hf[at][FITTED:] ** 2).sum())
+                self.assertAlmostEqual(block["mismatch"][key], error, delta=1e-4 * error + 1e-12)
+            for module in (m for s in block["steps"] for u in s["units"] for m in u["modules"]):
+                weigh.append(module["alpha"])
+                if module["name"].rpartition(".")[2] not in names or number not in (0, 3):
+                    continue
+                w = model.w[module["name"] + ".weight"]
+                x, apart = rounded[module["name"]], full[module["name"]] - rounded[module["name"]]
+                grams = []
+                for windows in (slice(0, FITTED), slice(FITTED, None)):
+                    a, b = (v[windows].reshape(-1, w.shape[1]) for v in (x, apart))
+                    grams.append([2 / len(x[windows]) * g for g in (a.T @ a, b.T @ a, b.T @ b)])
+                (gram, d, e), (gram_judged, d_judged, _) = grams
+                shares = w.shape[1] / (FITTED * LENGTH)
+                damped = gram + np.diag((0.1 + 2 * shares) * np.diag(gram))
+                damped += (0.01 + shares) * np.diag(damped).mean() * np.eye(len(damped))
+                shift = w @ d @ np.linalg.inv(damped)
+                expected = {"energy": w @ e @ w.T, "reachable": shift @ (w @ d).T, "product": shift @ (w @ d_judged).T,
+                            "shift": shift @ gram_judged @ shift.T}
+                expected = {key: np.trace(v) / np.trace(w @ gram @ w.T) for key, v in expected.items()}
+                for key, value in expected.items():
+                    self.assertAlmostEqual(module["alpha"][key], value, delta=2e-3 * abs(value) + 1e-9, msg=module["name"] + key)
+                for key, above, below in (("corr", "reachable", "energy"), ("held_out", "product", "shift")):
+                    share = expected[above] / expected[below] if expected[below] > 0 else 0
+                    self.assertAlmostEqual(module["alpha"][key], min(max(share, 0), 1), delta=5e-3)
+        for key, above, below in (("corr", "reachable", "energy"), ("held_out", "product", "shift")):
+            share = sum(a[above] for a in weigh) / sum(a[below] for a in weigh)
+            self.assertAlmostEqual(self.found["alpha"][key], min(max(share, 0), 1), places=9)
+        inputs = sum(w.shape[1] for key, w in model.w.items() if key.rpartition(".")[0].rpartition(".")[2] in
+                     ("q_proj", "o_proj", "up_proj", "down_proj"))
+        self.assertAlmostEqual(self.found["alpha"]["auto"], 0.7 / (1 + 0.12 * inputs / (FITTED * LENGTH)), places=9)
 
     def points(self):
         """[(bytes, divergence) of each choice] of every step, counted here."""
@@ -243,6 +328,7 @@ class Assess(helpers.Test):
             found = json.load(f)
         self.assertEqual((found["configuration"]["fitted_windows"], found["configuration"]["judged_windows"]), (2, 1))
         self.assertEqual(found["uniform"], [])
+        self.assertFalse("alpha" in found or "mismatch" in found["blocks"][0])  # there is no rounded model
         # All widths are weighed by what the blocks alone say of the sum of their steps.
         share = sum(b["kl"] for b in found["blocks"]) / sum(d["kl"] for b in found["blocks"] for s in b["steps"]
                                                             for d in s["divergence"] if (d["bits"], d["group_size"]) == (3, 64))
@@ -319,6 +405,8 @@ class Assess(helpers.Test):
             result = helpers.run(*self.arguments(self.path("formats"), "--formats", formats))
             self.assertEqual(result.code, 64, result)
             self.assertIn("--formats: expected names", result.stderr)
+        result = helpers.run(*self.arguments(self.path("alone"), "--alone", "blocks"))
+        self.assertEqual(result.code, 64, result)
         for widths in ("3,2", "1,2", "2;3", "9", ""):
             result = helpers.run(*self.arguments(self.path("widths"), "--widths", widths))
             self.assertEqual(result.code, 64, result)
