@@ -311,8 +311,8 @@ static snrq_status is_complete(const snrq_assessment *a, bool *complete)
     return SNRQ_OK;
 }
 
-/* Rank 0: all blocks in one file, and the text. */
-static snrq_status write_whole(const snrq_assessment *a)
+/* Rank 0: *whole <- what assessment.json will hold of the blocks; a new reference. */
+static snrq_status join_blocks(const snrq_assessment *a, json_t **whole)
 {
     json_t *blocks = json_array(), *file;
     snrq_status status = SNRQ_OK;
@@ -322,14 +322,29 @@ static snrq_status write_whole(const snrq_assessment *a)
         json_object_del(file, "configuration");
         json_array_append_new(blocks, file);
     }
-    json_t *whole = json_pack("{s:s, s:O, s:O, s:o*, s:o}", "format", "snrq-assessment",
-                              "configuration", a->configuration, "uniform", a->uniform, "alpha",
-                              snrq_assess_alpha(a, blocks), "blocks", blocks);
-    if (status == SNRQ_OK)
+    *whole = json_pack("{s:s, s:O, s:O, s:o*, s:o}", "format", "snrq-assessment", "configuration",
+                       a->configuration, "uniform", a->uniform, "alpha",
+                       snrq_assess_alpha(a, blocks), "blocks", blocks);
+    return status;
+}
+
+/* Rank 0: the recipe, then all in one file, and the text. */
+static snrq_status write_whole(const snrq_assessment *a)
+{
+    json_t *whole = NULL, *recipe = NULL, *sizes = NULL;
+    snrq_status status = join_blocks(a, &whole);
+    if (status == SNRQ_OK) status = snrq_assess_suggest(a, whole, &recipe);
+    if (status == SNRQ_OK) status = snrq_assess_sizes(a, recipe, &sizes);
+    if (status == SNRQ_OK) {
+        json_object_set(whole, "sizes", sizes);
         status = snrq_assess_write(a->options->output, whole,
                                    a->options->command == SNRQ_COMMAND_ASSESS);
+    }
+    if (status == SNRQ_OK) snrq_assess_tell(a, sizes);
+    json_decref(sizes);
+    json_decref(recipe);
     json_decref(whole);
-    return status == SNRQ_OK ? snrq_assess_suggest(a) : status;
+    return status;
 }
 
 static snrq_status assess(snrq_assessment *a)

@@ -249,7 +249,9 @@ json_t *snrq_assess_alpha(const snrq_assessment *a, const json_t *blocks)
                 json_array_foreach(json_object_get(unit, "modules"), m, module)
                     add_module(module, &sums);
     if (sums.modules == 0) return NULL;
-    return json_pack("{s:f, s:f, s:f}", "corr", share_of(sums.reachable, sums.energy), "held_out",
-                     share_of(sums.product, sums.shift), "auto",
-                     snrq_strengths_choose(&rule, 1, a->fitted.distinct).alpha);
+    const double held_out = share_of(sums.product, sums.shift);
+    const double by_tokens = snrq_strengths_choose(&rule, 1, a->fitted.distinct).alpha;
+    return json_pack("{s:f, s:f, s:f, s:f}", "corr", share_of(sums.reachable, sums.energy),
+                     "held_out", held_out, "auto", by_tokens, "suggested",
+                     0.5 * (by_tokens + held_out));
 }

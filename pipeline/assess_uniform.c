@@ -41,12 +41,10 @@ static snrq_status try_width(snrq_assessment *a, int bits)
                       a->rounded_path != NULL ? SNRQ_OK : snrq_fail(SNRQ_INTERNAL, "no memory"));
 }
 
-/* Wider ones cost next to nothing, and nothing is learned from them. */
 snrq_status snrq_assess_uniform(snrq_assessment *a)
 {
-    enum { WIDEST = 4 };
     a->uniform = json_array();
     for (int w = 0; w < a->choices.widths && !a->options->no_uniform; w++)
-        if (a->choices.bits[w] <= WIDEST) SNRQ_TRY(try_width(a, a->choices.bits[w]));
+        if (a->choices.bits[w] <= SNRQ_WIDEST_UNIFORM) SNRQ_TRY(try_width(a, a->choices.bits[w]));
     return SNRQ_OK;
 }

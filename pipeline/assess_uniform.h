@@ -5,7 +5,10 @@
 
 #include "pipeline/assessment.h"
 
-/* Quantizes the model with each width up to 4 bits, and fills in assessment->uniform and
+/* Wider ones cost next to nothing, and nothing is learned from them. */
+enum { SNRQ_WIDEST_UNIFORM = 4 };
+
+/* Quantizes the model with each width up to the widest, and fills in assessment->uniform and
  * ->rounded_path; of --no-uniform, with nothing. Collective; agreed. */
 snrq_status snrq_assess_uniform(snrq_assessment *assessment);
 

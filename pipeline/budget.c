@@ -14,11 +14,14 @@
 #include "io/json.h"
 #include "mpi/log.h"
 #include "pipeline/assess/choices.h"
+#include "pipeline/export.h"
+#include "pipeline/export/engines.h"
 #include "pipeline/model/tensors.h"
 #include "pipeline/recipe.h"
 #include "pipeline/rules.h"
 #include "pipeline/sensitivity_cost.h"
 #include "pipeline/text_options.h"
+#include "pipeline/weight_sizes.h"
 
 enum {
     LIMIT = 1 << 28,
@@ -34,10 +37,12 @@ typedef struct choice {
     double bytes, kl;
 } choice;
 
-/* A step of a block, with what it can be rounded to: by growing bytes and falling divergence. */
+/* A step of a block, or steps that an engine fuses, with what it can be rounded to: by growing
+ * bytes and falling divergence. */
 typedef struct part {
     int64_t layer;
-    int step, choices, chosen;
+    int step, end; /* steps [step, end) */
+    int choices, chosen;
     choice choice[MOST_CHOICES];
     double usual; /* divergence with the width and groups that it is measured with */
 } part;
@@ -45,7 +50,10 @@ typedef struct part {
 typedef struct search {
     const snrq_options *options;
     const snrq_model *model;
-    const char *path; /* of the assessment */
+    const char *path;         /* of the assessment, for messages */
+    const json_t *assessment; /* borrowed */
+    int64_t format;           /* that the engine is to load all of it in; -1: no --for;
+                                 SNRQ_FORMATS: there is none */
     int64_t usual_bits;
     part *part; /* [parts] owned */
     int64_t parts;
@@ -58,32 +66,12 @@ typedef struct search {
 
 /* ---- what is known ---- */
 
-/* Codes, scales and zeros as they are stored; of a format, as its machines have them. */
+/* As they are stored; of a format, as its machines have them. */
 static double module_bytes(const snrq_rule *rule, const snrq_module_shape *s, const choice *c)
 {
-    snrq_rule r = *rule;
-    if (c->format != NULL)
-        return (double)s->rows * (double)s->columns *
-               snrq_weight_format_for(c->format, s->columns)->weight_bits / 8.0;
-    r.group_size = c->group_size;
-    int64_t groups = snrq_rule_groups(&r, s->columns);
-    return (double)s->rows * ((double)((s->columns * c->bits + 7) / 8) +
-                              (double)groups * (1.0 + (double)snrq_dtype_size(r.scale_type)));
-}
-
-double snrq_uniform_bits(const snrq_options *o, const snrq_model *m, int bits)
-{
-    const snrq_rule rule = snrq_options_rule(o);
-    const choice all = {.bits = bits, .group_size = o->group_size};
-    double bytes = 0.0, weights = 0.0;
-    for (int64_t layer = 0; layer < m->config.layers; layer++) {
-        const snrq_family *f = snrq_model_family(m, layer);
-        for (int i = 0; i < f->modules; i++) {
-            bytes += module_bytes(&rule, &f->module[i], &all);
-            weights += (double)f->module[i].rows * (double)f->module[i].columns;
-        }
-    }
-    return 8.0 * bytes / weights;
+    if (c->format == NULL) return snrq_module_stored_bytes(rule, s, c->bits, c->group_size);
+    return (double)s->rows * (double)s->columns *
+           snrq_weight_format_for(c->format, s->columns)->weight_bits / 8.0;
 }
 
 /* All that are chosen among are in the assessment. */
@@ -207,6 +195,41 @@ static snrq_status read_part(search *s, const snrq_rule *rule, const json_t *ste
                      s->path, (long long)p->layer);
 }
 
+static bool has_experts(const snrq_family *f, int step)
+{
+    for (int u = f->step[step].first; u < f->step[step].end; u++)
+        if (f->unit[u].expert >= 0) return true;
+    return false;
+}
+
+/* Does the engine want a step to be as the one before it? vLLM does so of the steps of experts; all
+ * engines, of what is in one step. */
+static bool is_fused(const search *s, const part *p)
+{
+    const snrq_family *f = snrq_model_family(s->model, p->layer);
+    return s->format >= 0 && snrq_engine_fuses_experts(s->options->engine) && p->step > 0 &&
+           has_experts(f, p->step) && has_experts(f, p->step - 1);
+}
+
+/* Adds what a step costs to a part that ends before it, of choices that both have. */
+static void join(part *p, const part *step)
+{
+    int kept = 0;
+    for (int i = 0; i < p->choices; i++)
+        for (int k = 0; k < step->choices; k++) {
+            choice c = p->choice[i];
+            if (c.bits != step->choice[k].bits || c.group_size != step->choice[k].group_size ||
+                c.format != step->choice[k].format)
+                continue;
+            c.bytes += step->choice[k].bytes;
+            c.kl += step->choice[k].kl;
+            p->choice[kept++] = c;
+        }
+    p->choices = kept;
+    p->usual += step->usual;
+    p->end = step->end;
+}
+
 static snrq_status read_parts(search *s, const json_t *blocks)
 {
     const snrq_model *m = s->model;
@@ -230,9 +253,12 @@ static snrq_status read_parts(search *s, const json_t *blocks)
             return snrq_fail(SNRQ_BAD_DATA, "%s: block %lld has %zu steps, expected %d", s->path,
                              (long long)layer, json_array_size(steps), count);
         for (int i = 0; i < count; i++) {
-            part *p = &s->part[s->parts++];
-            *p = (part){.layer = layer, .step = i};
-            SNRQ_TRY(read_part(s, &rule, json_array_get(steps, (size_t)i), p));
+            part p = {.layer = layer, .step = i, .end = i + 1};
+            SNRQ_TRY(read_part(s, &rule, json_array_get(steps, (size_t)i), &p));
+            if (is_fused(s, &p))
+                join(&s->part[s->parts - 1], &p);
+            else
+                s->part[s->parts++] = p;
         }
     }
     return SNRQ_OK;
@@ -263,6 +289,41 @@ static snrq_status read_uniform(search *s, const json_t *uniform)
     return SNRQ_OK;
 }
 
+static snrq_export_facts facts_of(const search *s, const choice *c)
+{
+    snrq_rule r = snrq_options_rule(s->options);
+    r.bits = c->bits;
+    r.group_size = c->group_size;
+    snrq_rule_set_format(&r, c->format);
+    snrq_export_facts planned = snrq_export_facts_planned(
+        s->model, r.bits, r.group_size, r.symmetric, r.permuted_groups, r.scale_type);
+    planned.format = r.format;
+    return planned;
+}
+
+/* With --for: choices that the engine does not load in the format. */
+static snrq_status drop_choices(search *s)
+{
+    for (int64_t k = 0; s->format >= 0 && k < s->parts; k++) {
+        part *p = &s->part[k];
+        const int all = p->choices;
+        p->choices = 0;
+        for (int i = 0; i < all; i++) {
+            const snrq_export_facts planned = facts_of(s, &p->choice[i]);
+            if (s->format < SNRQ_FORMATS &&
+                snrq_export_loads(s->model, &planned, s->options->engine,
+                                  (snrq_format_choice)s->format))
+                p->choice[p->choices++] = p->choice[i];
+        }
+        if (p->choices > 0) continue;
+        const snrq_export_facts planned = facts_of(s, &p->choice[all - 1]);
+        if (snrq_export_check_planned(s->model, &planned, s->options->engine) == SNRQ_OK)
+            return snrq_fail(SNRQ_USAGE, "%s: no format holds a choice for every module", s->path);
+        return snrq_fail(SNRQ_USAGE, "%s: no choice is left: %s", s->path, snrq_error_message());
+    }
+    return SNRQ_OK;
+}
+
 /* Divergences as a whole model has them; the narrowest choices to begin with. */
 static void weigh_choices(search *s)
 {
@@ -276,43 +337,32 @@ static void weigh_choices(search *s)
 
 static snrq_status read_assessment(search *s)
 {
-    json_t *file = NULL, *configuration = NULL, *blocks = NULL;
+    json_t *configuration = NULL, *blocks = NULL;
     const char *format = NULL;
-    SNRQ_TRY(snrq_json_read(s->path, LIMIT, &file));
-    snrq_status status = snrq_json_string(s->path, file, "format", "", &format);
-    if (status == SNRQ_OK && strcmp(format, "snrq-assessment") != 0)
-        status = snrq_fail(SNRQ_BAD_DATA, "%s: is no assessment.json of `snrq assess`", s->path);
-    if (status == SNRQ_OK)
-        status = snrq_json_object(s->path, file, "configuration", &configuration);
-    if (status == SNRQ_OK) status = check_configuration(s, configuration);
-    if (status == SNRQ_OK)
-        status =
-            snrq_json_integer(s->path, configuration, "usual_bits", 2, 8, NULL, &s->usual_bits);
-    if (status == SNRQ_OK) status = snrq_json_array(s->path, file, "blocks", &blocks);
-    if (status == SNRQ_OK) status = read_parts(s, blocks);
-    if (status == SNRQ_OK) status = read_uniform(s, json_object_get(file, "uniform"));
-    if (status == SNRQ_OK) weigh_choices(s);
-    json_decref(file);
-    return status;
+    SNRQ_TRY(snrq_json_string(s->path, s->assessment, "format", "", &format));
+    if (strcmp(format, "snrq-assessment") != 0)
+        return snrq_fail(SNRQ_BAD_DATA, "%s: is no assessment.json of `snrq assess`", s->path);
+    SNRQ_TRY(snrq_json_object(s->path, s->assessment, "configuration", &configuration));
+    SNRQ_TRY(check_configuration(s, configuration));
+    SNRQ_TRY(snrq_json_integer(s->path, configuration, "usual_bits", 2, 8, NULL, &s->usual_bits));
+    SNRQ_TRY(snrq_json_array(s->path, s->assessment, "blocks", &blocks));
+    SNRQ_TRY(read_parts(s, blocks));
+    SNRQ_TRY(read_uniform(s, json_object_get(s->assessment, "uniform")));
+    SNRQ_TRY(drop_choices(s));
+    weigh_choices(s);
+    return SNRQ_OK;
 }
 
-/* Bytes of what is not quantized, and of the groups of columns, which formats do not store. */
-static snrq_status rest_bytes(const snrq_model *m, bool groups, double *out)
+/* Bytes of the groups of columns. */
+static double index_bytes(const snrq_model *m)
 {
-    char **names = NULL;
-    int count = 0;
-    *out = 0.0;
-    for (int64_t layer = 0; groups && layer < m->config.layers; layer++) {
+    double bytes = 0.0;
+    for (int64_t layer = 0; layer < m->config.layers; layer++) {
         const snrq_family *f = snrq_model_family(m, layer);
-        for (int i = 0; i < f->modules; i++) *out += (double)f->module[i].columns * sizeof(int32_t);
+        for (int i = 0; i < f->modules; i++)
+            bytes += (double)f->module[i].columns * sizeof(int32_t);
     }
-    SNRQ_TRY(snrq_model_rest_names(m, &names, &count));
-    for (int i = 0; i < count; i++) {
-        const snrq_tensor *t = snrq_model_tensor(m, names[i]);
-        if (t != NULL) *out += (double)t->bytes;
-    }
-    free(names);
-    return SNRQ_OK;
+    return bytes;
 }
 
 /* What --table-format makes of embeddings and head, in place of the tensor: *bytes become as many
@@ -348,8 +398,9 @@ static int64_t pass_tokens(const search *s)
 static snrq_status set_budget(search *s)
 {
     double rest = 0.0;
-    const bool formats = s->among.formats > 0;
-    SNRQ_TRY(rest_bytes(s->model, !formats, &rest));
+    const bool formats = s->among.formats > 0; /* which store no groups of columns */
+    SNRQ_TRY(snrq_rest_bytes(s->model, &rest));
+    if (!formats) rest += index_bytes(s->model);
     count_tables(s, &rest);
     if (!formats && snrq_options_make_sensitivity(s->options))
         rest += snrq_sensitivity_file_bytes(s->model, pass_tokens(s));
@@ -432,8 +483,9 @@ static json_t *patterns_of(const search *s, const part *p)
 {
     const snrq_family *f = snrq_model_family(s->model, p->layer);
     json_t *list = json_array(), *known = json_object();
-    int first, end;
-    snrq_step_modules(f, p->step, &first, &end);
+    int first, next, end;
+    snrq_step_modules(f, p->step, &first, &next);
+    snrq_step_modules(f, p->end - 1, &next, &end);
     for (int m = first; m < end; m++) {
         char pattern[SNRQ_MODULE_NAME + 2];
         snrq_recipe_pattern(f, m, pattern);
@@ -493,7 +545,7 @@ static snrq_status find_rules(search *s, json_t **rules, snrq_budget *out)
         while (widen(s)) continue;
     } while (exchanges++ < MOST_EXCHANGES && exchange(s));
     *rules = json_array();
-    *out = (snrq_budget){.bits_per_weight = 8.0 * s->used / s->weights};
+    *out = (snrq_budget){.bits_per_weight = 8.0 * s->used / s->weights, .bytes = s->used};
     for (int64_t i = 0; i < s->parts; i++) {
         SNRQ_TRY(add_to_rule(s, &s->part[i], *rules));
         out->kl += s->part[i].choice[s->part[i].chosen].kl;
@@ -501,12 +553,75 @@ static snrq_status find_rules(search *s, json_t **rules, snrq_budget *out)
     return SNRQ_OK;
 }
 
-snrq_status snrq_budget_rules(const snrq_options *o, const snrq_model *m, json_t **rules,
-                              snrq_budget *out)
+static snrq_status find_in_format(const snrq_options *o, const snrq_model *m,
+                                  const json_t *assessment, int64_t format, json_t **rules,
+                                  snrq_budget *out)
 {
-    search s = {.options = o, .model = m, .path = o->assessment};
+    search s = {.options = o,
+                .model = m,
+                .path = o->assessment,
+                .assessment = assessment,
+                .format = format};
     *rules = NULL;
     snrq_status status = find_rules(&s, rules, out);
     free(s.part);
+    if (status == SNRQ_OK) return SNRQ_OK;
+    json_decref(*rules);
+    *rules = NULL;
+    return status;
+}
+
+/* Does the engine load a choice of the assessment in this format? If not, another one may do. */
+static bool loads_some(const search *s, int format)
+{
+    const json_t *block = json_array_get(json_object_get(s->assessment, "blocks"), 0), *row;
+    const json_t *step = json_array_get(json_object_get(block, "steps"), 0);
+    size_t i;
+    json_array_foreach(json_object_get(step, "divergence"), i, row)
+    {
+        choice c = {0};
+        if (read_choice(s, row, &c) != SNRQ_OK || !is_wanted(s, &c)) continue;
+        const snrq_export_facts planned = facts_of(s, &c);
+        if (snrq_export_loads(s->model, &planned, s->options->engine, (snrq_format_choice)format))
+            return true;
+    }
+    return false;
+}
+
+snrq_status snrq_budget_rules_of(const snrq_options *o, const snrq_model *m,
+                                 const json_t *assessment, json_t **rules, snrq_budget *out)
+{
+    search s = {.options = o, .model = m, .path = o->assessment, .assessment = assessment};
+    snrq_status failed = SNRQ_OK;
+    *rules = NULL;
+    if (o->engine < 0) return find_in_format(o, m, assessment, -1, rules, out);
+    SNRQ_TRY(snrq_choices_add_formats(o->formats_text, &s.among));
+    for (int format = 0; format < SNRQ_FORMATS; format++) {
+        json_t *found;
+        snrq_budget budget;
+        if (!loads_some(&s, format)) continue;
+        failed = find_in_format(o, m, assessment, format, &found, &budget);
+        if (failed != SNRQ_OK) continue;
+        if (*rules != NULL && budget.kl >= out->kl) {
+            json_decref(found);
+            continue;
+        }
+        json_decref(*rules);
+        *rules = found;
+        *out = budget;
+    }
+    if (*rules != NULL) return SNRQ_OK;
+    /* No format: the message says what is damaged, or that nothing is loaded. */
+    return failed != SNRQ_OK ? failed : find_in_format(o, m, assessment, SNRQ_FORMATS, rules, out);
+}
+
+snrq_status snrq_budget_rules(const snrq_options *o, const snrq_model *m, json_t **rules,
+                              snrq_budget *out)
+{
+    json_t *assessment = NULL;
+    *rules = NULL;
+    SNRQ_TRY(snrq_json_read(o->assessment, LIMIT, &assessment));
+    snrq_status status = snrq_budget_rules_of(o, m, assessment, rules, out);
+    json_decref(assessment);
     return status;
 }

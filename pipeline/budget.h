@@ -13,16 +13,19 @@
 typedef struct snrq_budget {
     double bits_per_weight; /* of the modules, scales and zeros counted; 0: no budget is given */
     double kl;              /* predicted, in nats per token */
+    double bytes;           /* of the modules */
 } snrq_budget;
 
-/* Bits per weight of all modules with so many bits each, in groups of the options' size. Not
- * collective. */
-double snrq_uniform_bits(const snrq_options *options, const snrq_model *model, int bits);
-
 /* *rules <- the rules of a recipe for --target-bits or --target-size; the caller releases them.
- * SNRQ_USAGE if the budget is too small, or the assessment is of another model or of other
- * settings; SNRQ_BAD_DATA if it is damaged. Not collective. */
+ * With
+ * --for, only choices that the engine loads, all of them in one format; what it fuses has one
+ * choice. SNRQ_USAGE if the budget is too small, or there is no such choice, or the assessment is
+ * of another model or of other settings; SNRQ_BAD_DATA if it is damaged. Not collective. */
 snrq_status snrq_budget_rules(const snrq_options *options, const snrq_model *model, json_t **rules,
                               snrq_budget *out);
+
+/* The same by what options->assessment, a path for messages, would hold. */
+snrq_status snrq_budget_rules_of(const snrq_options *options, const snrq_model *model,
+                                 const json_t *assessment, json_t **rules, snrq_budget *out);
 
 #endif

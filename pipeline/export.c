@@ -163,23 +163,44 @@ snrq_status snrq_export_forecast(const snrq_model *model, const snrq_export_fact
     return status;
 }
 
+/* why [WHY] <- "", or why the engine loads no such modules in that format, which it reads. */
+static void find_why(const snrq_model *model, const snrq_export_facts *planned, int64_t engine,
+                     const snrq_export_format *format, char *why)
+{
+    const snrq_engine_trouble *t;
+    int at = 0;
+    why[0] = '\0';
+    format->fits(model, planned, why, WHY);
+    while (why[0] == '\0' &&
+           (t = snrq_engine_trouble_next(engine, format->name, planned, &at)) != NULL)
+        if (t->fatal)
+            snprintf(why, WHY, "%s: %s %s; %s", t->exports, t->versions, t->happens, t->instead);
+}
+
+/* Is it a format of quantized modules that the engine reads? */
+static bool reads(int64_t engine, const snrq_export_format *format)
+{
+    return format->fits != NULL && snrq_engine_reads((snrq_engine)engine, format->name);
+}
+
+bool snrq_export_loads(const snrq_model *model, const snrq_export_facts *planned, int64_t engine,
+                       snrq_format_choice format)
+{
+    char why[WHY];
+    if (!reads(engine, &formats[format])) return false;
+    find_why(model, planned, engine, &formats[format], why);
+    return why[0] == '\0';
+}
+
 snrq_status snrq_export_check_planned(const snrq_model *model, const snrq_export_facts *planned,
                                       int64_t engine)
 {
     const char *name = snrq_engine_name((snrq_engine)engine);
-    const snrq_engine_trouble *t;
     char first[2 * WHY] = "";
     for (int i = 0; i < SNRQ_FORMATS; i++) {
-        char why[WHY] = "";
-        int at = 0;
-        if (formats[i].fits == NULL || !snrq_engine_reads((snrq_engine)engine, formats[i].name))
-            continue;
-        formats[i].fits(model, planned, why, WHY);
-        while (why[0] == '\0' &&
-               (t = snrq_engine_trouble_next(engine, formats[i].name, planned, &at)) != NULL)
-            if (t->fatal)
-                snprintf(why, WHY, "%s: %s %s; %s", t->exports, t->versions, t->happens,
-                         t->instead);
+        char why[WHY];
+        if (!reads(engine, &formats[i])) continue;
+        find_why(model, planned, engine, &formats[i], why);
         if (why[0] == '\0') return SNRQ_OK;
         if (first[0] == '\0') snprintf(first, sizeof first, "%s: %s", formats[i].name, why);
     }

@@ -34,6 +34,11 @@ snrq_status snrq_export_forecast(const snrq_model *model, const snrq_export_fact
 snrq_status snrq_export_check_planned(const snrq_model *model, const snrq_export_facts *planned,
                                       int64_t engine);
 
+/* Can `engine` load modules with these settings in that format? Not of one that holds what is not
+ * quantized. Not collective. */
+bool snrq_export_loads(const snrq_model *model, const snrq_export_facts *planned, int64_t engine,
+                       snrq_format_choice format);
+
 /* The size of groups nearest to the planned one that makes more formats possible, or 0. */
 int64_t snrq_export_better_group(const snrq_model *model, const snrq_export_facts *planned);
 

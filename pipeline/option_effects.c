@@ -10,6 +10,8 @@ enum {
     ALL_BUT_RTN = ANY & ~METHOD(RTN)
 };
 
+#define IN_ASSESSMENT "it is for `snrq assess`, and for plans of it: --dry-run"
+
 static bool always(const snrq_options *o)
 {
     (void)o;
@@ -45,6 +47,11 @@ static bool has_groups(const snrq_options *o)
 static bool is_dry_run(const snrq_options *o)
 {
     return o->dry_run;
+}
+
+static bool plans_or_assesses(const snrq_options *o)
+{
+    return o->dry_run || o->command == SNRQ_COMMAND_ASSESS;
 }
 
 static bool reads_text(const snrq_options *o)
@@ -182,6 +189,11 @@ static const struct {
     {"plan-ranks", ANY, is_dry_run, {"plans for other ranks need --dry-run", "0"}},
     {"network", ANY, is_dry_run, {"only a plan needs a network: --dry-run", NULL}},
     {"machine", ANY, is_dry_run, {"only a plan needs a machine: --dry-run", NULL}},
+    {"widths", ANY, plans_or_assesses, {IN_ASSESSMENT, NULL}},
+    {"group-sizes", ANY, plans_or_assesses, {IN_ASSESSMENT, NULL}},
+    {"no-uniform", ANY, plans_or_assesses, {IN_ASSESSMENT, NULL}},
+    {"judged-windows", ANY, plans_or_assesses, {IN_ASSESSMENT, NULL}},
+    {"alone", ANY, plans_or_assesses, {IN_ASSESSMENT, NULL}},
     {"plan-nodes", ANY, is_dry_run, {"plans for other nodes need --dry-run", "0"}},
     {"weights", ANY, writes_dense, {"it belongs to --format safetensors", "model"}},
     {"zero-points",

@@ -182,20 +182,20 @@ const snrq_option_row snrq_option_table[] = {
     {"assessment", 0, TEXT, FIELD(assessment), NULL, 0, 0, NULL, Q, false, "FILE",
      "assessment.json of `snrq assess` for --target-bits and --target-size; default: one that is "
      "made in OUT first"},
-    {"widths", 0, TEXT, FIELD(widths_text), "2,3,4,8", 0, 0, NULL, A, false, "B,...",
+    {"widths", 0, TEXT, FIELD(widths_text), "2,3,4,8", 0, 0, NULL, Q | A, false, "B,...",
      "widths that are tried; divergences are measured with 3 bits, or the first above 2"},
-    {"group-sizes", 0, TEXT, FIELD(group_sizes_text), "auto", 0, 0, NULL, A, false, "G,...",
+    {"group-sizes", 0, TEXT, FIELD(group_sizes_text), "auto", 0, 0, NULL, Q | A, false, "G,...",
      "sizes of groups that are tried with each width, --group-size among them; "
      "auto: --group-size, twice that, and channel"},
     {"formats", 0, TEXT, FIELD(formats_text), NULL, 0, 0, NULL, Q | A, false, "F,...",
      "of assess: formats of --format that are tried beside the widths; of quantize: what "
      "--target-bits and --target-size choose among, instead of widths and sizes of groups"},
-    {"no-uniform", 0, FLAG, FIELD(no_uniform), NULL, 1, 1, NULL, A, false, NULL,
+    {"no-uniform", 0, FLAG, FIELD(no_uniform), NULL, 1, 1, NULL, Q | A, false, NULL,
      "do not quantize the whole model with each width up to 4 bits, which tells how far the sum of "
      "divergences holds: predictions are then that sum"},
-    {"judged-windows", 0, INTEGER, FIELD(judged_windows), "8", 1, 1 << 20, NULL, A, false, "N",
+    {"judged-windows", 0, INTEGER, FIELD(judged_windows), "8", 1, 1 << 20, NULL, Q | A, false, "N",
      "more windows that nothing is fitted to: the divergence is measured on them"},
-    {"alone", 0, CHOICE, FIELD(alone_modules), "steps", 0, 0, "steps|modules", A, false, "WHAT",
+    {"alone", 0, CHOICE, FIELD(alone_modules), "steps", 0, 0, "steps|modules", Q | A, false, "WHAT",
      "what is rounded alone to measure its divergence, beside whole blocks: steps (q, k and v; o; "
      "gate and up; down), or each module of them, too, all experts of a block as one"},
     {"factor-grid", 0, TEXT, FIELD(factor_grid_text), NULL, 0, 0, NULL, Q | R | A, false, "RxC",

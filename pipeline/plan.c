@@ -90,8 +90,10 @@ static snrq_status find_cost(const snrq_context *c, const snrq_options *o, const
     SNRQ_TRY(cost_of(o, m, rules, w, &p->machine, &alone, &p->alone));
     p->sensitivity_seconds =
         snrq_sensitivity_seconds(&p->machine, m, &texts, &layout, o->pass_memory);
-    p->assess_seconds = snrq_assess_seconds(&p->cost, rules, m, w);
-    p->assess_bytes = p->rank_bytes + snrq_assess_rank_bytes(m, w, p->ranks);
+    snrq_assess_work work;
+    SNRQ_TRY(snrq_assess_work_of(o, &work));
+    p->assess_seconds = snrq_assess_seconds(&work, &p->cost, rules, m, w);
+    p->assess_bytes = p->rank_bytes + snrq_assess_rank_bytes(&work, m, w, p->ranks);
     p->costed = true;
     p->seconds = p->cost.total;
     return o->plan ? find_best(o, m, rules, w, limit, p) : SNRQ_OK;

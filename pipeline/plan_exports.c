@@ -53,7 +53,7 @@ static snrq_status check_experts(const snrq_model *m, const snrq_rules *rules, i
                                  int64_t layer)
 {
     const snrq_family *f = snrq_model_family(m, layer);
-    const bool all = engine == SNRQ_ENGINE_VLLM || engine == SNRQ_ENGINE_VLLM_CPU;
+    const bool all = snrq_engine_fuses_experts(engine);
     int first = -1;
     for (int u = 0; u < f->units; u++) {
         if (f->unit[u].expert < 0 || (!all && engine != SNRQ_ENGINE_LLAMA_CPP)) continue;

@@ -82,8 +82,8 @@ static void print_cost(const snrq_context *c, const snrq_options *o, const snrq_
               p->sensitivity_bytes / 1e6,
               snrq_options_make_sensitivity(o) ? "the backward pass" : "`snrq sensitivity`");
     snrq_clock_text(p->assess_seconds, before, sizeof before);
-    snrq_note(c, "assess       about %s, %.0f MB per rank, for `snrq assess --no-uniform`", before,
-              p->assess_bytes / 1e6);
+    snrq_note(c, "assess       about %s, %.0f MB per rank, for `snrq assess%s`", before,
+              p->assess_bytes / 1e6, o->no_uniform ? " --no-uniform" : "");
     snrq_note(c, "network      %.1f us, %.2f GB/s%s", 1e6 * p->machine.latency,
               1e-9 * p->machine.bandwidth,
               p->machine.network_measured ? ""

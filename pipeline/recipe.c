@@ -375,3 +375,18 @@ void snrq_recipe_pattern(const snrq_family *f, int module, char *out)
     snprintf(out, size, "%.*s*%s", (int)(number - name), name,
              number + strspn(number, "0123456789"));
 }
+
+int snrq_recipe_patterns(const snrq_family *f, int step)
+{
+    int first, end, count = 0;
+    snrq_step_modules(f, step, &first, &end);
+    for (int m = first; m < end; m++) {
+        char own[SNRQ_MODULE_NAME + 2], other[SNRQ_MODULE_NAME + 2] = "";
+        int before = first;
+        snrq_recipe_pattern(f, m, own);
+        for (; before < m && strcmp(own, other) != 0; before++)
+            snrq_recipe_pattern(f, before, other);
+        count += strcmp(own, other) != 0;
+    }
+    return count;
+}

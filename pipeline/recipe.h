@@ -36,4 +36,7 @@ snrq_status snrq_recipe_apply(const char *path, const json_t *recipe, const snrq
  * of the block; of an expert, one for all of them. Not collective. */
 void snrq_recipe_pattern(const snrq_family *family, int module, char *out);
 
+/* How many different ones a step has. */
+int snrq_recipe_patterns(const snrq_family *family, int step);
+
 #endif

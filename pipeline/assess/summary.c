@@ -137,11 +137,36 @@ static void print_mismatch(FILE *out, const json_t *whole)
     if (alpha == NULL) return;
     fprintf(
         out,
-        "alpha for all modules: by the windows that are fitted to (corr) %.3f, by the judged ones "
-        "%.3f; --alpha auto takes %.3f\n",
+        "alpha for all modules: %.3f suggested; corr %.3f, best for outputs on the judged windows "
+        "%.3f, --alpha auto %.3f\n",
+        json_number_value(json_object_get(alpha, "suggested")),
         json_number_value(json_object_get(alpha, "corr")),
         json_number_value(json_object_get(alpha, "held_out")),
         json_number_value(json_object_get(alpha, "auto")));
+}
+
+static void print_size(FILE *out, const char *what, const json_t *size)
+{
+    fprintf(out, " %s %.2f MB (%.3f)", what,
+            1e-6 * json_number_value(json_object_get(size, "bytes")),
+            json_number_value(json_object_get(size, "bits_per_weight")));
+}
+
+static void print_sizes(FILE *out, const json_t *all)
+{
+    const json_t *size;
+    size_t w;
+    fprintf(out, "weights in memory, and bits per weight of the modules:");
+    print_size(out, "model", json_object_get(all, "model"));
+    json_array_foreach(json_object_get(all, "uniform"), w, size)
+    {
+        char what[24];
+        snprintf(what, sizeof what, "| %d bits",
+                 (int)json_integer_value(json_object_get(size, "bits")));
+        print_size(out, what, size);
+    }
+    print_size(out, "| recipe.json", json_object_get(all, "recipe"));
+    fputc('\n', out);
 }
 
 static void print(FILE *out, const json_t *whole, const place *steps, size_t count)
@@ -166,6 +191,7 @@ static void print(FILE *out, const json_t *whole, const place *steps, size_t cou
                 json_number_value(json_object_get(row, "kl")));
     fputc('\n', out);
     print_mismatch(out, whole);
+    print_sizes(out, json_object_get(whole, "sizes"));
 }
 
 /* places [all steps], places of blocks [blocks]: by falling divergence. */

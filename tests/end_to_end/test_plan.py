@@ -44,10 +44,17 @@ class Plan(helpers.Test):
         self.assertAlmostEqual(plan["cost"]["phases"]["forward"]["seconds"], 2 * 4 * 64 * weights * 1e-9, places=9)
         self.assertEqual(plan["cost"]["phases"]["gram"]["seconds"], 0.0)
         # An assessment: two quantizations, and 5 variants of 6 blocks through those behind them, for 8 windows in place of 2 x 4.
-        forward, assess = plan["cost"]["phases"]["forward"]["seconds"], plan["cost"]["assess"]
+        forward = plan["cost"]["phases"]["forward"]["seconds"]
         search = plan["cost"]["phases"]["search"]["seconds"] / (8 * 4) + 2 * plan["cost"]["phases"]["factor"]["seconds"]
-        self.assertAlmostEqual(assess["seconds"], 2 * plan["seconds"] + 12 * search + forward / 6 * 5 * (6 + 5 + 4 + 3 + 2 + 1), places=9)
-        self.assertAlmostEqual(assess["rank_bytes"], plan["rank_bytes"] + 64 * 128 * 4 * (8 * (3 + 5) + 4), places=3)
+        for options, judged, variants, choices, uniform in (
+                ([], 8, 5, 12, 3), (["--no-uniform"], 8, 5, 12, 0), (["--no-uniform", "--judged-windows", 3, "--widths", "3,4,5"], 3, 5, 9, 0),
+                (["--alone", "modules", "--group-sizes", "64", "--widths", "3,8"], 8, 10, 4, 1)):
+            found = self.plan("--machine", machine, "--threads", 1, "--held-out", 0, "--network", "0,1e18", *options)["cost"]["assess"]
+            walk = (forward * (1 + judged / 4) + sum(plan["cost"]["phases"][p]["seconds"] for p in ("gram", "factor"))) * (uniform > 0)
+            self.assertAlmostEqual(found["seconds"], (2 + uniform) * plan["seconds"] + choices * search + walk +
+                                   forward / 6 * variants * judged / 8 * (6 + 5 + 4 + 3 + 2 + 1), places=9)
+            self.assertAlmostEqual(found["rank_bytes"], plan["rank_bytes"] + 64 * 128 * 4 * (
+                judged * (8 + (uniform > 0)) + 4 * (1 + (uniform > 0))), places=3)
         halves = self.plan("--machine", machine, "--threads", 1, "--held-out", 0, "--plan-ranks", 2)
         self.assertAlmostEqual(halves["cost"]["phases"]["forward"]["seconds"], 4 * 64 * weights * 1e-9, places=9)
 

@@ -279,7 +279,7 @@ static void options_that_are_not_stored_are_known_to_decide_nothing(void)
         " output calibration text-key token-file symmetric threads json max-time watchdog strict "
         "keep-activations force-unlock ignore-memory ignore-unused-layers plan-ranks plan-nodes "
         "network machine recipe table-format sensitivity pass-memory for target-bits target-size "
-        "assessment "
+        "assessment widths group-sizes no-uniform judged-windows alone "
         "formats redo dry-run "
         "options "
         "print-options help baseline-grid paper "
@@ -792,6 +792,7 @@ static void inputs_are_all_that_is_read(void)
     assert_texts(paths, 9, "M - F - - - - - - ");
     accepts("quantize M --calibration T -o OUT --target-bits 3", &o);
     CU_ASSERT_PTR_NULL(o.assessment);
+    snrq_options_free(&o);
     refuses("plan M --calibration T --target-bits 3", "--target-bits needs --assessment");
     refuses("quantize M --calibration T -o OUT --assessment A",
             "--assessment is for --target-bits");
@@ -799,6 +800,10 @@ static void inputs_are_all_that_is_read(void)
             "contradict each other");
     refuses("quantize M --calibration T -o OUT --target-size 1GB --assessment A --recipe R",
             "a budget makes a recipe");
+    refuses("quantize M --calibration T -o OUT --judged-windows 4", "for plans of it: --dry-run");
+    accepts("plan M --calibration T --judged-windows 4 --alone modules", &o);
+    CU_ASSERT_EQUAL(o.judged_windows, 4);
+    CU_ASSERT_EQUAL(o.alone_modules, 1);
     refuses("assess M --calibration T", "-o DIR is missing");
     refuses("assess M -o DIR", "either --calibration TEXT or --token-file FILE");
     accepts("plan M --token-file F --machine N", &o);
