@@ -273,7 +273,7 @@ static snrq_status check_engines(const snrq_options *o, const snrq_model *model)
                          snrq_engine_name((snrq_engine)o->engine), format->name,
                          snrq_engine_formats((snrq_engine)o->engine));
     if (format->layout == NULL || format->layout->describe == NULL) return SNRQ_OK;
-    snrq_status status = snrq_export_mixture_read(model, o->fold_zeros != 0, &mixture);
+    snrq_status status = snrq_export_mixture_read(model, o->fold_zeros != 0, false, &mixture);
     for (int k = 0; status == SNRQ_OK && k < mixture.kinds; k++)
         status = check_kind(o, model, &mixture.kind[k]);
     snrq_export_mixture_free(&mixture);
@@ -338,7 +338,8 @@ static snrq_status export_model(const snrq_context *context, const snrq_options 
     const snrq_export_settings settings = {.max_shard_bytes = o->max_shard_bytes,
                                            .float32 = o->export_float32 != 0,
                                            .embedding_type = (snrq_embedding_type)o->embedding_type,
-                                           .fold_zeros = o->fold_zeros != 0};
+                                           .fold_zeros = o->fold_zeros != 0,
+                                           .coded_head = o->coded_head != 0};
     snrq_lock *lock = NULL;
     bool is_new = access(o->output, F_OK) != 0;
     snrq_status status = context->rank == 0 ? check_possible(format, model) : SNRQ_OK;

@@ -106,6 +106,11 @@ static bool writes_codes(const snrq_options *o)
            o->format == SNRQ_FORMAT_COMPRESSED_TENSORS;
 }
 
+static bool writes_compressed(const snrq_options *o)
+{
+    return o->format < 0 || o->format == SNRQ_FORMAT_COMPRESSED_TENSORS;
+}
+
 static bool writes_gguf(const snrq_options *o)
 {
     return o->format < 0 || o->format == SNRQ_FORMAT_GGUF;
@@ -200,6 +205,7 @@ static const struct {
      ANY,
      writes_codes,
      {"it belongs to --format gptq and compressed-tensors", "stored"}},
+    {"head", ANY, writes_compressed, {"it belongs to --format compressed-tensors", "dense"}},
     {"embedding-type", ANY, writes_gguf, {"it belongs to --format gguf", "model"}},
     {"max-shard-size", ANY, writes_shards, {"a GGUF is one file", NULL}},
     {"tokenizer", ANY, has_export, {"of verify, it belongs to --export DIR", NULL}},

@@ -21,7 +21,8 @@ static const struct topic {
 } topics[] = {
     {"input and output",
      " output calibration text reference token-file decode protocol tasks task-dir export "
-     "weights embedding-type zero-points for max-shard-size tokenizer logprobs samples data "},
+     "weights embedding-type head zero-points for max-shard-size tokenizer logprobs samples "
+     "data "},
     {"what is stored",
      " preset format bits group-size symmetric asymmetric groups scale-type table-format recipe "
      "target-bits target-size assessment widths group-sizes formats no-uniform alone "},

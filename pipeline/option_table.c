@@ -208,6 +208,9 @@ const snrq_option_row snrq_option_table[] = {
      "of an asymmetric model in gptq or compressed-tensors: stored beside the codes, or folded "
      "into them: symmetric codes of 4 bits (of 2 and 3) or 8 (of 4 to 7) for the same weights, "
      "which more engines load"},
+    {"head", 0, CHOICE, FIELD(coded_head), "dense", 0, 0, "dense|codes", X, false, "H",
+     "of compressed-tensors: a quantized output head dense, with its rounded values, which every "
+     "engine loads, or as codes, which transformers loads; embeddings are dense"},
     {"max-shard-size", 0, SIZE, FIELD(max_shard_bytes), "5GB", 1, 9e18, NULL, X, false, "BYTES",
      "largest weight file, if no single tensor is larger: a number with KB, MB, GB, KiB, MiB, GiB"},
     {"pass-memory", 0, SIZE, FIELD(pass_memory), "1GiB", 1, 9e18, NULL, Q | F, false, "BYTES",

@@ -104,6 +104,7 @@ typedef struct snrq_options {
     int64_t format;                  /* snrq_format_choice; -1: not given */
     int64_t max_shard_bytes;         /* export */
     int64_t engine;                  /* export: snrq_engine; -1: not given */
+    int64_t coded_head;              /* export: a quantized head as codes */
     int64_t fold_zeros;              /* export: zeros in the codes (see snrq_export_settings) */
     int64_t export_float32;  /* export: dequantized weights in F32 instead of the model's type */
     int64_t embedding_type;  /* export to gguf: snrq_embedding_type */

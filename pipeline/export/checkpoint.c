@@ -22,8 +22,8 @@ enum { UNIT_ROWS = 32, UNIT_BYTES = 64 << 20, COPY_BYTES = 16 << 20, JSON_LIMIT 
 
 /* A piece of work: rows of a module, or of a tensor that is copied. */
 typedef struct unit {
-    int64_t layer;
-    int module;                /* -1: a copied tensor */
+    int64_t layer;             /* -1: the head */
+    int module;                /* in its block, or in tables.h5; -1: a copied tensor */
     int64_t record;            /* its place in the mixture */
     const snrq_tensor *tensor; /* borrowed from the model */
     int first;                 /* number of the (first) tensor written */
@@ -125,6 +125,17 @@ static snrq_status add_copy(work *w, const char *name)
     return deal_rows(w, piece, t->shape[0], t->bytes / (uint64_t)t->shape[0], false);
 }
 
+/* The head as codes. */
+static snrq_status add_head(work *w)
+{
+    const int64_t record = w->mixture.blocks;
+    const snrq_module_record *r = &w->mixture.module[record];
+    const snrq_export_job own = job_of(w, record);
+    unit piece = {.layer = -1, .module = w->mixture.head, .record = record};
+    SNRQ_TRY(w->layout->add(&own, r->name, r->rows, r->columns, &piece.first));
+    return deal_rows(w, piece, r->rows, (uint64_t)r->columns, w->layout->whole_modules);
+}
+
 static bool is_of_layer(const char *name, int64_t layer)
 {
     char start[64];
@@ -146,7 +157,9 @@ static snrq_status add_tensors(work *w, char *const *names, int count)
         for (; next < count && is_of_layer(names[next], layer); next++)
             SNRQ_TRY(add_copy(w, names[next]));
     }
-    for (int i = 1; i < outside; i++) SNRQ_TRY(add_copy(w, names[i]));
+    const bool head = w->mixture.count > w->mixture.blocks; /* the last of those outside */
+    for (int i = 1; i < outside - head; i++) SNRQ_TRY(add_copy(w, names[i]));
+    if (head) SNRQ_TRY(add_head(w));
     return SNRQ_OK;
 }
 
@@ -154,7 +167,8 @@ static snrq_status plan(work *w, const snrq_export_settings *settings)
 {
     char **names = NULL;
     int count = 0;
-    SNRQ_TRY(snrq_export_mixture_read(w->job.model, settings->fold_zeros, &w->mixture));
+    SNRQ_TRY(snrq_export_mixture_read(w->job.model, settings->fold_zeros, settings->coded_head,
+                                      &w->mixture));
     w->job.mixture = &w->mixture;
     w->job.facts = w->mixture.kind[w->mixture.usual];
     SNRQ_TRY(w->layout->settle(&w->job, settings));

@@ -61,7 +61,7 @@ static snrq_status refuse_both(const snrq_model *m, bool *floats, char *why, siz
 {
     snrq_export_mixture x;
     int count = 0;
-    snrq_status status = snrq_export_mixture_read(m, false, &x);
+    snrq_status status = snrq_export_mixture_read(m, false, false, &x);
     for (int k = 0; status == SNRQ_OK && k < x.kinds; k++)
         count += snrq_float_coding_of(x.kind[k].format) != NULL;
     if (count > 0 && count < x.kinds)
@@ -91,15 +91,38 @@ snrq_status snrq_compressed_possible(const snrq_model *m, char *why, size_t size
     return SNRQ_OK;
 }
 
+/* A head that is to be codes must be codes that the format has, beside those of the modules. */
+static snrq_status check_head(const snrq_export_job *job)
+{
+    const snrq_export_mixture *x = job->mixture;
+    const bool modules = snrq_float_coding_of(job->facts.format) != NULL;
+    char why[512] = "is not quantized";
+    if (x->count > x->blocks) {
+        const snrq_export_facts *f = &x->kind[x->kind_of[x->blocks]];
+        const snrq_module_record *r = &x->module[x->blocks];
+        const bool head = snrq_float_coding_of(f->format) != NULL;
+        snrq_compressed_fits(job->model, f, why, sizeof why);
+        if (why[0] == '\0' && head != modules)
+            snprintf(why, sizeof why, "is %s, and modules are not",
+                     head ? "floating point numbers" : "integers");
+        if (why[0] == '\0' && !head && r->scale_type != job->type)
+            snprintf(why, sizeof why, "has %s scales, and modules have %s here",
+                     snrq_dtype_name(r->scale_type), snrq_dtype_name(job->type));
+        if (why[0] == '\0') return SNRQ_OK;
+    }
+    return snrq_fail(SNRQ_USAGE, "%s: --head codes: the head: %s; leave --head out",
+                     job->model->path, why);
+}
+
 static snrq_status settle(snrq_export_job *job, const snrq_export_settings *settings)
 {
     bool found = true;
-    (void)settings;
     job->type = job->model_type = job->model->config.dtype;
-    if (snrq_float_coding_of(job->facts.format) != NULL) return SNRQ_OK;
-    SNRQ_TRY(choose_type(job->model, &job->facts, &job->type, &found));
-    job->model_type = snrq_export_model_type(job->model, job->type);
-    return SNRQ_OK;
+    if (snrq_float_coding_of(job->facts.format) == NULL) {
+        SNRQ_TRY(choose_type(job->model, &job->facts, &job->type, &found));
+        job->model_type = snrq_export_model_type(job->model, job->type);
+    }
+    return settings->coded_head ? check_head(job) : SNRQ_OK;
 }
 
 static snrq_status add(const snrq_export_job *job, const char *name, int64_t rows, int64_t columns,
@@ -251,11 +274,12 @@ static json_t *targets_of(const snrq_export_mixture *x, int kind)
 static json_t *describe(const snrq_export_job *job, double damp)
 {
     const snrq_export_mixture *x = job->mixture;
-    json_t *groups = json_object(), *ignored = json_pack("[s]", "lm_head");
+    json_t *groups = json_object(), *ignored = json_array();
     json_t *kept = snrq_model_kept_names(job->model);
     const char *format = name_of(&x->kind[0]);
     char name[32];
     (void)damp;
+    if (x->count == x->blocks) json_array_append_new(ignored, json_string("lm_head"));
     for (int k = 0; k < x->kinds; k++) {
         if (strcmp(format, name_of(&x->kind[k])) != 0) format = "mixed-precision";
         snprintf(name, sizeof name, "group_%d", k);

@@ -52,7 +52,7 @@ void snrq_gptq_fits(const snrq_model *m, const snrq_export_facts *f, char *why, 
 static snrq_status check_mixture(const snrq_model *m, char *why, size_t size)
 {
     snrq_export_mixture x;
-    snrq_status status = snrq_export_mixture_read(m, false, &x);
+    snrq_status status = snrq_export_mixture_read(m, false, false, &x);
     for (int k = 1; status == SNRQ_OK && k < x.kinds; k++)
         if (x.kind[k].symmetric != x.kind[0].symmetric)
             snprintf(why, size,

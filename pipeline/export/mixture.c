@@ -14,6 +14,17 @@ static snrq_status read_records(const snrq_model *m, snrq_export_mixture *x)
     return status;
 }
 
+/* The head comes behind the modules. */
+static snrq_status add_head(const snrq_model *m, snrq_export_mixture *x)
+{
+    size_t capacity = (size_t)x->count;
+    x->head = snrq_rest_file_table(m->rest, "lm_head.weight");
+    if (x->head < 0) return SNRQ_OK;
+    SNRQ_TRY(snrq_grow((size_t)x->count + 1, sizeof *x->module, "modules", &x->module, &capacity));
+    x->module[x->count++] = *snrq_block_file_record(snrq_rest_file_tables(m->rest), x->head);
+    return SNRQ_OK;
+}
+
 static bool same_kind(const snrq_export_facts *a, const snrq_export_facts *b)
 {
     return a->bits == b->bits && a->group_size == b->group_size && a->symmetric == b->symmetric &&
@@ -70,13 +81,17 @@ static snrq_status sort_modules(const snrq_model *m, const snrq_export_facts *al
     return SNRQ_OK;
 }
 
-snrq_status snrq_export_mixture_read(const snrq_model *m, bool fold, snrq_export_mixture *x)
+snrq_status snrq_export_mixture_read(const snrq_model *m, bool fold, bool head,
+                                     snrq_export_mixture *x)
 {
     snrq_export_facts all;
     double *weights = NULL;
     *x = (snrq_export_mixture){0};
     SNRQ_TRY(snrq_export_facts_read(m, &all));
     SNRQ_TRY(read_records(m, x));
+    x->blocks = x->count;
+    if (head) SNRQ_TRY(add_head(m, x));
+    all.mixed = all.mixed || x->count > x->blocks;
     const size_t count = (size_t)x->count;
     snrq_status status = snrq_allocate(count, sizeof *x->kind, "settings of modules", &x->kind);
     if (status == SNRQ_OK)
@@ -100,7 +115,7 @@ snrq_status snrq_export_mixture_fits(const snrq_model *m, snrq_export_fits *fits
                                      size_t size)
 {
     snrq_export_mixture x;
-    snrq_status status = snrq_export_mixture_read(m, false, &x);
+    snrq_status status = snrq_export_mixture_read(m, false, false, &x);
     why[0] = '\0';
     for (int k = 0; status == SNRQ_OK && k < x.kinds && why[0] == '\0'; k++)
         fits(m, &x.kind[k], why, size);

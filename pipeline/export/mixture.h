@@ -8,15 +8,19 @@
 typedef struct snrq_export_mixture {
     snrq_module_record *module; /* [count] that are stored as codes, by block and place; owned */
     int64_t count;
+    int64_t blocks;          /* of these; behind them the head, if it is asked for and quantized */
+    int head;                /* its place in tables.h5 */
     snrq_export_facts *kind; /* [kinds] settings that are there, as they are written; owned */
     int kinds;
     int *kind_of; /* [count] owned */
     int usual;    /* the kind of most weights */
 } snrq_export_mixture;
 
-/* Reads them. fold: asymmetric codes will be written as symmetric ones (snrq_export_folded_bits);
- * SNRQ_USAGE if one cannot. Free it in any case. Not collective. */
-snrq_status snrq_export_mixture_read(const snrq_model *model, bool fold, snrq_export_mixture *out);
+/* Reads them; head: that, too. fold: asymmetric codes
+ * will be written as symmetric ones (snrq_export_folded_bits); SNRQ_USAGE if one cannot. Free it in
+ * any case. Not collective. */
+snrq_status snrq_export_mixture_read(const snrq_model *model, bool fold, bool head,
+                                     snrq_export_mixture *out);
 void snrq_export_mixture_free(snrq_export_mixture *mixture);
 
 /* Calls `fits` (snrq_export_format.fits) for every kind until one does not fit: why [size] says

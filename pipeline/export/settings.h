@@ -17,6 +17,7 @@ typedef struct snrq_export_settings {
     int64_t max_shard_bytes;            /* of one safetensors file */
     bool float32;                       /* dequantized weights in F32, not in the model's type */
     snrq_embedding_type embedding_type; /* gguf */
+    bool coded_head; /* compressed-tensors: a quantized head as codes, not dense */
     bool fold_zeros; /* gptq, compressed-tensors: symmetric codes that contain the zeros */
 } snrq_export_settings;
 

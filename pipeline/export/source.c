@@ -190,9 +190,12 @@ void snrq_export_block_close(snrq_export_block *block)
 snrq_status snrq_export_module_open(const snrq_model *m, int64_t layer, int index,
                                     snrq_export_module *out)
 {
-    *out = (snrq_export_module){.index = snrq_model_stored_index(m, layer, index)};
-    SNRQ_TRY(snrq_model_open_block(m, layer, &out->file));
-    index = out->index;
+    *out = (snrq_export_module){.file = snrq_rest_file_tables(m->rest), .index = index};
+    if (layer >= 0) {
+        out->index = index = snrq_model_stored_index(m, layer, index);
+        SNRQ_TRY(snrq_model_open_block(m, layer, &out->own));
+        out->file = out->own;
+    }
     out->record = snrq_block_file_record(out->file, index);
     snrq_status status =
         snrq_allocate((size_t)out->record->columns, sizeof *out->g_idx, "groups", &out->g_idx);
@@ -205,7 +208,7 @@ snrq_status snrq_export_module_open(const snrq_model *m, int64_t layer, int inde
 
 void snrq_export_module_close(snrq_export_module *module)
 {
-    snrq_block_file_close(&module->file);
+    snrq_block_file_close(&module->own);
     free(module->g_idx);
     *module = (snrq_export_module){0};
 }

@@ -67,8 +67,9 @@ void snrq_export_block_close(snrq_export_block *block);
 
 /* One module, open for reading. */
 typedef struct snrq_export_module {
-    snrq_block_file *file; /* owned */
-    int index;             /* in its block */
+    const snrq_block_file *file; /* `own`, or borrowed */
+    snrq_block_file *own;        /* owned, or NULL */
+    int index;                   /* in its file */
     const snrq_module_record *record;
     int32_t *g_idx; /* [columns] owned */
     /* 0, or: hand out symmetric codes of so many bits for the same weights, code - zero + 2^(bits
@@ -76,6 +77,7 @@ typedef struct snrq_export_module {
     int folded_bits;
 } snrq_export_module;
 
+/* layer -1: embeddings or head, by their place in tables.h5. The model outlives it. */
 snrq_status snrq_export_module_open(const snrq_model *model, int64_t layer, int index,
                                     snrq_export_module *out);
 void snrq_export_module_close(snrq_export_module *module);

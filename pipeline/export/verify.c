@@ -58,30 +58,38 @@ static snrq_status compare_rows(void *user, const snrq_export_rows *r)
     return SNRQ_OK;
 }
 
-/* *tensors += how many tensors the module has. */
-static snrq_status compare_module(const snrq_model *m, const snrq_export_decoder *d, int64_t layer,
-                                  int index, int64_t *tensors)
+/* A module, or with layer -1 the head (snrq_export_module_open), of this name and shape.
+ * *tensors += how many tensors it has. */
+static snrq_status compare_codes(const snrq_model *m, const snrq_export_decoder *d, int64_t layer,
+                                 int index, const char *name, int64_t rows, int64_t row_columns,
+                                 int64_t *tensors)
 {
-    const snrq_module_shape *s = &snrq_model_family(m, layer)->module[index];
     struct comparison c = {.round_to = SNRQ_F32};
     snrq_export_module module = {0};
-    char name[256];
-    snrq_module_name(layer, s->name, name, sizeof name);
-    snrq_status status = snrq_decoded_open(d, name, s->rows, s->columns, &c.decoded);
+    snrq_status status = snrq_decoded_open(d, name, rows, row_columns, &c.decoded);
     if (status == SNRQ_OK && c.decoded.raw != NULL) c.round_to = c.decoded.type;
     if (status == SNRQ_OK) status = snrq_export_module_open(m, layer, index, &module);
-    size_t columns = (size_t)s->columns;
+    size_t columns = (size_t)row_columns;
     if (status == SNRQ_OK)
         status = snrq_allocate(columns, sizeof *c.expected, "a row", &c.expected);
     if (status == SNRQ_OK) status = snrq_allocate(columns, sizeof *c.found, "a row", &c.found);
     if (status == SNRQ_OK)
-        status = snrq_export_module_rows(&module, (snrq_range){0, s->rows}, compare_rows, &c);
+        status = snrq_export_module_rows(&module, (snrq_range){0, rows}, compare_rows, &c);
     *tensors += c.decoded.tensors;
     snrq_export_module_close(&module);
     snrq_decoded_close(&c.decoded);
     free(c.expected);
     free(c.found);
     return status;
+}
+
+static snrq_status compare_module(const snrq_model *m, const snrq_export_decoder *d, int64_t layer,
+                                  int index, int64_t *tensors)
+{
+    const snrq_module_shape *s = &snrq_model_family(m, layer)->module[index];
+    char name[256];
+    snrq_module_name(layer, s->name, name, sizeof name);
+    return compare_codes(m, d, layer, index, name, s->rows, s->columns, tensors);
 }
 
 /* Tensors that were copied. */
@@ -125,6 +133,20 @@ static snrq_status compare_copy(const snrq_model *m, const snrq_safetensors *fil
     return status;
 }
 
+/* A quantized head may be there as codes; then there is no tensor of this name. */
+static snrq_status compare_rest(const snrq_model *m, const snrq_export_decoder *d,
+                                const char *tensor, int64_t *tensors)
+{
+    const snrq_safetensors *files = snrq_export_decoder_tensors(d);
+    const int place = snrq_rest_file_table(m->rest, tensor);
+    if (place >= 0 && snrq_safetensors_find(files, tensor) == NULL) {
+        const snrq_module_record *r = snrq_block_file_record(snrq_rest_file_tables(m->rest), place);
+        return compare_codes(m, d, -1, place, r->name, r->rows, r->columns, tensors);
+    }
+    (*tensors)++;
+    return compare_copy(m, files, tensor);
+}
+
 /* Every rank compares some of the tensors; *tensors: how many this rank has seen. */
 static snrq_status compare_share(const snrq_context *c, const snrq_model *m,
                                  const snrq_export_decoder *d, int64_t *tensors)
@@ -140,8 +162,7 @@ static snrq_status compare_share(const snrq_context *c, const snrq_model *m,
     snrq_status status = SNRQ_OK;
     for (int i = 0; i < count && status == SNRQ_OK; i++) {
         if (next++ % c->size != c->rank) continue;
-        status = compare_copy(m, snrq_export_decoder_tensors(d), names[i]);
-        (*tensors)++;
+        status = compare_rest(m, d, names[i], tensors);
     }
     free(names);
     return status;

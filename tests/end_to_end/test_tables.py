@@ -112,6 +112,42 @@ class Tables(gguf.ExportTest):
         self.assertEqual(result.code, helpers.USAGE, result)
         self.assertIn("leave --embedding-type out", result.stderr)
 
+    def test_the_head_as_codes(self):
+        """In compressed-tensors: 8 bits in words, F16 scales; embeddings are dense beside them."""
+        recipe = self.recipe({"modules": "embed_tokens", "format": "q4_k"}, {"modules": HEAD, "bits": 8, "group-size": 64})
+        out = self.quantize(self.model(), "--bits", 4, "--group-size", 32, "--method", "rtn", "--recipe", recipe)
+        values, seen = self.values_of(out), []
+        for ranks in (1, 2):
+            directory = self.path("head-%d" % ranks)
+            helpers.succeed("export", out, "--format", "compressed-tensors", "--head", "codes", "-o", directory, ranks=ranks)
+            helpers.succeed("verify", out, "--export", directory, ranks=ranks)
+            seen.append(helpers.sha256(os.path.join(directory, "model.safetensors")))
+        self.assertEqual(*seen)
+        tensors = helpers.read_safetensors(os.path.join(directory, "model.safetensors"))
+        read = lambda name, kind: np.frombuffer(tensors[name][2], kind).reshape(tensors[name][1][0], -1)
+        codes = read(HEAD + ".weight_packed", "u1").astype(np.float32) - 128
+        found = np.repeat(read(HEAD + ".weight_scale", "<f2").astype(np.float32), 64, axis=1) * codes
+        self.assertTrue(np.array_equal(found, values[HEAD]))
+        self.assertTrue(np.array_equal(read(EMBEDDING + ".weight", "<f4"), values[EMBEDDING]))
+        with open(os.path.join(directory, "config.json")) as f:
+            described = json.load(f)["quantization_config"]
+        self.assertEqual(described["ignore"], [])
+        self.assertEqual([g["weights"]["num_bits"] for g in described["config_groups"].values() if HEAD in g["targets"]], [8])
+        with open(os.path.join(directory, "model.safetensors"), "r+b") as f:
+            data = f.read()
+            at = data.index(tensors[HEAD + ".weight_packed"][2])
+            f.seek(at + 1)
+            f.write(bytes([data[at + 1] ^ 1]))
+        result = helpers.run("verify", out, "--export", directory)
+        self.assertEqual(result.code, helpers.BAD_DATA, result)
+        self.assertIn("lm_head", result.stderr)
+        for head, words in (({"format": "q6_k"}, "has F32 scales"), ({"format": "q4_1"}, "export to gguf"), (None, "is not quantized")):
+            recipe = ["--recipe", self.recipe(dict({"modules": HEAD}, **head))] if head else []
+            out = self.quantize(self.model(), "--bits", 4, "--group-size", 32, "--method", "rtn", *recipe)
+            result = helpers.run("export", out, "--format", "compressed-tensors", "--head", "codes", "-o", self.path("no"))
+            self.assertEqual(result.code, helpers.USAGE, result)
+            self.assertIn(words, result.stderr)
+
     def test_the_stream_starts_from_rounded_embeddings(self):
         """Where blocks keep their weights, all of the mismatch is from there."""
         model = self.model()
