@@ -413,10 +413,15 @@ class Assess(helpers.Test):
         model = small_models.write(self.path("model"), small_models.MIXTRAL)
         ids, directory = helpers.write_ids(self.path("ids.i32"), small_models.windows(small_models.MIXTRAL, 6, 32)), self.path("report")
         common = "--token-file", ids, "--length", 32, "--group-size", 16, "--beam", 2
-        helpers.succeed("assess", model, *common, "--sequences", 4, "--judged-windows", 2, "--widths", "2,3,4", "--no-uniform", "--alone",
+        helpers.succeed("assess", model, *common, "--sequences", 4, "--judged-windows", 2, "--widths", "2,3,4", "--alpha", "corr", "--alone",
                         "modules", "-o", directory)
         with open(os.path.join(directory, "assessment.json")) as f:
-            steps = json.load(f)["blocks"][0]["steps"]
+            blocks = json.load(f)["blocks"]
+        steps = blocks[0]["steps"]
+        # The model of 3 bits everywhere was made with corr: its records have what the assessment finds in it afterwards.
+        records = {m["name"]: m for r in helpers.manifest(os.path.join(directory, "uniform-3")) for m in r.get("modules", [])}
+        for module in (m for b in blocks for s in b["steps"] for u in s["units"] for m in u["modules"]):
+            self.assertAlmostEqual(module["alpha"]["corr"], records[module["name"]]["alpha"], places=9)
         self.assertEqual([m["name"] for m in steps[2]["modules"]], ["block_sparse_moe.experts.*.w1", "block_sparse_moe.experts.*.w3"])
         alike = {}
         for engine in ("vllm", None):
