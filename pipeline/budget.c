@@ -316,6 +316,11 @@ static snrq_status drop_choices(search *s)
                 p->choice[p->choices++] = p->choice[i];
         }
         if (p->choices > 0) continue;
+        if (all == 0)
+            return snrq_fail(SNRQ_BAD_DATA,
+                             "%s: block %lld: the experts' steps have no choice in "
+                             "common",
+                             s->path, (long long)p->layer);
         const snrq_export_facts planned = facts_of(s, &p->choice[all - 1]);
         if (snrq_export_check_planned(s->model, &planned, s->options->engine) == SNRQ_OK)
             return snrq_fail(SNRQ_USAGE, "%s: no format holds a choice for every module", s->path);
