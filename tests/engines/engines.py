@@ -37,6 +37,8 @@ class Engine:
             return self.tolerance
         if job.source.setting is None:
             return {"gguf": F16, "gptq": SAME}.get(job.form, self.tolerance)
+        if self.floats and job.source.setting in FLOATS:
+            return BRAIN if job.dtype() else SAME
         usual = ROUNDED if job.form == "safetensors" and not job.options else self.tolerance
         return usual.of_a_broken_model() if job.source.is_broken() else usual
 
@@ -69,11 +71,17 @@ class Job:
     def label(self):
         return " ".join([self.form or "the model itself", *self.options])
 
+    def dtype(self):
+        """Of an engine that keeps decompressed weights of 4 bits in the model's type, and computes in it."""
+        return "bfloat16" if self.source.setting in FLOATS and self.source.setting.bits == 4 else None
+
     def request(self, engine):
         model, quantized = self.source.model, self.source.setting is not None
         asked = dict(engine.options if quantized else {}, path=self.source.export(self.form, *self.options))
         if engine.weights:
             return dict(asked, dense=self.source.export("safetensors", "--weights", "f32"))
+        if engine.floats and self.dtype():
+            asked["dtype"] = self.dtype()
         if model.windows is not None:
             asked["windows"] = model.windows.tolist()
         if self.generate:
