@@ -254,10 +254,12 @@ snrq_status snrq_assess_write(const char *directory, json_t *whole, bool tells)
                 ranking,
                 json_pack("{s:I, s:f}", "block", (json_int_t)ranked[b].block, "kl", ranked[b].kl));
         json_object_set_new(whole, "ranking", ranking);
-        status = put(directory, "assessment.json", snrq_json_dump(whole, JSON_INDENT(1)));
     }
     if (status == SNRQ_OK && tells) status = snrq_assess_pictures(directory, whole);
     if (status == SNRQ_OK) status = write_text(directory, whole, steps, count, tells);
+    /* Last: where it is, nothing is missing. */
+    if (status == SNRQ_OK)
+        status = put(directory, "assessment.json", snrq_json_dump(whole, JSON_INDENT(1)));
     free(steps);
     free(ranked);
     return status;

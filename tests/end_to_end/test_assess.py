@@ -134,6 +134,11 @@ class Assess(helpers.Test):
         self.assertIn("alpha for all modules: %.3f suggested; corr %.3f, best for outputs on the judged windows %.3f, --alpha auto %.3f\n"
                       % tuple(self.found["alpha"][key] for key in ("suggested", "corr", "held_out", "auto")), text)
 
+    def test_what_tells_that_all_is_there_is_written_last(self):
+        """A command that is killed before makes the rest, the next time."""
+        files = [os.path.join(folder, name) for folder, _, names in os.walk(self.one) for name in names]
+        self.assertEqual(max(files, key=lambda path: os.stat(path).st_mtime_ns), os.path.join(self.one, "assessment.json"))
+
     def test_pictures_have_the_figures(self):
         def table(name):
             with open(os.path.join(self.one, "report", name + ".tsv")) as f:
