@@ -253,5 +253,5 @@ json_t *snrq_assess_alpha(const snrq_assessment *a, const json_t *blocks)
     const double by_tokens = snrq_strengths_choose(&rule, 1, a->fitted.distinct).alpha;
     return json_pack("{s:f, s:f, s:f, s:f}", "corr", share_of(sums.reachable, sums.energy),
                      "held_out", held_out, "auto", by_tokens, "suggested",
-                     0.5 * (by_tokens + held_out));
+                     held_out < by_tokens ? held_out : by_tokens);
 }

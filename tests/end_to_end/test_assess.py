@@ -216,7 +216,7 @@ class Assess(helpers.Test):
         inputs = sum(w.shape[1] for key, w in model.w.items() if key.rpartition(".")[0].rpartition(".")[2] in
                      ("q_proj", "o_proj", "up_proj", "down_proj"))
         self.assertAlmostEqual(self.found["alpha"]["auto"], 0.7 / (1 + 0.12 * inputs / (FITTED * LENGTH)), places=9)
-        self.assertAlmostEqual(self.found["alpha"]["suggested"], (self.found["alpha"]["auto"] + self.found["alpha"]["held_out"]) / 2)
+        self.assertEqual(self.found["alpha"]["suggested"], min(self.found["alpha"][key] for key in ("auto", "held_out")))
 
     def points(self):
         """[(bytes, divergence) of each choice] of every step, counted here."""
