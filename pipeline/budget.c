@@ -397,7 +397,9 @@ static int64_t pass_tokens(const search *s)
     const snrq_window_order order = snrq_calibration_windows(s->options);
     const int64_t length = order.length > 0 ? order.length : s->model->config.max_positions;
     const int64_t most = SNRQ_SENSITIVITY_TOKENS / length;
-    return order.count > 0 && order.count < most ? order.count * length : SNRQ_SENSITIVITY_TOKENS;
+    const snrq_windows windows = {.count = order.count, .length = length};
+    if (order.count == 0 || order.count >= most) return SNRQ_SENSITIVITY_TOKENS;
+    return snrq_sensitivity_windows(s->options, &windows).count * length;
 }
 
 static snrq_status set_budget(search *s)

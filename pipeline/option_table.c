@@ -172,7 +172,8 @@ const snrq_option_row snrq_option_table[] = {
     {"sensitivity", 0, TEXT, FIELD(sensitivity), NULL, 0, 0, NULL, Q, false, "FILE|auto",
      "weigh errors by what a module's outputs are worth: a file of `snrq sensitivity MODEL`; the "
      "error of a row is made up for by the rows after it; auto: makes the file first, from the "
-     "first calibration windows, and keeps it in OUT (a file of this name is ./auto)"},
+     "first calibration windows, or from more of them if they are few, and keeps it in OUT (a "
+     "file of this name is ./auto)"},
     {"target-bits", 0, REAL, FIELD(target_bits), "0", 0, 16, NULL, Q, false, "B",
      "bits per weight that the modules may have on average, scales and zeros counted: each step of "
      "a "

@@ -7,6 +7,7 @@
 #include "mpi/log.h"
 #include "pipeline/sensitivity_cost.h"
 #include "pipeline/sensitivity_pass.h"
+#include "pipeline/text_options.h"
 #include "pipeline/token_weights.h"
 
 static bool is_made(const snrq_job *job)
@@ -17,7 +18,7 @@ static bool is_made(const snrq_job *job)
 /* Work of a block, `parts` times forward. */
 static double block_work(const snrq_job *job, int64_t layer, int parts)
 {
-    const snrq_windows first = snrq_sensitivity_windows(&job->windows);
+    const snrq_windows first = snrq_sensitivity_windows(job->options, &job->windows);
     return parts * snrq_sensitivity_block_work(snrq_model_family(job->model, layer), &first);
 }
 
@@ -42,10 +43,9 @@ static snrq_status listen(void *user, const snrq_sensitivity_step *s)
     return snrq_stop_check(job->context, &job->stop);
 }
 
-static snrq_status make(snrq_job *job)
+static snrq_status pass(snrq_job *job, const snrq_windows *windows)
 {
     const snrq_options *o = job->options;
-    const snrq_windows first = snrq_sensitivity_windows(&job->windows);
     char path[PATH_MAX];
     snprintf(path, sizeof path, "%s", snrq_output_temporary(job->output, SNRQ_OWN_SENSITIVITY));
     const snrq_sensitivity_order order = {.path = path,
@@ -56,12 +56,27 @@ static snrq_status make(snrq_job *job)
     snrq_sensitivity_outcome found;
     const double started = snrq_now();
     snrq_timers_enter(&job->timers, SNRQ_PHASE_BACKWARD);
-    SNRQ_TRY(snrq_sensitivity_pass(job->context, &order, job->model, &first, &found));
+    SNRQ_TRY(snrq_sensitivity_pass(job->context, &order, job->model, windows, &found));
     snrq_timers_enter(&job->timers, SNRQ_PHASE_WRITE);
     SNRQ_TRY(snrq_output_commit(job->output, job->context, SNRQ_OWN_SENSITIVITY, NULL));
     snrq_progress_passed(&job->progress, job->output, found.tokens, found.loss,
                          snrq_now() - started);
     return SNRQ_OK;
+}
+
+/* Goes through the run's windows, or draws more. */
+static snrq_status make(snrq_job *job)
+{
+    const snrq_windows first = snrq_sensitivity_windows(job->options, &job->windows);
+    snrq_window_order order = snrq_calibration_windows(job->options);
+    snrq_windows drawn = {0};
+    if (first.count <= snrq_windows_of_text(&job->windows).count) return pass(job, &first);
+    order.count = first.count;
+    order.held_out = order.first_tokens = 0;
+    snrq_status status = snrq_windows_make(job->context, &order, job->model, &drawn);
+    if (status == SNRQ_OK) status = pass(job, &drawn);
+    snrq_windows_free(&drawn);
+    return status;
 }
 
 snrq_status snrq_own_sensitivity(snrq_job *job)

@@ -1,9 +1,9 @@
 /* The file of sensitivities that a run makes for itself: `quantize --sensitivity auto`.
  *
- * It is what `snrq sensitivity` would make of the first of the run's calibration windows
- * (snrq_sensitivity_windows()), labels by the run's seed. It lies in OUT as sensitivity.h5 and is
- * committed like any other file there: a run that is killed in the pass makes it again, a later one
- * finds it.
+ * It is what `snrq sensitivity` would make of the run's calibration windows, of the first, or of
+ * more of that text (snrq_sensitivity_windows()), labels by the run's seed. It lies in OUT as
+ * sensitivity.h5 and is committed like any other file there: a run that is killed in the pass makes
+ * it again, a later one finds it.
  */
 #ifndef SNRQ_OWN_SENSITIVITY_H
 #define SNRQ_OWN_SENSITIVITY_H

@@ -192,7 +192,8 @@ static double weights_of(const snrq_model *m)
 
 snrq_windows snrq_plan_pass_windows(const snrq_options *o, const snrq_windows *w)
 {
-    return snrq_options_make_sensitivity(o) ? snrq_sensitivity_windows(w) : snrq_windows_of_text(w);
+    return snrq_options_make_sensitivity(o) ? snrq_sensitivity_windows(o, w)
+                                            : snrq_windows_of_text(w);
 }
 
 void snrq_plan_lay_out(const snrq_options *o, const snrq_model *m, const snrq_rules *rules,

@@ -6,17 +6,28 @@
 #include "pipeline/model/block_backward.h"
 #include "pipeline/model/label_gradient.h"
 #include "pipeline/model/stream.h"
+#include "pipeline/text_options.h"
 
 enum { ATTENTIONS = 5, PRODUCTS = 3, HEADS = 2 };
 static const double assumed_file_rate = 500e6;
 static const double sum_bytes = sizeof(snrq_fixed);
 static const double sent_bytes = 24.0; /* of a sum: three parts */
 
-snrq_windows snrq_sensitivity_windows(const snrq_windows *w)
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+snrq_windows snrq_sensitivity_windows(const snrq_options *o, const snrq_windows *w)
 {
     snrq_windows first = snrq_windows_of_text(w);
     const int64_t most = SNRQ_SENSITIVITY_TOKENS / w->length;
+    const int64_t drawn =
+        least(SNRQ_SENSITIVITY_TIMES * first.count, SNRQ_SENSITIVITY_DRAWN / w->length);
     if (first.count > most) first.count = most > 1 ? most : 1;
+    if (snrq_calibration_windows(o).rule == SNRQ_WINDOWS_RANDOM && o->token_file == NULL &&
+        drawn > first.count)
+        first.count = drawn;
     return first;
 }
 

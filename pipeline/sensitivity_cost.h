@@ -3,12 +3,19 @@
 #define SNRQ_SENSITIVITY_COST_H
 
 #include "pipeline/cost.h"
+#include "pipeline/options.h"
 
-/* The windows that the pass of `quantize --sensitivity auto` goes through: of those that are texts
- * the first, with up to so many tokens, but one at least. A tile has 64 rows, and more tokens would
- * tell little more of them. Borrows the ids. */
-enum { SNRQ_SENSITIVITY_TOKENS = 65536 };
-snrq_windows snrq_sensitivity_windows(const snrq_windows *windows);
+/* The windows that the pass of `quantize --sensitivity auto` goes through: of the run's that are
+ * texts the first, with up to SNRQ_SENSITIVITY_TOKENS tokens, but one at least. A tile has 64 rows,
+ * and more tokens would tell little more of them. A run of few windows that are drawn at random
+ * from a text has SNRQ_SENSITIVITY_TIMES as many drawn, for up to SNRQ_SENSITIVITY_DRAWN tokens:
+ * then `count` is more than the run's windows, whose ids are borrowed. */
+enum {
+    SNRQ_SENSITIVITY_TOKENS = 65536,
+    SNRQ_SENSITIVITY_DRAWN = 32768,
+    SNRQ_SENSITIVITY_TIMES = 4
+};
+snrq_windows snrq_sensitivity_windows(const snrq_options *options, const snrq_windows *windows);
 
 /* Sequences of `own` that a rank takes at a time, so that the inputs of all blocks fit into
  * `pass_memory` bytes: one at least. */

@@ -27,7 +27,7 @@ class OwnSensitivity(helpers.Test):
         super().setUpClass()
         folder = helpers.temporary_folder(cls)
         cls.file, cls.out = os.path.join(folder, "auto"), os.path.join(folder, "out")
-        helpers.succeed("sensitivity", helpers.MODEL, *TEXT, "--sequences", 16, "-o", cls.file)
+        helpers.succeed("sensitivity", helpers.MODEL, *TEXT, "--sequences", 64, "-o", cls.file)  # four times the run's
         helpers.succeed(*arguments(cls.out))
         cls.expected = helpers.weights(cls.out)
 
