@@ -3,7 +3,8 @@
 # undefined behaviour.
 # usage: check_sanitized.sh FOLDER GENERATOR COMPILER
 # With 2 ranks only: the start of MPI takes seconds for each rank here. -g1: lines for the reports, but no variables,
-# which take half of the compiler's time. Skipped where the compiler has no sanitizers.
+# which take half of the compiler's time. Without the two tests that compute longest, of whole Grams and searches: their
+# shapes take a minute here, and `cmake --preset asan` has them. Skipped where the compiler has no sanitizers.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 unset LD_PRELOAD # the sanitizers want to be the first library
@@ -17,4 +18,4 @@ if ! echo 'int main(void) { return 0; }' |
 fi
 cmake --preset asan -B "$folder" -G "$generator" -DCMAKE_C_COMPILER="$compiler" -DSNRQ_TEST_RANKS=2 -DCMAKE_C_FLAGS_DEBUG="-O1 -g1"
 cmake --build "$folder" --parallel 2 --target unit_and_rank_tests fuzz_replays
-ctest --test-dir "$folder" -L 'unit|ranks|fuzz' --no-tests=error --output-on-failure -j 2
+ctest --test-dir "$folder" -L 'unit|ranks|fuzz' -E 'ranks/test_(gram|search)_' --no-tests=error --output-on-failure -j 2
