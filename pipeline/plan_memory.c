@@ -10,6 +10,7 @@
 #include "pipeline/sensitivity_cost.h"
 #include "pipeline/tuning_cost.h"
 #include "pipeline/unit.h"
+#include "pipeline/weight_sizes.h"
 
 /* What is stored of a matrix that is quantized. */
 static double stored_bytes(const snrq_rule *r, double rows, int64_t columns)
@@ -179,17 +180,6 @@ static int groups_of_node(const snrq_plan *p, int group_ranks)
     return here < most ? here : most;
 }
 
-static double weights_of(const snrq_model *m)
-{
-    double weights = 0.0;
-    for (int64_t layer = 0; layer < m->config.layers; layer++) {
-        const snrq_family *f = snrq_model_family(m, layer);
-        for (int i = 0; i < f->modules; i++)
-            weights += (double)f->module[i].rows * (double)f->module[i].columns;
-    }
-    return weights;
-}
-
 snrq_windows snrq_plan_pass_windows(const snrq_options *o, const snrq_windows *w)
 {
     return snrq_options_make_sensitivity(o) ? snrq_sensitivity_windows(o, w)
@@ -219,5 +209,5 @@ void snrq_plan_lay_out(const snrq_options *o, const snrq_model *m, const snrq_ru
     if (snrq_options_make_sensitivity(o))
         out->output_bytes += snrq_sensitivity_file_bytes(m, texts.count * texts.length);
     out->block_bytes = full;
-    out->bits_per_weight = 8.0 * stored / weights_of(m);
+    out->bits_per_weight = 8.0 * stored / snrq_module_weights(m);
 }

@@ -6,7 +6,8 @@
  *             before [gate,up] of a mixture: route, which tells what tokens each expert reads
  *             for each unit of the step, the modules that read one input (an expert's are a unit;
  *             teams of ranks work on experts at the same time, each on one):
- *                 gather H, D (E) of the input in both streams, C where the output is added to h
+ *                 gather H, D (E) of the input in both streams, C where the output is added to h;
+ *                     where gradients are known, tokens count by them (token_weights.h)
  *                 factorize H, shift the targets, choose a
  *                 fit the quantization grids
  *                 search: round column by column, keep the K best roundings of each row
