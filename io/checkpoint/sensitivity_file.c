@@ -249,6 +249,12 @@ static snrq_status read_facts(snrq_sensitivity_file *f)
 {
     int64_t tile_rows = 0;
     SNRQ_TRY(snrq_hdf5_get_integer(&f->root, "tokens", &f->facts.tokens));
+    if (!snrq_hdf5_has(&f->root, "length"))
+        return snrq_fail(
+            SNRQ_BAD_DATA,
+            "%s: has no gradients of single tokens: it was made by an earlier version. "
+            "Make it again with snrq sensitivity",
+            f->path);
     SNRQ_TRY(snrq_hdf5_get_integer(&f->root, "length", &f->facts.length));
     SNRQ_TRY(snrq_hdf5_get_integer(&f->root, "seed", &f->facts.seed));
     SNRQ_TRY(snrq_hdf5_get_integer(&f->root, "tile_rows", &tile_rows));

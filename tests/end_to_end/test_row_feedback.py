@@ -115,6 +115,11 @@ class RowFeedback(helpers.Test):
         def change_length(f):
             f.attrs["length"] = 63
 
+        def make_old(f):
+            f.attrs["format_version"] = np.int64(1)
+            del f.attrs["length"], f["ids"], f["squares"]
+
+        self.refused(helpers.BAD_DATA, "earlier version", "snrq sensitivity", file=self.changed(make_old))
         self.refused(helpers.BAD_DATA, name, "squares", file=self.changed(spoil_square))
         self.refused(helpers.BAD_DATA, name, "missing", file=self.changed(remove_squares))
         self.refused(helpers.BAD_DATA, "length is 63", file=self.changed(change_length))
