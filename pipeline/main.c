@@ -80,14 +80,15 @@ static snrq_status run_command(const snrq_context *context, const snrq_options *
     return snrq_fail(SNRQ_INTERNAL, "no command");
 }
 
-/* Arrays of more than 32 MiB, the activations above all, go back to the system when they are freed,
- * for the peak shows the holes that they would leave. Smaller ones are kept for the next unit:
- * touching new pages takes a tenth of an expert's time. Without this, glibc moves the threshold.
+/* Arrays of more than 8 MiB, the activations above all, go back to the system when they are freed,
+ * for the peak shows the holes that they would leave: at 32 MiB a third of a small run. Smaller
+ * ones are kept for the next unit: touching new pages takes a tenth of an expert's time. Without
+ * this, glibc moves the threshold.
  */
 static void settle_memory(void)
 {
 #ifdef __GLIBC__
-    mallopt(M_MMAP_THRESHOLD, 32 << 20);
+    mallopt(M_MMAP_THRESHOLD, 8 << 20);
     mallopt(M_TRIM_THRESHOLD, 32 << 20);
 #endif
 }

@@ -84,7 +84,7 @@ class FlippedBits(helpers.Test):
             self.addCleanup(shutil.rmtree, memory, ignore_errors=True)
             out = shutil.copytree(out, os.path.join(memory, "out"))
         before = self.committed(out)
-        done = subprocess.run([os.environ["SNRQ_FLIP_BITS"], out, "2003"], stdout=subprocess.PIPE,
+        done = subprocess.run([os.environ["SNRQ_FLIP_BITS"], out, "20011"], stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, env=helpers.environment(1), check=False)
         self.assertEqual(done.returncode, 0, done.stderr.decode()[-4000:])
         counts = json.loads(done.stdout.decode())

@@ -70,7 +70,7 @@ class SameBytes(helpers.Test):
 
 
 class Families(helpers.Test):
-    """Every family: the checkpoint on 1 to 4 ranks, and on 1 and 4 ranks what an evaluation of it says."""
+    """Every family: the checkpoint on 1 and 4 ranks, and what an evaluation of it says."""
 
     def quantize(self, model, tokens, ranks):
         out = self.path("out-%d" % ranks)
@@ -87,11 +87,11 @@ class Families(helpers.Test):
     def check(self, model, ids):
         tokens = helpers.write_ids(self.path("ids.i32"), ids)
         with ThreadPoolExecutor(2) as pool:
-            first, *others = pool.map(lambda ranks: self.quantize(model, tokens, ranks), (1, 2, 3, 4))
+            first, other = pool.map(lambda ranks: self.quantize(model, tokens, ranks), (1, 4))
             evaluations = list(pool.map(lambda ranks: self.evaluate(tokens, ranks), (1, 4)))
         with open(os.path.join(model, "config.json")) as f:
             self.assertEqual(len(first), json.load(f)["num_hidden_layers"] + 1)
-        self.assertEqual(others, [first] * 3)
+        self.assertEqual(other, first)
         self.assertEqual(evaluations[0], evaluations[1])
 
     def check_fixture(self, name):

@@ -59,7 +59,7 @@ static inline void copy_whole_file(const char *from, const char *to)
 /* From one byte whose bit is flipped to the next. Sanitizers make every call of HDF5 twenty times
  * as slow. */
 #ifdef __SANITIZE_ADDRESS__
-enum { FLIP_STEP = 5 };
+enum { FLIP_STEP = 15 };
 #else
 enum { FLIP_STEP = 1 };
 #endif

@@ -113,7 +113,7 @@ static void flip_and_read(const char *path, long end, int report)
         }
     }
     /* every bit of the data and their hashes is found */
-    if (found < 2 * snrq_activation_file_bytes(WINDOWS, TOKENS, HIDDEN)) _exit(3);
+    if (FLIP_STEP * found < 2 * snrq_activation_file_bytes(WINDOWS, TOKENS, HIDDEN)) _exit(3);
     _exit(CU_get_number_of_failures() > 0 ? 4 : 0);
 }
 
