@@ -133,6 +133,15 @@ class Commands(helpers.Test):
         self.assertLessEqual(set(helpers.weights(self.out)), files)
         self.assertTrue(all(entry["ok"] for entry in found["files"]))
 
+    def test_verify_and_what_a_killed_run_leaves(self):
+        out = shutil.copytree(self.out, self.path("out"))
+        with open(os.path.join(out, "status.json.tmp"), "w"):
+            pass
+        helpers.succeed("verify", out)
+        with open(os.path.join(out, "block-00000.h5.tmp"), "w"):
+            pass
+        self.check_verify_names(out, "block-00000.h5.tmp")
+
     def check_verify_names(self, out, name):
         found = helpers.run("verify", out, "--json")
         self.assertEqual(found.code, helpers.BAD_DATA, found)
