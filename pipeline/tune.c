@@ -13,6 +13,7 @@
 
 enum { PATIENCE = 3 /* epochs without a better model */ };
 static const double highest_rate = 0.01, warm_up = 0.05 /* share of all steps */;
+static const double slower = 0.2; /* after an epoch that made the model worse */
 
 static int64_t fitted_of(const snrq_tuner *t)
 {
@@ -52,7 +53,10 @@ static double rate_of(const snrq_tuner *t, int64_t step)
 {
     double part = ((double)step + 0.5) / (double)(t->epochs * t->batches);
     double rise = part < warm_up ? part / warm_up : 1.0;
-    return highest_rate * rise * (1.0 - part * part * (3.0 - 2.0 * part));
+    int64_t worse = 0;
+    snrq_tuner_begun(t, &worse);
+    return highest_rate * pow(slower, (double)worse) * rise *
+           (1.0 - part * part * (3.0 - 2.0 * part));
 }
 
 /* ---- epochs ---- */
@@ -103,7 +107,10 @@ static snrq_status add_record(snrq_tuner *t, double fitted, double held_out)
     if (t->epoch > 0) json_object_set_new(entry, "fitted", json_real(fitted));
     if (json_array_append_new(t->history, entry) != 0)
         return snrq_fail(SNRQ_INTERNAL, "no memory for the records of epochs");
-    if (t->epoch > 0 && held_out >= t->best_kl) return SNRQ_OK;
+    if (t->epoch > 0 && held_out >= t->best_kl) {
+        t->adam = snrq_adam_begin();
+        return snrq_tuned_model_go_back(&t->model);
+    }
     t->best = t->epoch;
     t->best_kl = held_out;
     return snrq_tuned_model_copy(&t->model, SNRQ_TUNED_VALUE, SNRQ_TUNED_BEST);
@@ -151,7 +158,7 @@ static snrq_status prepare(snrq_tuner *t)
     t->epochs = job->options->tune;
     t->batches = (fitted_of(t) + SNRQ_TUNING_BATCH - 1) / SNRQ_TUNING_BATCH;
     t->held_out = snrq_passes_held_out(w);
-    t->adam = (snrq_adam){.mean_left = 1.0, .square_left = 1.0};
+    t->adam = snrq_adam_begin();
     t->history = json_array();
     snrq_status status = snrq_ropes_create(&job->model->config, w->length, &t->ropes);
     if (status == SNRQ_OK)

@@ -194,6 +194,16 @@ snrq_status snrq_tuned_model_copy(snrq_tuned_model *m, int from, int to)
     return snrq_node_memory_sync(m->context, m->memory);
 }
 
+snrq_status snrq_tuned_model_go_back(snrq_tuned_model *m)
+{
+    snrq_range mine = share_of_node(m, snrq_tuned_count(m));
+    const size_t bytes = (size_t)(mine.end - mine.begin) * sizeof(float);
+    memset(m->of[SNRQ_TUNED_MEAN] + mine.begin, 0, bytes);
+    memset(m->of[SNRQ_TUNED_SQUARE] + mine.begin, 0, bytes);
+    SNRQ_TRY(snrq_tuned_model_copy(m, SNRQ_TUNED_BEST, SNRQ_TUNED_VALUE));
+    return snrq_tuned_model_apply(m);
+}
+
 /* Where among the parameters the norm begins that a tensor is; -1: it is none. */
 static int64_t find_norm(const snrq_tuned_model *m, const char *name, int64_t *count)
 {

@@ -64,6 +64,12 @@ typedef struct snrq_adam {
     double tokens;                 /* of the sums of gradients */
 } snrq_adam;
 
+/* Before the first step. */
+static inline snrq_adam snrq_adam_begin(void)
+{
+    return (snrq_adam){.mean_left = 1.0, .square_left = 1.0};
+}
+
 /* The next step: t + 1. */
 void snrq_adam_advance(snrq_adam *adam);
 
@@ -78,6 +84,9 @@ snrq_status snrq_tuned_model_reset(snrq_tuned_model *model);
 
 /* Copies an array of parameters to another one. Collective; agreed. */
 snrq_status snrq_tuned_model_copy(snrq_tuned_model *model, int from, int to);
+
+/* The best values again, for an optimizer that begins anew. Collective; agreed. */
+snrq_status snrq_tuned_model_go_back(snrq_tuned_model *model);
 
 /* out <- the stored values of the norm that the tensor `name` is; false: it is none. For
  * snrq_rest_changes, with the model as `user`. Not collective. */

@@ -24,6 +24,10 @@ typedef struct snrq_tuner {
 /* What is recorded of it, in the manifest and for a run that resumes. New reference. */
 json_t *snrq_tuner_record(const snrq_tuner *tuner);
 
+/* The epoch after which the optimizer last began, for its model was worse than one before; 0: none
+ * was. *worse, unless NULL: how many were. */
+int64_t snrq_tuner_begun(const snrq_tuner *tuner, int64_t *worse);
+
 /* Writes where it is, or goes on where an earlier run said that it was; *resumed: it did. A state
  * that is damaged, or of other files, is none. Collective; agreed. */
 snrq_status snrq_tuner_put(snrq_tuner *tuner);

@@ -17,6 +17,24 @@ json_t *snrq_tuner_record(const snrq_tuner *t)
                      "kl", t->history);
 }
 
+int64_t snrq_tuner_begun(const snrq_tuner *t, int64_t *worse)
+{
+    double best = 0.0;
+    int64_t begun = 0, count = 0;
+    for (size_t e = 0; e < json_array_size(t->history); e++) {
+        const json_t *entry = json_array_get(t->history, e);
+        const double found = json_number_value(json_object_get(entry, "held_out"));
+        if (e == 0 || found < best) {
+            best = found;
+            continue;
+        }
+        begun = (int64_t)e;
+        count++;
+    }
+    if (worse != NULL) *worse = count;
+    return begun;
+}
+
 /* What the state of a run that resumes must belong to: the records of all files. */
 static snrq_status fingerprint(const snrq_tuner *t, char out[33])
 {
@@ -89,7 +107,9 @@ static snrq_status read_state(snrq_tuner *t, const char *path)
     if (status == SNRQ_OK) status = snrq_agree(t->context, read_history(t, path, &facts));
     free(history);
     SNRQ_TRY(status);
-    for (int64_t k = 0; k < t->epoch * t->batches; k++) snrq_adam_advance(&t->adam);
+    const int64_t begun = snrq_tuner_begun(t, NULL);
+    for (int64_t k = begun * t->batches; k < t->epoch * t->batches; k++)
+        snrq_adam_advance(&t->adam);
     return snrq_tuned_model_apply(&t->model);
 }
 

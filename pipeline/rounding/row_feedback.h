@@ -31,7 +31,7 @@ enum { SNRQ_ROW_BLOCK = 16, SNRQ_ROW_BLOCKS = SNRQ_TILE_ROWS / SNRQ_ROW_BLOCK };
 /* Rows of a tile that are rounded again at a time. */
 static inline int snrq_row_part(int bits)
 {
-    return bits <= 2 ? SNRQ_ROW_BLOCK : SNRQ_TILE_ROWS;
+    return bits <= 2 ? SNRQ_ROW_BLOCK / 2 : SNRQ_TILE_ROWS;
 }
 
 /* A tile's coefficients; rows by the place at which they are decided. */
