@@ -93,7 +93,8 @@ static const float e4m3[] = {-448,
                              448};
 _Static_assert(sizeof e4m3 / sizeof *e4m3 == SNRQ_E4M3_LEVELS, "as many as the header says");
 
-/* What narrow rows get is llama.cpp's choice. */
+/* What narrow rows get is llama.cpp's choice. Of q2_k and q3_k it was so once: now llama.cpp takes
+ * Q4_0 there, which has the same size. */
 const snrq_weight_format snrq_weight_formats[] = {
     {"q4_0", 4, NULL, 15, 32, 32, OWN, {0}, 4.5, NULL, 0},
     {"q4_1", 4, NULL, 15, 32, 32, OWN, OWN, 5.0, NULL, 0},
