@@ -184,10 +184,12 @@ static void check_kept(struct findings *f, const char *directory, const char *na
     note(f, name, status);
 }
 
-/* What a run leaves that is killed while it replaces its progress: nothing depends on it. */
-static bool is_progress(const char *name)
+/* What a run leaves that is killed while it replaces its progress or takes its lock, which it also
+ * does when all else is finished: nothing depends on it. */
+static bool is_left_by_kills(const char *name)
 {
-    return strncmp(name, "status.json.", strlen("status.json.")) == 0;
+    return strncmp(name, "status.json.", strlen("status.json.")) == 0 ||
+           strncmp(name, "snrq.lock.", strlen("snrq.lock.")) == 0;
 }
 
 /* Data files that no record knows; once a run is complete, unfinished files as well. Before that,
@@ -208,7 +210,7 @@ static void check_strays(struct findings *f, const char *directory, const json_t
         else if (snrq_output_kept_block(names[i]) >= 0)
             check_kept(f, directory, names[i]);
         else if (snrq_manifest_complete(records) && snrq_ends_with(names[i], ".tmp") &&
-                 !is_progress(names[i]) && snrq_is_plain_file(directory, names[i]))
+                 !is_left_by_kills(names[i]) && snrq_is_plain_file(directory, names[i]))
             note(f, names[i],
                  snrq_fail(SNRQ_BAD_DATA,
                            "%s/%s: an unfinished file in a complete output; it can "

@@ -135,8 +135,9 @@ class Commands(helpers.Test):
 
     def test_verify_and_what_a_killed_run_leaves(self):
         out = shutil.copytree(self.out, self.path("out"))
-        with open(os.path.join(out, "status.json.tmp"), "w"):
-            pass
+        for name in "status.json.tmp", "snrq.lock.tmp", "snrq.lock.node7.12.tmp":
+            with open(os.path.join(out, name), "w"):
+                pass
         helpers.succeed("verify", out)
         with open(os.path.join(out, "block-00000.h5.tmp"), "w"):
             pass
