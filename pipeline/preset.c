@@ -85,14 +85,6 @@ static const char *type_of_module(const choice *c, const char *name)
     return usual[c->preset];
 }
 
-/* What rows of so many columns get: where they are not whole super-blocks, llama-quantize takes
- * Q4_0 in place of Q2_K and Q3_K. Other types become their narrow ones by themselves. */
-static const char *fitting(const char *type, int64_t columns)
-{
-    const bool few_bits = strcmp(type, "q2_k") == 0 || strcmp(type, "q3_k") == 0;
-    return few_bits && columns % 256 != 0 ? "q4_0" : type;
-}
-
 static int add_rule(json_t *rules, const char *module, const char *format)
 {
     return json_array_append_new(rules,
@@ -145,14 +137,14 @@ snrq_status snrq_preset_rules(int preset, const snrq_model *m, json_t **rules)
     *rules = json_array();
     int failed = *rules == NULL;
     failed |= add_rule(*rules, snrq_table_names[SNRQ_EMBEDDING_TABLE],
-                       config->tied_embeddings ? "q6_k" : fitting(usual[preset], config->hidden));
+                       config->tied_embeddings ? "q6_k" : usual[preset]);
     if (!config->tied_embeddings)
         failed |= add_rule(*rules, snrq_table_names[SNRQ_HEAD_TABLE], "q6_k");
     const size_t from = json_array_size(*rules);
     for (c.layer = 0; c.layer < c.layers; c.layer++) {
         const snrq_family *f = snrq_model_family(m, c.layer);
         for (int i = 0; i < f->modules; i++) {
-            const char *type = fitting(type_of_module(&c, f->module[i].name), f->module[i].columns);
+            const char *type = type_of_module(&c, f->module[i].name);
             if (strcmp(type, usual[preset]) == 0) continue;
             pattern_of(f->module[i].name, pattern, sizeof pattern);
             failed |= add_module(*rules, from, c.layer, pattern, type);

@@ -93,16 +93,15 @@ static const float e4m3[] = {-448,
                              448};
 _Static_assert(sizeof e4m3 / sizeof *e4m3 == SNRQ_E4M3_LEVELS, "as many as the header says");
 
-/* What narrow rows get is llama.cpp's choice. Of q2_k and q3_k it was so once: now llama.cpp takes
- * Q4_0 there, which has the same size. */
+/* What narrow rows get is llama.cpp's choice. */
 const snrq_weight_format snrq_weight_formats[] = {
     {"q4_0", 4, NULL, 15, 32, 32, OWN, {0}, 4.5, NULL, 0},
     {"q4_1", 4, NULL, 15, 32, 32, OWN, OWN, 5.0, NULL, 0},
     {"q5_0", 5, NULL, 31, 32, 32, OWN, {0}, 5.5, NULL, 0},
     {"q5_1", 5, NULL, 31, 32, 32, OWN, OWN, 6.0, NULL, 0},
     {"q8_0", 8, NULL, 255, 32, 32, OWN, {0}, 8.5, NULL, 0},
-    {"q2_k", 2, NULL, 3, 16, 256, MULTIPLES(0, 15), MULTIPLES(0, 15), 2.625, "iq4_nl", 0},
-    {"q3_k", 3, NULL, 7, 16, 256, MULTIPLES(-32, 31), {0}, 3.4375, "iq4_nl", 0},
+    {"q2_k", 2, NULL, 3, 16, 256, MULTIPLES(0, 15), MULTIPLES(0, 15), 2.625, "q4_0", 0},
+    {"q3_k", 3, NULL, 7, 16, 256, MULTIPLES(-32, 31), {0}, 3.4375, "q4_0", 0},
     {"q4_k", 4, NULL, 15, 32, 256, MULTIPLES(0, 63), MULTIPLES(0, 63), 4.5, "q5_0", 0},
     {"q5_k", 5, NULL, 31, 32, 256, MULTIPLES(0, 63), MULTIPLES(0, 63), 5.5, "q5_1", 0},
     {"q6_k", 6, NULL, 63, 16, 256, MULTIPLES(-128, 127), {0}, 6.5625, "q8_0", 0},

@@ -3,13 +3,13 @@
 
     peers.py SNRQ MODEL TRAIN.i32 HELD_OUT.txt FOLDER WINDOWS LENGTH KIND [KIND ...]
 
-SNRQ is the program, MODEL a Llama in safetensors. For each KIND, a format ("q4_k": all modules are of this type, embeddings
-and head as they are) or a preset ("q4_k_m"), and for each of three calibration sets (SNRQ_SETS=0,2: of these), which are runs
-of WINDOWS windows of TRAIN.i32: quantizes with llama_quantize.py, and with snrq. Of a format, modules whose rows are no whole
-super-blocks get the type that llama.cpp gives them, by a recipe. Whatever the types are, those of the file that snrq exports
-must be those of llama.cpp's file: else the program ends. Both are evaluated by `snrq evaluate`, on 32 windows of HELD_OUT.txt
-(SNRQ_HELD_OUT=N: on N). The importance matrix is the mean square of each input in a forward pass by numpy (ggml_types.py), as
-llama-imatrix makes it. Needs numpy, gguf, cffi, xllamacpp and llama-cpp-py-sync, which wants glibc 2.38.
+SNRQ is the program, MODEL a Llama in safetensors. For each KIND, a format ("q4_k": all modules are of this type,
+embeddings and head as they are) or a preset ("q4_k_m"), and for each of three calibration sets (SNRQ_SETS=0,2: of
+these), which are runs of WINDOWS windows of TRAIN.i32: quantizes with llama_quantize.py, and with snrq. The types of
+the file that snrq exports must be those of llama.cpp's file: else the program ends. Both are evaluated by `snrq
+evaluate`, on 32 windows of HELD_OUT.txt (SNRQ_HELD_OUT=N: on N). The importance matrix is the mean square of each
+input in a forward pass by numpy (ggml_types.py), as llama-imatrix makes it. Needs numpy, gguf, cffi, xllamacpp and
+llama-cpp-py-sync, which wants glibc 2.38.
 """
 import collections
 import json
@@ -79,19 +79,6 @@ def peer(model, config, source, kind, importance, out):
     ggml_types.write_weights(os.path.join(out, "model.safetensors"), weights_of(target, config))
 
 
-def equal_types(kind, types, path):
-    """Options with which snrq takes the types of a file of llama.cpp's."""
-    if kind in PRESETS:
-        return ["--preset", kind.split(":")[-1]]
-    rules = [{"modules": name_in_model(name)[:-len(".weight")], "format": stored} for name, stored in types.items()
-             if name.startswith("blk.") and stored != kind]
-    if not rules:
-        return ["--format", kind]
-    with open(path, "w", encoding="utf-8") as f:
-        json.dump({"rules": rules}, f)
-    return ["--format", kind, "--recipe", path]
-
-
 def compare_types(snrq, out, types, preset):
     """Ends if what snrq made has other types, in a file of its own, than llama.cpp's."""
     run(snrq, "export", out, "--format", "gguf", "-o", out + ".export")
@@ -137,16 +124,14 @@ def main():
             peer(model, config, os.path.join(source, "model.gguf"), kind, importance, theirs)
             types = llama_quantize.types_of(theirs + ".gguf")
             run(snrq, "quantize", model, "--token-file", ids, "--sequences", windows, "--length", length, "--held-out", 0,
-                *equal_types(kind, types, ours + ".json"), "-o", ours)
+                "--preset" if kind in PRESETS else "--format", kind.split(":")[-1], "-o", ours)
             count = compare_types(snrq, ours, types, kind in PRESETS)
             a, b = (evaluate(snrq, directory, model, text, length) for directory in (theirs, ours))
             print("%-12s set %d   ggml KL %.6f ppl %.4f   snrq KL %.6f ppl %.4f   less by %.1f %%   modules: %s" %
                   (kind, s, *a, *b, 100 - 100 * b[0] / a[0], ", ".join("%d %s" % (n, t) for t, n in count.items())), flush=True)
             for path in (ours, theirs):
                 shutil.rmtree(path)
-            for path in (theirs + ".gguf", ours + ".json"):
-                if os.path.exists(path):
-                    os.remove(path)
+            os.remove(theirs + ".gguf")
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ import common
 import torch
 
 # name: number in ggml, weights and bytes of a block
-TYPES = {"q4_0": (2, 32, 18), "q5_0": (6, 32, 22), "iq4_nl": (20, 32, 18), "q2_K": (10, 256, 84), "q3_K": (11, 256, 110),
+TYPES = {"q4_0": (2, 32, 18), "q5_0": (6, 32, 22), "q2_K": (10, 256, 84), "q3_K": (11, 256, 110),
          "q4_K": (12, 256, 144)}
-WANTED = {2: ("q2_K", "q4_0"), 3: ("q3_K", "iq4_nl"), 4: ("q4_K", "q5_0")}
+WANTED = {2: ("q2_K", "q4_0"), 3: ("q3_K", "q4_0"), 4: ("q4_K", "q5_0")}
 
 
 def library():
