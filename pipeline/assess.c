@@ -38,12 +38,28 @@ static snrq_windows part_of(const snrq_windows *all, int64_t first, int64_t coun
     return part;
 }
 
-/* One draw: the windows that H is of come first. */
+/* Windows for H of the calibration text, and judged ones of another. */
+static snrq_status make_windows_of_two(snrq_assessment *a, snrq_window_order order)
+{
+    SNRQ_TRY(snrq_windows_make(a->context, &order, a->model, &a->windows));
+    order.texts.count = 1;
+    order.texts.path = &a->options->judged_text;
+    order.token_file = NULL;
+    order.count = a->options->judged_windows;
+    order.length = a->windows.length;
+    SNRQ_TRY(snrq_windows_make(a->context, &order, a->model, &a->others));
+    a->fitted = part_of(&a->windows, 0, a->windows.count);
+    a->judged = part_of(&a->others, 0, a->others.count);
+    return SNRQ_OK;
+}
+
+/* One draw, unless the judged windows are of a text of their own: those that H is of come first. */
 static snrq_status make_windows(snrq_assessment *a)
 {
     const int64_t judged = a->options->judged_windows;
     snrq_window_order order = snrq_calibration_windows(a->options);
     order.held_out = order.first_tokens = 0;
+    if (a->options->judged_text != NULL) return make_windows_of_two(a, order);
     if (order.count > 0) order.count += judged;
     SNRQ_TRY(snrq_windows_make(a->context, &order, a->model, &a->windows));
     const int64_t fitted = a->windows.count - judged;
@@ -76,6 +92,8 @@ static snrq_status describe(snrq_assessment *a)
     for (int f = 0; f < c->formats; f++)
         json_array_append_new(formats, json_string(c->format[f]->name));
     if (formats != NULL) json_object_set_new(a->configuration, "formats", formats);
+    if (a->options->judged_text != NULL)
+        json_object_set_new(a->configuration, "judged", json_string(a->others.fingerprint));
     if (a->options->alone_modules != 0)
         json_object_set_new(a->configuration, "alone", json_string("modules"));
     if (a->configuration != NULL) return SNRQ_OK;
@@ -398,6 +416,7 @@ static snrq_status assess_for(const snrq_context *context, const snrq_options *o
     free(a.after);
     free(a.alphas);
     snrq_ropes_free(&a.ropes);
+    snrq_windows_free(&a.others);
     snrq_windows_free(&a.windows);
     json_decref(a.configuration);
     json_decref(a.uniform);

@@ -16,7 +16,9 @@ typedef struct snrq_assessment {
     snrq_rule alone;             /* the same without strengths: nothing is rounded before */
     snrq_model *model;           /* owned, as the following */
     json_t *configuration;       /* what decides the figures */
-    snrq_windows windows;        /* those that H is of, then those that divergences are of */
+    snrq_windows windows;        /* those that H is of; then those that divergences are of, if they
+                                    are of the same text */
+    snrq_windows others;         /* else those, or none */
     snrq_windows fitted, judged; /* views of them */
     snrq_ropes ropes;
     snrq_stream full, twin; /* of the fitted windows; both the same where a block begins */

@@ -31,7 +31,7 @@ static const struct topic {
      "sensitivity tune expert-tokens expert-weights "},
     {"texts and windows",
      " sequences length seed windows sampling held-out first-tokens judged-windows "
-     "text-key "
+     "judged-text text-key "
      "limit task-bos beyond-context "},
     {"ranks and time",
      " threads layer-groups factor-grid max-time watchdog keep-activations redo force-unlock "

@@ -196,6 +196,9 @@ const snrq_option_row snrq_option_table[] = {
      "divergences holds: predictions are then that sum"},
     {"judged-windows", 0, INTEGER, FIELD(judged_windows), "8", 1, 1 << 20, NULL, Q | A, false, "N",
      "more windows that nothing is fitted to: the divergence is measured on them"},
+    {"judged-text", 0, TEXT, FIELD(judged_text), NULL, 0, 0, NULL, A, false, "TEXT",
+     "text of the judged windows, as like as can be to what the model will be used for; without "
+     "this they are of the calibration text"},
     {"alone", 0, CHOICE, FIELD(alone_modules), "steps", 0, 0, "steps|modules", Q | A, false, "WHAT",
      "what is rounded alone to measure its divergence, beside whole blocks: steps (q, k and v; o; "
      "gate and up; down), or each module of them, too, all experts of a block as one"},

@@ -92,6 +92,7 @@ typedef struct snrq_options {
     const char *formats_text;     /* assess, budgets: "q3_k,q4_k", or NULL */
     bool no_uniform;              /* assess: no runs with one width for all */
     int64_t judged_windows;       /* assess: of which divergences are measured */
+    const char *judged_text;      /* assess: what those windows are of, or NULL: as the others */
     int64_t alone_modules;        /* assess: they are measured of each module, too */
     const char *sensitivity;      /* what outputs are worth: a file of `snrq sensitivity`, or
                                      SNRQ_SENSITIVITY_AUTO, or NULL */

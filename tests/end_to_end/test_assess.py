@@ -328,6 +328,30 @@ class Assess(helpers.Test):
         self.assertLessEqual(stored, size)
         self.assertGreater(stored, 0.98 * size)
 
+    def test_judged_windows_of_another_text(self):
+        """All that is fitted stays as it is; divergences are of the other text's windows, on any number of ranks, and after a stop."""
+        text, out = helpers.HELDOUT, self.path("other")
+        options = ["assess", helpers.MODEL, "--token-file", self.fitted, "--length", LENGTH, "--group-size", 64, "--beam", 2, "--widths",
+                   "3,4", "--windows", "consecutive", "--judged-windows", 3, "--judged-text", text]
+        helpers.succeed(*options, "-o", out)
+        with open(os.path.join(out, "assessment.json")) as f:
+            found = json.load(f)
+        self.assertEqual((found["configuration"]["fitted_windows"], found["configuration"]["judged_windows"]), (FITTED, 3))
+        for model in found["uniform"]:
+            told = helpers.succeed("evaluate", os.path.join(self.one, "uniform-%d" % model["bits"]), "--text", text, "--sequences", 3,
+                                   "--length", LENGTH, "--reference", helpers.MODEL, "--json").json()
+            self.assertAlmostEqual(model["kl"], told["kl"], places=6)
+        whole = helpers.sha256(os.path.join(out, "assessment.json"))
+        for name in "assessment.json", "assess-00003.json":
+            os.remove(os.path.join(out, name))
+        helpers.succeed(*options, "-o", out, ranks=3)
+        self.assertEqual(helpers.sha256(os.path.join(out, "assessment.json")), whole)
+        result = helpers.run(*helpers.with_options(options, "--judged-text", helpers.CALIBRATION), "-o", out)
+        self.assertEqual(result.code, helpers.USAGE, result)
+        result = helpers.run(*helpers.with_options(options, "--judged-text", self.path("none.txt")), "-o", self.path("x"))
+        self.assertEqual(result.code, helpers.NO_INPUT, result)
+        self.assertIn("none.txt", result.stderr)
+
     def test_a_budget_alone_makes_its_own_assessment(self):
         base = ["--target-bits", 2.75, "--sequences", 3]
         out = self.quantize("own", *base)
