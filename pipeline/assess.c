@@ -20,10 +20,10 @@
 #include "pipeline/assess_suggestion.h"
 #include "pipeline/assess_uniform.h"
 #include "pipeline/model/findings.h"
+#include "pipeline/options/text_options.h"
 #include "pipeline/phase.h"
 #include "pipeline/rounding/statistics.h"
 #include "pipeline/rules.h"
-#include "pipeline/text_options.h"
 
 enum { BLOCK_LIMIT = 1 << 26, WHOLE_LIMIT = 1 << 28 };
 

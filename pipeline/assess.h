@@ -23,7 +23,7 @@
 #define SNRQ_ASSESS_H
 
 #include "mpi/watch.h"
-#include "pipeline/options.h"
+#include "pipeline/options/options.h"
 
 /* Collective; agreed. */
 snrq_status snrq_assess(const snrq_context *context, const snrq_options *options);

@@ -4,7 +4,7 @@
 #define SNRQ_ASSESS_COST_H
 
 #include "pipeline/cost.h"
-#include "pipeline/options.h"
+#include "pipeline/options/options.h"
 
 /* What of an assessment decides its cost, by --judged-windows, --widths, --group-sizes,
  * --formats, --alone and --no-uniform. */

@@ -7,8 +7,8 @@
 
 #include "io/file.h"
 #include "mpi/collective.h"
+#include "pipeline/options/text_options.h"
 #include "pipeline/quantize.h"
-#include "pipeline/text_options.h"
 
 /* The options of such a run: those of the assessment, and what is its own. */
 static snrq_status uniform_options(const snrq_assessment *a, int bits, const char *output,

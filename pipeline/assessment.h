@@ -5,7 +5,7 @@
 
 #include "pipeline/assess/choices.h"
 #include "pipeline/assess/divergence.h"
-#include "pipeline/options.h"
+#include "pipeline/options/options.h"
 
 typedef struct snrq_assessment {
     const snrq_context *context;

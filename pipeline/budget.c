@@ -17,10 +17,10 @@
 #include "pipeline/export.h"
 #include "pipeline/export/engines.h"
 #include "pipeline/model/tensors.h"
+#include "pipeline/options/text_options.h"
 #include "pipeline/recipe.h"
 #include "pipeline/rules.h"
 #include "pipeline/sensitivity_cost.h"
-#include "pipeline/text_options.h"
 #include "pipeline/weight_sizes.h"
 
 enum {

@@ -7,7 +7,7 @@
 #include <jansson.h>
 
 #include "pipeline/model/model.h"
-#include "pipeline/options.h"
+#include "pipeline/options/options.h"
 
 /* What was made of it. */
 typedef struct snrq_budget {

@@ -16,7 +16,7 @@
 #include "pipeline/evaluate/score.h"
 #include "pipeline/evaluate/task_run.h"
 #include "pipeline/model/findings.h"
-#include "pipeline/text_options.h"
+#include "pipeline/options/text_options.h"
 
 /* What is asked for, and what came of it. */
 typedef struct evaluation {

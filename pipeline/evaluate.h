@@ -4,7 +4,7 @@
 #define SNRQ_EVALUATE_H
 
 #include "mpi/context.h"
-#include "pipeline/options.h"
+#include "pipeline/options/options.h"
 
 /* `snrq evaluate`: the whole command. In every window all tokens but the first are scored, given
  * those before them in the window (GPTQ's protocol, arXiv 2210.17323); perplexity = exp(mean token

@@ -9,7 +9,7 @@
 #include "pipeline/export/settings.h"
 #include "pipeline/export/source.h"
 #include "pipeline/model/model.h"
-#include "pipeline/options.h"
+#include "pipeline/options/options.h"
 
 /* `snrq export OUT --format F -o DIR`: DIR is made, or must be empty. All ranks write. On failure
  * what was written is removed. Collective; agreed. */

@@ -3,7 +3,7 @@
 #define SNRQ_INSPECT_H
 
 #include "mpi/context.h"
-#include "pipeline/options.h"
+#include "pipeline/options/options.h"
 
 /* `snrq inspect MODEL|OUT`: configuration, shapes, sizes; for an OUT directory one row per module
  * with its quality. Rank 0 works and prints. Collective; agreed. */

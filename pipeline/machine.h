@@ -18,7 +18,7 @@
 #include <jansson.h>
 
 #include "mpi/context.h"
-#include "pipeline/options.h"
+#include "pipeline/options/options.h"
 #include "pipeline/rounding/rule.h"
 
 /* Seconds per multiply-add, or per element, of one rank with its threads. */

@@ -24,7 +24,7 @@
 #include "pipeline/export.h"
 #include "pipeline/inspect.h"
 #include "pipeline/machine.h"
-#include "pipeline/options.h"
+#include "pipeline/options/options.h"
 #include "pipeline/quantize.h"
 #include "pipeline/results.h"
 #include "pipeline/round.h"

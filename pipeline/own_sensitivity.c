@@ -5,9 +5,9 @@
 #include <stdio.h>
 
 #include "mpi/log.h"
+#include "pipeline/options/text_options.h"
 #include "pipeline/sensitivity_cost.h"
 #include "pipeline/sensitivity_pass.h"
-#include "pipeline/text_options.h"
 #include "pipeline/token_weights.h"
 
 static bool is_made(const snrq_job *job)

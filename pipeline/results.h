@@ -3,7 +3,7 @@
 #define SNRQ_RESULTS_H
 
 #include "mpi/context.h"
-#include "pipeline/options.h"
+#include "pipeline/options/options.h"
 
 /* `snrq report OUT|ROOT [-o DIR]`: prints what is there, finished or not; with -o, writes it into
  * DIR as text, Markdown, TSV, LaTeX and one page of HTML with pictures. OUT is the directory of a

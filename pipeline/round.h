@@ -3,7 +3,7 @@
 #define SNRQ_ROUND_H
 
 #include "mpi/context.h"
-#include "pipeline/options.h"
+#include "pipeline/options/options.h"
 
 /* `snrq round CASE.safetensors -o RESULT.safetensors`: CASE holds W [m, n], H, and where the method
  * needs them D and E [n, n], undamped, in original column order (float32). RESULT gets codes u8 [m,

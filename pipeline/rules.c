@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "pipeline/model/kept.h"
-#include "pipeline/preset.h"
+#include "pipeline/options/preset.h"
 #include "pipeline/recipe.h"
 
 snrq_rule snrq_options_rule(const snrq_options *o)

@@ -10,7 +10,7 @@
 
 #include "pipeline/budget.h"
 #include "pipeline/model/model.h"
-#include "pipeline/options.h"
+#include "pipeline/options/options.h"
 
 typedef struct snrq_rules {
     int64_t layers;

@@ -15,7 +15,7 @@
 #include "io/standard_streams.h"
 #include "mpi/collective.h"
 #include "mpi/log.h"
-#include "pipeline/option_file.h"
+#include "pipeline/options/file.h"
 #include "pipeline/results/experiment.h"
 #include "pipeline/results/option_text.h"
 

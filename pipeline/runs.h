@@ -3,7 +3,7 @@
 #define SNRQ_RUNS_H
 
 #include "mpi/context.h"
-#include "pipeline/options.h"
+#include "pipeline/options/options.h"
 
 /* `snrq runs TABLE -o ROOT [--data DIR]`: reads a table of runs (pipeline/results/experiment.h) and
  * writes into ROOT, which is made,

@@ -12,9 +12,9 @@
 #include "mpi/log.h"
 #include "mpi/timers.h"
 #include "pipeline/model/findings.h"
+#include "pipeline/options/text_options.h"
 #include "pipeline/sensitivity_cost.h"
 #include "pipeline/sensitivity_pass.h"
-#include "pipeline/text_options.h"
 
 enum { SECONDS_BETWEEN_LINES = 5 };
 

@@ -4,7 +4,7 @@
 #define SNRQ_SENSITIVITY_H
 
 #include "mpi/context.h"
-#include "pipeline/options.h"
+#include "pipeline/options/options.h"
 
 /* Writes the file and tells about it. Collective; agreed. */
 snrq_status snrq_sensitivity(const snrq_context *context, const snrq_options *options);

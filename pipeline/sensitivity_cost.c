@@ -6,7 +6,7 @@
 #include "pipeline/model/block_backward.h"
 #include "pipeline/model/label_gradient.h"
 #include "pipeline/model/stream.h"
-#include "pipeline/text_options.h"
+#include "pipeline/options/text_options.h"
 
 enum { ATTENTIONS = 5, PRODUCTS = 3, HEADS = 2 };
 static const double assumed_file_rate = 500e6;

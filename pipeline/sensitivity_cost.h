@@ -3,7 +3,7 @@
 #define SNRQ_SENSITIVITY_COST_H
 
 #include "pipeline/cost.h"
-#include "pipeline/options.h"
+#include "pipeline/options/options.h"
 
 /* The windows that the pass of `quantize --sensitivity auto` goes through: of the run's that are
  * texts the first, with up to SNRQ_SENSITIVITY_TOKENS tokens, but one at least. A tile has 64 rows,

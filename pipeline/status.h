@@ -3,7 +3,7 @@
 #define SNRQ_JOB_STATUS_H
 
 #include "mpi/status.h"
-#include "pipeline/options.h"
+#include "pipeline/options/options.h"
 
 /* `snrq status OUT`: prints state, progress, last error and what to do next from the files in OUT,
  * to which it does nothing; damage by the sizes of files, with --full by their hashes. Needs no

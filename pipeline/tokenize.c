@@ -7,7 +7,7 @@
 #include "io/standard_streams.h"
 #include "io/tokenizer/token_file.h"
 #include "io/user_output.h"
-#include "pipeline/text_options.h"
+#include "pipeline/options/text_options.h"
 
 /* Writes the file and tells about it. */
 static snrq_status put(const snrq_options *o, int64_t tokens, const void *data, size_t bytes,

@@ -3,7 +3,7 @@
 #define SNRQ_TOKENIZE_H
 
 #include "mpi/context.h"
-#include "pipeline/options.h"
+#include "pipeline/options/options.h"
 
 /* `snrq tokenize MODEL --text FILE -o IDS`: texts as io/tokenizer/text_tokens.h reads them, with
  * what the tokenizer's post-processor adds to each document, as little-endian int32 ids that

@@ -5,7 +5,7 @@
 #define SNRQ_WEIGHT_SIZES_H
 
 #include "pipeline/model/model.h"
-#include "pipeline/options.h"
+#include "pipeline/options/options.h"
 
 /* Codes, scales and zeros of a module as they are stored, with another width and size of groups
  * (0: whole rows) than the rule's. Not collective, as the following. */

@@ -49,7 +49,7 @@ def bits_per_weight(weights):
 
 METHOD, OPERATIONS, EXPORTING = "docs/method.md", "docs/operations.md", "docs/exporting.md"
 GGUF, FORMAT, DATA = "docs/gguf.md", "docs/format.md", "tests/data/README.md"
-OPTIONS, GIVEN = "pipeline/option_table.c", "pipeline/options.c"
+OPTIONS, GIVEN = "pipeline/options/table.c", "pipeline/options/options.c"
 GRAM, FACTOR, GRIDS = "mpi/algebra/gram.c", "mpi/algebra/factor.c", "pipeline/rounding/quant_grid.c"
 LAYOUT, CONFIG = "io/gguf/layout.h", "tests/data/model/config.json"
 
@@ -80,7 +80,7 @@ QUOTES = [Quote(*row) for row in [
     (METHOD, r"beam search with `--beam` K, .*? at most (\d+) \|", "pipeline/rounding/beam_shape.h", r"SNRQ_MAX_BEAM = (\d+)"),
     (METHOD, r"beam search with `--beam` K, .*? at most (\d+) \|", OPTIONS, r'FIELD\(beam\), "\d+", 1, (\d+)'),
     # Defaults
-    (METHOD, r"by default (\d+) windows", "pipeline/text_options.c", r"DEFAULT_SEQUENCES = (\d+)"),
+    (METHOD, r"by default (\d+) windows", "pipeline/options/text_options.c", r"DEFAULT_SEQUENCES = (\d+)"),
     (METHOD, r"context, but at most (\d+) tokens", "pipeline/texts/windows.c", r"LONGEST_DEFAULT = (\d+)"),
     (METHOD, r"The others have `--grid (\w+)", OPTIONS, option("grid")),
     (METHOD, r"The others have .*?--refine (\d+)", OPTIONS, option("refine")),

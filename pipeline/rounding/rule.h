@@ -3,9 +3,9 @@
  * Rules are made once per module (pipeline/rules.h) and handed down; nothing in this folder knows
  * the command line. Symbols and formulas: docs/method.md.
  *
- * The way of a field: option (pipeline/options.c) -> rule (pipeline/rules.c; compared in rule.c) ->
- * record of the module (pipeline/unit.c) -> file, manifest and `inspect --json` (the table in
- * io/checkpoint/block_record.c). docs/developing.md, "Add a field to the rule".
+ * The way of a field: option (pipeline/options/options.c) -> rule (pipeline/rules.c; compared in
+ * rule.c) -> record of the module (pipeline/unit.c) -> file, manifest and `inspect --json` (the
+ * table in io/checkpoint/block_record.c). docs/developing.md, "Add a field to the rule".
  */
 #ifndef SNRQ_RULE_H
 #define SNRQ_RULE_H

@@ -1,5 +1,5 @@
 /* Input: a file of options for quantize. What is read is printed and read back as the same. */
-#include "pipeline/options.h"
+#include "pipeline/options/options.h"
 #include "tests/fuzz/fuzz.h"
 
 /* Reads the options in `path`; *text is what --print-options makes of them. */

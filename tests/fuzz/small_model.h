@@ -4,7 +4,7 @@
 #define SMALL_MODEL_H
 
 #include "pipeline/model/model.h"
-#include "pipeline/options.h"
+#include "pipeline/options/options.h"
 #include "tests/fuzz/fuzz.h"
 
 /* 128 and 256 columns: of the latter, 256 weights of a K-quant are a multiple. */

@@ -1,5 +1,5 @@
 /* Help, manual pages and completion say of every option what the table has, and fit their forms. */
-#include "pipeline/option_help.h"
+#include "pipeline/options/help.h"
 
 #include <stdlib.h>
 #include <string.h>

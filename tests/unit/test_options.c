@@ -1,8 +1,8 @@
 /* The command line: what is accepted, what is refused and how, what is stored. */
 #include <string.h>
 
-#include "pipeline/option_effects.h"
-#include "pipeline/options.h"
+#include "pipeline/options/effects.h"
+#include "pipeline/options/options.h"
 #include "pipeline/rules.h"
 #include "tests/snrq_test.h"
 #include "tests/unit/test_files.h"

@@ -1,10 +1,10 @@
 /* Options in snrq.json; see settings.h. */
-#include "pipeline/settings.h"
+#include "pipeline/options/settings.h"
 
 #include <stdio.h>
 #include <string.h>
 
-#include "pipeline/options.h"
+#include "pipeline/options/options.h"
 
 /* Is a row of every module one group? */
 static bool is_per_channel(const json_t *size, int64_t columns)

@@ -1,5 +1,5 @@
-/* Values of options; see option_row.h. */
-#include "pipeline/option_row.h"
+/* Values of options; see row.h. */
+#include "pipeline/options/row.h"
 
 #include <errno.h>
 #include <math.h>

@@ -132,7 +132,7 @@ typedef struct snrq_options {
  * print instead of running anything (help, version or the options were asked for, or no command
  * given); the caller frees it. SNRQ_USAGE with a message that names the option, what was expected
  * and what was found: also for an option that is given twice (but for texts in one place),
- * contradicts another, or has no effect with the others (option_effects.h). The status of
+ * contradicts another, or has no effect with the others (effects.h). The status of
  * snrq_file_read() for the file. The caller releases *out with snrq_options_free(), also after a
  * failure. Not collective: every rank parses the same argv; agree on the status, because every rank
  * reads the file. */

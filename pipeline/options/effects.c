@@ -1,5 +1,5 @@
-/* The table of effects; see option_effects.h. */
-#include "pipeline/option_effects.h"
+/* The table of effects; see effects.h. */
+#include "pipeline/options/effects.h"
 
 #include <string.h>
 

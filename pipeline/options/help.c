@@ -1,5 +1,5 @@
-/* Help, manual pages, completion; see option_help.h. */
-#include "pipeline/option_help.h"
+/* Help, manual pages, completion; see help.h. */
+#include "pipeline/options/help.h"
 
 #include <ctype.h>
 #include <stdio.h>

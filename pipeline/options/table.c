@@ -1,12 +1,12 @@
-/* The options and the commands; see option_table.h. */
-#include "pipeline/option_table.h"
+/* The options and the commands; see table.h. */
+#include "pipeline/options/table.h"
 
-#include "pipeline/preset.h"
+#include "pipeline/options/preset.h"
 
 #include <stddef.h>
 #include <string.h>
 
-#include "pipeline/option_row.h"
+#include "pipeline/options/row.h"
 
 enum {
     Q = SNRQ_COMMAND_QUANTIZE,

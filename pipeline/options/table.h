@@ -1,9 +1,9 @@
 /* What options and commands there are. The texts of help, manual pages and completion are made from
- * these tables (option_help.h), and so are parsing and the stored configuration (options.c). */
+ * these tables (help.h), and so are parsing and the stored configuration (options.c). */
 #ifndef SNRQ_OPTION_TABLE_H
 #define SNRQ_OPTION_TABLE_H
 
-#include "pipeline/option_row.h"
+#include "pipeline/options/row.h"
 
 enum { SNRQ_MOST_OPTIONS = 128 };
 

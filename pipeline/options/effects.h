@@ -3,7 +3,7 @@
 #ifndef SNRQ_OPTION_EFFECTS_H
 #define SNRQ_OPTION_EFFECTS_H
 
-#include "pipeline/options.h"
+#include "pipeline/options/options.h"
 
 typedef struct snrq_option_idle {
     const char *reason; /* why the option has no effect with the others, as the end of a sentence */

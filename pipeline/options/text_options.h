@@ -2,7 +2,7 @@
 #ifndef SNRQ_TEXT_OPTIONS_H
 #define SNRQ_TEXT_OPTIONS_H
 
-#include "pipeline/options.h"
+#include "pipeline/options/options.h"
 #include "pipeline/texts/windows.h"
 
 /* All of --calibration or --text. Borrowed. */

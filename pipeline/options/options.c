@@ -1,5 +1,5 @@
 /* Parsing of the command line, and the stored configuration; see options.h. */
-#include "pipeline/options.h"
+#include "pipeline/options/options.h"
 
 #include <getopt.h>
 #include <stddef.h>
@@ -10,12 +10,12 @@
 #include "io/json.h"
 #include "mpi/algebra/kernels.h"
 #include "pipeline/export/settings.h"
-#include "pipeline/option_effects.h"
-#include "pipeline/option_file.h"
-#include "pipeline/option_help.h"
-#include "pipeline/option_row.h"
-#include "pipeline/option_table.h"
-#include "pipeline/preset.h"
+#include "pipeline/options/effects.h"
+#include "pipeline/options/file.h"
+#include "pipeline/options/help.h"
+#include "pipeline/options/preset.h"
+#include "pipeline/options/row.h"
+#include "pipeline/options/table.h"
 
 static const snrq_option_row *const table = snrq_option_table;
 /* What --paper means, but for what is given. */

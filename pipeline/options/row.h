@@ -3,7 +3,7 @@
 #ifndef SNRQ_OPTION_ROW_H
 #define SNRQ_OPTION_ROW_H
 
-#include "pipeline/options.h"
+#include "pipeline/options/options.h"
 
 /* Where the value goes: char *, char * and texts, int64_t, double, int64_t (index), bool, int64_t,
  * int64_t (bytes), double (seconds), double ("auto" is SNRQ_AUTO), int64_t ("auto" is 0). TEXTS may

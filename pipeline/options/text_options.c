@@ -1,5 +1,5 @@
 /* Options about texts and windows; see text_options.h. */
-#include "pipeline/text_options.h"
+#include "pipeline/options/text_options.h"
 
 enum { DEFAULT_SEQUENCES = 128 };
 

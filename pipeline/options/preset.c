@@ -1,5 +1,5 @@
 /* Presets; see preset.h. Names of presets and conditions are those of llama.cpp. */
-#include "pipeline/preset.h"
+#include "pipeline/options/preset.h"
 
 #include <stdio.h>
 #include <stdlib.h>

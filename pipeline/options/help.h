@@ -3,7 +3,7 @@
 #ifndef SNRQ_OPTION_HELP_H
 #define SNRQ_OPTION_HELP_H
 
-#include "pipeline/option_table.h"
+#include "pipeline/options/table.h"
 
 /* `snrq --help`, or of a command: lines of 80 columns, options by topic, the common ones first. */
 snrq_status snrq_help_make(const snrq_command_row *command, char **out);

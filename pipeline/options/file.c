@@ -1,5 +1,5 @@
-/* Files of options; see option_file.h. */
-#include "pipeline/option_file.h"
+/* Files of options; see file.h. */
+#include "pipeline/options/file.h"
 
 #include <stdlib.h>
 #include <string.h>
