@@ -207,7 +207,7 @@ static bool has_experts(const snrq_family *f, int step)
 static bool is_fused(const search *s, const part *p)
 {
     const snrq_family *f = snrq_model_family(s->model, p->layer);
-    return s->format >= 0 && snrq_engine_fuses_experts(s->options->engine) && p->step > 0 &&
+    return s->format >= 0 && snrq_engine_fuses(s->options->engine) && p->step > 0 &&
            has_experts(f, p->step) && has_experts(f, p->step - 1);
 }
 

@@ -3,12 +3,18 @@
 #include "pipeline/export/engines.h"
 #include "pipeline/plan.h"
 
-snrq_status snrq_plan_exports(const snrq_model *m, const snrq_rule *r, json_t **rows,
-                              int64_t *better)
+static snrq_export_facts facts_of(const snrq_model *m, const snrq_rule *r)
 {
     snrq_export_facts planned = snrq_export_facts_planned(m, r->bits, r->group_size, r->symmetric,
                                                           r->permuted_groups, r->scale_type);
     planned.format = r->format;
+    return planned;
+}
+
+snrq_status snrq_plan_exports(const snrq_model *m, const snrq_rule *r, json_t **rows,
+                              int64_t *better)
+{
+    const snrq_export_facts planned = facts_of(m, r);
     *better = r->format != NULL ? 0 : snrq_export_better_group(m, &planned);
     return snrq_export_forecast(m, &planned, rows);
 }
@@ -53,7 +59,7 @@ static snrq_status check_experts(const snrq_model *m, const snrq_rules *rules, i
                                  int64_t layer)
 {
     const snrq_family *f = snrq_model_family(m, layer);
-    const bool all = snrq_engine_fuses_experts(engine);
+    const bool all = snrq_engine_fuses(engine);
     int first = -1;
     for (int u = 0; u < f->units; u++) {
         if (f->unit[u].expert < 0 || (!all && engine != SNRQ_ENGINE_LLAMA_CPP)) continue;
@@ -69,17 +75,61 @@ static snrq_status check_experts(const snrq_model *m, const snrq_rules *rules, i
     return SNRQ_OK;
 }
 
-snrq_status snrq_plan_check_engine(const snrq_model *m, const snrq_rules *rules, int64_t engine)
+/* Modules with one input that vLLM fuses into one: q, k and v; gate and up. */
+static snrq_status check_fused(const snrq_model *m, const snrq_rules *rules, int64_t engine,
+                               int64_t layer)
 {
-    for (int64_t layer = 0; engine >= 0 && layer < rules->layers; layer++) {
-        SNRQ_TRY(check_experts(m, rules, engine, layer));
+    const snrq_family *f = snrq_model_family(m, layer);
+    for (int u = 0; u < f->units && snrq_engine_fuses(engine); u++) {
+        const int first = f->unit[u].first;
+        for (int k = first + 1; k < f->unit[u].end && f->unit[u].expert < 0; k++)
+            if (!snrq_rule_equals(snrq_rules_at(rules, layer, first),
+                                  snrq_rules_at(rules, layer, k)))
+                return snrq_fail(SNRQ_USAGE,
+                                 "--for %s: block %lld: it fuses %s and %s, which have different "
+                                 "settings: give them the same in the recipe",
+                                 snrq_engine_name((snrq_engine)engine), (long long)layer,
+                                 f->module[first].name, f->module[k].name);
+    }
+    return SNRQ_OK;
+}
+
+/* A module that the engine does not load in a format, or NULL. */
+static const char *not_loaded(const snrq_model *m, const snrq_rules *rules, int64_t engine,
+                              snrq_format_choice format)
+{
+    for (int64_t layer = 0; layer < rules->layers; layer++)
         for (int i = 0; i < snrq_model_family(m, layer)->modules; i++) {
             const snrq_rule *r = snrq_rules_at(rules, layer, i);
             if (r->keep || is_repeated(rules, m, layer, i)) continue;
-            const snrq_export_facts planned = snrq_export_facts_planned(
-                m, r->bits, r->group_size, r->symmetric, r->permuted_groups, r->scale_type);
+            const snrq_export_facts planned = facts_of(m, r);
+            if (!snrq_export_loads(m, &planned, engine, format))
+                return snrq_model_family(m, layer)->module[i].name;
+        }
+    return NULL;
+}
+
+snrq_status snrq_plan_check_engine(const snrq_model *m, const snrq_rules *rules, int64_t engine)
+{
+    const char *left = NULL;
+    if (engine < 0) return SNRQ_OK;
+    for (int64_t layer = 0; layer < rules->layers; layer++) {
+        SNRQ_TRY(check_experts(m, rules, engine, layer));
+        SNRQ_TRY(check_fused(m, rules, engine, layer));
+        for (int i = 0; i < snrq_model_family(m, layer)->modules; i++) {
+            const snrq_rule *r = snrq_rules_at(rules, layer, i);
+            if (r->keep || is_repeated(rules, m, layer, i)) continue;
+            const snrq_export_facts planned = facts_of(m, r);
             SNRQ_TRY(snrq_export_check_planned(m, &planned, engine));
         }
     }
-    return SNRQ_OK;
+    for (int format = 0; format < SNRQ_FORMATS; format++) {
+        const char *name = not_loaded(m, rules, engine, (snrq_format_choice)format);
+        if (name == NULL) return SNRQ_OK;
+        left = name;
+    }
+    return snrq_fail(SNRQ_USAGE,
+                     "--for %s: it loads every module in some format, but no format holds all of "
+                     "them: %s and others are of kinds that do not go together",
+                     snrq_engine_name((snrq_engine)engine), left);
 }

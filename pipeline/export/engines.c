@@ -191,7 +191,7 @@ bool snrq_engine_reads(snrq_engine engine, const char *format)
     return strstr(engines[engine].formats, format) != NULL;
 }
 
-bool snrq_engine_fuses_experts(int64_t engine)
+bool snrq_engine_fuses(int64_t engine)
 {
     return engine == SNRQ_ENGINE_VLLM || engine == SNRQ_ENGINE_VLLM_CPU;
 }

@@ -35,8 +35,9 @@ const char *snrq_engine_name(snrq_engine engine);
 const char *snrq_engine_formats(snrq_engine engine);
 bool snrq_engine_reads(snrq_engine engine, const char *format);
 
-/* Does it want all modules of a block's experts alike? (--for; -1: no engine) */
-bool snrq_engine_fuses_experts(int64_t engine);
+/* Does it want modules with one input alike, and all modules of a block's experts? (--for; -1: no
+ * engine) */
+bool snrq_engine_fuses(int64_t engine);
 
 /* The first row from *at on that concerns such an export, or NULL; *at moves behind it. engine -1:
  * any. `facts`: as they are written (see snrq_export_job). */

@@ -131,7 +131,14 @@ class Recipe(helpers.Test):
 
     def test_engines_are_thought_of_before_the_run(self):
         mixture = self.recipe([{"modules": "*.down_proj", "bits": 5}, {"modules": "*.o_proj", "keep": True}])
+        halves = self.recipe([{"modules": "*.up_proj", "bits": 8}], "halves.json")
+        floats = self.recipe([{"modules": "*.down_proj", "format": "mxfp4"}], "floats.json")
+        apart = self.recipe([{"modules": "*.o_proj", "format": "fp8_block"}], "apart.json")
         for engine, more, words in (
+                ("vllm", ["--recipe", halves], "block 0: it fuses mlp.gate_proj and mlp.up_proj, which have different settings"),
+                ("transformers", ["--recipe", halves, "--bits", 4], None), ("llama.cpp", ["--recipe", halves], None),
+                ("gptqmodel", ["--recipe", floats], "--for gptqmodel: no format that it reads holds modules with 4 bits"),
+                ("llama.cpp", ["--recipe", floats], None), ("transformers", ["--recipe", apart, "--asymmetric"], "no format holds all of them"),
                 ("gptqmodel", ["--recipe", mixture], "--for gptqmodel: no format that it reads holds modules with 5 bits: gptq: 5 bits"),
                 ("vllm", ["--recipe", mixture], None), ("llama.cpp", ["--recipe", mixture], None),
                 ("llama.cpp", ["--group-size", 48], "--for llama.cpp"), ("vllm-cpu", ["--recipe", mixture], "no kernel")):
