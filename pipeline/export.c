@@ -183,6 +183,11 @@ static bool reads(int64_t engine, const snrq_export_format *format)
     return format->fits != NULL && snrq_engine_reads((snrq_engine)engine, format->name);
 }
 
+const char *snrq_export_read_name(int64_t engine, snrq_format_choice format)
+{
+    return reads(engine, &formats[format]) ? formats[format].name : NULL;
+}
+
 bool snrq_export_loads(const snrq_model *model, const snrq_export_facts *planned, int64_t engine,
                        snrq_format_choice format)
 {

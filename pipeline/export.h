@@ -34,6 +34,10 @@ snrq_status snrq_export_forecast(const snrq_model *model, const snrq_export_fact
 snrq_status snrq_export_check_planned(const snrq_model *model, const snrq_export_facts *planned,
                                       int64_t engine);
 
+/* Name of a format in which `engine` reads quantized modules, or NULL of any other. Not collective.
+ */
+const char *snrq_export_read_name(int64_t engine, snrq_format_choice format);
+
 /* Can `engine` load modules with these settings in that format? Not of one that holds what is not
  * quantized. Not collective. */
 bool snrq_export_loads(const snrq_model *model, const snrq_export_facts *planned, int64_t engine,

@@ -1,4 +1,6 @@
 /* What a planned run can be exported to, and which engines load it; see plan.h. */
+#include <string.h>
+
 #include "pipeline/export.h"
 #include "pipeline/export/engines.h"
 #include "pipeline/plan.h"
@@ -94,24 +96,44 @@ static snrq_status check_fused(const snrq_model *m, const snrq_rules *rules, int
     return SNRQ_OK;
 }
 
-/* A module that the engine does not load in a format, or NULL. */
-static const char *not_loaded(const snrq_model *m, const snrq_rules *rules, int64_t engine,
-                              snrq_format_choice format)
+/* The first module that the engine does not load in a format, as "FORMAT not block L NAME", or "".
+ */
+static void find_not_loaded(const snrq_model *m, const snrq_rules *rules, int64_t engine,
+                            snrq_format_choice format, size_t room, char *found)
 {
+    found[0] = '\0';
     for (int64_t layer = 0; layer < rules->layers; layer++)
         for (int i = 0; i < snrq_model_family(m, layer)->modules; i++) {
             const snrq_rule *r = snrq_rules_at(rules, layer, i);
             if (r->keep || is_repeated(rules, m, layer, i)) continue;
             const snrq_export_facts planned = facts_of(m, r);
-            if (!snrq_export_loads(m, &planned, engine, format))
-                return snrq_model_family(m, layer)->module[i].name;
+            if (snrq_export_loads(m, &planned, engine, format)) continue;
+            snprintf(found, room, "%s not block %lld %s", snrq_export_read_name(engine, format),
+                     (long long)layer, snrq_model_family(m, layer)->module[i].name);
+            return;
         }
-    return NULL;
+}
+
+/* One format for all modules: of an export there is one. */
+static snrq_status check_one_format(const snrq_model *m, const snrq_rules *rules, int64_t engine)
+{
+    char all[512] = "", found[128];
+    for (int i = 0; i < SNRQ_FORMATS; i++) {
+        const snrq_format_choice format = (snrq_format_choice)i;
+        const size_t used = strlen(all);
+        if (snrq_export_read_name(engine, format) == NULL) continue;
+        find_not_loaded(m, rules, engine, format, sizeof found, found);
+        if (found[0] == '\0') return SNRQ_OK;
+        snprintf(all + used, sizeof all - used, "%s%s", used > 0 ? ", " : "", found);
+    }
+    return snrq_fail(SNRQ_USAGE,
+                     "--for %s: it loads every module in some format, but no format holds all of "
+                     "them: %s",
+                     snrq_engine_name((snrq_engine)engine), all);
 }
 
 snrq_status snrq_plan_check_engine(const snrq_model *m, const snrq_rules *rules, int64_t engine)
 {
-    const char *left = NULL;
     if (engine < 0) return SNRQ_OK;
     for (int64_t layer = 0; layer < rules->layers; layer++) {
         SNRQ_TRY(check_experts(m, rules, engine, layer));
@@ -123,13 +145,5 @@ snrq_status snrq_plan_check_engine(const snrq_model *m, const snrq_rules *rules,
             SNRQ_TRY(snrq_export_check_planned(m, &planned, engine));
         }
     }
-    for (int format = 0; format < SNRQ_FORMATS; format++) {
-        const char *name = not_loaded(m, rules, engine, (snrq_format_choice)format);
-        if (name == NULL) return SNRQ_OK;
-        left = name;
-    }
-    return snrq_fail(SNRQ_USAGE,
-                     "--for %s: it loads every module in some format, but no format holds all of "
-                     "them: %s and others are of kinds that do not go together",
-                     snrq_engine_name((snrq_engine)engine), left);
+    return check_one_format(m, rules, engine);
 }

@@ -138,7 +138,7 @@ class Recipe(helpers.Test):
                 ("vllm", ["--recipe", halves], "block 0: it fuses mlp.gate_proj and mlp.up_proj, which have different settings"),
                 ("transformers", ["--recipe", halves, "--bits", 4], None), ("llama.cpp", ["--recipe", halves], None),
                 ("gptqmodel", ["--recipe", floats], "--for gptqmodel: no format that it reads holds modules with 4 bits"),
-                ("llama.cpp", ["--recipe", floats], None), ("transformers", ["--recipe", apart, "--asymmetric"], "no format holds all of them"),
+                ("llama.cpp", ["--recipe", floats], None), ("transformers", ["--recipe", apart, "--asymmetric"], "no format holds all of them: gptq not block 0 self_attn.o_proj"),
                 ("gptqmodel", ["--recipe", mixture], "--for gptqmodel: no format that it reads holds modules with 5 bits: gptq: 5 bits"),
                 ("vllm", ["--recipe", mixture], None), ("llama.cpp", ["--recipe", mixture], None),
                 ("llama.cpp", ["--group-size", 48], "--for llama.cpp"), ("vllm-cpu", ["--recipe", mixture], "no kernel")):

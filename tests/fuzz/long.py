@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A long search for inputs that break a reader: every fuzz target in turn, so many executions each.
 
-    long.py FOLDER [--runs N] [--only TEXT] [--jobs N]
+    long.py FOLDER [--runs N] [--only NAME] [--jobs N]
 
 FOLDER has the programs fuzz_NAME (the preset `fuzz`). Inputs that a search finds worth keeping are kept in
 FOLDER/found/NAME, where the next one begins; an input that breaks something is written to FOLDER/broken, and belongs into
@@ -22,7 +22,7 @@ CORPUS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "corpus")
 PART = 1_000_000
 
 # The longest input. Most files say all that they can in a few hundred bytes.
-LONGEST = {"tokenizer_json": 4200, "experiment_json": 2048}
+LONGEST = {"tokenizer_json": 4200, "experiment_json": 2048, "hdf5_files": 97}
 USUALLY_LONGEST = 1024
 
 # What makes searches fast: no stack traces of allocations (an input that breaks something is run once more by hand, with
@@ -77,10 +77,11 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("folder")
     p.add_argument("--runs", type=int, default=10_000_000)
-    p.add_argument("--only", default="")
+    p.add_argument("--only", default="", metavar="NAME", help="this target, or all with this in their names")
     p.add_argument("--jobs", type=int, default=os.cpu_count())
     a = p.parse_args()
-    names = [name for name in sorted(os.listdir(CORPUS)) if a.only in name]
+    every = sorted(os.listdir(CORPUS))
+    names = [name for name in every if name == a.only] or [name for name in every if a.only in name]
     if not names:
         p.error("--only: no target has '%s' in its name" % a.only)
     good = True
