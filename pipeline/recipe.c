@@ -12,9 +12,9 @@ enum { MOST_BYTES = 1 << 20, MOST_ENTRIES = 10000 };
 
 /* What a rule is made of. */
 static const char *const keys[] = {
-    "bits",       "group-size", "asymmetric", "method",         "beam",  "alpha",
-    "grid",       "groups",     "order",      "scale-type",     "damp",  "shrink",
-    "compensate", "refine",     "regrid",     "expert-weights", "format"};
+    "bits",       "group-size", "asymmetric", "method",         "beam",   "alpha",
+    "grid",       "groups",     "order",      "scale-type",     "damp",   "shrink",
+    "compensate", "refine",     "regrid",     "expert-weights", "format", "scale-signs"};
 
 static bool is_rule_key(const char *key)
 {
@@ -104,7 +104,7 @@ static snrq_status check_entry(const char *path, size_t index, const json_t *ent
                 "expected modules, blocks, keep (true), bits, group-size, asymmetric, "
                 "method, beam, "
                 "alpha, grid, groups, order, scale-type, format, damp, shrink, compensate, "
-                "refine, regrid or expert-weights",
+                "refine, regrid, scale-signs or expert-weights",
                 key);
         if (!snrq_json_is_text(value) && !json_is_number(value) && !json_is_boolean(value))
             return bad_kind(path, index, "expected a text, a number, true or false", value);
@@ -241,7 +241,7 @@ static snrq_rule rule_of_table(const snrq_rule *from)
     snrq_rule rule = *from;
     rule.method = SNRQ_RTN;
     rule.grid = from->grid == SNRQ_QUANT_GRID_HESSIAN ? SNRQ_QUANT_GRID_MSE : from->grid;
-    rule.permuted_groups = rule.natural_order = rule.weighs_outputs = false;
+    rule.permuted_groups = rule.natural_order = rule.weighs_outputs = rule.either_sign = false;
     rule.alpha_mode = SNRQ_ALPHA_FIXED;
     rule.alpha_value = rule.damp = rule.shrink = rule.compensate = 0.0;
     rule.beam = 1;

@@ -18,6 +18,7 @@ snrq_rule snrq_options_rule(const snrq_options *o)
                       .natural_order = o->natural_order != 0,
                       .scale_type = (snrq_dtype)o->scale_type,
                       .grid = (snrq_quant_grid_kind)o->grid,
+                      .either_sign = o->either_sign != 0,
                       .alpha_mode = o->alpha_mode,
                       .alpha_value = o->alpha_value,
                       .beam = (int)o->beam,

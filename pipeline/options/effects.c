@@ -34,6 +34,12 @@ static bool has_integers(const snrq_options *o)
     return o->weight_format < 0 && o->preset < 0;
 }
 
+/* Grids whose levels are not as far from zero on both sides, and that are fitted to what counts. */
+static bool has_sides(const snrq_options *o)
+{
+    return o->grid == SNRQ_QUANT_GRID_HESSIAN && !o->asymmetric;
+}
+
 static bool has_no_preset(const snrq_options *o)
 {
     return o->preset < 0;
@@ -142,6 +148,11 @@ static const struct {
     {"asymmetric", ANY, has_integers, {BY_FORMAT, NULL}},
     {"groups", ANY, has_integers, {BY_FORMAT, "original"}},
     {"scale-type", ANY, has_integers, {BY_FORMAT, NULL}},
+    {"scale-signs", ANY, has_integers, {BY_FORMAT, "positive"}},
+    {"scale-signs",
+     ANY,
+     has_sides,
+     {"only symmetric groups of --grid hessian have a choice", "positive"}},
     {"beam", METHOD(KSNRQ), always, {"only --method ksnrq searches with a beam", "1"}},
     {"alpha",
      SHIFTED | METHOD(GPTAQ),

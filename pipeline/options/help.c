@@ -26,9 +26,9 @@ static const struct topic {
     {"what is stored",
      " preset format bits group-size symmetric asymmetric groups scale-type table-format recipe "
      "target-bits target-size assessment widths group-sizes formats no-uniform alone "},
-    {"how it is rounded",
-     " method beam grid alpha refine regrid order damp shrink compensate paper baseline-grid "
-     "sensitivity tune expert-tokens expert-weights "},
+    {"how it is rounded", " method beam grid scale-signs alpha refine regrid order damp shrink "
+                          "compensate paper baseline-grid "
+                          "sensitivity tune expert-tokens expert-weights "},
     {"texts and windows",
      " sequences length seed windows sampling held-out first-tokens judged-windows "
      "judged-text text-key "

@@ -21,8 +21,9 @@ static const snrq_option_row *const table = snrq_option_table;
 /* What --paper means, but for what is given. */
 static const struct {
     const char *name, *value;
-} paper[] = {{"grid", "minmax"}, {"groups", "permuted"}, {"refine", "0"},      {"regrid", "0"},
-             {"shrink", "0"},    {"compensate", "0"},    {"first-tokens", "0"}};
+} paper[] = {
+    {"grid", "minmax"}, {"groups", "permuted"}, {"refine", "0"},       {"regrid", "0"},
+    {"shrink", "0"},    {"compensate", "0"},    {"first-tokens", "0"}, {"scale-signs", "positive"}};
 enum { PAPER = sizeof paper / sizeof *paper };
 
 enum { NOT_GIVEN = 0, COMMAND_LINE = -1 };
@@ -71,7 +72,8 @@ static snrq_status apply_exceptions(const given_rows given, snrq_options *o)
     for (int i = 0; i < SNRQ_OPTION_EXCEPTIONS; i++) {
         bool applies = baseline || (i == SNRQ_EXCEPTION_FIRST_TOKENS && o->bits > 2) ||
                        (i == SNRQ_EXCEPTION_REGRID && o->grid != SNRQ_QUANT_GRID_HESSIAN) ||
-                       (i == SNRQ_EXCEPTION_SHRINK && o->command == SNRQ_COMMAND_ROUND);
+                       ((i == SNRQ_EXCEPTION_SHRINK || i == SNRQ_EXCEPTION_SIGNS) &&
+                        o->command == SNRQ_COMMAND_ROUND);
         if (applies)
             SNRQ_TRY(set_unless_given(given, snrq_option_exceptions[i].name,
                                       snrq_option_exceptions[i].otherwise, o));
@@ -651,7 +653,11 @@ static const char *typed(const json_t *value, char room[SNRQ_OPTION_VALUE])
 /* What was done before there were these options. */
 static const struct {
     const char *name, *value;
-} newer[] = {{"shrink", "0"}, {"compensate", "0"}, {"held-out", "0"}, {"first-tokens", "0"}};
+} newer[] = {{"shrink", "0"},
+             {"compensate", "0"},
+             {"held-out", "0"},
+             {"first-tokens", "0"},
+             {"scale-signs", "positive"}};
 
 snrq_status snrq_options_restore(const json_t *stored, snrq_options *o)
 {

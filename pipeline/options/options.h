@@ -67,7 +67,7 @@ typedef struct snrq_options {
     const char *alpha_text; /* as given; parsed into the next two */
     snrq_alpha_mode alpha_mode;
     double alpha_value; /* fixed: a; sampled: B */
-    int64_t grid, permuted_groups, natural_order, scale_type;
+    int64_t grid, either_sign, permuted_groups, natural_order, scale_type;
     double damp;
     double shrink, compensate; /* SNRQ_AUTO: auto */
     bool paper;

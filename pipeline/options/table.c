@@ -81,6 +81,10 @@ const snrq_option_row snrq_option_table[] = {
      "corr [auto; of round and with --paper fixed:0.5; gptaq: fixed:0.25]"},
     {"grid", 0, CHOICE, FIELD(grid), "hessian", 0, 0, "minmax|mse|hessian", Q | R | A, true, "G",
      "how scales are chosen"},
+    {"scale-signs", 0, CHOICE, FIELD(either_sign), "either", 0, 0, "positive|either", Q | R | A,
+     true, "S",
+     "of symmetric groups with --grid hessian: codes reach one step further below zero than above; "
+     "either: with a negative scale, above, where that is better"},
     {"groups", 0, CHOICE, FIELD(permuted_groups), "original", 0, 0, "original|permuted", Q | R | A,
      true, "G", "groups of neighbouring columns, or of columns in decision order"},
     {"order", 0, CHOICE, FIELD(natural_order), "diagonal", 0, 0, "diagonal|natural", Q | R | A,
@@ -96,7 +100,8 @@ const snrq_option_row snrq_option_table[] = {
      "tokens support"},
     {"paper", 0, FLAG, FIELD(paper), NULL, 1, 1, NULL, Q | R, false, NULL,
      "the papers' method: --alpha fixed:0.5 --grid minmax --groups permuted --refine 0 --regrid 0 "
-     "--shrink 0 --compensate 0 --first-tokens 0, but for those that are given"},
+     "--scale-signs positive --shrink 0 --compensate 0 --first-tokens 0, but for those that are "
+     "given"},
     {"refine", 0, INTEGER, FIELD(refine), "2", 0, 1000, NULL, Q | R | A, true, "N",
      "coordinate-descent passes after the search, at most"},
     {"regrid", 0, INTEGER, FIELD(regrid), "3", 0, 100, NULL, Q | R | A, true, "N",
@@ -295,7 +300,8 @@ const snrq_option_exception snrq_option_exceptions[] = {
     {"refine", "0", "for rtn, ldlq, gptq, gptaq"},
     {"first-tokens", "0", "for these, and above 2 bits"},
     {"regrid", "0", "for these and other grids than hessian"},
-    {"shrink", "0", "for these, and of round"}};
+    {"shrink", "0", "for these, and of round"},
+    {"scale-signs", "positive", "for these, and of round"}};
 _Static_assert(sizeof snrq_option_exceptions / sizeof snrq_option_exceptions[0] ==
                    SNRQ_OPTION_EXCEPTIONS,
                "a name for each exception");

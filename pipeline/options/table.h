@@ -21,6 +21,7 @@ enum {
     SNRQ_EXCEPTION_FIRST_TOKENS,
     SNRQ_EXCEPTION_REGRID,
     SNRQ_EXCEPTION_SHRINK,
+    SNRQ_EXCEPTION_SIGNS,
     SNRQ_OPTION_EXCEPTIONS
 };
 extern const snrq_option_exception snrq_option_exceptions[SNRQ_OPTION_EXCEPTIONS];

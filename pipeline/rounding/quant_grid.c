@@ -8,9 +8,10 @@
 #include "mpi/algebra/lanes.h"
 
 enum {
-    SHRINK_STEPS = 80, /* factors 1, 0.99, ... 0.21 */
-    LIKELY_STEP = 20,  /* where the best one is to be found, about */
-    CUT = 16           /* values between two looks at whether the best can still be reached */
+    SHRINK_STEPS = 80,             /* factors 1, 0.99, ... 0.21 */
+    CANDIDATES = 2 * SHRINK_STEPS, /* and all of them once more with a negative scale */
+    LIKELY_STEP = 20,              /* where the best one is to be found, about */
+    CUT = 16 /* values between two looks at whether the best can still be reached */
 };
 
 snrq_status snrq_groups_create(const int32_t *order, int64_t columns, int64_t group_size,
@@ -76,7 +77,8 @@ static void grid_of_range(const snrq_rule *rule, float lo, float hi, float *scal
 
 /* The ranges to choose from, and the best so far: the first of those with the least error. */
 typedef struct candidates {
-    float scale[SHRINK_STEPS], zero[SHRINK_STEPS];
+    int count;
+    float scale[CANDIDATES], zero[CANDIDATES];
     double least;
     int best;
 } candidates;
@@ -103,7 +105,7 @@ static double power_error(const sample *s, float scale, float zero, int top, dou
 
 static void search_powers(const sample *s, int top, candidates *c)
 {
-    for (int step = 0; step < SHRINK_STEPS; step++)
+    for (int step = 0; step < c->count; step++)
         offer(c, step, power_error(s, c->scale[step], c->zero[step], top, c->least));
 }
 
@@ -158,7 +160,7 @@ static void search_squares(const sample *s, int top, int likely, candidates *c)
 {
     int first = likely / SNRQ_LANES * SNRQ_LANES;
     search_squares_at(s, top, first, c);
-    for (int step = 0; step < SHRINK_STEPS; step += SNRQ_LANES)
+    for (int step = 0; step < c->count; step += SNRQ_LANES)
         if (step != first) search_squares_at(s, top, step, c);
 }
 
@@ -181,11 +183,15 @@ static snrq_status fit_group(const snrq_rule *rule, const sample *s, int *step, 
     *zero = (uint8_t)z;
     if (rule->grid == SNRQ_QUANT_GRID_MINMAX || (lo == 0.0f && hi == 0.0f)) return SNRQ_OK;
 
-    candidates c = {.least = INFINITY};
+    const bool either =
+        rule->either_sign && rule->symmetric && rule->grid == SNRQ_QUANT_GRID_HESSIAN;
+    candidates c = {.count = either ? CANDIDATES : SHRINK_STEPS, .least = INFINITY};
     for (int k = 0; k < SHRINK_STEPS; k++) {
         float shrink = 1.0f - 0.01f * (float)k;
         grid_of_range(rule, lo * shrink, hi * shrink, &c.scale[k], &z);
         c.zero[k] = (float)z;
+        c.scale[k + SHRINK_STEPS] = -c.scale[k];
+        c.zero[k + SHRINK_STEPS] = (float)z;
     }
     if (rule->grid == SNRQ_QUANT_GRID_MSE)
         search_powers(s, top, &c);

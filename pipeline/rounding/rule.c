@@ -63,7 +63,7 @@ void snrq_rule_set_format(snrq_rule *r, const snrq_weight_format *f)
     r->bits = f->bits;
     r->group_size = f->group;
     r->symmetric = snrq_weight_format_symmetric(f);
-    r->permuted_groups = false;
+    r->permuted_groups = r->either_sign = false;
     r->scale_type = snrq_weight_format_scale_type(f);
     if (f->shared_rows > 0) r->regrid = 0; /* not a row's own scales */
 }
@@ -89,8 +89,8 @@ bool snrq_rule_equals(const snrq_rule *a, const snrq_rule *b)
     return snrq_rule_shares_statistics(a, b) && a->format == b->format && a->bits == b->bits &&
            a->group_size == b->group_size && a->symmetric == b->symmetric &&
            a->permuted_groups == b->permuted_groups && a->scale_type == b->scale_type &&
-           a->grid == b->grid && a->beam == b->beam && a->refine == b->refine &&
-           a->regrid == b->regrid;
+           a->grid == b->grid && a->either_sign == b->either_sign && a->beam == b->beam &&
+           a->refine == b->refine && a->regrid == b->regrid;
 }
 
 const char *snrq_method_name(snrq_method method)

@@ -252,6 +252,34 @@ static void times_have_a_unit(void)
     }
 }
 
+/* Where there is no choice, what is stored is what older versions did. */
+static void scales_have_either_sign_where_there_is_a_choice(void)
+{
+    static const char *const positive[] = {
+        "quantize M -o OUT --calibration T --method gptq --grid hessian",
+        "quantize M -o OUT --calibration T --grid mse",
+        "quantize M -o OUT --calibration T --asymmetric",
+        "quantize M -o OUT --calibration T --format q4_0",
+        "quantize M -o OUT --calibration T --paper --grid hessian",
+        "quantize M -o OUT --calibration T --scale-signs positive",
+        "round CASE"};
+    snrq_options o;
+    accepts("quantize M -o OUT --calibration T", &o);
+    CU_ASSERT_EQUAL(o.either_sign, 1);
+    json_t *stored = snrq_options_stored(&o);
+    CU_ASSERT_STRING_EQUAL(json_string_value(json_object_get(stored, "scale-signs")), "either");
+    json_object_del(stored, "scale-signs"); /* as it was before there were such scales */
+    CU_ASSERT_EQUAL(snrq_options_restore(stored, &o), SNRQ_OK);
+    CU_ASSERT_EQUAL(o.either_sign, 0);
+    json_decref(stored);
+    for (size_t i = 0; i < sizeof positive / sizeof *positive; i++) {
+        accepts(positive[i], &o);
+        CU_ASSERT_EQUAL(o.either_sign, 0);
+    }
+    accepts("round CASE --scale-signs either", &o);
+    CU_ASSERT_EQUAL(o.either_sign, 1);
+}
+
 /* Options that decide the result are stored, others are not. */
 static void stored_options_decide_the_result(void)
 {
@@ -349,6 +377,7 @@ static void names_of_rules_are_those_of_the_options(void)
 static void options_without_effect_are_refused(void)
 {
     static const char *const idle[][2] = {
+        {"--calibration T --grid mse --scale-signs either", "--scale-signs either has no effect"},
         {"--calibration T --method gptq --regrid 3", "--regrid 3 has no effect here: only"},
         {"--calibration T --method gptaq --regrid 1", "--regrid 1 has no effect"},
         {"--calibration T --method rtn --regrid 1", "--regrid 1 has no effect"},
@@ -844,6 +873,7 @@ int main(void)
         SNRQ_TEST(missing_parts_are_named),
         SNRQ_TEST(help_lists_the_options_of_a_command),
         SNRQ_TEST(times_have_a_unit),
+        SNRQ_TEST(scales_have_either_sign_where_there_is_a_choice),
         SNRQ_TEST(stored_options_decide_the_result),
         SNRQ_TEST(options_that_are_not_stored_are_known_to_decide_nothing),
         SNRQ_TEST(names_of_rules_are_those_of_the_options),

@@ -129,6 +129,29 @@ static void searched_grids_minimize_their_error(void)
     }
 }
 
+/* At 2 bits codes reach two steps below zero and one above, or with a negative scale the other way
+ * round: whichever the values need. */
+static void sign_follows_the_longer_side(void)
+{
+    snrq_rule rule = {.bits = 2,
+                      .symmetric = true,
+                      .either_sign = true,
+                      .grid = SNRQ_QUANT_GRID_HESSIAN,
+                      .scale_type = SNRQ_F32};
+    const float above[] = {0.8f, 0.4f, -0.4f, 0.0f}, below[] = {-0.8f, -0.4f, 0.4f, 0.0f};
+    float scale = 0;
+    uint8_t zero = 0;
+    fit(&rule, 4, above, NULL, &scale, &zero);
+    CU_ASSERT(scale < 0 && zero == 2);
+    CU_ASSERT_EQUAL(snrq_nearest_code(0.8f, scale, zero, 3), 0);
+    CU_ASSERT_EQUAL(snrq_nearest_code(-0.4f, scale, zero, 3), 3);
+    fit(&rule, 4, below, NULL, &scale, &zero);
+    CU_ASSERT(scale > 0);
+    rule.either_sign = false;
+    fit(&rule, 4, above, NULL, &scale, &zero);
+    CU_ASSERT(scale > 0);
+}
+
 /* A number in [-1, 1). */
 static double number(uint64_t *state)
 {
@@ -148,7 +171,12 @@ static void twin_range(const snrq_rule *rule, float lo, float hi, float *scale, 
                             : (int)fminf(nearbyintf(-lo / s), (float)top);
 }
 
-/* One range after the other, value after value. */
+static bool has_either_sign(const snrq_rule *rule)
+{
+    return rule->either_sign && rule->symmetric && rule->grid == SNRQ_QUANT_GRID_HESSIAN;
+}
+
+/* One range after the other, value after value; then all with negative scales. */
 static void twin_fit(const snrq_rule *rule, int64_t n, const float *x, const double *d2,
                      float *scale, int *zero)
 {
@@ -158,11 +186,12 @@ static void twin_fit(const snrq_rule *rule, int64_t n, const float *x, const dou
         lo = fminf(lo, x[i]);
         hi = fmaxf(hi, x[i]);
     }
-    for (int step = 0; step < 80; step++) {
-        float shrink = 1.0f - 0.01f * (float)step, s;
+    for (int step = 0; step < (has_either_sign(rule) ? 160 : 80); step++) {
+        float shrink = 1.0f - 0.01f * (float)(step % 80), s;
         int z;
         double sum = 0.0;
         twin_range(rule, lo * shrink, hi * shrink, &s, &z);
+        if (step >= 80) s = -s;
         for (int64_t i = 0; i < n; i++) {
             int code = snrq_nearest_code(x[i], s, z, (1 << rule->bits) - 1);
             double e = fabs((double)(x[i] - s * (float)(code - z)));
@@ -203,6 +232,7 @@ static void grids_are_those_of_the_definition(void)
     for (int k = 0; k < 4000; k++) {
         const snrq_rule rule = {.bits = 2 + k % 7,
                                 .symmetric = k / 7 % 2 == 0,
+                                .either_sign = k / 3 % 2 == 0,
                                 .scale_type = types[k / 14 % 3],
                                 .grid =
                                     k % 10 == 9 ? SNRQ_QUANT_GRID_MSE : SNRQ_QUANT_GRID_HESSIAN};
@@ -281,6 +311,7 @@ int main(void)
         SNRQ_TEST(scales_are_what_the_checkpoint_stores),
         SNRQ_TEST(scale_out_of_range_is_refused_by_value),
         SNRQ_TEST(searched_grids_minimize_their_error),
+        SNRQ_TEST(sign_follows_the_longer_side),
         SNRQ_TEST(grids_are_those_of_the_definition),
         SNRQ_TEST(groups_of_a_row_do_not_depend_on_each_other),
         SNRQ_TEST(last_group_may_be_shorter_and_order_is_kept),
