@@ -47,7 +47,7 @@ static const problem PROBLEMS[] = {
      300,
      320,
      &FIVE,
-     {BASE(SNRQ_SNRQ, 3, 0.01), .group_size = 64, .symmetric = true,
+     {BASE(SNRQ_SNRQ, 3, 0.01), .group_size = 64, .symmetric = true, .either_sign = true,
       .grid = SNRQ_QUANT_GRID_HESSIAN, STRENGTH(FIXED, 0.5)},
      0},
     {"snrq, sampled",
@@ -640,8 +640,8 @@ static int64_t check_clipped(const problem *p, const setup *u, const outcome *o)
         int64_t begin = p->rows->first[k] * n, end = p->rows->first[k + 1] * n, sure = 0, most = 0;
         for (int64_t at = begin; at < end; at++) {
             double outside = fmax(-o->code[at], o->code[at] - top) - half;
-            sure += outside > 1e-5;
-            most += outside > -1e-5;
+            sure += outside > 3e-5; /* targets of fp32 differ by 4e-6 of their size */
+            most += outside > -3e-5;
         }
         double found = u->rounding.modules[k].clipped * (double)(end - begin);
         CU_ASSERT_TRUE(found >= (double)sure - 1e-6 && found <= (double)most + 1e-6);
