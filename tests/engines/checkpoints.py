@@ -43,6 +43,9 @@ class Setting:
         options += ["--asymmetric"] if "asymmetric" in self.kind.split() else []
         # Only a method with an order of columns has permuted groups.
         options += ["--method", "gptq", "--groups", "permuted"] if "permuted" in self.kind else ["--method", "rtn"]
+        # Scales of either sign, as the defaults have them: every engine must multiply by what is stored.
+        plain = "symmetric" in self.kind.split() and "permuted" not in self.kind
+        options += ["--grid", "hessian", "--scale-signs", "either"] if plain else []
         options += ["--scale-type", "bf16"] if "BF16" in self.kind else []
         return options
 
