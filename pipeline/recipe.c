@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "io/json.h"
+#include "pipeline/options/effects.h"
 
 enum { MOST_BYTES = 1 << 20, MOST_ENTRIES = 10000 };
 
@@ -194,6 +195,11 @@ static snrq_status rule_of(const char *path, size_t index, const json_t *entry,
         json_object_set_new(stored, "format",
                             json_string(snrq_weight_formats[options->weight_format].name));
     }
+    /* Formats and asymmetric groups have no choice of signs; what the entry makes may have it
+     * again. */
+    if (options->grid == SNRQ_QUANT_GRID_HESSIAN &&
+        snrq_option_find_idle(options, "scale-signs") != NULL)
+        json_object_set_new(stored, "scale-signs", json_string("either"));
     json_object_foreach((json_t *)entry, key, value)
     {
         if (is_rule_key(key) && json_object_set(stored, key, value) != 0)

@@ -24,7 +24,7 @@ static unit_work work_of_unit(const snrq_rules *rules, const snrq_family *f, int
     double grams = snrq_rule_needs_e(r) ? 2.0 : snrq_rule_needs_d(r) ? 1.5 : 0.5;
     /* fp64 work counts double. */
     double products = (snrq_rule_shifts_target(r) ? 2.5 : 0.5) * m * n * n;
-    double ranges = r->either_sign && r->symmetric ? 2000.0 : 1000.0;
+    double ranges = r->either_sign ? 2000.0 : 1000.0;
     double fit = (r->grid == SNRQ_QUANT_GRID_MINMAX ? 2.0 : ranges) * m * n;
     /* A round searches the rows that the one before has improved, about half of them. */
     double rounds = r->regrid == 0 ? 1.0 : 3.0 - pow(0.5, (double)r->regrid - 1.0);

@@ -183,9 +183,7 @@ static snrq_status fit_group(const snrq_rule *rule, const sample *s, int *step, 
     *zero = (uint8_t)z;
     if (rule->grid == SNRQ_QUANT_GRID_MINMAX || (lo == 0.0f && hi == 0.0f)) return SNRQ_OK;
 
-    const bool either =
-        rule->either_sign && rule->symmetric && rule->grid == SNRQ_QUANT_GRID_HESSIAN;
-    candidates c = {.count = either ? CANDIDATES : SHRINK_STEPS, .least = INFINITY};
+    candidates c = {.count = rule->either_sign ? CANDIDATES : SHRINK_STEPS, .least = INFINITY};
     for (int k = 0; k < SHRINK_STEPS; k++) {
         float shrink = 1.0f - 0.01f * (float)k;
         grid_of_range(rule, lo * shrink, hi * shrink, &c.scale[k], &z);

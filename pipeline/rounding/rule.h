@@ -56,7 +56,7 @@ typedef struct snrq_rule {
     bool natural_order;    /* columns are decided from the last to the first, not by diag(H) */
     snrq_dtype scale_type; /* what scales are rounded to before anything is decided */
     snrq_quant_grid_kind grid;
-    bool either_sign; /* scales of symmetric groups may be negative, with grid hessian */
+    bool either_sign; /* scales may be negative; only of symmetric groups with grid hessian */
     snrq_alpha_mode alpha_mode;
     double alpha_value;  /* fixed: a; sampled: B */
     int beam;            /* K of ksnrq; 1 for all other methods */

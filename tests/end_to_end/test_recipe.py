@@ -129,6 +129,29 @@ class Recipe(helpers.Test):
                                    "--reference", helpers.MODEL, "--json").json() for path in (one, self.path("dense"))]
         self.assertAlmostEqual(figures[0]["kl"], figures[1]["kl"], places=6)
 
+    def test_signs_of_scales_are_free_where_a_rule_has_the_choice(self):
+        """Formats, asymmetric groups and other grids have none. Rules of either kind stand beside options of the other."""
+        both, above = {True, False}, {False}
+        symmetric = {"modules": "*.down_proj", "asymmetric": False}
+        for name, more, rule, of_rule, of_others in (
+                ("from-asymmetric", ["--asymmetric"], symmetric, both, above),
+                ("from-a-format", ["--format", "q4_1"], {"modules": "*.down_proj", "bits": 3, "group-size": 64, "asymmetric": False}, both, above),
+                ("positive", ["--asymmetric"], {**symmetric, "scale-signs": "positive"}, above, above),
+                ("to-asymmetric", [], {"modules": "*.down_proj", "asymmetric": True}, above, both),
+                ("to-minmax", [], {"modules": "*.down_proj", "grid": "minmax"}, above, both)):
+            with self.subTest(name):
+                options = self.arguments(self.path(name), *more, "--recipe", self.recipe([rule], name + ".json"))
+                if "--format" in more:
+                    for option in ("--bits", "--group-size"):
+                        at = options.index(option)
+                        del options[at:at + 2]
+                helpers.succeed(*options)
+                negative = {False: set(), True: set()}
+                with h5py.File(self.path(name, "block-00002.h5")) as block:
+                    for module in block.values():
+                        negative[module.name.endswith("down_proj")] |= set((module["scales"][...] < 0).ravel().tolist())
+                self.assertEqual((negative[True], negative[False]), (of_rule, of_others))
+
     def test_engines_are_thought_of_before_the_run(self):
         mixture = self.recipe([{"modules": "*.down_proj", "bits": 5}, {"modules": "*.o_proj", "keep": True}])
         halves = self.recipe([{"modules": "*.up_proj", "bits": 8}], "halves.json")
